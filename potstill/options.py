@@ -1,0 +1,64 @@
+"""Options of a stage from a mapping: every fault at once, the nearest name for an unknown key.
+
+Each stage keeps one frozen dataclass beside its code; this module only turns what a user wrote (front matter,
+`--set stage.key=value`, keyword arguments) into it. Types are checked by pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from potstill.errors import OptionError
+
+T = TypeVar("T")
+
+
+def nearest(word: str, known: object) -> str:
+    """A hint `; did you mean 'x'?` for an unknown word, or the list of known ones."""
+    names = sorted(str(name) for name in known)  # type: ignore[attr-defined]
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build the frozen dataclass `cls` from `values`.
+
+    Args:
+        cls: A dataclass type whose fields are the known keys.
+        values: What the user wrote.
+        where: Prefix for messages, such as `generation`.
+
+    Raises:
+        OptionError: Unknown keys, wrong types or values that the dataclass refuses; all are listed.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    faults = [f"{where}.{key}: no such option{nearest(key, known)}" for key in values if key not in known]
+    good = {key: value for key, value in values.items() if key in known}
+    try:
+        built: T = TypeAdapter(cls).validate_python(good)
+    except ValidationError as error:
+        for item in error.errors():
+            place = ".".join(str(part) for part in (where, *item["loc"]))
+            faults.append(f"{place}: {item['msg']} (got {item.get('input')!r})")
+        raise OptionError(where, faults) from None
+    except ValueError as error:
+        faults.append(f"{where}: {error}")
+        raise OptionError(where, faults) from None
+    if faults:
+        raise OptionError(where, faults)
+    return built
+
+
+def as_json(options: object) -> dict[str, Any]:
+    """The resolved values of an options dataclass as JSON types, for manifests and reports."""
+    from pydantic import TypeAdapter
+
+    dumped: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
+    return dumped

@@ -1,0 +1,229 @@
+"""The one row schema: what every stage takes and gives.
+
+    id             str      sha256 of content and source, first 16 bytes in hex
+    input          str      the text that the student reads
+    output         str      the text that the student should write (the label's name, for classification)
+    label          ClassLabel or null
+    teacher_probs  float32[n_labels] or null: the teacher's calibrated distribution over the labels
+    origin         retrieved | generated | pseudo | user
+    source         struct: dataset, config, split, row | teacher, requests (ledger keys)
+    licence        SPDX id, or `unknown`
+    weight         float32, share of this row in the loss
+
+Token-level soft targets (top-k ids and log-probs) live in a side table keyed by `id`.
+
+Rows travel as `datasets.Dataset` and rest as zstd Parquet. A dropped row keeps its text and its reason, in JSON
+lines beside the stage's output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Origin = Literal["retrieved", "generated", "pseudo", "user"]
+ORIGINS: tuple[Origin, ...] = ("retrieved", "generated", "pseudo", "user")
+UNKNOWN_LICENCE = "unknown"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a row came from: a dataset's row, or a teacher's replies."""
+
+    dataset: str | None = None
+    config: str | None = None
+    split: str | None = None
+    row: int | None = None
+    teacher: str | None = None
+    requests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, before it enters a table."""
+
+    input: str
+    output: str
+    origin: Origin
+    source: Source = field(default_factory=Source)
+    label: str | None = None
+    teacher_probs: tuple[float, ...] | None = None
+    licence: str = UNKNOWN_LICENCE
+    weight: float = 1.0
+
+    @property
+    def id(self) -> str:
+        """Hash of content and source: the same text from two sources has two ids."""
+        return row_id(self.input, self.output, self.source)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that a stage refused, with its reason.
+
+    Attributes:
+        reason: A short fixed word for counting (`near_duplicate`, `label_leak`, …).
+        detail: What exactly was seen, for a person.
+    """
+
+    reason: str
+    detail: str = ""
+    input: str = ""
+    output: str = ""
+    origin: str = ""
+    source: Source = field(default_factory=Source)
+    stage: str = ""
+
+
+def row_id(input: str, output: str, source: Source) -> str:
+    """First 16 bytes of the sha256 of content and source, in hex."""
+    blob = json.dumps([input, output, asdict(source)], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(blob.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def row_features(labels: Sequence[str]) -> Features:
+    """The schema as `datasets.Features`; `labels` are the class names (empty for generation tasks)."""
+    from datasets import ClassLabel, Features, List, Value
+
+    return Features(
+        {
+            "id": Value("string"),
+            "input": Value("string"),
+            "output": Value("string"),
+            "label": ClassLabel(names=list(labels)) if labels else Value("int64"),
+            "teacher_probs": List(Value("float32")),
+            "origin": Value("string"),
+            "source": {
+                "dataset": Value("string"),
+                "config": Value("string"),
+                "split": Value("string"),
+                "row": Value("int64"),
+                "teacher": Value("string"),
+                "requests": List(Value("string")),
+            },
+            "licence": Value("string"),
+            "weight": Value("float32"),
+        }
+    )
+
+
+def rows_to_dataset(rows: Iterable[Row], labels: Sequence[str]) -> Dataset:
+    """Gather rows into a table in the one schema.
+
+    Raises:
+        DataError: A row carries a label that is not in `labels`, or probabilities of another length.
+    """
+    from datasets import Dataset
+
+    features = row_features(labels)
+    index = {name: i for i, name in enumerate(labels)}
+    columns: dict[str, list[Any]] = {name: [] for name in features}
+    for row in rows:
+        if row.label is not None and row.label not in index:
+            raise DataError(f"row {row.id} has label {row.label!r}, which is not one of {list(labels)}")
+        if row.teacher_probs is not None and len(row.teacher_probs) != len(labels):
+            raise DataError(
+                f"row {row.id} has {len(row.teacher_probs)} teacher probabilities for {len(labels)} labels; "
+                "the label set changed since they were made: run the soft-target stage again"
+            )
+        columns["id"].append(row.id)
+        columns["input"].append(row.input)
+        columns["output"].append(row.output)
+        columns["label"].append(None if row.label is None else index[row.label])
+        columns["teacher_probs"].append(None if row.teacher_probs is None else list(row.teacher_probs))
+        columns["origin"].append(row.origin)
+        columns["source"].append({**asdict(row.source), "requests": list(row.source.requests)})
+        columns["licence"].append(row.licence)
+        columns["weight"].append(row.weight)
+    return Dataset.from_dict(columns, features=features)
+
+
+def dataset_to_rows(table: Dataset) -> Iterator[Row]:
+    """The rows of a table, one by one, labels as names."""
+    names = label_names(table)
+    for item in table:
+        source = item["source"] or {}
+        probs = item["teacher_probs"]
+        yield Row(
+            input=item["input"],
+            output=item["output"],
+            origin=item["origin"],
+            source=Source(**{**source, "requests": tuple(source.get("requests") or ())}),
+            label=None if item["label"] is None or not names else names[item["label"]],
+            teacher_probs=None if probs is None else tuple(probs),
+            licence=item["licence"],
+            weight=item["weight"],
+        )
+
+
+def label_names(table: Dataset) -> list[str]:
+    """Class names of a table's `label` column; empty for generation tasks."""
+    feature = table.features["label"]
+    return list(getattr(feature, "names", []) or [])
+
+
+def write_rows(table: Dataset, path: Path) -> None:
+    """Write a table as zstd Parquet (the schema, label names included, is in the file)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(str(path), compression="zstd")
+
+
+def read_rows(path: Path) -> Dataset:
+    """Read a table that `write_rows` wrote.
+
+    Raises:
+        DataError: The file is missing, cut short or not Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    try:
+        return Dataset(pq.read_table(path, memory_map=False))
+    except FileNotFoundError:
+        raise DataError(f"no rows at {path}; run the stage that makes them") from None
+    except (pa.ArrowInvalid, pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from None
+
+
+def write_dropped(dropped: Iterable[Dropped], path: Path) -> int:
+    """Write dropped rows as JSON lines; returns how many."""
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for item in dropped:
+            file.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_dropped(path: Path) -> Iterator[Dropped]:
+    """Read what `write_dropped` wrote; nothing where the file is absent."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            item = json.loads(line)
+            source = item.pop("source", None) or {}
+            source["requests"] = tuple(source.get("requests") or ())
+            yield Dropped(**item, source=Source(**source))
+
+
+def join_fields(values: Mapping[str, str]) -> str:
+    """One input text from one or more named fields.
+
+    A single field is its value; several become `name: value` lines, in the mapping's order.
+    """
+    items = [(name, str(value).strip()) for name, value in values.items()]
+    if len(items) == 1:
+        return items[0][1]
+    return "\n".join(f"{name}: {value}" for name, value in items)

@@ -1,0 +1,273 @@
+"""The run folder: stages that are reused when nothing they depend on has changed.
+
+    RUN/
+      task.md  task.json          what was asked, as given and as understood
+      ledger.sqlite               every teacher request and reply
+      <stage>/manifest.json       key, inputs, files with sha256; written last
+      <stage>/…                   the stage's output
+      .work/<stage>-<key>/        a stage under way; survives a kill, so that training can resume
+      .old/<stage>-<key>/         superseded outputs; moved back when their key returns
+      .lock                       held (flock) by the process at work
+
+A stage is published by one rename of a folder whose files and manifest were fsynced, so a reader sees all of it
+or none. Its key is a hash of: the stage's options, the digests of its inputs, the source of the code that makes
+it, the prompt templates, the models' identities and the versions of the libraries that matter. Digests are of
+contents, so a recomputed stage that gives the same bytes leaves everything below it in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from potstill.errors import ManifestError, RunLocked
+
+MANIFEST = "manifest.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same value gives the same text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, in hex."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_digest(*modules: ModuleType) -> str:
+    """Hash of the source of packages (every `.py` below them) or modules: the stage's code version."""
+    sums: dict[str, str] = {}
+    for module in modules:
+        file = Path(str(module.__file__))
+        files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        for item in files:
+            sums[f"{module.__name__}/{item.relative_to(file.parent)}"] = file_digest(item)
+    return digest(sums)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or the file after a power loss, has all of it or the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _fsync_folder(path.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with open(os.path.join(root, name), "rb") as file:
+                os.fsync(file.fileno())
+        _fsync_folder(Path(root))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage.
+
+    Attributes:
+        name: Its name.
+        path: Its folder.
+        key: Content key that it was made under.
+        output: Digest of its files; the input of stages below.
+        reused: True when nothing was computed.
+        seconds: Wall-clock seconds that making it took (at the time it was made).
+        facts: What the stage wanted remembered (counts, scores), JSON types.
+    """
+
+    name: str
+    path: Path
+    key: str
+    output: str
+    reused: bool
+    seconds: float
+    facts: Mapping[str, Any]
+
+
+class RunDir:
+    """A run folder on disk. Open it with `RunDir(path)`; make stages with `stage`."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.path / "ledger.sqlite"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            RunLocked: Another live process holds it (the lock ends with its process, kill -9 included).
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunLocked(
+                    f"{self.path} is in use by process {file.read().strip() or '(unknown)'}; "
+                    "wait for it or choose another folder with --out"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def stage(
+        self,
+        name: str,
+        key_parts: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any] | None],
+    ) -> Stage:
+        """Reuse the stage whose key matches, or make it.
+
+        Args:
+            name: Folder name of the stage.
+            key_parts: Everything the output depends on, as JSON types.
+            make: Fills the folder it is given and returns facts to remember. The folder may hold what a killed
+                run with the same key left there.
+        """
+        key = digest({"stage": name, **key_parts})
+        final = self.path / name
+        found = self.finished(name)
+        if found is not None and found.key == key:
+            return found
+        kept = self.path / ".old" / f"{name}-{key[:16]}"
+        if (kept / MANIFEST).exists():
+            self._set_aside(final)
+            os.replace(kept, final)
+            _fsync_folder(self.path)
+            restored = self.finished(name)
+            assert restored is not None
+            return restored
+        work = self.path / ".work" / f"{name}-{key[:16]}"
+        work.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        facts = dict(make(work) or {})
+        seconds = time.monotonic() - started
+        files = _file_table(work)
+        manifest = {
+            "stage": name,
+            "key": key,
+            "key_parts": key_parts,
+            "files": files,
+            "output": digest(files),
+            "seconds": round(seconds, 3),
+            "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "facts": facts,
+        }
+        _fsync_tree(work)
+        write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        self._set_aside(final)
+        os.replace(work, final)
+        _fsync_folder(self.path)
+        return Stage(name, final, key, str(manifest["output"]), False, seconds, facts)
+
+    def finished(self, name: str) -> Stage | None:
+        """The published stage of that name, or None."""
+        path = self.path / name
+        if not (path / MANIFEST).exists():
+            return None
+        manifest = read_manifest(path)
+        return Stage(
+            name,
+            path,
+            manifest["key"],
+            manifest["output"],
+            True,
+            manifest["seconds"],
+            manifest.get("facts", {}),
+        )
+
+    def verify(self) -> list[str]:
+        """Check every file of every stage against its manifest; returns the faults, empty when all is well."""
+        faults: list[str] = []
+        for manifest_path in sorted(self.path.glob(f"*/{MANIFEST}")):
+            folder = manifest_path.parent
+            try:
+                listed = read_manifest(folder)["files"]
+            except ManifestError as error:
+                faults.append(str(error))
+                continue
+            present = _file_table(folder)
+            for file in sorted(set(listed) | set(present)):
+                if file not in present:
+                    faults.append(f"{folder.name}/{file}: missing")
+                elif file not in listed:
+                    faults.append(f"{folder.name}/{file}: not in the manifest")
+                elif listed[file] != present[file]:
+                    faults.append(f"{folder.name}/{file}: content differs from the manifest")
+        return faults
+
+    def _set_aside(self, final: Path) -> None:
+        """Move a published stage to `.old`, or drop a folder that has no manifest."""
+        if not final.exists():
+            return
+        if not (final / MANIFEST).exists():
+            shutil.rmtree(final)
+            return
+        kept = self.path / ".old" / f"{final.name}-{read_manifest(final)['key'][:16]}"
+        kept.parent.mkdir(exist_ok=True)
+        if kept.exists():
+            shutil.rmtree(kept)
+        os.replace(final, kept)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a stage's manifest.
+
+    Raises:
+        ManifestError: It is missing or is no JSON object.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["key"], manifest["files"], manifest["output"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"{path} is not a readable manifest ({error}); delete {folder} and run again") from None
+    return dict(manifest)
+
+
+def _file_table(folder: Path) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ManifestError(f"{path} is a symbolic link; stages hold plain files only")
+        if path.is_file() and name != MANIFEST and not name.startswith("."):
+            table[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    return table

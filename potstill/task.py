@@ -1,0 +1,156 @@
+"""The task: what the user asked for, as a value that every stage reads.
+
+`TaskSpec` is frozen; `to_json`/`from_json` round-trip it; `potstill.task_file` reads it from a prompt or a
+Markdown file, and infers what is absent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["classification", "generation", "instructions"]
+KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
+Metric = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "chrf"]
+METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "rouge_l", "chrf")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class. `name` is what the student answers; `description` is what the teacher is told it means."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input with its output."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """Real data that the user has: a local file or folder (Parquet, JSONL, CSV), or a Hub dataset id.
+
+    Attributes:
+        path: Path, or a Hub id such as `user/name`.
+        split: Split to read; None takes the only one, or `test`.
+        config: Configuration of a Hub dataset.
+        inputs: Columns that make the input; empty lets potstill choose.
+        output: Column of the answer or label; None lets potstill choose (unlabelled text has none).
+    """
+
+    path: str
+    split: str | None = None
+    config: str | None = None
+    inputs: tuple[str, ...] = ()
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A labelling rule: texts that match get `label`.
+
+    Attributes:
+        label: The label that it votes for.
+        kind: `keyword` matches whole words, `contains` any substring, `regex` a regular expression; all
+            ignore case.
+        patterns: What is looked for; any one is enough.
+    """
+
+    label: str
+    kind: Literal["keyword", "contains", "regex"]
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LicencePolicy:
+    """Which licences retrieved data may have.
+
+    Attributes:
+        allow: SPDX ids (lower case); empty allows every known licence that is not denied.
+        deny: SPDX ids that are refused; a trailing `*` matches a prefix (`cc-by-nc*`).
+        unknown: Whether data with no stated licence may be used.
+    """
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    unknown: bool = True
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A field that the user did not write, with how it was found (`rules` or `teacher`)."""
+
+    field: str
+    value: str
+    how: str
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What the student must do.
+
+    Attributes:
+        name: Short name, safe as a file name.
+        instruction: The task in words, as the teacher reads it.
+        kind: `classification`, `generation` or `instructions`.
+        labels: The classes, in order; empty unless classification.
+        examples: Examples that the user gave; they are shown to the teacher and never trained on twice.
+        inputs: Names of the input's fields when it has several (`title`, `text`); empty means one plain text.
+        languages: ISO 639-1 codes of the inputs.
+        metric: What the student is chosen by.
+        label_prior: Expected share of each label, or empty for uniform.
+        test: Real test data.
+        labelled: Real labelled rows to train with, where the user has some.
+        unlabelled: Real texts without labels.
+        rules: Labelling rules.
+        seed_tasks: Path of seed tasks for `instructions`, or None for the ones that potstill ships.
+        exclude: Dataset ids that retrieval must not use; `*` at an end matches a prefix or suffix.
+        licences: Licence policy.
+        inferred: What was not written but inferred.
+    """
+
+    name: str
+    instruction: str
+    kind: Kind
+    labels: tuple[Label, ...] = ()
+    examples: tuple[Example, ...] = ()
+    inputs: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ("en",)
+    metric: Metric = "macro_f1"
+    label_prior: Mapping[str, float] = field(default_factory=dict)
+    test: DataRef | None = None
+    labelled: DataRef | None = None
+    unlabelled: DataRef | None = None
+    rules: tuple[Rule, ...] = ()
+    seed_tasks: str | None = None
+    exclude: tuple[str, ...] = ()
+    licences: LicencePolicy = field(default_factory=LicencePolicy)
+    inferred: tuple[Inferred, ...] = ()
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+        return tuple(label.name for label in self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; `from_json` is the inverse."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> TaskSpec:
+        """Rebuild what `to_json` wrote.
+
+        Raises:
+            OptionError: Unknown fields or wrong types, all listed.
+        """
+        from potstill.options import build_options
+
+        return build_options(TaskSpec, value, "task")

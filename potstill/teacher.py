@@ -1,0 +1,174 @@
+"""What a teacher is: a source of replies and of label scores, one protocol for every backend.
+
+A teacher pulls its work. `stream(take)` calls `take(n)` whenever it has room for `n` more requests, and yields
+replies in the order they finish; it ends when `take` returns nothing while nothing is in flight. So the engine
+stays full across refills and retries with no barrier between batches, and whoever makes the requests can decide
+each one late.
+
+Identity is what decides a reply: backend, endpoint, model and its revision or weights hash, numeric format. It
+enters every ledger key, so two servers with the same model name never share answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "refused", "error"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to be written. Every field except `tag` enters the ledger key.
+
+    Attributes:
+        messages: The chat so far.
+        prefill: Start of the assistant's turn that the reply continues (only where `Abilities.prefill`).
+        max_tokens: Upper bound on new tokens.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+        stop: Strings that end the reply; they are not part of it.
+        seed: Seed of this request's own sampling.
+        sample: Index that tells apart several samples of one prompt.
+        schema: JSON schema that the reply must satisfy (only where `Abilities.json_schema`).
+        choices: The reply is one of these strings (only where `Abilities.choices`).
+        top_logprobs: How many token log-probs to return a position, 0 for none.
+        tag: Bookkeeping of the asker; not part of the key.
+    """
+
+    messages: tuple[Message, ...]
+    prefill: str = ""
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    sample: int = 0
+    schema: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] | None = None
+    top_logprobs: int = 0
+    tag: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Log-probabilities of whole continuations after one prompt.
+
+    Attributes:
+        messages: The chat so far.
+        prefill: Start of the assistant's turn.
+        continuations: Strings whose tokens are scored, each right after the prompt.
+        top_logprobs: With one continuation only: also return `Reply.top` for its tokens, `k` a position.
+        tag: Bookkeeping of the asker; not part of the key.
+    """
+
+    messages: tuple[Message, ...]
+    continuations: tuple[str, ...]
+    prefill: str = ""
+    top_logprobs: int = 0
+    tag: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class TokenTop:
+    """Teacher log-probs at one output position: the sampled token and the `k` likeliest, at temperature 1."""
+
+    token_id: int
+    logprob: float
+    top_ids: tuple[int, ...]
+    top_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: The reply, without the prefill and the stop string.
+        finish: Why it ended; `length` means truncated.
+        prompt_tokens: As counted by the backend.
+        completion_tokens: As counted by the backend.
+        top: One entry a completion token when `top_logprobs` was asked for.
+        scores: Summed log-prob (nats) of each continuation, for a ScoreRequest.
+        score_tokens: Number of tokens of each continuation, for a ScoreRequest.
+        raw: The backend's own reply where it has one (JSON types), for the record.
+    """
+
+    text: str = ""
+    finish: FinishReason = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    top: tuple[TokenTop, ...] = ()
+    scores: tuple[float, ...] = ()
+    score_tokens: tuple[int, ...] = ()
+    raw: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that got no reply after bounded retries. It is counted and recorded, and never cached."""
+
+    reason: str
+    attempts: int = 1
+
+
+AnyRequest = Request | ScoreRequest
+Take = Callable[[int], Sequence[AnyRequest]]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a backend can do."""
+
+    prefill: bool = False
+    json_schema: bool = False
+    choices: bool = False
+    top_logprobs: int = 0
+    scores: bool = False
+    seeded: bool = False
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """A teacher LLM behind one of the backends."""
+
+    @property
+    def name(self) -> str:
+        """Short name for people, such as `vllm:HuggingFaceTB/SmolLM2-135M-Instruct`."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What decides a reply, as JSON types; enters every ledger key. Holds no secret."""
+        ...
+
+    @property
+    def abilities(self) -> Abilities: ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests the backend likes to have in flight."""
+        ...
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Answer everything that `take` gives, in the order of completion (see the module's text).
+
+        Raises:
+            TeacherRefused: The endpoint refused (bad key, unknown model, malformed request).
+            TeacherUnavailable: The endpoint could not be reached at all, after bounded retries.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine, connection or model."""
+        ...
