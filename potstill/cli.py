@@ -1,0 +1,201 @@
+"""The command line: arguments become settings, nothing else happens here.
+
+Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend, 3 the teacher, 4 the run folder,
+5 training, 6 the Hub, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from potstill.errors import OptionError, PotstillError
+
+app = typer.Typer(
+    name="potstill",
+    help="From a task prompt to a small distilled model.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+@app.command(epilog='Example: potstill run "Classify support tickets as billing, bug or other." -n 300')
+def run(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    out: _Out = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="transformers[:MODEL], vllm:MODEL, openai:URL#MODEL, fake.")
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="Base model of the student.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
+    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
+    options: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    """Do the whole job: find data, generate the rest, distil, measure, report."""
+    from potstill.pipeline import run as run_pipeline
+    from potstill.progress import listener_for
+
+    settings: dict[str, Any] = {
+        "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
+    }  # fmt: skip
+    with listener_for(as_json=as_json) as listener:
+        result = run_pipeline(task, out=out, listener=listener, **_merge(settings, options or []))
+    if as_json:
+        print(json.dumps({"kind": "result", "path": str(result.path), "scores": result.scores}))
+        return
+    print_scores(result.scores)
+    typer.echo(f"\nreport   {result.report}\nstudent  {result.path / 'train' / 'student'}")
+    typer.echo(f"publish  potstill push {result.path} USER/NAME")
+
+
+@app.command(epilog="Example: potstill push runs/support-tickets me/support-tickets --dry-run")
+def push(
+    run: _Run,
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Name on the Hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repositories public (private by default).")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Send dataset, model, cards and report to the Hub. The token is read from HF_TOKEN."""
+    from potstill.export import push as push_run
+
+    result = push_run(run, repo, private=not public, dry_run=dry_run)
+    typer.echo(json.dumps(result.to_json()) if as_json else str(result))
+
+
+@app.command(epilog="Example: potstill report runs/support-tickets")
+def report(run: _Run) -> None:
+    """Write report.html and report.md again from a run folder."""
+    from potstill.pipeline import load
+    from potstill.report import write_report
+
+    for path in write_report(load(run).path):
+        typer.echo(str(path))
+
+
+@app.command(epilog="Example: potstill status runs/support-tickets")
+def status(run: _Run, as_json: _Json = False) -> None:
+    """Which stages are done, what they gave, what was asked of the teacher."""
+    from potstill.ledger import Ledger
+    from potstill.pipeline import load
+
+    found = load(run)
+    stages = {stage.name: {"seconds": stage.seconds, **stage.facts} for stage in found.stages}
+    totals: dict[str, Any] = {}
+    if (run / "ledger.sqlite").exists():
+        with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+            totals = dict(vars(ledger.totals()))
+    if as_json:
+        typer.echo(json.dumps({"stages": stages, "ledger": totals}))
+        return
+    for name, facts in stages.items():
+        typer.echo(f"{name:<10} {facts['seconds']:>8.1f} s  {facts.get('summary', '')}")
+    typer.echo("ledger     " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items()))
+
+
+@app.command(epilog="Example: potstill verify runs/support-tickets")
+def verify(run: _Run) -> None:
+    """Check every artefact of a run against its manifest."""
+    from potstill.errors import ManifestError
+    from potstill.pipeline import load
+    from potstill.run_dir import RunDir
+
+    faults = RunDir(load(run).path).verify()
+    if faults:
+        raise ManifestError("\n".join([f"{run}: {len(faults)} faults", *(f"  - {fault}" for fault in faults)]))
+    typer.echo(f"{run}: every file is as its manifest says")
+
+
+@app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')
+def predict(
+    run: _Run,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT…", help="Inputs; none reads lines from stdin.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Ask the student."""
+    from potstill.pipeline import load
+
+    inputs = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    for text, prediction in zip(inputs, load(run).student.predict(inputs), strict=True):
+        if as_json:
+            probs = None if prediction.probs is None else [round(float(p), 6) for p in prediction.probs]
+            typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))
+        else:
+            typer.echo(prediction.output)
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The score table of a run, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [
+        c for c in ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf") if c in scores["systems"][0]
+    ]
+    kind = scores["test_set"]["kind"]
+    title = f"{scores['test_set']['rows']} {kind} test rows" + ("" if kind == "real" else " (no real test data)")
+    table = Table("system", *columns, "MiB", "ms p50", title=title)
+    for system in scores["systems"]:
+        latency = (system.get("latency_ms") or {}).get("p50")
+        cells = [f"{system[c]:.3f}" if system.get(c) is not None else "" for c in columns]
+        size = system.get("size_mib")
+        table.add_row(system["name"], *cells, f"{size:.0f}" if size else "", f"{latency:.1f}" if latency else "")
+    Console().print(table)
+
+
+def _merge(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:
+    """Add `stage.option=value` pairs; values are read as JSON where they parse, else as text."""
+    merged = {key: value for key, value in settings.items() if value is not None}
+    faults = []
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        stage, dot, option = name.strip().partition(".")
+        if not equals or not dot or not stage or not option:
+            faults.append(f"--set {pair!r}: write stage.option=value, such as distil.epochs=3")
+            continue
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        merged.setdefault(stage, {})[option] = value
+    if faults:
+        raise OptionError("command line", faults)
+    return merged
+
+
+def main() -> None:
+    """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
+    try:
+        app()
+    except PotstillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped; finished work is kept: the same command goes on from here", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

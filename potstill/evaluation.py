@@ -1,0 +1,130 @@
+"""The student beside its teacher and the majority class, on the same rows.
+
+For classification the teacher answers zero-shot by label scores: raw (the likeliest label string) and calibrated
+on the very texts it is measured on (batch calibration needs texts, not labels), which is the strongest form that
+costs nothing. For generation it writes its own greedy answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import DataError, TeacherError
+from potstill.events import Event, Listener, silent
+from potstill.rows import label_names
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.asker import Asker
+    from potstill.datagen.soft import SoftOptions
+    from potstill.settings import EvaluateOptions
+
+
+def evaluate_run(
+    spec: TaskSpec,
+    student_path: Path,
+    test: Dataset,
+    out: Path,
+    *,
+    test_set: Mapping[str, Any],
+    asker: Asker | None,
+    soft: SoftOptions,
+    options: EvaluateOptions,
+    train_rows: Dataset,
+    seed: int,
+    listener: Listener = silent,
+) -> dict[str, Any]:
+    """Measure every system and write `scores.json` and `predictions.parquet` into `out`.
+
+    Args:
+        spec: The task.
+        student_path: Folder of the student.
+        test: Rows in the one schema, with gold outputs.
+        out: Folder to write into.
+        test_set: `kind` (`real` or `held-out`) and `source`, for the report.
+        asker: The teacher, or None to leave it out.
+        soft: How label scores are taken.
+        options: How many rows, and whether the teacher is measured.
+        train_rows: What the student learnt from; the majority answer is taken from it.
+        seed: Of the sample when there are more rows than `options.rows`.
+        listener: Progress.
+
+    Returns:
+        Facts for the manifest: a summary line and each system's main score.
+
+    Raises:
+        DataError: There are no test rows.
+    """
+    from potstill.train.evaluate import evaluate_student, score_predictions
+    from potstill.train.student import load_student
+
+    if test.num_rows == 0:
+        raise DataError("the test data has no rows; check `test:` in the task file")
+    if options.rows and test.num_rows > options.rows:
+        test = test.shuffle(seed=seed).select(range(options.rows)).flatten_indices()
+    student = load_student(student_path)
+    listener(Event("evaluate", "progress", f"student on {test.num_rows} rows", 0, 3))
+    scored = evaluate_student(student, spec, test, latency_rows=options.latency_rows)
+    systems: list[dict[str, Any]] = [{"name": "student", **scored.scores.to_json()}]
+    predictions: dict[str, list[Any]] = {
+        "input": list(test["input"]),
+        "gold": list(test["output"]),
+        "student": list(scored.outputs),
+    }
+    listener(Event("evaluate", "progress", "teacher", 1, 3))
+    if asker is not None and options.teacher:
+        try:
+            for name, outputs, probs in _teacher(spec, predictions["input"], asker, soft):
+                systems.append({"name": name, **score_predictions(spec, test, outputs, probs).to_json()})
+                predictions[name.replace("teacher (", "teacher_").rstrip(")")] = outputs
+        except TeacherError as error:
+            # Scores of a finished student must not be lost because the teacher is away.
+            listener(Event("evaluate", "note", f"the teacher was not measured: {error}"))
+    if spec.kind == "classification":
+        answer = Counter(train_rows["output"]).most_common(1)[0][0]
+        systems.append({"name": "majority", **score_predictions(spec, test, [answer] * test.num_rows).to_json()})
+    scores = {
+        "test_set": {**test_set, "rows": test.num_rows},
+        "metric": spec.metric,
+        "labels": label_names(test),
+        "systems": systems,
+    }
+    (out / "scores.json").write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_predictions(predictions, out / "predictions.parquet")
+    main = {system["name"]: system.get(spec.metric) for system in systems}
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in main.items() if value is not None)
+    return {"summary": f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}", "scores": main}
+
+
+def _teacher(
+    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions
+) -> list[tuple[str, list[str], list[list[float]] | None]]:
+    """The teacher's answers: (name, outputs, probabilities or None)."""
+    if spec.kind != "classification":
+        from potstill.datagen.zero_shot import zero_shot_outputs
+
+        return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
+    if not asker.abilities.scores:
+        return []
+    from potstill.datagen.soft import fit_calibration, label_scores
+
+    names = spec.label_names
+    scores = label_scores(spec, inputs, asker, soft)
+    answers = []
+    for name, rule in (("teacher (raw)", "raw"), ("teacher (calibrated)", "batch")):
+        probs = fit_calibration(scores, rule=rule).apply(scores)
+        answers.append((name, [names[i] for i in probs.argmax(axis=1)], probs.tolist()))
+    return answers
+
+
+def _write_predictions(columns: Mapping[str, list[Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(dict(columns)), path, compression="zstd")

@@ -1,0 +1,129 @@
+"""Everything that a run can be told, resolved from the task file, the command line and keyword arguments.
+
+Precedence, lowest first: defaults of each stage's options, the task file's front matter, what the caller passed.
+`resolve` gathers all faults into one message and remembers where each value came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from potstill.datagen.generate import GenerationOptions
+from potstill.datagen.merge import MergeOptions
+from potstill.datagen.soft import SoftOptions
+from potstill.errors import OptionError
+from potstill.options import as_json, build_options, nearest
+from potstill.retrieval.retrieve import RetrievalOptions
+from potstill.train.options import DistilOptions
+
+Sources = Literal["both", "retrieved", "generated"]
+STAGES = {
+    "retrieval": RetrievalOptions,
+    "generation": GenerationOptions,
+    "soft": SoftOptions,
+    "merge": MergeOptions,
+    "distil": DistilOptions,
+}
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How the student is measured.
+
+    Attributes:
+        rows: Most test rows to use; more are sampled down with the run's seed. 0 uses all.
+        teacher: Whether the teacher is measured on the same rows.
+        latency_rows: Single inputs that are timed, after a warm-up.
+    """
+
+    rows: int = 1000
+    teacher: bool = True
+    latency_rows: int = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings of one run.
+
+    Attributes:
+        teacher: `transformers[:MODEL]`, `vllm:MODEL`, `openai:URL#MODEL` or `fake`.
+        encoder: Sentence encoder for retrieval and near-duplicates.
+        sources: Train on retrieved rows, generated rows, or both.
+        seed: Decides every draw of the run.
+        budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
+        concurrency: Requests in flight; 0 leaves it to the backend.
+        origin: For each value that is not a default, `task file` or `caller`.
+    """
+
+    teacher: str = "transformers"
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    sources: Sources = "both"
+    seed: int = 0
+    budget: str | None = None
+    concurrency: int = 0
+    retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+    soft: SoftOptions = field(default_factory=SoftOptions)
+    merge: MergeOptions = field(default_factory=MergeOptions)
+    distil: DistilOptions = field(default_factory=DistilOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved values as JSON types."""
+        return as_json(self)
+
+
+_SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}
+_PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency")
+_NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions}
+
+
+def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Settings:
+    """Merge what the task file and the caller said over the defaults.
+
+    Args:
+        from_file: Front matter of the task file: plain settings and one mapping a stage.
+        from_caller: The same shape, from the command line or keyword arguments; wins.
+
+    Raises:
+        OptionError: Every unknown key and impossible value of both, in one message.
+    """
+    values: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {name: {} for name in _NESTED}
+    origin: dict[str, str] = {}
+    faults: list[str] = []
+    for where, given in (("task file", from_file), ("caller", from_caller)):
+        for key, value in given.items():
+            if value is None:
+                continue
+            if key in _SHORT:
+                stage, option = _SHORT[key]
+                nested[stage][option] = value
+                origin[f"{stage}.{option}"] = where
+            elif key in _PLAIN:
+                values[key] = value
+                origin[key] = where
+            elif key in _NESTED:
+                if not isinstance(value, Mapping):
+                    faults.append(f"{key}: a mapping of options is needed (got {value!r})")
+                    continue
+                nested[key].update(value)
+                origin.update({f"{key}.{option}": where for option in value})
+            else:
+                faults.append(f"{key}: no such setting{nearest(key, [*_PLAIN, *_SHORT, *_NESTED])}")
+    seed = values.get("seed", 0)
+    if "sources" in values and values["sources"] not in get_args(Sources):
+        faults.append(f"sources: {values.pop('sources')!r} is none of {', '.join(get_args(Sources))}")
+    for name, cls in _NESTED.items():
+        if any(f.name == "seed" for f in fields(cls)):
+            nested[name].setdefault("seed", seed)
+        try:
+            values[name] = build_options(cls, nested[name], name)
+        except OptionError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise OptionError("options", faults)
+    return replace(build_options(Settings, {}, "settings"), **values, origin=origin)
