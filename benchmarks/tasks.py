@@ -1,0 +1,196 @@
+"""The whole job on real tasks: no labels in, a student out, beside its teacher and the supervised ceiling.
+
+Each task is given to potstill as a user would give it: a task file with the prompt and the label names. The
+catalogue is the data pack's own (771 dataset cards, and the packed tasks, whose rows are there); the task's own
+dataset and its known copies are excluded, and merge drops every row that meets a test text.
+
+    python benchmarks/tasks.py                      all six tasks, about two hours on 2 cores
+    python benchmarks/tasks.py --tasks trec,sms_spam --rows 300 --test-rows 300
+    python benchmarks/tasks.py --print              the table of the last results
+
+Systems: teacher raw, teacher calibrated (batch calibration on the test texts themselves), student on retrieved
+rows only, on generated rows only, on both, and the same student on the real training split (the ceiling).
+Writes benchmarks/results/tasks.json; README quotes its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from results_file import print_table, read_results, write_results
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("POTSTILL_DATA", ROOT.parent / "shared" / "data"))
+CLASSIFICATION = ("trec", "ag_news", "banking77", "sms_spam")
+GENERATION = ("scitldr", "mconala")
+METRIC = {"scitldr": "rouge_l", "mconala": "chrf"}
+CEILING_ROWS = {"classification": 4000, "generation": 800}
+FRESH = {"generated": "student (generated)", "retrieved": "student (retrieved)", "both": "student (both)"}
+
+
+def main() -> None:
+    """Run the arms that have no result yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", default=",".join(CLASSIFICATION + GENERATION))
+    parser.add_argument("--rows", type=int, default=600, help="rows to generate for a task")
+    parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-tasks")
+    parser.add_argument("--print", action="store_true", dest="show")
+    parser.add_argument("--set", action="append", default=[], help="stage.option=value, for experiments")
+    args = parser.parse_args()
+    records: list[dict[str, Any]] = read_results("tasks") if args.show else []
+    if not args.show:
+        for task in args.tasks.split(","):
+            records += bench(task, args.rows, args.test_rows, args.seed, args.out, args.set)
+            keep = [r for r in read_results("tasks") if r["task"] not in {x["task"] for x in records}]
+            write_results("tasks", keep + records)
+    print_table([{k: v for k, v in record.items() if k not in ("seconds",)} for record in records])
+
+
+def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: list[str]) -> list[dict[str, Any]]:
+    """All arms of one task; finished arms are reused by the run folder."""
+    from potstill.cli import _merge
+    from potstill.pipeline import run
+
+    file = write_task(task, out)
+    n = max(rows, 12 * len(_labels(task)))
+    records: list[dict[str, Any]] = []
+    for arm, name in FRESH.items():
+        started = time.monotonic()
+        options = _merge({"n": n, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
+        try:
+            result = run(str(file), out=out / task, listener=_say(task, arm), **options)
+        except Exception as error:  # an arm without rows is a result, not an end
+            print(f"{task} {arm}: {type(error).__name__}: {error}", flush=True)
+            records.append({"task": task, "system": name, "train_rows": 0, "note": str(error).split(";")[0]})
+            continue
+        seconds = time.monotonic() - started
+        for system in result.scores["systems"]:
+            if system["name"] == "student":
+                records.append(_record(task, name, system, result.dataset.num_rows, seconds, result.spec.metric))
+            elif arm == "generated":
+                records.append(_record(task, system["name"], system, 0, 0.0, result.spec.metric))
+    records.append(ceiling(task, file, test_rows, seed, out, pairs))
+    return records
+
+
+def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: list[str]) -> dict[str, Any]:
+    """The same student trained on the real training split."""
+    from potstill.cli import _merge
+    from potstill.datagen.merge import MergeOptions, split_rows
+    from potstill.retrieval.load import read_data
+    from potstill.settings import resolve
+    from potstill.task import DataRef
+    from potstill.task_file import read_task_file
+    from potstill.train.evaluate import evaluate_student
+    from potstill.train.student import load_student
+
+    read = read_task_file(str(file))
+    spec, settings = read.spec, resolve(read.settings, _merge({"seed": seed}, pairs))
+    assert spec.test is not None
+    folder = out / task / f"ceiling-{seed}"
+    started = time.monotonic()
+    real = read_data(
+        DataRef(str(DATA / "tasks" / task / "train.parquet"), None, None, spec.test.inputs, spec.test.output), spec
+    )
+    if spec.kind == "generation":
+        # Only hard labels exist for real rows.
+        settings = resolve(read.settings, _merge({"seed": seed, "distil": {"soft_weight": 0.0}}, pairs))
+    real = real.shuffle(seed=seed).select(range(min(real.num_rows, CEILING_ROWS[spec.kind]))).flatten_indices()
+    if not (folder / "config.json").exists():
+        splits = split_rows(spec, real, MergeOptions(heldout=0.0))
+        if spec.kind == "classification":
+            from potstill.train.classify import distil_classifier
+
+            distil_classifier(spec, splits.train, splits.validation, folder, settings.distil)
+        else:
+            from potstill.train.causal import distil_causal
+
+            distil_causal(spec, splits.train, splits.validation, None, folder, settings.distil)
+    test = read_data(spec.test, spec)
+    if test.num_rows > test_rows:
+        test = test.shuffle(seed=seed).select(range(test_rows)).flatten_indices()
+    scored = evaluate_student(load_student(folder), spec, test, latency_rows=5)
+    seconds = time.monotonic() - started
+    return _record(task, "student (real labels)", scored.scores.to_json(), real.num_rows, seconds, spec.metric)
+
+
+def write_task(task: str, out: Path) -> Path:
+    """The task file a user would write: prompt, label names, the test split for measuring, exclusions."""
+    import yaml
+
+    card = json.loads((DATA / "tasks" / task / "card.json").read_text())
+    pack = card["pack"]
+    matter: dict[str, Any] = {
+        "name": task.replace("_", "-"),
+        "kind": "classification" if task in CLASSIFICATION else "generation",
+        "test": {
+            "path": str(DATA / "tasks" / task / "test.parquet"),
+            "inputs": pack["input_columns"],
+            "output": pack["output_column"],
+        },
+        "exclude": sorted({card["id"], task, f"*/{task}", pack.get("catalogue_id") or task}),
+        "retrieval": {"catalogue": [str(DATA / "tasks"), str(DATA / "catalogue" / "catalogue.jsonl.gz")]},
+    }
+    if task in CLASSIFICATION:
+        matter["labels"] = _labels(task)
+        if len(pack["input_columns"]) > 1:
+            matter["inputs"] = pack["input_columns"]
+    else:
+        matter["metric"] = METRIC[task]
+        if task == "mconala":
+            matter["languages"] = ["es", "ja", "ru"]
+    path = out / f"{task}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n{pack['task_prompt']}\n")
+    return path
+
+
+def _labels(task: str) -> list[str]:
+    if task not in CLASSIFICATION:
+        return []
+    import pyarrow.parquet as pq
+
+    pack = json.loads((DATA / "tasks" / task / "card.json").read_text())["pack"]
+    return sorted(set(pq.read_table(DATA / "tasks" / task / "test.parquet")[pack["output_column"]].to_pylist()))
+
+
+def _record(
+    task: str, system: str, scores: dict[str, Any], train_rows: int, seconds: float, metric: str
+) -> dict[str, Any]:
+    kept = {
+        k: round(v, 4) for k in ("accuracy", "macro_f1", "ece", "rouge_l", "chrf") if (v := scores.get(k)) is not None
+    }
+    ci = (scores.get("ci") or {}).get(metric) or [None, None]
+    return {
+        "task": task,
+        "system": system,
+        "train_rows": train_rows,
+        **kept,
+        "ci_low": ci[0],
+        "ci_high": ci[1],
+        "seconds": round(seconds),
+    }
+
+
+def _say(task: str, arm: str) -> Any:
+    from potstill.progress import _plain
+
+    listen = _plain()
+
+    def say(event: Any) -> None:
+        if event.kind in ("done", "failed", "note"):
+            print(f"[{task}/{arm}]", end=" ", flush=True)
+        listen(event)
+
+    return say
+
+
+if __name__ == "__main__":
+    main()
