@@ -1,0 +1,373 @@
+"""A run folder, read once into the figures that cards and report are written from.
+
+What enters: the files that the pipeline left (any but the task may be missing: a run that stopped half-way still
+has a report). What leaves: `RunFacts`. Nothing here depends on when it is read, so the same run always gives the
+same cards and the same report, byte for byte, and publishing it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import DataError, UserError
+from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
+from potstill.task import TaskSpec
+
+STAGES = ("task", "retrieval", "datagen", "merge", "soft", "train", "evaluate")
+SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
+_EXAMPLES_A_REASON = 3
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """Rows of the unit that share origin, source and licence.
+
+    Attributes:
+        origin: retrieved, generated, pseudo or user.
+        name: Dataset id, or the teacher's name; local paths are shortened to their last part.
+        licence: SPDX id in lower case, or `unknown`.
+        rows: How many rows of the published splits come from here.
+    """
+
+    origin: str
+    name: str
+    licence: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class DropLine:
+    """Rows that one stage refused for one reason, with a few of them."""
+
+    stage: str
+    reason: str
+    rows: int
+    examples: tuple[Dropped, ...]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Test inputs found again among the training inputs.
+
+    Attributes:
+        test_rows: Test rows that were looked for.
+        exact: Those whose normalised text is a training input.
+        ngram: Those that share a run of 13 words with a training input.
+    """
+
+    test_rows: int
+    exact: int
+    ngram: int
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How varied the training inputs are.
+
+    Attributes:
+        sample: Rows looked at.
+        distinct_1: Distinct words over all words.
+        distinct_2: Distinct word pairs over all word pairs.
+        near_duplicates: Share of rows with ROUGE-L F1 above 0.7 to another row of the sample.
+    """
+
+    sample: int
+    distinct_1: float
+    distinct_2: float
+    near_duplicates: float
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run folder holds; the costly parts are read at first use."""
+
+    path: Path
+    spec: TaskSpec
+    given: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    ranking: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    history: Any = None
+
+    @property
+    def systems(self) -> list[dict[str, Any]]:
+        """Scores, one mapping a system."""
+        return [dict(item) for item in self.scores.get("systems", []) if isinstance(item, dict)]
+
+    def system(self, name: str) -> dict[str, Any]:
+        """Scores of one system, or an empty mapping."""
+        return next((item for item in self.systems if item.get("name") == name), {})
+
+    @property
+    def test_kind(self) -> str:
+        """`real`, `held-out`, or empty when nothing was measured."""
+        return str(self.scores.get("test_set", {}).get("kind", ""))
+
+    @property
+    def student_path(self) -> Path:
+        """Folder of the student; it exists once training has ended."""
+        return self.path / "train" / "student"
+
+    @cached_property
+    def splits(self) -> dict[str, Path]:
+        """Published splits and their Parquet files. The user's own test data is never one of them."""
+        found = {}
+        for name, stem in SPLITS.items():
+            places = (self.path / stage / f"{stem}.parquet" for stage in ("soft", "merge"))
+            if place := next((item for item in places if item.exists()), None):
+                found[name] = place
+        return found
+
+    @cached_property
+    def split_rows(self) -> dict[str, int]:
+        """Rows of each split."""
+        import pyarrow.parquet as pq
+
+        return {name: int(pq.read_metadata(path).num_rows) for name, path in self.splits.items()}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all splits."""
+        return sum(self.split_rows.values())
+
+    @cached_property
+    def sources(self) -> list[SourceLine]:
+        """Where the published rows come from, the largest first."""
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for path in self.splits.values():
+            table = _columns(path, ["origin", "source", "licence"]).flatten()
+            keys = ["origin", "source.dataset", "source.teacher", "licence"]
+            grouped = table.select(keys).group_by(keys).aggregate([([], "count_all")])
+            for item in grouped.to_pylist():
+                place = item["source.dataset"] or item["source.teacher"] or "(not recorded)"
+                licence = (item["licence"] or UNKNOWN_LICENCE).strip().lower() or UNKNOWN_LICENCE
+                counts[item["origin"] or "", public_name(place), licence] += item["count_all"]
+        lines = [SourceLine(*key, rows=count) for key, count in counts.items()]
+        return sorted(lines, key=lambda line: (-line.rows, line.origin, line.name, line.licence))
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the teachers that wrote rows of the unit."""
+        return sorted({line.name for line in self.sources if line.origin in ("generated", "pseudo")})
+
+    @property
+    def base_model(self) -> str | None:
+        """What the student started from, if that is a name on the Hub."""
+        name = self.base_model_name
+        return name if name and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+    @property
+    def base_model_name(self) -> str | None:
+        """What the student started from, as the training recorded it."""
+        value = self.reports.get("train", {}).get("base_model")
+        return str(value) if value else None
+
+    @cached_property
+    def label_counts(self) -> dict[str, Counter[str]]:
+        """For each split, rows of each answer (classification only)."""
+        if not self.spec.labels:
+            return {}
+        found = {}
+        for name, path in self.splits.items():
+            pairs = _columns(path, ["output"])["output"].value_counts().to_pylist()
+            found[name] = Counter({str(item["values"]): item["counts"] for item in pairs})
+        return found
+
+    @cached_property
+    def lengths(self) -> dict[str, list[int]]:
+        """Words of every training input and output."""
+        if "train" not in self.splits:
+            return {}
+        import pyarrow.compute as pc
+
+        table = _columns(self.splits["train"], ["input", "output"])
+        found = {}
+        for column in table.column_names:
+            parts = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(table[column]))
+            found[column] = pc.list_value_length(parts).to_pylist()
+        return found
+
+    @cached_property
+    def drops(self) -> list[DropLine]:
+        """What was refused and why, with examples; the most frequent reason of a stage first."""
+        lines = []
+        for stage in ("retrieval", "datagen", "merge"):
+            counts: Counter[str] = Counter()
+            examples: dict[str, list[Dropped]] = {}
+            for item in _dropped(self.path / stage / "dropped.jsonl"):
+                counts[item.reason] += 1
+                shown = examples.setdefault(item.reason, [])
+                if len(shown) < _EXAMPLES_A_REASON and (item.input or item.output):
+                    shown.append(item)
+            lines += [DropLine(stage, reason, n, tuple(examples[reason])) for reason, n in counts.most_common()]
+        return lines
+
+    @cached_property
+    def predictions(self) -> dict[str, list[Any]]:
+        """Columns of `evaluate/predictions.parquet`."""
+        path = self.path / "evaluate" / "predictions.parquet"
+        return dict(_columns(path, None).to_pydict()) if path.exists() else {}
+
+    @cached_property
+    def leak(self) -> Leak | None:
+        """The test inputs looked for among the training inputs, independently of the merge stage's own check."""
+        tested = [str(text) for text in self.predictions.get("input", [])]
+        if not tested or "train" not in self.splits:
+            return None
+        return find_leaks(tested, _columns(self.splits["train"], ["input"])["input"].to_pylist())
+
+    @cached_property
+    def diversity(self) -> Diversity | None:
+        """Figures over a fixed sample of the training inputs."""
+        if not self.split_rows.get("train"):
+            return None
+        return measure_diversity(_columns(self.splits["train"], ["input"])["input"].to_pylist())
+
+    @cached_property
+    def tokens(self) -> list[dict[str, Any]]:
+        """The ledger's totals by purpose; empty without a ledger."""
+        path = self.path / "ledger.sqlite"
+        if not path.exists():
+            return []
+        import sqlite3
+
+        query = (
+            "SELECT purpose, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(finish='length'), SUM(seconds) "
+            "FROM replies GROUP BY purpose ORDER BY purpose"
+        )
+        names = ("purpose", "requests", "prompt_tokens", "completion_tokens", "truncated", "seconds")
+        try:
+            connection = sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro", uri=True, timeout=5)
+            try:
+                return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+            finally:
+                connection.close()
+        except sqlite3.Error:
+            return []
+
+
+def read_run(path: Path) -> RunFacts:
+    """Read a run folder.
+
+    Raises:
+        UserError: There is no run at `path`.
+        DataError: A file of the run is no readable JSON.
+    """
+    task = next((place for place in (path / "task" / "task.json", path / "task.json") if place.exists()), None)
+    if task is None:
+        raise UserError(f"no run at {path} (task/task.json is missing); make one with: potstill run TASK")
+    given = task.with_name("task.md")
+    reports = {stage: _json(path / stage / "report.json", {}) for stage in STAGES}
+    manifests = {stage: _json(path / stage / "manifest.json", {}) for stage in STAGES}
+    return RunFacts(
+        path=path,
+        spec=TaskSpec.from_json(_json(task, {})),
+        given=given.read_text(encoding="utf-8", errors="replace").strip() if given.exists() else "",
+        run=_mapping(_json(path / "run.json", {})),
+        ranking=_mapping(_json(path / "retrieval" / "ranking.json", {})),
+        scores=_mapping(_json(path / "evaluate" / "scores.json", {})),
+        reports={stage: _mapping(value) for stage, value in reports.items() if value},
+        manifests={stage: _mapping(value) for stage, value in manifests.items() if value},
+        history=_json(path / "train" / "history.json", None),
+    )
+
+
+def public_name(place: str) -> str:
+    """A source's name without the folders of the machine it lay on."""
+    if place.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", place) or place.startswith("file:"):
+        return "local:" + re.split(r"[\\/]", place.rstrip("\\/"))[-1]
+    return place
+
+
+def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13) -> Leak:
+    """Look for test inputs among training inputs: whole normalised texts, and runs of `words` words.
+
+    Source: the 13-gram rule of arXiv:2005.14165, appendix C.
+    """
+    wholes: dict[str, list[int]] = {}
+    runs: dict[str, list[int]] = {}
+    for i, text in enumerate(tested):
+        plain = _plain(text)
+        wholes.setdefault(" ".join(plain), []).append(i)
+        for run in _runs(plain, words):
+            runs.setdefault(run, []).append(i)
+    exact: set[int] = set()
+    shared: set[int] = set()
+    for text in trained:
+        plain = _plain(text or "")
+        exact.update(wholes.get(" ".join(plain), ()))
+        for run in _runs(plain, words):
+            shared.update(runs.get(run, ()))
+    return Leak(len(tested), len(exact), len(shared))
+
+
+def measure_diversity(texts: Sequence[str], *, sample: int = 1000) -> Diversity:
+    """Distinct-n and the share of near-duplicates over an evenly spaced sample.
+
+    Source: distinct-n, arXiv:1510.03055 §5; near-duplicate as ROUGE-L F1 > 0.7, arXiv:2212.10560 §2.2.
+    """
+    import numpy as np
+    from rapidfuzz.distance import Indel
+    from rapidfuzz.process import cdist
+
+    step = max(1, len(texts) / sample)
+    chosen = [_plain(texts[int(i * step)] or "") for i in range(min(sample, len(texts)))]
+    ones = [word for words in chosen for word in words]
+    twos = [pair for words in chosen for pair in zip(words, words[1:])]
+    # Indel similarity over word lists is 2·LCS/(len a + len b), which is ROUGE-L F1.
+    near = cdist(chosen, chosen, scorer=Indel.normalized_similarity, score_cutoff=0.7, dtype=np.float32)
+    np.fill_diagonal(near, 0.0)
+    return Diversity(
+        sample=len(chosen),
+        distinct_1=len(set(ones)) / max(1, len(ones)),
+        distinct_2=len(set(twos)) / max(1, len(twos)),
+        near_duplicates=float((near > 0.7).any(axis=1).mean()) if len(chosen) > 1 else 0.0,
+    )
+
+
+def _plain(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _runs(words: Sequence[str], n: int) -> Iterable[str]:
+    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+def _columns(path: Path, names: list[str] | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete its folder and run again") from None
+
+
+def _dropped(path: Path) -> Iterable[Dropped]:
+    try:
+        yield from read_dropped(path)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not what potstill wrote ({error}); delete its folder and run again") from None
+
+
+def _json(path: Path, default: Any) -> Any:
+    if not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}); delete its folder and run again") from None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
