@@ -7,7 +7,6 @@ Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend,
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -191,10 +190,10 @@ def main() -> None:
     except PotstillError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\nstopped; finished work is kept: the same command goes on from here", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # typer's code for Ctrl-C
+            print("\nstopped; finished work is kept: the same command goes on from here", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":
