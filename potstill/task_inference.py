@@ -1,0 +1,437 @@
+"""What a task prompt says between the lines: kind, labels, name, languages, metric.
+
+A prompt enters; `Reading` leaves. Rules come first, because they are the same every time, cost nothing and can be
+tested; the teacher is asked, with structured output, only for what they did not find, and its answer is
+checked like a user's.
+
+The rules know four places where labels stand, surest first: what the output is said to be ("The output is one
+of: …", "Answer yes or no"), a named set ("labels: …", "name the intent: …"), what the input is sorted into ("as A,
+B or C", "into A and B", "whether it is A or B"), and a bullet list after a line that ends with a colon. A list
+that starts with "such as" or "e.g." is open: it is never taken for the whole set, and nobody may guess the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.languages import NAMES_IN_TEXT
+from potstill.task import Kind, Label, Metric
+from potstill.task_markdown import bullet, clean, split_label
+
+if TYPE_CHECKING:
+    from potstill.asker import Asker
+
+MAX_LABELS = 1000
+MAX_LABEL_CHARS = 100
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read from a prompt.
+
+    Attributes:
+        kind: The kind, or None where nothing in the prompt tells.
+        labels: The classes; empty where none were found.
+        how: `rules` or `teacher`.
+        open_list: Names that the prompt gives as examples of labels, without listing all.
+        several: Whether the prompt asks for several labels an input.
+        why_not: Why the teacher's answer was not used.
+    """
+
+    kind: Kind | None = None
+    labels: tuple[Label, ...] = ()
+    how: Literal["rules", "teacher"] = "rules"
+    open_list: tuple[str, ...] = ()
+    several: bool = False
+    why_not: str = ""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", text))
+
+
+_WRITES = _words(
+    "write rewrite summarise summarize shorten translate extract generate convert create compose suggest list give "
+    "explain describe paraphrase correct fix answer complete continue produce draft turn transform reply respond "
+    "edit expand simplify solve compute calculate brainstorm design propose make provide rephrase normalise "
+    "normalize reformat format transcribe outline plan parse anonymise anonymize improve find choose come"
+)
+_SORTS = _words(
+    "classify categorise categorize label detect sort moderate triage route flag recognise recognize predict grade "
+    "rate assign tag judge group bucket filter"
+)
+_FORMS = {
+    form: word
+    for word in _WRITES | _SORTS
+    for stem in [word.removesuffix("e"), word[:-1] + "i" if word.endswith("y") else word]
+    for form in (word, word + "s", stem + "es", stem + "ed", word.removesuffix("e") + "ing")
+}
+_NOUN_BEFORE = _words("the a an this that these each of its your their given with my one no any his her our in")
+_VERB_BEFORE = _words("be is are that which who for by") | {""}
+_ASPECT = (
+    r"(?:sentiment|polarity|topic|intent(?:ion)?|emotion|category|class|label|genre|type|kind|language|tone|mood|"
+    r"stance|urgency|priority|severity|department|subject|sarcasm|spam|toxicity|style|gender|domain|section)"
+)
+_SORTS_LOOSELY = re.compile(
+    r"\b(?:decide|determine|tell|say|judge|check|predict|identify|find out|state|assess|indicate|verify)"
+    rf"\s+(?:me\s+)?(?:if|whether|which|(?:the|its|their|a)\s+(?:\w+\s+){{0,2}}{_ASPECT})\b"
+    rf"|\bname\s+the\s+(?:\w+\s+){{0,2}}{_ASPECT}\b"
+    rf"|\bsay\s+what\s+(?:kind|type|sort)\b"
+    rf"|\b(?:what|which)\s+(?:is\s+the\s+)?{_ASPECT}\b"
+    r"|\b(?:sentiment|text|topic|intent|binary)\s+(?:analysis|classification)\b|\bclassifier\b"
+    r"|^(?:is|are|does|do|did|has|have|was|were|can|could|should|will)\s+(?:this|the|these|an?|it|each|that)\b",
+    re.IGNORECASE,
+)
+_FOLLOWS = re.compile(
+    r"\bfollow(?:s|ing)?\s+(?:the\s+|any\s+|an?\s+|all\s+|user\s+|users'\s+|written\s+|given\s+)*"
+    r"(?:instructions?|definition\s+of\s+the\s+task)\b"
+    r"|\binstruction[- ](?:following|tuning|tuned)\b|\bself-instruct\b"
+    r"|\b(?:diverse|varied|different|many\s+kinds\s+of|all\s+kinds\s+of)\s+(?:tasks|instructions)\b"
+    r"|\bgeneral[- ]purpose\s+assistant\b",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(
+    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:that apply|applicable)\b|\bmulti-?label\b|"
+    r"\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
+    re.IGNORECASE,
+)
+_OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)
+_SET = (
+    r"(?:categor(?:y|ies)|classes|class|labels?|intents?|topics?|emotions?|sentiments?|tags?|buckets?|groups?|types?|"
+    r"kinds?|departments?|genres?|tones?|values?|options?|names?|words?|strings?|answers?|queues?|teams?|levels?)"
+)
+_NUMBER = r"(?:\d{1,4}|two|three|four|five|six|seven|eight|nine|ten|a few|several)"
+_OUTPUT_CUES = (
+    rf"\bone of\b(?: the| these)?(?: following)?(?: {_NUMBER})?(?: (?:\w+ )?{_SET}\b)?(?: below)?\s*:?\s+",
+    rf"\b(?:output|answer|reply|response|result|label)s? (?:is|are|must be|should be|will be)"
+    rf"(?: exactly| just| only)?(?: (?:one|a single) {_SET})?\s*(?:either)?\s*:?\s+",
+    r"\b(?:answer|reply|respond|output|return|say|print)(?:(?: with| only| just| exactly| either)+"
+    r"(?: (?:one|a single) (?:word|label))?(?: either)?\s*:?|\s*:)\s+",
+    r"\b(?:choose|pick|select|decide|distinguish)\s+(?:between|from(?: among)?)\s*:?\s+",
+)
+_SET_CUES = (
+    rf"\b(?:possible |allowed |valid |following |candidate )*{_SET}(?: are| is| to use| to choose from)?\s*(?::|=)\s*",
+    rf"\b(?:possible |allowed |valid |candidate ){_SET} are\s*:?\s+",
+    rf"\b(?:{_NUMBER} )(?:\w+ )?{_SET}\s*(?::|\(|[–—-]\s)\s*",
+    rf"\b{_SET}\s*\(\s*",
+)
+_SORT_CUES = (
+    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:{_NUMBER} )?(?:{_SET})?\s*:?\s*",
+    r"\b(?:as|being)(?: either| one of)?\s*:?\s+",
+    r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:to be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
+    r"(?: either)?\s*:?\s+(?:about\s+)?",
+    r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+[\w-]+\s+",
+    r"\b(?:either)\s+",
+    rf"\b(?:by|for|in terms of) {_ASPECT}\s*[:(–—-]\s*",
+    r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
+    r"determine|decide|identify|name|assign)\b[^.:;]{0,80}:\s*",
+)
+_LIST_END = re.compile(r"[.?!](?=\s|$)|[)\]]|:(?=\s)|\n\s*\n")
+# What goes on after the last name of a list.
+_AFTERTHOUGHT = re.compile(
+    r"[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
+    r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write))\s.*)",
+    re.IGNORECASE,
+)
+_X_OR_NOT = re.compile(
+    r"\b(?:as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?not"
+    r"(?:\s+(?:an?\s+)?\1\b|(?=\s*(?:[.,;?]|$)))",
+    re.IGNORECASE,
+)
+_EXPLAINS = re.compile(r"\b(?:explain|mention|justify|describe|why|give (?:a |the |your )?reasons?)\b", re.IGNORECASE)
+_YES_NO = re.compile(
+    r"\b(?:yes\s*[/-]\s*no|yes or no|true\s*[/-]\s*false|true or false)\b(?:\s+(?:questions?|answers?))?", re.IGNORECASE
+)
+_SCALE = re.compile(
+    r"\b(?:scale|rating|score|stars?|rate|grade)\b[^.\n]{0,60}?\b(\d{1,2})\s*(?:to|-|–|and)\s*(\d{1,2})\b",
+    re.IGNORECASE,
+)
+
+
+def read_by_rules(prompt: str) -> Reading:
+    """Kind and labels from the words of a prompt.
+
+    Args:
+        prompt: The instruction, at most some ten thousand characters.
+    """
+    text = _even(prompt)
+    flat = " ".join(text.split())
+    if _SEVERAL.search(flat):
+        return Reading(kind="generation", several=True)
+    verb = _first_verb(flat)
+    sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat))
+    writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
+    if _FOLLOWS.search(flat) and not sorts:
+        return Reading(kind="instructions")
+    labels, opened = _labels_of(text, flat, sorts and not writes)
+    if labels:
+        return Reading(kind="classification", labels=tuple(labels))
+    if opened and (sorts or not writes):
+        return Reading(kind="classification", open_list=tuple(opened))
+    if sorts and not writes and not (verb not in _SORTS and _EXPLAINS.search(flat)):
+        return Reading(kind="classification", labels=tuple(_yes_no_of(flat)))
+    return Reading(kind="generation" if writes else None)
+
+
+def _even(text: str) -> str:
+    for curly, straight in (("’", "'"), ("“", '"'), ("”", '"'), ("‘", "'"), ("\t", " "), ("\u00a0", " ")):
+        text = text.replace(curly, straight)
+    return re.sub(r" {2,}", " ", text)
+
+
+def _first_verb(flat: str) -> str:
+    """The first word of the prompt that is one of the verbs known here, in its base form; or ''."""
+    before = ""
+    for word in re.findall(r"[a-z]+", flat[:2000].lower()):
+        base = word in _WRITES or word in _SORTS
+        # "the label of", "a rating": nouns do not open a task, and an inflected form only does after such words.
+        if (base and before not in _NOUN_BEFORE) or (word in _FORMS and before in _VERB_BEFORE):
+            return _FORMS[word]
+        before = word
+    return ""
+
+
+def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str]]:
+    opened: list[str] = []
+    listed = _bulleted(text, sorts)
+    if listed:
+        return listed, []
+    if sorts and (pair := _X_OR_NOT.search(flat)):
+        return [Label(pair[1]), Label(f"not {pair[1]}")], []
+    for cue in (*_OUTPUT_CUES, *(_SET_CUES + _SORT_CUES if sorts else ())):
+        for found in re.finditer(cue, flat, re.IGNORECASE):
+            stop = _LIST_END.search(flat, found.end())
+            end = stop.start() if stop else len(flat)
+            part = flat[found.end() : end]
+            if mention := _OPEN.search(flat, max(0, found.start() - 8), end):
+                opened = opened or _split_list(flat[mention.end() : end])
+                continue
+            if _SCALE.search(flat) and re.match(r"\d{1,2}\s*(?:to|-|–)\s*\d", part):
+                continue
+            names = _split_list(part)
+            if len(names) >= 2:
+                return [Label(name) for name in names], []
+    if sorts and (scale := _SCALE.search(flat)):
+        low, high = int(scale[1]), int(scale[2])
+        if 1 <= high - low <= 10:
+            return [Label(str(value)) for value in range(low, high + 1)], []
+    if sorts and (pair := _YES_NO.search(flat)):
+        return [Label("yes"), Label("no")] if pair[0].lower().startswith("yes") else [Label("true"), Label("false")], []
+    if sorts and (contrast := re.search(r"\b([\w-]+) (?:vs\.?|versus) ([\w-]+)\b", flat)):
+        return [Label(contrast[1]), Label(contrast[2])], []
+    if sorts and not opened and (mention := _OPEN.search(flat)):
+        stop = _LIST_END.search(flat, mention.end())
+        opened = _split_list(flat[mention.end() : stop.start() if stop else len(flat)])
+    return [], opened
+
+
+def _bulleted(text: str, sorts: bool) -> list[Label]:
+    """Labels from a bullet list that follows a line with a colon or a word for a set."""
+    labels: list[Label] = []
+    lead = ""
+    for line in [*text.split("\n"), ""]:
+        item = bullet(line.rstrip())
+        if item is not None:
+            name, description = split_label(item)
+            labels.append(Label(name.rstrip(".;,"), description))
+            continue
+        if len(labels) >= 2 and _plausible([label.name for label in labels]):
+            named = re.search(rf"\b{_SET}\b|\bone of\b", lead, re.IGNORECASE)
+            if named or (sorts and lead.rstrip().endswith(":")):
+                return labels
+        labels = []
+        lead = line if line.strip() else lead
+    return []
+
+
+def _split_list(part: str) -> list[str]:
+    """Names in an enumeration such as `billing, bug or other`; empty when it does not look like one."""
+    part = part.strip().rstrip(".")
+    if len(part) > 20_000:
+        return []
+    quoted = re.findall(r"\"([^\"]{1,100})\"|`([^`]{1,100})`|(?<![a-z])'([^']{1,100})'(?![a-z])", part, re.IGNORECASE)
+    if len(quoted) >= 2:
+        names = ["".join(groups) for groups in quoted]
+        return _unique(names) if _plausible(names) else []
+    part = re.sub(r"\b(?:etc\.?|and so on)\s*$", "", part).strip(" ,")
+    if part.count(";") == 1 and re.search(r",|\bor\b|\band\b", part.partition(";")[0]):
+        part = part.partition(";")[0]
+    pieces = re.split(r"\s*[;|]\s*" if ";" in part or "|" in part else r"\s*,\s*", part)
+    last = re.sub(r"^(?:or|and)\s+", "", pieces[-1])
+    tail = re.split(r"\s+or\s+|\s+vs\.?\s+|\s+versus\s+", last)
+    if len(tail) == 1 and last == pieces[-1]:
+        tail = re.split(r"\s+and\s+|\s+/\s+", last) if len(pieces) > 1 or " and " in last or " / " in last else [last]
+    if len(tail) > 1 or last != pieces[-1]:
+        tail[-1] = _AFTERTHOUGHT.sub("", tail[-1])
+    pieces = [*pieces[:-1], *tail]
+    if len(pieces) == 1 and re.fullmatch(r"[\w-]+(?:/[\w-]+)+", part):
+        pieces = part.split("/")
+    if len(pieces) == 1:
+        return []
+    names = [_bare(piece) for piece in pieces]
+    trailing = re.fullmatch(rf"(.+?)\s+{_SET}", names[-1], re.IGNORECASE)
+    if trailing and not any(re.fullmatch(rf".+\s+{_SET}", name, re.IGNORECASE) for name in names[:-1]):
+        names[-1] = trailing[1]
+    if len(names) == 2 and names[1].lower() == "not":
+        names[1] = f"not {names[0]}"
+    return _unique(names) if _plausible(names) else []
+
+
+def _bare(piece: str) -> str:
+    piece = clean(re.sub(r"^(?:or|and|either|an?|the)\s+(?=\S)", "", piece.strip(" .:*"), flags=re.IGNORECASE))
+    return re.sub(r"^(?:an?|the)\s+(?=\S)", "", piece).strip()
+
+
+def _plausible(names: list[str]) -> bool:
+    """Whether these could all be label names: few, short, different."""
+    return (
+        2 <= len(names) <= MAX_LABELS
+        and all(0 < len(name) <= 60 and len(name.split()) <= 6 for name in names)
+        and len({name.casefold() for name in names}) == len(names)
+    )
+
+
+def _unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _yes_no_of(flat: str) -> list[Label]:
+    """`yes` and `no` for a prompt that asks whether something is so, without naming two answers."""
+    asks = re.search(
+        r"\b(?:whether|if)\s+(?:or not\s+)?(?:\w+\s+){1,12}?(?:is|are|was|were|has|have|contains?|mentions?|expresses|"
+        r"needs?|asks?|requires?|violates?|includes?|entails?|refers?|describes?|states?|can|should|does|do|will|would|"
+        r"matches|supports?|answers?|makes?|means?)\b",
+        flat,
+        re.IGNORECASE,
+    )
+    question = re.match(
+        r"(?:is|are|does|do|did|has|have|was|were|can|could|should|will)\s+(?:this|the|these|an?|it|each|that)\b[^.]*\?",
+        flat,
+        re.IGNORECASE,
+    )
+    return [Label("yes"), Label("no")] if asks or question else []
+
+
+def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:
+    """The metric that fits: macro-F1 for classes; for texts, by what the answers look like."""
+    if kind == "classification":
+        return "macro_f1"
+    if kind == "instructions":
+        return "rouge_l"
+    words = instruction.lower()
+    if re.search(r"\b(?:translat\w+|python|sql|javascript|java|code|regex|shell|bash|snippet)\b", words):
+        return "chrf"
+    if re.search(r"\b(?:iso|exact(?:ly)?|number|integer|digits?|one word|json|date|amount|price)\b", words):
+        return "exact_match"
+    if outputs and all(len(output.split()) <= 3 for output in outputs):
+        return "exact_match"
+    return "rouge_l"
+
+
+_NOUNS = (
+    r"(?:texts?|tweets?|sentences?|reviews?|messages?|questions?|news|articles?|comments?|documents?|e-?mails?|posts?|"
+    r"descriptions?|quer(?:y|ies)|prompts?|tickets?|words?|language|headlines?|reports?|speech|instructions?|"
+    r"paragraphs?|poems?|phrases?|utterances?|conversations?|dialogues?|requests?|customers?|users?|data|abstracts?)"
+)
+
+
+def infer_languages(instruction: str) -> tuple[str, ...]:
+    """ISO 639-1 codes of the languages that the inputs are said to be in; empty when the prompt does not say."""
+    flat = " ".join(instruction.split())
+    name = "|".join(sorted((re.escape(n.title()) for n in NAMES_IN_TEXT), key=len, reverse=True))
+    pair = re.search(rf"\b({name})(?:\s+\w+)?\s*(?:-to-|\s+(?:in)?to\s+|→|->)\s*({name})\b", flat)
+    if pair:
+        return (NAMES_IN_TEXT[pair[1].lower()],)
+    chain = rf"(?:{name})(?:\s*(?:,|/|\bor\b|\band\b|,\s*(?:or|and)\b)\s*(?:{name}))*"
+    found: list[str] = []
+    for match in re.finditer(rf"\b(?:from|in)\s+({chain})\b|\b({chain})[- ](?:language\s+)?{_NOUNS}\b", flat):
+        before = flat[max(0, match.start() - 60) : match.start()].lower()
+        if match[1] and re.search(r"\b(?:translat\w+|answer|reply|respond|write|output|summar\w+)\b[^.]*$", before):
+            continue
+        for one in re.findall(rf"\b(?:{name})\b", match[1] or match[2]):
+            code = NAMES_IN_TEXT[one.lower()]
+            if code not in found:
+                found.append(code)
+    return tuple(found)
+
+
+_SMALL = _words(
+    "a an the of to in on for and or as is are be given this that these those its it with by from into at you your i "
+    "we our their whether if one following please should must each any s t"
+)
+
+
+def slug(text: str, *, words: int = 6) -> str:
+    """A short name, safe as a file name: ASCII lower-case letters, digits and `-`."""
+    plain = unicodedata.normalize("NFKD", text[:2000]).encode("ascii", "ignore").decode().lower().replace("'", "")
+    parts = [word for word in re.findall(r"[a-z0-9]+", plain) if word not in _SMALL]
+    name = "-".join(parts[:words])[:60].strip("-")
+    return name or f"task-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "kind": {"type": "string", "enum": ["classification", "generation"]},
+        "labels": {
+            "type": "array",
+            "maxItems": 50,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "maxLength": 60},
+                    "description": {"type": "string", "maxLength": 200},
+                },
+                "required": ["name", "description"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["kind", "labels"],
+    "additionalProperties": False,
+}
+
+
+def ask_teacher(prompt: str, asker: Asker, known: Reading) -> Reading:
+    """Ask the teacher for what the rules left open, and check its answer.
+
+    Args:
+        prompt: The instruction.
+        asker: Whom to ask; a teacher without structured output is not asked.
+        known: What the rules found; it stays where it is sure.
+
+    Returns:
+        `known`, completed; its `why_not` says why an answer was refused.
+    """
+    from dataclasses import replace
+
+    from potstill.prompts import load
+    from potstill.teacher import Failure, Message, Request
+
+    if not asker.abilities.json_schema:
+        return replace(known, why_not="this teacher has no structured output")
+    text = load("infer_task").render(prompt=prompt, classification=known.kind == "classification")
+    request = Request(messages=(Message("user", text),), max_tokens=1024, temperature=0.0, schema=_SCHEMA)
+    reply = asker.ask([request], "infer_task")[0].reply
+    if isinstance(reply, Failure):
+        return replace(known, why_not=f"the teacher gave no answer ({reply.reason})")
+    try:
+        answer = json.loads(reply.text)
+        kind = known.kind or answer["kind"]
+        labels = tuple(
+            Label(" ".join(str(item["name"]).split()), " ".join(str(item.get("description", "")).split()))
+            for item in answer["labels"]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return replace(known, why_not="the teacher's answer was not the JSON that was asked for")
+    if kind == "generation":
+        return replace(known, kind="generation", how="teacher")
+    names = [label.name for label in labels]
+    if kind != "classification" or not _plausible(names) or len(names) > 200:
+        return replace(known, why_not=f"the teacher's labels cannot be used: {', '.join(names)[:200] or 'none'}")
+    return replace(known, kind="classification", labels=labels, how="teacher")
