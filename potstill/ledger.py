@@ -3,13 +3,15 @@
 The key of a request is the sha256 of its full canonical form: the teacher's identity (backend, endpoint, model,
 weights), the messages, every sampling field, the schema, the seed, the sample index. `max_tokens` is left out
 of the key and checked at look-up instead: a reply that ended by itself within the new bound is still the answer,
-and only a truncated one is asked again.
+and only a truncated one is asked again. Replies under several bounds stand side by side; none overwrites another.
 
 A reply is stored raw, before anything parses it, so a change of parser or filter costs no tokens. Failures go to
 a table of their own: they are counted and shown, and are never taken for results.
 
 One writer thread commits in groups (everything that arrived while the last commit was being fsynced goes into
-the next), with `synchronous=FULL`: a reply that `record` has confirmed survives kill -9 and power loss.
+the next), with `synchronous=FULL`: a reply that `record` has confirmed survives kill -9 and power loss. Rows are
+appended in order of arrival and only a narrow index is ordered by key, so that writes stay sequential when the
+file holds millions of replies.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from potstill.errors import DataError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
     purpose TEXT NOT NULL,
     teacher TEXT NOT NULL,
     request BLOB NOT NULL,
@@ -44,7 +47,8 @@ CREATE TABLE IF NOT EXISTS replies (
     attempts INTEGER NOT NULL,
     seconds REAL NOT NULL,
     at REAL NOT NULL
-) WITHOUT ROWID;
+);
+CREATE UNIQUE INDEX IF NOT EXISTS replies_key ON replies (key, max_tokens);
 CREATE TABLE IF NOT EXISTS failures (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, purpose TEXT NOT NULL, teacher TEXT NOT NULL,
     reason TEXT NOT NULL, attempts INTEGER NOT NULL, at REAL NOT NULL
@@ -98,20 +102,30 @@ class Ledger:
         self.path = Path(path)
         self._local = threading.local()
         self._queue: queue.SimpleQueue[tuple[str, tuple[Any, ...], Future[None]] | None] = queue.SimpleQueue()
-        self._pack = zstandard.ZstdCompressor(level=3)
+        self._connections: list[sqlite3.Connection] = []
         self._writer: threading.Thread | None = None
         self._read_only = read_only
         try:
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = self._connect()
             if not read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version not in (0, _VERSION):
-                    raise DataError(f"{self.path} is a ledger of version {version}, this potstill reads {_VERSION}")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != _VERSION and (read_only or version != 0):
+                raise DataError(f"{self.path} is a ledger of version {version}, this potstill reads {_VERSION}")
+            if not read_only:
                 connection.execute(f"PRAGMA user_version={_VERSION}")
                 connection.commit()
+        except sqlite3.OperationalError as error:
+            self._close_connections()
+            raise DataError(
+                f"the ledger {self.path} cannot be opened ({error}); check that the folder exists, may be written "
+                "and is in use by no other process"
+            ) from None
         except sqlite3.DatabaseError as error:
+            self._close_connections()
             raise DataError(f"{self.path} is not a readable ledger ({error}); move it away and run again") from None
         if not read_only:
             self._writer = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
@@ -120,32 +134,51 @@ class Ledger:
     def _connect(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            # One connection a thread; the flag only lets `close` end those of threads that are gone.
             if self._read_only:
-                connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)
+                uri = f"{self.path.resolve().as_uri()}?mode=ro"
+                connection = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
             else:
-                connection = sqlite3.connect(self.path, timeout=30)
+                connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
                 connection.execute("PRAGMA synchronous=FULL")
             self._local.connection = connection
+            self._connections.append(connection)
         return connection
+
+    def _close_connections(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        self._local = threading.local()
 
     def find(self, key: str, max_tokens: int) -> Entry | None:
         """The stored reply for a key, unless it was truncated by a bound smaller than `max_tokens`.
 
         A complete reply that is longer than `max_tokens` does not answer the request either.
         """
-        row = self._connect().execute(f"SELECT {_COLUMNS} FROM replies WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        finish, stored_max, completion = row[5], row[6], row[8]
-        if finish == "length" and stored_max != max_tokens:
-            return None
-        if finish != "length" and completion > max_tokens:
-            return None
-        return _entry(row)
+        row = (
+            self._connect()
+            .execute(
+                f"SELECT {_COLUMNS} FROM replies WHERE key = ? AND "
+                "((finish = 'length' AND max_tokens = ?) OR (finish != 'length' AND completion_tokens <= ?)) "
+                "ORDER BY finish = 'length', id LIMIT 1",
+                (key, max_tokens, max_tokens),
+            )
+            .fetchone()
+        )
+        return None if row is None else _entry(row)
 
     def get(self, key: str) -> Entry | None:
-        """The stored reply for a key, whatever its length."""
-        row = self._connect().execute(f"SELECT {_COLUMNS} FROM replies WHERE key = ?", (key,)).fetchone()
+        """The stored reply for a key, whatever its length: a complete one before a truncated, the longest of those."""
+        row = (
+            self._connect()
+            .execute(
+                f"SELECT {_COLUMNS} FROM replies WHERE key = ? "
+                "ORDER BY finish = 'length', completion_tokens DESC, id LIMIT 1",
+                (key,),
+            )
+            .fetchone()
+        )
         return None if row is None else _entry(row)
 
     def record(
@@ -165,7 +198,7 @@ class Ledger:
     ) -> Future[None]:
         """Store a reply. The future is done when the reply is on disk; wait for it before using the reply."""
         row = (
-            key, purpose, teacher, self._blob(request), self._blob(reply), finish, max_tokens,
+            key, purpose, teacher, _blob(request), _blob(reply), finish, max_tokens,
             prompt_tokens, completion_tokens, attempts, seconds, time.time(),
         )  # fmt: skip
         marks = ",".join("?" * len(row))
@@ -175,13 +208,13 @@ class Ledger:
         """Note a request that got no reply."""
         return self._put(
             "INSERT INTO failures (key, purpose, teacher, reason, attempts, at) VALUES (?,?,?,?,?,?)",
-            (key, purpose, teacher, reason, attempts, time.time()),
+            (key, purpose, teacher, reason.encode("utf-8", "replace").decode(), attempts, time.time()),
         )
 
     def entries(self, purpose: str | None = None) -> Iterator[Entry]:
         """All stored replies, or those of one purpose, oldest first."""
         where, values = ("WHERE purpose = ?", (purpose,)) if purpose else ("", ())
-        for row in self._connect().execute(f"SELECT {_COLUMNS} FROM replies {where} ORDER BY at", values):
+        for row in self._connect().execute(f"SELECT {_COLUMNS} FROM replies {where} ORDER BY id", values):
             yield _entry(row)
 
     def totals(self, purpose: str | None = None) -> Totals:
@@ -203,20 +236,13 @@ class Ledger:
             self._queue.put(None)
             self._writer.join()
             self._writer = None
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        self._close_connections()
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _blob(self, value: Mapping[str, Any]) -> bytes:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return self._pack.compress(text.encode("utf-8", "surrogatepass"))
 
     def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
         if self._writer is None:
@@ -241,22 +267,34 @@ class Ledger:
                 open_ = False
             if not group:
                 continue
-            try:
-                for statement, values, _ in group:
-                    connection.execute(statement, values)
-                connection.commit()
-            except sqlite3.Error as error:
-                connection.rollback()
-                problem = DataError(
-                    f"the ledger {self.path} cannot be written ({error}); free disk space and run again"
-                )
-                for _, _, done in group:
-                    done.set_exception(problem)
-            else:
+            problem = self._commit(connection, [item[:2] for item in group])
+            if problem is None:
                 for _, _, done in group:
                     done.set_result(None)
-        connection.close()
-        self._local.connection = None
+                continue
+            # A single bad item must not take the others with it, nor end this thread.
+            for statement, values, done in group:
+                problem = self._commit(connection, [(statement, values)])
+                if problem is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(problem)
+
+    def _commit(self, connection: sqlite3.Connection, group: list[tuple[str, tuple[Any, ...]]]) -> DataError | None:
+        try:
+            for statement, values in group:
+                connection.execute(statement, values)
+            connection.commit()
+        except sqlite3.OperationalError as error:
+            connection.rollback()
+            return DataError(
+                f"the ledger {self.path} cannot be written ({error}); free disk space, see that no other process "
+                "writes it, and run again"
+            )
+        except Exception as error:
+            connection.rollback()
+            return DataError(f"the ledger {self.path} refused an entry ({type(error).__name__}: {error})")
+        return None
 
 
 _COLUMNS = (
@@ -266,6 +304,11 @@ _COLUMNS = (
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(row[0], row[1], row[2], _unblob(row[3]), _unblob(row[4]), *row[5:])
+
+
+def _blob(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return zstandard.compress(text.encode("utf-8", "surrogatepass"), 3)
 
 
 def _unblob(blob: bytes) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Reply:
         scores: Summed log-prob (nats) of each continuation, for a ScoreRequest.
         score_tokens: Number of tokens of each continuation, for a ScoreRequest.
         raw: The backend's own reply where it has one (JSON types), for the record.
+        attempts: How often the backend asked until this came.
     """
 
     text: str = ""
@@ -112,6 +113,7 @@ class Reply:
     scores: tuple[float, ...] = ()
     score_tokens: tuple[int, ...] = ()
     raw: Mapping[str, Any] | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,71 @@
+"""The teachers: one file a backend, all behind `potstill.teacher.Teacher`.
 
+    fake            no model at all: dry runs and tests
+    transformers    in this process, on CPU or GPU, with the embedded model by default
+    vllm            vLLM's engine in this process
+    openai          any OpenAI-compatible server, through the openai client
+
+`open_teacher` turns what a user writes into one of them. Opening loads no model and sends nothing; the first
+request does, so a run that the ledger can answer alone starts no engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from potstill.errors import OptionError
+from potstill.options import build_options, nearest
+from potstill.teacher import Teacher
+
+BACKENDS = ("transformers", "vllm", "openai", "fake")
+
+
+def open_teacher(ref: str, **options: Any) -> Teacher:
+    """Open a teacher.
+
+    Args:
+        ref: One of
+
+            fake                        writes varied text from word lists
+            transformers                the embedded SmolLM2-135M-Instruct
+            transformers:MODEL          a folder, a known name or a Hub id
+            vllm                        the embedded model in vLLM
+            vllm:MODEL
+            openai:URL#MODEL            a server such as `http://localhost:8000/v1`; several URLs with commas
+            openai:URL                  the one model that the server lists
+            openai:#MODEL               api.openai.com, or `OPENAI_BASE_URL`
+
+        **options: Fields of the backend's options (`FakeOptions`, `LocalOptions`, `VllmOptions`, `OpenAIOptions`).
+
+    Raises:
+        OptionError: An unknown backend or option; the nearest name is given.
+        MissingExtra: The backend's library is not installed.
+        UserError: No such model folder.
+    """
+    backend, _, rest = ref.strip().partition(":")
+    if backend == "fake":
+        from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
+
+        if rest:
+            raise OptionError("teacher", [f"{ref!r}: the fake teacher takes no model; write fake"])
+        return FakeTeacher(build_options(FakeOptions, options, "teacher"))
+    if backend == "transformers":
+        from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
+
+        return LocalTeacher(rest or None, build_options(LocalOptions, options, "teacher"))
+    if backend == "vllm":
+        from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
+
+        return VllmTeacher(rest or None, build_options(VllmOptions, options, "teacher"))
+    if backend == "openai":
+        from potstill.datagen.teachers.openai_api import OpenAIOptions, OpenAITeacher
+
+        url, _, model = rest.partition("#")
+        return OpenAITeacher(url, model, build_options(OpenAIOptions, options, "teacher"))
+    raise OptionError(
+        "teacher",
+        [
+            f"no backend {backend!r} in {ref!r}{nearest(backend, BACKENDS)}; "
+            "write transformers, transformers:MODEL, vllm:MODEL, openai:URL#MODEL, openai:#MODEL or fake"
+        ],
+    )

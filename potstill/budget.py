@@ -1,0 +1,202 @@
+"""Caps on what a run may spend: `2usd`, `500k-tokens`, `30min`, or several with commas; the first one met stops.
+
+What enters is the text that the user wrote and, while a run goes on, the size of each request before it is sent
+and of each reply after it came. What leaves is a verdict: send, wait, or stop.
+
+Money and tokens are counted over the whole run folder, earlier calls of the same run included, so that running
+again never pays twice for one cap; time is counted from the start of this call. A request is sent only when its
+worst case (its estimated prompt and `max_tokens`) still fits beside what is spent and what is in flight, so the
+cap is not overshot by a full engine. Prices come from genai-prices; a teacher on your own machine costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from potstill.errors import BudgetReached, OptionError
+from potstill.teacher import AnyRequest, Request
+
+Verdict = Literal["send", "wait", "stop"]
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmb]?)\s*[- ]?\s*([a-z$]+)")
+_SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+_UNITS: Mapping[str, tuple[str, float]] = {
+    **dict.fromkeys(("usd", "dollar", "dollars", "$"), ("usd", 1.0)),
+    **dict.fromkeys(("token", "tokens", "tok"), ("tokens", 1.0)),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), ("seconds", 1.0)),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), ("seconds", 60.0)),
+    **dict.fromkeys(("h", "hour", "hours"), ("seconds", 3600.0)),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps; None is no cap.
+
+    Attributes:
+        usd: US dollars, over the whole run.
+        tokens: Prompt and completion tokens, over the whole run.
+        seconds: Wall-clock seconds of this call.
+    """
+
+    usd: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """Read `2usd`, `$2`, `500k-tokens`, `30min`, `1.5h`, or several with commas.
+
+        Raises:
+            OptionError: A part that is no amount with a unit, an amount of zero, or a unit given twice.
+        """
+        caps: dict[str, float] = {}
+        faults: list[str] = []
+        for part in text.lower().split(","):
+            word = part.strip()
+            if word.startswith("$"):
+                word = word[1:] + "$"
+            match = _AMOUNT.fullmatch(word)
+            # `2min` must not be read as 2 million `in`; a scale letter counts only where a unit follows it.
+            amount, scale, unit = match.groups() if match else ("", "", "")
+            if unit not in _UNITS and scale + unit in _UNITS:
+                scale, unit = "", scale + unit
+            if not match or unit not in _UNITS:
+                faults.append(f"budget {part.strip()!r} is no amount with a unit; write 2usd, 500k-tokens or 30min")
+                continue
+            name, factor = _UNITS[unit]
+            value = float(amount) * _SCALE[scale] * factor
+            if value <= 0:
+                faults.append(f"budget {part.strip()!r} is zero; leave the budget out for no cap")
+            elif name in caps:
+                faults.append(f"budget {part.strip()!r}: there is a second cap on {name} in {text!r}; keep one")
+            caps[name] = value
+        if faults:
+            raise OptionError("budget", faults)
+        return Budget(
+            usd=caps.get("usd"),
+            tokens=None if "tokens" not in caps else int(caps["tokens"]),
+            seconds=caps.get("seconds"),
+        )
+
+    def __str__(self) -> str:
+        parts = []
+        if self.usd is not None:
+            parts.append(f"{self.usd:g} USD")
+        if self.tokens is not None:
+            parts.append(f"{self.tokens:,} tokens")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds / 60:g} min")
+        return ", ".join(parts) or "no cap"
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars for a million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars for so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+def price_of(identity: Mapping[str, str]) -> Price | None:
+    """What a teacher costs: from genai-prices for an API, nothing for an engine of one's own, None when unknown.
+
+    Args:
+        identity: A teacher's identity; `backend`, `model` and `endpoint` are read.
+    """
+    if identity.get("backend") != "openai":
+        return Price()
+    from genai_prices import Usage, calc_price
+
+    million = 1_000_000
+    model, endpoint = identity.get("model", ""), identity.get("endpoint", "").split(",")[0]
+    try:
+        found = calc_price(
+            Usage(input_tokens=million, output_tokens=million), model_ref=model, provider_api_url=endpoint
+        )
+    except LookupError:
+        return None
+    return Price(prompt=float(found.input_price), completion=float(found.output_price))
+
+
+def expected_tokens(request: AnyRequest) -> tuple[int, int]:
+    """Prompt tokens (estimated at three characters each) and the most completion tokens of a request."""
+    characters = sum(len(message.content) + 12 for message in request.messages) + len(request.prefill)
+    if isinstance(request, Request):
+        return characters // 3 + 4, request.max_tokens
+    return characters // 3 + 4 + sum(len(text) for text in request.continuations) // 3, 0
+
+
+class Meter:
+    """What is spent and what is in flight, against a budget."""
+
+    def __init__(self, budget: Budget, price: Price | None, *, prompt_tokens: int = 0, completion_tokens: int = 0):
+        if budget.usd is not None and price is None:
+            raise OptionError(
+                "budget",
+                [
+                    f"the price of this teacher is not known, so {budget.usd:g} USD cannot be watched; "
+                    "cap tokens or time instead, such as 500k-tokens or 30min"
+                ],
+            )
+        self.budget = budget
+        self.price = price or Price()
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+        self._reserved = [0, 0]
+        self._started = time.monotonic()
+
+    @property
+    def usd(self) -> float:
+        """US dollars spent so far."""
+        return self.price.cost(self.prompt_tokens, self.completion_tokens)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since this call began."""
+        return time.monotonic() - self._started
+
+    def admit(self, request: AnyRequest) -> Verdict:
+        """`send` reserves the request's worst case; `wait` may fit once others finish; `stop` never will."""
+        prompt, completion = expected_tokens(request)
+        cap = self.budget
+        if cap.seconds is not None and self.seconds >= cap.seconds:
+            return "stop"
+        if self._fits(prompt, completion, self._reserved):
+            self._reserved[0] += prompt
+            self._reserved[1] += completion
+            return "send"
+        return "wait" if self._fits(prompt, completion, (0, 0)) else "stop"
+
+    def _fits(self, prompt: int, completion: int, reserved: list[int] | tuple[int, int]) -> bool:
+        all_prompt = self.prompt_tokens + reserved[0] + prompt
+        all_completion = self.completion_tokens + reserved[1] + completion
+        cap = self.budget
+        if cap.tokens is not None and all_prompt + all_completion > cap.tokens:
+            return False
+        return cap.usd is None or self.price.cost(all_prompt, all_completion) <= cap.usd
+
+    def settle(self, request: AnyRequest, prompt_tokens: int, completion_tokens: int) -> None:
+        """Replace a request's reservation by what it took (zero for a failure)."""
+        prompt, completion = expected_tokens(request)
+        self._reserved[0] -= prompt
+        self._reserved[1] -= completion
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def reached(self) -> BudgetReached:
+        """The error to raise, with what was spent and the mend."""
+        total = self.prompt_tokens + self.completion_tokens
+        money = f"{self.usd:.4f} USD, " if self.budget.usd is not None else ""
+        return BudgetReached(
+            f"the budget of {self.budget} is met: {money}{total:,} tokens, {self.seconds / 60:.1f} min; every reply "
+            "so far is in the ledger: run again with a larger --budget to go on from here"
+        )
