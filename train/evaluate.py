@@ -1,0 +1,301 @@
+"""From gold rows and a system's answers to its scores, with confidence intervals, size and latency.
+
+What enters: the task, gold rows, the answers (and, for a classifier, its probabilities). What leaves: `Scores`,
+whose `to_json` is one entry of `scores.json`. Every system of a report (student, teacher raw and calibrated,
+majority) goes through the same `score_predictions`, so that the figures can be compared.
+
+Latency is measured at batch 1, on a fixed number of threads, after a warm-up, on inputs of the test set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import DataError
+from potstill.events import Event, Listener, silent
+from potstill.rows import label_names
+from potstill.task import TaskSpec
+from potstill.train import metrics
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.train.student import Student
+
+LATENCY_THREADS = 1
+LATENCY_BUDGET_S = 15.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one system on one set of gold rows, all in [0, 1].
+
+    Attributes:
+        rows: How many gold rows.
+        metric: Name of the figure that the task is judged by.
+        accuracy: Share of right labels (classification).
+        macro_f1: Mean F1 over labels (classification).
+        ece: Expected calibration error in 15 bins, where probabilities were given.
+        exact_match: Share of equal texts after normalisation (generation).
+        rouge_l: Mean ROUGE-L F1 (generation).
+        chrf: Corpus chrF (generation).
+        ci: 95 % bootstrap interval of each figure.
+        labels: Label names, in the order of `confusion`.
+        confusion: Row = gold, column = answer, last column = an answer that is no label.
+        label_distribution: Share of each label among the answers; "" is an answer that is no label.
+        size_mib: Weights on disk.
+        latency_ms: p50 and p95 of one input at a time, with the threads and the inputs it was measured on.
+    """
+
+    rows: int
+    metric: str
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    ece: float | None = None
+    exact_match: float | None = None
+    rouge_l: float | None = None
+    chrf: float | None = None
+    ci: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    label_distribution: dict[str, float] = field(default_factory=dict)
+    size_mib: float | None = None
+    latency_ms: dict[str, float] | None = None
+
+    @property
+    def value(self) -> float:
+        """The figure that the task is judged by."""
+        return float(getattr(self, self.metric))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types, without the figures that do not apply; a system's entry in `scores.json`, less its name."""
+        figures = ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf", "size_mib", "latency_ms")
+        entry: dict[str, Any] = {"rows": self.rows}
+        entry |= {figure: getattr(self, figure) for figure in figures if getattr(self, figure) is not None}
+        entry["ci"] = {figure: list(ends) for figure, ends in self.ci.items()}
+        if self.labels:
+            entry["labels"] = list(self.labels)
+            entry["confusion"] = [list(row) for row in self.confusion]
+            entry["label_distribution"] = self.label_distribution
+        return entry
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A student's scores with the answers that gave them.
+
+    Attributes:
+        scores: The figures.
+        outputs: One answer a row, in the order of the rows.
+        probs: (rows, labels) float64 in the order of the task's labels; None for generation.
+    """
+
+    scores: Scores
+    outputs: tuple[str, ...]
+    probs: NDArray[np.float64] | None = None
+
+
+def score_predictions(
+    spec: TaskSpec,
+    gold: Dataset,
+    outputs: Sequence[str],
+    probs: NDArray[np.float64] | Sequence[Sequence[float]] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Score answers against gold rows.
+
+    Args:
+        spec: The task; its kind decides which figures are computed.
+        gold: Rows in the one schema; `label` (or `output`) is the truth.
+        outputs: One answer a row; for classification, a label's name.
+        probs: (rows, labels) probabilities in the order of `spec.label_names`, for the calibration error.
+        resamples: Draws of the bootstrap.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        DataError: No gold rows, another number of answers, a gold row without a known label, or probabilities
+            that are not finite or of another shape.
+    """
+    if len(gold) == 0:
+        raise DataError("there are no gold rows to score against; give test data, or more rows for a held-out part")
+    if len(gold) != len(outputs):
+        raise DataError(f"{len(outputs)} answers for {len(gold)} gold rows; give one answer a row, in their order")
+    if spec.kind == "classification":
+        return _score_labels(spec, gold, list(outputs), probs, resamples, seed)
+    return _score_texts(spec, gold, list(outputs), resamples, seed)
+
+
+def evaluate_student(
+    student: Student,
+    spec: TaskSpec,
+    test: Dataset,
+    *,
+    latency_rows: int = 60,
+    resamples: int = 1000,
+    seed: int = 0,
+    listener: Listener = silent,
+) -> Evaluation:
+    """Answer every test row with the student and score it, with its size and latency.
+
+    Args:
+        student: The student.
+        spec: The task.
+        test: Gold rows.
+        latency_rows: Inputs that latency is measured on, spread over the rows; 0 leaves it out.
+        resamples: Draws of the bootstrap.
+        seed: Seed of the bootstrap.
+        listener: Progress.
+
+    Raises:
+        DataError: As `score_predictions`.
+        TrainingError: The student gives probabilities that are not finite, or has other labels than the task.
+    """
+    student.check_labels(spec)
+    inputs = list(test["input"])
+
+    def progress(done: int) -> None:
+        listener(Event("evaluate", "progress", f"student answers {done}/{len(inputs)}", done, len(inputs)))
+
+    predictions = student.predict(inputs, progress=progress)
+    probs = None
+    if spec.kind == "classification" and predictions:
+        probs = student.in_order(spec, np.array([p.probs for p in predictions], dtype=np.float64))
+    scores = score_predictions(spec, test, [p.output for p in predictions], probs, resamples=resamples, seed=seed)
+    latency = measure_latency(student, inputs, rows=latency_rows) if latency_rows else None
+    scores = replace(scores, size_mib=student.size_mib, latency_ms=latency)
+    return Evaluation(scores, tuple(p.output for p in predictions), probs)
+
+
+def majority_scores(spec: TaskSpec, gold: Dataset, *, resamples: int = 1000, seed: int = 0) -> Scores:
+    """Scores of answering the gold rows' commonest label (or text) every time: the floor for any system."""
+    common = Counter(_gold_texts(gold)).most_common(1)
+    return score_predictions(spec, gold, [common[0][0] if common else ""] * len(gold), resamples=resamples, seed=seed)
+
+
+def measure_latency(
+    student: Student,
+    inputs: Sequence[str],
+    *,
+    rows: int = 60,
+    threads: int = LATENCY_THREADS,
+    budget_s: float = LATENCY_BUDGET_S,
+) -> dict[str, float]:
+    """p50 and p95 milliseconds for one input at a time, after a warm-up.
+
+    Args:
+        student: What is measured.
+        inputs: Texts to answer.
+        rows: How many of them are used at most, spread over the list.
+        threads: Torch threads during the measurement.
+        budget_s: Stop early once this much time is spent (at least 3 inputs are measured).
+    """
+    import torch
+
+    if not inputs:
+        return {}
+    step = max(1, len(inputs) // rows)
+    chosen = list(inputs)[::step][:rows]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for text in chosen[:2]:
+            student.predict([text])
+        times: list[float] = []
+        start = time.perf_counter()
+        for text in chosen:
+            if len(times) >= 3 and time.perf_counter() - start > budget_s:
+                break
+            tick = time.perf_counter()
+            student.predict([text])
+            times.append(1000 * (time.perf_counter() - tick))
+    finally:
+        torch.set_num_threads(before)
+    p50, p95 = np.quantile(times, [0.5, 0.95])
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "threads": threads, "inputs": len(times)}
+
+
+def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any, resamples: int, seed: int) -> Scores:
+    names = spec.label_names
+    index = {name: i for i, name in enumerate(names)}
+    unknown = sorted({text for text in _gold_texts(gold) if text not in index})
+    if unknown:
+        raise DataError(
+            f"the gold rows have {len(unknown)} labels that the task does not: {', '.join(map(repr, unknown[:5]))}; "
+            f"the task has {', '.join(names)}"
+        )
+    truth = np.array([index[text] for text in _gold_texts(gold)], dtype=np.int64)
+    answer = np.array([index.get(text, -1) for text in outputs], dtype=np.int64)
+    counts = metrics.confusion(truth, answer, len(names))
+    ci = {
+        "accuracy": metrics.bootstrap_interval(
+            metrics.mean_of_draws((truth == answer).astype(np.float64)), len(truth), resamples=resamples, seed=seed
+        ),
+        "macro_f1": metrics.bootstrap_interval(
+            metrics.macro_f1_of_draws(truth, answer, len(names)), len(truth), resamples=resamples, seed=seed
+        ),
+    }
+    table = None if probs is None else _checked_probs(probs, len(truth), len(names))
+    shares = counts.sum(0) / len(truth)
+    distribution = {name: float(share) for name, share in zip((*names, ""), shares, strict=True) if name or share}
+    return Scores(
+        rows=len(truth),
+        metric=spec.metric if spec.metric in ("accuracy", "macro_f1") else "macro_f1",
+        accuracy=metrics.accuracy(truth, answer),
+        macro_f1=float(metrics.macro_f1(counts)),
+        ece=None if table is None else metrics.expected_calibration_error(truth, table),
+        ci=ci,
+        labels=tuple(names),
+        confusion=tuple(tuple(int(cell) for cell in row) for row in counts),
+        label_distribution=distribution,
+    )
+
+
+def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: int, seed: int) -> Scores:
+    texts = _gold_texts(gold)
+    matches = metrics.exact_matches(texts, outputs)
+    rouge = metrics.rouge_l_scores(texts, outputs)
+    statistics = metrics.chrf_statistics(texts, outputs)
+    scorers = {
+        "exact_match": metrics.mean_of_draws(matches),
+        "rouge_l": metrics.mean_of_draws(rouge),
+        "chrf": metrics.chrf_of_draws(statistics),
+    }
+    ci = {
+        name: metrics.bootstrap_interval(scorer, len(texts), resamples=resamples, seed=seed)
+        for name, scorer in scorers.items()
+    }
+    return Scores(
+        rows=len(texts),
+        metric=spec.metric if spec.metric in scorers else "rouge_l",
+        exact_match=float(matches.mean()),
+        rouge_l=float(rouge.mean()),
+        chrf=float(metrics.chrf(statistics.sum(0))),
+        ci=ci,
+    )
+
+
+def _gold_texts(gold: Dataset) -> list[str]:
+    names = label_names(gold)
+    if not names:
+        return list(gold["output"])
+    pairs = zip(gold["label"], gold["output"], strict=True)
+    return [output if label is None else names[label] for label, output in pairs]
+
+
+def _checked_probs(probs: Any, rows: int, labels: int) -> NDArray[np.float64]:
+    table = np.asarray(probs, dtype=np.float64)
+    if table.shape != (rows, labels):
+        raise DataError(f"probabilities have shape {table.shape}, expected {(rows, labels)} (rows, labels)")
+    if not np.isfinite(table).all():
+        bad = int((~np.isfinite(table).all(1)).sum())
+        raise DataError(f"{bad} of {rows} rows have probabilities that are not finite; check the system that gave them")
+    return table

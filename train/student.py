@@ -1,0 +1,250 @@
+"""A trained student from its folder: a callable that answers texts.
+
+The folder is a plain Hugging Face model folder (config.json, model.safetensors, tokenizer files), which
+`AutoModelForSequenceClassification` or `AutoModelForCausalLM` loads with no code of ours. Beside it, potstill.json
+says in plain JSON what the model was trained to do: kind, labels, instruction, lengths.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import DataError, TrainingError
+from potstill.task import KINDS, Kind, TaskSpec
+from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CARD = "potstill.json"
+_WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Attributes:
+        output: The label's name, or the text.
+        probs: Probability of each label in the student's order; None for generation.
+    """
+
+    output: str
+    probs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """What potstill.json holds.
+
+    Attributes:
+        name: Name of the task.
+        kind: Kind of the task.
+        instruction: What a causal student is told before its input.
+        labels: Names of the classes, in the order of the logits.
+        max_length: Tokens of input (classification) or of prompt and answer together (generation).
+        max_new_tokens: Tokens of one answer at most (generation).
+        base: Model that the training started from.
+    """
+
+    name: str
+    kind: Kind
+    instruction: str = ""
+    labels: tuple[str, ...] = ()
+    max_length: int = 256
+    max_new_tokens: int = 256
+    base: str = ""
+
+
+def write_card(folder: Path, card: StudentCard) -> None:
+    """Write potstill.json into a student's folder."""
+    (folder / CARD).write_text(json.dumps({"format": 1, **asdict(card)}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path) -> None:
+    """Save model, tokenizer and card in fp32 safetensors, published by a rename."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        temporary.chmod(0o755)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_card(temporary, card)
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_card(folder: Path) -> StudentCard:
+    """Read potstill.json; without it, what config.json tells about a classifier.
+
+    Raises:
+        DataError: No such student, or a card that cannot be read.
+    """
+    config = folder / "config.json"
+    if not config.exists():
+        raise DataError(f"no student at {folder} (config.json is missing); run the training, or give another folder")
+    try:
+        if (folder / CARD).exists():
+            value = json.loads((folder / CARD).read_text("utf-8"))
+            value.pop("format", None)
+            value["labels"] = tuple(value.get("labels") or ())
+            if value.get("kind") not in KINDS:
+                raise ValueError(f"kind {value.get('kind')!r} is none of {', '.join(KINDS)}")
+            return StudentCard(**value)
+        names = json.loads(config.read_text("utf-8")).get("id2label") or {}
+        labels = tuple(names[key] for key in sorted(names, key=int))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{folder} holds a student whose card cannot be read ({error}); train it again") from None
+    if not labels:
+        raise DataError(f"{folder / CARD} is missing, so the student's task is unknown; train it again")
+    return StudentCard(name=folder.name, kind="classification", labels=labels)
+
+
+def load_student(path: Path | str, *, device: str | None = None) -> Student:
+    """Load a student that `distil_classifier`, `distil_causal` or the compression wrote.
+
+    Args:
+        path: Its folder.
+        device: Torch device; None takes a GPU where there is one.
+
+    Raises:
+        DataError: No student there, or weights that cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = Path(path)
+    card = read_card(folder)
+    auto = AutoModelForSequenceClassification if card.kind == "classification" else AutoModelForCausalLM
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = auto.from_pretrained(folder)
+    except Exception as error:  # safetensors, tokenizers and transformers each raise their own kinds
+        raise DataError(f"the student at {folder} cannot be loaded ({error}); train it again") from error
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return Student(model, tokenizer, card, folder)
+
+
+def weights_mib(folder: Path) -> float:
+    """Size of the weight files in a folder, in MiB."""
+    return sum(path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern)) / 2**20
+
+
+class Student:
+    """A small model that does one task. `student("text")` answers one text, `predict` many."""
+
+    def __init__(self, model: Any, tokenizer: Any, card: StudentCard, path: Path | None = None):
+        self.model, self.tokenizer, self.card, self.path = model, tokenizer, card, path
+        self._spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of `Prediction.probs`; empty for generation."""
+        return self.card.labels
+
+    @property
+    def size_mib(self) -> float:
+        """Weights on disk; for a student that was never saved, its parameters in memory."""
+        if self.path is not None:
+            return weights_mib(self.path)
+        return sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20
+
+    def __call__(self, text: str) -> str:
+        """The answer to one text."""
+        return self.predict([text])[0].output
+
+    def predict(
+        self, texts: Sequence[str], *, batch_size: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
+        """Answer many texts, in their order. Batches hold texts of like length, for speed.
+
+        Args:
+            texts: Inputs.
+            batch_size: Texts a batch; None takes 64 for classification and 16 for generation.
+            progress: Called with the number of texts answered so far.
+
+        Raises:
+            TrainingError: The model's probabilities are not finite.
+        """
+        if self.card.kind == "classification":
+            encoded = self.tokenizer(list(texts), truncation=True, max_length=self.card.max_length)["input_ids"]
+            answer, size = self._classify, batch_size or 64
+        else:
+            room = max(8, self.card.max_length - self.card.max_new_tokens)
+            encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in texts]
+            answer, size = self._generate, batch_size or 16
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        found: list[Prediction | None] = [None] * len(encoded)
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            for i, prediction in zip(batch, answer([encoded[i] for i in batch]), strict=True):
+                found[i] = prediction
+            if progress is not None:
+                progress(start + len(batch))
+        return [prediction for prediction in found if prediction is not None]
+
+    def check_labels(self, spec: TaskSpec) -> None:
+        """Refuse a task whose labels are not the student's.
+
+        Raises:
+            TrainingError: The two label sets differ.
+        """
+        if spec.kind == "classification" and set(spec.label_names) != set(self.labels):
+            raise TrainingError(
+                f"the student knows the labels {', '.join(self.labels)} and the task has {', '.join(spec.label_names)}; "
+                "the label set changed since it was trained: train again"
+            )
+
+    def in_order(self, spec: TaskSpec, probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Columns of (n, labels) probabilities in the task's order of labels."""
+        return probs[:, [self.labels.index(name) for name in spec.label_names]]
+
+    def _pad(self, rows: list[list[int]], side: str) -> Any:
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        import torch
+
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+            ids[i, place], mask[i, place] = torch.tensor(row), 1
+        return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+
+    def _classify(self, rows: list[list[int]]) -> list[Prediction]:
+        import torch
+
+        with torch.inference_mode():
+            probs = self.model(**self._pad(rows, "right")).logits.float().softmax(-1).cpu().numpy()
+        if not bool(torch.isfinite(torch.from_numpy(probs)).all()):
+            raise TrainingError(
+                f"the student at {self.path} gives probabilities that are not finite; its weights are damaged: "
+                "train it again, with a lower learning rate if it came straight from training"
+            )
+        return [Prediction(self.labels[int(row.argmax())], tuple(float(p) for p in row)) for row in probs]
+
+    def _generate(self, rows: list[list[int]]) -> list[Prediction]:
+        import torch
+
+        inputs = self._pad(rows, "left")
+        end = end_of_turn(self.model, self.tokenizer)
+        with torch.inference_mode():
+            full = self.model.generate(
+                **inputs, do_sample=False, temperature=None, top_p=None, top_k=None, use_cache=True,
+                max_new_tokens=self.card.max_new_tokens, eos_token_id=end,
+                pad_token_id=self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end,
+            )  # fmt: skip
+        texts = self.tokenizer.batch_decode(full[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [Prediction(text.strip()) for text in texts]
