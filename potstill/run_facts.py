@@ -7,6 +7,7 @@ same cards and the same report, byte for byte, and publishing it twice changes n
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -323,7 +324,7 @@ def measure_diversity(texts: Sequence[str], *, sample: int = 1000) -> Diversity:
     step = max(1, len(texts) / sample)
     chosen = [_plain(texts[int(i * step)] or "") for i in range(min(sample, len(texts)))]
     ones = [word for words in chosen for word in words]
-    twos = [pair for words in chosen for pair in zip(words, words[1:])]
+    twos = [pair for words in chosen for pair in itertools.pairwise(words)]
     # Indel similarity over word lists is 2·LCS/(len a + len b), which is ROUGE-L F1.
     near = cdist(chosen, chosen, scorer=Indel.normalized_similarity, score_cutoff=0.7, dtype=np.float32)
     np.fill_diagonal(near, 0.0)
