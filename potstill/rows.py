@@ -60,6 +60,13 @@ class Row:
     licence: str = UNKNOWN_LICENCE
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        # Half an emoji in a teacher's JSON is a lone surrogate, which no Parquet file or tokenizer takes.
+        for name in ("input", "output"):
+            text = getattr(self, name)
+            if not text.isascii():
+                object.__setattr__(self, name, text.encode("utf-8", "replace").decode("utf-8"))
+
     @property
     def id(self) -> str:
         """Hash of content and source: the same text from two sources has two ids."""
@@ -172,9 +179,17 @@ def label_names(table: Dataset) -> list[str]:
 
 
 def write_rows(table: Dataset, path: Path) -> None:
-    """Write a table as zstd Parquet (the schema, label names included, is in the file)."""
+    """Write any table as zstd Parquet (the schema, label names included, is in the file).
+
+    `Dataset.to_parquet` of datasets 5.2 chooses the codec itself and takes none, hence the writer of pyarrow.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(str(path), compression="zstd")
+    with pq.ParquetWriter(path, table.features.arrow_schema, compression="zstd") as writer:
+        for batch in table.with_format("arrow").iter(batch_size=10_000):
+            writer.write_table(pa.table(batch).cast(table.features.arrow_schema))
 
 
 def read_rows(path: Path) -> Dataset:
@@ -199,7 +214,7 @@ def write_dropped(dropped: Iterable[Dropped], path: Path) -> int:
     """Write dropped rows as JSON lines; returns how many."""
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="replace") as file:
         for item in dropped:
             file.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
             count += 1

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from potstill.errors import ManifestError, RunLocked
+from potstill.errors import ManifestError, RunError, RunLocked
 
 MANIFEST = "manifest.json"
 
@@ -68,11 +68,14 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader, or the file after a power loss, has all of it or the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     _fsync_folder(path.parent)
 
 
@@ -115,12 +118,31 @@ class Stage:
     facts: Mapping[str, Any]
 
 
+# A forked worker shares the lock's open file: one that outlives a killed parent would hold the run for ever.
+_HELD: set[int] = set()
+
+
+def _drop_locks_in_child() -> None:
+    for descriptor in _HELD:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
 class RunDir:
     """A run folder on disk. Open it with `RunDir(path)`; make stages with `stage`."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be a run folder ({error.strerror}); choose another with --out"
+            ) from None
 
     @property
     def ledger_path(self) -> Path:
@@ -145,7 +167,11 @@ class RunDir:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            _HELD.add(file.fileno())
+            try:
+                yield
+            finally:
+                _HELD.discard(file.fileno())
 
     def stage(
         self,
@@ -160,21 +186,31 @@ class RunDir:
             key_parts: Everything the output depends on, as JSON types.
             make: Fills the folder it is given and returns facts to remember. The folder may hold what a killed
                 run with the same key left there.
+
+        Raises:
+            RunError: The stage's folder holds something that no run made; it is left alone.
+            ManifestError: The stage's manifest cannot be read, or `make` left a symbolic link.
         """
         key = digest({"stage": name, **key_parts})
         final = self.path / name
+        if final.exists() and not (final / MANIFEST).exists():
+            raise RunError(
+                f"{final} exists and is no stage of a run ({MANIFEST} is missing); move it away, "
+                "or choose another run folder with --out"
+            )
         found = self.finished(name)
-        if found is not None and found.key == key:
+        if found is not None and found.key == key and _intact(final):
             return found
         kept = self.path / ".old" / f"{name}-{key[:16]}"
-        if (kept / MANIFEST).exists():
-            self._set_aside(final)
-            os.replace(kept, final)
-            _fsync_folder(self.path)
-            restored = self.finished(name)
-            assert restored is not None
-            return restored
         work = self.path / ".work" / f"{name}-{key[:16]}"
+        # A complete folder in `.work` was killed between its manifest and its publication.
+        for ready in (kept, work):
+            if _intact(ready) and read_manifest(ready)["key"] == key:
+                self._publish(ready, final)
+                restored = self.finished(name)
+                if restored is not None:
+                    return restored
+        (work / MANIFEST).unlink(missing_ok=True)
         work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         facts = dict(make(work) or {})
@@ -192,9 +228,7 @@ class RunDir:
         }
         _fsync_tree(work)
         write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        self._set_aside(final)
-        os.replace(work, final)
-        _fsync_folder(self.path)
+        self._publish(work, final)
         return Stage(name, final, key, str(manifest["output"]), False, seconds, facts)
 
     def finished(self, name: str) -> Stage | None:
@@ -219,11 +253,14 @@ class RunDir:
         for manifest_path in sorted(self.path.glob(f"*/{MANIFEST}")):
             folder = manifest_path.parent
             try:
-                listed = read_manifest(folder)["files"]
+                manifest = read_manifest(folder)
+                present = _file_table(folder)
             except ManifestError as error:
                 faults.append(str(error))
                 continue
-            present = _file_table(folder)
+            listed = manifest["files"]
+            if digest(listed) != manifest["output"]:
+                faults.append(f"{folder.name}/{MANIFEST}: its file list was changed")
             for file in sorted(set(listed) | set(present)):
                 if file not in present:
                     faults.append(f"{folder.name}/{file}: missing")
@@ -233,18 +270,28 @@ class RunDir:
                     faults.append(f"{folder.name}/{file}: content differs from the manifest")
         return faults
 
-    def _set_aside(self, final: Path) -> None:
-        """Move a published stage to `.old`, or drop a folder that has no manifest."""
-        if not final.exists():
-            return
-        if not (final / MANIFEST).exists():
-            shutil.rmtree(final)
-            return
-        kept = self.path / ".old" / f"{final.name}-{read_manifest(final)['key'][:16]}"
-        kept.parent.mkdir(exist_ok=True)
-        if kept.exists():
-            shutil.rmtree(kept)
-        os.replace(final, kept)
+    def _publish(self, ready: Path, final: Path) -> None:
+        """Move a complete folder into place; what was there goes to `.old` (marked when it was damaged)."""
+        if final.exists():
+            mark = "" if _intact(final) else "-damaged"
+            aside = self.path / ".old" / f"{final.name}-{read_manifest(final)['key'][:16]}{mark}"
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                shutil.rmtree(aside)
+            os.replace(final, aside)
+        os.replace(ready, final)
+        _fsync_folder(self.path)
+
+
+def _intact(folder: Path) -> bool:
+    """Whether the manifest is readable and every file in it is there with its size (hashes are for `verify`)."""
+    if not (folder / MANIFEST).exists():
+        return False
+    try:
+        files = read_manifest(folder)["files"]
+        return all((folder / name).stat().st_size == facts["bytes"] for name, facts in files.items())
+    except (ManifestError, OSError, KeyError, TypeError):
+        return False
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -256,7 +303,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["key"], manifest["files"], manifest["output"]
+        str(manifest["key"]), dict(manifest["files"]), str(manifest["output"]), float(manifest["seconds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{path} is not a readable manifest ({error}); delete {folder} and run again") from None
     return dict(manifest)
