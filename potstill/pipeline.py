@@ -1,30 +1,26 @@
 """Every stage in order: a task prompt in; dataset, student, scores and report out.
 
-The stages themselves live in `potstill.retrieval`, `potstill.datagen` and `potstill.train`; here is what they are
-given, what they leave on disk (see `run_dir`), and what each depends on. A stage whose dependencies have not
-changed is not run again; a stage under way when the process dies is resumed from the ledger or its checkpoint.
+The order and dependencies of the stages are in `potstill.stages`, their work in `potstill.retrieval`,
+`potstill.datagen` and `potstill.train`. A stage whose dependencies have not changed is not run again; one under way
+when the process dies is resumed from the ledger or from its checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, UserError
-from potstill.events import Event, Listener, silent
+from potstill.errors import UserError
+from potstill.events import Listener, silent
 from potstill.ledger import Ledger
-from potstill.options import as_json
-from potstill.rows import Dropped, read_dropped, read_rows, rows_to_dataset, write_dropped, write_rows
-from potstill.run_dir import RunDir, Stage, code_digest, digest, file_digest, write_atomic
-from potstill.task import DataRef, TaskSpec
+from potstill.rows import Dropped, read_dropped, read_rows
+from potstill.run_dir import RunDir, Stage
+from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
     from potstill.export import PushResult
     from potstill.settings import Settings
     from potstill.train.student import Student
-
-_LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
 
 @dataclass(frozen=True)
@@ -118,13 +112,14 @@ def run(
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
     from potstill.settings import resolve
+    from potstill.stages import Job
     from potstill.task_file import read_task_file
 
     file = read_task_file(task)
     resolved = resolve({**file.settings, **file.options}, settings)
     folder = RunDir(Path(out) if out else Path("runs") / file.spec.name)
     with folder.lock(), Ledger(folder.ledger_path) as ledger, _opened(resolved, ledger, listener) as asker:
-        job = _Job(folder, file.spec, resolved, ledger, asker, listener)
+        job = Job(folder, file.spec, resolved, ledger, asker, listener)
         stages = job.all_stages(task)
     return RunResult(folder.path, file.spec, stages)
 
@@ -160,365 +155,3 @@ def _opened(settings: Settings, ledger: Ledger, listener: Listener) -> Iterator[
         yield Asker(teacher, ledger, budget=budget, listener=listener)
     finally:
         teacher.close()
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One run under way: the stages as methods, each naming what it depends on."""
-
-    folder: RunDir
-    spec: TaskSpec
-    settings: Settings
-    ledger: Ledger
-    asker: Asker
-    listener: Listener
-
-    def all_stages(self, task: str) -> tuple[Stage, ...]:
-        started = time.monotonic()
-        done = [self.task(task), self.retrieval()]
-        done.append(self.datagen(done[-1]))
-        done.append(self.merge(done[-2], done[-1]))
-        done.append(self.soft(done[-1], done[-2]))
-        done.append(self.train(done[-1]))
-        done.append(self.evaluate(done[-1], done[-2], done[-3]))
-        self.report(done, time.monotonic() - started)
-        return tuple(done)
-
-    def _stage(self, name: str, parts: Mapping[str, Any], make: Any) -> Stage:
-        """Run or reuse one stage and say so."""
-        versions = {library: _version(library) for library in _LIBRARIES}
-        self.listener(Event(name, "start"))
-        try:
-            stage = self.folder.stage(name, {**parts, "versions": versions}, make)
-        except BaseException as error:
-            self.listener(Event(name, "failed", message=str(error).split("\n")[0]))
-            raise
-        kind: Any = "reused" if stage.reused else "done"
-        self.listener(Event(name, kind, message=str(stage.facts.get("summary", "")), data=dict(stage.facts)))
-        return stage
-
-    def task(self, given: str) -> Stage:
-        """The task as given and as understood."""
-
-        def make(out: Path) -> dict[str, Any]:
-            path = Path(given)
-            text = path.read_text(encoding="utf-8-sig") if _is_file(given) else given
-            (out / "task.md").write_text(text.strip() + "\n", encoding="utf-8")
-            (out / "task.json").write_text(json.dumps(self.spec.to_json(), indent=1, ensure_ascii=False) + "\n")
-            return {"summary": _describe(self.spec)}
-
-        return self._stage("task", {"given": given, "spec": self.spec.to_json()}, make)
-
-    def retrieval(self) -> Stage:
-        """Cards that fit → their rows, mapped onto the task."""
-        from potstill import prompts, retrieval
-        from potstill.models import model_identity, sentence_encoder
-        from potstill.retrieval.catalogue import shipped_catalogue
-        from potstill.retrieval.retrieve import retrieve_rows
-
-        options = self.settings.retrieval
-        catalogues = options.catalogue or (str(shipped_catalogue()),)
-
-        def make(out: Path) -> dict[str, Any]:
-            if self.settings.sources == "generated":
-                empty = rows_to_dataset([], self.spec.label_names)
-                _write_stage(out, empty, (), {"note": "retrieval is off (sources = generated)"})
-                (out / "ranking.json").write_text(json.dumps({"query": "", "hits": [], "refused": []}))
-                return {"summary": "off", "rows": 0}
-            encoder = sentence_encoder(self.settings.encoder)
-            result = retrieve_rows(self.spec, options, encoder=encoder, asker=self.asker, listener=self.listener)
-            _write_stage(out, result.rows, result.dropped, result.report)
-            (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
-            used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
-            return {"summary": f"{result.rows.num_rows} rows from {used} datasets", "rows": result.rows.num_rows}
-
-        parts = {
-            "spec": _relevant(self.spec, "examples", "test", "unlabelled", "rules"),
-            "options": as_json(options),
-            "sources": self.settings.sources == "generated",
-            "catalogue": [_content(path) for path in catalogues],
-            "encoder": model_identity(self.settings.encoder),
-            "teacher": dict(self.asker.teacher.identity),
-            "code": code_digest(retrieval, prompts),
-            "prompts": _prompt_digest(),
-        }
-        return self._stage("retrieval", parts, make)
-
-    def datagen(self, retrieved: Stage) -> Stage:
-        """The teacher writes what retrieval did not bring."""
-        from potstill import datagen, prompts
-        from potstill.datagen.generate import generate_rows
-
-        def make(out: Path) -> dict[str, Any]:
-            if self.settings.sources == "retrieved":
-                _write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
-                return {"summary": "off", "rows": 0}
-            rows = read_rows(retrieved.path / "rows.parquet")
-            result = generate_rows(
-                self.spec, self.asker, self.settings.generation, retrieved=rows, listener=self.listener
-            )
-            _write_stage(out, result.rows, result.dropped, result.report)
-            if result.token_targets is not None:
-                result.token_targets.to_parquet(str(out / "token_targets.parquet"), compression="zstd")
-            return {
-                "summary": f"{result.rows.num_rows} rows written, {len(result.dropped)} dropped",
-                "rows": result.rows.num_rows,
-                "dropped": len(result.dropped),
-            }
-
-        parts = {
-            "spec": _relevant(self.spec, "test", "unlabelled", "rules", "exclude", "licences"),
-            "options": as_json(self.settings.generation),
-            "sources": self.settings.sources == "retrieved",
-            "retrieved": retrieved.output,
-            "teacher": dict(self.asker.teacher.identity),
-            "code": code_digest(datagen, prompts),
-            "prompts": _prompt_digest(),
-        }
-        return self._stage("datagen", parts, make)
-
-    def merge(self, retrieved: Stage, generated: Stage) -> Stage:
-        """One set of rows without duplicates and without test text, split for training."""
-        from potstill import datagen
-        from potstill.datagen.merge import merge_rows, split_rows
-
-        def make(out: Path) -> dict[str, Any]:
-            parts = [read_rows(stage.path / "rows.parquet") for stage in (generated, retrieved)]
-            if self.spec.labelled is not None:
-                parts.insert(0, self._data(self.spec.labelled, "user"))
-            test = self._test()
-            result = merge_rows(self.spec, parts, self.settings.merge, test=test, listener=self.listener)
-            if result.kept.num_rows == 0:
-                raise DataError(
-                    f"no rows are left to train on (generated {parts[-2].num_rows}, retrieved {parts[-1].num_rows}, "
-                    f"dropped {len(result.dropped)}); see {generated.path / 'dropped.jsonl'} and "
-                    f"{retrieved.path / 'ranking.json'}; try more rows (-n), another teacher, or a larger catalogue"
-                )
-            options = self.settings.merge if test is None else replace(self.settings.merge, heldout=0.0)
-            splits = split_rows(self.spec, result.kept, options)
-            write_rows(splits.train, out / "train.parquet")
-            write_rows(splits.validation, out / "validation.parquet")
-            if splits.heldout is not None and splits.heldout.num_rows:
-                write_rows(splits.heldout, out / "heldout.parquet")
-            write_dropped(result.dropped, out / "dropped.jsonl")
-            _write_json(out / "report.json", result.report)
-            return {"summary": f"{result.kept.num_rows} rows kept, {len(result.dropped)} dropped"}
-
-        parts = {
-            "spec": _relevant(self.spec),
-            "options": as_json(self.settings.merge),
-            "rows": [retrieved.output, generated.output],
-            "data": [_ref_content(self.spec.test), _ref_content(self.spec.labelled)],
-            "code": code_digest(datagen),
-        }
-        return self._stage("merge", parts, make)
-
-    def soft(self, merged: Stage, generated: Stage) -> Stage:
-        """The teacher's calibrated label probabilities, or its top-k log-probs for each output token."""
-        from potstill import datagen, prompts
-
-        options = self.settings.soft
-
-        def make(out: Path) -> dict[str, Any]:
-            from potstill.datagen.soft import add_teacher_probs
-            from potstill.datagen.token_targets import targets_for
-
-            train = read_rows(merged.path / "train.parquet")
-            validation = read_rows(merged.path / "validation.parquet")
-            report: dict[str, Any] = {}
-            wanted = self.settings.distil.soft_weight > 0
-            if self.spec.kind == "classification":
-                if wanted and self.asker.abilities.scores:
-                    result = add_teacher_probs(self.spec, train, self.asker, options, listener=self.listener)
-                    train, report = result.table, result.report
-                    _write_json(out / "calibration.json", result.calibration.to_json())
-            elif wanted and self.asker.abilities.top_logprobs:
-                stored = generated.path / "token_targets.parquet"
-                have = _read_table(stored) if stored.exists() else None
-                targets = targets_for(self.spec, train, self.asker, options.top_k, have=have, listener=self.listener)
-                targets.to_parquet(str(out / "token_targets.parquet"), compression="zstd")
-                report = {"targets": targets.num_rows}
-            write_rows(train, out / "train.parquet")
-            write_rows(validation, out / "validation.parquet")
-            _write_json(out / "report.json", report)
-            return {"summary": str(report.get("summary", "soft targets stored" if report else "hard labels only"))}
-
-        parts = {
-            "spec": _relevant(self.spec),
-            "options": as_json(options),
-            "wanted": self.settings.distil.soft_weight > 0,
-            "rows": [merged.output, generated.output],
-            "teacher": dict(self.asker.teacher.identity),
-            "code": code_digest(datagen, prompts),
-            "prompts": _prompt_digest(),
-        }
-        return self._stage("soft", parts, make)
-
-    def train(self, soft: Stage) -> Stage:
-        """The student learns from hard labels and soft targets."""
-        from potstill import train
-        from potstill.train.options import student_name
-
-        name = student_name(self.settings.distil, self.spec.kind)
-
-        def make(out: Path) -> dict[str, Any]:
-            rows = read_rows(soft.path / "train.parquet")
-            validation = read_rows(soft.path / "validation.parquet")
-            options = self.settings.distil
-            student = out / "student"
-            if self.spec.kind == "classification":
-                from potstill.train.classify import distil_classifier
-
-                result = distil_classifier(self.spec, rows, validation, student, options, listener=self.listener)
-            else:
-                from potstill.train.causal import distil_causal
-
-                stored = soft.path / "token_targets.parquet"
-                targets = _read_table(stored) if stored.exists() else None
-                result = distil_causal(self.spec, rows, validation, targets, student, options, listener=self.listener)
-            _write_json(out / "history.json", result.history)
-            _write_json(out / "report.json", {**result.report, "base_model": name})
-            return {"summary": f"{name} on {rows.num_rows} rows", "rows": rows.num_rows}
-
-        from potstill.models import model_identity
-
-        parts = {
-            "spec": _relevant(self.spec),
-            "options": as_json(self.settings.distil),
-            "rows": soft.output,
-            "student": model_identity(name),
-            "code": code_digest(train),
-        }
-        return self._stage("train", parts, make)
-
-    def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
-        """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
-        from potstill import datagen, train
-        from potstill.evaluation import evaluate_run
-
-        def make(out: Path) -> dict[str, Any]:
-            test = self._test()
-            kind = "real"
-            if test is None:
-                held = merged.path / "heldout.parquet"
-                kind = "held-out"
-                test = read_rows(held if held.exists() else merged.path / "validation.parquet")
-            source = self.spec.test.path if self.spec.test and kind == "real" else "a held-out part of the merged rows"
-            facts = evaluate_run(
-                self.spec,
-                trained.path / "student",
-                test,
-                out,
-                test_set={"kind": kind, "source": source},
-                asker=self.asker,
-                soft=self.settings.soft,
-                options=self.settings.evaluate,
-                train_rows=read_rows(soft.path / "train.parquet"),
-                seed=self.settings.seed,
-                listener=self.listener,
-            )
-            return facts
-
-        parts = {
-            "spec": _relevant(self.spec),
-            "options": as_json(self.settings.evaluate),
-            "soft": as_json(self.settings.soft),
-            "inputs": [trained.output, soft.output, merged.output],
-            "test": _ref_content(self.spec.test),
-            "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
-            "code": code_digest(train, datagen),
-        }
-        return self._stage("evaluate", parts, make)
-
-    def report(self, stages: list[Stage], seconds: float) -> None:
-        """What the run cost and how to repeat it, then the report."""
-        from potstill.report import write_report
-
-        facts = {
-            "command": " ".join(["potstill", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "potstill" else "",
-            "settings": self.settings.to_json(),
-            "versions": {library: _version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
-            "teacher": dict(self.asker.teacher.identity),
-            "seconds_this_time": round(seconds, 1),
-            "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
-            "tokens": {
-                "prompt": self.ledger.totals().prompt_tokens,
-                "completion": self.ledger.totals().completion_tokens,
-                "requests": self.ledger.totals().replies,
-                "failures": self.ledger.totals().failures,
-            },
-            "counts_this_time": self.asker.counts.to_json(),
-        }
-        write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        write_report(self.folder.path)
-
-    def _test(self) -> Dataset | None:
-        return None if self.spec.test is None else self._data(self.spec.test, "user")
-
-    def _data(self, ref: DataRef, origin: Any) -> Dataset:
-        from potstill.retrieval.load import read_data
-
-        return read_data(ref, self.spec, origin=origin)
-
-
-def _write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
-    write_rows(rows, out / "rows.parquet")
-    write_dropped(dropped, out / "dropped.jsonl")
-    _write_json(out / "report.json", report)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_table(path: Path) -> Dataset:
-    return read_rows(path)
-
-
-def _is_file(given: str) -> bool:
-    return len(given) < 4096 and "\n" not in given and Path(given).is_file()
-
-
-def _describe(spec: TaskSpec) -> str:
-    labels = f", labels {', '.join(spec.label_names[:8])}" + (" …" if len(spec.labels) > 8 else "")
-    return f"{spec.kind}{labels if spec.labels else ''}"
-
-
-def _relevant(spec: TaskSpec, *without: str) -> dict[str, Any]:
-    """The spec without what cannot change a stage's output."""
-    skip = {"inferred", "name", *without}
-    return {key: value for key, value in spec.to_json().items() if key not in skip}
-
-
-def _prompt_digest() -> str:
-    from potstill import prompts
-
-    return digest({name: prompts.load(name).sha256 for name in prompts.names()})
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _ref_content(ref: DataRef | None) -> Any:
-    return None if ref is None else [as_json(ref), _content(ref.path)]
-
-
-def _content(path: str) -> Any:
-    """What stands for the content of a path in a key: hashes of small files, size and time of large ones."""
-    place = Path(path).expanduser()
-    if not place.exists():
-        return path
-    files = [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file())
-    table = []
-    for file in files:
-        stat = file.stat()
-        mark = file_digest(file) if stat.st_size < 64 << 20 else f"{stat.st_size}-{stat.st_mtime_ns}"
-        table.append([str(file.relative_to(place)) if place.is_dir() else file.name, mark])
-    return digest(table)
-
-
-__all__ = ["RunResult", "load", "run"]
