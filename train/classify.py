@@ -127,6 +127,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     """Trainer with the mixed loss, exact under accumulation, and its own held-out evaluation."""
 
     loss_is_scaled_for_ga = True
+    optimizer: Any
     options: DistilOptions
     started: float
     n_labels: int

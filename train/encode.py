@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from potstill.chat import task_messages
@@ -50,7 +49,7 @@ def _chat_ids(tokenizer: Any, spec: TaskSpec, text: str) -> list[int]:
 
 def end_of_turn(model: Any, tokenizer: Any) -> int:
     """The token that ends an answer."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    if isinstance(ends, Sequence) and ends:
+    ends = model.generation_config.eos_token_id
+    if isinstance(ends, list) and ends:
         return int(tokenizer.eos_token_id if tokenizer.eos_token_id in ends else ends[0])
-    return int(tokenizer.eos_token_id if ends is None else ends)
+    return int(ends if isinstance(ends, int) else tokenizer.eos_token_id)

@@ -56,5 +56,5 @@ def _renumber(layers: nn.ModuleList) -> None:
     # Key-value caches are addressed by this index; a gap would leave cache slots unfilled.
     for index, layer in enumerate(layers):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = index
+            if isinstance(getattr(module, "layer_idx", None), int):
+                setattr(module, "layer_idx", index)  # noqa: B010 - a plain attribute that nn.Module's stub denies

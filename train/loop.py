@@ -148,7 +148,8 @@ class LikeLengths(torch.utils.data.Sampler[int]):
 
 def summed_over_processes(trainer: Any, local: torch.Tensor) -> torch.Tensor:
     """Sum of a scalar over all processes."""
-    return trainer.accelerator.gather(local.to(trainer.args.device).reshape(1)).sum()
+    gathered: torch.Tensor = trainer.accelerator.gather(local.to(trainer.args.device).reshape(1))
+    return gathered.sum()
 
 
 def scaled_loss(trainer: Any, total: torch.Tensor, items: torch.Tensor | None, own: torch.Tensor) -> torch.Tensor:

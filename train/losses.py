@@ -23,6 +23,9 @@ from torch.nn import functional as F
 
 from potstill.train.options import Divergence
 
+# A log-probability whose exponential is 0 in float32. Unlike −inf it keeps every gradient finite.
+NEVER = -1e4
+
 
 def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy with the labels.
@@ -133,16 +136,18 @@ def topk_divergence(
     used = top_logprobs > -torch.inf
     logits = student_logits.float() / temperature
     inside = torch.zeros_like(logits).scatter_add_(1, top_ids, used.float()) > 0
-    top = logits.gather(1, top_ids).masked_fill(~used, -torch.inf)
+    top = logits.gather(1, top_ids)
     rest = logits.masked_fill(inside, -torch.inf).logsumexp(1, keepdim=True)
     student = torch.cat([top, rest], 1) - logits.logsumexp(1, keepdim=True)
+    student = torch.cat([student[:, :-1].masked_fill(~used, NEVER), student[:, -1:].clamp(min=NEVER)], 1)
     teacher = bucket_logprobs(top_logprobs, tail, temperature)
     return temperature**2 * divergence(student, teacher, kind, beta)
 
 
 def bucket_logprobs(top_logprobs: Tensor, tail: Tensor, temperature: float = 1.0) -> Tensor:
     """The teacher's distribution over k tokens and the tail at temperature T, normalised: (n, k + 1) float32."""
-    return F.log_softmax(torch.cat([top_logprobs.float() / temperature, tail.float()[:, None]], 1), dim=-1)
+    buckets = torch.cat([top_logprobs.float() / temperature, tail.float()[:, None]], 1)
+    return F.log_softmax(buckets, dim=-1).clamp(min=NEVER)
 
 
 def _expected(probabilities: Tensor, values: Tensor) -> Tensor:

@@ -142,4 +142,5 @@ def _balanced(labels: NDArray[np.int64], probs: NDArray[np.float32], n_labels: i
     effective = np.where(labels >= 0, labels, probs.argmax(1))
     counts = np.bincount(effective, minlength=n_labels)
     present = max(1, int((counts > 0).sum()))
-    return (len(labels) / (present * np.maximum(counts, 1)))[effective].astype(np.float32)
+    weights = len(labels) / (present * np.maximum(counts, 1))
+    return np.asarray(weights[effective], dtype=np.float32)

@@ -159,7 +159,7 @@ class Student:
         """Weights on disk; for a student that was never saved, its parameters in memory."""
         if self.path is not None:
             return weights_mib(self.path)
-        return sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20
+        return float(sum(p.numel() * p.element_size() for p in self.model.parameters())) / 2**20
 
     def __call__(self, text: str) -> str:
         """The answer to one text."""
@@ -203,8 +203,8 @@ class Student:
         """
         if spec.kind == "classification" and set(spec.label_names) != set(self.labels):
             raise TrainingError(
-                f"the student knows the labels {', '.join(self.labels)} and the task has {', '.join(spec.label_names)}; "
-                "the label set changed since it was trained: train again"
+                f"the student knows the labels {', '.join(self.labels)} and the task has "
+                f"{', '.join(spec.label_names)}; the label set changed since it was trained: train again"
             )
 
     def in_order(self, spec: TaskSpec, probs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,229 @@
+"""Rows and stored token targets → token sequences with flat top-k targets, for the causal student.
+
+The answer's tokens are the stored `token_ids` where the targets fit the row (they decode to its output and the
+student knows every id), so that each stored distribution stands at the position it was taken at. Other rows are
+tokenised by the student itself and train on hard targets alone; how many is reported.
+
+Targets stay flat, (tokens, k) a row with no padding over the prompt: a batch concatenates them in the order in
+which its target positions are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import TrainingError
+from potstill.task import TaskSpec
+from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.options import DistilOptions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+IGNORED = -100
+_EMPTY_TAIL = -20.0
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Encoded rows.
+
+    Attributes:
+        table: Columns input_ids, labels (−100 on the prompt), weight, has_soft (a bool a target token), top_ids
+            and top_logprobs (flat, k a target token with stored targets), tail.
+        k: Stored tokens a position, 1 where there are no stored targets at all.
+        counts: rows, with_targets, misaligned, too_long, target_tokens, soft_tokens.
+        longest_answer: Tokens of the longest answer.
+        examples: Texts of the first misaligned rows, for the report.
+    """
+
+    table: Dataset
+    k: int
+    counts: dict[str, int]
+    longest_answer: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass
+class _Columns:
+    input_ids: list[list[int]] = field(default_factory=list)
+    labels: list[list[int]] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    has_soft: list[list[bool]] = field(default_factory=list)
+    top_ids: list[NDArray[np.int32]] = field(default_factory=list)
+    top_logprobs: list[NDArray[np.float32]] = field(default_factory=list)
+    tail: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def encode_rows(
+    spec: TaskSpec,
+    rows: Dataset,
+    targets: Dataset | None,
+    model: Any,
+    tokenizer: Any,
+    options: DistilOptions,
+) -> TokenRows:
+    """Encode a table for training.
+
+    Args:
+        spec: The task.
+        rows: Rows in the one schema; `output` is the answer.
+        targets: Stored token targets keyed by row id, or None.
+        model: The student, for its vocabulary and end token.
+        tokenizer: The student's tokenizer.
+        options: Resolved options.
+
+    Raises:
+        TrainingError: Targets that are damaged (NaN, positive log-probs, ragged), made for another temperature,
+            of another tokenizer altogether, or no row that fits `max_length`.
+    """
+    from datasets import Dataset
+
+    stored = _index(targets, options) if targets is not None and options.soft_weight > 0 else {}
+    k = max((len(top) for row in stored.values() for top in row["top_ids"][:1]), default=1)
+    vocabulary, end = int(model.config.vocab_size), end_of_turn(model, tokenizer)
+    limit = int(options.max_length or 1024)
+    columns, counts = _Columns(), {"rows": len(rows), "with_targets": 0, "misaligned": 0, "too_long": 0, "empty": 0}
+    examples: list[str] = []
+    longest = 0
+    for row_id, text, output, weight in zip(rows["id"], rows["input"], rows["output"], rows["weight"], strict=True):
+        if not (output or "").strip():
+            counts["empty"] += 1
+            continue
+        answer = tokenizer(output, add_special_tokens=False)["input_ids"] + [end]
+        item = stored.get(row_id)
+        if item is not None and not _fits(item, output, tokenizer, vocabulary):
+            counts["misaligned"] += 1
+            examples.append(f"{row_id}: {output[:60]!r}")
+            item = None
+        if item is not None:
+            ids = [int(token) for token in item["token_ids"]]
+            answer = ids if ids[-1] == end else [*ids, end]
+        if limit - len(answer) < 16:
+            counts["too_long"] += 1
+            continue
+        prompt = encode_prompt(tokenizer, spec, text, limit - len(answer))
+        longest = max(longest, len(answer))
+        columns.input_ids.append(prompt + answer)
+        columns.labels.append([IGNORED] * len(prompt) + answer)
+        columns.weight.append(1.0 if weight is None else float(weight))
+        _add_targets(columns, item, len(answer), k)
+        counts["with_targets"] += item is not None
+    if not columns.input_ids:
+        raise TrainingError(
+            f"none of {len(rows)} rows can be trained on ({counts['empty']} have no output, {counts['too_long']} have "
+            f"an output that does not fit max_length {limit}); raise max_length"
+        )
+    if counts["misaligned"] and not counts["with_targets"]:
+        raise TrainingError(
+            f"the stored token targets fit none of the {counts['misaligned']} rows that have some (first: "
+            f"{examples[0]}): they were made with another tokenizer than the student's; choose a student of the "
+            "teacher's family with distil.student, or set distil.soft_weight 0"
+        )
+    counts["target_tokens"] = sum(len(row) for row in columns.has_soft)
+    counts["soft_tokens"] = sum(sum(row) for row in columns.has_soft)
+    if options.hard_weight == 0 and counts["soft_tokens"] == 0:
+        raise TrainingError(
+            "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
+            "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
+        )
+    return TokenRows(Dataset.from_dict(vars(columns)), k, counts, longest, tuple(examples[:5]))
+
+
+def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:
+    """Flat targets of a batch, one entry a target token.
+
+    Returns:
+        has_soft (n,) bool; top_ids (n, k) int64 and top_logprobs (n, k) float32, where a position without stored
+        targets holds its own label with log-prob 0; tail (n,) float32; weights (n,) float32.
+    """
+    import torch
+
+    has_soft = np.concatenate([np.asarray(row["has_soft"], dtype=bool) for row in examples])
+    labels = np.concatenate([_answer(row) for row in examples])
+    top_ids = np.repeat(labels[:, None], k, axis=1)
+    top_logprobs = np.full((len(labels), k), -np.inf, dtype=np.float32)
+    top_logprobs[:, 0] = 0.0
+    tail = np.full(len(labels), _EMPTY_TAIL, dtype=np.float32)
+    if has_soft.any():
+        top_ids[has_soft] = np.concatenate([np.asarray(row["top_ids"], dtype=np.int64) for row in examples]).reshape(
+            -1, k
+        )
+        flat = np.concatenate([np.asarray(row["top_logprobs"], dtype=np.float32) for row in examples])
+        top_logprobs[has_soft] = flat.reshape(-1, k)
+        tail[has_soft] = np.concatenate([np.asarray(row["tail"], dtype=np.float32) for row in examples])
+    weights = np.concatenate([np.full(len(row["has_soft"]), row["weight"], dtype=np.float32) for row in examples])
+    return {
+        "has_soft": torch.from_numpy(has_soft),
+        "top_ids": torch.from_numpy(top_ids),
+        "top_logprobs": torch.from_numpy(top_logprobs),
+        "tail": torch.from_numpy(tail),
+        "weights": torch.from_numpy(weights),
+    }
+
+
+def _answer(row: Mapping[str, Any]) -> NDArray[np.int64]:
+    labels = np.asarray(row["labels"], dtype=np.int64)
+    return labels[labels != IGNORED]
+
+
+def _index(targets: Dataset, options: DistilOptions) -> dict[str, dict[str, Any]]:
+    """Targets by row id, checked for damage as a whole before any row is encoded."""
+    made_at = set(targets["temperature"]) if "temperature" in targets.column_names else {1.0}
+    if made_at != {options.temperature}:
+        raise TrainingError(
+            f"the stored token targets hold the tail at temperature {', '.join(f'{t:g}' for t in sorted(made_at))} and "
+            f"distil.temperature is {options.temperature:g}; set it to that, or take the targets again"
+        )
+    stored: dict[str, dict[str, Any]] = {}
+    for item in targets:
+        lengths = {len(item[name]) for name in ("token_ids", "top_ids", "top_logprobs", "tail")}
+        if len(lengths) != 1:
+            raise TrainingError(
+                f"token targets of row {item['id']} have columns of lengths {sorted(lengths)}; take them again"
+            )
+        if not len(item["token_ids"]):
+            continue
+        widths = {len(top) for name in ("top_ids", "top_logprobs") for top in item[name]}
+        logprobs = np.concatenate([np.asarray(top, dtype=np.float32) for top in item["top_logprobs"]])
+        tail = np.asarray(item["tail"], dtype=np.float32)
+        if not widths or 0 in widths:
+            raise TrainingError(f"token targets of row {item['id']} have positions without any token; take them again")
+        limit = 1e-2 if options.temperature == 1 else np.inf
+        if np.isnan(logprobs).any() or np.isnan(tail).any() or logprobs.max() > 1e-2 or tail.max() > limit:
+            raise TrainingError(
+                f"token targets of row {item['id']} hold NaN or log-probs above 0; take the soft targets again"
+            )
+        stored[str(item["id"])] = item
+    widest = max((len(top) for item in stored.values() for top in item["top_ids"]), default=1)
+    for item in stored.values():
+        item["top_ids"] = [list(top) + [top[0]] * (widest - len(top)) for top in item["top_ids"]]
+        item["top_logprobs"] = [list(top) + [-np.inf] * (widest - len(top)) for top in item["top_logprobs"]]
+    return stored
+
+
+def _fits(item: Mapping[str, Any], output: str, tokenizer: Any, vocabulary: int) -> bool:
+    if max(item["token_ids"]) >= vocabulary or max(max(top) for top in item["top_ids"]) >= vocabulary:
+        return False
+    return bool(tokenizer.decode(item["token_ids"], skip_special_tokens=True).strip() == output.strip())
+
+
+def _add_targets(columns: _Columns, item: Mapping[str, Any] | None, tokens: int, k: int) -> None:
+    if item is None:
+        columns.has_soft.append([False] * tokens)
+        columns.top_ids.append(np.zeros(0, dtype=np.int32))
+        columns.top_logprobs.append(np.zeros(0, dtype=np.float32))
+        columns.tail.append(np.zeros(0, dtype=np.float32))
+        return
+    stored = len(item["token_ids"])
+    columns.has_soft.append([True] * stored + [False] * (tokens - stored))
+    columns.top_ids.append(np.asarray(item["top_ids"], dtype=np.int32).ravel())
+    columns.top_logprobs.append(np.asarray(item["top_logprobs"], dtype=np.float32).ravel())
+    # A tail of no mass at all would make the reverse divergences infinite.
+    columns.tail.append(np.maximum(np.asarray(item["tail"], dtype=np.float32), _EMPTY_TAIL))
+    assert columns.top_ids[-1].size == stored * k
