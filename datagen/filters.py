@@ -1,0 +1,178 @@
+"""Why a written text is not fit to train on: one pure function a reason, each gives None or the dropped row.
+
+The rule on leaked labels, `label_leak`: a text for `Sports` may hold the word sports, as articles on sports do. It
+leaks when the name stands as a mark instead of a word: in quotes or brackets, after `label:`, `category is` and the
+like, as the first or last line alone, or anywhere when the name is no natural word (`card_arrival`, `Sci/Tech`,
+`BookRestaurant`). Natural uses are counted by the plan, which caps their share (`own_name_share`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+
+from potstill.datagen.language import other_language
+from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
+from potstill.rows import Dropped
+
+STAGE = "datagen"
+_WORD = re.compile(r"\w+", re.UNICODE)
+_REFUSAL = re.compile(
+    r"\b(?:as an? (?:ai|artificial intelligence|language model|large language|chatbot|assistant)|i(?:'m| am) (?:an? )?"
+    r"(?:ai|artificial intelligence|language model|virtual assistant)|i(?:'m| am) (?:sorry|unable|not able)|i (?:can"
+    r"not|can't|won't|don't feel comfortable)|sorry,? (?:but )?i|my apologies)\b",
+    re.IGNORECASE,
+)
+_META = re.compile(
+    r"^(?:sure|certainly|of course|here(?:'s| is| are)|below (?:is|are)|this is an? (?:example|sample)|i hope this)\b"
+    r"|\b(?:the (?:category|label|class) (?:is|of this)|belongs to the (?:category|class|label)|for which the "
+    r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|insert (?:name|text|title|here)|lorem ipsum)\b"
+    r"|\[(?:your|name|insert|company|date|city|product|title)[^\]\n]{0,40}\]",
+    re.IGNORECASE,
+)
+_NATURAL = re.compile(r"^[^\W\d_]+(?:[ '-][^\W\d_]+){0,4}$")
+_CAMEL = re.compile(r"[a-z][A-Z]")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower case, in any script."""
+    return _WORD.findall(text.lower())
+
+
+def length_of(text: str) -> int:
+    """Words, or half the characters for scripts that write no spaces."""
+    count = len(_WORD.findall(text))
+    return max(count, sum(not c.isascii() and c.isalpha() for c in text) // 2) if count < 20 else count
+
+
+def too_short(text: str, min_words: int) -> Dropped | None:
+    """Nothing but space and marks, or fewer words than `min_words`."""
+    if not any(c.isalnum() for c in text):
+        return Dropped("empty", "no letter or digit", text, stage=STAGE)
+    count = length_of(text)
+    return (
+        Dropped("too_short", f"{count} words, at least {min_words}", text, stage=STAGE) if count < min_words else None
+    )
+
+
+def too_long(text: str, max_words: int) -> Dropped | None:
+    """More words than `max_words`."""
+    count = len(_WORD.findall(text))
+    return (
+        Dropped("too_long", f"{count} words, at most {max_words}", text[:2000], stage=STAGE)
+        if (count > max_words)
+        else None
+    )
+
+
+def refusal(text: str) -> Dropped | None:
+    """The teacher speaks as a model or declines."""
+    found = _REFUSAL.search(text[:160])
+    return Dropped("refusal", found.group(0), text, stage=STAGE) if found else None
+
+
+def meta_talk(text: str) -> Dropped | None:
+    """Talk about the text in place of the text, or an unfilled placeholder."""
+    found = _META.search(text[:600])
+    return Dropped("meta_talk", found.group(0), text, stage=STAGE) if found else None
+
+
+def prompt_echo(text: str, prompt: str) -> Dropped | None:
+    """The text repeats the prompt: it lies in it, holds eight of its words in a row, or is nearly one of its lines."""
+    own = words(text)
+    given = words(prompt)
+    if len(own) >= 4 and f" {' '.join(own)} " in f" {' '.join(given)} ":
+        return Dropped("prompt_echo", "the text is part of the prompt", text, stage=STAGE)
+    runs = {tuple(given[i : i + 8]) for i in range(len(given) - 7)}
+    for i in range(min(len(own), 400) - 7):
+        if tuple(own[i : i + 8]) in runs:
+            return Dropped("prompt_echo", " ".join(own[i : i + 8]), text, stage=STAGE)
+    if len(own) < 60:
+        for line in prompt.split("\n"):
+            if len(line) > 15 and rouge_l_f1(line[:1000], text) > 0.7:
+                return Dropped("prompt_echo", line[:200], text, stage=STAGE)
+    return None
+
+
+def example_echo(text: str, examples: NoveltyFilter, reason: str = "example_echo") -> Dropped | None:
+    """The text is nearly one that the prompt showed, or may have shown."""
+    found = examples.match(text)
+    return (
+        Dropped(reason, f"ROUGE-L {found.f1:.2f} with shown text {found.index}", text, stage=STAGE) if found else None
+    )
+
+
+def near_duplicate(text: str, kept: NoveltyFilter) -> Dropped | None:
+    """The text is nearly one that was kept before."""
+    found = kept.match(text)
+    return (
+        Dropped("near_duplicate", f"ROUGE-L {found.f1:.2f} with kept text {found.index}", text, stage=STAGE)
+        if (found)
+        else None
+    )
+
+
+def wrong_language(text: str, languages: tuple[str, ...]) -> Dropped | None:
+    """The text is clearly in none of the task's languages."""
+    found = other_language(text, languages)
+    return Dropped("wrong_language", f"{found}, not {', '.join(languages)}", text, stage=STAGE) if found else None
+
+
+def is_natural(name: str) -> bool:
+    """Whether a label's name reads as words that a text may hold (`Sports`, `hate speech`)."""
+    return bool(_NATURAL.match(name)) and not _CAMEL.search(name)
+
+
+@cache
+def _mark_of(name: str) -> re.Pattern[str]:
+    word = re.escape(name)
+    return re.compile(
+        rf"[\"'“‘(\[<*_`]\s?{word}\s?[\"'”’)\]>*_`]"
+        rf"|\b(?:label(?:led|s)?|categor(?:y|ies|i[sz]ed)|class(?:ified|ification)?|tag(?:ged)?|intent|topic|type|answer)"
+        rf"(?:\s?(?:[:=]|is|as|of|under))\s{{0,3}}[\"'“(\[*]?(?:an? |the )?{word}\b"
+        rf"|\A\W{{0,4}}{word}\W{{0,4}}(?:\n|\Z)|(?:\n|\A)\W{{0,4}}{word}\W{{0,4}}\Z"
+        rf"|\A{word}\s?[:=]",
+        re.IGNORECASE,
+    )
+
+
+def label_leak(text: str, names: Sequence[str]) -> Dropped | None:
+    """A label's name stands in the text as a mark instead of a word (the rule is in the module's text)."""
+    lowered = text.lower()
+    for name in names:
+        if len(name) < 2 or name.lower() not in lowered:
+            continue
+        found = _mark_of(name).search(text)
+        if found:
+            return Dropped("label_leak", found.group(0).strip(), text, stage=STAGE)
+        # A bare number is no mark: texts hold numbers of their own.
+        marks = not is_natural(name) and not name.isdigit()
+        if marks and (name in text if _CAMEL.search(name) else name.lower() in lowered):
+            return Dropped("label_leak", name, text, stage=STAGE)
+    return None
+
+
+def names_itself(text: str, name: str) -> bool:
+    """Whether a text holds its label's name as words."""
+    return f" {' '.join(words(name))} " in f" {' '.join(words(text))} "
+
+
+def repetition(text: str) -> Dropped | None:
+    """A loop: one unit again and again, or hardly any new words."""
+    own = words(text)[:600]
+    if re.search(r"([^\s.\-=*_#])\1{14}", text[:6000]):
+        return Dropped("repetition", "one character 15 times", text[:2000], stage=STAGE)
+    for period in range(1, 13):
+        same = 0
+        for i in range(period, len(own)):
+            same = same + 1 if own[i] == own[i - period] else 0
+            if same >= max(3 * period, 4):
+                return Dropped("repetition", " ".join(own[i - period + 1 : i + 1]), text[:2000], stage=STAGE)
+    if len(own) >= 40:
+        grams = Counter(zip(own, own[1:], own[2:], strict=False))
+        repeated = sum(count for count in grams.values() if count > 1) / max(1, len(own) - 2)
+        if repeated > 0.4:
+            return Dropped("repetition", f"{repeated:.0%} of its word triples repeat", text[:2000], stage=STAGE)
+    return None

@@ -1,0 +1,186 @@
+"""The plan of generation data: an input is written, then the task is done on it by a second request.
+
+Two requests and not one: the output is asked for in the very form in which the student will see the task, greedily
+by default, so that its tokens and their log-probs can be learnt as they are; and inputs can be written hot without
+the outputs suffering. Accepted inputs are answered before more inputs are asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from potstill.chat import task_messages
+from potstill.datagen import filters
+from potstill.datagen.parse import plain
+from potstill.datagen.screen import Screen
+from potstill.datagen.tally import Tally
+from potstill.datagen.writing import Material, read_reply, rng, write_request
+from potstill.rows import Dropped, Row, Source
+from potstill.task import TaskSpec
+from potstill.teacher import Failure, Message, Reply, Request
+
+if TYPE_CHECKING:
+    from potstill.asker import Answer
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """An input that passed, with the key of the request that wrote it."""
+
+    text: str
+    key: str
+
+
+def answer_messages(spec: TaskSpec, input: str) -> tuple[Message, ...]:
+    """The task on one input, after the user's examples as earlier turns."""
+    turns: list[Message] = []
+    for example in spec.examples[:3]:
+        turns += [*task_messages(spec, example.input), Message("assistant", example.output)]
+    return (*turns, *task_messages(spec, input))
+
+
+class InputFirst:
+    """See the module's text. Implements `drive.Plan`.
+
+    Args:
+        material: What prompts are made from.
+        screen: The filters.
+        teacher: Name of the teacher, for provenance.
+        tally: Counts.
+        keep: Called with each kept row and the reply that wrote its output.
+        drop: Called with each dropped one.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        screen: Screen,
+        teacher: str,
+        tally: Tally,
+        keep: Callable[[Row, Reply], None],
+        drop: Callable[[Dropped], None],
+    ):
+        self._material = material
+        self._screen = screen
+        self._teacher = teacher
+        self._tally = tally
+        self._keep, self._drop = keep, drop
+        self._pending: deque[tuple[Request, _Accepted | None]] = deque()
+        self._to_answer: deque[_Accepted] = deque()
+        self._texts: list[str] = []
+        self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
+        self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the rows are there, or the requests are spent and answered."""
+        return self._kept >= self._material.options.rows or (
+            self._asked >= self._material.options.max_requests and not self._pending and not self._to_answer
+        )
+
+    def next_request(self) -> Request | None:
+        """The output of an accepted input, or else a new input while too few are on their way."""
+        options = self._material.options
+        if self._to_answer:
+            accepted = self._to_answer.popleft()
+            self._answers_out += 1
+            request = self._answer_request(accepted)
+            self._pending.append((request, accepted))
+            return request
+        if self._asked >= options.max_requests:
+            return None
+        read_rate = (len(self._texts) + 2) / (self._answered + 3)
+        keep_rate = (self._kept + 2) / (self._answers_in + 3)
+        on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._answered))
+        if options.rows - self._kept - on_the_way <= 0 and self._pending:
+            return None
+        request = write_request(self._material, self._asked, "", self._texts, self._stop_at_blank)
+        self._asked += 1
+        self._pending.append((request, None))
+        return request
+
+    def _answer_request(self, accepted: _Accepted) -> Request:
+        options = self._material.options
+        return Request(
+            messages=answer_messages(self._material.spec, accepted.text),
+            max_tokens=options.answer_max_tokens,
+            temperature=options.answer_temperature,
+            seed=rng(options.seed, self._answers_out, "answer").randrange(2**31),
+            top_logprobs=min(options.answer_top_k, self._material.abilities.top_logprobs),
+        )
+
+    def accept(self, answer: Answer) -> None:
+        """Take the answer to the oldest request that has none yet."""
+        request, accepted = self._pending.popleft()
+        tally = self._tally
+        tally.requests += 1
+        if accepted is None:
+            self._answered += 1
+        else:
+            self._answers_in += 1
+        reply = answer.reply
+        keys = (answer.key,) if accepted is None else (accepted.key, answer.key)
+        source = Source(teacher=self._teacher, requests=keys)
+        if isinstance(reply, Failure):
+            tally.failed += 1
+            self._refuse(Dropped("no_reply", reply.reason, accepted.text if accepted else ""), source)
+            return
+        tally.cached += answer.cached
+        tally.prompt_tokens += reply.prompt_tokens
+        tally.completion_tokens += reply.completion_tokens
+        if accepted is None:
+            self._accept_inputs(request, reply, source)
+        else:
+            self._accept_output(accepted, reply, source)
+
+    def _accept_inputs(self, request: Request, reply: Reply, source: Source) -> None:
+        prompt = request.messages[-1].content
+        for written in read_reply(self._material, request, reply):
+            self._tally.texts += 1
+            if written.fault:
+                self._refuse(Dropped(written.fault, written.detail, written.text), source)
+                continue
+            fault = self._screen.refuse(written.text, prompt)
+            if fault is not None:
+                self._refuse(fault, source)
+                continue
+            self._texts.append(written.text)
+            self._to_answer.append(_Accepted(written.text, source.requests[0]))
+
+    def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:
+        output = plain(reply.text).strip()
+        fault = refuse_output(accepted.text, output, reply.finish)
+        if fault is not None:
+            self._refuse(fault, source)
+            return
+        self._kept += 1
+        self._tally.kept += 1
+        row = Row(
+            input=accepted.text,
+            output=output,
+            origin="generated",
+            source=source,
+            licence=self._material.options.licence,
+        )
+        self._keep(row, reply)
+
+    def _refuse(self, fault: Dropped, source: Source) -> None:
+        self._tally.drop(fault.reason)
+        self._drop(replace(fault, origin="generated", source=source, stage="datagen"))
+
+
+def refuse_output(input: str, output: str, finish: str) -> Dropped | None:
+    """Why an output cannot be learnt from: empty, refused, cut off, a copy of its input, or a loop."""
+    if finish == "refused" or filters.refusal(output):
+        return Dropped("refusal", output[:200], input, output)
+    if not output:
+        return Dropped("empty_output", "", input, output)
+    if finish == "length":
+        return Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
+    if " ".join(output.split()).lower() == " ".join(input.split()).lower():
+        return Dropped("output_is_input", "", input, output)
+    loop = filters.repetition(output)
+    return Dropped("repetition", loop.detail, input, output) if loop else None

@@ -1,0 +1,135 @@
+"""Which language a text is in, as far as its script and its commonest words tell.
+
+A filter for teachers that slip into another language, not an identifier: it answers only when the evidence is clear
+and gives None otherwise, so that short or mixed texts pass. Scripts are counted by Unicode block; among languages
+of the Latin and Cyrillic scripts, function words that few other languages share are counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cache
+
+_SCRIPTS: tuple[tuple[int, int, str], ...] = (
+    (0x0041, 0x024F, "latin"), (0x0370, 0x03FF, "greek"), (0x0400, 0x052F, "cyrillic"), (0x0530, 0x058F, "armenian"),
+    (0x0590, 0x05FF, "hebrew"), (0x0600, 0x06FF, "arabic"), (0x0900, 0x097F, "devanagari"),
+    (0x0980, 0x09FF, "bengali"), (0x0A00, 0x0A7F, "gurmukhi"), (0x0A80, 0x0AFF, "gujarati"), (0x0B80, 0x0BFF, "tamil"),
+    (0x0C00, 0x0C7F, "telugu"), (0x0C80, 0x0CFF, "kannada"), (0x0D00, 0x0D7F, "malayalam"), (0x0E00, 0x0E7F, "thai"),
+    (0x10A0, 0x10FF, "georgian"), (0x1E00, 0x1EFF, "latin"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"),
+    (0x3400, 0x4DBF, "han"), (0xAC00, 0xD7AF, "hangul"), (0x1100, 0x11FF, "hangul"),
+)  # fmt: skip
+
+_SCRIPT_OF: dict[str, str] = {
+    "el": "greek", "hy": "armenian", "he": "hebrew", "yi": "hebrew", "ar": "arabic", "fa": "arabic", "ur": "arabic",
+    "ps": "arabic", "hi": "devanagari", "mr": "devanagari", "ne": "devanagari", "sa": "devanagari", "bn": "bengali",
+    "as": "bengali", "pa": "gurmukhi", "gu": "gujarati", "ta": "tamil", "te": "telugu", "kn": "kannada",
+    "ml": "malayalam", "th": "thai", "ka": "georgian", "ja": "kana", "zh": "han", "ko": "hangul", "ru": "cyrillic",
+    "uk": "cyrillic", "bg": "cyrillic", "sr": "cyrillic", "mk": "cyrillic", "be": "cyrillic", "kk": "cyrillic",
+    "ky": "cyrillic", "mn": "cyrillic", "tg": "cyrillic",
+}  # fmt: skip
+
+_FUNCTION_WORDS: dict[str, str] = {
+    "en": "the of and to in is you that it he was for on are with as his they be at this have from by not what were "
+    "we when your can there an which she how their if will do would my me has her who",
+    "de": "der die und das ist nicht ein eine den zu mit sich auf für von dem im des sie wir ihr auch aus bei nach wie "
+    "noch nur wird sind haben ich mir mich über oder aber wenn dass kann einen einer",
+    "fr": "le les des est et un une du dans que pour qui pas sur il elle nous vous ce cette au aux avec sont ne plus "
+    "mais ou je mon ma mes ses leur être avoir fait très tout été",
+    "es": "el los las de que y es en un una por con para su al lo como más pero sus le ya este sí porque esta entre "
+    "cuando muy sin sobre también me hasta hay donde quien está son",
+    "it": "il di che è e la per un una non sono con mi si lo ho ha ma gli alla della dei del nel come anche più questo "
+    "questa perché molto sono delle degli era cosa io tu lui",
+    "pt": "o os as de que e do da em um para é com não uma na no se mais dos como mas foi ao ele das tem seu sua ou "
+    "ser quando muito há nos já está eu também pelo pela até isso você",
+    "nl": "de het een en van ik te dat die in is niet op aan met als voor zijn er maar om hem dan zou of wat mijn deze "
+    "ook naar heb ze nog worden kan geen wel hebben bij wordt je",
+    "sv": "och att det som en på är av för med den till inte om ett han men var jag sig från vi så kan när år under "
+    "också efter eller har hade skulle mig denna detta",
+    "da": "og i at det er en til på som af for den med de der ikke et han var jeg men fra vi kan har om havde efter "
+    "også eller sig hun mig dig blev meget nu",
+    "pl": "i w nie na się że jest do z to jak co po ale o tym dla od za ich był jego już tylko są może przez być ma "
+    "jej też gdy które która który",
+    "cs": "a se na je že to v s z do o i jak ale pro jsem by co tak po si byl jsou jako která které nebo už mi jeho "
+    "když být má není",
+    "ro": "și de la în a nu că pe cu un o din este care mai pentru fi sunt ca să sau dar au fost lui această acest "
+    "când ce dacă foarte după",
+    "tr": "ve bir bu da de için ile çok ne daha gibi ama var o mi ben sonra kadar olarak olan en her şey değil ya "
+    "yok bana ki hem oldu",
+    "fi": "ja on ei että se hän oli mutta kun niin ovat myös kuin joka tai jos mitä sen minä hänen olen tämä ole "
+    "voi vain nyt ollut",
+    "hu": "a az és nem hogy egy is van ez de meg azt már csak mint ki ha volt vagy még lesz minden nagyon amely után "
+    "kell itt",
+    "id": "yang dan di itu dengan untuk tidak dari dalam akan pada ini juga ke karena ada mereka sudah saya bisa atau "
+    "adalah kami oleh telah lebih",
+    "vi": "và của là không có được cho một những người này trong các đã với khi để tôi cũng như ở anh đó nhiều",
+    "ru": "и в не на что я он с как это по но они мы все она так его за был от то же у из ты бы только для",
+    "uk": "і в не на що я з як це та він до але вони ми все так його за був від у із ти би тільки для є",
+    "bg": "и на не да се е в за от че с са по като това но аз той тя ние ги ще има беше му при до",
+}
+_WORDS = re.compile(r"[^\W\d_]+")
+_MAX_CHARS = 4_000
+
+
+@cache
+def _owners() -> dict[str, tuple[str, ...]]:
+    owners: dict[str, list[str]] = {}
+    for code, words in _FUNCTION_WORDS.items():
+        for word in set(words.split()):
+            owners.setdefault(word, []).append(code)
+    return {word: tuple(codes) for word, codes in owners.items()}
+
+
+def script_shares(text: str) -> dict[str, float]:
+    """Share of each script among the letters of a text."""
+    counts: Counter[str] = Counter()
+    for char in text[:_MAX_CHARS]:
+        if char.isalpha():
+            point = ord(char)
+            counts[next((name for low, high, name in _SCRIPTS if low <= point <= high), "other")] += 1
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items()} if total else {}
+
+
+def guess_language(text: str) -> str | None:
+    """ISO 639-1 code of a text in the Latin or Cyrillic script, or None where the words do not tell."""
+    scores: Counter[str] = Counter()
+    words = _WORDS.findall(text[:_MAX_CHARS].lower())
+    for word in words:
+        codes = _owners().get(word, ())
+        for code in codes:
+            scores[code] += 1 / len(codes)  # type: ignore[assignment]
+    if len(words) < 5 or not scores:
+        return None
+    (best, first), *rest = scores.most_common(2)
+    second = rest[0][1] if rest else 0.0
+    return best if first >= 3 and first >= 1.6 * second and first >= 0.08 * len(words) else None
+
+
+def other_language(text: str, allowed: tuple[str, ...]) -> str | None:
+    """What the text is in when that is clearly none of `allowed`: a language code or a script's name; else None.
+
+    Args:
+        text: Any text.
+        allowed: ISO 639-1 codes; empty allows everything.
+    """
+    if not allowed:
+        return None
+    shares = script_shares(text)
+    if not shares:
+        return None
+    scripts = {_SCRIPT_OF.get(code, "latin") for code in allowed}
+    if "ja" in allowed:
+        scripts |= {"han", "latin"}
+    if "sr" in allowed:
+        scripts.add("latin")
+    foreign = sum(share for name, share in shares.items() if name not in scripts and name != "latin")
+    # Names, units and code bring Latin letters into every language; text written wholly in them is another matter.
+    if "latin" not in scripts and shares.get("latin", 0.0) > 0.9 and len(_WORDS.findall(text[:_MAX_CHARS])) >= 5:
+        return guess_language(text) or "latin"
+    if foreign > 0.3:
+        return max((name for name in shares if name not in scripts), key=lambda name: shares[name])
+    guess = guess_language(text)
+    if guess is not None and guess not in allowed and all(c in _FUNCTION_WORDS or c in _SCRIPT_OF for c in allowed):
+        return guess
+    return None

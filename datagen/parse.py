@@ -1,0 +1,183 @@
+"""Teacher replies to plain texts: what is left when wrapping, chatter and control characters are taken off.
+
+What enters is whatever a teacher sent: HTML, 10 MB, NUL bytes, template tokens, half a JSON. What leaves is text or
+None; nothing here raises and every pattern runs in linear time on a bounded prefix of the reply.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+MAX_REPLY_CHARS = 40_000
+MAX_JSON_DEPTH = 16
+
+_CONTROL_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
+_CHATTER = re.compile(
+    r"^(?:sure|certainly|of course|absolutely|okay|ok|great|yes)?[,.!:]?\s{0,3}"
+    r"(?:here(?:'s| is| are)|below is|this is|the following is|i(?:'ve| have) written)\b[^\n:]{0,120}:\s*",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(
+    r"^(?:\*\*|__|#{1,4} )?(?:text|input|output|answer|example|sentence|article|message|question|review|post|comment|"
+    r"response|headline|tweet|email|content|document|query|request)(?: ?#?\d{1,3})?(?:\*\*|__)? ?:(?:\*\*|__)?[ \t]*",
+    re.IGNORECASE,
+)
+_META_LINE = re.compile(
+    r"^[\s*_>#(\[-]{0,6}(?:label|category|class|classification|answer|sentiment|intent|topic|explanation|note|"
+    r"reason(?:ing)?|type)[\s*_]{0,4}[:=].{0,300}$",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"^[ \t]*(?:\(?\d{1,3}[.):]|[-*•])[ \t]+", re.MULTILINE)
+_QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "「": "」", "`": "`"}
+_SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’»)\]]{0,2}(?=\s|$)")
+
+
+def plain(text: str) -> str:
+    """Text without control characters, template tokens and lone surrogates, cut to a bounded length."""
+    text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8")
+    text = _CONTROL_TOKEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
+
+
+def clean_text(text: str) -> str:
+    """One written text without quotes, `Text:` names, markdown fences, chatter and closing remarks."""
+    text = plain(text).strip()
+    text = _unfence(text)
+    for _ in range(3):
+        before = text
+        text = _CHATTER.sub("", text, count=1).strip()
+        text = _NAMED.sub("", text, count=1).strip()
+        text = _NUMBER.sub("", text, count=1).strip() if _NUMBER.match(text) else text
+        text = _unquote(text)
+        if text == before:
+            break
+    lines = text.split("\n")
+    # A small teacher likes to name the label above or below the text that it wrote for it.
+    while len(lines) > 1 and (_META_LINE.match(lines[-1][:400]) or not lines[-1].strip()):
+        lines.pop()
+    while len(lines) > 1 and (_META_LINE.match(lines[0][:400]) or not lines[0].strip()):
+        lines.pop(0)
+    return _unquote(re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip())
+
+
+def _unfence(text: str) -> str:
+    if text.startswith("```"):
+        body = text.split("\n", 1)[1] if "\n" in text else text.strip("`")
+        return body.split("```", 1)[0].strip()
+    return text
+
+
+def _unquote(text: str) -> str:
+    if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
+        return text[1:-1].strip()
+    if text[:1] in ('"', "“") and text.count('"') + text.count("“") + text.count("”") == 1:
+        return text[1:].strip()
+    if text[-1:] in ('"', "”") and text.count('"') + text.count("“") + text.count("”") == 1:
+        return text[:-1].strip()
+    return text
+
+
+def last_full_sentence(text: str) -> str:
+    """The text up to its last sentence end, or an empty string when no sentence ends."""
+    end = 0
+    for match in _SENTENCE_END.finditer(text):
+        end = match.end()
+    return text[:end].strip()
+
+
+def split_list(text: str, limit: int) -> list[str]:
+    """The items of a numbered or bulleted list, or of lines; at most `limit`."""
+    text = plain(text).strip()
+    starts = [match.start() for match in _NUMBER.finditer(text)]
+    if starts:
+        parts = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+        lead = text[: starts[0]].strip()
+        parts = ([lead] if lead else []) + parts
+    else:
+        parts = text.split("\n")
+    items = [clean_text(part) for part in parts]
+    return [item for item in items if item][:limit]
+
+
+def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
+    """The named fields of a text in `name: value` lines.
+
+    A reply that opens with the first field and lacks the names of the others is read as lines: one a field, the rest
+    in the last. None when a field stays empty.
+    """
+    text = _unfence(plain(text).strip())
+    values: dict[str, list[str]] = {}
+    current: str | None = None
+    loose: list[str] = []
+    wanted = {name.lower(): name for name in names}
+    for line in text.split("\n"):
+        head, colon, rest = line.partition(":")
+        name = wanted.get(head.strip(" \t*_#-\"'0123456789.)").lower()) if colon and len(head) < 60 else None
+        if name is not None and name not in values:
+            current = name
+            values[name] = [rest.strip(" *_")]
+        elif current is not None:
+            values[current].append(line)
+        elif line.strip():
+            loose.append(line.strip())
+    if not values and len(loose) >= len(names):
+        values = {name: [loose[i]] for i, name in enumerate(names[:-1])}
+        values[names[-1]] = loose[len(names) - 1 :]
+    elif len(values) < len(names) and set(values) == set(names[: len(values)]) and values:
+        # The last field that was named swallowed the rest: give each missing field one of its lines.
+        last = names[len(values) - 1]
+        lines = [line for line in values[last] if line.strip()]
+        missing = list(names[len(values) :])
+        if len(lines) > len(missing):
+            values[last] = lines[:1]
+            for i, name in enumerate(missing[:-1]):
+                values[name] = [lines[i + 1]]
+            values[missing[-1]] = lines[len(missing) :]
+    cleaned = {name: clean_text("\n".join(values.get(name, []))).replace("\n\n", "\n") for name in names}
+    return cleaned if all(cleaned.values()) else None
+
+
+def read_json(text: str) -> Any:
+    """The JSON value in a reply (mended where it is cut short), or None. Bounded in length and depth."""
+    text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8").strip()
+    text = _unfence(text)
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+    if start < 0 or _depth(text) > MAX_JSON_DEPTH:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        from json_repair import repair_json
+
+        return repair_json(text[start:], return_objects=True) or None
+    except Exception:  # a third-party parser on hostile text: whatever it raises, the reply is unreadable
+        return None
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def strings_in(value: Any, key: str) -> list[str]:
+    """The strings under `key` of a JSON object (one or a list), or the strings of a list."""
+    if isinstance(value, dict):
+        value = value.get(key)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [item if isinstance(item, str) else str(item.get(key, "")) if isinstance(item, dict) else ""
+                for item in value]  # fmt: skip
+    return []

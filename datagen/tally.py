@@ -1,0 +1,98 @@
+"""Counts of a generation run, and how varied its texts are: what the report shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from potstill.datagen.filters import words
+from potstill.datagen.novelty import NoveltyFilter
+
+
+@dataclass
+class Tally:
+    """What happened to the requests and texts of a run, counted in the order of the requests."""
+
+    requests: int = 0
+    failed: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    texts: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_by_label: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def drop(self, reason: str, label: str = "") -> None:
+        """Count a dropped text."""
+        self.dropped[reason] += 1
+        if label:
+            self.dropped_by_label.setdefault(label, Counter())[reason] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types, for the report. What was cached is left out: a rerun gives the same report."""
+        tokens = self.prompt_tokens + self.completion_tokens
+        return {
+            "requests": self.requests,
+            "failed": self.failed,
+            "texts": self.texts,
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "dropped_by_label": {label: dict(sorted(c.items())) for label, c in sorted(self.dropped_by_label.items())},
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "yield": round(self.kept / self.texts, 4) if self.texts else 0.0,
+            "yield_per_1k_tokens": round(1000 * self.kept / tokens, 4) if tokens else 0.0,
+        }
+
+
+def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """How varied texts are.
+
+    Args:
+        texts: The kept texts.
+        seed: Of the sample for self-BLEU.
+
+    Returns:
+        `distinct_1`, `distinct_2`: distinct words and word pairs by all of them (Li et al., arXiv:1510.03055).
+        `near_duplicate_rate`: share whose ROUGE-L F1 with an earlier one is above 0.7.
+        `self_bleu`: mean BLEU-4 of up to 60 texts against up to 200 others, 0 to 1 (Zhu et al., arXiv:1802.01886).
+        `mean_words`: mean length.
+    """
+    if not texts:
+        return {"distinct_1": 0.0, "distinct_2": 0.0, "near_duplicate_rate": 0.0, "self_bleu": 0.0, "mean_words": 0.0}
+    tokens = [words(text) for text in texts]
+    one = Counter(word for own in tokens for word in own)
+    two = Counter(pair for own in tokens for pair in pairwise(own))
+    novelty = NoveltyFilter(0.7)
+    near = 0
+    for text in texts:
+        near += novelty.match(text) is not None
+        novelty.add(text)
+    return {
+        "distinct_1": round(len(one) / max(1, one.total()), 4),
+        "distinct_2": round(len(two) / max(1, two.total()), 4),
+        "near_duplicate_rate": round(near / len(texts), 4),
+        "self_bleu": round(_self_bleu(texts, seed), 4),
+        "mean_words": round(one.total() / len(texts), 2),
+    }
+
+
+def _self_bleu(texts: Sequence[str], seed: int) -> float:
+    from sacrebleu import BLEU
+
+    if len(texts) < 2:
+        return 0.0
+    random = Random(seed)
+    chosen = random.sample(range(len(texts)), k=min(60, len(texts)))
+    bleu = BLEU(effective_order=True)
+    total = 0.0
+    for index in chosen:
+        others = random.sample(range(len(texts)), k=min(201, len(texts)))
+        references = [texts[other][:1000] for other in others if other != index][:200]
+        total += bleu.sentence_score(texts[index][:1000], references).score / 100
+    return total / len(chosen)

@@ -1,0 +1,239 @@
+"""Requests for written texts and what their replies hold, shared by the label-first and the input-first plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from potstill import prompts
+from potstill.datagen.attributes import draw_manners, use_schema
+from potstill.datagen.options import GenerationOptions
+from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
+from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.rows import join_fields
+from potstill.task import TaskSpec
+from potstill.teacher import Abilities, Message, Reply, Request
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Material:
+    """What prompts are made from, fixed before the first request.
+
+    Attributes:
+        spec: The task.
+        options: How to ask.
+        abilities: Of the teacher.
+        descriptions: What each label means.
+        topics: Subjects for each label, or under "" for tasks without labels.
+        examples: The user's texts for each label (or under "").
+        styles: Retrieved texts for each label (or under "").
+    """
+
+    spec: TaskSpec
+    options: GenerationOptions
+    abilities: Abilities
+    descriptions: Mapping[str, str]
+    topics: Mapping[str, Sequence[str]]
+    examples: Mapping[str, Sequence[str]]
+    styles: Mapping[str, Sequence[str]]
+
+    @property
+    def as_json(self) -> bool:
+        """Whether replies follow a JSON schema."""
+        return use_schema(self.abilities.json_schema, self.abilities.prefill, self.options)
+
+    @property
+    def opened(self) -> bool:
+        """Whether replies are opened for the teacher."""
+        return self.abilities.prefill and not self.as_json
+
+
+def rng(seed: int, index: int, purpose: str) -> Random:
+    """The random draws of one request: a function of the seed, its index and the purpose."""
+    return Random(int.from_bytes(sha256(f"{purpose} {seed} {index}".encode()).digest()[:8], "big"))
+
+
+def examples_by_label(spec: TaskSpec) -> dict[str, list[str]]:
+    """The user's example inputs under their label, or all under ""."""
+    found: dict[str, list[str]] = {}
+    for example in spec.examples:
+        key = example.output if spec.kind == "classification" else ""
+        found.setdefault(key, []).append(example.input)
+    return found
+
+
+def styles_by_label(spec: TaskSpec, retrieved: Dataset | None, seed: int, most: int = 200) -> dict[str, list[str]]:
+    """Up to `most` retrieved inputs a label (or in all, under ""), short enough to be shown."""
+    if retrieved is None or not retrieved.num_rows:
+        return {}
+    order = list(range(retrieved.num_rows))
+    rng(seed, 0, "styles").shuffle(order)
+    inputs, outputs = retrieved["input"], retrieved["output"]
+    found: dict[str, list[str]] = {}
+    for row in order:
+        key = outputs[row] if spec.kind == "classification" else ""
+        texts = found.setdefault(key, [])
+        if len(texts) < most and 0 < len(inputs[row]) <= 600:
+            texts.append(inputs[row])
+    return found
+
+
+def write_request(material: Material, index: int, label: str, kept: Sequence[str], stop_at_blank: bool) -> Request:
+    """Request number `index`: a text (or several) for `label`, or a new input when `label` is "".
+
+    Args:
+        material: What prompts are made from.
+        index: Number of the request; with the seed it decides every draw.
+        label: The label, or "".
+        kept: Texts of the label kept so far.
+        stop_at_blank: Whether a blank line ends an opened reply.
+    """
+    spec, options = material.spec, material.options
+    random = rng(options.seed, index, "write")
+    noun = input_noun(spec)
+    topics = material.topics.get(label, ())
+    topic = random.choice(list(topics)) if topics and options.attributes == "teacher" else ""
+    manners: list[str] = []
+    if options.attributes != "none":
+        manners = draw_manners(random, 1 if material.opened else 2)
+    examples = list(material.examples.get(label, ()))
+    styles = list(material.styles.get(label, ()))
+    avoid = options.avoid_shown if options.avoid_shown is not None else (0 if material.opened else 4)
+    variables: dict[str, Any] = {
+        "instruction": spec.instruction,
+        "noun": noun,
+        "article": with_article(noun).split()[0],
+        "fields": list(spec.inputs) if len(spec.inputs) > 1 else [],
+        "examples": random.sample(examples, k=min(len(examples), options.examples_shown)),
+        "style": random.sample(styles, k=min(len(styles), options.style_shown)),
+        "avoid": [text[:300] for text in random.sample(list(kept), k=min(len(kept), avoid))],
+        "topic": topic,
+        "manners": manners,
+        "count": options.texts_per_request,
+        "json": material.as_json,
+    }
+    if label:
+        others = [readable(name) for name in spec.label_names if name != label]
+        variables |= {
+            "label": readable(label),
+            "description": material.descriptions.get(label, ""),
+            "others": others if len(others) <= 12 else [],
+        }
+        name = "write_for_label_short" if material.opened else "write_for_label"
+    else:
+        name = "write_input"
+    return Request(
+        messages=(Message("user", prompts.load(name).render(**variables)),),
+        prefill=_opening(material, noun),
+        max_tokens=options.max_tokens * options.texts_per_request,
+        temperature=options.temperature_at(index),
+        top_p=options.top_p,
+        stop=("\n\n",) if material.opened and stop_at_blank and options.texts_per_request == 1 else (),
+        seed=random.randrange(2**31),
+        schema=_schema(material) if material.as_json else None,
+    )
+
+
+def _opening(material: Material, noun: str) -> str:
+    if not material.opened:
+        return ""
+    if material.options.texts_per_request > 1:
+        return "1."
+    if len(material.spec.inputs) > 1:
+        return f"{material.spec.inputs[0]}:"
+    return f"{noun[:1].upper()}{noun[1:]}:"
+
+
+def _schema(material: Material) -> dict[str, Any]:
+    fields = material.spec.inputs if len(material.spec.inputs) > 1 else ()
+    text: dict[str, Any] = {"type": "string"}
+    if fields:
+        text = {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in fields},
+            "required": list(fields),
+            "additionalProperties": False,
+        }
+    return {
+        "type": "object",
+        "properties": {"texts": {"type": "array", "items": text}},
+        "required": ["texts"],
+        "additionalProperties": False,
+    }
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text of a reply: what it says, or why it cannot be read (`fault`, `detail`)."""
+
+    text: str
+    fault: str = ""
+    detail: str = ""
+
+
+def read_reply(material: Material, request: Request, reply: Reply) -> list[Written]:
+    """The texts of a reply. Never raises; a reply that cannot be read is one `Written` with its fault."""
+    raw = reply.text
+    if reply.finish == "refused":
+        return [Written(plain(raw)[:500], "refusal", "stopped by the teacher's own filter")]
+    if not raw.strip():
+        return [Written("", "empty", "an empty reply")]
+    fields = material.spec.inputs if len(material.spec.inputs) > 1 else ()
+    count = material.options.texts_per_request
+    if request.schema is not None:
+        return _from_json(raw, fields, count)
+    cut = reply.finish == "length"
+    if count > 1:
+        items = split_list(request.prefill + raw, count + 1)
+        items = items[:-1] if cut else items[:count]
+        return [_one(item, fields, False) for item in items] or [Written(plain(raw)[:500], "unparsable", "no list")]
+    return [_one(request.prefill + raw if fields else raw, fields, cut)]
+
+
+def _one(raw: str, fields: Sequence[str], cut: bool) -> Written:
+    if fields:
+        values = read_fields(raw, fields)
+        if values is None:
+            return Written(plain(raw)[:500], "missing_field", f"not all of {', '.join(fields)}")
+        if cut:
+            last = last_full_sentence(values[fields[-1]])
+            if not last:
+                return Written(join_fields(values), "truncated", "no full sentence in the last field")
+            values[fields[-1]] = last
+        return Written(join_fields(values))
+    text = clean_text(raw)
+    if cut:
+        whole = last_full_sentence(text)
+        if not whole:
+            return Written(text, "truncated", "no full sentence")
+        text = whole
+    return Written(text)
+
+
+def _from_json(raw: str, fields: Sequence[str], count: int) -> list[Written]:
+    value = read_json(raw)
+    items = value.get("texts") if isinstance(value, dict) else value
+    if isinstance(items, str):
+        items = [items]
+    if not isinstance(items, list) or not items:
+        return [Written(plain(raw)[:500], "unparsable", "no JSON object with texts")]
+    written = []
+    for item in items[: count + 1]:
+        if fields and isinstance(item, dict):
+            values = {name: clean_text(str(item.get(name) or "")) for name in fields}
+            if all(values.values()):
+                written.append(Written(join_fields(values)))
+            else:
+                written.append(Written(plain(json.dumps(item))[:500], "missing_field", ", ".join(fields)))
+        elif isinstance(item, str) and not fields:
+            written.append(Written(clean_text(item)))
+        else:
+            written.append(Written(plain(json.dumps(item, default=str))[:500], "unparsable", "not the asked shape"))
+    return written
