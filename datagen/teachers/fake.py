@@ -24,28 +24,33 @@ from zlib import crc32
 
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenTop
 
-_SUBJECTS = (
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+_SUBJECTS = _list(
     "The company|A customer|My neighbour|The report|Our team|The city council|A recent study|The new device|"
     "An engineer|The local museum|Her colleague|The delivery|This winter|A small bakery|The minister|The airline|"
     "The coach|Their landlord|The software update|A group of students|The hospital|Last night's match|The market|"
     "The old bridge|One of the players|The committee|A young writer|The garden|That afternoon|The train"
-).split("|")
-_VERBS = (
+)
+_VERBS = _list(
     "announced|described|lost|found|delivered|repaired|questioned|opened|changed|explained|missed|praised|won|"
     "delayed|bought|rejected|improved|cancelled|ordered|discovered|reported|borrowed|noticed|planned|finished"
-).split("|")
-_OBJECTS = (
+)
+_OBJECTS = _list(
     "a plan for the summer|the missing order|three new rules|an unusual result|the second invoice|a long letter|"
     "the final round|a better price|the broken window|several old books|the main road|a surprising number|"
     "an early warning|the whole account|a quiet place|the first version|two large boxes|the wrong address|"
     "a simple answer|the annual budget|some fresh ideas|a small mistake|the last page|an open question"
-).split("|")
-_ENDINGS = (
+)
+_ENDINGS = _list(
     "before the end of the week|without saying why|after a long wait|for the third time this year|in the rain|"
     "with little effort|as nobody had expected|near the river|on Monday morning|despite the warnings|at half price|"
     "because the old one failed|while everyone was away|in front of the office|during the holidays|once again"
-).split("|")
-_TOPIC_WORDS = (
+)
+_TOPIC_WORDS = _list(
     "amber|anchor|apron|arrow|aspen|attic|badge|bamboo|barley|basil|beacon|bishop|blanket|bottle|branch|bronze|"
     "bucket|butter|cabin|cactus|camera|candle|canvas|canyon|carbon|carpet|castle|cellar|cement|chapel|cherry|"
     "clover|cobalt|comet|copper|coral|cotton|cradle|crystal|dagger|daisy|desert|diesel|dragon|drawer|eagle|ember|"
@@ -54,7 +59,7 @@ _TOPIC_WORDS = (
     "lemon|linen|lizard|magnet|maple|marble|meadow|mirror|mosaic|mustard|needle|nickel|oyster|paddle|pebble|"
     "pepper|pillow|planet|pocket|quartz|rabbit|raven|ribbon|rocket|saddle|saffron|salmon|scarf|shovel|silver|"
     "spider|summit|tailor|temple|thistle|timber|tunnel|turtle|valley|velvet|violin|walnut|willow|window|zebra"
-).split("|")
+)
 _NAMED = re.compile(
     r"(?im)(?:\b(?:label|class|category|topic|intent)\b[^\n:\"'`*]{0,30}(?:[:=]|\bis\b)\s*[\"'`*]*([^\n\"'`*.,;]{1,60}))"
     r"|[\"“`*]{1,2}([^\n\"”`*]{1,60})[\"”`*]{1,2}"

@@ -1,0 +1,243 @@
+"""The transformers teacher: a causal language model in this process, on a GPU or on a plain CPU.
+
+What enters are requests for texts and for scores; what leaves are replies in the order they finish. Texts share a
+continuously refilled batch (`local_decoding`), scores are taken in one pass a prompt (`local_scores`). The model
+is loaded at the first request, so a run that the ledger answers alone loads none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.errors import UserError
+from potstill.models import SMOLLM2, install_hint, local_model
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
+
+if TYPE_CHECKING:
+    from potstill.datagen.teachers.chat_prompt import ChatPrompt
+    from potstill.datagen.teachers.local_decoding import Decoder, Row
+    from potstill.datagen.teachers.local_scores import ScoreItem
+
+_MAX_TOP = 1024
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How the model runs.
+
+    Attributes:
+        concurrency: Rows in a batch; more is faster until memory or the processor is full.
+        dtype: `bfloat16`, `float16` or `float32`; None takes bfloat16 where the device multiplies it.
+        device: Such as `cpu` or `cuda:0`; None takes a GPU where there is one.
+        kv_cache_gib: Memory for keys and values, GiB.
+        batch_tokens: Prompt tokens that are read in one pass.
+        threads: CPU threads; None leaves torch's own choice.
+    """
+
+    concurrency: int = 64
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    device: str | None = None
+    kv_cache_gib: float = 2.0
+    batch_tokens: int = 4096
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "kv_cache_gib", "batch_tokens"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+class LocalTeacher:
+    """A model through transformers; see the module's text. Not safe for several threads."""
+
+    def __init__(self, model: str | None = None, options: LocalOptions | None = None):
+        """Args:
+        model: A folder, a known name or a Hub id; None is the embedded SmolLM2-135M-Instruct.
+        options: How it runs.
+        """
+        self.options = options or LocalOptions()
+        self._ref = model or SMOLLM2
+        self._loaded: _Loaded | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name for people."""
+        return f"transformers:{self._ref}"
+
+    @cached_property
+    def _dtype(self) -> str:
+        from potstill.datagen.teachers.local_model import default_dtype, pick_device
+
+        return self.options.dtype or default_dtype(pick_device(self.options.device))
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """Backend, weights and numeric format."""
+        from potstill.datagen.teachers.local_model import identity_of
+
+        return {"backend": "transformers", **identity_of(self._ref, self._dtype)}
+
+    @property
+    def abilities(self) -> Abilities:
+        """Everything but JSON schemas."""
+        return Abilities(prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, seeded=True)
+
+    @property
+    def concurrency(self) -> int:
+        """Rows in a batch."""
+        return self.options.concurrency
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Answer everything that `take` gives, in the order of completion.
+
+        Raises:
+            UserError: The model cannot be loaded.
+        """
+        loaded: _Loaded | None = None
+        waiting: deque[Row] = deque()
+        # Prompts are read together, so new rows wait until a part of the batch is free.
+        least = max(1, self.options.concurrency // 8)
+        while True:
+            at_work = len(loaded.decoder.rows) if loaded else 0
+            room = self.options.concurrency - at_work - len(waiting)
+            if room >= least or not at_work:
+                taken = take(room) if room > 0 else ()
+                if taken and loaded is None:
+                    loaded = self._load()
+                if loaded is not None and taken:
+                    yield from loaded.scores([r for r in taken if isinstance(r, ScoreRequest)])
+                    for request in taken:
+                        if isinstance(request, Request):
+                            row = loaded.row(request)
+                            if isinstance(row, Failure):
+                                yield request, row
+                            else:
+                                waiting.append(row)
+            if loaded is None or not (waiting or loaded.decoder.rows):
+                if loaded is None or not taken:
+                    return
+                continue
+            yield from loaded.admit(waiting)
+            if loaded.decoder.rows:
+                for row in loaded.decoder.step():
+                    yield row.request, loaded.reply(row)
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._loaded = None
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            self._loaded = _Loaded(self._ref, self._dtype, self.options)
+        return self._loaded
+
+
+class _Loaded:
+    """The model in memory with what feeds it."""
+
+    def __init__(self, ref: str, dtype: str, options: LocalOptions):
+        import torch
+
+        from potstill.datagen.teachers.chat_prompt import ChatPrompt
+        from potstill.datagen.teachers.local_decoding import Decoder
+        from potstill.datagen.teachers.local_model import (
+            Float32Head,
+            bytes_a_position,
+            context_length,
+            end_tokens,
+            load_model,
+            pick_device,
+        )
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        folder = local_model(ref)
+        if ref == SMOLLM2 and not os.path.isdir(folder) and os.environ.get("HF_HUB_OFFLINE") == "1":
+            raise UserError(f"the teacher {ref} is not installed and the Hub is switched off; {install_hint(ref)}")
+        self.model, self.tokenizer = load_model(folder, pick_device(options.device), dtype)
+        positions = int(options.kv_cache_gib * 2**30 / bytes_a_position(self.model))
+        self.options = options
+        self.context = context_length(self.model)
+        self.prompts: ChatPrompt = ChatPrompt(self.tokenizer)
+        self.decoder: Decoder = Decoder(self.model, self.tokenizer, options.concurrency, positions)
+        self._precise = Float32Head(self.model)
+        self._end = min(end_tokens(self.model, self.tokenizer), default=0)
+
+    def row(self, request: Request) -> Row | Failure:
+        """A request as a row, or why it cannot be one."""
+        from potstill.datagen.teachers.local_decoding import Row, choice_tree
+
+        text = self.prompts.text(request.messages, request.prefill)
+        ids = self.prompts.ids(text)
+        room = min(request.max_tokens, self.context - len(ids))
+        if room < 1:
+            return Failure(self._too_long(len(ids)))
+        allowed = None
+        if request.choices is not None:
+            allowed = choice_tree(
+                [self.prompts.continuation_ids(text, ids, choice) for choice in request.choices], self._end
+            )
+        return Row(request, ids, room, allowed)
+
+    def _too_long(self, tokens: int) -> str:
+        return f"the prompt has {tokens} tokens and leaves no room in the model's context of {self.context}"
+
+    def admit(self, waiting: deque[Row]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Let rows join while they fit, those of like length together."""
+        joining: list[Row] = []
+        while waiting and self.decoder.fits(waiting[0], joining):
+            joining.append(waiting.popleft())
+        joining.sort(key=lambda row: len(row.prompt))
+        while joining:
+            count = 1
+            while count < len(joining) and (count + 1) * len(joining[count].prompt) <= self.options.batch_tokens:
+                count += 1
+            for row in self.decoder.join(joining[:count]):
+                yield row.request, self.reply(row)
+            joining = joining[count:]
+
+    def reply(self, row: Row) -> Reply:
+        """What an ended row says."""
+        return Reply(
+            text=self.decoder.text(row),
+            finish=row.finish or "stop",
+            prompt_tokens=len(row.prompt),
+            completion_tokens=len(row.tokens),
+            top=tuple(row.tops),
+        )
+
+    def scores(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Score requests, those of like length together."""
+        from potstill.datagen.teachers.local_scores import ScoreItem, score_batch, score_batches
+
+        items: list[ScoreItem] = []
+        kept: list[ScoreRequest] = []
+        for request in requests:
+            text = self.prompts.text(request.messages, request.prefill)
+            ids = self.prompts.ids(text)
+            continuations = [self.prompts.continuation_ids(text, ids, item) for item in request.continuations]
+            if not continuations or not all(continuations):
+                yield request, Failure("there is no continuation, or an empty one, to score")
+            elif len(ids) + max(len(c) for c in continuations) > self.context:
+                yield request, Failure(self._too_long(len(ids)))
+            else:
+                items.append(ScoreItem(ids, continuations, request.top_logprobs if len(continuations) == 1 else 0))
+                kept.append(request)
+        for batch in score_batches(items, self.options.batch_tokens):
+            with self._precise:
+                results: list[Any] = score_batch(self.model, [items[i] for i in batch], self._end)
+            for i, (scores, tops) in zip(batch, results, strict=True):
+                yield (
+                    kept[i],
+                    Reply(
+                        prompt_tokens=len(items[i].prompt),
+                        scores=tuple(scores),
+                        score_tokens=tuple(len(c) for c in items[i].continuations),
+                        top=tuple(tops),
+                    ),
+                )

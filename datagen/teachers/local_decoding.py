@@ -1,0 +1,203 @@
+"""Continuous batching for the transformers teacher: rows leave the batch when they end, new ones join the rest.
+
+What enters is one row a request, as tokens with its sampling rules; what leaves is the row when it has ended. Rows
+stay packed at the front of the key-value slots, so a step costs what the rows at work cost, and a long reply does
+not hold the short ones back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+
+from potstill.datagen.teachers.local_model import Float32Head, Slots, attention_masks, end_tokens, padded
+from potstill.datagen.teachers.local_sampling import choose_tokens, token_tops
+from potstill.teacher import FinishReason, Request, TokenTop
+
+# The tokens that are decoded again at each step to look for a stop string; a longer stop string adds its length.
+_TAIL = 8
+
+
+@dataclass
+class Row:
+    """One reply under way.
+
+    Attributes:
+        request: What was asked.
+        prompt: Tokens of the prompt.
+        room: Most new tokens that the bound and the context allow.
+        allowed: The prefix tree of `choices` as nested mappings; None lets every token.
+        tokens: New tokens so far, the ending one included.
+        tops: Log-probs of the new tokens, where asked for.
+        finish: Why it ended, once it has.
+    """
+
+    request: Request
+    prompt: Sequence[int]
+    room: int
+    allowed: Mapping[int, Any] | None = None
+    tokens: list[int] = field(default_factory=list)
+    tops: list[TokenTop] = field(default_factory=list)
+    finish: FinishReason | None = None
+    random: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = Random(f"{self.request.seed}/{self.request.sample}")
+
+    @property
+    def needs(self) -> int:
+        """Positions that it may come to hold."""
+        return len(self.prompt) + self.room
+
+
+def choice_tree(choices: Sequence[Sequence[int]], end: int) -> dict[int, Any]:
+    """Nested mappings token → next tokens; a whole choice is followed by the ending token."""
+    root: dict[int, Any] = {}
+    for choice in choices:
+        node = root
+        for token in choice:
+            node = node.setdefault(token, {})
+        node[end] = {}
+    return root
+
+
+class Decoder:
+    """The rows at work. Not safe for several threads."""
+
+    def __init__(self, model: Any, tokenizer: Any, slots: int, positions: int):
+        """Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        slots: Most rows at a time.
+        positions: Most positions that all slots together may take, by memory.
+        """
+        self._model = model
+        self._tokenizer = tokenizer
+        self._slots = slots
+        self._positions = positions
+        self._ends = end_tokens(model, tokenizer)
+        self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
+        self._precise = Float32Head(model)
+        self._pad = next(iter(self._ends), 0)
+        self.rows: list[Row] = []
+
+    def fits(self, row: Row, joining: Sequence[Row] = ()) -> bool:
+        """Whether a row may join now: a slot is free and the memory for its worst case too."""
+        count = len(self.rows) + len(joining) + 1
+        if count > self._slots:
+            return False
+        longest = max([row.needs, *(other.needs for other in (*self.rows, *joining))])
+        return count == 1 or count * longest <= self._positions
+
+    @torch.inference_mode()
+    def join(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Read the prompts of new rows (several of like length at once) and choose their first tokens."""
+        if not self.rows:
+            self._cache.release()
+        self._cache.reserve(max(row.needs for row in rows))
+        first = len(self.rows)
+        slots = torch.arange(first, first + len(rows), device=self._model.device)
+        ids = padded([row.prompt for row in rows], self._pad, self._model.device)
+        lengths = torch.tensor([len(row.prompt) for row in rows], device=ids.device)
+        span = torch.arange(ids.shape[1], device=ids.device)
+        # Right-padded: no real token comes after a padding one, so the causal mask hides it.
+        allowed = (span.unsqueeze(0) <= span.unsqueeze(1)).expand(len(rows), 1, -1, -1)
+        distance = (span.unsqueeze(1) - span.unsqueeze(0)).expand(len(rows), 1, -1, -1)
+        self._cache.prefill(slots)
+        with self._head(rows):
+            hidden_logits = self._model(
+                input_ids=ids,
+                attention_mask=attention_masks(self._model, allowed, distance),
+                position_ids=span.unsqueeze(0).expand(len(rows), -1),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=torch.unique(lengths - 1),
+            ).logits
+        kept = torch.unique(lengths - 1)
+        logits = hidden_logits[torch.arange(len(rows)), torch.searchsorted(kept, lengths - 1)].float()
+        self.rows.extend(rows)
+        self._choose(rows, logits)
+        return self._ended()
+
+    @torch.inference_mode()
+    def step(self) -> Iterator[Row]:
+        """One more token for every row; the rows that ended with it."""
+        rows, device = self.rows, self._model.device
+        positions = torch.tensor([len(row.prompt) + len(row.tokens) - 1 for row in rows], device=device)
+        self._cache.step(positions)
+        reach = torch.arange(int(positions.max()) + 1, device=device)
+        distance = (positions.unsqueeze(1) - reach).view(len(rows), 1, 1, -1)
+        with self._head(rows):
+            logits = self._model(
+                input_ids=torch.tensor([[row.tokens[-1]] for row in rows], device=device),
+                attention_mask=attention_masks(self._model, distance >= 0, distance),
+                position_ids=positions.unsqueeze(1),
+                past_key_values=self._cache,
+                use_cache=True,
+            ).logits
+        self._choose(rows, logits[:, -1].float())
+        return self._ended()
+
+    def _head(self, rows: Sequence[Row]) -> Any:
+        return self._precise if any(row.request.top_logprobs for row in rows) else nullcontext()
+
+    def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
+        ruled = logits
+        if any(row.allowed is not None for row in rows):
+            ruled = logits.clone()
+            for place, row in enumerate(rows):
+                if row.allowed is not None:
+                    keep = torch.tensor(sorted(row.allowed), device=logits.device)
+                    values = ruled[place, keep]
+                    ruled[place] = float("-inf")
+                    ruled[place, keep] = values
+        chosen = choose_tokens(
+            ruled,
+            [row.request.temperature for row in rows],
+            [row.request.top_p for row in rows],
+            [row.random for row in rows],
+        )
+        watched = [place for place, row in enumerate(rows) if row.request.top_logprobs]
+        if watched:
+            index = torch.tensor(watched, device=logits.device)
+            counts = [rows[place].request.top_logprobs for place in watched]
+            for place, top in zip(watched, token_tops(logits[index], chosen[index], counts), strict=True):
+                rows[place].tops.append(top)
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            row.tokens.append(token)
+            if row.allowed is not None:
+                row.allowed = row.allowed[token]
+            row.finish = self._finish(row, token)
+
+    def _finish(self, row: Row, token: int) -> FinishReason | None:
+        if token in self._ends or (row.allowed is not None and not row.allowed):
+            return "stop"
+        if row.request.stop:
+            longest = max(len(stop) for stop in row.request.stop)
+            tail = self._tokenizer.decode(row.tokens[-(_TAIL + longest) :], skip_special_tokens=True)
+            if any(stop and stop in tail for stop in row.request.stop):
+                return "stop"
+        return "length" if len(row.tokens) >= row.room else None
+
+    def _ended(self) -> Iterator[Row]:
+        """Take ended rows out, from the back, so that each gap is filled by a row that stays."""
+        ended = []
+        for place in range(len(self.rows) - 1, -1, -1):
+            if self.rows[place].finish is not None:
+                ended.append(self.rows[place])
+                last = len(self.rows) - 1
+                self._cache.drop(place, last)
+                self.rows[place] = self.rows[last]
+                self.rows.pop()
+        return reversed(ended)
+
+    def text(self, row: Row) -> str:
+        """The reply of an ended row, cut before its stop string."""
+        text: str = self._tokenizer.decode(row.tokens, skip_special_tokens=True)
+        cuts = [text.find(stop) for stop in row.request.stop if stop and stop in text]
+        return text[: min(cuts)] if cuts else text

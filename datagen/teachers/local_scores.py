@@ -1,0 +1,175 @@
+"""Log-probs of many continuations after one prompt, in one pass over prompt and continuations together.
+
+The continuations of a prompt are merged into a prefix tree. Its inner nodes are appended to the prompt; each node
+sees the prompt and its own ancestors (a tree-shaped attention mask) at the position it would have if its branch
+stood alone. A token's log-prob is read where its parent stands, so leaves are never fed: labels of one token cost
+nothing beyond the prompt, and 77 labels little more than their shared beginnings. Prompts are left-padded, so
+that the columns whose logits are needed stand together at the end.
+
+What enters: tokens of prompts and continuations. What leaves: the exact summed log-probs (nats, temperature 1)
+that one pass for each continuation would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from potstill.datagen.teachers.local_model import attention_masks
+from potstill.teacher import TokenTop
+
+# Logits of this many positions are held at a time (float32: 200 KiB each for a vocabulary of 50,000).
+_LOGIT_ROWS = 512
+
+
+@dataclass(frozen=True)
+class ScoreItem:
+    """One prompt with its continuations, as tokens.
+
+    Attributes:
+        prompt: At least one token.
+        continuations: Each at least one token.
+        top: How many log-probs a position to return (with one continuation), 0 for none.
+    """
+
+    prompt: Sequence[int]
+    continuations: Sequence[Sequence[int]]
+    top: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The prefix tree of an item's continuations.
+
+    Attributes:
+        tokens: Token of each inner node, parents before children.
+        parents: Index of each inner node's parent; -1 is the prompt's end.
+        paths: For each continuation, (parent node, token) of each of its tokens.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    paths: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def build_tree(continuations: Sequence[Sequence[int]]) -> Tree:
+    """Merge shared beginnings; only nodes that have children become inner nodes."""
+    index: dict[tuple[int, int], int] = {}
+    tokens: list[int] = []
+    parents: list[int] = []
+    paths = []
+    for continuation in continuations:
+        path = []
+        node = -1
+        for place, token in enumerate(continuation):
+            path.append((node, token))
+            if place + 1 == len(continuation):
+                break
+            child = index.get((node, token))
+            if child is None:
+                child = index[node, token] = len(tokens)
+                tokens.append(token)
+                parents.append(node)
+            node = child
+        paths.append(tuple(path))
+    return Tree(tuple(tokens), tuple(parents), tuple(paths))
+
+
+@torch.inference_mode()
+def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[list[float], list[TokenTop]]]:
+    """Summed log-prob of each continuation of each item, and the token log-probs where they were asked for."""
+    trees = [build_tree(item.continuations) for item in items]
+    device = model.device
+    prompt_length = max(len(item.prompt) for item in items)
+    tree_length = max(len(tree.tokens) for tree in trees)
+    length = prompt_length + tree_length
+    ids = torch.full((len(items), length), pad, dtype=torch.int64)
+    positions = torch.zeros((len(items), length), dtype=torch.int64)
+    allowed = torch.zeros((len(items), 1, length, length), dtype=torch.bool)
+    diagonal = torch.arange(length)
+    # A padding position looks at itself: a row of the mask with nothing allowed would give NaN.
+    allowed[:, 0, diagonal, diagonal] = True
+    lower = torch.ones((prompt_length, prompt_length), dtype=torch.bool).tril()
+    shapes: dict[tuple[int, ...], tuple[torch.Tensor, list[int]]] = {}
+    for row, (item, tree) in enumerate(zip(items, trees, strict=True)):
+        count, start = len(item.prompt), prompt_length - len(item.prompt)
+        ids[row, start:prompt_length] = torch.as_tensor(item.prompt)
+        positions[row, start:prompt_length] = torch.arange(count)
+        allowed[row, 0, start:prompt_length, start:prompt_length] = lower[:count, :count]
+        nodes = len(tree.tokens)
+        if nodes:
+            if tree.parents not in shapes:
+                shapes[tree.parents] = _ancestry(tree.parents)
+            seen, depths = shapes[tree.parents]
+            end = prompt_length + nodes
+            ids[row, prompt_length:end] = torch.as_tensor(tree.tokens)
+            positions[row, prompt_length:end] = torch.as_tensor(depths) + count
+            allowed[row, 0, prompt_length:end, start:prompt_length] = True
+            allowed[row, 0, prompt_length:end, prompt_length:end] = seen
+    ids, positions, allowed = ids.to(device), positions.to(device), allowed.to(device)
+    distance = (positions.unsqueeze(2) - positions.unsqueeze(1)).unsqueeze(1)
+    output = model(
+        input_ids=ids,
+        attention_mask=attention_masks(model, allowed, distance),
+        position_ids=positions,
+        use_cache=False,
+        logits_to_keep=tree_length + 1,
+    )
+    return [_read(output.logits[row], item, tree) for row, (item, tree) in enumerate(zip(items, trees, strict=True))]
+
+
+def _ancestry(parents: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    """(nodes, nodes) bool, True where a node sees another, and each node's depth below the prompt."""
+    seen = torch.eye(len(parents), dtype=torch.bool)
+    depths: list[int] = []
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            seen[node] |= seen[parent]
+        depths.append(depths[parent] + 1 if parent >= 0 else 0)
+    return seen, depths
+
+
+def _read(logits: torch.Tensor, item: ScoreItem, tree: Tree) -> tuple[list[float], list[TokenTop]]:
+    """Pick the log-probs out of (1 + nodes, vocab) logits; row 0 is the prompt's last position."""
+    rows = [node + 1 for path in tree.paths for node, _ in path]
+    wanted = [token for path in tree.paths for _, token in path]
+    logits = logits[: len(tree.tokens) + 1].float()
+    norms = torch.logsumexp(logits, dim=-1)
+    row_index = torch.tensor(rows, device=logits.device)
+    values = (logits[row_index, torch.tensor(wanted, device=logits.device)] - norms[row_index]).tolist()
+    scores: list[float] = []
+    place = 0
+    for path in tree.paths:
+        scores.append(sum(values[place : place + len(path)]))
+        place += len(path)
+    tops: list[TokenTop] = []
+    if item.top:
+        best, ids = logits.topk(min(item.top, logits.shape[-1]), dim=-1)
+        best = best - norms.unsqueeze(1)
+        tops = [
+            TokenTop(token, value, tuple(i), tuple(v))
+            for token, value, i, v in zip(wanted, values, ids.tolist(), best.tolist(), strict=True)
+        ]
+    return scores, tops
+
+
+def score_batches(items: Sequence[ScoreItem], token_budget: int) -> list[list[int]]:
+    """Group items of like length so that a batch pads little and holds bounded logits; indices into `items`."""
+    sizes = [len(item.prompt) + len(build_tree(item.continuations).tokens) for item in items]
+    nodes = [1 + len(build_tree(item.continuations).tokens) for item in items]
+    batches: list[list[int]] = []
+    for index in sorted(range(len(items)), key=lambda i: (sizes[i], i)):
+        batch = batches[-1] if batches else None
+        longest = sizes[index]
+        if (
+            batch is not None
+            and (len(batch) + 1) * longest <= token_budget
+            and (len(batch) + 1) * max(nodes[index], *(nodes[i] for i in batch)) <= _LOGIT_ROWS
+        ):
+            batch.append(index)
+        else:
+            batches.append([index])
+    return batches
