@@ -114,7 +114,7 @@ def merge_licences(parts: Iterable[str], what: str) -> Licence:
         name = "mixed-with-unknown"
     else:
         sentence, name = f"Parts of {what} are under different licences ({listed})", "mixed"
-    return Licence("other", name, found, f"{sentence}; each part keeps its own terms. LICENSE.md lists them.")
+    return Licence("other", name, found, f"{sentence}; each part keeps its own terms.")
 
 
 def dataset_licence(facts: RunFacts) -> Licence:
@@ -197,16 +197,19 @@ def model_card(facts: RunFacts, unit: UnitInfo) -> str:
             {"name": s.get("name", ""), "cells": [score_text(s, key) for key, _ in columns]} for s in facts.systems
         ],
         columns=columns,
+        leak=leak_sentence(facts),
+        size_mib=student.get("size_mib"),
+        latency_ms=(student.get("latency_ms") or {}).get("p50"),
         md=md,
         number=number,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}\n"
 
 
-def licence_file(facts: RunFacts, licence: Licence) -> str:
-    """LICENSE.md: what each part is under."""
+def licence_file(facts: RunFacts, licence: Licence, *, model: bool) -> str:
+    """LICENSE.md: what each part of the dataset, or of the model, is under."""
     lines = ["# Licences of the parts", "", licence.sentence, "", "| Part | Licence | Rows |", "|---|---|---:|"]
-    if facts.base_model_name:
+    if model and facts.base_model_name:
         base = _BASE_LICENCES.get(facts.base_model_name, UNKNOWN_LICENCE)
         lines.append(f"| base model {md(public_name(facts.base_model_name))} | {base} | |")
     lines += [f"| {line.origin}: {md(line.name)} | {md(line.licence)} | {line.rows:,} |" for line in facts.sources]
@@ -219,6 +222,19 @@ def teacher_terms(name: str) -> str:
         if word in name.lower():
             return f"The teacher {name} {note}."
     return f"The teacher {name}: check what its terms say about training models on its output."
+
+
+def leak_sentence(facts: RunFacts) -> str:
+    """What the search for test texts among the training inputs gave; empty where it was not made."""
+    if facts.leak is None:
+        return ""
+    rows = number(facts.leak.test_rows)
+    if not facts.leak.exact and not facts.leak.ngram:
+        return f"None of the {rows} texts is among the training inputs, whole or by 13 words in a row."
+    return (
+        f"Of the {rows} texts, {number(facts.leak.exact)} are among the training inputs and "
+        f"{number(facts.leak.ngram)} share 13 words in a row with one: the scores flatter the student."
+    )
 
 
 def score_text(system: dict[str, Any], key: str) -> str:
@@ -309,7 +325,8 @@ def _methods(facts: RunFacts) -> Iterable[str]:
         yield f"{rows:,} rows are real texts with a label given by rules or a model."
     if rows := by_origin.get("user"):
         yield f"{rows:,} rows were given by the maker of the task."
-    yield "Exact and near-duplicates were removed across sources, and texts of the test data were removed."
+    also = ", and texts of the test data were removed" if facts.test_kind == "real" else ""
+    yield f"Exact and near-duplicates were removed across sources{also}."
     if facts.base_model_name:
         parts = dict(facts.manifests.get("train", {}).get("key_parts", {}))
         options = dict(parts.get("options", {}))

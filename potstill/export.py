@@ -143,7 +143,7 @@ def build_unit(run: Path | str, out: Path | str, *, repo: str | None = None) -> 
         for part in PARTS:
             texts = {"README.md": cards[part], "report.html": html, "report.md": markdown}
             if licences[part].id == "other":
-                texts["LICENSE.md"] = licence_file(facts, licences[part])
+                texts["LICENSE.md"] = licence_file(facts, licences[part], model=part == "model")
             for name, text in texts.items():
                 (work / part / name).write_text(text, encoding="utf-8")
         tables = {part: {name: file_digest(work / part / name) for name in unit_files(work / part)} for part in PARTS}

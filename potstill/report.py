@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill import report_plots as plots
-from potstill.cards import md, merge_licences, score_text, teacher_terms
+from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
 from potstill.run_dir import write_atomic
 from potstill.run_facts import STAGES, RunFacts, public_name, read_run
 
@@ -110,8 +110,9 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "licence": merge_licences((line.licence for line in facts.sources), "this dataset"),
         "terms": [teacher_terms(name) for name in facts.teachers],
         "balance": _balance(facts),
-        "lengths": plots.histogram(facts.lengths, title="Length of training rows", x_title="words"),
-        "length_table": [(name, *_quantiles(values)) for name, values in facts.lengths.items() if values],
+        "leak": leak_sentence(facts),
+        "lengths": plots.histogram(_lengths(facts), title="Length of training rows", x_title="words"),
+        "length_table": [(name, *_quantiles(values)) for name, values in _lengths(facts).items() if values],
         "curves": _curves(facts.history),
         "stages": _stages(facts),
         "saving": _saving(facts, student),
@@ -227,6 +228,11 @@ def _balance(facts: RunFacts) -> list[dict[str, Any]]:
     names = [*facts.spec.label_names, *sorted(set(counts) - set(facts.spec.label_names))]
     total = max(1, sum(counts.values()))
     return [{"label": n, "rows": counts[n], "share": counts[n] / total, "bar": 100 * counts[n] / most} for n in names]
+
+
+def _lengths(facts: RunFacts) -> dict[str, list[int]]:
+    """Lengths worth drawing: the answers of a classifier are its labels, and those are drawn already."""
+    return {name: values for name, values in facts.lengths.items() if name == "input" or not facts.spec.labels}
 
 
 def _curves(history: Any) -> list[Any]:

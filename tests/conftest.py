@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +35,31 @@ def data_pack() -> Path:
 @pytest.fixture(autouse=True)
 def _two_torch_threads() -> None:
     """Keep a test from taking every core, where it has loaded torch at all."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(2)
+
+
+def _sibling(name: str) -> Any:
+    """A module beside this file; tests are no package, so it is loaded by its path."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Hub on the loopback (see `hub_server`). Clients read its address at import: run them in a process."""
+    with _sibling("hub_server").running_hub(tmp_path_factory.mktemp("hub")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sample_run() -> Any:
+    """The module that writes a small finished run folder: `sample_run.write_run(folder, …)`."""
+    return _sibling("sample_run")

@@ -647,7 +647,7 @@ def check_card(text: str, kind: str) -> tuple[object, list[str], list[str]]:
         if any(not isinstance(item, str) for item in several(name)):
             errors.append(f'"{name}" must hold strings')
     for name in ("datasets", "base_model"):
-        if any(not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", str(item)) for item in several(name)):
+        if any(not re.fullmatch(r"\w[\w.\-]*(/\w[\w.\-]*)?", str(item)) for item in several(name)):
             errors.append(f'"{name}" must hold ids of repos')
     if kind == "datasets":
         _check_configs(data, errors)

@@ -1,0 +1,426 @@
+"""A unit on disk and on a Hub: pushed by the real clients over HTTP, and read back by the real clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from potstill.cards import md, merge_licences, score_text, teacher_terms
+from potstill.errors import OptionError, UserError
+from potstill.export import build_unit, check_repo, push
+from potstill.run_facts import find_leaks, measure_diversity, public_name, read_run
+
+REPO = "me/support-tickets"
+SENTINEL = "hf_SentinelSentinelSentinel"
+
+
+@pytest.fixture(scope="module")
+def run(sample_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = sample_run.write_run(tmp_path_factory.mktemp("runs") / "real")
+    return path
+
+
+@pytest.fixture(scope="module")
+def held_out(sample_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = sample_run.write_run(tmp_path_factory.mktemp("runs") / "held", kind="held-out")
+    return path
+
+
+def client(
+    hub: Any, home: Path, code: str, *, token: str | None = "", **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with its clients pointed at the hub."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment = clean | hub.environment(home, token=token) | extra
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def pushed(hub: Any, home: Path, run: Path, *, token: str | None = "", **options: Any) -> Any:
+    """Push through the product; the result as JSON, or the error's class and text."""
+    code = (
+        "import json\nfrom potstill.errors import PotstillError\nfrom potstill.export import push\n"
+        f"try:\n    print(json.dumps(push({str(run)!r}, {REPO!r}, **{options!r}).to_json()))\n"
+        "except PotstillError as error:\n    print(json.dumps([type(error).__name__, str(error)]))\n"
+    )
+    done = client(hub, home, code, token=token)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_a_unit_holds_dataset_model_cards_and_report(run: Path, tmp_path: Path) -> None:
+    unit = build_unit(run, tmp_path / "unit")
+    names = {path.relative_to(tmp_path / "unit").as_posix() for path in (tmp_path / "unit").rglob("*.*")}
+    assert names == {
+        "dataset/README.md", "dataset/LICENSE.md", "dataset/report.html", "dataset/report.md",
+        "dataset/potstill-unit.json", "dataset/data/train.parquet", "dataset/data/validation.parquet",
+        "model/README.md", "model/LICENSE.md", "model/report.html", "model/report.md", "model/potstill-unit.json",
+        "model/model.safetensors", "model/config.json", "model/potstill.json", "model/tokenizer.json",
+        "model/tokenizer_config.json",
+    }  # fmt: skip
+    again = build_unit(run, tmp_path / "unit")
+    assert again.id == unit.id == build_unit(run, tmp_path / "elsewhere").id
+    ids = {json.loads((unit.folder(part) / "potstill-unit.json").read_text())["unit"] for part in ("dataset", "model")}
+    assert ids == {unit.id}
+
+
+def test_the_users_test_data_and_paths_stay_at_home(run: Path, held_out: Path, tmp_path: Path) -> None:
+    unit = build_unit(run, tmp_path / "unit")
+    for path in sorted((tmp_path / "unit").rglob("*.*")):
+        assert b"/home/someone" not in path.read_bytes(), path
+    assert not (unit.dataset / "data" / "test.parquet").exists()
+    import pyarrow.parquet as pq
+
+    published = pq.read_table(unit.dataset / "data" / "train.parquet")
+    stored = pq.read_table(run / "soft" / "train.parquet")
+    assert published.schema.equals(stored.schema, check_metadata=True)
+    assert published.drop(["source"]).equals(stored.drop(["source"]))
+    assert set(published["source"].combine_chunks().field("dataset").to_pylist()) == {
+        None, "acme/tickets", "local:mine.csv"
+    }  # fmt: skip
+    assert (build_unit(held_out, tmp_path / "held").dataset / "data" / "test.parquet").exists()
+
+
+def _metadata(card: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(card.read_text().split("---\n")[1]))
+
+
+def test_cards_say_what_was_measured_on_what(run: Path, held_out: Path, tmp_path: Path) -> None:
+    real, held = build_unit(run, tmp_path / "real", repo=REPO), build_unit(held_out, tmp_path / "held", repo=REPO)
+    assert "rows of real test data (local:test.csv). None of the 60 texts" in (real.model / "README.md").read_text()
+    assert "not real test\ndata**" in (held.model / "README.md").read_text()
+    assert "It is not real test data" in (held.dataset / "README.md").read_text()
+    data = _metadata(real.model / "README.md")
+    scores = json.loads((run / "evaluate" / "scores.json").read_text())["systems"][0]
+    metrics = {item["type"]: item["value"] for item in data["model-index"][0]["results"][0]["metrics"]}
+    assert metrics == {"accuracy": round(scores["accuracy"], 6), "f1": round(scores["macro_f1"], 6)}
+    assert data["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data["datasets"] == [REPO] or data["datasets"] == REPO
+    assert data["license"] == "other"
+    assert data["license_name"] == "mixed-with-unknown"
+    assert _metadata(real.dataset / "README.md")["size_categories"] == ["n<1K"]
+    licences = (real.dataset / "LICENSE.md").read_text()
+    for part in ("acme/tickets | cc-by-4.0 |", "local:mine.csv | unknown |", "apache-2.0 |"):
+        assert part in licences
+
+
+def test_cards_pass_the_hubs_rules_and_the_hubs_classes(run: Path, held_out: Path, hub: Any, tmp_path: Path) -> None:
+    import sys as system
+
+    from huggingface_hub import DatasetCard, ModelCard
+
+    check_card = system.modules["hub_server"].check_card
+    for path in (run, held_out):
+        for repo in (None, REPO):
+            unit = build_unit(path, tmp_path / "unit", repo=repo)
+            for part, kind in (("dataset", DatasetCard), ("model", ModelCard)):
+                text = (unit.folder(part) / "README.md").read_text()
+                _, errors, warned = check_card(text, f"{part}s")
+                assert (errors, warned) == ([], [])
+                assert kind(text).data.to_dict()["license"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["mit", "MIT "], ("mit", None)),
+        (["unknown", ""], ("unknown", None)),
+        ([], ("unknown", None)),
+        (["mit", "apache-2.0"], ("other", "mixed")),
+        (["mit", "unknown"], ("other", "mixed-with-unknown")),
+        (["My Own License"], ("other", "my-own-license")),
+    ],
+)
+def test_licences_are_merged_honestly(parts: list[str], expected: tuple[str, str | None]) -> None:
+    found = merge_licences(parts, "this dataset")
+    assert (found.id, found.name) == expected
+    assert all(part.strip().lower() in found.sentence or found.id == "unknown" for part in parts if part != "unknown")
+
+
+@pytest.mark.parametrize(
+    "repo",
+    ["", "name", "../x", "a/../b", "a/b/c", "/abs/x", "me/..", "me/x.git", "me/x\u0000", "me/" + "x" * 97, "me/a--b",
+     "-me/x", "me/x-", "me/x y", "http://h/x", "me/%2e%2e", "me/тест"],
+)  # fmt: skip
+def test_names_that_could_leave_the_namespace_are_refused(repo: str, run: Path) -> None:
+    with pytest.raises(OptionError, match="is no name on the Hub; give USER/NAME"):
+        push(run, repo, dry_run=True)
+
+
+def test_good_names_pass() -> None:
+    for repo in ("me/x", "a-b/c_d.e", "Org1/model-v1.0"):
+        check_repo(repo)
+
+
+def test_an_unfinished_run_is_refused_with_the_mend(sample_run: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run at"):
+        build_unit(tmp_path, tmp_path / "out")
+    run = sample_run.write_run(tmp_path / "run")
+    (run / "train" / "student" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no safetensors weights"):
+        build_unit(run, tmp_path / "out")
+    (run / "train" / "student" / "config.json").unlink()
+    with pytest.raises(UserError, match="has no student yet; finish it"):
+        build_unit(run, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no unit of potstill"):
+        build_unit(run, tmp_path)
+    assert (tmp_path / "dataset" / "thesis.txt").read_text() == "mine"
+
+
+def test_hostile_text_stays_inside_the_cards(sample_run: Any, hub: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run", hostile=True)
+    unit = build_unit(run, tmp_path / "unit", repo=REPO)
+    for part in ("dataset", "model"):
+        for name in ("README.md", "LICENSE.md", "report.md"):
+            lines = (unit.folder(part) / name).read_text().splitlines()
+            text = "\n".join(line for line in lines if not line.startswith("    "))  # a code block shows it as it is
+            assert "<script" not in text
+            assert "<img" not in text
+        text = (unit.folder(part) / "README.md").read_text()
+        _, errors, _ = sys.modules["hub_server"].check_card(text, f"{part}s")
+        assert errors == []
+        for table in ("| billing |", "| acme/tickets"):
+            assert all(line.count("|") >= 2 for line in text.splitlines() if line.startswith(table))
+
+
+def test_markdown_is_made_harmless() -> None:
+    assert md("<b>|`x`\n[a](b)") == r"&lt;b&gt;\|\`x\` \[a\](b)"
+    assert md("a\u202eb\x00") == "ab"
+
+
+def test_scores_are_written_with_their_interval() -> None:
+    assert score_text({"f": 0.5, "ci": {"f": [0.4, 0.61]}}, "f") == "0.500 [0.400, 0.610]"
+    assert score_text({}, "f") == "–"
+
+
+def test_terms_are_named_for_known_teachers_and_asked_for_the_rest() -> None:
+    assert "Apache-2.0" in teacher_terms("vllm:HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert "compete" in teacher_terms("openai:#gpt-5-mini")
+    assert "check what its terms say" in teacher_terms("vllm:someone/new-model")
+
+
+def test_local_paths_become_names() -> None:
+    assert public_name("/home/a/x.csv") == "local:x.csv"
+    assert public_name(r"C:\data\x.csv") == "local:x.csv"
+    assert public_name("acme/tickets") == "acme/tickets"
+
+
+def test_leaks_are_found_whole_and_in_part() -> None:
+    long = " ".join(f"word{i}" for i in range(20))
+    found = find_leaks(["Hello, World!", long, "clean"], ["hello   world", f"so: {long} and on"])
+    assert (found.test_rows, found.exact, found.ngram) == (3, 1, 1)
+
+
+def test_diversity_tells_copies_from_texts(sample_run: Any) -> None:
+    import random
+
+    rng = random.Random(0)
+    texts = [" ".join(f"w{rng.randrange(500)}" for _ in range(12)) for _ in range(200)]
+    varied, copied = measure_diversity(texts), measure_diversity([*texts[:100], *texts[:100]])
+    assert varied.near_duplicates == 0
+    assert copied.near_duplicates == 1
+    assert copied.distinct_2 < varied.distinct_2
+
+
+def test_facts_of_a_half_finished_run(sample_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.json").write_text(json.dumps(sample_run.spec_for().to_json()))
+    facts = read_run(tmp_path)
+    assert (facts.rows, facts.sources, facts.drops, facts.leak, facts.systems) == (0, [], [], None, [])
+
+
+READ_BACK = """
+import json, sys
+from datasets import load_dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+rows = load_dataset(sys.argv[1])
+assert {name: part.num_rows for name, part in rows.items()} == {"train": 120, "validation": 30}, rows
+assert rows["train"].features["label"].names == ["billing", "bug", "other"]
+item = rows["train"][0]
+assert item["source"]["dataset"] == "acme/tickets" and item["licence"] == "cc-by-4.0", item
+assert item["origin"] == "retrieved" and abs(sum(item["teacher_probs"]) - 1) < 1e-5
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+said = pipeline("text-classification", model=sys.argv[1])("invoice charged twice")
+assert said[0]["label"] in ("billing", "bug", "other"), said
+local = AutoModelForSequenceClassification.from_pretrained(sys.argv[2])
+assert all((a == b).all() for a, b in zip(model.state_dict().values(), local.state_dict().values()))
+print("fine")
+"""
+
+
+def test_what_was_pushed_is_read_back_by_the_real_clients(run: Path, hub: Any, tmp_path: Path) -> None:
+    result = pushed(hub, tmp_path / "home", run)
+    assert result["changed"]
+    assert result["private"]
+    assert hub.warnings == [], "the card gave warnings"
+    for kind in ("models", "datasets"):
+        repo = hub.repo(kind, REPO)
+        assert repo.private
+        assert len(repo.log) == 2, "the repository's first commit, and ours"
+        assert repo.log[0].oid == result["commits"][kind[:-1]]
+    code = f"import sys; sys.argv = ['x', {REPO!r}, {str(run / 'train' / 'student')!r}]\n{READ_BACK}"
+    done = client(hub, tmp_path / "fresh", code)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stranger = client(hub, tmp_path / "other", code, token=None)
+    assert stranger.returncode != 0, "a private dataset must not be readable without the token"
+
+
+def test_a_second_push_sends_nothing(run: Path, hub: Any, tmp_path: Path) -> None:
+    first = pushed(hub, tmp_path, run)
+    hub.requests.clear()
+    second = pushed(hub, tmp_path, run)
+    assert not second["changed"]
+    assert second["commits"] == first["commits"]
+    assert {file["change"] for file in second["files"]} == {"same"}
+    assert not [path for _, path in hub.requests if "/commit/" in path or "/lfs/" in path]
+
+
+def test_a_changed_run_replaces_what_changed_and_removes_what_is_gone(
+    sample_run: Any, hub: Any, tmp_path: Path
+) -> None:
+    run = sample_run.write_run(tmp_path / "run", kind="held-out")
+    pushed(hub, tmp_path, run)
+    hub.put("datasets", REPO, {"thumbnail.png": b"mine"}, "a person adds a picture")
+    (run / "merge" / "heldout.parquet").unlink()
+    result = pushed(hub, tmp_path, run)
+    changes = {(file["part"], file["path"]): file["change"] for file in result["files"]}
+    assert changes["dataset", "data/test.parquet"] == "delete"
+    assert changes["dataset", "data/train.parquet"] == "same"
+    assert changes["dataset", "README.md"] == "update"
+    assert changes["model", "model.safetensors"] == "same"
+    tree = hub.repo("datasets", REPO).log[0].tree
+    assert "data/test.parquet" not in tree
+    assert hub.read("datasets", REPO, "thumbnail.png") == b"mine", "what others added stays"
+
+
+@pytest.fixture
+def published(run: Path, hub: Any, tmp_path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = pushed(hub, tmp_path / "home", run)
+    return result
+
+
+def test_a_commit_by_somebody_else_in_between_is_met(run: Path, hub: Any, tmp_path: Path) -> None:
+    hub.create("datasets", REPO, private=True)
+
+    def interfere() -> None:
+        hub.put("datasets", REPO, {"README.md": b"# theirs"}, "theirs")
+
+    hub.fail("POST", "/api/datasets/.*/commit/", 200, before=interfere)
+    result = pushed(hub, tmp_path, run)
+    titles = [commit.title for commit in hub.repo("datasets", REPO).log]
+    assert titles == [f"potstill unit {result['unit'][:12]}", "theirs", "initial commit"]
+    assert b"# theirs" not in hub.read("datasets", REPO, "README.md")
+
+
+def test_a_lost_reply_is_not_committed_twice(run: Path, hub: Any, tmp_path: Path) -> None:
+    pushed(hub, tmp_path, run)  # made first, so that the commit below is an update
+    repo = hub.repo("models", REPO)
+    hub.put("models", REPO, {"README.md": b"old"}, "old")
+    hub.fail("POST", "/api/models/.*/commit/", 0)
+    result = pushed(hub, tmp_path, run)
+    assert result["changed"]
+    assert [commit.title for commit in repo.log].count(f"potstill unit {result['unit'][:12]}") == 2
+    assert result["commits"]["model"] == repo.log[0].oid
+
+
+def test_an_interrupted_upload_leaves_the_readers_view(
+    run: Path, held_out: Path, hub: Any, tmp_path: Path, published: dict[str, Any]
+) -> None:
+    before = {kind: hub.repo(kind, REPO).log[0].oid for kind in ("models", "datasets")}
+    hub.fail("PUT", "/lfs/upload/", 403, times=99)
+    name, text = pushed(hub, tmp_path, held_out)
+    assert name == "HubError"
+    assert "push again" in text
+    assert {kind: hub.repo(kind, REPO).log[0].oid for kind in ("models", "datasets")} == before
+    hub._faults.clear()
+    assert pushed(hub, tmp_path, held_out)["changed"]
+
+
+def test_a_kill_in_the_middle_leaves_the_readers_view_and_the_next_push_finishes(
+    run: Path, held_out: Path, hub: Any, tmp_path: Path, published: dict[str, Any]
+) -> None:
+    before = {kind: hub.repo(kind, REPO).log[0].oid for kind in ("models", "datasets")}
+    code = f"from potstill.export import push\npush({str(held_out)!r}, {REPO!r})"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    process = subprocess.Popen([sys.executable, "-c", code], env=clean | hub.environment(tmp_path / "killed"))
+    hub.fail("POST", "/api/datasets/.*/commit/", 503, before=process.kill)
+    assert process.wait(timeout=60) != 0
+    assert {kind: hub.repo(kind, REPO).log[0].oid for kind in ("models", "datasets")} == before
+    result = pushed(hub, tmp_path, held_out)
+    assert result["changed"]
+    assert json.loads(hub.read("models", REPO, "potstill-unit.json"))["unit"] == result["unit"]
+
+
+def test_a_half_published_unit_says_so_and_is_finished_by_the_next_push(run: Path, hub: Any, tmp_path: Path) -> None:
+    hub.fail("POST", "/api/models/.*/commit/", 403)
+    name, text = pushed(hub, tmp_path, run)
+    assert name == "HubError"
+    assert "the dataset of this unit is published; push again to finish" in text
+    result = pushed(hub, tmp_path, run)
+    assert {file["change"] for file in result["files"] if file["part"] == "dataset"} == {"same"}
+    assert {file["change"] for file in result["files"] if file["part"] == "model"} == {"add"}
+
+
+def test_a_dry_run_asks_the_hub_nothing_and_needs_no_token(run: Path, hub: Any, tmp_path: Path) -> None:
+    result = pushed(hub, tmp_path, run, token=None, dry_run=True)
+    assert hub.requests == []
+    assert not result["changed"]
+    sizes = {(file["part"], file["path"]): file["size"] for file in result["files"]}
+    assert sizes["model", "model.safetensors"] == (run / "train" / "student" / "model.safetensors").stat().st_size
+    shown = str(push(run, REPO, dry_run=True))
+    assert "data/train.parquet" in shown
+    assert "private" in shown
+
+
+def test_an_existing_public_repository_is_not_updated_by_a_private_push(run: Path, hub: Any, tmp_path: Path) -> None:
+    hub.create("datasets", REPO, private=False)
+    name, text = pushed(hub, tmp_path, run)
+    assert (name, "exists and is public; nothing was sent" in text) == ("HubError", True)
+    assert len(hub.repo("datasets", REPO).log) == 1
+    assert not pushed(hub, tmp_path, run, private=False)["private"]
+
+
+def test_a_repository_of_something_else_is_not_overwritten(run: Path, hub: Any, tmp_path: Path) -> None:
+    hub.create("models", REPO, private=True)
+    hub.put("models", REPO, {"pytorch_model.bin": b"precious"})
+    name, text = pushed(hub, tmp_path, run)
+    assert (name, "potstill did not publish; nothing was sent" in text) == ("HubError", True)
+    assert pushed(hub, tmp_path, run, overwrite=True)["changed"]
+
+
+def test_refusals_name_the_mend_and_never_the_token(run: Path, hub: Any, tmp_path: Path) -> None:
+    name, text = pushed(hub, tmp_path, run, token=None)
+    assert (name, "set HF_TOKEN" in text) == ("HubError", True)
+    name, text = pushed(hub, tmp_path, run, token=SENTINEL)
+    assert (name, "401" in text, "token is missing, expired or wrong" in text) == ("HubError", True, True)
+    assert SENTINEL not in text
+    hub.fail("POST", "/api/repos/create", 500, times=99)
+    assert pushed(hub, tmp_path, run)[0] == "HubError"
+    code = f"from potstill.export import push\npush({str(run)!r}, {REPO!r})"
+    for address, word in (("http://127.0.0.1:9", "check the network"), (hub.url, "500")):
+        done = client(hub, tmp_path, code, token=SENTINEL, HF_ENDPOINT=address)
+        assert done.returncode == 1
+        assert word in done.stderr
+        assert SENTINEL not in done.stderr + done.stdout
+
+
+def test_the_token_is_in_no_file_that_goes_out(run: Path, hub: Any, tmp_path: Path, published: Any) -> None:
+    files = [path for path in hub.folder.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        assert hub.token.encode() not in path.read_bytes()
