@@ -28,7 +28,8 @@ _REFUSAL = re.compile(
 _META = re.compile(
     r"^(?:sure|certainly|of course|here(?:'s| is| are)|below (?:is|are)|this is an? (?:example|sample)|i hope this)\b"
     r"|\b(?:the (?:category|label|class) (?:is|of this)|belongs to the (?:category|class|label)|for which the "
-    r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|insert (?:name|text|title|here)|lorem ipsum)\b"
+    r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|"
+    r"insert (?:name|text|title|here)|lorem ipsum)\b"
     r"|\[(?:your|name|insert|company|date|city|product|title)[^\]\n]{0,40}\]",
     re.IGNORECASE,
 )

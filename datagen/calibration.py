@@ -1,0 +1,172 @@
+"""Label scores to probabilities: a frozen correction for what a teacher likes to answer whatever it reads.
+
+Scores are summed log-probs of whole label strings, never divided by their length. Every rule subtracts one offset a
+label and renormalises:
+
+    raw         none
+    contextual  log p(y | content-free text)              Zhao et al., arXiv:2102.09690 §4
+    dcpmi       log p(y | the question without a text)    Holtzman et al., arXiv:2104.08315 §3
+    batch       log mean_x p(y | x)                       Zhou et al., arXiv:2309.17249 §4
+    balanced    the offsets with which mean_x of the corrected p(y | x) is the expected share of each label
+
+The expected shares are those of the labels among the fitted texts where they are known, else the task's prior, else
+uniform. What is fitted on training texts is applied to test texts as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from potstill.errors import OptionError
+from potstill.options import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Rule = Literal["raw", "contextual", "dcpmi", "batch", "balanced"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted correction.
+
+    Attributes:
+        rule: How it was fitted.
+        offsets: Subtracted from each label's score, in nats.
+        prior: Expected share of each label where it is applied; sums to 1.
+        fitted_on: How many texts it was fitted on.
+    """
+
+    rule: Rule
+    offsets: tuple[float, ...]
+    prior: tuple[float, ...]
+    fitted_on: int = 0
+
+    def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of the labels.
+
+        Args:
+            scores: (n, n_labels) summed log-probs in nats; a row with NaN (no reply) gets the prior.
+
+        Returns:
+            (n, n_labels) float64, rows sum to 1.
+
+        Raises:
+            ValueError: Another number of labels than the calibration has.
+        """
+        import numpy as np
+
+        scores = np.asarray(scores, dtype=np.float64)
+        if scores.ndim != 2 or scores.shape[1] != len(self.offsets):
+            raise ValueError(f"scores have shape {scores.shape}, the calibration has {len(self.offsets)} labels")
+        prior = np.asarray(self.prior)
+        logits = scores - np.asarray(self.offsets)
+        if self.rule != "raw":
+            logits = logits + np.log(np.maximum(prior * len(prior), 1e-12))
+        probs = np.exp(log_softmax(logits))
+        probs[~np.isfinite(scores).all(axis=1)] = prior
+        return cast("NDArray[np.float64]", probs)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; `from_json` is the inverse."""
+        return {
+            "rule": self.rule,
+            "offsets": list(self.offsets),
+            "prior": list(self.prior),
+            "fitted_on": self.fitted_on,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Calibration:
+        """Rebuild what `to_json` wrote."""
+        return Calibration(
+            rule=value["rule"],
+            offsets=tuple(float(item) for item in value["offsets"]),
+            prior=tuple(float(item) for item in value["prior"]),
+            fitted_on=int(value.get("fitted_on", 0)),
+        )
+
+
+def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores minus their log-sum-exp, a row at a time: (n, n_labels) → the same."""
+    import numpy as np
+
+    top = scores - np.max(scores, axis=1, keepdims=True)
+    return cast("NDArray[np.float64]", top - np.log(np.exp(top).sum(axis=1, keepdims=True)))
+
+
+def fit_calibration(
+    scores: NDArray[np.float64],
+    *,
+    rule: Rule = "batch",
+    prior: Sequence[float] | None = None,
+    shares: Sequence[float] | None = None,
+    reference: NDArray[np.float64] | None = None,
+) -> Calibration:
+    """Fit a correction on the scores of some texts; no label is looked at.
+
+    Args:
+        scores: (n, n_labels) summed log-probs in nats; rows with NaN are left out.
+        rule: See the module's text.
+        prior: Expected share of each label where the correction will be applied; uniform by default.
+        shares: Known share of each label among the fitted texts; uniform by default.
+        reference: (m, n_labels) scores of content-free texts (`contextual`) or of the question alone (`dcpmi`).
+
+    Returns:
+        The correction.
+
+    Raises:
+        OptionError: An unknown rule.
+        ValueError: A rule that needs `reference` got none, or a prior of another length.
+    """
+    import numpy as np
+
+    if rule not in RULES:
+        raise OptionError("soft", [f"rule: {rule!r} is no calibration rule{nearest(rule, RULES)}"])
+    scores = np.asarray(scores, dtype=np.float64)
+    count = scores.shape[1]
+    wanted = _shares(prior, count)
+    known = _shares(shares, count)
+    good = scores[np.isfinite(scores).all(axis=1)]
+    offsets = np.zeros(count)
+    if rule in ("contextual", "dcpmi"):
+        if reference is None or not np.isfinite(reference).all(axis=1).any():
+            raise ValueError(f"the rule {rule} needs the scores of reference texts")
+        usable = np.asarray(reference)[np.isfinite(reference).all(axis=1)]
+        offsets = np.log(np.exp(log_softmax(usable)).mean(axis=0) + 1e-300)
+    elif rule == "batch" and len(good):
+        offsets = np.log(np.exp(log_softmax(good)).mean(axis=0) + 1e-300) - np.log(known * count)
+    elif rule == "balanced" and len(good):
+        offsets = _balanced(good, known)
+    offsets = offsets - offsets.mean()
+    return Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
+
+
+def _balanced(scores: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets with which the mean corrected probability of each label is its share (iterative proportional fitting)."""
+    import numpy as np
+
+    offsets = np.zeros(scores.shape[1])
+    for _ in range(_ROUNDS):
+        mean = np.exp(log_softmax(scores - offsets)).mean(axis=0) + 1e-300
+        step = np.log(mean) - np.log(shares)
+        offsets = offsets + step
+        if np.abs(step).max() < 1e-6:
+            break
+    return offsets + np.log(shares * len(shares))
+
+
+def _shares(values: Sequence[float] | None, count: int) -> NDArray[np.float64]:
+    import numpy as np
+
+    if values is None or not len(values):
+        return np.full(count, 1.0 / count)
+    shares = np.maximum(np.asarray(values, dtype=np.float64), 1e-6)
+    if shares.shape != (count,):
+        raise ValueError(f"{shares.shape[0]} shares for {count} labels")
+    return cast("NDArray[np.float64]", shares / shares.sum())

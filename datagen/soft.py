@@ -1,0 +1,313 @@
+"""Soft targets for classification: the teacher's calibrated probability of each label for each text.
+
+A label's score is the summed log-prob of its whole name as the answer (`direct`), or of the text as written for the
+label (`channel`, Min et al., arXiv:2108.04106); calibration (see `calibration`) turns scores into probabilities. Sums
+are not divided by length: that favours long names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill import prompts
+from potstill.datagen.calibration import RULES, Calibration, Rule, fit_calibration
+from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.events import Event, Listener, silent
+from potstill.rows import label_names
+from potstill.task import TaskSpec
+from potstill.teacher import Message, Reply, ScoreRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from potstill.asker import Asker
+
+__all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit_calibration", "label_scores"]
+
+PURPOSE = "soft"
+_CONTENT_FREE = ("N/A", "[MASK]", "")
+_ENOUGH_GOLD = 8
+
+
+@dataclass(frozen=True)
+class SoftOptions:
+    """How soft targets are taken.
+
+    Attributes:
+        rule: Calibration: `raw`, `contextual`, `dcpmi`, `batch`, `balanced`, or `auto`: the rule under which the
+            user's own labelled texts are likeliest where there are at least eight, else `batch`.
+        direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
+            label, one request a text and label.
+        variants: Whether a name's spellings (as given, lower case, as words) count together.
+        max_chars: Longer texts are cut for scoring.
+        top_k: Log-probs kept for each output token of generation tasks.
+        seed: Of sampled steps.
+    """
+
+    rule: Literal["auto", "raw", "contextual", "dcpmi", "batch", "balanced"] = "auto"
+    direction: Literal["direct", "channel"] = "direct"
+    variants: bool = True
+    max_chars: int = 4000
+    top_k: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1 (got {self.top_k})")
+        if self.max_chars < 1:
+            raise ValueError(f"max_chars must be at least 1 (got {self.max_chars})")
+
+
+@dataclass(frozen=True)
+class SoftResult:
+    """What the soft-target stage gives.
+
+    Attributes:
+        table: The rows with `teacher_probs`; null where the teacher gave no scores.
+        calibration: The frozen correction, to be applied to other texts as it is.
+        report: Agreement of labels and teacher, mean confidence, the rule and how it was chosen.
+    """
+
+    table: Dataset
+    calibration: Calibration
+    report: dict[str, Any]
+
+
+def label_scores(
+    spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions | None = None
+) -> NDArray[np.float64]:
+    """Summed log-probs of the labels for each text.
+
+    Args:
+        spec: A classification task.
+        inputs: Texts.
+        asker: A teacher that can score (`abilities.scores`).
+        options: How; defaults as in `SoftOptions`.
+
+    Returns:
+        (len(inputs), n_labels) float64, nats, in the order of `spec.labels`; NaN where there was no reply.
+
+    Raises:
+        TeacherError: The teacher refused, stayed away or cannot score.
+    """
+    options = options or SoftOptions()
+    texts = [text[: options.max_chars] for text in inputs]
+    if options.direction == "channel":
+        return _channel_scores(spec, texts, asker)
+    return _direct_scores(spec, texts, asker, options)
+
+
+def answer_spellings(name: str) -> tuple[str, ...]:
+    """The spellings of a label's name that count as the same answer."""
+    forms = [name, name.lower(), readable(name), name[:1].upper() + name[1:]]
+    return tuple(dict.fromkeys(form for form in forms if form.strip()))
+
+
+def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:
+    import numpy as np
+
+    prompt = prompts.load("score_label")
+    spellings = [answer_spellings(name) if options.variants else (name,) for name in spec.label_names]
+    # Two labels may share a spelling (`US`, `us`): it is scored once and counts for both.
+    continuations = tuple(dict.fromkeys(form for forms in spellings for form in forms))
+    place = {form: i for i, form in enumerate(continuations)}
+    requests = [
+        ScoreRequest(
+            messages=(
+                Message(
+                    "user",
+                    prompt.render(instruction=spec.instruction, input=text, labels=list(spec.label_names)),
+                ),
+            ),
+            continuations=continuations,
+        )
+        for text in texts
+    ]
+    scores = np.full((len(texts), len(spec.labels)), np.nan)
+    for row, answer in enumerate(asker.ask(requests, PURPOSE)):
+        if not isinstance(answer.reply, Reply) or len(answer.reply.scores) != len(continuations):
+            continue
+        values = np.asarray(answer.reply.scores, dtype=np.float64)
+        for column, forms in enumerate(spellings):
+            scores[row, column] = np.logaddexp.reduce(values[[place[form] for form in forms]])
+    return scores
+
+
+def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArray[np.float64]:
+    import numpy as np
+
+    prompt = prompts.load("write_for_label_short")
+    noun = input_noun(spec)
+    asked = [
+        prompt.render(
+            label=readable(label.name),
+            description=label.description,
+            noun=noun,
+            article=with_article(noun).split()[0],
+            examples=[],
+            style=[],
+            avoid=[],
+            topic="",
+            manners=[],
+            count=1,
+            fields=[],
+        )
+        for label in spec.labels
+    ]
+    requests = [
+        ScoreRequest(messages=(Message("user", question),), continuations=(text or " ",))
+        for text in texts
+        for question in asked
+    ]
+    scores = np.full(len(requests), np.nan)
+    for index, answer in enumerate(asker.ask(requests, PURPOSE)):
+        if isinstance(answer.reply, Reply) and len(answer.reply.scores) == 1:
+            scores[index] = answer.reply.scores[0]
+    return scores.reshape(len(texts), len(spec.labels))
+
+
+def add_teacher_probs(
+    spec: TaskSpec,
+    table: Dataset,
+    asker: Asker,
+    options: SoftOptions | None = None,
+    *,
+    listener: Listener = silent,
+) -> SoftResult:
+    """Fill `teacher_probs` of a table.
+
+    Args:
+        spec: A classification task.
+        table: Rows in the one schema, with their labels.
+        asker: A teacher that can score.
+        options: How.
+        listener: Called with progress.
+
+    Returns:
+        The table, the calibration that was fitted on its texts, and a report.
+
+    Raises:
+        TeacherError: The teacher refused, stayed away or cannot score.
+    """
+    import numpy as np
+    from datasets import Dataset
+
+    options = options or SoftOptions()
+    names = spec.label_names
+    inputs = list(table["input"])
+    listener(Event("soft", "progress", f"scoring the labels of {len(inputs)} texts", 0, len(inputs)))
+    scores = label_scores(spec, inputs, asker, options)
+    hard = [None if value is None else int(value) for value in table["label"]]
+    shares = _known_shares(hard, len(names))
+    prior = [float(spec.label_prior.get(name, 0.0)) for name in names] if spec.label_prior else None
+    gold_texts, gold_labels = _gold(spec, table)
+    rule, chosen = _choose_rule(spec, asker, options, scores, shares, gold_texts, gold_labels)
+    calibration = _fit(spec, asker, options, scores, rule, shares, prior)
+    probs = calibration.apply(scores)
+    answered = np.isfinite(scores).all(axis=1)
+    values = [row.tolist() if good else None for row, good in zip(probs, answered, strict=True)]
+    columns = {name: table[name][:] if name != "teacher_probs" else values for name in table.column_names}
+    filled = Dataset.from_dict(columns, features=table.features)
+    report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))
+    listener(Event("soft", "progress", report["summary"], len(inputs), len(inputs)))
+    return SoftResult(filled, calibration, report)
+
+
+def _known_shares(hard: Sequence[int | None], count: int) -> list[float] | None:
+    """Share of each label among rows, where most rows have one and each label occurs."""
+    known = Counter(value for value in hard if value is not None)
+    if len(known) < count or known.total() < len(hard) / 2:
+        return None
+    return [known[i] / known.total() for i in range(count)]
+
+
+def _gold(spec: TaskSpec, table: Dataset) -> tuple[list[str], list[int]]:
+    """Texts that the user labelled: examples of the task and rows of origin `user`."""
+    index = {name: i for i, name in enumerate(spec.label_names)}
+    pairs = [(example.input, index[example.output]) for example in spec.examples if example.output in index]
+    for text, label, origin in zip(table["input"], table["label"], table["origin"], strict=True):
+        if origin == "user" and label is not None and len(pairs) < 200:
+            pairs.append((text, int(label)))
+    return [text for text, _ in pairs], [label for _, label in pairs]
+
+
+def _choose_rule(
+    spec: TaskSpec,
+    asker: Asker,
+    options: SoftOptions,
+    scores: NDArray[np.float64],
+    shares: Sequence[float] | None,
+    gold_texts: Sequence[str],
+    gold_labels: Sequence[int],
+) -> tuple[Rule, str]:
+    import numpy as np
+
+    if options.rule != "auto":
+        return options.rule, "given"
+    if len(gold_texts) < _ENOUGH_GOLD or len(set(gold_labels)) < 2:
+        return "batch", f"default ({len(gold_texts)} texts labelled by the user, fewer than {_ENOUGH_GOLD})"
+    gold_scores = label_scores(spec, gold_texts, asker, options)
+    rows = np.arange(len(gold_labels))
+    found: list[tuple[float, float, Rule]] = []
+    for rule in RULES:
+        probs = _fit(spec, asker, options, scores, rule, shares, None).apply(gold_scores)
+        right = float((probs.argmax(axis=1) == np.asarray(gold_labels)).mean())
+        likelihood = float(np.log(np.maximum(probs[rows, gold_labels], 1e-12)).mean())
+        found.append((likelihood, right, rule))
+    likelihood, right, rule = max(found)
+    return rule, f"likeliest on {len(gold_texts)} texts labelled by the user ({right:.0%} right)"
+
+
+def _fit(
+    spec: TaskSpec,
+    asker: Asker,
+    options: SoftOptions,
+    scores: NDArray[np.float64],
+    rule: Rule,
+    shares: Sequence[float] | None,
+    prior: Sequence[float] | None,
+) -> Calibration:
+    reference = None
+    if rule == "contextual":
+        reference = label_scores(spec, _CONTENT_FREE, asker, options)
+    elif rule == "dcpmi":
+        reference = label_scores(spec, (f"({with_article(input_noun(spec))})",), asker, options)
+    return fit_calibration(scores, rule=rule, prior=prior, shares=shares, reference=reference)
+
+
+def _report(
+    calibration: Calibration,
+    chosen: str,
+    probs: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    answered: NDArray[np.bool_],
+    hard: Sequence[int | None],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    import numpy as np
+
+    labelled = [i for i, value in enumerate(hard) if value is not None and answered[i]]
+    gold = np.asarray([hard[i] for i in labelled], dtype=int)
+    agreement = {}
+    for name, values in (("raw", scores), ("calibrated", probs)):
+        agreement[name] = round(float((values[labelled].argmax(axis=1) == gold).mean()), 4) if labelled else None
+    told = Counter(names[int(i)] for i in probs[answered].argmax(axis=1)) if answered.any() else Counter()
+    confidence = round(float(probs[answered].max(axis=1).mean()), 4) if answered.any() else None
+    agreed = agreement["calibrated"]
+    return {
+        "summary": f"soft targets for {int(answered.sum())} of {len(hard)} rows, calibration {calibration.rule}"
+        + (f", teacher agrees with {agreed:.0%} of the labels" if agreed is not None else ""),
+        "rule": calibration.rule,
+        "rule_chosen": chosen,
+        "rows": len(hard),
+        "without_scores": int((~answered).sum()),
+        "agreement_with_labels": agreement,
+        "mean_confidence": confidence,
+        "label_distribution": {name: told.get(name, 0) for name in names},
+        "offsets": dict(zip(names, (round(value, 4) for value in calibration.offsets), strict=False)),
+    }
