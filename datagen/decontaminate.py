@@ -1,0 +1,101 @@
+"""Test text must not be trained on: exact, by shared 13-grams, and by near-duplicates.
+
+Three checks of a training text against every test text, from certain to likely:
+
+1. The same words after case, accents, spaces and punctuation are set aside.
+2. A run of 13 words in common (Brown et al., arXiv:2005.14165 appendix C).
+3. A near-duplicate: ROUGE-L F1 above a threshold, exact by the novelty filter's bounds.
+
+An input with several fields is compared whole and, for the first check, by its longest field, for the same passage may
+stand under other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from potstill.datagen.novelty import NoveltyFilter
+
+NGRAM = 13
+_WORD = re.compile(r"\w+", re.UNICODE)
+_FIELD = re.compile(r"^[\w -]{1,40}: ", re.MULTILINE)
+_LEAST_FIELD_WORDS = 6
+
+
+def normal_words(text: str) -> list[str]:
+    """Words without case, accents and punctuation."""
+    flat = unicodedata.normalize("NFKD", text).casefold()
+    return _WORD.findall("".join(c for c in flat if not unicodedata.combining(c)))
+
+
+def normal_hash(text: str) -> bytes:
+    """16 bytes that two texts share when they differ in case, accents, spaces and punctuation only.
+
+    A text without any letter or digit is hashed as it is.
+    """
+    words = normal_words(text)
+    return _hash(" ".join(words) if words else text.strip())
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _longest_field(text: str) -> str | None:
+    """The longest field of a `name: value` input with several fields, where it is long enough to tell."""
+    if len(_FIELD.findall(text)) < 2:
+        return None
+    longest = max(_FIELD.split(text), key=len)
+    return longest if len(_WORD.findall(longest)) >= _LEAST_FIELD_WORDS else None
+
+
+class TestTexts:
+    """The test inputs, indexed for `found_in`.
+
+    Args:
+        texts: Test inputs.
+        near: F1 above which a text counts as a near-duplicate; None leaves that check out.
+    """
+
+    __test__ = False  # pytest would take the name for a test class
+
+    def __init__(self, texts: Iterable[str], near: float | None = 0.8):
+        self._hashes: set[bytes] = set()
+        self._grams: set[int] = set()
+        self._near = NoveltyFilter(near) if near is not None else None
+        for text in texts:
+            self._hashes.add(normal_hash(text))
+            field = _longest_field(text)
+            if field is not None:
+                self._hashes.add(normal_hash(field))
+            self._grams.update(_grams(normal_words(text)))
+            if self._near is not None:
+                self._near.add(text)
+
+    def found_in(self, text: str) -> tuple[str, str] | None:
+        """How a training text meets a test text: (reason, detail), or None."""
+        if normal_hash(text) in self._hashes:
+            return "in_test", "the same words as a test input"
+        field = _longest_field(text)
+        if field is not None and normal_hash(field) in self._hashes:
+            return "in_test", "one field holds the same words as a test input"
+        words = normal_words(text)
+        for start, gram in enumerate(_grams(words)):
+            if gram in self._grams:
+                return "ngram_in_test", " ".join(words[start : start + NGRAM])
+        if self._near is not None:
+            match = self._near.match(text)
+            if match is not None:
+                return "near_test", f"ROUGE-L {match.f1:.2f} with test input {match.index}"
+        return None
+
+
+def _grams(words: list[str]) -> list[int]:
+    # Hashes of 8 bytes: a set of a million test 13-grams stays under 100 MB.
+    return [
+        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + NGRAM]).encode(), digest_size=8).digest(), "big")
+        for i in range(len(words) - NGRAM + 1)
+    ]

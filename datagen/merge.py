@@ -1,0 +1,298 @@
+"""Rows of all sources to one training set: no duplicates, no test text, no contradictions, known balance.
+
+In: tables in the one schema. Out: kept rows, dropped rows with reasons, a report. Rows with the better provenance are
+seen first (user, retrieved, generated, pseudo) and win over their duplicates; within an origin, earlier tables and rows
+win. So the result is a function of the tables and options alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.datagen.decontaminate import TestTexts, normal_hash
+from potstill.datagen.novelty import NoveltyFilter
+from potstill.events import Event, Listener, silent
+from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["MergeOptions", "MergeResult", "Splits", "merge_rows", "split_rows"]
+
+STAGE = "merge"
+_ORDER = {"user": 0, "retrieved": 1, "generated": 2, "pseudo": 3}
+_EVENT_EVERY_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How rows are merged and split.
+
+    Attributes:
+        near_duplicates: ROUGE-L F1 above which a row is dropped as a near-duplicate of a kept one; 1 keeps all but
+            exact copies.
+        test_near: The same against test inputs.
+        conflicts: What becomes of a text with several labels: `provenance` keeps the label of the better source and
+            drops the text where equal sources disagree; `majority` keeps the commonest label and drops ties; `drop`
+            drops the text.
+        max_ratio: Cap on a label's rows, as a multiple of the rarest label's; 0 sets no cap. Generated rows go first.
+        balance: `weights` gives each row a weight so that labels count alike in the loss; `none` leaves weights.
+        validation: Share of rows for validation.
+        heldout: Share of rows held out to measure on, where there is no real test data.
+        seed: Of the split and the cap.
+    """
+
+    near_duplicates: float = 0.8
+    test_near: float = 0.8
+    conflicts: Literal["provenance", "majority", "drop"] = "provenance"
+    max_ratio: float = 0.0
+    balance: Literal["weights", "none"] = "weights"
+    validation: float = 0.1
+    heldout: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name in ("near_duplicates", "test_near"):
+            if not 0 < getattr(self, name) <= 1:
+                faults.append(f"{name} must be in (0, 1] (got {getattr(self, name)})")
+        if self.validation < 0 or self.heldout < 0 or self.validation + self.heldout >= 1:
+            faults.append(f"validation + heldout must be in [0, 1) (got {self.validation} + {self.heldout})")
+        if self.max_ratio and self.max_ratio < 1:
+            faults.append(f"max_ratio must be 0 or at least 1 (got {self.max_ratio})")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What merging gives: kept rows, dropped ones with reasons, and a report of JSON types."""
+
+    kept: Dataset
+    dropped: tuple[Dropped, ...]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint parts of the merged rows; `heldout` is None where nothing was held out."""
+
+    train: Dataset
+    validation: Dataset
+    heldout: Dataset | None
+
+
+def merge_rows(
+    spec: TaskSpec,
+    parts: Sequence[Dataset],
+    options: MergeOptions | None = None,
+    *,
+    test: Dataset | None = None,
+    listener: Listener = silent,
+) -> MergeResult:
+    """Merge tables into one.
+
+    Args:
+        spec: The task.
+        parts: Tables in the one schema, from any source.
+        options: Thresholds and caps.
+        test: Real test rows, whose texts must not be trained on.
+        listener: Called with progress.
+
+    Returns:
+        The kept rows with their origin, source and licence as they were.
+    """
+    options = options or MergeOptions()
+    rows = [row for part in parts for row in dataset_to_rows(part)]
+    rows.sort(key=lambda row: _ORDER[row.origin])  # stable: earlier tables and rows stay first
+    dropped: list[Dropped] = []
+    tests = TestTexts(test["input"] if test is not None else (), options.test_near if test is not None else None)
+    exact = spec.kind == "classification"
+    rows = _resolve_conflicts(rows, options, dropped) if exact else rows
+    kept = _distinct(rows, tests, options, dropped, listener)
+    if exact and options.max_ratio:
+        kept = _capped(kept, spec.label_names, options, dropped)
+    if exact and options.balance == "weights":
+        kept = _weighted(kept)
+    report = _report(spec, rows, kept, dropped, test)
+    return MergeResult(rows_to_dataset(kept, spec.label_names), tuple(dropped), report)
+
+
+def _resolve_conflicts(rows: list[Row], options: MergeOptions, dropped: list[Dropped]) -> list[Row]:
+    """Settle texts that carry several labels (see `MergeOptions.conflicts`)."""
+    labels: dict[bytes, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    hashes = [normal_hash(row.input) for row in rows]
+    for row, key in zip(rows, hashes, strict=True):
+        labels[key][row.output].append(row)
+    winners: dict[bytes, str | None] = {}
+    for key, found in labels.items():
+        winners[key] = next(iter(found)) if len(found) == 1 else _winner(found, options)
+    kept = []
+    for row, key in zip(rows, hashes, strict=True):
+        if winners[key] == row.output:
+            kept.append(row)
+        else:
+            others = ", ".join(sorted(name for name in labels[key] if name != row.output))
+            dropped.append(_drop(row, "conflicting_label", f"the same text is also labelled {others}"))
+    return kept
+
+
+def _winner(found: dict[str, list[Row]], options: MergeOptions) -> str | None:
+    if options.conflicts == "drop":
+        return None
+    if options.conflicts == "majority":
+        ranked = sorted(((len(rows), label) for label, rows in found.items()), reverse=True)
+        return ranked[0][1] if ranked[0][0] > ranked[1][0] else None
+    best = {label: min(_ORDER[row.origin] for row in rows) for label, rows in found.items()}
+    first = [label for label, order in best.items() if order == min(best.values())]
+    return first[0] if len(first) == 1 else None
+
+
+def _distinct(
+    rows: list[Row], tests: TestTexts, options: MergeOptions, dropped: list[Dropped], listener: Listener
+) -> list[Row]:
+    seen: dict[bytes, Row] = {}
+    near = NoveltyFilter(options.near_duplicates)
+    kept: list[Row] = []
+    for count, row in enumerate(rows):
+        if count % _EVENT_EVERY_ROWS == 0:
+            listener(Event(STAGE, "progress", f"{count} of {len(rows)} rows compared", count, len(rows)))
+        if not row.input.strip() or not row.output.strip():
+            dropped.append(_drop(row, "empty", "no input" if not row.input.strip() else "no output"))
+            continue
+        key = normal_hash(row.input)
+        if key in seen:
+            first = seen[key]
+            reason = "duplicate" if first.output == row.output else "same_input_other_output"
+            dropped.append(_drop(row, reason, f"the same words as a {first.origin} row ({first.id})"))
+            continue
+        leak = tests.found_in(row.input)
+        if leak is not None:
+            dropped.append(_drop(row, *leak))
+            continue
+        if options.near_duplicates < 1:
+            match = near.admit(row.input)
+            if match is not None:
+                other = kept[match.index]
+                dropped.append(
+                    _drop(row, "near_duplicate", f"ROUGE-L {match.f1:.2f} with a {other.origin} row ({other.id})")
+                )
+                continue
+        seen[key] = row
+        kept.append(row)
+    return kept
+
+
+def _capped(rows: list[Row], names: Sequence[str], options: MergeOptions, dropped: list[Dropped]) -> list[Row]:
+    counts = Counter(row.output for row in rows)
+    present = [counts[name] for name in names if counts[name]]
+    if not present:
+        return rows
+    cap = math.ceil(min(present) * options.max_ratio)
+    gone: set[int] = set()
+    for name in names:
+        places = [i for i, row in enumerate(rows) if row.output == name]
+        if len(places) <= cap:
+            continue
+        Random(f"{options.seed} {name}").shuffle(places)
+        places.sort(key=lambda i: _ORDER[rows[i].origin])
+        gone.update(places[cap:])
+        for i in places[cap:]:
+            detail = f"{counts[name]} rows, at most {cap} with max_ratio {options.max_ratio:g}"
+            dropped.append(_drop(rows[i], "over_label_cap", detail))
+    return [row for i, row in enumerate(rows) if i not in gone]
+
+
+def _weighted(rows: list[Row]) -> list[Row]:
+    """Multiply weights so that each label's sum is the same and the mean weight is what it was."""
+    sums: Counter[str] = Counter()
+    for row in rows:
+        sums[row.output] += row.weight  # type: ignore[assignment]
+    live = {name: total for name, total in sums.items() if total > 0}
+    if not live:
+        return rows
+    each = sum(live.values()) / len(live)
+    return [replace(row, weight=row.weight * each / live[row.output]) if row.output in live else row for row in rows]
+
+
+def _drop(row: Row, reason: str, detail: str) -> Dropped:
+    return Dropped(reason, detail, row.input, row.output, row.origin, row.source, STAGE)
+
+
+def _report(
+    spec: TaskSpec, rows: Sequence[Row], kept: Sequence[Row], dropped: Sequence[Dropped], test: Dataset | None
+) -> dict[str, Any]:
+    reasons: Counter[str] = Counter(item.reason for item in dropped)
+    by_origin: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in dropped:
+        by_origin[item.origin][item.reason] += 1
+    leaks = sum(reasons[name] for name in ("in_test", "ngram_in_test", "near_test"))
+    labels = Counter(row.output for row in kept) if spec.kind == "classification" else Counter()
+    present = [count for count in labels.values() if count]
+    return {
+        "kept": len(kept),
+        "dropped": dict(sorted(reasons.items())),
+        "dropped_by_origin": {origin: dict(sorted(c.items())) for origin, c in sorted(by_origin.items())},
+        "origins": dict(sorted(Counter(row.origin for row in kept).items())),
+        "licences": dict(sorted(Counter(row.licence for row in kept).items())),
+        "labels": {name: labels.get(name, 0) for name in spec.label_names},
+        "imbalance": round(max(present) / min(present), 3) if present else None,
+        "missing_labels": [name for name in spec.label_names if not labels.get(name)],
+        "test_rows": 0 if test is None else test.num_rows,
+        "leaked": leaks,
+        "checked_against_test": test is not None,
+    }
+
+
+def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = None) -> Splits:
+    """Split merged rows at random, label by label.
+
+    A label with too few rows for its share gives none to validation or the held-out part before it gives its last row
+    to training: training never lacks a label.
+
+    Args:
+        spec: The task.
+        table: Merged rows, without duplicates.
+        options: Shares and seed.
+
+    Returns:
+        Disjoint parts, each in the table's order.
+    """
+    options = options or MergeOptions()
+    groups: dict[str, list[int]] = defaultdict(list)
+    outputs = table["output"][:]
+    for i in range(table.num_rows):
+        groups[outputs[i] if spec.kind == "classification" else ""].append(i)
+    held: list[int] = []
+    checked: list[int] = []
+    for name in sorted(groups):
+        places = groups[name]
+        Random(f"{options.seed} split {name}").shuffle(places)
+        first = _part(options.heldout, len(places), len(places) - 1)
+        second = _part(options.validation, len(places), len(places) - 1 - first)
+        held += places[:first]
+        checked += places[first : first + second]
+    taken = {*held, *checked}
+    train = [i for i in range(table.num_rows) if i not in taken]
+    return Splits(
+        train=_select(table, train),
+        validation=_select(table, checked),
+        heldout=_select(table, held) if options.heldout > 0 else None,
+    )
+
+
+def _part(share: float, count: int, room: int) -> int:
+    """How many rows a share of a group is: rounded, at least one where the group can spare it."""
+    if share <= 0:
+        return 0
+    return max(0, min(room, max(round(share * count), 1 if count >= 4 else 0)))
+
+
+def _select(table: Dataset, places: Sequence[int]) -> Dataset:
+    return table.select(sorted(places)).flatten_indices()
