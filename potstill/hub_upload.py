@@ -23,9 +23,19 @@ from potstill.run_dir import file_digest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
 UNIT_FILE = "potstill-unit.json"
 _ATTEMPTS = 4
+_MENDS = {
+    401: "the token is missing, expired or wrong: set HF_TOKEN to one with write access",
+    403: "the token may not write to {repo}: check its rights and the user name",
+    404: "check the name and that the token can see it",
+    409: "another change is under way: push again in a moment",
+    412: "others keep changing the repository: push again in a moment",
+    413: "a file is too large for the Hub",
+    429: "the Hub asks to slow down: push again in a few minutes",
+}
 
 
 def unit_files(folder: Path) -> list[str]:
@@ -170,29 +180,22 @@ class Upload:
 
         try:
             yield
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            mend = {
-                401: "the token is missing, expired or wrong: set HF_TOKEN to one with write access",
-                403: f"the token may not write to {self.repo}: check its rights and the user name",
-                404: "check the name and that the token can see it",
-                409: "another change is under way: push again in a moment",
-                412: "others keep changing the repository: push again in a moment",
-                413: "a file is too large for the Hub",
-                429: "the Hub asks to slow down: push again in a few minutes",
-            }.get(status, "push again later: what was uploaded is not sent twice")
-            detail = (error.server_message or "").strip().split("\n")[0]
-            said = f" ({detail})" if detail else ""
-            raise HubError(self._mask(f"the Hub refused to {step} {self.url}: {status}{said}; {mend}")) from None
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, HubError):
-                raise
-            cause = error.__cause__ or error
-            detail = str(cause).strip().split("\n")[0] or type(cause).__name__
+            # An upload's refusal comes wrapped in a RuntimeError; a ValueError's own text is the useful one.
+            inner = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
+            if isinstance(inner, HfHubHTTPError):
+                raise HubError(self._mask(self._refused(step, inner))) from None
+            detail = " ".join(str(inner).split()) or type(inner).__name__
             mend = "check the network (and HF_ENDPOINT, HF_HUB_OFFLINE), then push again"
-            if isinstance(error, ValueError):
-                mend = "this is a fault in the card or the name; please report it"
+            if isinstance(inner, ValueError):
+                mend = "the Hub does not accept the card or the name; please report it"
             raise HubError(self._mask(f"could not {step} {self.url} ({detail}); {mend}")) from None
+
+    def _refused(self, step: str, error: HfHubHTTPError) -> str:
+        status = error.response.status_code
+        mend = _MENDS.get(status, "push again later: what was uploaded is not sent twice").format(repo=self.repo)
+        detail = (error.server_message or "").strip().split("\n")[0]
+        return f"the Hub refused to {step} {self.url}: {status}{f' ({detail})' if detail else ''}; {mend}"
 
     def _mask(self, text: str) -> str:
         return text.replace(self._secret, "hf_***")

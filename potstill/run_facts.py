@@ -132,9 +132,7 @@ class RunFacts:
     @cached_property
     def split_rows(self) -> dict[str, int]:
         """Rows of each split."""
-        import pyarrow.parquet as pq
-
-        return {name: int(pq.read_metadata(path).num_rows) for name, path in self.splits.items()}
+        return {name: int(_columns(path, []).num_rows) for name, path in self.splits.items()}
 
     @property
     def rows(self) -> int:

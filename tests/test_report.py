@@ -1,0 +1,293 @@
+"""The report: complete, harmless, stable, and looked at in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill import report_plots
+from potstill.errors import DataError, UserError
+from potstill.report import hide_paths, render_report, shown, write_report
+from potstill.run_facts import read_run
+
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; notes tags that do not close in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.feed(text)
+        self.close()
+        self.faults += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def run(sample_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = sample_run.write_run(tmp_path_factory.mktemp("runs") / "real")
+    return path
+
+
+def test_the_report_tells_the_whole_run(run: Path) -> None:
+    html, markdown = write_report(run)
+    page = Page(html.read_text(encoding="utf-8"))
+    assert page.faults == []
+    for words in (
+        "Sort support tickets by what they are about.", "60 rows of real test data", "None of the 60 texts",
+        "teacher (calibrated)", "majority", "6.2 / 8.9 ms", "43.3 MiB", "acme/mails",
+        "labels do not fit: none of 4 maps to the task", "licence cc-by-nc-4.0 is denied",
+        "1 dataset was left out before ranking", "cc-by-4.0", "near_duplicate", "like row 3", "label scores",
+        "Calibration on the test rows", "Loss", "Validation score", "Length of training rows",
+        "potstill run /home/someone/task.md -n 120", "2.13.0", "A million answers", "nested.distinct_2", "Inferred",
+    ):  # fmt: skip
+        assert words.lower() in page.text.lower() or words in str(page.tags), words
+    scores = json.loads((run / "evaluate" / "scores.json").read_text())["systems"]
+    for system in scores:
+        assert f"{system['macro_f1']:.3f}" in page.text
+    for words in ("real test data", "near_duplicate", "acme/tickets", "Checks"):
+        assert words in markdown.read_text(encoding="utf-8")
+
+
+def test_held_out_rows_are_never_passed_off_as_test_data(sample_run: Any, tmp_path: Path) -> None:
+    html, markdown = render_report(read_run(sample_run.write_run(tmp_path / "run", kind="held-out")))
+    assert "These scores are not from real test data." in Page(html).text
+    assert "These scores are not from real test data" in markdown
+    assert "rows of real test data" not in html
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
+    first, second = render_report(read_run(run)), render_report(read_run(run))
+    assert first == second
+
+
+def test_hostile_text_is_shown_and_does_nothing(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run", hostile=True)
+    clean = Page(render_report(read_run(sample_run.write_run(tmp_path / "clean")))[0])
+    html, _ = render_report(read_run(run))
+    page = Page(html)
+    assert page.faults == []
+    assert {tag for tag, _ in page.tags} == {tag for tag, _ in clean.tags}, "no tag came out of the data"
+    attributes = {name for _, attrs in page.tags for name in attrs}
+    assert attributes == {name for _, attrs in clean.tags for name in attrs}
+    assert not [name for name in attributes if name.startswith("on")]
+    assert html.count("<style>") == html.count("</style>") == 1
+    assert "<script>alert(1)</script>" in page.text, "it is shown as text"
+    assert "{{ 7 * 7 }}" in html or "7 * 7" not in html
+    assert "49" not in re.findall(r"\{\{.*?49", html)
+    assert not [c for c in html if c in "\u202e\u2066\x1b\x00"]
+
+
+def test_nothing_is_fetched_and_nothing_may_run(run: Path) -> None:
+    page = Page(render_report(read_run(run))[0])
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "Policy" in (a.get("http-equiv") or ""))
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    links = {a.get("href") or a.get("src") for _, a in page.tags} - {None}
+    assert links
+    assert all(str(link).startswith("#") for link in links)
+    targets = {a["id"] for _, a in page.tags if "id" in a}
+    assert {str(link)[1:] for link in links} <= targets
+
+
+def test_plots_and_tables_are_readable_by_ear(run: Path) -> None:
+    html = render_report(read_run(run))[0]
+    drawings = re.findall(r"<svg.*?</svg>", html, re.S)
+    assert len(drawings) >= 4
+    assert all('role="img"' in drawing and "<title>" in drawing for drawing in drawings)
+    page = Page(html)
+    assert all(a.get("scope") for t, a in page.tags if t == "th")
+    assert all(a.get("aria-label") for t, a in page.tags if a.get("role") == "region")
+
+
+def test_a_half_finished_run_has_a_report(sample_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.json").write_text(json.dumps(sample_run.spec_for().to_json()))
+    html, markdown = write_report(tmp_path)
+    assert "This run has not been measured yet" in html.read_text()
+    assert "This run has not been measured yet" in markdown.read_text()
+    assert Page(html.read_text()).faults == []
+
+
+def test_a_generation_run_has_a_report(sample_run: Any, tmp_path: Path) -> None:
+    from potstill.rows import Row, Source, rows_to_dataset, write_rows
+    from potstill.task import TaskSpec
+
+    spec = TaskSpec("headlines", "Write a headline.", "generation", metric="rouge_l")
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.json").write_text(json.dumps(spec.to_json()))
+    rows = [Row(f"text {i} " * 9, f"headline {i}", "generated", Source(teacher="fake")) for i in range(30)]
+    write_rows(rows_to_dataset(rows, ()), tmp_path / "merge" / "train.parquet")
+    system = {"name": "student", "exact_match": 0.0, "rouge_l": 0.41, "chrf": 0.38, "ci": {"rouge_l": [0.3, 0.5]}}
+    scores = {"test_set": {"kind": "real", "rows": 9, "source": "x/y"}, "metric": "rouge_l", "systems": [system]}
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "scores.json").write_text(json.dumps(scores))
+    page = Page(render_report(read_run(tmp_path))[0])
+    assert page.faults == []
+    assert "0.410 [0.300, 0.500]" in page.text
+    assert "output" in page.text
+
+
+def test_many_labels_are_drawn_not_tabled(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    place = run / "evaluate" / "scores.json"
+    scores = json.loads(place.read_text())
+    names = [f"label <{i}>" for i in range(77)]
+    counts = [[9 if i == j else int(j == i + 1) * 4 for j in range(77)] + [0] for i in range(77)]
+    scores["systems"][0] |= {"labels": names, "confusion": counts}
+    place.write_text(json.dumps(scores))
+    html = render_report(read_run(run))[0]
+    assert html.count('class="cell"') == 77 + 76
+    assert "label &lt;3&gt; → label &lt;4&gt;: 4" in html
+    assert 'class="matrix"' not in html
+
+
+@pytest.mark.parametrize(
+    "name", ["task/task.json", "evaluate/scores.json", "merge/dropped.jsonl", "soft/train.parquet"]
+)
+def test_a_damaged_file_is_named_with_the_mend(sample_run: Any, tmp_path: Path, name: str) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    (run / name).write_bytes(b'{"half": ')
+    with pytest.raises(DataError, match=f"{Path(name).name}.*run again"):
+        write_report(run)
+
+
+def test_no_run_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run at"):
+        write_report(tmp_path)
+
+
+def test_paths_of_this_machine_are_hidden_on_demand(run: Path) -> None:
+    facts = read_run(run)
+    assert "/home/someone" in render_report(facts)[0]
+    for text in render_report(facts, public=True):
+        assert "/home/someone" not in text
+    assert hide_paths("run /a/b/task.md ~/x/y.csv and/or http://h/a/b") == "run task.md y.csv and/or http://h/a/b"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_shown_text_holds_no_control_or_direction_characters(text: str) -> None:
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown(text))
+
+
+NUMBERS = st.floats(-1e9, 1e9, allow_nan=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30), st.text(max_size=20))
+def test_any_curve_is_drawn_inside_its_frame(points: list[tuple[float, float]], name: str) -> None:
+    drawn = str(report_plots.lines({name: points, "b": points[:1]}, title=name, x_title=name, y_title=name))
+    marks = re.findall(r'c[xy]="([-\d.]+)"', drawn)
+    assert all(-1 <= float(mark) <= report_plots.WIDTH + 1 for mark in marks)
+    assert drawn.count("<svg") == 1
+    assert "nan" not in drawn
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=200))
+def test_any_lengths_are_drawn(values: list[int]) -> None:
+    drawn = str(report_plots.histogram({"input": values}, title="t", x_title="words"))
+    assert drawn.count("<path") >= 2
+    assert report_plots.histogram({"input": []}, title="t", x_title="words") == ""
+
+
+def _pixels(path: Path) -> tuple[int, int, list[bytes]]:
+    """Width, height and raw rows of an 8-bit RGB(A) PNG."""
+    data = path.read_bytes()
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
+    assert depth == 8
+    step = {2: 3, 6: 4}[kind]
+    packed, at = b"", 8
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        packed += data[at + 8 : at + 8 + size] if name == b"IDAT" else b""
+        at += 12 + size
+    raw, rows, before = zlib.decompress(packed), [], bytes(width * step)
+    for y in range(height):
+        line = bytearray(raw[y * (width * step + 1) + 1 : (y + 1) * (width * step + 1)])
+        filtered = raw[y * (width * step + 1)]
+        for i in range(len(line)):
+            left = line[i - step] if i >= step else 0
+            up, corner = before[i], before[i - step] if i >= step else 0
+            if filtered == 1:
+                line[i] = (line[i] + left) & 255
+            elif filtered == 2:
+                line[i] = (line[i] + up) & 255
+            elif filtered == 3:
+                line[i] = (line[i] + (left + up) // 2) & 255
+            elif filtered == 4:
+                guess = left + up - corner
+                best = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))
+                line[i] = (line[i] + best[2]) & 255
+        before = bytes(line)
+        rows.append(before)
+    return width, height, rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 390])
+def test_a_real_browser_shows_it(sample_run: Any, tmp_path: Path, theme: str, width: int) -> None:
+    """Hostile rows included: the page is not blank, has the theme's ground, and does not scroll sideways."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here; install it to look at the report")
+    html, _ = write_report(sample_run.write_run(tmp_path / "run", hostile=True))
+    frame = tmp_path / "frame.html"
+    # A headless window has a least width, a frame has none; the red ground shows where the page ends.
+    frame.write_text(
+        f'<body style="margin:0;background:#f00"><iframe src="{html.as_uri()}" width="{width}" height="900"'
+        f' style="border:0;color-scheme:light dark"></iframe>'
+    )
+    shot = tmp_path / "shot.png"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+               "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}",
+               "--window-size=1200,900"]  # fmt: skip
+    if theme == "dark":
+        command += ["--blink-settings=preferredColorScheme=0"]
+    subprocess.run([*command, frame.as_uri()], check=True, capture_output=True, timeout=120)
+    _, height, rows = _pixels(shot)
+    step = len(rows[0]) // 1200
+    ground = rows[5][5 * step : 5 * step + 3]
+    assert (sum(ground) > 600) == (theme == "light"), ground
+    assert height == 900
+    ink = sum(row[i : i + 3] != ground for row in rows[::7] for i in range(0, (width - 20) * step, 5 * step))
+    assert ink > 300, "the page is blank"
+    edge = {row[(width - 6) * step : (width - 6) * step + 3] for row in rows}
+    assert edge == {ground}, "something reaches over the right edge"
