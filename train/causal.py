@@ -1,7 +1,8 @@
 """Generation: rows and stored top-k targets → a causal student.
 
 What enters: rows with outputs, and the side table of teacher log-probs where the teacher gave some. What leaves: a
-folder that `AutoModelForCausalLM.from_pretrained` loads.
+folder that `AutoModelForCausalLM.from_pretrained` loads, in the number format of the model that it started from
+(training itself keeps fp32 weights).
 
 The trainer is TRL's SFTTrainer with the loss replaced: hard cross-entropy and a divergence from the stored top-k
 with a tail bucket. Only the hidden states of target positions meet the output embedding (`head_loss`), so no
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -84,7 +85,7 @@ def _distil(
     check_not_empty(train)
     check_text_rows(train)
     set_seed(options.seed)
-    tokenizer, model = load_causal(options)
+    tokenizer, model, stored_dtype = load_causal(options)
     data = encode_rows(spec, train, targets, model, tokenizer, options)
     if data.counts["misaligned"]:
         text = f"{data.counts['misaligned']} rows have token targets that do not fit; they train on hard targets alone"
@@ -127,7 +128,7 @@ def _distil(
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
     if trainer.accelerator.is_main_process:
-        publish(plain_model(trainer), tokenizer, card, out)
+        publish(plain_model(trainer).to(stored_dtype), tokenizer, card, out)
         if not options.keep_checkpoints:
             shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
@@ -135,8 +136,12 @@ def _distil(
     return loop.DistilResult(out, loop.history_of(trainer.state.log_history), report)
 
 
-def load_causal(options: DistilOptions) -> tuple[Any, Any]:
-    """Tokenizer and model of a causal student, in fp32, cut to `student_layers`.
+def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> tuple[Any, Any, torch.dtype]:
+    """Tokenizer, model in fp32 cut to `student_layers`, and the number format that its weights rest in.
+
+    Args:
+        options: Resolved options.
+        layers: Which layers to keep, instead of evenly spaced ones.
 
     Raises:
         UserError: It cannot be loaded.
@@ -145,16 +150,17 @@ def load_causal(options: DistilOptions) -> tuple[Any, Any]:
     folder = local_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        stored_dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if options.student_layers:
-        model = keep_layers(model, options.student_layers)
+        model = keep_layers(model, options.student_layers, layers)
     if options.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
-    return tokenizer, model
+    return tokenizer, model, stored_dtype
 
 
 def causal_trainer(

@@ -70,7 +70,7 @@ def write_card(folder: Path, card: StudentCard) -> None:
 
 
 def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path) -> None:
-    """Save model, tokenizer and card in fp32 safetensors, published by a rename."""
+    """Save model, tokenizer and card, published by a rename."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

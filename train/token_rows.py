@@ -168,7 +168,7 @@ def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, 
 
 
 def _answer(row: Mapping[str, Any]) -> NDArray[np.int64]:
-    labels = np.asarray(row["labels"], dtype=np.int64)
+    labels: NDArray[np.int64] = np.asarray(row["labels"], dtype=np.int64)
     return labels[labels != IGNORED]
 
 
