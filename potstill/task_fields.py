@@ -67,7 +67,7 @@ def known_fields(node: Node, key: str, known: Iterable[str], faults: Faults) -> 
         faults.add(node.line, f"{key}: a mapping of {', '.join(known)} is needed, not {node.describe()}")
         return {}
     for name in node.fields:
-        if name not in known:
+        if name not in known and not faults.full:
             faults.add(node.key_lines[name], f"{key}.{name[:60]}: no such field{nearest(name[:60], known)}")
     return {name: value for name, value in node.fields.items() if name in known}
 
@@ -131,6 +131,8 @@ def languages_of(node: Node, faults: Faults) -> tuple[str, ...]:
     """ISO 639-1 codes, from codes or English names."""
     codes: list[str] = []
     for line, text in texts_of(node, "languages", faults):
+        if faults.full:
+            break
         code = language_code(text)
         if code is None:
             known = [name for item in LANGUAGES.items() for name in item]
@@ -154,6 +156,8 @@ def prior_of(
     shares: dict[str, float] = {}
     sound = True
     for name, value in node.fields.items():
+        if faults.full:
+            break
         line, label, share = node.key_lines[name], match(name), plain(value)
         if label is None:
             faults.add(line, f"label_prior: {name[:60]!r} is not a label{nearest(name[:60], names)}")
@@ -179,6 +183,8 @@ def rules_of(node: Node, match: Callable[[str], str | None], names: tuple[str, .
         faults.add(node.line, f"rules: a list of {{label, keyword|contains|regex}} is needed, not {node.describe()}")
     rules: list[Rule] = []
     for item in node.items:
+        if faults.full:
+            break
         parts = known_fields(item, "rules", ("label", *_RULE_KINDS), faults)
         label: str | None = None
         if "label" in parts:

@@ -129,7 +129,7 @@ def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None) ->
     lines = dict(root.key_lines) if root else {}
     known = (*FIELDS, *SETTINGS, *STAGES)
     for key in fields:
-        if key not in known:
+        if key not in known and not faults.full:
             faults.add(lines[key], f"{key[:60]!r} is not known{_nearest_key(key, known)}")
     options, settings = _options_of(fields, lines, faults)
     given = {key: value for key, value in fields.items() if key in FIELDS and not value.empty}

@@ -17,6 +17,7 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.languages import NAMES_IN_TEXT
@@ -204,7 +205,7 @@ def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str
     if sorts and (pair := _X_OR_NOT.search(flat)):
         return [Label(pair[1]), Label(f"not {pair[1]}")], []
     for cue in (*_OUTPUT_CUES, *(_SET_CUES + _SORT_CUES if sorts else ())):
-        for found in re.finditer(cue, flat, re.IGNORECASE):
+        for found in islice(re.finditer(cue, flat, re.IGNORECASE), 20):
             stop = _LIST_END.search(flat, found.end())
             end = stop.start() if stop else len(flat)
             part = flat[found.end() : end]

@@ -18,6 +18,7 @@ from potstill.errors import TaskError
 
 MAX_DEPTH = 12
 MAX_BYTES = 1_000_000
+MAX_FAULTS = 200
 
 
 class Faults:
@@ -25,12 +26,17 @@ class Faults:
 
     def __init__(self, where: str):
         self.where = where
-        self._found: list[tuple[int, str]] = []
+        self._found: dict[tuple[int, str], None] = {}
 
     def add(self, line: int, text: str) -> None:
         """Note a fault; the same text on the same line is noted once."""
-        if (line, text) not in self._found:
-            self._found.append((line, text))
+        if not self.full:
+            self._found[line, text] = None
+
+    @property
+    def full(self) -> bool:
+        """True when so many faults are known that looking for more helps nobody."""
+        return len(self._found) >= MAX_FAULTS
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -38,7 +44,8 @@ class Faults:
     def error(self) -> TaskError:
         """The one error that lists them all, in the order of their lines."""
         ordered = sorted(self._found, key=lambda item: item[0])
-        return TaskError(self.where, [f"line {line}: {text}" if line else text for line, text in ordered])
+        listed = [f"line {line}: {text}" if line else text for line, text in ordered]
+        return TaskError(self.where, [*listed, "and maybe more: reading stopped here"] if self.full else listed)
 
 
 @dataclass
