@@ -111,6 +111,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "terms": [teacher_terms(name) for name in facts.teachers],
         "balance": _balance(facts),
         "leak": leak_sentence(facts),
+        "taken_out": _taken_out(facts.reports.get("merge", {})),
         "lengths": plots.histogram(_lengths(facts), title="Length of training rows", x_title="words"),
         "length_table": [(name, *_quantiles(values)) for name, values in _lengths(facts).items() if values],
         "curves": _curves(facts.history),
@@ -235,11 +236,17 @@ def _lengths(facts: RunFacts) -> dict[str, list[int]]:
     return {name: values for name, values in facts.lengths.items() if name == "input" or not facts.spec.labels}
 
 
+def _taken_out(merge: Mapping[str, Any]) -> int | None:
+    """Rows that the merge dropped because their text is in the test data; None where it had none to compare with."""
+    leaked = merge.get("leaked")
+    return leaked if merge.get("checked_against_test") and isinstance(leaked, int) else None
+
+
 def _curves(history: Any) -> list[Any]:
     """Loss and score over the steps of the training."""
     entries = [item for item in history if isinstance(item, dict)] if isinstance(history, list) else []
     groups = (
-        ("Loss", "nats", {"train_loss": "training", "loss": "training", "validation_loss": "validation",
+        ("Loss", "mean a row", {"train_loss": "training", "loss": "training", "validation_loss": "validation",
                           "eval_loss": "validation"}),
         ("Validation score", "score", {"score": "validation"}),
     )  # fmt: skip

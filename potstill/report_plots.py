@@ -124,8 +124,8 @@ class _Axes:
         percent_y: bool = False,
         height: float = 250.0,
     ):
-        self.x_low, self.x_high = x_low, x_high if x_high > x_low else x_low + 1
-        self.y_low, self.y_high = y_low, y_high if y_high > y_low else y_low + 1
+        self.x_low, self.x_high = _span(x_low, x_high)
+        self.y_low, self.y_high = _span(y_low, y_high)
         self.x_title, self.y_title = x_title, y_title
         self.percent_x, self.percent_y, self.height = percent_x, percent_y, height
 
@@ -176,6 +176,11 @@ class _Axes:
         return Markup(
             '<figure><figcaption><b>{0}</b> <span class="muted">{1}</span>{2}</figcaption>{3}</figure>'
         ).format(escape(title), self.y_title, legend, svg)
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
+    """A range that has a length: values that are as good as equal get one unit."""
+    return (low, high) if high - low > 1e-9 * max(1.0, abs(low), abs(high)) else (low, low + max(1.0, abs(low)))
 
 
 def _ticks(low: float, high: float) -> list[float]:

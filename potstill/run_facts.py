@@ -206,7 +206,8 @@ class RunFacts:
             for item in _dropped(self.path / stage / "dropped.jsonl"):
                 counts[item.reason] += 1
                 shown = examples.setdefault(item.reason, [])
-                if len(shown) < _EXAMPLES_A_REASON and (item.input or item.output):
+                new = all(item.input != other.input for other in shown)
+                if len(shown) < _EXAMPLES_A_REASON and (item.input or item.output) and new:
                     shown.append(item)
             lines += [DropLine(stage, reason, n, tuple(examples[reason])) for reason, n in counts.most_common()]
         return lines
