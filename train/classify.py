@@ -20,6 +20,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,14 @@ def _distil(
     set_seed(options.seed)
     tokenizer, model = _load(spec, options)
     data = _encode(tokenizer, train, targets, options)
-    held_out = None
+    held_out, held_out_options = None, options
     if validation is not None and len(validation):
-        held_out = _encode(tokenizer, validation, label_targets(spec, validation, options, what="held-out"), options)
+        # Both kinds of target are read, so that the score is taken on labels even where training leaves them out.
+        everything = replace(options, hard_weight=1.0, soft_weight=1.0, class_weights=None)
+        found = label_targets(spec, validation, everything, what="held-out")
+        held_out = _encode(tokenizer, validation, found, options)
+        if options.hard_weight == 0 and not found.has_probs.any():
+            held_out_options = replace(options, hard_weight=1.0, soft_weight=0.0)
     schedule = loop.plan_schedule(len(data), options)
     content = [spec.label_names, train["id"], [] if held_out is None else validation["id"]]  # type: ignore[index]
     checkpoints, resume_from = loop.prepare_checkpoints(
@@ -108,7 +114,8 @@ def _distil(
         data_collator=_Collator(int(tokenizer.pad_token_id or 0)),
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
     )
-    trainer.options, trainer.started, trainer.n_labels = options, started, len(spec.label_names)
+    trainer.options, trainer.held_out_options = options, held_out_options
+    trainer.started, trainer.n_labels = started, len(spec.label_names)
     loop.finish(trainer, options, resume_from)
     card = StudentCard(
         name=spec.name, kind=spec.kind, instruction=spec.instruction, labels=spec.label_names,
@@ -129,6 +136,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     loss_is_scaled_for_ga = True
     optimizer: Any
     options: DistilOptions
+    held_out_options: DistilOptions
     started: float
     n_labels: int
 
@@ -180,9 +188,11 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
             for start in range(0, len(order), 64):
                 batch = self._prepare_inputs(self.data_collator([rows[i] for i in order[start : start + 64]]))
                 logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], self.options)
+                options = self.held_out_options
+                losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], options)
                 total += float((losses * batch["weights"]).sum())
-                weight += float(batch["weights"].sum())
+                measured = options.hard_weight * (batch["labels"] >= 0) + options.soft_weight * batch["has_probs"] > 0
+                weight += float((batch["weights"] * measured).sum())
                 gold.append(torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1)).cpu())
                 answers.append(logits.argmax(1).cpu())
         counts = metrics.confusion(torch.cat(gold).numpy(), torch.cat(answers).numpy(), self.n_labels)

@@ -168,8 +168,8 @@ def scaled_loss(trainer: Any, total: torch.Tensor, items: torch.Tensor | None, o
     loss = total / torch.as_tensor(divisor, device=total.device).clamp(min=1e-12)
     if not torch.isfinite(loss):
         raise TrainingError(
-            f"the loss became {float(loss)} at step {trainer.state.global_step + 1}; the last good checkpoint stays. "
-            f"Lower the learning rate (now {trainer.args.learning_rate:g}) or use precision fp32"
+            f"the loss became {float(loss.detach())} at step {trainer.state.global_step + 1}; "
+            f"the last good checkpoint stays. Lower the learning rate (now {trainer.args.learning_rate:g}) or use precision fp32"
         )
     # DDP averages gradients over processes, while `items` counts those of all of them.
     return loss * trainer.accelerator.num_processes if items is not None else loss

@@ -168,8 +168,9 @@ def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, 
 
 
 def _answer(row: Mapping[str, Any]) -> NDArray[np.int64]:
-    labels: NDArray[np.int64] = np.asarray(row["labels"], dtype=np.int64)
-    return labels[labels != IGNORED]
+    labels = np.asarray(row["labels"], dtype=np.int64)
+    answer: NDArray[np.int64] = labels[labels != IGNORED]
+    return answer
 
 
 def _index(targets: Dataset, options: DistilOptions) -> dict[str, dict[str, Any]]:

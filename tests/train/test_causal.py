@@ -1,0 +1,302 @@
+"""The causal student: hard and stored soft targets, alignment, accumulation, resume, the saved folder."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+
+from potstill.errors import TrainingError
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import TaskSpec
+from potstill.train.causal import causal_trainer, distil_causal, load_causal
+from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.evaluate import evaluate_student
+from potstill.train.loop import checkpoint_folder, plan_schedule
+from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.student import load_student
+from potstill.train.token_rows import IGNORED, collate_targets, encode_rows
+
+SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation", metric="exact_match")
+WORDS = ["ab", "ba", "aab", "abb", "bab", "baa", "abab", "baba", "aabb", "bbaa", "aba", "bab"]
+
+
+def rows(n=8, start=0):
+    return rows_to_dataset(
+        [Row(f"w{i}", WORDS[i % len(WORDS)], "generated", Source(row=i)) for i in range(start, start + n)], []
+    )
+
+
+@pytest.fixture
+def options(tiny_llama):
+    return DistilOptions(
+        student=str(tiny_llama), epochs=2, batch_size=4, learning_rate=5e-3, max_length=96, early_stopping=None
+    )
+
+
+def make_targets(table, options, *, k=5, shift=0.0, teacher_seed=3):
+    """Top-k with tail from a randomly moved copy of the student; also the full log-probs of each row."""
+    chosen = resolve_options(options, "causal")
+    tokenizer, teacher, _ = load_causal(chosen)
+    torch.manual_seed(teacher_seed)
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.add_(torch.randn_like(weight) * 0.3)
+    teacher.eval()
+    items, full = [], {}
+    for row in table:
+        prompt = encode_prompt(tokenizer, SPEC, row["input"], 80)
+        answer = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + [end_of_turn(teacher, tokenizer)]
+        with torch.no_grad():
+            logits = teacher(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        logprobs = logits.log_softmax(-1)
+        top, ids = logprobs.topk(k)
+        tail = logprobs.scatter(1, ids, -torch.inf).logsumexp(-1)
+        full[row["id"]] = logprobs
+        items.append(
+            {
+                "id": row["id"], "token_ids": answer, "top_ids": ids.tolist(), "top_logprobs": (top + shift).tolist(),
+                "tail": tail.tolist(),
+            }
+        )  # fmt: skip
+    return Dataset.from_list(items), full
+
+
+def first_losses(tmp_path, options, table, targets, *, size=4, accumulation=1, steps=1):
+    """Losses and gradient norms of the first steps."""
+    chosen = resolve_options(
+        replace(options, batch_size=size, gradient_accumulation=accumulation, max_steps=steps, evaluations=steps),
+        "causal",
+    )
+    tokenizer, model, _ = load_causal(chosen)
+    data = encode_rows(SPEC, table, targets, model, tokenizer, chosen)
+    schedule = plan_schedule(len(data.table), chosen)
+    trainer = causal_trainer(model, tokenizer, data, None, chosen, schedule, tmp_path / f"{size}x{accumulation}")
+    trainer.train()
+    return [(entry["loss"], entry["grad_norm"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("hard", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
+def test_the_trainers_loss_is_the_dense_one(tmp_path, options, hard, kind):
+    table = rows(4).map(lambda row, i: {"weight": 1.0 + i}, with_indices=True)
+    targets, full = make_targets(table, options, k=5)
+    chosen = replace(options, hard_weight=hard, soft_weight=1 - hard, divergence=kind)
+    (loss, _), *_ = first_losses(tmp_path, chosen, table, targets)
+
+    tokenizer, model, _ = load_causal(resolve_options(chosen, "causal"))
+    total = tokens = 0.0
+    for row, item in zip(table, targets, strict=True):
+        prompt = encode_prompt(tokenizer, SPEC, row["input"], 80)
+        ids = torch.tensor([prompt + item["token_ids"]])
+        with torch.no_grad():
+            student = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1).numpy()
+        ce = -student[np.arange(len(student)), item["token_ids"]]
+        top = np.array(item["top_ids"])
+
+        def buckets(logprobs, top=top):
+            probs = np.exp(logprobs)
+            picked = np.take_along_axis(probs, top, 1)
+            return np.concatenate([picked, 1 - picked.sum(1, keepdims=True)], 1)
+
+        p, q = buckets(student), buckets(full[row["id"]].double().numpy())
+        m = (p + q) / 2
+        soft = {
+            "forward_kl": (q * np.log(q / p)).sum(1),
+            "reverse_kl": (p * np.log(p / q)).sum(1),
+            "jsd": 0.5 * (q * np.log(q / m)).sum(1) + 0.5 * (p * np.log(p / m)).sum(1),
+        }[kind]
+        total += row["weight"] * (hard * ce + (1 - hard) * soft).sum()
+        tokens += row["weight"] * len(ce)
+    assert loss == pytest.approx(total / tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "accumulation"), [(2, 2), (1, 4)])
+def test_accumulation_gives_one_step(tmp_path, options, size, accumulation):
+    # Answers of several lengths and weights: a mean of means would differ.
+    table = rows(4).map(lambda row, i: {"weight": 1.0 + i}, with_indices=True)
+    targets, _ = make_targets(table.select([0, 2]), options)
+    whole = first_losses(tmp_path, options, table, targets, steps=3)
+    parts = first_losses(tmp_path, options, table, targets, size=size, accumulation=accumulation, steps=3)
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("hard", "soft"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_each_kind_of_target_alone_and_both(tmp_path, options, hard, soft):
+    train, held_out = rows(8), rows(4, 8)
+    targets, _ = make_targets(train, options)
+    seen = []
+    chosen = replace(options, hard_weight=hard, soft_weight=soft, epochs=6)
+    result = distil_causal(SPEC, train, held_out, targets, tmp_path / "student", chosen, listener=seen.append)
+    losses = [point["train_loss"] for point in result.history]
+    assert losses[-1] < losses[0]
+    assert all(np.isfinite(point["validation_loss"]) for point in result.history)
+    assert result.report["rows"]["with_targets"] == (8 if soft else 0)
+    assert not checkpoint_folder(result.path).exists()
+    assert any(event.total for event in seen)
+
+
+def test_the_saved_student_answers_like_plain_transformers(tmp_path, options):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    train = rows(8)
+    result = distil_causal(SPEC, train, None, None, tmp_path / "student", replace(options, epochs=120))
+    student = load_student(result.path)
+    outputs = [p.output for p in student.predict(list(train["input"]), batch_size=3)]
+    scores = evaluate_student(student, SPEC, train, latency_rows=2).scores
+    assert scores.exact_match == pytest.approx(np.mean([a == b for a, b in zip(outputs, train["output"], strict=True)]))
+    assert scores.exact_match > 0.5
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(result.path), AutoTokenizer.from_pretrained(result.path)
+    chat = [{"role": "user", "content": f"{SPEC.instruction}\n\n{train['input'][0]}"}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    plain = model.generate(**ids, do_sample=False, max_new_tokens=student.card.max_new_tokens)
+    assert tokenizer.decode(plain[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip() == outputs[0]
+    assert json.loads((result.path / "potstill.json").read_text())["kind"] == "generation"
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options):
+    train, held_out = rows(10), rows(4, 10)
+    targets, _ = make_targets(train, options)
+    chosen = replace(options, epochs=4, checkpoint_steps=2)
+    whole = distil_causal(SPEC, train, held_out, targets, tmp_path / "whole", chosen)
+
+    def kill(event):
+        if "held_out" in event.data and event.done >= 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        distil_causal(SPEC, train, held_out, targets, tmp_path / "cut", chosen, listener=kill)
+    resumed = distil_causal(SPEC, train, held_out, targets, tmp_path / "cut", chosen)
+    assert resumed.report["resumed_from"] is not None
+    first, second = (load_file(path / "model.safetensors") for path in (whole.path, resumed.path))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_of_another_tokenizer_are_named(tmp_path, options):
+    table = rows(4)
+    targets, _ = make_targets(table, options)
+    shifted = targets.map(lambda item: {"token_ids": [min(t + 1, 250) for t in item["token_ids"]]})
+    with pytest.raises(TrainingError, match=r"fit none of the 4 rows.*another tokenizer.*distil.student"):
+        distil_causal(SPEC, table, None, shifted, tmp_path / "s", options)
+    mixed = targets.map(
+        lambda item, i: {"token_ids": shifted[i]["token_ids"] if i else item["token_ids"]}, with_indices=True
+    )
+    notes = []
+    result = distil_causal(SPEC, table, None, mixed, tmp_path / "s", options, listener=notes.append)
+    assert result.report["rows"]["misaligned"] == 3
+    assert result.report["rows"]["with_targets"] == 1
+    assert any("3 rows have token targets that do not fit" in event.message for event in notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tail": lambda v: [float("nan")] * len(v)}, "hold NaN or log-probs above 0"),
+        ({"top_logprobs": lambda v: [[0.5] * len(r) for r in v]}, "hold NaN or log-probs above 0"),
+        ({"tail": lambda v: v[:-1]}, "columns of lengths"),
+        ({"top_ids": lambda v: [[] for _ in v], "top_logprobs": lambda v: [[] for _ in v]}, "without any token"),
+    ],
+)
+def test_damaged_targets_are_refused_before_training(tmp_path, options, change, message):
+    table = rows(4)
+    items = list(make_targets(table, options)[0])
+    items[1] = {**items[1], **{name: to(items[1][name]) for name, to in change.items()}}
+    with pytest.raises(TrainingError, match=message):
+        distil_causal(SPEC, table, None, Dataset.from_list(items), tmp_path / "s", options)
+    assert not checkpoint_folder(tmp_path / "s").exists()
+
+
+def test_other_faults_before_training(tmp_path, options):
+    table = rows(4)
+    targets, _ = make_targets(table, options)
+    with pytest.raises(TrainingError, match="there are no training rows"):
+        distil_causal(SPEC, table.select([]), None, None, tmp_path / "s", options)
+    with pytest.raises(TrainingError, match=r"tail at temperature 1 and distil.temperature is 2"):
+        distil_causal(SPEC, table, None, targets, tmp_path / "s", replace(options, temperature=2.0))
+    with pytest.raises(TrainingError, match="no row has stored token targets"):
+        distil_causal(SPEC, table, None, None, tmp_path / "s", replace(options, hard_weight=0.0))
+    empty = rows_to_dataset([Row("x", " ", "user")], [])
+    with pytest.raises(TrainingError, match="none of the 1 training rows has an output"):
+        distil_causal(SPEC, empty, None, None, tmp_path / "s", options)
+
+
+def test_long_inputs_lose_their_end_and_never_the_output(options):
+    chosen = resolve_options(options, "causal")
+    tokenizer, model, _ = load_causal(chosen)
+    table = rows_to_dataset([Row("x" * 500, "abba", "user"), Row("y", "z" * 200, "user")], [])
+    data = encode_rows(SPEC, table, None, model, tokenizer, chosen)
+    assert data.counts["too_long"] == 1
+    (row,) = data.table
+    assert len(row["input_ids"]) <= 96
+    answer = [label for label in row["labels"] if label != IGNORED]
+    assert tokenizer.decode(answer, skip_special_tokens=True) == "abba"
+    assert tokenizer.decode(row["input_ids"]).count("<|im_start|>") == 2
+
+
+def test_collated_targets_stand_at_their_tokens(options):
+    chosen = resolve_options(options, "causal")
+    tokenizer, model, _ = load_causal(chosen)
+    table = rows(3)
+    targets, _ = make_targets(table.select([0, 2]), options)
+    data = encode_rows(SPEC, table, targets, model, tokenizer, chosen)
+    batch = collate_targets(list(data.table.with_format("numpy")), data.k)
+    lengths = [len(row) for row in data.table["has_soft"]]
+    assert batch["has_soft"].tolist() == [True] * lengths[0] + [False] * lengths[1] + [True] * lengths[2]
+    assert batch["top_ids"][: lengths[0]].tolist() == targets[0]["top_ids"]
+    np.testing.assert_allclose(batch["top_logprobs"][-lengths[2] :], targets[1]["top_logprobs"], rtol=1e-6)
+    assert torch.isinf(batch["top_logprobs"][lengths[0], 1:]).all()
+
+
+def test_bf16_and_checkpointing_train(tmp_path, options):
+    table = rows(8)
+    targets, _ = make_targets(table, options)
+    chosen = replace(options, precision="bf16", gradient_checkpointing=True, epochs=6)
+    history = distil_causal(SPEC, table, None, targets, tmp_path / "s", chosen).history
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_fewer_layers_reload(tmp_path, options):
+    path = distil_causal(SPEC, rows(4), None, None, tmp_path / "s", replace(options, student_layers=1, epochs=1)).path
+    assert json.loads((path / "config.json").read_text())["num_hidden_layers"] == 1
+    assert isinstance(load_student(path)("w1"), str)
+
+
+@pytest.mark.real
+def test_smollm2_learns_from_a_handful_of_rows(tmp_path):
+    nouns = [
+        "cat",
+        "dog",
+        "house",
+        "tree",
+        "car",
+        "river",
+        "stone",
+        "book",
+        "lamp",
+        "chair",
+        "table",
+        "phone",
+        "shirt",
+        "glass",
+        "plate",
+        "spoon",
+    ]
+    table = rows_to_dataset([Row(w, w + "s", "generated") for w in nouns], [])
+    spec = TaskSpec(name="plural", instruction="Give the plural.", kind="generation", metric="exact_match")
+    options = DistilOptions(soft_weight=0.0, max_steps=6, max_length=96, batch_size=4)
+    result = distil_causal(spec, table.select(range(12)), table.select(range(12, 16)), None, tmp_path / "s", options)
+    losses = [point["validation_loss"] for point in result.history]
+    assert losses[-1] < 0.6 * losses[0]
+    student = load_student(result.path)
+    assert student("mountain")
+    assert student.size_mib < 280

@@ -1,0 +1,317 @@
+"""The encoder student: what it learns, what it refuses, how it resumes, how it loads."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.errors import DataError, OptionError, TrainingError
+from potstill.options import build_options
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import Label, TaskSpec
+from potstill.train.classify import distil_classifier, row_losses
+from potstill.train.evaluate import evaluate_student, majority_scores, score_predictions
+from potstill.train.loop import LikeLengths, checkpoint_folder, is_whole
+from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.student import load_student
+
+SPEC = TaskSpec(
+    name="mood", instruction="Is the review good or bad?", kind="classification", labels=(Label("bad"), Label("good"))
+)
+GOOD, BAD, REST = (
+    ["good", "fine", "great", "nice"],
+    ["bad", "poor", "awful", "sad"],
+    ["the", "film", "was", "a", "and", "plot", "scene"],
+)
+
+
+def reviews(n, seed=0, *, soft=False, hard=True):
+    draw = random.Random(seed)
+    rows = []
+    for i in range(n):
+        label = "good" if i % 2 else "bad"
+        words = draw.sample(REST, draw.randint(1, 5)) + [draw.choice(GOOD if label == "good" else BAD)]
+        draw.shuffle(words)
+        probs = ((0.1, 0.9) if label == "good" else (0.9, 0.1)) if soft else None
+        rows.append(
+            Row(" ".join(words), label, "generated", Source(row=seed * 10_000 + i), label if hard else None, probs)
+        )
+    return rows_to_dataset(rows, SPEC.label_names)
+
+
+@pytest.fixture
+def options(tiny_bert):
+    return DistilOptions(
+        student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
+        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False,
+    )  # fmt: skip
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("made", "chosen"),
+    [
+        ({}, {"soft_weight": 0.0, "hard_weight": 1.0}),
+        ({"soft": True, "hard": False}, {"hard_weight": 0.0, "soft_weight": 1.0}),
+        ({"soft": True}, {}),
+        ({"soft": True}, {"divergence": "jsd", "class_weights": "balanced", "label_smoothing": 0.05}),
+    ],
+)
+def test_each_kind_of_target_teaches_the_task(tmp_path, options, made, chosen):
+    seen = []
+    result = distil_classifier(
+        SPEC,
+        reviews(64, **made),
+        reviews(24, 1),
+        tmp_path / "student",
+        replace(options, **chosen),
+        listener=seen.append,
+    )
+    student, test = load_student(result.path), reviews(40, 2)
+    scores = evaluate_student(student, SPEC, test, latency_rows=3).scores
+    assert scores.macro_f1 > majority_scores(SPEC, test).macro_f1 + 0.4
+    assert scores.latency_ms["p50"] <= scores.latency_ms["p95"]
+    assert scores.size_mib == pytest.approx((result.path / "model.safetensors").stat().st_size / 2**20)
+    assert [point["epoch"] for point in result.history] == sorted(point["epoch"] for point in result.history)
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    assert set(result.history[0]) == {"epoch", "step", "train_loss", "validation_loss", "score", "seconds"}
+    assert any("held_out" in event.data for event in seen)
+    assert not checkpoint_folder(result.path).exists()
+
+
+def test_soft_targets_keep_their_uncertainty(tmp_path, options):
+    table = reviews(64, soft=True)
+    hard = distil_classifier(SPEC, table, None, tmp_path / "hard", replace(options, soft_weight=0.0, epochs=30))
+    soft = distil_classifier(
+        SPEC, table, None, tmp_path / "soft", replace(options, hard_weight=0.0, temperature=1.0, epochs=30)
+    )
+    text = ["the film was good"]
+    assert max(load_student(hard.path).predict(text)[0].probs) > 0.95
+    assert max(load_student(soft.path).predict(text)[0].probs) == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_folder_loads_with_plain_transformers(tmp_path, options):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = distil_classifier(SPEC, reviews(32), None, tmp_path / "student", options).path
+    model = AutoModelForSequenceClassification.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    texts = ["the film was great", "poor plot", "sad"]
+    ours = load_student(path).predict(texts, batch_size=2)
+    for text, answer in zip(texts, ours, strict=True):
+        logits = model(**tokenizer(text, return_tensors="pt")).logits
+        np.testing.assert_allclose(logits.softmax(-1)[0].detach().numpy(), answer.probs, atol=1e-5)
+        assert model.config.id2label[int(logits.argmax())] == answer.output
+    card = json.loads((path / "potstill.json").read_text())
+    assert card["labels"] == ["bad", "good"]
+    assert card["kind"] == "classification"
+
+
+@pytest.mark.parametrize("size", [4, 2, 1])
+def test_accumulation_gives_one_step(tmp_path, options, size):
+    table = reviews(4, soft=True).map(lambda row, i: {"weight": 1.0 + i}, with_indices=True)
+    chosen = replace(options, batch_size=size, gradient_accumulation=4 // size, max_steps=3, evaluations=3)
+    history = distil_classifier(SPEC, table, None, tmp_path / "a", chosen).history
+    whole = replace(options, batch_size=4, max_steps=3, evaluations=3)
+    expected = distil_classifier(SPEC, table, None, tmp_path / "b", whole).history
+    assert [p["train_loss"] for p in history] == pytest.approx([p["train_loss"] for p in expected], rel=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, damage):
+    chosen = replace(options, epochs=3, checkpoint_steps=3, dropout=0.1)
+    train, held_out = reviews(80), reviews(16, 1)
+    whole = distil_classifier(SPEC, train, held_out, tmp_path / "whole", chosen)
+
+    def kill(event):
+        if "held_out" in event.data and event.done >= 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        distil_classifier(SPEC, train, held_out, tmp_path / "cut", chosen, listener=kill)
+    assert not (tmp_path / "cut").exists()
+    left = sorted(checkpoint_folder(tmp_path / "cut").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    assert left
+    if damage:
+        file = left[-1] / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        assert not is_whole(left[-1])
+    resumed = distil_classifier(SPEC, train, held_out, tmp_path / "cut", chosen)
+    assert (resumed.report["resumed_from"] != left[-1].name) == damage
+    assert [p["step"] for p in resumed.history] == [p["step"] for p in whole.history]
+    for name, value in weights(whole.path).items():
+        torch.testing.assert_close(weights(resumed.path)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoints_of_other_rows_are_not_resumed(tmp_path, options):
+    with pytest.raises(Killed):
+        distil_classifier(SPEC, reviews(32), reviews(8, 1), tmp_path / "s", options, listener=_kill_late)
+    result = distil_classifier(SPEC, reviews(32, 5), reviews(8, 1), tmp_path / "s", options)
+    assert result.report["resumed_from"] is None
+
+
+def _kill_late(event):
+    if "held_out" in event.data and event.done >= 4:
+        raise Killed
+
+
+def test_same_seed_same_weights(tmp_path, options):
+    first = distil_classifier(SPEC, reviews(16), None, tmp_path / "a", replace(options, epochs=2, dropout=0.1))
+    again = distil_classifier(SPEC, reviews(16), None, tmp_path / "b", replace(options, epochs=2, dropout=0.1))
+    other = distil_classifier(SPEC, reviews(16), None, tmp_path / "c", replace(options, epochs=2, dropout=0.1, seed=1))
+    assert torch.equal(weights(first.path)["classifier.weight"], weights(again.path)["classifier.weight"])
+    assert not torch.equal(weights(first.path)["classifier.weight"], weights(other.path)["classifier.weight"])
+
+
+def test_fewer_layers(tmp_path, options):
+    path = distil_classifier(SPEC, reviews(8), None, tmp_path / "s", replace(options, student_layers=1, epochs=1)).path
+    assert json.loads((path / "config.json").read_text())["num_hidden_layers"] == 1
+    assert load_student(path)("good") in SPEC.label_names
+    with pytest.raises(TrainingError, match="student_layers 3 is not possible for a model of 2 layers"):
+        distil_classifier(SPEC, reviews(8), None, tmp_path / "t", replace(options, student_layers=3))
+
+
+def test_a_row_with_one_kind_of_target_weighs_as_much_as_one_with_both():
+    options = resolve_options(DistilOptions(), "classification")
+    logits, probs = torch.randn(2, 3), torch.softmax(torch.randn(2, 3), 1)
+    labels = torch.tensor([1, -1])
+    only_hard = row_losses(logits, labels, probs, torch.tensor([False, True]), options)
+    assert float(only_hard[0]) == pytest.approx(float(torch.nn.functional.cross_entropy(logits[:1], labels[:1])))
+    soft_alone = row_losses(logits, labels, probs, torch.tensor([True, True]), replace(options, hard_weight=0.0))
+    assert float(only_hard[1]) == pytest.approx(float(soft_alone[1]))
+
+
+def column(table, name, value):
+    return table.map(lambda row: {name: value(row)}, features=table.features)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: reviews(8).select([]), "there are no training rows"),
+        (lambda: reviews(8).select([0]), "there is 1 training row"),
+        (lambda: reviews(8).select([0, 2, 4]), "all 3 training rows have the label 'bad'"),
+        (lambda: column(reviews(4, soft=True), "teacher_probs", lambda r: [float("nan"), 1.0]), "no distribution"),
+        (lambda: column(reviews(4, soft=True), "teacher_probs", lambda r: [0.9, 0.9]), "no distribution"),
+        (lambda: column(reviews(4, soft=True), "teacher_probs", lambda r: [0.2, 0.3, 0.5]), "3 teacher probabilities"),
+        (lambda: column(reviews(4), "weight", lambda r: float("inf")), "weights that are negative or not finite"),
+        (lambda: rows_to_dataset([Row("x", "other", "user", label="other")], ["other", "bad"]), "label set changed"),
+        (lambda: reviews(4, hard=False), "has a target for hard_weight"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_learnt_from_are_refused_before_training(tmp_path, options, make, message):
+    with pytest.raises(TrainingError, match=message):
+        distil_classifier(SPEC, make(), None, tmp_path / "student", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverging_training_says_so_and_keeps_the_last_checkpoint(tmp_path, options):
+    from potstill.train import losses
+
+    table = reviews(16)
+    broken = losses.hard_cross_entropy
+
+    def explode(logits, labels, **kwargs):
+        return broken(logits, labels, **kwargs) * (float("nan") if explode.calls > 3 else 1.0)
+
+    explode.calls = 0
+    with pytest.MonkeyPatch.context() as patch:
+
+        def counted(*args, **kwargs):
+            explode.calls += 1
+            return explode(*args, **kwargs)
+
+        patch.setattr("potstill.train.classify.hard_cross_entropy", counted)
+        with pytest.raises(TrainingError, match=r"loss became nan at step \d+; the last good checkpoint stays"):
+            distil_classifier(SPEC, table, None, tmp_path / "s", replace(options, soft_weight=0.0))
+    assert any(is_whole(path) for path in checkpoint_folder(tmp_path / "s").glob("checkpoint-*"))
+
+
+def test_options_list_all_faults():
+    with pytest.raises(OptionError) as caught:
+        build_options(DistilOptions, {"hard_weight": -1, "epochs": 0, "warmup_ratio": 2}, "distil")
+    assert len(caught.value.faults) == 3
+    with pytest.raises(OptionError, match="both 0"):
+        DistilOptions(hard_weight=0, soft_weight=0)
+    assert resolve_options(DistilOptions(), "causal").temperature == 1.0
+
+
+def test_batches_hold_like_lengths_and_every_row_once():
+    lengths = random.Random(3).choices(range(1, 100), k=101)
+    sampler = LikeLengths(lengths, 8, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(101))
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+
+    def padding(order):
+        batches = [order[i : i + 8] for i in range(0, len(order), 8)]
+        return sum(max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches)
+
+    assert padding(first) < 0.5 * padding(list(range(101)))
+
+
+def test_scoring_refuses_what_does_not_fit():
+    gold = reviews(4)
+    with pytest.raises(DataError, match="3 answers for 4 gold rows"):
+        score_predictions(SPEC, gold, ["bad"] * 3)
+    with pytest.raises(DataError, match="not finite"):
+        score_predictions(SPEC, gold, ["bad"] * 4, np.full((4, 2), np.nan))
+    with pytest.raises(DataError, match=r"shape \(4, 3\)"):
+        score_predictions(SPEC, gold, ["bad"] * 4, np.ones((4, 3)))
+    scores = score_predictions(SPEC, gold, ["bad", "good", "maybe", "good"])
+    assert scores.accuracy == 0.75
+    assert scores.label_distribution == {"bad": 0.25, "good": 0.5, "": 0.25}
+    assert scores.confusion == ((1, 0, 1), (0, 2, 0))
+    json.dumps(scores.to_json())
+
+
+def test_a_student_of_other_labels_is_refused(tmp_path, options):
+    path = distil_classifier(SPEC, reviews(8), None, tmp_path / "s", replace(options, epochs=1)).path
+    other = replace(SPEC, labels=(Label("spam"), Label("ham")))
+    with pytest.raises(TrainingError, match="the label set changed since it was trained"):
+        evaluate_student(load_student(path), other, reviews(2))
+    (path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        load_student(path)
+    with pytest.raises(DataError, match="no student at"):
+        load_student(tmp_path)
+
+
+@pytest.mark.real
+def test_minilm_beats_the_majority_on_real_questions(tmp_path, data_pack):
+    from datasets import load_dataset
+
+    names = ["abbreviation", "description", "entity", "human", "location", "number"]
+    spec = TaskSpec(name="trec", instruction="", kind="classification", labels=tuple(Label(n) for n in names))
+
+    def read(split, n):
+        table = load_dataset(
+            "parquet", data_files=str(data_pack / "tasks" / "trec" / f"{split}.parquet"), split="train"
+        )
+        return rows_to_dataset(
+            [Row(r["text"], r["label_text"], "user", Source(row=i), r["label_text"]) for i, r in
+             enumerate(table.shuffle(seed=0).select(range(n)))],
+            names,
+        )  # fmt: skip
+
+    options = DistilOptions(epochs=3, seed=0)
+    result = distil_classifier(spec, read("train", 240), None, tmp_path / "student", options)
+    test = read("test", 200)
+    scores = evaluate_student(load_student(result.path), spec, test, latency_rows=5).scores
+    floor = majority_scores(spec, test)
+    assert scores.ci["macro_f1"][0] > floor.ci["macro_f1"][1] + 0.2
+    assert scores.accuracy > 0.7
+    assert scores.size_mib < 95

@@ -1,0 +1,88 @@
+"""Metrics against scikit-learn, rouge_score and sacrebleu."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.train import metrics
+
+words = st.lists(
+    st.sampled_from(["a", "the", "cat", "sat", "on", "mat", "3.5", "Dogs,", "ran!", "été", "x-y"]), max_size=14
+).map(" ".join)
+
+
+@given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 5)), min_size=1, max_size=60))
+@settings(max_examples=80, deadline=None)
+def test_macro_f1_is_scikit_learns(n_labels, pairs):
+    from sklearn.metrics import f1_score
+
+    gold = np.array([g % n_labels for g, _ in pairs])
+    answer = np.array([-1 if p < 0 else p % n_labels for _, p in pairs])
+    found = float(metrics.macro_f1(metrics.confusion(gold, answer, n_labels)))
+    assert found == pytest.approx(f1_score(gold, answer, average="macro", zero_division=0))
+
+
+@given(words, words)
+@settings(max_examples=200, deadline=None)
+def test_rouge_l_is_the_packages(gold, output):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    expected = RougeScorer(["rougeL"]).score(gold, output)["rougeL"].fmeasure
+    assert metrics.rouge_l(gold, output) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_chrf_is_sacrebleus(pairs):
+    from sacrebleu.metrics import CHRF
+
+    gold, outputs = [g for g, _ in pairs], [o for _, o in pairs]
+    found = metrics.chrf(metrics.chrf_statistics(gold, outputs).sum(0))
+    assert 100 * float(found) == pytest.approx(CHRF().corpus_score(outputs, [gold]).score, abs=1e-6)
+
+
+def test_calibration_error_of_known_cases():
+    gold = np.array([0] * 10)
+    sure_and_wrong = np.tile([0.1, 0.9], (10, 1))
+    assert metrics.expected_calibration_error(gold, sure_and_wrong) == pytest.approx(0.9)
+    half = np.concatenate([np.tile([0.8, 0.2], (8, 1)), np.tile([0.8, 0.2], (2, 1))])
+    assert metrics.expected_calibration_error(np.array([0] * 8 + [1] * 2), half) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("gold", "output", "same"),
+    [
+        ("The answer!", "answer", True),
+        ("x b", "b x", False),
+        ("!", "?", False),
+        ("!", " !", True),
+        ("ﬁne", "fine", True),
+    ],
+)
+def test_exact_match_normalises(gold, output, same):
+    assert bool(metrics.exact_matches([gold], [output])[0]) is same
+
+
+def test_bootstrap_is_seeded_and_holds_the_score():
+    random = np.random.default_rng(0)
+    gold, answer = random.integers(0, 3, 400), random.integers(0, 3, 400)
+    right = gold == answer
+    draws = metrics.mean_of_draws(right.astype(float))
+    low, high = metrics.bootstrap_interval(draws, 400)
+    assert (low, high) == metrics.bootstrap_interval(draws, 400)
+    assert low < right.mean() < high
+    # The normal approximation is the oracle for the width.
+    width = 2 * 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 400)
+    assert high - low == pytest.approx(width, rel=0.15)
+    f1 = metrics.bootstrap_interval(metrics.macro_f1_of_draws(gold, answer, 3), 400)
+    assert f1[0] < float(metrics.macro_f1(metrics.confusion(gold, answer, 3))) < f1[1]
+
+
+def test_macro_f1_of_draws_equals_one_by_one():
+    random = np.random.default_rng(1)
+    gold, answer = random.integers(0, 4, 50), random.integers(-1, 4, 50)
+    draws = random.integers(0, 50, (7, 50))
+    found = metrics.macro_f1_of_draws(gold, answer, 4)(draws)
+    expected = [float(metrics.macro_f1(metrics.confusion(gold[d], answer[d], 4))) for d in draws]
+    np.testing.assert_allclose(found, expected)
