@@ -146,7 +146,7 @@ class _Loaded:
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
         from potstill.datagen.teachers.local_decoding import Decoder
         from potstill.datagen.teachers.local_model import (
-            Float32Head,
+            OutputHead,
             bytes_a_position,
             context_length,
             end_tokens,
@@ -165,7 +165,7 @@ class _Loaded:
         self.context = context_length(self.model)
         self.prompts: ChatPrompt = ChatPrompt(self.tokenizer)
         self.decoder: Decoder = Decoder(self.model, self.tokenizer, options.concurrency, positions)
-        self._precise = Float32Head(self.model)
+        self._head = OutputHead(self.model)
         self._end = min(end_tokens(self.model, self.tokenizer), default=0)
 
     def row(self, request: Request) -> Row | Failure:
@@ -229,7 +229,7 @@ class _Loaded:
                 items.append(ScoreItem(ids, continuations, request.top_logprobs if len(continuations) == 1 else 0))
                 kept.append(request)
         for batch in score_batches(items, self.options.batch_tokens):
-            with self._precise:
+            with self._head.using(precise=True):
                 results: list[Any] = score_batch(self.model, [items[i] for i in batch], self._end)
             for i, (scores, tops) in zip(batch, results, strict=True):
                 yield (

@@ -8,14 +8,13 @@ not hold the short ones back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_model import Float32Head, Slots, attention_masks, end_tokens, padded
+from potstill.datagen.teachers.local_model import OutputHead, Slots, attention_masks, end_tokens, padded
 from potstill.datagen.teachers.local_sampling import choose_tokens, token_tops
 from potstill.teacher import FinishReason, Request, TokenTop
 
@@ -66,6 +65,10 @@ def choice_tree(choices: Sequence[Sequence[int]], end: int) -> dict[int, Any]:
     return root
 
 
+def _keeps_logprobs(rows: Sequence[Row]) -> bool:
+    return any(row.request.top_logprobs for row in rows)
+
+
 class Decoder:
     """The rows at work. Not safe for several threads."""
 
@@ -82,7 +85,7 @@ class Decoder:
         self._positions = positions
         self._ends = end_tokens(model, tokenizer)
         self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
-        self._precise = Float32Head(model)
+        self._head = OutputHead(model)
         self._pad = next(iter(self._ends), 0)
         self.rows: list[Row] = []
 
@@ -109,19 +112,16 @@ class Decoder:
         allowed = (span.unsqueeze(0) <= span.unsqueeze(1)).expand(len(rows), 1, -1, -1)
         distance = (span.unsqueeze(1) - span.unsqueeze(0)).expand(len(rows), 1, -1, -1)
         self._cache.prefill(slots)
-        with self._head(rows):
-            hidden_logits = self._model(
+        with self._head.using(lengths - 1, precise=_keeps_logprobs(rows)):
+            logits = self._model(
                 input_ids=ids,
                 attention_mask=attention_masks(self._model, allowed, distance),
                 position_ids=span.unsqueeze(0).expand(len(rows), -1),
                 past_key_values=self._cache,
                 use_cache=True,
-                logits_to_keep=torch.unique(lengths - 1),
             ).logits
-        kept = torch.unique(lengths - 1)
-        logits = hidden_logits[torch.arange(len(rows)), torch.searchsorted(kept, lengths - 1)].float()
         self.rows.extend(rows)
-        self._choose(rows, logits)
+        self._choose(rows, logits[:, -1].float())
         return self._ended()
 
     @torch.inference_mode()
@@ -132,7 +132,7 @@ class Decoder:
         self._cache.step(positions)
         reach = torch.arange(int(positions.max()) + 1, device=device)
         distance = (positions.unsqueeze(1) - reach).view(len(rows), 1, 1, -1)
-        with self._head(rows):
+        with self._head.using(precise=_keeps_logprobs(rows)):
             logits = self._model(
                 input_ids=torch.tensor([[row.tokens[-1]] for row in rows], device=device),
                 attention_mask=attention_masks(self._model, distance >= 0, distance),
@@ -142,9 +142,6 @@ class Decoder:
             ).logits
         self._choose(rows, logits[:, -1].float())
         return self._ended()
-
-    def _head(self, rows: Sequence[Row]) -> Any:
-        return self._precise if any(row.request.top_logprobs for row in rows) else nullcontext()
 
     def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         ruled = logits

@@ -14,7 +14,8 @@ SmolLM2-135M:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -240,29 +241,35 @@ def bytes_a_position(model: Any) -> int:
     return int(2 * config.num_hidden_layers * heads * width * torch.finfo(model.dtype).bits // 8)
 
 
-class Float32Head:
-    """Switches the output projection to float32 for passes whose log-probs are kept."""
+class OutputHead:
+    """The output projection, narrowed to one position a row and, for log-probs that are kept, in float32."""
 
     def __init__(self, model: Any):
         self._head = model.get_output_embeddings()
-        self._plain = type(self._head) is torch.nn.Linear and model.dtype != torch.float32
+        self._upcast = type(self._head) is torch.nn.Linear and model.dtype != torch.float32
         self._weight: torch.Tensor | None = None
 
-    def __enter__(self) -> None:
-        if not self._plain:
-            return
-        if self._weight is None:
-            self._weight = self._head.weight.detach().float()
-        weight, bias = self._weight, self._head.bias
+    @contextmanager
+    def using(self, positions: torch.Tensor | None = None, *, precise: bool) -> Iterator[None]:
+        """For the passes inside: project only `positions` ((rows,) int64), and in float32 where `precise`."""
+        head, plain = self._head, self._head.forward
+        if precise and self._upcast and self._weight is None:
+            self._weight = head.weight.detach().float()
 
         def forward(hidden: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.linear(hidden.float(), weight, None if bias is None else bias.float())
+            if positions is not None:
+                hidden = hidden[torch.arange(len(hidden), device=hidden.device), positions].unsqueeze(1)
+            if precise and self._weight is not None:
+                bias = None if head.bias is None else head.bias.float()
+                return torch.nn.functional.linear(hidden.float(), self._weight, bias)
+            projected: torch.Tensor = plain(hidden)
+            return projected
 
-        self._head.forward = forward
-
-    def __exit__(self, *exc: object) -> None:
-        if self._plain:
-            del self._head.forward
+        head.forward = forward
+        try:
+            yield
+        finally:
+            del head.forward
 
 
 def default_dtype(device: torch.device) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from potstill.datagen.teachers.local_model import attention_masks
+from potstill.datagen.teachers.prefix_tree import Tree, build_tree
 from potstill.teacher import TokenTop
 
 # Logits of this many positions are held at a time (float32: 200 KiB each for a vocabulary of 50,000).
@@ -38,44 +39,6 @@ class ScoreItem:
     prompt: Sequence[int]
     continuations: Sequence[Sequence[int]]
     top: int = 0
-
-
-@dataclass(frozen=True)
-class Tree:
-    """The prefix tree of an item's continuations.
-
-    Attributes:
-        tokens: Token of each inner node, parents before children.
-        parents: Index of each inner node's parent; -1 is the prompt's end.
-        paths: For each continuation, (parent node, token) of each of its tokens.
-    """
-
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
-    paths: tuple[tuple[tuple[int, int], ...], ...]
-
-
-def build_tree(continuations: Sequence[Sequence[int]]) -> Tree:
-    """Merge shared beginnings; only nodes that have children become inner nodes."""
-    index: dict[tuple[int, int], int] = {}
-    tokens: list[int] = []
-    parents: list[int] = []
-    paths = []
-    for continuation in continuations:
-        path = []
-        node = -1
-        for place, token in enumerate(continuation):
-            path.append((node, token))
-            if place + 1 == len(continuation):
-                break
-            child = index.get((node, token))
-            if child is None:
-                child = index[node, token] = len(tokens)
-                tokens.append(token)
-                parents.append(node)
-            node = child
-        paths.append(tuple(path))
-    return Tree(tuple(tokens), tuple(parents), tuple(paths))
 
 
 @torch.inference_mode()
