@@ -1,0 +1,264 @@
+"""Data files and Hub datasets → tables, and the user's own data → rows.
+
+What enters is a path or a Hub id; what leaves is a `datasets.Dataset` with its real features (class names
+included), one split at a time: train feeds training, test stays apart. Only data formats are read (Parquet, JSON
+lines, JSON, CSV); a dataset that needs a script to load is refused with that reason, and nothing is ever executed.
+The Hub is streamed, so a sample of a large dataset costs its first rows only.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from potstill.errors import DataError
+from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
+from potstill.task import DataRef, TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
+_FILE_LIMIT = 2 << 30
+_PROBE_S = 3.0
+
+
+def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: int | None = None) -> Dataset:
+    """The user's labelled data as rows in the one schema.
+
+    Args:
+        ref: Where it is, and which columns.
+        spec: The task; labels are matched to its names, ignoring case, spaces and punctuation.
+        origin: Origin of the rows.
+        limit: At most this many rows.
+
+    Raises:
+        DataError: The data cannot be read, a column is missing, or a label is not one of the task's; the message
+            names both sides.
+    """
+    from potstill.retrieval.columns import choose_columns
+    from potstill.retrieval.labels import plain_label
+
+    table = open_table(ref.path, split=ref.split, config=ref.config, limit=limit)
+    for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
+        if column not in table.column_names:
+            raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
+    inputs, output = ref.inputs, ref.output
+    if not inputs or output is None:
+        choice = choose_columns(table, spec)
+        if choice.output is None:
+            raise DataError(f"{ref.path}: {choice.how}; name them in the task file: inputs: [...], output: ...")
+        inputs, output = inputs or choice.inputs, output or choice.output
+    known = {plain_label(name): name for name in spec.label_names}
+    rows, foreign = [], set()
+    for index, item in enumerate(text_items(table, inputs, output)):
+        text, answer = item
+        if spec.labels:
+            name = known.get(plain_label(answer))
+            if name is None:
+                foreign.add(answer)
+                continue
+            answer = name
+        if text.strip():
+            source = Source(dataset=ref.path, config=ref.config, split=ref.split, row=index)
+            rows.append(Row(text, answer, origin, source, label=answer if spec.labels else None))
+    if foreign:
+        shown = ", ".join(repr(name) for name in sorted(foreign)[:8])
+        raise DataError(
+            f"{ref.path}: column {output!r} holds labels that the task does not have: {shown}; the task's labels are "
+            f"{', '.join(spec.label_names)}; rename them in the data or add them to the task"
+        )
+    return rows_to_dataset(rows, spec.label_names)
+
+
+def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[str]:
+    """Texts without labels: a text file with one a line, or a column of a table.
+
+    Raises:
+        DataError: The data cannot be read, or has no text column.
+    """
+    from potstill.retrieval.columns import choose_columns
+
+    if Path(ref.path).suffix == ".txt":
+        text = _read_bytes(Path(ref.path)).decode("utf-8", errors="replace")
+        return list(islice((line.strip() for line in text.splitlines() if line.strip()), limit))
+    table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
+    inputs = ref.inputs or choose_columns(table, spec).inputs
+    if not inputs:
+        raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
+    return [text for text, _ in text_items(table, inputs, None) if text.strip()]
+
+
+def text_items(table: Dataset, inputs: Sequence[str], output: str | None) -> Iterator[tuple[str, str]]:
+    """Each row as (input text, output text); class integers become their names."""
+    from datasets import ClassLabel
+
+    wanted = [*inputs, *([output] if output else [])]
+    features = {name: table.features[name] for name in wanted}
+    names = {name: f.names for name, f in features.items() if isinstance(f, ClassLabel)}
+    for item in table.select_columns(wanted):
+        values = {name: _as_text(item[name], names.get(name)) for name in wanted}
+        text = join_fields({name: values[name] for name in inputs})
+        yield text, values[output] if output else ""
+
+
+def _as_text(value: Any, names: Sequence[str] | None) -> str:
+    if value is None:
+        return ""
+    if names is not None and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return _as_text(next((v for v in value.values() if v), None), None)
+    if isinstance(value, (list, tuple)):
+        if all(isinstance(part, str) for part in value):
+            # Tokens make a sentence; several references give their first.
+            return " ".join(value) if value and max(len(part.split()) for part in value) == 1 else (value or [""])[0]
+        return _as_text(value[0], names) if value else ""
+    return str(value)
+
+
+def open_table(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Dataset:
+    """One split of a local file or folder, or of a Hub dataset.
+
+    Args:
+        path: Local path, or a Hub id `user/name`.
+        split: Split to read; None takes `test` where there is one, else the only one.
+        config: Configuration (Hub, or a folder whose card lists several).
+        limit: At most this many rows.
+
+    Raises:
+        DataError: Unreadable, of an unknown format, too large, not there, or not reachable.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return _open_folder(place, split, config, limit)
+    if place.exists():
+        return _open_files([place], limit)
+    if path.startswith((".", "/", "~")) or place.suffix or path.count("/") > 1:
+        raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
+    return _open_hub(path, split, config, limit)
+
+
+def splits_of(folder: Path) -> dict[str, list[Path]]:
+    """Data files of a folder by split, from the card's `data_files`, or from the file names."""
+    from potstill.retrieval.catalogue import card_data_files
+
+    declared = card_data_files(folder)
+    if declared:
+        return declared
+    found: dict[str, list[Path]] = {}
+    for sub in (folder, folder / "data"):
+        for file in sorted(sub.glob("*")) if sub.is_dir() else []:
+            if file.is_file() and file.name.endswith(FORMATS) and not file.name.startswith(("card", "tasks.")):
+                stem = file.name.split(".")[0].split("-")[0].split("_")[0].lower()
+                name = {"dev": "validation", "val": "validation", "valid": "validation"}.get(stem, stem)
+                found.setdefault(name, []).append(file)
+    return found
+
+
+def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None) -> Dataset:
+    splits = splits_of(folder)
+    if not splits:
+        scripts = [file.name for file in folder.glob("*.py")]
+        why = f"only a loading script ({scripts[0]}), which is never run" if scripts else "no data file"
+        raise DataError(f"{folder} holds {why}; data must be one of {', '.join(FORMATS)}")
+    name = split or ("test" if "test" in splits else next(iter(splits)) if len(splits) == 1 else "train")
+    if name not in splits:
+        raise DataError(f"{folder} has no split {name!r}; it has {', '.join(splits)}")
+    return _open_files(splits[name], limit)
+
+
+def _open_files(files: Sequence[Path], limit: int | None) -> Dataset:
+    from datasets import concatenate_datasets
+
+    tables = []
+    for file in files:
+        tables.append(_open_file(file))
+        if limit is not None and sum(table.num_rows for table in tables) >= limit:
+            break
+    table = tables[0] if len(tables) == 1 else concatenate_datasets(tables)
+    return table if limit is None or table.num_rows <= limit else table.select(range(limit)).flatten_indices()
+
+
+def _open_file(file: Path) -> Dataset:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    size = file.stat().st_size
+    if size > _FILE_LIMIT:
+        raise DataError(f"{file} has {size >> 20} MiB, more than the limit of {_FILE_LIMIT >> 20}; give a sample of it")
+    name = file.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            return Dataset(pq.read_table(file, memory_map=False))
+        text = _read_bytes(file).decode("utf-8-sig")
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        elif name.endswith(".json"):
+            records = json.loads(text)
+        elif name.endswith((".csv", ".csv.gz", ".tsv")):
+            records = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
+        else:
+            raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}")
+        if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
+            raise DataError(f"{file} must hold a list of objects, one a row")
+        return Dataset.from_list(records)
+    except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read ({str(error)[:200]}); check that the file is whole") from None
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        if file.suffix == ".gz":
+            with gzip.open(file) as stream:
+                data = stream.read(_FILE_LIMIT + 1)
+            if len(data) > _FILE_LIMIT:
+                raise DataError(f"{file} unpacks to more than {_FILE_LIMIT >> 20} MiB; give a sample of it")
+            return data
+        return file.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{file} cannot be read ({error}); check the path and that the file is whole") from None
+
+
+def _open_hub(name: str, split: str | None, config: str | None, limit: int | None) -> Dataset:
+    reason = hub_unreachable()
+    if reason:
+        raise DataError(f"{name} was found but cannot be reached: {reason}")
+    from datasets import Dataset, get_dataset_split_names, load_dataset
+
+    try:
+        if split is None:
+            names = get_dataset_split_names(name, config)
+            split = "test" if "test" in names else names[0]
+        stream = load_dataset(name, config, split=split, streaming=True)
+        rows = list(islice(stream, limit)) if limit else list(stream)
+        return Dataset.from_list(rows, features=stream.features)
+    except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
+        raise DataError(f"{name} cannot be loaded from the Hub ({type(error).__name__}: {str(error)[:200]})") from None
+
+
+@cache
+def hub_unreachable() -> str:
+    """Why the Hub cannot be reached, or an empty string; asked once a process, within three seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return "HF_HUB_OFFLINE is set"
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    try:
+        socket.create_connection((endpoint.hostname or "", port), timeout=_PROBE_S).close()
+    except OSError as error:
+        return f"no network to {endpoint.hostname} ({error})"
+    return ""
