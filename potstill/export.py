@@ -196,18 +196,18 @@ def push(
             raise HubError("no token for the Hub; set HF_TOKEN to a token with write access and push again")
         api = HfApi(token=secret, library_name="potstill", library_version=version("potstill"))
         uploads = [Upload(api, part, repo, unit.folder(part), secret) for part in PARTS]
-        for upload in uploads:
-            upload.open(private=private, overwrite=overwrite)
-        for upload in uploads:
-            upload.send_large_files()
         done: list[str] = []
-        for upload in uploads:
-            try:
+        try:
+            for upload in uploads:
+                upload.open(private=private, overwrite=overwrite)
+            for upload in uploads:
+                upload.send_large_files()
+            for upload in uploads:
                 upload.commit(f"potstill unit {unit.id[:12]}")
-            except HubError as error:
-                state = f"the {' and '.join(done)} of this unit is published" if done else "nothing was published"
-                raise HubError(f"{error}; {state}; push again to finish") from None
-            done.append(upload.part)
+                done.append(upload.part)
+        except HubError as error:
+            state = "the dataset of this unit is published, its model is not: push again to finish"
+            raise HubError(f"{error}; {state if done else 'nothing was published'}") from None
         return PushResult(
             repo=repo,
             unit=unit.id,

@@ -80,14 +80,14 @@ class Upload:
         self.head, self.private = str(info.sha), bool(info.private)
         if private and not self.private:
             raise HubError(
-                f"{self.url} exists and is public; nothing was sent. Push with --public to update it in public, "
+                f"{self.url} exists and is public; push with --public to update it in public, "
                 "or make it private on its settings page first"
             )
         if not private and self.private:
             self.notes = (f"{self.url} stays private; change it on its settings page",)
         names = {item.rfilename for item in info.siblings or []}
         if names - {".gitattributes", "README.md"} and UNIT_FILE not in names and not overwrite:
-            raise HubError(f"{self.url} holds files that potstill did not publish; nothing was sent; use another name")
+            raise HubError(f"{self.url} holds files that potstill did not publish; use another name")
 
     def send_large_files(self) -> None:
         """Upload what a commit will only point to. Nothing of it shows until the commit."""
