@@ -169,7 +169,8 @@ def scaled_loss(trainer: Any, total: torch.Tensor, items: torch.Tensor | None, o
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss became {float(loss.detach())} at step {trainer.state.global_step + 1}; "
-            f"the last good checkpoint stays. Lower the learning rate (now {trainer.args.learning_rate:g}) or use precision fp32"
+            "the last good checkpoint stays. "
+            f"Lower the learning rate (now {trainer.args.learning_rate:g}) or use precision fp32"
         )
     # DDP averages gradients over processes, while `items` counts those of all of them.
     return loss * trainer.accelerator.num_processes if items is not None else loss
