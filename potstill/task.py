@@ -85,7 +85,7 @@ class LicencePolicy:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A field that the user did not write, with how it was found (`rules` or `teacher`)."""
+    """A field that the user did not write, with how it was found (`rules`, `teacher` or `normalised`)."""
 
     field: str
     value: str

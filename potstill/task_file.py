@@ -106,8 +106,14 @@ def read_task(path_or_prompt: str | Path, *, asker: Asker | None = None) -> Task
     return read_task_file(path_or_prompt, asker=asker).spec
 
 
-def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None) -> TaskFile:
+def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None, draft: bool = False) -> TaskFile:
     """Like `read_task`, with the options and settings of the front matter.
+
+    Args:
+        path_or_prompt: As for `read_task`.
+        asker: As for `read_task`.
+        draft: Let a classification pass whose labels the words do not name. For a caller who must know the task's
+            name and settings before there is a teacher to ask; the task is read again with the asker then.
 
     Raises:
         TaskError: The task cannot be used; `faults` lists every reason, with lines.
@@ -136,7 +142,7 @@ def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None) ->
     for key in fields:
         if key in FIELDS and fields[key].empty and key in ("name", "kind", "labels", "instruction"):
             faults.add(lines[key], f"{key}: empty; give a value or take the line out")
-    spec = _build(given, lines, parts, path, asker, faults, quiet=broken)
+    spec = _build(given, lines, parts, path, asker, faults, quiet=broken, draft=draft)
     if faults or spec is None:
         raise faults.error()
     return TaskFile(spec, options, settings, lines, text, path)
@@ -201,13 +207,14 @@ def _build(
     faults: Faults,
     *,
     quiet: bool,
+    draft: bool,
 ) -> TaskSpec | None:
     """Put the task together; None where a fault keeps it from being one.
 
     `quiet` keeps back faults about what is absent, because an unreadable front matter may have held it.
     """
     instruction = _instruction(given, parts, faults, quiet)
-    found = _classes(given, parts, instruction, asker, faults, quiet)
+    found = _classes(given, parts, instruction, asker, faults, quiet=quiet, draft=draft)
     inferred = found.inferred
     names = tuple(label.name for label in found.labels)
     by_fold = {name.casefold(): name for name in names}
@@ -295,7 +302,14 @@ def _kind(node: Node, faults: Faults) -> str | None:
 
 
 def _classes(
-    given: Mapping[str, Node], parts: Parts, instruction: str, asker: Asker | None, faults: Faults, quiet: bool
+    given: Mapping[str, Node],
+    parts: Parts,
+    instruction: str,
+    asker: Asker | None,
+    faults: Faults,
+    *,
+    quiet: bool,
+    draft: bool,
 ) -> _Found:
     """Kind, labels and examples, and which of them were inferred."""
     inferred: list[Inferred] = []
@@ -324,7 +338,8 @@ def _classes(
             labels = [(0, label) for label in reading.labels]
             inferred.append(Inferred("labels", ", ".join(label.name for label in reading.labels), reading.how))
     kind = kind or "generation"
-    if kind == "classification" and not quiet and instruction:
+    unnamed = draft and not labels and not written and not reading.open_list
+    if kind == "classification" and not quiet and instruction and not unnamed:
         _check_labels(labels, written, reading, parts, faults)
     if "examples" in given:
         examples = examples_of(given["examples"], faults)

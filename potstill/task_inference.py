@@ -381,12 +381,12 @@ _SCHEMA: dict[str, Any] = {
         "kind": {"type": "string", "enum": ["classification", "generation"]},
         "labels": {
             "type": "array",
-            "maxItems": 50,
+            "maxItems": 60,
             "items": {
                 "type": "object",
                 "properties": {
                     "name": {"type": "string", "maxLength": 60},
-                    "description": {"type": "string", "maxLength": 200},
+                    "description": {"type": "string", "maxLength": 120},
                 },
                 "required": ["name", "description"],
                 "additionalProperties": False,
@@ -417,10 +417,13 @@ def ask_teacher(prompt: str, asker: Asker, known: Reading) -> Reading:
     if not asker.abilities.json_schema:
         return replace(known, why_not="this teacher has no structured output")
     text = load("infer_task").render(prompt=prompt, classification=known.kind == "classification")
-    request = Request(messages=(Message("user", text),), max_tokens=1024, temperature=0.0, schema=_SCHEMA)
+    request = Request(messages=(Message("user", text),), max_tokens=2048, temperature=0.0, schema=_SCHEMA)
     reply = asker.ask([request], "infer_task")[0].reply
     if isinstance(reply, Failure):
         return replace(known, why_not=f"the teacher gave no answer ({reply.reason})")
+    if reply.finish != "stop":
+        cut = {"length": "was cut short", "refused": "was refused"}.get(reply.finish, reply.finish)
+        return replace(known, why_not=f"the teacher's answer {cut}")
     try:
         answer = json.loads(reply.text)
         kind = known.kind or answer["kind"]

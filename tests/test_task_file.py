@@ -343,6 +343,30 @@ def test_a_bad_answer_of_the_teacher_is_not_taken(reply: str | Failure, why: str
         read_task("Detect the emotion of a text message.", asker=asker)
 
 
+def test_a_cut_answer_of_the_teacher_is_not_taken(tmp_path: Path) -> None:
+    # The fake teacher writes to the schema and, at this length, into its bound: the real asker and ledger take part.
+    from potstill.asker import Asker
+    from potstill.datagen.teachers import open_teacher
+    from potstill.ledger import Ledger
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asker = Asker(open_teacher("fake"), ledger)
+        with pytest.raises(TaskError, match=r"not found \(the teacher's (answer was cut short|labels cannot)"):
+            read_task("Detect the emotion of a text message.", asker=asker)
+        assert [entry.purpose for entry in ledger.entries()] == ["infer_task"]
+
+
+def test_a_draft_gives_the_name_before_there_is_a_teacher() -> None:
+    prompt = "---\nteacher: vllm\n---\nDetect the emotion of a text message."
+    draft = read_task_file(prompt, draft=True)
+    assert (draft.spec.kind, draft.spec.labels, draft.settings) == ("classification", (), {"teacher": "vllm"})
+    asker: Any = _Asker(answer("joy", "anger"))
+    assert read_task_file(prompt, asker=asker).spec.name == draft.spec.name
+    for broken in ("Name the topic, such as sports or art.", "Sort it.\n## Labels\n- a"):
+        with pytest.raises(TaskError):
+            read_task_file(broken, draft=True)
+
+
 def test_a_teacher_without_structured_output_is_not_asked() -> None:
     asker: Any = _Asker(answer("a", "b"), json_schema=False)
     with pytest.raises(TaskError, match="has no structured output"):
