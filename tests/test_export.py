@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -425,3 +426,38 @@ def test_the_token_is_in_no_file_that_goes_out(run: Path, hub: Any, tmp_path: Pa
     assert len(files) > 15
     for path in files:
         assert hub.token.encode() not in path.read_bytes()
+
+
+SAME_ANSWERS = """
+import json, sys
+from huggingface_hub import snapshot_download
+from transformers import pipeline
+from potstill.train.student import load_student
+texts = json.loads(sys.argv[2])
+student = load_student(snapshot_download(sys.argv[1]))
+classify = pipeline("text-classification", model=sys.argv[1])
+print(json.dumps([[p.output for p in student.predict(texts)], [item["label"] for item in classify(texts)]]))
+"""
+
+
+@pytest.mark.real
+def test_a_trained_student_answers_the_same_after_the_journey(sample_run: Any, hub: Any, tmp_path: Path) -> None:
+    from potstill.rows import read_rows
+    from potstill.train.classify import distil_classifier
+    from potstill.train.options import DistilOptions
+    from potstill.train.student import load_student
+
+    run = sample_run.write_run(tmp_path / "run")
+    shutil.rmtree(run / "train" / "student")
+    tables = [read_rows(run / "soft" / f"{name}.parquet") for name in ("train", "validation")]
+    options = DistilOptions(epochs=1, min_steps=10)
+    distil_classifier(sample_run.spec_for(), *tables, run / "train" / "student", options)
+    pushed(hub, tmp_path / "home", run)
+    texts = tables[1]["input"][:12]
+    here = [item.output for item in load_student(run / "train" / "student").predict(texts)]
+    assert len(set(here)) > 1, "the student has learnt nothing, so agreement would say nothing"
+    done = client(
+        hub, tmp_path / "fresh", f"import sys; sys.argv = ['x', {REPO!r}, {json.dumps(texts)!r}]\n{SAME_ANSWERS}"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == [here, here]
