@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.cards import md, merge_licences, score_text, teacher_terms
+from potstill.cards import dataset_card, md, merge_licences, model_card, score_text, teacher_terms, unit_info
 from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
 from potstill.run_facts import find_leaks, measure_diversity, public_name, read_run
@@ -461,3 +461,11 @@ def test_a_trained_student_answers_the_same_after_the_journey(sample_run: Any, h
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.strip().splitlines()[-1]) == [here, here]
+
+
+@pytest.mark.parametrize("name", ["card_dataset", "card_model"])
+def test_golden_cards(run: Path, repo_root: Path, name: str) -> None:
+    facts = read_run(run)
+    info = unit_info(facts, REPO, token_targets=False)
+    card = {"card_dataset": dataset_card, "card_model": model_card}[name](facts, info)
+    assert card == (repo_root / "tests" / "prompts" / "golden" / f"{name}.txt").read_text(encoding="utf-8")
