@@ -7,10 +7,10 @@ label and renormalises:
     contextual  log p(y | content-free text)              Zhao et al., arXiv:2102.09690 §4
     dcpmi       log p(y | the question without a text)    Holtzman et al., arXiv:2104.08315 §3
     batch       log mean_x p(y | x)                       Zhou et al., arXiv:2309.17249 §4
-    balanced    the offsets with which mean_x of the corrected p(y | x) is the expected share of each label
+    balanced    the offsets with which mean_x of the corrected p(y | x) is the same for each label
 
-The expected shares are those of the labels among the fitted texts where they are known, else the task's prior, else
-uniform. What is fitted on training texts is applied to test texts as it is.
+Both of the last rules suppose that the labels are equally common among the fitted texts; where the texts' labels are
+known, weights make them so. What is fitted on training texts is applied to test texts as it is.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def fit_calibration(
     *,
     rule: Rule = "batch",
     prior: Sequence[float] | None = None,
-    shares: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None,
     reference: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Fit a correction on the scores of some texts; no label is looked at.
@@ -114,7 +114,7 @@ def fit_calibration(
         scores: (n, n_labels) summed log-probs in nats; rows with NaN are left out.
         rule: See the module's text.
         prior: Expected share of each label where the correction will be applied; uniform by default.
-        shares: Known share of each label among the fitted texts; uniform by default.
+        weights: Weight of each text in means, such as one over the number of texts with its label; equal by default.
         reference: (m, n_labels) scores of content-free texts (`contextual`) or of the question alone (`dcpmi`).
 
     Returns:
@@ -131,8 +131,10 @@ def fit_calibration(
     scores = np.asarray(scores, dtype=np.float64)
     count = scores.shape[1]
     wanted = _shares(prior, count)
-    known = _shares(shares, count)
-    good = scores[np.isfinite(scores).all(axis=1)]
+    finite = np.isfinite(scores).all(axis=1)
+    good = scores[finite]
+    mass = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
+    mass = mass[finite] / max(float(mass[finite].sum()), 1e-300)
     offsets = np.zeros(count)
     if rule in ("contextual", "dcpmi"):
         if reference is None or not np.isfinite(reference).all(axis=1).any():
@@ -140,25 +142,24 @@ def fit_calibration(
         usable = np.asarray(reference)[np.isfinite(reference).all(axis=1)]
         offsets = np.log(np.exp(log_softmax(usable)).mean(axis=0) + 1e-300)
     elif rule == "batch" and len(good):
-        offsets = np.log(np.exp(log_softmax(good)).mean(axis=0) + 1e-300) - np.log(known * count)
+        offsets = np.log(mass @ np.exp(log_softmax(good)) + 1e-300)
     elif rule == "balanced" and len(good):
-        offsets = _balanced(good, known)
+        offsets = _balanced(good, mass)
     offsets = offsets - offsets.mean()
     return Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
 
 
-def _balanced(scores: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Offsets with which the mean corrected probability of each label is its share (iterative proportional fitting)."""
+def _balanced(scores: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Offsets with which the mean corrected probability of every label is the same (iterative proportional fitting)."""
     import numpy as np
 
     offsets = np.zeros(scores.shape[1])
     for _ in range(_ROUNDS):
-        mean = np.exp(log_softmax(scores - offsets)).mean(axis=0) + 1e-300
-        step = np.log(mean) - np.log(shares)
+        step = np.log(mass @ np.exp(log_softmax(scores - offsets)) + 1e-300) + np.log(len(offsets))
         offsets = offsets + step
         if np.abs(step).max() < 1e-6:
             break
-    return offsets + np.log(shares * len(shares))
+    return offsets
 
 
 def _shares(values: Sequence[float] | None, count: int) -> NDArray[np.float64]:

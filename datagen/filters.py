@@ -19,10 +19,15 @@ from potstill.rows import Dropped
 
 STAGE = "datagen"
 _WORD = re.compile(r"\w+", re.UNICODE)
+_DECLINED = (
+    r"(?:write|create|generate|provide|produce|help|assist|fulfil\w*|comply|continue|answer|engage|support|offer|"
+    r"give you|do that|discuss|share|complete|promote|classify)"
+)
 _REFUSAL = re.compile(
-    r"\b(?:as an? (?:ai|artificial intelligence|language model|large language|chatbot|assistant)|i(?:'m| am) (?:an? )?"
-    r"(?:ai|artificial intelligence|language model|virtual assistant)|i(?:'m| am) (?:sorry|unable|not able)|i (?:can"
-    r"not|can't|won't|don't feel comfortable)|sorry,? (?:but )?i|my apologies)\b",
+    r"\b(?:as an? (?:ai|artificial intelligence|language model|large language|chatbot|ai assistant)\b|i(?:'m| am) "
+    r"(?:an? )?(?:ai|artificial intelligence|language model|virtual assistant)\b|sorry,? (?:but )?(?:i|as an ai)\b|"
+    rf"i(?:'m| am) (?:unable|not able) to {_DECLINED}|i (?:cannot|can't|can not|won't) {_DECLINED}|"
+    r"i don't feel comfortable|my apologies,? but i)\b",
     re.IGNORECASE,
 )
 _META = re.compile(
@@ -131,7 +136,7 @@ def _mark_of(name: str) -> re.Pattern[str]:
     word = re.escape(name)
     return re.compile(
         rf"[\"'“‘(\[<*_`]\s?{word}\s?[\"'”’)\]>*_`]"
-        rf"|\b(?:label(?:led|s)?|categor(?:y|ies|i[sz]ed)|class(?:ified|ification)?|tag(?:ged)?|intent|topic|type|answer)"
+        rf"|\b(?:label(?:led|s)?|categor(?:y|ies|i[sz]ed)|class(?:ified|ification)?|tag(?:ged)?|intent|topic|type|answer|sentiment)"
         rf"(?:\s?(?:[:=]|is|as|of|under))\s{{0,3}}[\"'“(\[*]?(?:an? |the )?{word}\b"
         rf"|\A\W{{0,4}}{word}\W{{0,4}}(?:\n|\Z)|(?:\n|\A)\W{{0,4}}{word}\W{{0,4}}\Z"
         rf"|\A{word}\s?[:=]",

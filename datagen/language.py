@@ -95,14 +95,19 @@ def guess_language(text: str) -> str | None:
     """ISO 639-1 code of a text in the Latin or Cyrillic script, or None where the words do not tell."""
     scores: Counter[str] = Counter()
     words = _WORDS.findall(text[:_MAX_CHARS].lower())
-    for word in words:
+    distinct: Counter[str] = Counter()
+    for word, count in Counter(words).items():
         codes = _owners().get(word, ())
         for code in codes:
-            scores[code] += 1 / len(codes)  # type: ignore[assignment]
+            # One letter said twenty times is no sentence: repeats count little.
+            scores[code] += min(count, 3) / len(codes)  # type: ignore[assignment]
+            distinct[code] += 1
     if len(words) < 5 or not scores:
         return None
     (best, first), *rest = scores.most_common(2)
     second = rest[0][1] if rest else 0.0
+    if distinct[best] < 3:
+        return None
     return best if first >= 3 and first >= 1.6 * second and first >= 0.08 * len(words) else None
 
 

@@ -158,7 +158,7 @@ def _distinct(
     rows: list[Row], tests: TestTexts, options: MergeOptions, dropped: list[Dropped], listener: Listener
 ) -> list[Row]:
     seen: dict[bytes, Row] = {}
-    near = NoveltyFilter(options.near_duplicates)
+    near = _NearDuplicates(options.near_duplicates)
     kept: list[Row] = []
     for count, row in enumerate(rows):
         if count % _EVENT_EVERY_ROWS == 0:
@@ -177,16 +177,38 @@ def _distinct(
             dropped.append(_drop(row, *leak))
             continue
         if options.near_duplicates < 1:
-            match = near.admit(row.input)
-            if match is not None:
-                other = kept[match.index]
-                dropped.append(
-                    _drop(row, "near_duplicate", f"ROUGE-L {match.f1:.2f} with a {other.origin} row ({other.id})")
-                )
+            found = near.admit(row)
+            if found is not None:
+                dropped.append(_drop(row, "near_duplicate", found))
                 continue
         seen[key] = row
         kept.append(row)
     return kept
+
+
+class _NearDuplicates:
+    """Near-duplicates among the kept rows.
+
+    Rows of people that differ in a word and in their label teach what the word does, so only those with the same output
+    count; a written row that is nearly one with another output is a contradiction, and counts.
+    """
+
+    def __init__(self, threshold: float):
+        self._threshold = threshold
+        self._filters: dict[str, NoveltyFilter] = {}
+        self._rows: dict[str, list[Row]] = defaultdict(list)
+
+    def admit(self, row: Row) -> str | None:
+        """Keep the row and return None, or say what it is too like."""
+        written = row.origin in ("generated", "pseudo")
+        for output in [row.output, *(sorted(self._filters) if written else ())]:
+            match = self._filters[output].match(row.input) if output in self._filters else None
+            if match is not None:
+                other = self._rows[output][match.index]
+                return f"ROUGE-L {match.f1:.2f} with a {other.origin} row ({other.id})"
+        self._filters.setdefault(row.output, NoveltyFilter(self._threshold)).add(row.input)
+        self._rows[row.output].append(row)
+        return None
 
 
 def _capped(rows: list[Row], names: Sequence[str], options: MergeOptions, dropped: list[Dropped]) -> list[Row]:

@@ -203,13 +203,13 @@ def add_teacher_probs(
     listener(Event("soft", "progress", f"scoring the labels of {len(inputs)} texts", 0, len(inputs)))
     scores = label_scores(spec, inputs, asker, options)
     hard = [None if value is None else int(value) for value in table["label"]]
-    shares = _known_shares(hard, len(names))
+    weights = _weights(hard, len(names))
     prior = [float(spec.label_prior.get(name, 0.0)) for name in names] if spec.label_prior else None
     gold_texts, gold_labels = _gold(spec, table)
-    rule, chosen = _choose_rule(spec, asker, options, scores, shares, gold_texts, gold_labels)
-    calibration = _fit(spec, asker, options, scores, rule, shares, prior)
+    rule, chosen = _choose_rule(spec, asker, options, scores, weights, gold_texts, gold_labels)
+    calibration = _fit(spec, asker, options, scores, rule, weights, prior)
     probs = calibration.apply(scores)
-    answered = np.isfinite(scores).all(axis=1)
+    answered: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
     values = [row.tolist() if good else None for row, good in zip(probs, answered, strict=True)]
     columns = {name: table[name][:] if name != "teacher_probs" else values for name in table.column_names}
     filled = Dataset.from_dict(columns, features=table.features)
@@ -218,12 +218,13 @@ def add_teacher_probs(
     return SoftResult(filled, calibration, report)
 
 
-def _known_shares(hard: Sequence[int | None], count: int) -> list[float] | None:
-    """Share of each label among rows, where most rows have one and each label occurs."""
+def _weights(hard: Sequence[int | None], count: int) -> list[float] | None:
+    """Weights that make the labels equally common, where most rows have one and each label occurs."""
     known = Counter(value for value in hard if value is not None)
     if len(known) < count or known.total() < len(hard) / 2:
         return None
-    return [known[i] / known.total() for i in range(count)]
+    mean = known.total() / count
+    return [1.0 if value is None else mean / known[value] for value in hard]
 
 
 def _gold(spec: TaskSpec, table: Dataset) -> tuple[list[str], list[int]]:
@@ -241,7 +242,7 @@ def _choose_rule(
     asker: Asker,
     options: SoftOptions,
     scores: NDArray[np.float64],
-    shares: Sequence[float] | None,
+    weights: Sequence[float] | None,
     gold_texts: Sequence[str],
     gold_labels: Sequence[int],
 ) -> tuple[Rule, str]:
@@ -255,7 +256,7 @@ def _choose_rule(
     rows = np.arange(len(gold_labels))
     found: list[tuple[float, float, Rule]] = []
     for rule in RULES:
-        probs = _fit(spec, asker, options, scores, rule, shares, None).apply(gold_scores)
+        probs = _fit(spec, asker, options, scores, rule, weights, None).apply(gold_scores)
         right = float((probs.argmax(axis=1) == np.asarray(gold_labels)).mean())
         likelihood = float(np.log(np.maximum(probs[rows, gold_labels], 1e-12)).mean())
         found.append((likelihood, right, rule))
@@ -269,7 +270,7 @@ def _fit(
     options: SoftOptions,
     scores: NDArray[np.float64],
     rule: Rule,
-    shares: Sequence[float] | None,
+    weights: Sequence[float] | None,
     prior: Sequence[float] | None,
 ) -> Calibration:
     reference = None
@@ -277,7 +278,7 @@ def _fit(
         reference = label_scores(spec, _CONTENT_FREE, asker, options)
     elif rule == "dcpmi":
         reference = label_scores(spec, (f"({with_article(input_noun(spec))})",), asker, options)
-    return fit_calibration(scores, rule=rule, prior=prior, shares=shares, reference=reference)
+    return fit_calibration(scores, rule=rule, prior=prior, weights=weights, reference=reference)
 
 
 def _report(

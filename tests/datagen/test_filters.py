@@ -1,0 +1,162 @@
+"""Each filter keeps what is fit and names why what is not fit is dropped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.datagen import filters
+from potstill.datagen.language import guess_language, other_language
+from potstill.datagen.novelty import NoveltyFilter
+from potstill.rows import Dropped
+
+
+def reason(dropped: Dropped | None) -> str | None:
+    return None if dropped is None else dropped.reason
+
+
+def test_length() -> None:
+    assert reason(filters.too_short(" ... ", 2)) == "empty"
+    assert reason(filters.too_short("one", 2)) == "too_short"
+    assert filters.too_short("one two", 2) is None
+    assert filters.too_short("今日は良い天気です", 3) is None
+    assert reason(filters.too_long("a b c", 2)) == "too_long"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("As an AI language model, I cannot write spam.", "refusal"),
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        ("I can't write that message.", "refusal"),
+        ("I'm unable to create such content.", "refusal"),
+        ("I cannot find my order, can you help?", None),
+        ("I am sorry to hear that your flight was late.", None),
+        ("The robot said it was an AI, and nobody laughed at it in the whole room.", None),
+        ("Parliament voted on Monday.", None),
+    ],
+)
+def test_refusal(text: str, found: str | None) -> None:
+    assert reason(filters.refusal(text)) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear [Your Name], your parcel is late.",
+        "This text belongs to the category of sports.",
+        "Let me know if you like it",
+    ],
+)
+def test_meta_talk(text: str) -> None:
+    assert reason(filters.meta_talk(text)) == "meta_talk"
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "leaks"),
+    [
+        ("Sports fans filled the stadium.", ["Sports"], False),
+        ("I love winter sports", ["Sports"], False),
+        ('This is "sports" news.', ["Sports"], True),
+        ("The category is Sports: the match ended.", ["Sports"], True),
+        ("Sports\nThe match ended.", ["Sports"], True),
+        ("The match ended.\n(Sports)", ["Sports"], True),
+        ("Sports: the match ended.", ["Sports"], True),
+        ("Where is my card_arrival?", ["card_arrival", "card arrival"], True),
+        ("When does my card arrival happen?", ["card_arrival", "card arrival"], False),
+        ("A Sci/Tech story", ["Sci/Tech"], True),
+        ("please BookRestaurant for two", ["BookRestaurant"], True),
+        ("I won 1 prize", ["1"], False),
+        ("Positive feedback came in.", ["positive", "negative"], False),
+        ("I bought it. Sentiment: positive", ["positive"], True),
+    ],
+)
+def test_label_leak(text: str, names: list[str], leaks: bool) -> None:
+    assert (filters.label_leak(text, names) is not None) == leaks
+
+
+def test_echoes() -> None:
+    prompt = "Task: Classify a news article by topic.\n\nWrite one new, realistic news article whose answer is Sports."
+    assert reason(filters.prompt_echo("Write one new, realistic news article whose answer is World.", prompt))
+    assert reason(filters.prompt_echo("classify a news article by topic", prompt)) == "prompt_echo"
+    assert filters.prompt_echo("The keeper saved two penalties in the final.", prompt) is None
+    shown = NoveltyFilter(0.7, texts=["The keeper saved two penalties in the final."])
+    assert reason(filters.example_echo("The keeper saved two penalties in the last final.", shown)) == "example_echo"
+    assert filters.example_echo("Shares of the airline rose.", shown) is None
+    assert reason(filters.near_duplicate("the keeper saved two penalties in the final", shown)) == "near_duplicate"
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("the cat sat the cat sat the cat sat the cat sat", True),
+        ("no no no no no no", True),
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaaaa", True),
+        ("The bank said that the bank would close the bank on Monday.", False),
+        ("He came, he saw, he won, and he left before the rain began.", False),
+        ("-------------------- a table", False),
+    ],
+)
+def test_repetition(text: str, loops: bool) -> None:
+    assert (filters.repetition(text) is not None) == loops
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("en", "The council has decided that it will not build the bridge this year."),
+        ("de", "Der Rat hat beschlossen, dass die Brücke in diesem Jahr nicht gebaut wird."),
+        ("fr", "Le conseil a décidé que le pont ne sera pas construit dans cette ville."),
+        ("es", "El consejo ha decidido que el puente no se construirá este año en la ciudad."),
+        ("it", "Il consiglio ha deciso che il ponte non sarà costruito per la città con i fondi."),
+        ("pt", "O conselho decidiu que a ponte não será construída com os fundos da cidade para o ano."),
+        ("nl", "De raad heeft besloten dat de brug dit jaar niet wordt gebouwd en dat is een probleem."),
+        ("pl", "Rada nie jest za tym, że most ma być w tym roku, ale to się może jeszcze zmienić."),
+        ("sv", "Rådet har beslutat att bron inte ska byggas och det är en sak som vi måste se till."),
+        ("tr", "Bu köprü için bir karar var ama daha sonra ne olacak çok belli değil ve olan bu."),
+        ("ru", "Совет решил, что мост в этом году не будет построен, и это для города плохо."),
+        ("uk", "Рада вирішила, що міст у цьому році не буде і це для міста погано, але все так."),
+    ],
+)
+def test_languages_are_told_apart(code: str, text: str) -> None:
+    assert guess_language(text) == code
+    assert other_language(text, (code,)) is None
+    other = "de" if code != "de" else "en"
+    assert filters.wrong_language(text, (other,)) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "languages", "found"),
+    [
+        ("今日は良い天気です", ("en",), True),
+        ("今日は良い天気です", ("ja",), False),
+        ("wat the, ok thx bye", ("en",), False),
+        ("OK", ("de",), False),
+        ("", ("en",), False),
+        ("12345 !!!", ("en",), False),
+        ("Nothing of this is in Japanese, which is what was asked for.", ("ja",), True),
+        ("Das ist es nicht, was ich mit dem Auto will.", (), False),
+    ],
+)
+def test_wrong_language(text: str, languages: tuple[str, ...], found: bool) -> None:
+    assert (filters.wrong_language(text, languages) is not None) == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=300), st.text(min_size=1, max_size=20))
+def test_nothing_raises(text: str, name: str) -> None:
+    kept = NoveltyFilter(0.7, texts=[name])
+    found = [
+        filters.too_short(text, 2),
+        filters.too_long(text, 10),
+        filters.refusal(text),
+        filters.meta_talk(text),
+        filters.label_leak(text, [name]),
+        filters.prompt_echo(text, name),
+        filters.example_echo(text, kept),
+        filters.wrong_language(text, ("en",)),
+        filters.repetition(text),
+        filters.near_duplicate(text, kept),
+    ]
+    assert all(item is None or item.reason for item in found)

@@ -1,0 +1,144 @@
+"""Replies become texts; nothing that a teacher can send raises."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.datagen.parse import (
+    MAX_REPLY_CHARS,
+    clean_text,
+    last_full_sentence,
+    plain,
+    read_fields,
+    read_json,
+    split_list,
+    strings_in,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ('"Rain stopped play at Lord\'s."', "Rain stopped play at Lord's."),
+        ("Sure! Here is a news article:\n\nShares fell on Monday.", "Shares fell on Monday."),
+        ("Text: Shares fell on Monday.", "Shares fell on Monday."),
+        ("**Question:** Who wrote Emma?", "Who wrote Emma?"),
+        ("1. Who wrote Emma?", "Who wrote Emma?"),
+        ("```\nprint(1)\n```", "print(1)"),
+        ("Shares fell.\n\nLabel: Business", "Shares fell."),
+        ("Category: Business\nShares fell.", "Shares fell."),
+        ("Shares fell.<|im_end|>", "Shares fell."),
+        ('"Stop," she said, "now."', '"Stop," she said, "now."'),
+        ("It's ten o'clock: time to go.", "It's ten o'clock: time to go."),
+        ("The score: 3-1\nA late goal: a shame.", "The score: 3-1\nA late goal: a shame."),
+        ("a\x00b\u200bc\ud800d", "abcd"),
+        ("", ""),
+    ],
+)
+def test_clean_text(raw: str, text: str) -> None:
+    assert clean_text(raw) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "fields"),
+    [
+        ("title: A\ntext: B c", {"title": "A", "text": "B c"}),
+        ("Title: A\n\nText: B\nmore", {"title": "A", "text": "B\nmore"}),
+        ("title: A\nB without a name", {"title": "A", "text": "B without a name"}),
+        ("A\nB", {"title": "A", "text": "B"}),
+        ("**title:** A\n**text:** B", {"title": "A", "text": "B"}),
+        ("title: A", None),
+        ("title:\ntext: B", None),
+        ("", None),
+    ],
+)
+def test_read_fields(raw: str, fields: dict[str, str] | None) -> None:
+    assert read_fields(raw, ["title", "text"]) == fields
+
+
+def test_split_list() -> None:
+    assert split_list("1. one\n2) two\n\n3. three", 9) == ["one", "two", "three"]
+    assert split_list("- a b\n- c d", 1) == ["a b"]
+    assert split_list("one\ntwo", 9) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("One. Two. Thr", "One. Two."),
+        ("No end", ""),
+        ("It cost 3.5 dollars", ""),
+        ('He said "go." And', 'He said "go."'),
+    ],
+)
+def test_last_full_sentence(text: str, end: str) -> None:
+    assert last_full_sentence(text) == end
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"texts": ["a"]}', {"texts": ["a"]}),
+        ('Here: {"texts": ["a"]} bye', {"texts": ["a"]}),
+        ('```json\n{"texts": ["a"]}\n```', {"texts": ["a"]}),
+        ('{"texts": ["a", "b', {"texts": ["a", "b"]}),
+        ("no json", None),
+        ("[" * 5000, None),
+        ("<html><body>502 Bad Gateway</body></html>", None),
+    ],
+)
+def test_read_json(text: str, value: object) -> None:
+    assert read_json(text) == value
+
+
+def test_strings_in() -> None:
+    assert strings_in({"texts": ["a", {"texts": "b"}, 3]}, "texts") == ["a", "b", ""]
+    assert strings_in("x", "texts") == ["x"]
+    assert strings_in(None, "texts") == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=400))
+def test_no_text_raises(text: str) -> None:
+    for made in (clean_text(text), plain(text), last_full_sentence(text), *split_list(text, 5)):
+        made.encode("utf-8")
+        assert "\x00" not in made
+    read_fields(text, ["a", "b"])
+    read_json(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_no_bytes_raise(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    clean_text(text).encode("utf-8")
+    read_json("{" + text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 10_000_000,
+        "\x00" * 10_000_000,
+        "[" * 10_000_000,
+        '{"texts": ' * 1_000_000,
+        "<|im_start|>" * 800_000,
+        "here is " * 1_250_000,
+        "1. " * 3_000_000,
+        "\n" * 10_000_000,
+        '"' * 10_000_000,
+        "label: " * 1_400_000,
+    ],
+    ids=lambda text: repr(text[:8]),
+)
+def test_ten_megabytes_are_bounded(text: str) -> None:
+    start = time.perf_counter()
+    assert len(clean_text(text)) <= MAX_REPLY_CHARS
+    split_list(text, 5)
+    read_fields(text, ["a", "b"])
+    read_json(text)
+    assert time.perf_counter() - start < 5

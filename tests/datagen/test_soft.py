@@ -1,0 +1,208 @@
+"""Label scores and calibration: what must move, moves; what must not, does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.asker import Asker
+from potstill.datagen.calibration import RULES, Calibration, fit_calibration
+from potstill.datagen.soft import SoftOptions, add_teacher_probs, answer_spellings, label_scores
+from potstill.datagen.teachers.fake import FakeTeacher
+from potstill.datagen.token_targets import tail_logprob, targets_for
+from potstill.errors import OptionError
+from potstill.ledger import Ledger
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import Example, Label, TaskSpec
+from potstill.teacher import Failure, Reply, ScoreRequest
+
+SPEC = TaskSpec("t", "Say the kind.", "classification", tuple(Label(n) for n in ("red", "green", "blue")))
+
+
+def biased_scores(rng: np.random.Generator, n: int = 600, bias: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that know the label but lean by `bias` nats to the first one."""
+    gold = rng.integers(0, 3, n)
+    scores = rng.normal(0, 1, (n, 3)) - 20
+    scores[np.arange(n), gold] += 3
+    scores[:, 0] += bias
+    return scores, gold
+
+
+@pytest.mark.parametrize("rule", ["batch", "balanced"])
+def test_calibration_takes_a_bias_out_and_stays_frozen(rule: Any) -> None:
+    rng = np.random.default_rng(0)
+    train, gold = biased_scores(rng)
+    test, test_gold = biased_scores(rng)
+    raw = (train.argmax(1) == gold).mean()
+    fitted = fit_calibration(train, rule=rule)
+    assert (fitted.apply(train).argmax(1) == gold).mean() > raw + 0.2
+    assert (fitted.apply(test).argmax(1) == test_gold).mean() > raw + 0.2
+    one = fitted.apply(test[:1])
+    assert np.allclose(one, fitted.apply(test)[:1])  # nothing is re-fitted on the texts it is applied to
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(RULES), st.integers(2, 6), st.integers(1, 30), st.integers(0, 10_000))
+def test_probabilities_sum_to_one_and_survive_json(rule: Any, labels: int, rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(-30, 15, (rows, labels))
+    fitted = fit_calibration(scores, rule=rule, reference=scores[:2], prior=rng.random(labels))
+    probs = fitted.apply(scores)
+    assert np.allclose(probs.sum(1), 1)
+    assert (probs >= 0).all()
+    again = Calibration.from_json(fitted.to_json())
+    assert again == fitted
+    shifted = fitted.apply(scores + rng.normal(0, 50, (rows, 1)))  # one constant a text changes nothing
+    assert np.allclose(probs, shifted, atol=1e-6)
+
+
+def test_balanced_meets_the_shares() -> None:
+    scores, _ = biased_scores(np.random.default_rng(1))
+    assert np.allclose(fit_calibration(scores, rule="balanced").apply(scores).mean(0), 1 / 3, atol=1e-4)
+
+
+def test_batch_is_its_formula() -> None:
+    scores, _ = biased_scores(np.random.default_rng(2), n=50)
+    p = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    expected = p / p.mean(0)
+    expected /= expected.sum(1, keepdims=True)
+    assert np.allclose(fit_calibration(scores, rule="batch").apply(scores), expected)
+    prior = np.array([0.7, 0.2, 0.1])
+    with_prior = p / p.mean(0) * prior
+    with_prior /= with_prior.sum(1, keepdims=True)
+    assert np.allclose(fit_calibration(scores, rule="batch", prior=prior).apply(scores), with_prior)
+
+
+@pytest.mark.parametrize("rule", ["batch", "balanced"])
+def test_weights_keep_an_uneven_batch_uneven(rule: Any) -> None:
+    """Texts that are mostly one label must not have that label calibrated away."""
+    rng = np.random.default_rng(3)
+    gold = rng.choice(3, 900, p=[0.8, 0.1, 0.1])
+    scores = rng.normal(0, 1, (900, 3))
+    scores[np.arange(900), gold] += 2
+    told = fit_calibration(scores, rule=rule, weights=1 / np.bincount(gold)[gold])
+    blind = fit_calibration(scores, rule=rule)
+    assert abs(np.ptp(told.offsets)) < 0.3 * abs(np.ptp(blind.offsets))
+
+
+def test_rows_without_scores_get_the_prior() -> None:
+    fitted = fit_calibration(np.zeros((4, 2)), prior=[0.75, 0.25])
+    assert np.allclose(fitted.apply(np.array([[np.nan, 1.0]])), [[0.75, 0.25]])
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(OptionError, match="'bach' is no calibration rule; did you mean 'batch'"):
+        fit_calibration(np.zeros((2, 2)), rule="bach")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="contextual needs the scores of reference texts"):
+        fit_calibration(np.zeros((2, 2)), rule="contextual")
+    with pytest.raises(ValueError, match="the calibration has 2 labels"):
+        fit_calibration(np.zeros((2, 2))).apply(np.zeros((2, 3)))
+
+
+class ScoringTeacher(FakeTeacher):
+    """Scores a label by whether the text holds it, with a lean to `red` and its mass split over spellings."""
+
+    def answer(self, request: Any) -> Reply | Failure:
+        if not isinstance(request, ScoreRequest):
+            return super().answer(request)
+        text = request.messages[-1].content.split("\n\n")[1]
+        if "broken" in text:
+            return Failure("no reply")
+        scores = [
+            -1.0 * len(c) + 3.0 * (c.lower() in text) + 2.5 * (c.lower() == "red") - (c[0].isupper()) * 0.5
+            for c in request.continuations
+        ]
+        return Reply(scores=tuple(scores), score_tokens=(1,) * len(scores))
+
+
+def test_scores_are_sums_over_spellings(tmp_path: Path) -> None:
+    assert answer_spellings("red") == ("red", "Red")
+    assert answer_spellings("card_arrival") == ("card_arrival", "card arrival", "Card_arrival")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(ScoringTeacher(), ledger)
+        scores = label_scores(SPEC, ["a green leaf", "broken"], asker, SoftOptions())
+        plain = label_scores(SPEC, ["a green leaf"], asker, SoftOptions(variants=False))
+    assert scores.shape == (2, 3)
+    assert np.isnan(scores[1]).all()
+    assert plain[0].tolist() == [-0.5, -2.0, -4.0]
+    assert np.allclose(scores[0, 1], np.logaddexp(-2.0, -2.5))
+
+
+def table(texts: list[str], labels: list[str]) -> Any:
+    return rows_to_dataset(
+        [
+            Row(t, y, "generated", Source(teacher="x", requests=(str(i),)), label=y)
+            for i, (t, y) in enumerate(zip(texts, labels, strict=True))
+        ],
+        SPEC.label_names,
+    )
+
+
+def test_teacher_probs_fill_the_table(tmp_path: Path) -> None:
+    texts = [f"a {c} thing {i}" for i in range(8) for c in ("red", "green", "blue")] + ["broken"]
+    labels = ["red", "green", "blue"] * 8 + ["red"]
+    rows = table(texts, labels)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        result = add_teacher_probs(SPEC, rows, Asker(ScoringTeacher(), ledger), SoftOptions())
+    assert result.table["id"][:] == rows["id"][:]
+    assert result.table.features == rows.features
+    assert result.table[24]["teacher_probs"] is None
+    assert np.allclose(np.sum(result.table["teacher_probs"][:24], axis=1), 1)
+    agreement = result.report["agreement_with_labels"]
+    assert agreement["calibrated"] == 1.0
+    assert agreement["raw"] < 0.8
+    assert result.report["without_scores"] == 1
+    assert result.report["rule"] == "batch"
+
+
+def test_rule_is_chosen_on_the_users_labels(tmp_path: Path) -> None:
+    gold = tuple(Example(f"a {c} fruit {i}", c) for i in range(4) for c in SPEC.label_names)
+    spec = TaskSpec("t", SPEC.instruction, "classification", SPEC.labels, examples=gold)
+    rows = table([f"a {c} thing {i}" for i in range(6) for c in SPEC.label_names], list(SPEC.label_names) * 6)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        result = add_teacher_probs(spec, rows, Asker(ScoringTeacher(), ledger), SoftOptions())
+    assert result.report["rule"] != "raw"
+    assert "likeliest on 12 texts" in result.report["rule_chosen"]
+
+
+def test_channel_direction_scores_the_text(tmp_path: Path) -> None:
+    asked: list[ScoreRequest] = []
+
+    class Channel(FakeTeacher):
+        def answer(self, request: Any) -> Reply | Failure:
+            asked.append(request)
+            label = request.messages[-1].content
+            return Reply(scores=(-5.0 if '"green"' in label else -9.0,), score_tokens=(3,))
+
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        scores = label_scores(SPEC, ["leaf"], Asker(Channel(), ledger), SoftOptions(direction="channel"))
+    assert scores.tolist() == [[-9.0, -5.0, -9.0]]
+    assert all(request.continuations == ("leaf",) for request in asked)
+
+
+def test_token_targets_reuse_what_was_stored(tmp_path: Path) -> None:
+    spec = TaskSpec("g", "Repeat.", "generation")
+    rows = rows_to_dataset([Row(f"in {i}", f"out {i} words", "user", Source(row=i)) for i in range(5)], ())
+    teacher = FakeTeacher()
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(teacher, ledger)
+        some = targets_for(spec, rows.select([1, 3]), asker, 8)
+        asked = teacher.asked
+        full = targets_for(spec, rows, asker, 8, have=some)
+    assert teacher.asked - asked == 3
+    assert full["id"][:] == rows["id"][:]
+    assert full[1] == some[0]
+    for row in full:
+        for logprobs, tail in zip(row["top_logprobs"], row["tail"], strict=True):
+            assert np.isclose(np.exp(logprobs).sum() + np.exp(tail), 1, atol=1e-5)
+            assert logprobs == sorted(logprobs, reverse=True)
+
+
+def test_tail_is_finite_where_the_top_k_holds_all() -> None:
+    assert tail_logprob([0.0]) == pytest.approx(np.log(1e-8))
+    assert tail_logprob([np.log(0.25), np.log(0.25)]) == pytest.approx(np.log(0.5))
