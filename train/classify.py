@@ -35,7 +35,7 @@ from transformers import (
     set_seed,
 )
 
-from potstill.errors import TrainingError, UserError
+from potstill.errors import OptionError, TrainingError, UserError
 from potstill.events import Listener, silent
 from potstill.models import install_hint, local_model, model_identity
 from potstill.options import as_json
@@ -74,6 +74,7 @@ def distil_classifier(
     Raises:
         TrainingError: Rows that cannot be learnt from, a loss that is not finite, or not enough memory.
         UserError: The student's model cannot be loaded.
+        OptionError: An option that only generation students have.
     """
     with quiet_transformers():
         return _distil(spec, train, validation, out, options, listener)
@@ -84,6 +85,8 @@ def _distil(
 ) -> loop.DistilResult:
     started = time.monotonic()
     check_not_empty(train)
+    if options.lora_rank is not None:
+        raise OptionError("distil", ["distil.lora_rank is for generation students; leave it out for classification"])
     options = resolve_options(options, "classification")
     targets = label_targets(spec, train, options)
     check_label_variety(spec, targets)

@@ -1,8 +1,10 @@
 """Options of the distillation, one frozen dataclass for both kinds of student.
 
 What enters: what a user set. What leaves: `resolve_options` fills each None with the default of the student's
-kind, so that a report holds the values that were really used. The defaults were chosen on the training splits of
-TREC and AG News with clean labels and with a quarter of the labels replaced (see docs/log.md).
+kind, so that a report holds the values that were really used. The classification defaults were chosen on the
+training split of TREC (400 rows) with a quarter of the labels replaced: rate 1e-4 gave 81 % where 5e-5 gave 79 %,
+label smoothing 0.1 and batches of 32 made no difference beyond the noise of a seed, and frozen token embeddings
+gave the same score (79.0 and 78.9) in three quarters of the time.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class DistilOptions:
         checkpoint_steps: Also save a checkpoint each this many steps, for a resume in the middle of an epoch.
         precision: `bf16` computes in bfloat16 and keeps fp32 weights; None takes bf16 on a GPU that has it.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
-        lora_rank: Train low-rank adapters of this rank and merge them at the end; None trains all weights.
+        lora_rank: Train low-rank adapters of this rank and merge them at the end (generation students); None trains
+            all weights.
         lora_alpha: Scale of the adapters (alpha / rank).
         seed: Seed of the head's start, the row order and dropout.
         resume: Go on from the last good checkpoint in the output folder, where there is one.

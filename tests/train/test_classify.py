@@ -2,7 +2,11 @@
 
 import json
 import random
-from dataclasses import replace
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +158,34 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, damage
         torch.testing.assert_close(weights(resumed.path)[name], value, rtol=1e-4, atol=1e-5)
 
 
+KILL = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import test_classify as here
+from pathlib import Path
+from potstill.train.options import DistilOptions
+
+def kill(event):
+    if "held_out" in event.data and event.done >= 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+options = DistilOptions(**{options!r})
+here.distil_classifier(here.SPEC, here.reviews(80), here.reviews(16, 1), Path({out!r}), options, listener=kill)
+"""
+
+
+def test_kill_9_and_resume(tmp_path, options):
+    chosen = replace(options, epochs=3)
+    code = KILL.format(folder=str(Path(__file__).parent), options=asdict(chosen), out=str(tmp_path / "cut"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    resumed = distil_classifier(SPEC, reviews(80), reviews(16, 1), tmp_path / "cut", chosen)
+    assert resumed.report["resumed_from"] == "checkpoint-5"
+    whole = distil_classifier(SPEC, reviews(80), reviews(16, 1), tmp_path / "whole", chosen)
+    for name, value in weights(whole.path).items():
+        torch.testing.assert_close(weights(resumed.path)[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_checkpoints_of_other_rows_are_not_resumed(tmp_path, options):
     with pytest.raises(Killed):
         distil_classifier(SPEC, reviews(32), reviews(8, 1), tmp_path / "s", options, listener=_kill_late)
@@ -236,6 +268,11 @@ def test_a_diverging_training_says_so_and_keeps_the_last_checkpoint(tmp_path, op
         with pytest.raises(TrainingError, match=r"loss became nan at step \d+; the last good checkpoint stays"):
             distil_classifier(SPEC, table, None, tmp_path / "s", replace(options, soft_weight=0.0))
     assert any(is_whole(path) for path in checkpoint_folder(tmp_path / "s").glob("checkpoint-*"))
+
+
+def test_adapters_are_for_generation(tmp_path, options):
+    with pytest.raises(OptionError, match=r"distil.lora_rank is for generation students"):
+        distil_classifier(SPEC, reviews(4), None, tmp_path / "s", replace(options, lora_rank=4))
 
 
 def test_options_list_all_faults():
