@@ -1,0 +1,227 @@
+"""Merging: duplicates, contradictions, test text, balance and splits."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.datagen.decontaminate import TestTexts, normal_hash
+from potstill.datagen.merge import MergeOptions, merge_rows, split_rows
+from potstill.rows import Origin, Row, Source, dataset_to_rows, rows_to_dataset
+from potstill.task import Label, TaskSpec
+
+SPEC = TaskSpec("t", "Say the kind.", "classification", (Label("a"), Label("b"), Label("c")))
+WRITE = TaskSpec("w", "Summarise.", "generation")
+_COUNT = iter(range(10**9))
+
+
+def row(text: str, label: str = "a", origin: Origin = "retrieved", licence: str = "mit", weight: float = 1.0) -> Row:
+    source = Source(dataset="d", row=next(_COUNT))
+    return Row(text, label, origin, source, label=label, licence=licence, weight=weight)
+
+
+def table(*rows: Row) -> Any:
+    return rows_to_dataset(rows, SPEC.label_names)
+
+
+def reasons(result: Any) -> dict[str, int]:
+    return dict(Counter(item.reason for item in result.dropped))
+
+
+LONG = "the quick brown fox jumped over the lazy dog while the farmer slept under an old oak tree near the river"
+
+
+def test_copies_across_sources_keep_the_better_source() -> None:
+    written = table(row("The match ended in a draw.", origin="generated", licence="unknown"))
+    found = table(row("the MATCH ended in a draw", licence="cc-by-4.0"))
+    own = table(row("The match — ended in a draw!", origin="user", licence="mit"))
+    for order in ([written, found, own], [own, found, written], [found, written, own]):
+        result = merge_rows(SPEC, order)
+        (kept,) = dataset_to_rows(result.kept)
+        assert (kept.origin, kept.licence, kept.input) == ("user", "mit", "The match — ended in a draw!")
+        assert reasons(result) == {"duplicate": 2}
+        assert {item.origin for item in result.dropped} == {"generated", "retrieved"}
+
+
+def test_near_duplicates() -> None:
+    result = merge_rows(
+        SPEC, [table(row(LONG), row(LONG.replace("lazy", "sleepy")), row("Nothing alike at all here."))]
+    )
+    assert reasons(result) == {"near_duplicate": 1}
+    assert (
+        merge_rows(SPEC, [table(row(LONG), row(LONG + " today"))], MergeOptions(near_duplicates=1)).kept.num_rows == 2
+    )
+
+
+def test_minimal_pairs_of_people_stay_and_written_ones_go() -> None:
+    pair = [row(LONG, "a"), row(LONG.replace("jumped", "never jumped"), "b")]
+    assert merge_rows(SPEC, [table(*pair)]).kept.num_rows == 2
+    written = [row(LONG, "a"), row(LONG.replace("jumped", "never jumped"), "b", "generated")]
+    assert reasons(merge_rows(SPEC, [table(*written)])) == {"near_duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "rows", "kept"),
+    [
+        ("provenance", [("a", "user"), ("b", "retrieved")], ["a"]),
+        ("provenance", [("a", "retrieved"), ("b", "retrieved")], []),
+        ("provenance", [("a", "generated"), ("b", "retrieved")], ["b"]),
+        ("majority", [("a", "retrieved"), ("b", "retrieved"), ("b", "generated")], ["b"]),
+        ("majority", [("a", "retrieved"), ("b", "retrieved")], []),
+        ("drop", [("a", "user"), ("b", "generated")], []),
+    ],
+)
+def test_conflicting_labels(conflicts: Any, rows: list[tuple[str, Origin]], kept: list[str]) -> None:
+    made = table(*(row("Same text here", label, origin) for label, origin in rows))
+    result = merge_rows(SPEC, [made], MergeOptions(conflicts=conflicts))
+    assert result.kept["output"][:] == kept
+    assert "conflicting_label" in reasons(result)
+
+
+def test_generation_keeps_one_output_an_input() -> None:
+    rows = [Row("in", out, "retrieved", Source(row=i)) for i, out in enumerate(["first", "second", "first"])]
+    result = merge_rows(WRITE, [rows_to_dataset(rows, ())])
+    assert result.kept["output"][:] == ["first"]
+    assert reasons(result) == {"same_input_other_output": 1, "duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "reason"),
+    [
+        ("Shares  of the AIRLINE rose!", "shares of the airline rose", "in_test"),
+        ("Café crème", "cafe creme", "in_test"),
+        (f"{LONG} and then something else happened to everybody who lived there before", f"Long ago {LONG}", None),
+        (LONG.replace("farmer", "shepherd"), LONG, "near_test"),
+        (f"title: New\ntext: {LONG}", f"title: Old\ntext: {LONG}", "in_test"),
+        (LONG, f"title: Old\ntext: {LONG}", "in_test"),
+        ("Shares of the airline rose", "The keeper saved a penalty", "kept"),
+        ("Who wrote Emma?", "Who wrote Persuasion?", "kept"),
+    ],
+)
+def test_test_text_is_taken_out(train: str, test: str, reason: str | None) -> None:
+    result = merge_rows(SPEC, [table(row(train, origin="generated"))], test=table(row(test, origin="user")))
+    if reason == "kept":
+        assert result.kept.num_rows == 1
+    else:
+        assert reasons(result) == {reason or "ngram_in_test": 1}
+        assert result.report["leaked"] == 1
+    assert result.report["checked_against_test"] is True
+
+
+def test_thirteen_words_in_a_row_are_found_anywhere() -> None:
+    rng = random.Random(0)
+    words = [f"w{i}" for i in range(5000)]
+    tests = [" ".join(rng.sample(words, 60)) for _ in range(50)]
+    index = TestTexts(tests, near=None)
+    for _ in range(100):
+        chosen = rng.choice(tests).split()
+        start = rng.randrange(len(chosen) - 13)
+        train = [*rng.sample(words, 40), *chosen[start : start + 13], *rng.sample(words, 40)]
+        found = index.found_in(" ".join(train))
+        assert found is not None
+        assert found[0] == "ngram_in_test"
+        train[45] = "broken"
+        assert index.found_in(" ".join(train)) is None
+
+
+def test_a_planted_test_row_never_reaches_training() -> None:
+    """Exact, case-changed, re-spaced and slightly edited copies among many rows."""
+    rng = random.Random(1)
+    words = [f"word{i}" for i in range(800)]
+    tests = [" ".join(rng.sample(words, 14)) for _ in range(40)]
+    planted = []
+    for text in tests:
+        parts = text.split()
+        parts[3] = "edited"
+        planted += [text, text.upper(), text.replace(" ", "   "), " ".join(parts)]
+    rows = [row(text, "abc"[i % 3]) for i, text in enumerate(planted)]
+    rows += [row(" ".join(rng.sample(words, 14)), "abc"[i % 3]) for i in range(300)]
+    rng.shuffle(rows)
+    result = merge_rows(SPEC, [table(*rows)], test=table(*(row(text, origin="user") for text in tests)))
+    assert not set(result.kept["input"]) & set(planted)
+    assert result.kept.num_rows >= 295
+
+
+def test_balance_by_weights() -> None:
+    rng = random.Random(2)
+    rows = [
+        row(" ".join(rng.sample([f"w{i}" for i in range(300)], 9)), label) for label in "a" * 60 + "b" * 30 + "c" * 10
+    ]
+    kept = list(dataset_to_rows(merge_rows(SPEC, [table(*rows)]).kept))
+    sums = {name: sum(r.weight for r in kept if r.output == name) for name in "abc"}
+    assert all(abs(total - 100 / 3) < 0.01 for total in sums.values())
+    assert {r.weight for r in dataset_to_rows(merge_rows(SPEC, [table(*rows)], MergeOptions(balance="none")).kept)} == {
+        1
+    }
+
+
+def test_cap_drops_written_rows_first() -> None:
+    rng = random.Random(3)
+    words = [f"w{i}" for i in range(300)]
+    rows = [row(" ".join(rng.sample(words, 9)), "a", "generated" if i % 2 else "retrieved") for i in range(40)]
+    rows += [row(" ".join(rng.sample(words, 9)), label) for label in "bc" for _ in range(10)]
+    result = merge_rows(SPEC, [table(*rows)], MergeOptions(max_ratio=2))
+    assert result.report["labels"] == {"a": 20, "b": 10, "c": 10}
+    assert reasons(result) == {"over_label_cap": 20}
+    assert {item.origin for item in result.dropped} == {"generated"}
+
+
+def test_merging_is_deterministic_and_loses_nothing_unsaid() -> None:
+    rng = random.Random(4)
+    words = ["red", "blue", "cat", "dog", "runs", "sits", "the", "a"]
+    rows = [
+        row(" ".join(rng.choices(words, k=rng.randint(1, 6))), rng.choice("abc"), rng.choice(["user", "generated"]))
+        for _ in range(300)
+    ]
+    first, second = (merge_rows(SPEC, [table(*rows)], MergeOptions(max_ratio=1.5)) for _ in range(2))
+    assert first.kept.to_list() == second.kept.to_list()
+    assert first.dropped == second.dropped
+    assert first.kept.num_rows + len(first.dropped) == 300
+    hashes = [normal_hash(text) for text in first.kept["input"]]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_no_parts_and_no_rows() -> None:
+    result = merge_rows(SPEC, [])
+    assert result.kept.num_rows == 0
+    assert result.report["missing_labels"] == ["a", "b", "c"]
+    splits = split_rows(SPEC, result.kept)
+    assert splits.train.num_rows == splits.validation.num_rows == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 40), min_size=1),
+    st.sampled_from([0.0, 0.1, 0.3]),
+    st.sampled_from([0.0, 0.2]),
+    st.integers(0, 5),
+)
+def test_splits_are_disjoint_whole_and_stratified(
+    counts: dict[str, int], validation: float, heldout: float, seed: int
+) -> None:
+    rows = [row(f"{name} text {i}", name) for name, count in counts.items() for i in range(count)]
+    random.Random(seed).shuffle(rows)
+    whole = table(*rows)
+    options = MergeOptions(validation=validation, heldout=heldout, seed=seed)
+    splits = split_rows(SPEC, whole, options)
+    parts = [splits.train, splits.validation, *([splits.heldout] if splits.heldout is not None else [])]
+    ids = [id for part in parts for id in part["id"]]
+    assert sorted(ids) == sorted(whole["id"])
+    assert (splits.heldout is None) == (heldout == 0)
+    trained = Counter(splits.train["output"])
+    checked = Counter(splits.validation["output"])
+    for name, count in counts.items():
+        assert not count or trained[name] >= 1
+        assert abs(checked[name] - validation * count) <= 1
+    again = split_rows(SPEC, whole, options)
+    assert again.train["id"][:] == splits.train["id"][:]
+
+
+def test_impossible_options_are_listed() -> None:
+    with pytest.raises(ValueError, match=r"near_duplicates must be in \(0, 1\] \(got 0\); validation \+ heldout"):
+        MergeOptions(near_duplicates=0, validation=0.6, heldout=0.5)

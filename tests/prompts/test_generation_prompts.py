@@ -1,0 +1,129 @@
+"""What the generation prompts say, word for word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+import pytest
+
+from potstill import prompts
+
+BASE: dict[str, Any] = {
+    "instruction": "Classify a news article by topic.",
+    "noun": "news article",
+    "article": "a",
+    "label": "Sports",
+    "description": "",
+    "others": [],
+    "fields": [],
+    "examples": [],
+    "style": [],
+    "avoid": [],
+    "topic": "",
+    "manners": [],
+    "count": 1,
+    "json": False,
+}
+FULL: dict[str, Any] = BASE | {
+    "description": "matches, athletes and clubs",
+    "others": ["World", "Business"],
+    "examples": ["The keeper saved two penalties."],
+    "style": ["Shares rose on Monday."],
+    "avoid": ["The coach resigned."],
+    "topic": "rowing",
+    "manners": ["short", "formal"],
+}
+
+WRITE_FOR_LABEL = """\
+Task: Classify a news article by topic.
+
+Examples of news article whose answer is "Sports":
+- The keeper saved two penalties.
+
+Texts in the style that is wanted:
+- Shares rose on Monday.
+
+Already written, do not repeat or rephrase:
+- The coach resigned.
+
+Write one new, realistic news article about rowing (short, formal) whose answer is "Sports" \
+(matches, athletes and clubs).
+It must not fit any of: World, Business.
+Write only the text. Do not name the answer."""
+
+WRITE_FOR_LABEL_BARE = """\
+Task: Classify a news article by topic.
+
+Write one new, realistic news article whose answer is "Sports".
+Write only the text. Do not name the answer."""
+
+WRITE_INPUT = """\
+Here is a task that somebody will be given: Classify a news article by topic.
+
+Write one new, realistic input for this task. Do not do the task.
+Write only the input."""
+
+SCORE = """\
+Classify a news article by topic.
+
+A {{ 7 * 7 }} text
+
+Answer with one of: World, Sports."""
+
+TOPICS = """\
+List 20 different, specific subjects that a news article of the category "Sports" can be about.
+Each in two to five words, as a numbered list."""
+
+DESCRIBE = """\
+Task: Classify a news article by topic.
+
+Other answers are World, Business.
+In one short sentence, what kind of text gets the answer "Sports"?"""
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "text"),
+    [
+        ("write_for_label", FULL, WRITE_FOR_LABEL),
+        ("write_for_label", BASE, WRITE_FOR_LABEL_BARE),
+        ("write_input", BASE, WRITE_INPUT),
+        (
+            "score_label",
+            {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": ["World", "Sports"]},
+            SCORE,
+        ),
+        ("propose_topics", BASE | {"count": 20}, TOPICS),
+        (
+            "describe_label",
+            {"instruction": BASE["instruction"], "label": "Sports", "others": ["World", "Business"]},
+            DESCRIBE,
+        ),
+    ],
+)
+def test_rendered(name: str, variables: dict[str, Any], text: str) -> None:
+    assert prompts.load(name).render(**variables) == text
+
+
+@pytest.mark.parametrize("name", ["write_for_label", "write_input"])
+def test_forms_of_the_reply(name: str) -> None:
+    prompt = prompts.load(name)
+    fields = BASE | {"fields": ["title", "text"]}
+    assert prompt.render(**fields).endswith("Write it in this form:\ntitle: ...\ntext: ...")
+    assert 'whose "texts" are 3 objects with the fields title, text.' in prompt.render(
+        **fields | {"json": True, "count": 3}
+    )
+    assert 'whose "texts" are 3 strings.' in prompt.render(**BASE | {"json": True, "count": 3})
+    assert prompt.render(**BASE | {"count": 3}).endswith("Write them as a numbered list and nothing else.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["write_for_label", "write_for_label_short", "write_input", "score_label", "propose_topics", "describe_label"],
+)
+def test_every_prompt_says_what_it_is_for_and_misses_no_variable(name: str) -> None:
+    prompt = prompts.load(name)
+    assert prompt.source.startswith("{#-\n  Purpose: ")
+    assert "Source:" in prompt.source
+    with pytest.raises(jinja2.UndefinedError):
+        prompt.render()
