@@ -1,0 +1,50 @@
+"""Options of the retrieval stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potstill.errors import OptionError
+
+
+@dataclass(frozen=True)
+class RetrievalOptions:
+    """How datasets are searched and how much is read from them.
+
+    Attributes:
+        catalogue: Catalogues to search: JSONL (`.gz` too), Parquet, or folders of datasets. Empty means the
+            small one that potstill ships.
+        top: Datasets that the ranking lists.
+        datasets: Datasets that rows are taken from, at most.
+        rows_per_dataset: Rows taken from one dataset, at most.
+        min_score: Cosine similarity of prompt and card below which a dataset is never used, -1 to 1.
+        fusion_dense: Share of the embedding in the fused score, 0 (BM25 alone) to 1 (embedding alone).
+        mentions: Weight of the other cards that name a dataset; 0 turns it off.
+        depth: Cards that each of the two searches brings to the fusion.
+        seed: Seed of row sampling.
+        hub: Whether the Hub may be asked for rows.
+    """
+
+    catalogue: tuple[str, ...] = ()
+    top: int = 10
+    datasets: int = 4
+    rows_per_dataset: int = 500
+    min_score: float = 0.25
+    fusion_dense: float = 0.7
+    mentions: float = 0.0
+    depth: int = 1000
+    seed: int = 0
+    hub: bool = True
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least {least} (got {getattr(self, name)})"
+            for name, least in (("top", 1), ("datasets", 0), ("rows_per_dataset", 1), ("depth", 1), ("mentions", 0))
+            if not getattr(self, name) >= least
+        ]
+        if not 0 <= self.fusion_dense <= 1:
+            faults.append(f"fusion_dense must lie between 0 and 1 (got {self.fusion_dense})")
+        if not -1 <= self.min_score <= 1:
+            faults.append(f"min_score is a cosine and must lie between -1 and 1 (got {self.min_score})")
+        if faults:
+            raise OptionError("retrieval", faults)
