@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,7 +90,8 @@ class _Question:
     lengths: tuple[int, ...] = ()
     # For each (parent node, token): its log-prob.
     logprobs: dict[tuple[int, int], float] = field(default_factory=dict)
-    top: tuple[TokenTop, ...] = ()
+    # Engine requests that wait until the first has put the prompt into the prefix cache.
+    later: list[tuple[int, list[int], dict[str, Any]]] = field(default_factory=list)
     failure: str | None = None
 
 
@@ -186,7 +186,7 @@ class _Engine:
         folder = local_model(ref)
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("DO_NOT_TRACK", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "1" if options.multiprocess else "0")
         # vLLM would pin this process's threads to cores, and everything after it (training) would keep the pin.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -226,7 +226,6 @@ class _Engine:
         self._context = int(self._llm.model_config.max_model_len)
         self._names: dict[str, tuple[_Question, int]] = {}
         self._given = 0
-        self._refused: deque[str] = deque()
         self.questions = 0
 
     def ask(self, request: AnyRequest) -> Failure | None:
@@ -248,25 +247,26 @@ class _Engine:
             parts = self._score_parts(question, request, ids, continuations)
         if longest > self._context:
             return Failure(f"the prompt has {len(ids)} tokens and leaves no room in the context of {self._context}")
-        asked: list[str] = []
-        try:
-            for node, tokens, params in parts:
-                name = f"{self._given}"
-                self._given += 1
-                self._driver.add_request(
-                    name,
-                    {"prompt_token_ids": tokens},
-                    self._vllm.SamplingParams(
-                        **params, output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY
-                    ),
-                )
-                asked.append(name)
-                self._names[name] = (question, node)
-        except (ValueError, TypeError) as error:
-            self._abort(asked)
-            return Failure(f"vLLM refuses the request: {str(error).strip().splitlines()[0]}")
         question.open = len(parts)
-        self.questions += 1
+        question.later = parts[1:]
+        refused = self._send(question, parts[:1])
+        if refused is None:
+            self.questions += 1
+        return refused
+
+    def _send(self, question: _Question, parts: Sequence[tuple[int, list[int], dict[str, Any]]]) -> Failure | None:
+        """Give engine requests to the engine."""
+        final = self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY
+        for node, tokens, params in parts:
+            name = f"{self._given}"
+            self._given += 1
+            try:
+                self._driver.add_request(
+                    name, {"prompt_token_ids": tokens}, self._vllm.SamplingParams(**params, output_kind=final)
+                )
+            except (ValueError, TypeError) as error:
+                return Failure(f"vLLM refuses the request: {str(error).strip().splitlines()[0]}")
+            self._names[name] = (question, node)
         return None
 
     def _text_params(self, request: Request, room: int) -> dict[str, Any]:
@@ -337,6 +337,11 @@ class _Engine:
             question, node = self._names.pop(output.request_id)
             question.open -= 1
             self._note(question, node, output)
+            if question.later:
+                later, question.later = question.later, []
+                refused = self._send(question, later)
+                if refused is not None:
+                    question.failure, question.open = refused.reason, 0
             if question.open == 0:
                 self.questions -= 1
                 if question.failure is not None:
@@ -375,12 +380,6 @@ class _Engine:
             score_tokens=question.lengths,
             top=_tops(tokens, logprobs, request.top_logprobs) if request.top_logprobs else (),
         )
-
-    def _abort(self, names: list[str]) -> None:
-        for name in names:
-            self._names.pop(name, None)
-        if names:
-            self._driver.abort_request(names)
 
     def abandon(self) -> None:
         """Drop what is still under way, so that the next stream starts clean."""

@@ -1,0 +1,482 @@
+"""The OpenAI-compatible teacher: any such server, through the openai client.
+
+What enters are requests; what leaves are replies in the order they finish. Attempts run in an event loop of their
+own thread; the client's own retries are off, because here the faults decide: what a server asks to be slowed down
+(429) slows every request down (`pace`), what went wrong once is asked again with jittered backoff a bounded number
+of times, an endpoint that goes away is waited for within a bound, and a refusal that would meet every request
+(a wrong key, an unknown model) ends the stream at once with the mend. Several URLs serve as one teacher.
+
+With a vLLM server behind the URL a reply can be started for it, labels can be scored, and token log-probs carry
+their ids; other servers offer none of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.datagen.teachers.openai_wire import (
+    Fault,
+    Flavour,
+    Secrets,
+    chat_body,
+    chat_reply,
+    parse_body,
+    split_url,
+    status_fault,
+)
+from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from potstill.datagen.teachers.pace import Pace
+
+DEFAULT_URL = "https://api.openai.com/v1"
+# A vLLM server's own bound unless it is started with another.
+_MAX_TOP = 20
+# A request that only ever meets throttles ends too.
+_MOST_THROTTLES = 200
+# So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
+_MOST_FAILURES = 32
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """How the server is asked.
+
+    Attributes:
+        concurrency: Most requests at a time, over all URLs.
+        start: Requests at a time before anything is known of the server; a vLLM server gets `concurrency`.
+        timeout_s: Most seconds for one attempt.
+        attempts: Most attempts that a request may fail by its own fault (500, half a JSON, no choices, timeout).
+        backoff_s: First pause after a fault; doubles, with jitter, up to `longest_pause_s`.
+        longest_pause_s: Longest pause between two attempts.
+        startup_s: How long an endpoint that never answered is waited for.
+        patience_s: How long an endpoint that went away, or only throttles, is waited for.
+        flavour: `vllm` or `openai`; `auto` asks the server's model list.
+        key_variable: Environment variable that holds the key.
+    """
+
+    concurrency: int = 64
+    start: int = 16
+    timeout_s: float = 300.0
+    attempts: int = 8
+    backoff_s: float = 0.5
+    longest_pause_s: float = 30.0
+    startup_s: float = 20.0
+    patience_s: float = 300.0
+    flavour: Literal["auto", "openai", "vllm"] = "auto"
+    key_variable: str = "OPENAI_API_KEY"
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "start", "timeout_s", "attempts"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass
+class Endpoint:
+    """One URL with its client, its pace and what is known of its health."""
+
+    url: str
+    client: AsyncOpenAI
+    pace: Pace
+    away_until: float = 0.0
+    models: tuple[str, ...] = field(default_factory=tuple)
+
+
+class OpenAITeacher:
+    """A server, or several that serve the same model; see the module's text."""
+
+    def __init__(self, url: str = "", model: str = "", options: OpenAIOptions | None = None):
+        """Args:
+            url: Base URL (ending in `/v1`), several with commas; empty takes `OPENAI_BASE_URL` or api.openai.com.
+            model: Model name; empty takes the one that the server lists.
+            options: How it is asked.
+
+        Raises:
+            OptionError: A URL that is none, or no key for api.openai.com.
+        """
+        from pydantic import SecretStr
+
+        self.options = options or OpenAIOptions()
+        given = url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        self._urls = [part.strip() for part in given.split(",") if part.strip()]
+        stripped = [split_url(part) for part in self._urls]
+        self._shown = [shown for shown, _ in stripped]
+        self._key = SecretStr(os.environ.get(self.options.key_variable, ""))
+        self._secrets = Secrets((self._key.get_secret_value(), *(text for _, found in stripped for text in found)))
+        faults = [
+            f"{shown!r} is no URL of a server; write it like http://localhost:8000/v1"
+            for shown in self._shown
+            if not shown.startswith(("http://", "https://")) or shown.count("/") < 2 or not shown.split("/")[2]
+        ]
+        if not self._key.get_secret_value() and any("//api.openai.com" in shown for shown in self._shown):
+            faults.append(f"no key for api.openai.com; set the environment variable {self.options.key_variable}")
+        if not model and len(faults) == 0 and any("//api.openai.com" in shown for shown in self._shown):
+            faults.append("no model for api.openai.com; write openai:#MODEL, such as openai:#gpt-5-mini")
+        if faults:
+            raise OptionError("teacher", faults)
+        self._model = model
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._endpoints: list[Endpoint] = []
+        self._last_success: float | None = None
+        self._began = time.monotonic()
+        # Tokens of continuations by what stands before them, filled by `openai_scores`.
+        self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"OpenAITeacher({','.join(self._shown)!r}, {self._model!r})"
+
+    @property
+    def name(self) -> str:
+        """Short name for people, without secrets."""
+        return f"openai:{','.join(self._shown)}#{self._model}"
+
+    @property
+    def model(self) -> str:
+        """The model's name; asks the server where none was given."""
+        if not self._model:
+            _ = self._flavour
+        return self._model
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """Backend, endpoint and model."""
+        return {"backend": "openai", "endpoint": ",".join(sorted(self._shown)), "model": self.model}
+
+    @property
+    def abilities(self) -> Abilities:
+        """By flavour; asks the server's model list once."""
+        vllm = self._flavour == "vllm"
+        return Abilities(
+            prefill=vllm,
+            json_schema=True,
+            choices=True,
+            top_logprobs=_MAX_TOP if vllm else 0,
+            scores=vllm,
+            seeded=vllm,
+        )
+
+    @property
+    def concurrency(self) -> int:
+        """Most requests at a time."""
+        return self.options.concurrency
+
+    @cached_property
+    def _flavour(self) -> Flavour:
+        if self.options.flavour != "auto" and self._model:
+            return self.options.flavour
+        if self._model and all("//api.openai.com" in shown for shown in self._shown):
+            return "openai"
+        self._began = time.monotonic()
+        owned_by_vllm = self._wait(self._probe())
+        if self.options.flavour != "auto":
+            return self.options.flavour
+        return "vllm" if owned_by_vllm else "openai"
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Answer everything that `take` gives, in the order of completion.
+
+        Raises:
+            TeacherRefused: A wrong key, an unknown model or URL, or the very first requests refused.
+            TeacherUnavailable: The endpoint stayed unreachable or throttled for longer than allowed.
+        """
+        done: queue.SimpleQueue[tuple[AnyRequest, Reply | Failure | TeacherError | Fault | BaseException]]
+        done = queue.SimpleQueue()
+        flying: set[Any] = set()
+        # Requests refused (400) before anything succeeded: a fault of theirs, or of all?
+        doubtful: list[tuple[AnyRequest, Fault]] = []
+        open_ = failures = 0
+        self._began = time.monotonic()
+        try:
+            while True:
+                room = self.options.concurrency - open_
+                taken = take(room) if room > 0 else ()
+                # Asked from this thread: the event loop cannot wait for itself.
+                flavour = self._flavour if taken else "openai"
+                for request in taken:
+                    future = asyncio.run_coroutine_threadsafe(self._finish(request, flavour, done), self._started())
+                    flying.add(future)
+                    future.add_done_callback(flying.discard)
+                    open_ += 1
+                if not open_:
+                    if not taken:
+                        break
+                    continue
+                request, outcome = done.get()
+                open_ -= 1
+                if isinstance(outcome, Fault):
+                    if self._last_success is None:
+                        doubtful.append((request, outcome))
+                        if len(doubtful) >= 5 or not open_:
+                            raise self._refused(doubtful[0][1])
+                        continue
+                    outcome = Failure(str(outcome))
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if doubtful and self._last_success is not None:
+                    for other, fault in doubtful:
+                        yield other, Failure(str(fault))
+                    doubtful.clear()
+                failures = failures + 1 if isinstance(outcome, Failure) else 0
+                yield request, outcome
+                if failures >= _MOST_FAILURES:
+                    assert isinstance(outcome, Failure)
+                    raise TeacherUnavailable(
+                        f"{', '.join(self._shown)} failed {failures} requests in a row ({outcome.reason}); check the "
+                        "server, then run again: finished replies are in the ledger"
+                    )
+        finally:
+            for future in list(flying):
+                future.cancel()
+
+    def close(self) -> None:
+        """Close the connections and stop the thread."""
+        if self._loop is None or self._thread is None:
+            return
+
+        async def shut() -> None:
+            current = asyncio.current_task()
+            tasks = [task for task in asyncio.all_tasks() if task is not current]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for endpoint in self._endpoints:
+                with contextlib.suppress(Exception):
+                    await endpoint.client.close()
+
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(shut(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+        self._loop = self._thread = None
+        self._endpoints = []
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._started()).result()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="openai-teacher", daemon=True)
+            self._thread.start()
+            asyncio.run_coroutine_threadsafe(self._open_endpoints(), self._loop).result()
+        return self._loop
+
+    async def _open_endpoints(self) -> None:
+        from openai import AsyncOpenAI
+
+        from potstill.datagen.teachers.pace import Pace
+
+        o = self.options
+        count = len(self._urls)
+        # A server of one's own queues by itself; slowing the start would only leave it idle.
+        start = o.concurrency if o.flavour == "vllm" else o.start
+        for url, shown in zip(self._urls, self._shown, strict=True):
+            client = AsyncOpenAI(
+                api_key=self._key.get_secret_value() or "EMPTY", base_url=url, max_retries=0, timeout=o.timeout_s
+            )
+            share = max(1, -(-o.concurrency // count))
+            self._endpoints.append(Endpoint(shown, client, Pace(max(1, start // count), share)))
+
+    async def _probe(self) -> bool:
+        """Ask the model lists; True when all endpoints are vLLM servers. Fills in the model's name."""
+        owners: list[str] = []
+        for endpoint in self._endpoints:
+            try:
+                body = await self._attempts(lambda e=endpoint: self.call(e, "GET", "/models"), [])  # type: ignore[misc]
+            except Fault as fault:
+                if fault.kind in ("unfit",) or (fault.kind == "fatal" and "404" in str(fault)):
+                    owners.append("")
+                    continue
+                raise self._refused(fault) from None
+            listed = [item for item in body.get("data") or () if isinstance(item, dict)]
+            endpoint.models = tuple(str(item.get("id")) for item in listed)
+            owners.append(next((str(item.get("owned_by")) for item in listed), ""))
+        names = sorted({name for endpoint in self._endpoints for name in endpoint.models})
+        if not self._model:
+            if len(names) != 1:
+                listed_names = ", ".join(names[:8]) or "none"
+                raise TeacherRefused(
+                    f"{', '.join(self._shown)} lists {len(names)} models ({listed_names}), so one must be named: "
+                    f"openai:{self._shown[0]}#MODEL"
+                )
+            self._model = names[0]
+        vllm = all(owner == "vllm" for owner in owners)
+        if vllm:
+            for endpoint in self._endpoints:
+                endpoint.pace.limit = float(endpoint.pace.most)
+        return vllm
+
+    async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
+        faults: list[str] = []
+        try:
+            if isinstance(request, Request):
+                body = chat_body(request, self._model, flavour)
+                outcome: Any = await self._attempts(lambda: self._chat(request, flavour, body), faults)
+            else:
+                from potstill.datagen.teachers.openai_scores import scored
+
+                outcome = await self._attempts(lambda: scored(self, request), faults)
+            if faults and isinstance(outcome, Reply):
+                outcome = replace(outcome, attempts=1 + len(faults))
+        except asyncio.CancelledError:
+            raise
+        except Fault as fault:
+            if fault.kind == "fatal":
+                outcome = self._refused(fault)
+            elif fault.kind == "unfit":
+                outcome = fault
+            else:
+                outcome = Failure(f"no reply after {len(faults)} attempts, the last: {fault}", attempts=len(faults))
+        except BaseException as error:
+            outcome = error
+        done.put((request, outcome))
+
+    async def _chat(self, request: Request, flavour: Flavour, body: dict[str, Any]) -> Reply:
+        endpoint = self.pick()
+        return chat_reply(await self.call(endpoint, "POST", "/chat/completions", body), request, flavour)
+
+    async def _attempts(self, ask: Any, faults: list[str]) -> Any:
+        """Ask until it is answered, within the bounds.
+
+        Raises:
+            Fault: The last fault, when the bounds are met or asking again cannot help.
+            TeacherUnavailable: The endpoint stayed away.
+        """
+        own = throttles = 0
+        while True:
+            try:
+                return await ask()
+            except Fault as fault:
+                if fault.kind in ("unfit", "fatal"):
+                    raise
+                faults.append(str(fault))
+                if fault.kind == "again":
+                    own += 1
+                    if own >= self.options.attempts:
+                        raise
+                else:
+                    throttles += 1
+                    if throttles >= _MOST_THROTTLES:
+                        raise
+                    self._give_up_if_away_too_long(fault)
+                # Full jitter: requests that failed together do not come back together.
+                pause = min(self.options.longest_pause_s, self.options.backoff_s * 2 ** min(own + throttles - 1, 20))
+                pause *= 0.5 + random.random() / 2
+                if fault.retry_after_s is not None and fault.kind != "throttle":
+                    pause = max(pause, min(fault.retry_after_s, self.options.patience_s))
+                if fault.kind == "throttle" and fault.retry_after_s is not None:
+                    pause = 0.0  # the gate holds everyone back
+                await asyncio.sleep(pause)
+
+    def _give_up_if_away_too_long(self, fault: Fault) -> None:
+        now = time.monotonic()
+        if self._last_success is None and fault.kind == "away":
+            if now - self._began >= self.options.startup_s:
+                raise TeacherUnavailable(
+                    f"{', '.join(self._shown)} could not be reached for {self.options.startup_s:g} s ({fault}); "
+                    "check the URL and that the server runs"
+                )
+        elif now - max(self._last_success or 0.0, self._began) >= self.options.patience_s:
+            raise TeacherUnavailable(
+                f"{', '.join(self._shown)} gave no answer for {self.options.patience_s:g} s ({fault}); finished "
+                "replies are in the ledger: run again when the server is back, or raise patience_s"
+            )
+
+    def pick(self) -> Endpoint:
+        """The endpoint to ask now: one that is not away, with the most room."""
+        now = time.monotonic()
+        near = [endpoint for endpoint in self._endpoints if endpoint.away_until <= now] or self._endpoints
+        return min(near, key=lambda endpoint: (endpoint.pace.active + 1) / endpoint.pace.limit)
+
+    async def call(
+        self, endpoint: Endpoint, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One attempt at one endpoint; `path` follows the base URL, or is absolute.
+
+        Raises:
+            Fault: Whatever went wrong, by kind; no secret is in its text and no cause is attached.
+        """
+        import openai
+
+        async with endpoint.pace.turn() as began:
+            fault: Fault
+            try:
+                response = await asyncio.wait_for(_send(endpoint.client, method, path, body), self.options.timeout_s)
+                found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
+            except openai.APIStatusError as error:
+                fault = status_fault(error.status_code, error.response.headers, _body_of(error.response), self._secrets)
+            except (openai.APITimeoutError, TimeoutError):
+                fault = Fault("again", f"no answer within {self.options.timeout_s:g} s")
+            except openai.APIConnectionError as error:
+                fault = _connection_fault(error, self._secrets)
+            except Fault as error:
+                fault = error
+            except (OSError, ValueError, RuntimeError, openai.OpenAIError) as error:
+                fault = Fault("again", self._secrets.mask(f"{type(error).__name__}: {error}")[:300])
+            else:
+                self._last_success = time.monotonic()
+                endpoint.away_until = 0.0
+                endpoint.pace.succeeded()
+                return found
+            if fault.kind == "throttle":
+                pause = min(fault.retry_after_s or 0.0, self.options.patience_s)
+                endpoint.pace.throttle(began, pause)
+            elif fault.kind == "away":
+                endpoint.away_until = time.monotonic() + 1.0
+        raise fault from None
+
+    def _refused(self, fault: Fault) -> TeacherError:
+        said = str(fault)
+        where = f"{', '.join(self._shown)} (model {self._model or '?'})"
+        if fault.kind in ("again", "throttle", "away"):
+            return TeacherUnavailable(f"{where} gives no usable answer: {said}; check the URL and the server")
+        if "HTTP 401" in said or "HTTP 403" in said:
+            mend = f"check the key in {self.options.key_variable} and what it may use"
+        elif "HTTP 404" in said:
+            served = sorted({name for endpoint in self._endpoints for name in endpoint.models})
+            listed = f" (served: {', '.join(served[:5])})" if served else ""
+            mend = f"check the model's name{listed} and that the URL ends in /v1"
+        elif "HTTP 429" in said:
+            mend = "the account has no credit left; add some, or use another teacher"
+        else:
+            mend = "the server does not take these requests; check the model, its context length and the options"
+        return TeacherRefused(f"{where} refused: {said}; {mend}")
+
+
+async def _send(client: AsyncOpenAI, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    import httpx2
+
+    if method == "GET":
+        return await client.get(path, cast_to=httpx2.Response)
+    return await client.post(path, cast_to=httpx2.Response, body=dict(body or {}))
+
+
+def _body_of(response: Any) -> bytes:
+    try:
+        content: bytes = response.content
+        return content
+    except Exception:
+        return b""
+
+
+def _connection_fault(error: Exception, secrets: Secrets) -> Fault:
+    cause = error.__cause__ or error
+    said = secrets.mask(f"{type(cause).__name__}: {cause}")[:300]
+    # A connection that was never made is the endpoint's fault; one that broke is this attempt's.
+    return Fault("away" if "ConnectError" in type(cause).__name__ or "ConnectTimeout" in said else "again", said)

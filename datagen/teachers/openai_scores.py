@@ -1,0 +1,149 @@
+"""Scores of continuations from a vLLM server: the same prefix tree as in process, over HTTP.
+
+What enters is a score request; what leaves is its reply. The server tokenises (`/tokenize`), so no tokenizer is
+needed here; each inner node of the tree is one request of one token that returns the log-probs of its children.
+A single long continuation, or one whose token log-probs are wanted, is read with `prompt_logprobs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from potstill.datagen.teachers.openai_wire import Fault, chat_messages, first_choice
+from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
+from potstill.teacher import Reply, ScoreRequest, TokenTop
+
+if TYPE_CHECKING:
+    from potstill.datagen.teachers.openai_api import Endpoint, OpenAITeacher
+
+# vLLM's bound on `logprob_token_ids`.
+_MAX_CHILDREN = 128
+_BOUNDARY = 48
+
+
+async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
+    """The reply to a score request.
+
+    Raises:
+        Fault: Whatever went wrong at the server.
+    """
+    if not request.continuations or not all(request.continuations):
+        raise Fault("unfit", "there is no continuation, or an empty one, to score")
+    endpoint = teacher.pick()
+    ids = await _tokens(teacher, endpoint, request, "")
+    # Continuation tokens depend on the text right before them only, so one look-up serves all prompts that end alike.
+    ending = (request.messages[-1].role if request.messages else "", request.prefill[-_BOUNDARY:])
+    cache = teacher.continuation_tokens
+    continuations: list[tuple[int, ...]] = []
+    for text in request.continuations:
+        if (ending, text) not in cache:
+            whole = await _tokens(teacher, endpoint, request, text)
+            if whole[: len(ids)] == ids and len(whole) > len(ids):
+                cache[ending, text] = tuple(whole[len(ids) :])
+            else:
+                cache[ending, text] = tuple(await _plain_tokens(teacher, endpoint, text))
+        continuations.append(cache[ending, text])
+    lengths = tuple(len(tokens) for tokens in continuations)
+    if len(continuations) == 1 and (request.top_logprobs or lengths[0] > 8):
+        return await _whole(teacher, endpoint, request, ids, continuations[0])
+    tree = build_tree(continuations)
+    logprobs: dict[tuple[int, int], float] = {}
+
+    async def ask(node: int, prefix: Sequence[int], children: Sequence[int]) -> None:
+        body = {
+            "model": teacher.model,
+            "prompt": [*ids, *prefix],
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "logprobs": len(children),
+            "logprob_token_ids": list(children),
+            "return_tokens_as_token_ids": True,
+        }
+        choice = first_choice(await teacher.call(endpoint, "POST", "/completions", body))
+        for token, value in _completion_logprobs(choice).items():
+            logprobs[node, token] = value
+
+    parts = [
+        (node, prefix, children[start : start + _MAX_CHILDREN])
+        for node, (prefix, children) in enumerate(node_prefixes(tree), start=-1)
+        for start in range(0, len(children), _MAX_CHILDREN)
+    ]
+    # The first reads the prompt; the others find it in the prefix cache.
+    await ask(*parts[0])
+    await asyncio.gather(*(ask(*part) for part in parts[1:]))
+    try:
+        scores = tuple(sum(logprobs[step] for step in path) for path in tree.paths)
+    except KeyError:
+        raise Fault("again", "the server left out log-probs that were asked for") from None
+    return Reply(prompt_tokens=len(ids), scores=scores, score_tokens=lengths)
+
+
+async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequest, extra: str) -> list[int]:
+    open_turn = bool(request.prefill or extra)
+    body = {
+        "model": teacher.model,
+        "messages": chat_messages(request, extra),
+        "add_generation_prompt": not open_turn,
+        "continue_final_message": open_turn,
+    }
+    return _token_list(await teacher.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
+
+
+async def _plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
+    body = {"model": teacher.model, "prompt": text, "add_special_tokens": False}
+    return _token_list(await teacher.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
+
+
+def _root(endpoint: Endpoint, path: str) -> str:
+    """vLLM serves `/tokenize` beside `/v1`, not below it."""
+    return f"{endpoint.url.removesuffix('/v1')}{path}"
+
+
+def _token_list(body: Mapping[str, Any]) -> list[int]:
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise Fault("again", "the server's /tokenize gave no tokens")
+    return [int(token) for token in tokens]
+
+
+def _completion_logprobs(choice: Mapping[str, Any]) -> dict[int, float]:
+    try:
+        first = choice["logprobs"]["top_logprobs"][0]
+        return {int(token.removeprefix("token_id:")): float(value) for token, value in first.items()}
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise Fault("again", "the reply's log-probs are missing or unreadable") from None
+
+
+async def _whole(
+    teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequest, ids: list[int], continuation: Sequence[int]
+) -> Reply:
+    body = {
+        "model": teacher.model,
+        "prompt": [*ids, *continuation],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "prompt_logprobs": max(1, request.top_logprobs),
+    }
+    choice = first_choice(await teacher.call(endpoint, "POST", "/completions", body))
+    tops: list[TokenTop] = []
+    try:
+        for token, item in zip(continuation, choice["prompt_logprobs"][len(ids) :], strict=True):
+            best = sorted(item.items(), key=lambda pair: pair[1]["rank"])[: request.top_logprobs]
+            tops.append(
+                TokenTop(
+                    token,
+                    float(item[str(token)]["logprob"]),
+                    tuple(int(name) for name, _ in best),
+                    tuple(float(value["logprob"]) for _, value in best),
+                )
+            )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise Fault("again", "the reply's prompt log-probs are missing or unreadable") from None
+    return Reply(
+        prompt_tokens=len(ids),
+        scores=(sum(item.logprob for item in tops),),
+        score_tokens=(len(continuation),),
+        top=tuple(tops) if request.top_logprobs else (),
+    )

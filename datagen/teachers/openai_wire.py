@@ -1,0 +1,287 @@
+"""What goes over the wire to an OpenAI-compatible server, and what comes back.
+
+What enters are requests and reply bodies; what leaves are JSON bodies, replies and faults. Bodies are parsed here
+rather than by the client's models, because servers in trouble answer HTML, half a JSON or no choices at all, and
+each of these must become a fault with a name.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
+
+Flavour = Literal["openai", "vllm"]
+# A reply larger than this is no answer to what we ask.
+MAX_BODY_BYTES = 32 * 2**20
+_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "refused"}
+
+
+class Fault(Exception):
+    """One attempt that failed.
+
+    Attributes:
+        kind: `again` asks again; `throttle` asks again later and less at a time; `away` means that the endpoint
+            cannot be reached; `unfit` means this request was refused; `fatal` means every request will be.
+        retry_after_s: What the server asked for, or None.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["again", "throttle", "away", "unfit", "fatal"],
+        message: str,
+        retry_after_s: float | None = None,
+    ):
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Texts that must not appear anywhere, and the one way to remove them."""
+
+    texts: tuple[str, ...]
+
+    def mask(self, text: str) -> str:
+        """The text with every secret replaced by `***`."""
+        for secret in self.texts:
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self.texts)})"
+
+
+def split_url(url: str) -> tuple[str, tuple[str, ...]]:
+    """A base URL without user, password and query, and the secrets that it held."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    if parts.port is not None:
+        host = f"{host}:{parts.port}"
+    secrets = [text for text in (parts.password, parts.username) if text]
+    if parts.query:
+        secrets.append(parts.query)
+    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", "")), tuple(secrets)
+
+
+def request_seed(request: Request) -> int:
+    """One seed (31 bits) for a request's seed and sample index."""
+    return int.from_bytes(hashlib.sha256(f"{request.seed}/{request.sample}".encode()).digest()[:4]) >> 1
+
+
+def chat_messages(request: AnyRequest, extra: str = "") -> list[dict[str, str]]:
+    """The messages, with the prefill (and `extra` after it) as an open assistant turn."""
+    messages = [{"role": message.role, "content": _sendable(message.content)} for message in request.messages]
+    if request.prefill or extra:
+        messages.append({"role": "assistant", "content": _sendable(request.prefill + extra)})
+    return messages
+
+
+def _sendable(text: str) -> str:
+    """JSON over HTTP has no lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def chat_body(request: Request, model: str, flavour: Flavour) -> dict[str, Any]:
+    """The body of `POST /chat/completions`."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": chat_messages(request),
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request_seed(request),
+        "max_tokens" if flavour == "vllm" else "max_completion_tokens": request.max_tokens,
+    }
+    stops = [stop for stop in request.stop if stop]
+    if stops:
+        body["stop"] = stops if flavour == "vllm" else stops[:4]
+    if request.schema is not None:
+        body["response_format"] = _schema_format(request.schema)
+    if request.choices is not None:
+        if flavour == "vllm":
+            body["structured_outputs"] = {"choice": list(request.choices)}
+        else:
+            body["response_format"] = _schema_format(_choice_schema(request.choices))
+    if flavour == "vllm":
+        # The server would fill these from the model's own defaults.
+        body |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        if request.prefill:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+    if request.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs, "return_tokens_as_token_ids": True}
+    return body
+
+
+def _choice_schema(choices: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "enum": list(choices)}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+
+
+def _schema_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    strict = schema.get("additionalProperties") is False and set(schema.get("properties", {})) == set(
+        schema.get("required", ())
+    )
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": strict}}
+
+
+def parse_body(content_type: str, body: bytes, secrets: Secrets) -> dict[str, Any]:
+    """A reply's JSON object.
+
+    Raises:
+        Fault: Too large, no JSON, cut short, or no object.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Fault("again", f"the reply has {len(body):,} bytes (at most {MAX_BODY_BYTES:,})")
+    text = secrets.mask(body.decode("utf-8", "replace"))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        shown = " ".join(text[:80].split())
+        raise Fault("again", f"the reply is no JSON ({content_type or 'no content type'}): {shown!r}") from None
+    if not isinstance(value, dict):
+        raise Fault("again", f"the reply is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one choice of a reply.
+
+    Raises:
+        Fault: There is none.
+    """
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise Fault("again", "the reply has no choices")
+    return choices[0]
+
+
+def chat_reply(body: Mapping[str, Any], request: Request, flavour: Flavour) -> Reply:
+    """A chat reply.
+
+    Raises:
+        Fault: Something that a reply must have is missing or of another type.
+    """
+    choice = first_choice(body)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Fault("again", "the reply's choice has no message")
+    finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
+    text = message.get("content")
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        finish, text = "refused", refusal
+    if not isinstance(text, str):
+        if finish == "stop":
+            raise Fault("again", "the reply's message has no text")
+        text = ""
+    if request.choices is not None and flavour != "vllm" and finish == "stop":
+        text = _chosen(text, request.choices)
+    cuts = [text.find(stop) for stop in request.stop if stop and stop in text]
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    assert isinstance(usage, dict)
+    return Reply(
+        text=text[: min(cuts)] if cuts else text,
+        finish=finish,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        top=_chat_tops(choice, request.top_logprobs) if request.top_logprobs else (),
+        raw={key: body[key] for key in ("id", "model", "system_fingerprint") if isinstance(body.get(key), str)} or None,
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _chosen(text: str, choices: tuple[str, ...]) -> str:
+    try:
+        answer = json.loads(text)["answer"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        answer = text.strip()
+    if answer not in choices:
+        raise Fault("again", f"the reply {str(answer)[:60]!r} is none of the {len(choices)} choices")
+    return str(answer)
+
+
+def _chat_tops(choice: Mapping[str, Any], k: int) -> tuple[TokenTop, ...]:
+    try:
+        tops = []
+        for item in choice["logprobs"]["content"]:
+            best = item["top_logprobs"][:k]
+            tops.append(
+                TokenTop(
+                    _token_id(item["token"]),
+                    float(item["logprob"]),
+                    tuple(_token_id(other["token"]) for other in best),
+                    tuple(float(other["logprob"]) for other in best),
+                )
+            )
+        return tuple(tops)
+    except (KeyError, TypeError, ValueError):
+        raise Fault("again", "the reply's log-probs are missing or unreadable") from None
+
+
+def _token_id(text: str) -> int:
+    return int(text.removeprefix("token_id:"))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        text = headers.get("retry-after")
+        if text is None:
+            return None
+        if text.strip().replace(".", "", 1).isdigit():
+            return float(text)
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def status_fault(status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets) -> Fault:
+    """What an HTTP error status means for the request."""
+    message = error_message(body, secrets)
+    said = f"HTTP {status}: {message}"
+    if status in (401, 403, 404):
+        return Fault("fatal", said)
+    if status in (400, 413, 422):
+        return Fault("unfit", said)
+    if status == 429:
+        if "insufficient_quota" in message or "billing" in message.lower():
+            return Fault("fatal", said)
+        return Fault("throttle", said, retry_after(headers))
+    if status in (408, 409, 425) or status >= 500:
+        pause = retry_after(headers)
+        return Fault("throttle" if status == 503 and pause is not None else "again", said, pause)
+    return Fault("unfit", said)
+
+
+def error_message(body: bytes, secrets: Secrets) -> str:
+    """The server's own words, masked and short."""
+    text = secrets.mask(body[:4096].decode("utf-8", "replace"))
+    try:
+        value = json.loads(text)
+        error = value.get("error", value)
+        if isinstance(error, dict):
+            text = f"{error.get('message', '')} {error.get('code') or ''}"
+        else:
+            text = str(error)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    return " ".join(text.split())[:300] or "(empty body)"
