@@ -1,0 +1,328 @@
+"""Search: a task against a catalogue, with every refusal listed.
+
+In: a `TaskSpec`, a `Catalogue`, an encoder. Out: a `Ranking` of `Hit`s, best first, and the datasets that would have
+been near but may not be used, each with its reason.
+
+Two searches are fused: cosine similarity of embeddings finds cards that mean the same in other words, BM25
+(Robertson & Zaragoza 2009) finds names and rare terms that a small encoder has never learnt. Their scores are
+scaled by their own spread over the candidates and added, which keeps how far apart two cards are; ranks alone
+(reciprocal rank fusion) forget it. The weights were chosen with `benchmarks/retrieval.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.events import Event, Listener, silent
+from potstill.languages import language_code
+from potstill.retrieval.cards import Card
+from potstill.retrieval.catalogue import Catalogue
+from potstill.retrieval.index import CardIndex, Encoder, open_index
+from potstill.retrieval.options import RetrievalOptions
+from potstill.retrieval.words import search_words
+from potstill.rows import UNKNOWN_LICENCE
+from potstill.task import LicencePolicy, TaskSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MEDIA = ("image", "video", "audio", "speech", "depth", "mask-generation", "object-detection", "robotics")
+MAX_QUERY = 2_000
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A dataset of the ranking.
+
+    Attributes:
+        card: Its card.
+        score: Cosine similarity of task and card, -1 to 1.
+        fused: What the ranking is sorted by; comparable within one ranking only.
+        status: `used` when rows were taken, `skipped` otherwise.
+        reason: Why it was skipped, or what was taken.
+    """
+
+    card: Card
+    score: float
+    fused: float
+    status: Literal["used", "skipped"] = "skipped"
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of ranking.json."""
+        return {
+            "id": self.card.id,
+            "title": self.card.title,
+            "score": round(self.score, 4),
+            "licence": self.card.licence,
+            "languages": list(self.card.languages),
+            "rows": self.card.rows,
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A dataset that was near the task and may not be used."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the search found. `hits` are best first; `refused` stood among them until a filter took them out."""
+
+    query: str
+    hits: tuple[Hit, ...]
+    refused: tuple[Refused, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ranking.json."""
+        return {
+            "query": self.query,
+            "hits": [hit.to_json() for hit in self.hits],
+            "refused": [{"id": item.id, "reason": item.reason} for item in self.refused],
+        }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A card by its position in the catalogue, with its cosine similarity and fused score."""
+
+    position: int
+    score: float
+    fused: float
+
+
+@dataclass(frozen=True)
+class CardSearch:
+    """A catalogue made ready for search.
+
+    Attributes:
+        cards: The cards, in the catalogue's order.
+        index: Their embeddings.
+        bm25: Their words.
+        encoder: What embeds the query.
+    """
+
+    cards: tuple[Card, ...]
+    index: CardIndex
+    bm25: Any
+    encoder: Encoder
+    vocabulary: frozenset[str] = field(default_factory=frozenset, repr=False)
+
+    def rank(
+        self, query: str, options: RetrievalOptions, *, allowed: Callable[[int], bool] | None = None
+    ) -> list[Scored]:
+        """Cards by fused score, best first.
+
+        Args:
+            query: What is looked for, in words.
+            options: Depth and weights.
+            allowed: Says for a position whether the card takes part at all; it is asked before the scores are
+                scaled, so that what is left out does not shape what stays.
+        """
+        import numpy as np
+
+        count = len(self.cards)
+        if count == 0:
+            return []
+        vector = self.encoder.encode([query])
+        lexical = self._lexical(query)
+        depth = options.depth
+        while True:
+            scores, found = self.index.search(vector, depth)
+            near = [int(position) for position in found[0] if position >= 0]
+            words = np.argsort(-lexical, kind="stable")[:depth]
+            words = [int(position) for position in words if lexical[position] > 0]
+            pool = [p for p in dict.fromkeys([*near, *words]) if allowed is None or allowed(p)]
+            if len(pool) >= min(options.top, count) or depth >= count:
+                break
+            depth *= 4
+        if not pool:
+            return []
+        known = dict(zip(near, (float(score) for score in scores[0])))
+        if unknown := [position for position in pool if position not in known]:
+            known.update(zip(unknown, (float(s) for s in self.index.vectors(unknown) @ vector[0])))
+        dense = np.array([known[position] for position in pool])
+        fused = fuse(dense, lexical[pool], options.fusion_dense)
+        order = np.lexsort((np.array(pool), -fused))
+        return [Scored(pool[i], float(dense[i]), float(fused[i])) for i in order.tolist()]
+
+    def _lexical(self, query: str) -> NDArray[np.float64]:
+        import numpy as np
+
+        words = [word for word in search_words(query) if word in self.vocabulary]
+        if self.bm25 is None or not words:
+            return np.zeros(len(self.cards))
+        return np.asarray(self.bm25.get_scores(words), dtype=np.float64)
+
+
+def fuse(dense: NDArray[np.float64], lexical: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Weighted sum of two scores, each scaled by its own spread over the candidates.
+
+    Args:
+        dense: (n,) cosine similarities.
+        lexical: (n,) BM25 scores, 0 where no word is shared.
+        share: Weight of `dense`, 0 to 1.
+
+    Returns:
+        (n,) float64.
+    """
+    import numpy as np
+
+    def scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        spread = float(np.std(values))
+        return (values - float(np.mean(values))) / spread if spread > 1e-9 else np.zeros(len(values))
+
+    fused: NDArray[np.float64] = share * scaled(dense) + (1 - share) * scaled(lexical)
+    return fused
+
+
+def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = silent) -> CardSearch:
+    """Make a catalogue ready: its index from disk or anew, and its words."""
+    import bm25s
+
+    texts = [card.text for card in catalogue.cards]
+    index = open_index(texts, encoder, listener=listener)
+    corpus = [search_words(text) for text in texts]
+    vocabulary = frozenset(word for words in corpus for word in words)
+    bm25 = None
+    if vocabulary:
+        bm25 = bm25s.BM25(k1=0.9, b=0.4)
+        bm25.index(corpus, show_progress=False)
+    return CardSearch(catalogue.cards, index, bm25, encoder, vocabulary)
+
+
+def task_query(spec: TaskSpec) -> str:
+    """What is searched for: the instruction, then the names of the labels."""
+    names = ", ".join(spec.label_names)[:300]
+    text = " ".join(spec.instruction.split())[:MAX_QUERY]
+    return f"{text} {names}".strip() if names and names.lower() not in text.lower() else text
+
+
+def find_datasets(
+    spec: TaskSpec,
+    catalogue: Catalogue,
+    options: RetrievalOptions,
+    *,
+    encoder: Encoder,
+    listener: Listener = silent,
+) -> Ranking:
+    """Rank the datasets of a catalogue for a task.
+
+    Args:
+        spec: The task; its languages, licences and exclusions filter.
+        catalogue: The cards.
+        options: Depth, weights and length of the ranking.
+        encoder: The sentence encoder.
+        listener: Hears about embedding and the outcome.
+
+    Returns:
+        At most `options.top` hits, and the refused ones that scored at least as high as the last of them.
+    """
+    search = open_search(catalogue, encoder, listener=listener)
+    query = task_query(spec)
+    reasons = {
+        position: reason for position, card in enumerate(catalogue.cards) if (reason := refusal(card, spec)) is not None
+    }
+    ranked = search.rank(query, options, allowed=lambda position: position not in reasons)[: options.top]
+    hits = tuple(Hit(catalogue.cards[item.position], item.score, item.fused) for item in ranked)
+    # What was refused matters to a reader only where it would have been listed.
+    floor = min((hit.score for hit in hits), default=-1.0)
+    refused = tuple(
+        Refused(catalogue.cards[item.position].id, reasons[item.position])
+        for item in search.rank(query, options)
+        if item.position in reasons and (item.score >= floor or _is_excluded(reasons[item.position]))
+    )[: 5 * options.top]
+    listener(
+        Event(
+            "retrieval",
+            "note",
+            f"{len(hits)} of {len(catalogue.cards)} datasets ranked, {len(reasons)} refused by the task's filters",
+            data={"cards": len(catalogue.cards), "refused": len(reasons), "skipped": len(catalogue.skipped)},
+        )
+    )
+    return Ranking(query, hits, refused)
+
+
+def refusal(card: Card, spec: TaskSpec) -> str | None:
+    """Why a task may not use a dataset, or None where it may."""
+    if pattern := excluded_by(card, spec.exclude):
+        return f"excluded by the task ({pattern})"
+    if card.gated:
+        return "gated: its owner asks for consent first"
+    wanted = {language_code(language) or language.lower() for language in spec.languages}
+    if card.languages and wanted and not wanted & set(card.languages):
+        shown = ", ".join(card.languages[:5]) + (", …" if len(card.languages) > 5 else "")
+        return f"language {shown}; the task is in {', '.join(sorted(wanted))}"
+    if reason := licence_refusal(card.licence, spec.licences):
+        return reason
+    if card.tasks and all(any(word in task for word in _MEDIA) for task in card.tasks):
+        return f"not text: {', '.join(card.tasks[:3])}"
+    return None
+
+
+def licence_refusal(licence: str, policy: LicencePolicy) -> str | None:
+    """Why a policy refuses a licence, or None. Of several licences on one dataset, each must pass."""
+    for part in licence.split(" and "):
+        if part == UNKNOWN_LICENCE:
+            if not policy.unknown:
+                return "licence unknown; the task refuses unknown licences"
+        elif any(fnmatchcase(part, pattern.lower()) for pattern in policy.deny):
+            return f"licence {part} is denied by the task"
+        elif policy.allow and not any(fnmatchcase(part, pattern.lower()) for pattern in policy.allow):
+            return f"licence {part} is not among the allowed ones"
+    return None
+
+
+def excluded_by(card: Card, patterns: Sequence[str]) -> str | None:
+    """The pattern that excludes a card: by glob over its ids, or by the same name under another owner.
+
+    One dataset stands in catalogues under many ids (`ag_news`, `fancyzhx/ag_news`, `pack/ag-news`); to exclude it
+    for a fair test means all of them, so names are compared without owner, case and punctuation.
+    """
+    ids = (card.id, *card.known_as)
+    names = {_name(one) for one in ids}
+    for pattern in patterns:
+        wanted = pattern.strip().lower()
+        if not wanted:
+            continue
+        if any(fnmatchcase(one.lower(), wanted) for one in ids):
+            return pattern
+        if "*" in wanted:
+            last = wanted.rpartition("/")[2]
+            if re.search(r"\w", last) and any(fnmatchcase(one.lower().rpartition("/")[2], last) for one in ids):
+                return pattern
+        elif _name(wanted) in names:
+            return pattern
+    return None
+
+
+def _name(dataset_id: str) -> str:
+    last = dataset_id.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[\W_]+", "", last) or last
+
+
+def _is_excluded(reason: str) -> bool:
+    return reason.startswith("excluded by the task")
+
+
+def with_status(ranking: Ranking, outcomes: Mapping[str, tuple[Literal["used", "skipped"], str]]) -> Ranking:
+    """The ranking with status and reason of each hit filled in, by dataset id."""
+    from dataclasses import replace
+
+    hits = tuple(
+        replace(hit, status=outcomes[hit.card.id][0], reason=outcomes[hit.card.id][1])
+        if hit.card.id in outcomes
+        else hit
+        for hit in ranking.hits
+    )
+    return replace(ranking, hits=hits)

@@ -1,0 +1,54 @@
+"""Words for lexical search: lower case, accents off, function words out, light stems.
+
+The stemmer only takes plural and verb endings off (Harman 1991 found that such a light stemmer serves short texts
+as well as Porter's). Scripts without blanks (Chinese, Japanese, Thai) are cut into pairs of characters.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_STOP = """
+a about above after again all also am an and any are as at be because been before being below between both but
+by can could did do does doing down during each either etc few for from further get give given had has have having
+he her here hers him his how i if in into is it its itself just may me might more most must my need no nor not of
+off on once one only or other our out over own per please same shall she should so some such than that the their
+them then there these they this those through to too under until up us use used using very via want was we were
+what when where whether which while who whom whose why will with within without would you your
+"""
+STOP_WORDS = frozenset(_STOP.split())
+_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+def search_words(text: str) -> list[str]:
+    """The stems of a text, in order, with repetitions."""
+    folded = unicodedata.normalize("NFKD", text).lower()
+    folded = "".join(char for char in folded if not unicodedata.combining(char))
+    words: list[str] = []
+    for word in _WORD.findall(folded):
+        if _UNSPACED.search(word):
+            words.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
+        elif word not in STOP_WORDS and len(word) > 1:
+            words.append(stem(word))
+    return words
+
+
+def stem(word: str) -> str:
+    """A word without its plural or verb ending; numbers and short words stay."""
+    if len(word) < 4 or not word.isascii() or not word.isalpha():
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        word = word[:-3] + "y"
+    elif word.endswith(("sses", "shes", "ches", "xes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            word = word[: -len(ending)]
+            if word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 4 else word
