@@ -133,6 +133,7 @@ class OpenAITeacher:
         self._thread: threading.Thread | None = None
         self._endpoints: list[Endpoint] = []
         self._last_success: float | None = None
+        self._replied = False
         self._began = time.monotonic()
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
@@ -219,15 +220,17 @@ class OpenAITeacher:
                 request, outcome = done.get()
                 open_ -= 1
                 if isinstance(outcome, Fault):
-                    if self._last_success is None:
+                    if not self._replied:
                         doubtful.append((request, outcome))
-                        if len(doubtful) >= 5 or not open_:
+                        if len(doubtful) >= 3 or not open_:
                             raise self._refused(doubtful[0][1])
                         continue
-                    outcome = Failure(str(outcome))
+                    yield request, Failure(str(outcome))
+                    continue
                 if isinstance(outcome, BaseException):
                     raise outcome
-                if doubtful and self._last_success is not None:
+                if isinstance(outcome, Reply):
+                    self._replied = True
                     for other, fault in doubtful:
                         yield other, Failure(str(fault))
                     doubtful.clear()

@@ -1,0 +1,335 @@
+"""The OpenAI-compatible teacher against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from potstill.asker import Asker
+from potstill.datagen.teachers import open_teacher
+from potstill.datagen.teachers.openai_wire import Secrets, retry_after, split_url
+from potstill.errors import OptionError, TeacherRefused, TeacherUnavailable
+from potstill.ledger import Ledger
+from potstill.teacher import Failure, Message, Reply, Request
+
+KEY = "sk-sentinel-5f0c1d2e3b4a"
+FAST: dict[str, Any] = {
+    "backoff_s": 0.01,
+    "longest_pause_s": 0.1,
+    "timeout_s": 1.0,
+    "startup_s": 0.5,
+    "patience_s": 5.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def ask(text: str, **fields: Any) -> Request:
+    return Request((Message("user", text),), **fields)
+
+
+def opened(server: Any, **options: Any) -> Any:
+    return open_teacher(f"openai:{server.url}#m", **{**FAST, **options})
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "429", "429-after", "500", "502", "503", "slow-headers", "slow-body", "reset", "reset-body", "html",
+        "cut-json", "no-choices", "no-text", "array",
+    ],
+)  # fmt: skip
+def test_each_passing_fault_is_asked_again(fault: str, server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: fault if number < 2 else None) as server:
+        teacher = opened(server)
+        started = time.monotonic()
+        [(_, reply)] = drain(teacher, [ask("one")])
+        seconds = time.monotonic() - started
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert reply.text == "reply to one"
+    assert reply.attempts == 3
+    assert server.answered["one"] == 1
+    if fault == "429-after":
+        assert seconds >= 1.9, "Retry-After was not honoured"
+    else:
+        assert seconds < 4
+
+
+@pytest.mark.parametrize("fault", ["500", "cut-json", "html", "no-choices"])
+def test_a_lasting_fault_of_one_request_is_a_failure_and_the_rest_goes_on(
+    fault: str, server_module: Any, drain: Any
+) -> None:
+    with server_module.running_server(lambda number, text: fault if text == "bad" else None) as server:
+        teacher = opened(server, attempts=4)
+        replies = drain(teacher, [ask("bad"), *(ask(f"good {i}") for i in range(30))])
+        teacher.close()
+    assert isinstance(replies[0][1], Failure)
+    assert replies[0][1].attempts == 4
+    assert sum(body["messages"][0]["content"] == "bad" for body in server.bodies) == 4
+    assert all(isinstance(reply, Reply) for _, reply in replies[1:])
+
+
+@pytest.mark.parametrize(
+    ("fault", "mend"),
+    [
+        ("401", "OPENAI_API_KEY"), ("403", "OPENAI_API_KEY"), ("404", "model's name"), ("400", "context length"),
+        ("422", "context length"), ("quota", "credit"), ("echo-key", "OPENAI_API_KEY"),
+    ],
+)  # fmt: skip
+def test_a_refusal_stops_at_once_with_the_mend(
+    fault: str, mend: str, server_module: Any, drain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with server_module.running_server(lambda number, text: fault) as server:
+        teacher = opened(server, concurrency=4)
+        with pytest.raises(TeacherRefused, match=mend) as caught:
+            drain(teacher, [ask(f"text {i}") for i in range(200)])
+        assert server.asked <= 12, "it went on asking"
+        assert KEY in server.headers[0]["authorization"], "the sentinel was not used at all"
+        teacher.close()
+    shown = [str(caught.value), repr(caught.value), repr(teacher), teacher.name, caplog.text]
+    error: BaseException | None = caught.value
+    while error is not None:
+        shown.append(repr(error) + str(vars(error)))
+        error = error.__cause__
+    assert not any(KEY in text for text in shown)
+
+
+def test_one_refused_request_among_good_ones_is_a_failure(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "400" if text == "bad" else None) as server:
+        teacher = opened(server)
+        # The bad one first: it must be doubted, not believed, until another succeeds.
+        replies = drain(teacher, [ask("bad"), *(ask(f"good {i}") for i in range(20))])
+        teacher.close()
+    assert isinstance(replies[0][1], Failure)
+    assert "HTTP 400" in replies[0][1].reason
+    assert all(isinstance(reply, Reply) for _, reply in replies[1:])
+
+
+def test_nothing_listens(drain: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1#m", **FAST)
+    started = time.monotonic()
+    with pytest.raises(TeacherUnavailable, match="could not be reached"):
+        drain(teacher, [ask("one")])
+    assert time.monotonic() - started < 5
+    teacher.close()
+
+
+def test_an_endpoint_that_is_down_for_a_while_is_waited_for(server_module: Any, drain: Any) -> None:
+    down = (time.monotonic() + 0.5, time.monotonic() + 1.5)
+
+    def fault(number: int, text: str) -> str | None:
+        return "503" if down[0] < time.monotonic() < down[1] else None
+
+    with server_module.running_server(fault, delay_s=0.05) as server:
+        teacher = opened(server, concurrency=4, attempts=50)
+        replies = drain(teacher, [ask(f"{i}") for i in range(100)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert server.faults["503"] > 0
+
+
+def test_throttling_for_ever_ends(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "429") as server:
+        teacher = opened(server, patience_s=1.0)
+        with pytest.raises(TeacherUnavailable, match="gave no answer for 1 s"):
+            drain(teacher, [ask("one")])
+        teacher.close()
+    assert server.asked < 100
+
+
+def test_throttles_lower_the_number_in_flight(server_module: Any, drain: Any) -> None:
+    # The server takes four at a time; more are throttled.
+    def fault(number: int, text: str) -> str | None:
+        return "429" if server.active > 4 else None
+
+    with server_module.running_server(fault, delay_s=0.01) as server:
+        teacher = opened(server, concurrency=32, start=32)
+        replies = drain(teacher, [ask(f"{i}") for i in range(400)])
+        limit = teacher._endpoints[0].pace.limit
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert limit <= 16
+    assert server.faults["429"] < 200, "half of the requests were throttled: nothing was learnt"
+
+
+def test_a_vllm_server_is_filled_at_once_and_another_is_not(server_module: Any, drain: Any) -> None:
+    seen = {}
+    for owner in ("vllm", "someone"):
+        with server_module.running_server(owner=owner, delay_s=0.2) as server:
+            teacher = opened(server, concurrency=32, start=4)
+            drain(teacher, [ask(f"{i}") for i in range(32)])
+            seen[owner] = (server.most_active, teacher.abilities)
+            teacher.close()
+    assert seen["vllm"][0] > 20 > seen["someone"][0]
+    assert seen["vllm"][1].scores
+    assert not seen["someone"][1].scores
+
+
+def test_the_model_is_read_from_the_server(server_module: Any) -> None:
+    with server_module.running_server() as server:
+        teacher = open_teacher(f"openai:{server.url}", **FAST)
+        assert teacher.identity == {"backend": "openai", "endpoint": server.url, "model": "m"}
+        teacher.close()
+
+
+def test_several_urls_share_the_work(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(delay_s=0.02) as one, server_module.running_server(delay_s=0.02) as two:
+        teacher = open_teacher(f"openai:{one.url},{two.url}#m", **FAST)
+        replies = drain(teacher, [ask(f"{i}") for i in range(100)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert min(one.asked, two.asked) > 25
+    assert one.asked + two.asked == 100
+
+
+def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with server_module.running_server() as server:
+        teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **FAST)
+        replies = drain(teacher, [ask(f"{i}") for i in range(50)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+
+
+def test_what_is_sent(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(owner="vllm") as server:
+        teacher = opened(server)
+        schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+        drain(teacher, [ask("x", max_tokens=7, temperature=0.5, stop=("END",), prefill="So", schema=schema, seed=3)])
+        drain(teacher, [ask("y", choices=("a", "b"))])
+        teacher.close()
+    body, choice = server.bodies
+    assert body["max_tokens"] == 7
+    assert body["stop"] == ["END"]
+    assert body["messages"][-1] == {"role": "assistant", "content": "So"}
+    assert body["continue_final_message"] is True
+    assert body["response_format"]["json_schema"]["schema"] == schema
+    assert choice["structured_outputs"] == {"choice": ["a", "b"]}
+
+
+@pytest.mark.parametrize("fault", ["length", "refusal"])
+def test_finish_reasons(fault: str, server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: fault) as server:
+        teacher = opened(server)
+        [(_, reply)] = drain(teacher, [ask("one")])
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert reply.finish == {"length": "length", "refusal": "refused"}[fault]
+
+
+def test_two_thousand_requests_at_thirty_percent_faults(
+    server_module: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    faults = ["429", "500", "502", "503", "reset", "reset-body", "html", "cut-json", "no-choices", "no-text", "array"]
+    # By request and attempt, so that the run does not depend on the order of arrival.
+    seen: dict[str, int] = {}
+
+    def fault(number: int, text: str) -> str | None:
+        with server.lock:
+            attempt = seen[text] = seen.get(text, 0) + 1
+        if text.endswith("77"):
+            return "500"
+        chance = random.Random(f"{text}/{attempt}")
+        return chance.choice(faults) if chance.random() < 0.3 else None
+
+    requests = [ask(f"request {i}") for i in range(2000)]
+    with server_module.running_server(fault) as server:
+        teacher = opened(server, attempts=8, concurrency=32, patience_s=30.0)
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            asker = Asker(teacher, ledger)
+            answers = asker.ask(requests, "test")
+            again = Asker(teacher, ledger)
+            asked_before = server.asked
+            second = again.ask([r for r in requests if not r.messages[0].content.endswith("77")], "test")
+            totals = ledger.totals()
+        teacher.close()
+    assert len(answers) == 2000
+    failed = [a for a in answers if isinstance(a.reply, Failure)]
+    assert len(failed) == totals.failures >= 20
+    assert len(failed) <= 25
+    for answer in answers:
+        text = answer.request.messages[0].content
+        if isinstance(answer.reply, Reply):
+            assert answer.reply.text == f"reply to {text}"
+            assert server.answered[text] == 1, "paid twice"
+    assert totals.replies == 2000 - len(failed)
+    assert asker.counts.retried > 500
+    # What was answered is not asked again; what failed otherwise may be.
+    assert server.asked - asked_before <= 40
+    assert sum(not answer.cached for answer in second) <= 5
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert KEY.encode() not in stored
+    assert KEY not in caplog.text
+
+
+def test_secrets_in_the_url_are_shown_nowhere(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "401") as server:
+        port = server.server_address[1]
+        teacher = open_teacher(f"openai:http://bob:hunter22@127.0.0.1:{port}/v1?token=tok-secret#m", **FAST)
+        shown = f"{teacher.identity} {teacher.name} {teacher!r}"
+        with pytest.raises(TeacherRefused) as caught:
+            drain(teacher, [ask("x")])
+        teacher.close()
+    for secret in ("bob", "hunter22", "tok-secret", KEY):
+        assert secret not in shown + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ref", "says"),
+    [
+        ("openai:ftp://x#m", "is no URL"),
+        ("openai:localhost:8000#m", "is no URL"),
+        ("openai:", "no model for api.openai.com"),
+        ("opnai:#m", "did you mean 'openai'"),
+    ],
+)
+def test_bad_references(ref: str, says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        open_teacher(ref)
+
+
+def test_no_key_for_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(OptionError, match="set the environment variable OPENAI_API_KEY"):
+        open_teacher("openai:#gpt-5-mini")
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(OptionError, match="did you mean 'timeout_s'"):
+        open_teacher("openai:http://localhost:1/v1#m", timeout=3)
+
+
+def test_split_url() -> None:
+    assert split_url("https://a:b@Host:8/v1/?k=v") == ("https://host:8/v1", ("b", "a", "k=v"))
+    assert split_url("http://[::1]:80/v1") == ("http://[::1]:80/v1", ())
+
+
+def test_retry_after() -> None:
+    assert retry_after({"retry-after": "2"}) == 2.0
+    assert retry_after({"retry-after-ms": "1500"}) == 1.5
+    assert retry_after({"retry-after": "nonsense"}) is None
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({}) is None
+
+
+def test_masking() -> None:
+    secrets = Secrets(("abc", ""))
+    assert secrets.mask("xabcx") == "x***x"
+    assert "abc" not in repr(secrets)

@@ -1,0 +1,186 @@
+"""A real OpenAI-compatible server on the loopback that misbehaves on request.
+
+`running_server(fault=…)` starts it in a thread. `fault(number, text)` names what happens to the `number`-th chat
+request (from 0), whose last message is `text`; None answers it properly. Faults: an HTTP status such as `500` or
+`429`, `429-after` (with Retry-After), `quota`, `slow-headers`, `slow-body`, `reset`, `reset-body`, `html`,
+`cut-json`, `no-choices`, `no-text`, `array`, `echo-key` (a 401 that repeats the key), `refusal`, `length`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Fault = Callable[[int, str], str | None]
+
+
+class TeacherServer(ThreadingHTTPServer):
+    """Counts what it was asked and what it answered."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, fault: Fault | None, owner: str, delay_s: float, stall_s: float):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.fault = fault
+        self.owner = owner
+        self.delay_s = delay_s
+        self.stall_s = stall_s
+        self.lock = threading.Lock()
+        self.asked = 0
+        self.active = 0
+        self.most_active = 0
+        self.answered: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: TeacherServer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self._json(200, {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": self.server.owner}]})
+        else:
+            self._json(404, {"error": {"message": "no such page"}})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server = self.server
+        if self.path != "/v1/chat/completions":
+            self._json(404, {"error": {"message": f"no such page {self.path}"}})
+            return
+        text = body["messages"][-1]["content"]
+        with server.lock:
+            number = server.asked
+            server.asked += 1
+            server.active += 1
+            server.most_active = max(server.most_active, server.active)
+            server.bodies.append(body)
+            server.headers.append({key.lower(): value for key, value in self.headers.items()})
+        try:
+            if server.delay_s:
+                time.sleep(server.delay_s)
+            fault = server.fault(number, text) if server.fault else None
+            with server.lock:
+                server.faults[fault or "none"] += 1
+            self._answer(fault, text)
+        finally:
+            with server.lock:
+                server.active -= 1
+
+    def _answer(self, fault: str | None, text: str) -> None:
+        server = self.server
+        message: dict[str, Any] = {"role": "assistant", "content": f"reply to {text}"}
+        reply: dict[str, Any] = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9},
+        }
+        if fault is None or fault in ("length", "refusal"):
+            if fault == "length":
+                reply["choices"][0]["finish_reason"] = "length"
+            if fault == "refusal":
+                reply["choices"][0]["finish_reason"] = "content_filter"
+            with server.lock:
+                server.answered[text] += 1
+            self._json(200, reply)
+        elif fault.isdigit():
+            self._json(int(fault), {"error": {"message": f"fault {fault}"}})
+        elif fault == "429-after":
+            self._json(429, {"error": {"message": "slow down"}}, {"Retry-After": "1"})
+        elif fault == "quota":
+            self._json(429, {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}})
+        elif fault == "echo-key":
+            self._json(401, {"error": {"message": f"Incorrect API key provided: {self.headers['authorization']}"}})
+        elif fault == "slow-headers":
+            time.sleep(server.stall_s)
+            self._json(200, reply)
+        elif fault == "slow-body":
+            data = json.dumps(reply).encode()
+            self._head(200, len(data), "application/json")
+            for place in range(0, len(data), 8):
+                self.wfile.write(data[place : place + 8])
+                self.wfile.flush()
+                time.sleep(server.stall_s / 10)
+        elif fault == "reset":
+            self._reset()
+        elif fault == "reset-body":
+            self._head(200, 1000, "application/json")
+            self.wfile.write(b'{"id": "x", ')
+            self.wfile.flush()
+            self._reset()
+        elif fault == "html":
+            self._raw(200, b"<html><body>Bad Gateway</body></html>", "text/html")
+        elif fault == "cut-json":
+            self._raw(200, json.dumps(reply).encode()[:60], "application/json")
+        elif fault == "array":
+            self._raw(200, b"[1, 2]", "application/json")
+        elif fault == "no-choices":
+            self._json(200, {**reply, "choices": []})
+        elif fault == "no-text":
+            message["content"] = None
+            self._json(200, reply)
+        else:
+            raise AssertionError(f"the test names an unknown fault {fault!r}")
+
+    def _reset(self) -> None:
+        # Linger of zero seconds: the peer gets RST, not FIN.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        self._raw(status, json.dumps(value).encode(), "application/json", headers)
+
+    def _raw(self, status: int, data: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        self._head(status, len(data), kind, headers)
+        self.wfile.write(data)
+
+    def _head(self, status: int, length: int, kind: str, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(length))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+@contextlib.contextmanager
+def running_server(
+    fault: Fault | None = None, *, owner: str = "someone", delay_s: float = 0.0, stall_s: float = 5.0
+) -> Iterator[TeacherServer]:
+    """The server, listening on a free port until the block ends."""
+    server = TeacherServer(fault, owner, delay_s, stall_s)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
