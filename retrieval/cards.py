@@ -191,7 +191,8 @@ def card_from_mapping(raw: Any, location: str | None = None) -> Card | None:
     if isinstance(rows, bool) or not isinstance(rows, int | float) or rows != rows or not 0 <= rows < 1e15:
         raise CardFault(f"num_rows must be a count (got {str(rows)[:40]!r})")
     index = _decoded(raw, "train_eval_index") or raw.get("train-eval-index") or ()
-    pack = raw.get("pack") if isinstance(raw.get("pack"), Mapping) else {}
+    packed = raw.get("pack")
+    pack: Mapping[str, Any] = packed if isinstance(packed, Mapping) else {}
     known_as = [*_texts(raw, "known_as"), *_texts(pack, "catalogue_id")]
     languages = [language_code(word) for word in [*_texts(raw, "languages", "language"), *_tagged(tags, "language")]]
     downloads = raw.get("downloads")
@@ -244,8 +245,8 @@ def front_matter(text: str, where: str) -> dict[str, Any] | None:
         # `no` is Norwegian here and not a boolean, hence the words as written.
         raw[key] = _words(node) if key in ("language", "languages", "license", "licence", "licenses") else plain(node)
     # On the Hub, `configs` lists data files; the features and sizes stand in `dataset_info`.
-    info = raw.pop("dataset_info", None)
-    raw["configs"] = _dataset_info(info)
+    raw["data_files"] = raw.pop("configs", None)
+    raw["configs"] = _dataset_info(raw.pop("dataset_info", None))
     raw.setdefault("description", text[found.end() :].strip()[:20_000])
     return raw
 

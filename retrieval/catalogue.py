@@ -23,6 +23,8 @@ from typing import IO, Any
 from potstill.errors import DataError
 from potstill.retrieval.cards import MAX_TEXT, Card, CardFault, card_from_mapping, check_id, front_matter
 
+__all__ = ["Card", "Catalogue", "Skipped", "card_data_files", "make_catalogue", "read_catalogue", "shipped_catalogue"]
+
 MAX_LINE_BYTES = 8_000_000
 MAX_FILE_BYTES = 8_000_000_000
 MAX_ROW_GROUP_BYTES = 1_000_000_000
@@ -217,13 +219,13 @@ def _read_folder(root: Path) -> Iterator[tuple[str, Card | str]]:
             met += 1
             yield str(folder.relative_to(root.parent)), found
     if met == 0:
-        files = sorted(path for path in root.iterdir() if path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")))
-        if not files:
+        listed = sorted(path for path in root.iterdir() if path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")))
+        if not listed:
             raise DataError(
                 f"no cards in {root}: no folder in it has a card.json or a README.md with front matter, and it "
                 "holds no JSONL or Parquet"
             )
-        for path in files:
+        for path in listed:
             yield from _read_path(path)
 
 
@@ -250,6 +252,46 @@ def _folder_card(root: Path, folder: Path, files: Sequence[str]) -> Card | str |
         return str(fault)
     except (OSError, ValueError, RecursionError) as error:
         return f"the card cannot be read ({str(error)[:120]})"
+
+
+def card_data_files(folder: Path) -> dict[str, list[Path]]:
+    """Data files by split, as the folder's README.md declares them; empty where it declares none.
+
+    Of several configurations the one named `default`, or marked as the default, or the first is taken. Patterns
+    are resolved inside the folder only; what points out of it is left out.
+    """
+    try:
+        matter = (
+            front_matter(_read_text(folder / "README.md"), "README.md") if (folder / "README.md").exists() else None
+        )
+    except (CardFault, OSError):
+        return {}
+    configs = (matter or {}).get("data_files")
+    listed = [item for item in configs if isinstance(item, dict)] if isinstance(configs, list) else []
+    chosen = [item for item in listed if item.get("config_name") == "default" or item.get("default") is True]
+    declared = next(iter(chosen or listed), {}).get("data_files")
+    found: dict[str, list[Path]] = {}
+    for item in declared if isinstance(declared, list) else [declared]:
+        if isinstance(item, dict):
+            split, patterns = str(item.get("split") or "train"), item.get("path")
+        else:
+            split, patterns = "train", item
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            if isinstance(pattern, str):
+                files = found.setdefault(split, [])
+                files.extend(path for path in _inside(folder, pattern) if path not in files)
+    return {split: files for split, files in found.items() if files}
+
+
+def _inside(folder: Path, pattern: str) -> list[Path]:
+    """Files of the folder that a pattern names, sorted."""
+    if not pattern or pattern.startswith(("/", "~")) or ".." in Path(pattern).parts or "\x00" in pattern:
+        return []
+    root = folder.resolve()
+    try:
+        return sorted(path for path in folder.glob(pattern) if path.is_file() and path.resolve().is_relative_to(root))
+    except (ValueError, NotImplementedError, OSError):
+        return []
 
 
 def _read_text(path: Path) -> str:

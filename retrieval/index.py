@@ -88,7 +88,8 @@ class CardIndex:
         if self.kind == "hnsw":
             import faiss
 
-            faiss.downcast_index(self.faiss_index).hnsw.efSearch = max(HNSW_SEARCH_DEPTH, k)
+            downcast: Any = faiss.downcast_index
+            downcast(self.faiss_index).hnsw.efSearch = max(HNSW_SEARCH_DEPTH, k)
         scores, found = self.faiss_index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
         return scores, np.where(found >= 0, self.order[found], -1)
 
@@ -166,9 +167,8 @@ def _build(
     elif _kind(len(keys)) == "flat":
         index = faiss.IndexFlatIP(vectors.shape[1])
     else:
-        index = faiss.IndexHNSWSQ(
-            vectors.shape[1], faiss.ScalarQuantizer.QT_8bit, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT
-        )
+        eight_bit: Any = faiss.ScalarQuantizer.QT_8bit
+        index = faiss.IndexHNSWSQ(vectors.shape[1], eight_bit, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = HNSW_BUILD_DEPTH
         index.train(vectors[:: max(1, len(vectors) // 100_000)])
     if len(vectors):

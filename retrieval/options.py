@@ -18,6 +18,8 @@ class RetrievalOptions:
         datasets: Datasets that rows are taken from, at most.
         rows_per_dataset: Rows taken from one dataset, at most.
         min_score: Cosine similarity of prompt and card below which a dataset is never used, -1 to 1.
+        min_score_generation: The same for generation and instruction tasks, where no labels check the fit: the
+            greater of the two counts.
         fusion_dense: Share of the embedding in the fused score, 0 (BM25 alone) to 1 (embedding alone).
         mentions: Weight of the other cards that name a dataset; 0 turns it off.
         depth: Cards that each of the two searches brings to the fusion.
@@ -30,6 +32,7 @@ class RetrievalOptions:
     datasets: int = 4
     rows_per_dataset: int = 500
     min_score: float = 0.25
+    min_score_generation: float = 0.45
     fusion_dense: float = 0.7
     mentions: float = 0.0
     depth: int = 1000
@@ -44,7 +47,8 @@ class RetrievalOptions:
         ]
         if not 0 <= self.fusion_dense <= 1:
             faults.append(f"fusion_dense must lie between 0 and 1 (got {self.fusion_dense})")
-        if not -1 <= self.min_score <= 1:
-            faults.append(f"min_score is a cosine and must lie between -1 and 1 (got {self.min_score})")
+        for name in ("min_score", "min_score_generation"):
+            if not -1 <= getattr(self, name) <= 1:
+                faults.append(f"{name} is a cosine and must lie between -1 and 1 (got {getattr(self, name)})")
         if faults:
             raise OptionError("retrieval", faults)

@@ -140,9 +140,10 @@ class CardSearch:
         while True:
             scores, found = self.index.search(vector, depth)
             near = [int(position) for position in found[0] if position >= 0]
-            words = np.argsort(-lexical, kind="stable")[:depth]
-            words = [int(position) for position in words if lexical[position] > 0]
-            pool = [p for p in dict.fromkeys([*near, *words]) if allowed is None or allowed(p)]
+            best = np.argsort(-lexical, kind="stable")[:depth].tolist()
+            pool = [
+                p for p in dict.fromkeys([*near, *(p for p in best if lexical[p] > 0)]) if allowed is None or allowed(p)
+            ]
             if len(pool) >= min(options.top, count) or depth >= count:
                 break
             depth *= 4
