@@ -152,6 +152,13 @@ def describe_labels(spec: TaskSpec, asker: Asker, options: GenerationOptions) ->
     return described
 
 
+def resolve_attributes(options: GenerationOptions, opened: bool) -> str:
+    """`teacher`, `builtin` or `none`: `auto` is `none` for teachers whose reply is opened, else `teacher`."""
+    if options.attributes == "auto":
+        return "none" if opened else "teacher"
+    return options.attributes
+
+
 def use_schema(json_schema: bool, prefill: bool, options: GenerationOptions) -> bool:
     """Whether requests carry a JSON schema (see `GenerationOptions.structured`)."""
     if options.structured == "auto":

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from potstill.datagen.attributes import describe_labels, propose_topics
+from potstill.datagen.attributes import describe_labels, propose_topics, resolve_attributes, use_schema
 from potstill.datagen.drive import drive
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
@@ -128,7 +128,7 @@ def generate_rows(
         return generate_instructions(spec, asker, options, listener=listener)
     tally = Tally()
     gathered = _Gathered(listener, options.rows, tally)
-    listener(Event("datagen", "progress", "asking the teacher for subjects", 0, options.rows))
+    listener(Event("datagen", "progress", "preparing the requests", 0, options.rows))
     material = _material(spec, asker, options, retrieved)
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
@@ -160,7 +160,10 @@ def generate_rows(
 
 def _material(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:
     descriptions = describe_labels(spec, asker, options)
-    topics = propose_topics(spec, asker, options, descriptions) if options.attributes == "teacher" else {}
+    able = asker.abilities
+    opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
+    proposing = resolve_attributes(options, opened) == "teacher"
+    topics = propose_topics(spec, asker, options, descriptions) if proposing else {}
     return Material(
         spec=spec,
         options=options,

@@ -28,7 +28,8 @@ class GenerationOptions:
         structured: `auto` asks for JSON where the backend has schemas and cannot continue an opening; `always`
             wherever it has schemas; `never` for plain text.
         attributes: `teacher` lets the teacher propose topics for each label, `builtin` varies length, register, point
-            of view and audience from lists, `none` varies nothing.
+            of view and audience from lists, `none` varies nothing. `auto` is `teacher`, and `none` where replies are
+            opened: a small teacher proposes for one label the subjects of the others.
         label_descriptions: `teacher` lets it describe labels that the user did not; `names` splits names such as
             `card_arrival` into words.
         examples_shown: The user's examples shown in a prompt.
@@ -46,7 +47,7 @@ class GenerationOptions:
     rows: int = 800
     seed: int = 0
     requests_per_row: float = 6.0
-    temperature: float = 0.9
+    temperature: float = 0.8
     temperature_end: float | None = None
     top_p: float = 0.95
     max_tokens: int = 96
@@ -56,7 +57,7 @@ class GenerationOptions:
     window: int = 128
     texts_per_request: int = 1
     structured: Literal["auto", "always", "never"] = "auto"
-    attributes: Literal["teacher", "builtin", "none"] = "teacher"
+    attributes: Literal["auto", "teacher", "builtin", "none"] = "auto"
     label_descriptions: Literal["teacher", "names"] = "names"
     examples_shown: int = 3
     style_shown: int = 2

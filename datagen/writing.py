@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
-from potstill.datagen.attributes import draw_manners, use_schema
+from potstill.datagen.attributes import draw_manners, resolve_attributes, use_schema
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
@@ -48,6 +48,11 @@ class Material:
     def as_json(self) -> bool:
         """Whether replies follow a JSON schema."""
         return use_schema(self.abilities.json_schema, self.abilities.prefill, self.options)
+
+    @property
+    def attributes(self) -> str:
+        """`GenerationOptions.attributes`, with `auto` resolved."""
+        return resolve_attributes(self.options, self.opened)
 
     @property
     def opened(self) -> bool:
@@ -99,10 +104,8 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
     random = rng(options.seed, index, "write")
     noun = input_noun(spec)
     topics = material.topics.get(label, ())
-    topic = random.choice(list(topics)) if topics and options.attributes == "teacher" else ""
-    manners: list[str] = []
-    if options.attributes != "none":
-        manners = draw_manners(random, 1 if material.opened else 2)
+    topic = random.choice(list(topics)) if topics else ""
+    manners = draw_manners(random, 2) if material.attributes in ("teacher", "builtin") else []
     examples = list(material.examples.get(label, ()))
     styles = list(material.styles.get(label, ()))
     avoid = options.avoid_shown if options.avoid_shown is not None else (0 if material.opened else 4)
@@ -131,24 +134,32 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
         name = "write_input"
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
-        prefill=_opening(material, noun),
+        prefill=_opening(material, noun, label),
         max_tokens=options.max_tokens * options.texts_per_request,
         temperature=options.temperature_at(index),
         top_p=options.top_p,
-        stop=("\n\n",) if material.opened and stop_at_blank and options.texts_per_request == 1 else (),
+        stop=_stops(material) if stop_at_blank else (),
         seed=random.randrange(2**31),
         schema=_schema(material) if material.as_json else None,
     )
 
 
-def _opening(material: Material, noun: str) -> str:
+def _opening(material: Material, noun: str, label: str) -> str:
+    """The start of the reply, so that a small teacher goes on with the text itself and not with talk about it."""
     if not material.opened:
         return ""
     if material.options.texts_per_request > 1:
         return "1."
+    what = with_article(noun) + (f' of the category "{readable(label)}"' if label else "")
     if len(material.spec.inputs) > 1:
-        return f"{material.spec.inputs[0]}:"
-    return f"{noun[:1].upper()}{noun[1:]}:"
+        return f"Here is {what}:\n\n{material.spec.inputs[0]}:"
+    return f'Here is {what}:\n\n"'
+
+
+def _stops(material: Material) -> tuple[str, ...]:
+    if not material.opened or material.options.texts_per_request > 1:
+        return ()
+    return ("\n\n",) if len(material.spec.inputs) > 1 else ('"\n', "\n\n")
 
 
 def _schema(material: Material) -> dict[str, Any]:
@@ -194,7 +205,8 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         items = split_list(request.prefill + raw, count + 1)
         items = items[:-1] if cut else items[:count]
         return [_one(item, fields, False) for item in items] or [Written(plain(raw)[:500], "unparsable", "no list")]
-    return [_one(request.prefill + raw if fields else raw, fields, cut)]
+    opening = request.prefill.rpartition("\n")[2] if fields else ""
+    return [_one(opening + raw, fields, cut)]
 
 
 def _one(raw: str, fields: Sequence[str], cut: bool) -> Written:
