@@ -247,8 +247,33 @@ def front_matter(text: str, where: str) -> dict[str, Any] | None:
     # On the Hub, `configs` lists data files; the features and sizes stand in `dataset_info`.
     raw["data_files"] = raw.pop("configs", None)
     raw["configs"] = _dataset_info(raw.pop("dataset_info", None))
-    raw.setdefault("description", text[found.end() :].strip()[:20_000])
+    raw.setdefault("description", card_summary(text[found.end() :]))
     return raw
+
+
+def card_summary(body: str) -> str:
+    """What a card's Markdown says the dataset is: its summary section where it has one, else all of it.
+
+    Template lines (`[More Information Needed]`), tables of contents and headings are left out.
+    """
+    section = re.search(r"(?im)^#{1,4}[ \t]*dataset (?:summary|description)[ \t]*$", body)
+    if section is not None:
+        following = body[section.end() : section.end() + 20_000]
+        summary = _prose_lines(re.split(r"(?m)^#{1,4}[ \t]", following, maxsplit=1)[0])
+        if len(summary) >= 40:
+            return summary
+    return _prose_lines(body[:20_000])
+
+
+def _prose_lines(text: str) -> str:
+    kept = [
+        line
+        for line in text.splitlines()
+        if not re.match(
+            r"\s*(#{1,6}\s|[-*]\s+\[[^\]]{0,200}\]\(#|\[?more information needed)", line, flags=re.IGNORECASE
+        )
+    ]
+    return "\n".join(kept).strip()
 
 
 def _not_mapping(root: Node) -> dict[str, Any]:

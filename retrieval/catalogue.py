@@ -247,7 +247,9 @@ def _folder_card(root: Path, folder: Path, files: Sequence[str]) -> Card | str |
             return None
         if "id" not in raw:
             raw["id"] = check_id(folder.name if folder == root else "/".join(folder.relative_to(root).parts[-2:]))
-        return card_from_mapping(raw, str(folder) if _has_data(folder) else None)
+        files_of_data = _data_files(folder)
+        card = card_from_mapping(raw, str(folder) if files_of_data else None)
+        return replace(card, rows=_count_rows(files_of_data)) if card is not None and card.rows == 0 else card
     except CardFault as fault:
         return str(fault)
     except (OSError, ValueError, RecursionError) as error:
@@ -300,10 +302,30 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _has_data(folder: Path) -> bool:
-    """Whether the folder, or a folder of at most two levels in it, holds a data file."""
-    for depth in ("*", "*/*", "*/*/*"):
-        for path in folder.glob(depth):
-            if path.name.endswith(DATA_SUFFIXES) and path.name not in _NOT_DATA and path.is_file():
-                return True
-    return False
+def _data_files(folder: Path) -> list[Path]:
+    """Data files of the folder and of at most two levels in it, sorted."""
+    return sorted(
+        path
+        for depth in ("*", "*/*", "*/*/*")
+        for path in folder.glob(depth)
+        if path.name.endswith(DATA_SUFFIXES) and path.name not in _NOT_DATA and path.is_file()
+    )
+
+
+def _count_rows(files: Sequence[Path]) -> int:
+    """Rows of Parquet and of small plain JSONL files; 0 where any other kind is among them, as none is then known."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = 0
+    for path in files[:100]:
+        try:
+            if path.suffix == ".parquet":
+                rows += pq.read_metadata(path).num_rows
+            elif path.suffix == ".jsonl" and path.stat().st_size < 50_000_000:
+                rows += sum(1 for line in path.open("rb") if line.strip())
+            else:
+                return 0
+        except (OSError, pa.ArrowException):
+            return 0
+    return rows
