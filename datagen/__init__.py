@@ -1,1 +1,1 @@
-
+"""Task (and retrieved rows) → generated rows, soft targets, one merged table."""

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.errors import DataError, TeacherError
 from potstill.events import Event, Listener, silent
@@ -77,12 +77,17 @@ def evaluate_run(
         "gold": list(test["output"]),
         "student": list(scored.outputs),
     }
+    if scored.probs is not None:
+        predictions["student_confidence"] = [float(max(row)) for row in scored.probs]
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     if asker is not None and options.teacher:
         try:
             for name, outputs, probs in _teacher(spec, predictions["input"], asker, soft):
                 systems.append({"name": name, **score_predictions(spec, test, outputs, probs).to_json()})
-                predictions[name.replace("teacher (", "teacher_").rstrip(")")] = outputs
+                column = name.replace("teacher (", "teacher_").rstrip(")")
+                predictions[column] = outputs
+                if probs is not None:
+                    predictions[f"{column}_confidence"] = [max(row) for row in probs]
         except TeacherError as error:
             # Scores of a finished student must not be lost because the teacher is away.
             listener(Event("evaluate", "note", f"the teacher was not measured: {error}"))
@@ -117,7 +122,11 @@ def _teacher(
     names = spec.label_names
     scores = label_scores(spec, inputs, asker, soft)
     answers = []
-    for name, rule in (("teacher (raw)", "raw"), ("teacher (calibrated)", "batch")):
+    rules: tuple[tuple[str, Literal["raw", "batch"]], ...] = (
+        ("teacher (raw)", "raw"),
+        ("teacher (calibrated)", "batch"),
+    )
+    for name, rule in rules:
         probs = fit_calibration(scores, rule=rule).apply(scores)
         answers.append((name, [names[i] for i in probs.argmax(axis=1)], probs.tolist()))
     return answers

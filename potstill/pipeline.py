@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
-from potstill.events import Listener, silent
+from potstill.events import Event, Listener, silent
 from potstill.ledger import Ledger
 from potstill.rows import Dropped, read_dropped, read_rows
 from potstill.run_dir import RunDir, Stage
@@ -115,13 +115,16 @@ def run(
     from potstill.stages import Job
     from potstill.task_file import read_task_file
 
-    file = read_task_file(task)
-    resolved = resolve({**file.settings, **file.options}, settings)
-    folder = RunDir(Path(out) if out else Path("runs") / file.spec.name)
+    # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
     with folder.lock(), Ledger(folder.ledger_path) as ledger, _opened(resolved, ledger, listener) as asker:
-        job = Job(folder, file.spec, resolved, ledger, asker, listener)
-        stages = job.all_stages(task)
-    return RunResult(folder.path, file.spec, stages)
+        spec = read_task_file(task, asker=asker).spec
+        for found in spec.inferred:
+            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
+        stages = Job(folder, spec, resolved, ledger, asker, listener).all_stages(task)
+    return RunResult(folder.path, spec, stages)
 
 
 def load(path: str | Path) -> RunResult:

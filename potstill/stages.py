@@ -44,6 +44,7 @@ class Job:
     listener: Listener
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
+        """Make or reuse every stage, in order; `task` is the prompt or path as given."""
         started = time.monotonic()
         done = [self.task(task), self.retrieval()]
         done.append(self.datagen(done[-1]))
@@ -129,7 +130,7 @@ class Job:
             )
             _write_stage(out, result.rows, result.dropped, result.report)
             if result.token_targets is not None:
-                result.token_targets.to_parquet(str(out / "token_targets.parquet"), compression="zstd")
+                write_rows(result.token_targets, out / "token_targets.parquet")
             return {
                 "summary": f"{result.rows.num_rows} rows written, {len(result.dropped)} dropped",
                 "rows": result.rows.num_rows,
@@ -206,7 +207,7 @@ class Job:
                 stored = generated.path / "token_targets.parquet"
                 have = _read_table(stored) if stored.exists() else None
                 targets = targets_for(self.spec, train, self.asker, options.top_k, have=have, listener=self.listener)
-                targets.to_parquet(str(out / "token_targets.parquet"), compression="zstd")
+                write_rows(targets, out / "token_targets.parquet")
                 report = {"targets": targets.num_rows}
             write_rows(train, out / "train.parquet")
             write_rows(validation, out / "validation.parquet")
@@ -361,9 +362,11 @@ def _relevant(spec: TaskSpec, *without: str) -> dict[str, Any]:
 
 
 def _prompt_digest() -> str:
+    """Hash of every prompt that can reach a teacher; card templates are for readers."""
     from potstill import prompts
 
-    return digest({name: prompts.load(name).sha256 for name in prompts.names()})
+    used = [name for name in prompts.names() if not name.startswith("card_")]
+    return digest({name: prompts.load(name).sha256 for name in used})
 
 
 def _version(library: str) -> str:

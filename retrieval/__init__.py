@@ -1,1 +1,1 @@
-
+"""Task → ranked datasets → rows."""

@@ -25,7 +25,9 @@ MARGIN = 0.06
 class Encoder(Protocol):
     """What embeds texts: unit-length rows, (n, dimension) float32."""
 
-    def encode(self, texts: list[str]) -> NDArray[np.float32]: ...
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """One row a text."""
+        ...
 
 
 @dataclass(frozen=True)

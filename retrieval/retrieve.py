@@ -221,5 +221,5 @@ def _config(card: Card) -> str | None:
 
 
 def _train_split(card: Card, config: str | None) -> str:
-    splits = card.configs[config].splits if config in card.configs else {}
+    splits = card.configs[config].splits if config is not None and config in card.configs else {}
     return "train" if not splits or "train" in splits else next(iter(splits))

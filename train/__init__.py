@@ -1,1 +1,1 @@
-
+"""Rows → student → scores."""

@@ -1,0 +1,50 @@
+"""The command line as a user meets it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+POTSTILL = [sys.executable, "-m", "potstill.cli"]
+
+
+def _call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*POTSTILL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = _call("--help", cwd=tmp_path)
+        times.append(time.perf_counter() - started)
+    assert done.returncode == 0
+    assert "run" in done.stdout
+    assert min(times) < 0.5, times
+
+
+def test_an_empty_prompt_says_what_is_missing(tmp_path: Path) -> None:
+    done = _call("run", "   ", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_task_file_is_named(tmp_path: Path) -> None:
+    done = _call("run", "no-such-task.md", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no-such-task.md" in done.stderr
+
+
+def test_an_unknown_option_of_a_stage_has_the_nearest_name(tmp_path: Path) -> None:
+    done = _call("run", "Classify tickets as bug or other.", "--set", "distil.epochz=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'epochs'?" in done.stderr
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    done = _call("status", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no run at" in done.stderr

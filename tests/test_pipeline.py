@@ -1,0 +1,122 @@
+"""The whole job, end to end, on the shipped example with the embedded models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import potstill
+from potstill.events import Event
+from potstill.ledger import Ledger
+from potstill.rows import read_rows
+from potstill.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = ROOT / "examples" / "support" / "task.md"
+SMALL = {
+    "n": 40,
+    "teacher": "fake",
+    "distil": {"epochs": 1},
+    "evaluate": {"rows": 30, "latency_rows": 3},
+    "retrieval": {"rows_per_dataset": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, potstill.pipeline.RunResult]:  # type: ignore[name-defined]
+    out = tmp_path_factory.mktemp("run") / "support"
+    return out, potstill.run(str(TASK), out=out, **SMALL)
+
+
+@pytest.mark.real
+def test_a_run_leaves_everything_that_was_promised(finished) -> None:  # type: ignore[no-untyped-def]
+    out, result = finished
+    for name in (
+        "task/task.json", "retrieval/ranking.json", "retrieval/rows.parquet", "retrieval/dropped.jsonl",
+        "datagen/rows.parquet", "datagen/dropped.jsonl", "merge/train.parquet", "soft/train.parquet",
+        "train/student/model.safetensors", "evaluate/scores.json", "report.html", "report.md", "ledger.sqlite",
+    ):  # fmt: skip
+        assert (out / name).exists(), name
+    assert RunDir(out).verify() == []
+    assert {s["name"] for s in result.scores["systems"]} >= {
+        "student",
+        "teacher (raw)",
+        "teacher (calibrated)",
+        "majority",
+    }
+    assert result.scores["test_set"]["kind"] == "real"
+    labels = json.loads((out / "task" / "task.json").read_text())["labels"]
+    assert result.student("Where is my parcel?") in {label["name"] for label in labels}
+
+
+@pytest.mark.real
+def test_rows_carry_provenance_and_no_test_text(finished) -> None:  # type: ignore[no-untyped-def]
+    out, result = finished
+    test_texts = {json.loads(line)["text"].strip().lower() for line in (TASK.parent / "test.jsonl").open()}
+    assert len(test_texts) >= 100
+    rows = result.dataset
+    assert {"retrieved", "generated"} <= set(rows["origin"])
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        for row in rows:
+            assert row["input"].strip().lower() not in test_texts
+            if row["origin"] == "generated":
+                assert row["source"]["requests"]
+                assert all(ledger.get(key) is not None for key in row["source"]["requests"])
+            else:
+                assert row["source"]["dataset"]
+                assert row["licence"]
+
+
+@pytest.mark.real
+def test_a_second_run_makes_nothing_again(finished) -> None:  # type: ignore[no-untyped-def]
+    out, _ = finished
+    before = Ledger(out / "ledger.sqlite", read_only=True).totals().replies
+    seen: list[Event] = []
+    again = potstill.run(str(TASK), out=out, listener=seen.append, **SMALL)
+    assert {event.stage for event in seen if event.kind == "done"} == set()
+    assert all(stage.reused for stage in again.stages)
+    assert Ledger(out / "ledger.sqlite", read_only=True).totals().replies == before
+
+
+@pytest.mark.real
+def test_a_change_of_training_recomputes_training_only(finished) -> None:  # type: ignore[no-untyped-def]
+    out, _ = finished
+    seen: list[Event] = []
+    changed = {**SMALL, "distil": {"epochs": 1, "temperature": 3.0}}
+    potstill.run(str(TASK), out=out, listener=seen.append, **changed)
+    assert {event.stage for event in seen if event.kind == "done"} == {"train", "evaluate"}
+    seen.clear()
+    potstill.run(str(TASK), out=out, listener=seen.append, **SMALL)
+    assert {event.stage for event in seen if event.kind == "done"} == set(), "the first student was kept aside"
+
+
+@pytest.mark.real
+def test_killed_runs_end_with_the_same_rows_and_no_request_twice(finished, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out, _ = finished
+    script = (
+        "import potstill, json, sys; "
+        f"potstill.run({str(TASK)!r}, out={str(tmp_path / 'run')!r}, **json.loads(sys.argv[1]))"
+    )
+    for delay in (2.5, 5.0, 7.5):
+        child = subprocess.Popen([sys.executable, "-c", script, json.dumps(SMALL)], stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    potstill.run(str(TASK), out=tmp_path / "run", **SMALL)
+    whole = read_rows(out / "soft" / "train.parquet")
+    broken = read_rows(tmp_path / "run" / "soft" / "train.parquet")
+    assert whole["id"] == broken["id"]
+    assert (out / "merge" / "train.parquet").read_bytes() == (tmp_path / "run" / "merge" / "train.parquet").read_bytes()
+    with (
+        Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger,
+        Ledger(out / "ledger.sqlite", read_only=True) as undisturbed,
+    ):
+        assert ledger.totals().attempts == ledger.totals().replies
+        assert ledger.totals("generate").replies == undisturbed.totals("generate").replies
