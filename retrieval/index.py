@@ -37,7 +37,7 @@ HNSW_LINKS = 16
 HNSW_BUILD_DEPTH = 120
 HNSW_SEARCH_DEPTH = 128
 _MAGIC = b"potstill-index-1\n"
-_SHARD_ROWS = 100_000
+_SHARD_ROWS = 4_096  # what a killed process has to embed again, at most
 
 
 class Encoder(Protocol):

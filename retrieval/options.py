@@ -21,7 +21,8 @@ class RetrievalOptions:
         min_score_generation: The same for generation and instruction tasks, where no labels check the fit: the
             greater of the two counts.
         fusion_dense: Share of the embedding in the fused score, 0 (BM25 alone) to 1 (embedding alone).
-        mentions: Weight of the other cards that name a dataset; 0 turns it off.
+        mentions: Weight of the near cards that name a dataset; 0 turns it off.
+        voters: Cards whose naming counts: the best of the fused ranking.
         depth: Cards that each of the two searches brings to the fusion.
         seed: Seed of row sampling.
         hub: Whether the Hub may be asked for rows.
@@ -34,16 +35,18 @@ class RetrievalOptions:
     min_score: float = 0.25
     min_score_generation: float = 0.45
     fusion_dense: float = 0.7
-    mentions: float = 0.0
+    mentions: float = 1.0
+    voters: int = 200
     depth: int = 1000
     seed: int = 0
     hub: bool = True
 
     def __post_init__(self) -> None:
+        least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1}
         faults = [
-            f"{name} must be at least {least} (got {getattr(self, name)})"
-            for name, least in (("top", 1), ("datasets", 0), ("rows_per_dataset", 1), ("depth", 1), ("mentions", 0))
-            if not getattr(self, name) >= least
+            f"{name} must be at least {bound} (got {getattr(self, name)})"
+            for name, bound in least.items()
+            if not getattr(self, name) >= bound
         ]
         if not 0 <= self.fusion_dense <= 1:
             faults.append(f"fusion_dense must lie between 0 and 1 (got {self.fusion_dense})")

@@ -6,7 +6,9 @@ been near but may not be used, each with its reason.
 Two searches are fused: cosine similarity of embeddings finds cards that mean the same in other words, BM25
 (Robertson & Zaragoza 2009) finds names and rare terms that a small encoder has never learnt. Their scores are
 scaled by their own spread over the candidates and added, which keeps how far apart two cards are; ranks alone
-(reciprocal rank fusion) forget it. The weights were chosen with `benchmarks/retrieval.py`.
+(reciprocal rank fusion) forget it. Then the cards near the task vote for the datasets that they name
+(`potstill.retrieval.mentions`), since a well-known dataset is described by its users better than by itself. The
+weights were chosen with `benchmarks/retrieval.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from potstill.languages import language_code
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import Catalogue
 from potstill.retrieval.index import CardIndex, Encoder, open_index
+from potstill.retrieval.mentions import mention_pairs
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.words import search_words
 from potstill.rows import UNKNOWN_LICENCE
@@ -110,12 +113,15 @@ class CardSearch:
         index: Their embeddings.
         bm25: Their words.
         encoder: What embeds the query.
+        mentions: Which card names which, as two arrays of positions.
+        vocabulary: Every word of the cards.
     """
 
     cards: tuple[Card, ...]
     index: CardIndex
     bm25: Any
     encoder: Encoder
+    mentions: tuple[NDArray[np.int64], NDArray[np.int64]]
     vocabulary: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     def rank(
@@ -154,8 +160,33 @@ class CardSearch:
             known.update(zip(unknown, (float(s) for s in self.index.vectors(unknown) @ vector[0])))
         dense = np.array([known[position] for position in pool])
         fused = fuse(dense, lexical[pool], options.fusion_dense)
+        if options.mentions > 0:
+            fused = fused + options.mentions * np.log1p(self._votes(np.array(pool), fused, options.voters))
         order = np.lexsort((np.array(pool), -fused))
         return [Scored(pool[i], float(dense[i]), float(fused[i])) for i in order.tolist()]
+
+    def _votes(self, pool: NDArray[np.int64], fused: NDArray[np.float64], voters: int) -> NDArray[np.float64]:
+        """How much the best cards of the pool name each card of it; a voter's weight falls from 1 to 0 with its score.
+
+        Args:
+            pool: (n,) positions.
+            fused: (n,) scores.
+            voters: How many of the best cards vote.
+
+        Returns:
+            (n,) float64.
+        """
+        import numpy as np
+
+        order = np.argsort(-fused, kind="stable")[: voters + 1]
+        best, least = float(fused[order[0]]), float(fused[order[-1]])
+        weight = np.zeros(len(self.cards))
+        if best > least:
+            weight[pool[order]] = (fused[order] - least) / (best - least)
+        votes: NDArray[np.float64] = np.bincount(
+            self.mentions[1], weights=weight[self.mentions[0]], minlength=len(self.cards)
+        )
+        return votes[pool]
 
     def _lexical(self, query: str) -> NDArray[np.float64]:
         import numpy as np
@@ -199,7 +230,7 @@ def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = 
     if vocabulary:
         bm25 = bm25s.BM25(k1=0.9, b=0.4)
         bm25.index(corpus, show_progress=False)
-    return CardSearch(catalogue.cards, index, bm25, encoder, vocabulary)
+    return CardSearch(catalogue.cards, index, bm25, encoder, mention_pairs(catalogue.cards), vocabulary)
 
 
 def task_query(spec: TaskSpec) -> str:

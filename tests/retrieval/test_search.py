@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from potstill.errors import OptionError
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import make_catalogue, read_catalogue
+from potstill.retrieval.mentions import mention_pairs
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.search import (
     Ranking,
@@ -171,10 +172,39 @@ def test_fusion_ends_are_the_two_searches() -> None:
 def test_scores_are_cosines_of_the_cards() -> None:
     catalogue, encoder = make_catalogue(CARDS), BagEncoder()
     search = open_search(catalogue, encoder)
+    assert len(search.mentions[0]) == 0
     query = "spam messages"
     cosines = encoder.encode([card.text for card in CARDS]) @ encoder.encode([query])[0]
     for item in search.rank(query, RetrievalOptions(depth=2)):
         assert item.score == pytest.approx(float(cosines[item.position]), abs=1e-5)
+
+
+def test_near_cards_vote_for_what_they_name() -> None:
+    cards = (
+        *(Card(f"x/{i}", f"Street scenes {i}", "Segmentation of driving scenes, as in BigCity.") for i in range(5)),
+        Card("y/bigcity", "BigCity", "Fifty places."),
+        Card("z/street", "Lanes", "Segmentation of lanes."),
+    )
+    task = spec(instruction="Segmentation of driving scenes", labels=())
+    assert rank(task, cards, mentions=0.0).hits[-1].card.id == "y/bigcity"
+    assert rank(task, cards, mentions=3.0).hits[0].card.id == "y/bigcity"
+    # A card that is not among the best of either search is still found by its votes.
+    assert "y/bigcity" in {hit.card.id for hit in rank(task, cards, mentions=3.0, depth=4).hits}
+
+
+def test_names_that_are_words_are_not_mentions() -> None:
+    cards = (
+        Card("a", "Florence", "Faces in a city."),
+        Card("b", "news", "Topics."),
+        Card("c", "Hate", "Posts."),
+        Card("d", "Common Objects in Context (COCO)", "Pictures."),
+        Card("e", "SQuAD", "Questions, as in SQuAD."),
+        Card("f", "Twin", "x"),
+        Card("g", "Twin", "y"),
+        Card("h", "H", "The news of hate and hate speech. Hate, SQuAD, COCO, Twin and Common Objects in Context."),
+    )
+    naming, named = mention_pairs(cards)
+    assert [(cards[a].id, cards[b].id) for a, b in zip(naming, named)] == [("h", "d"), ("h", "e")]
 
 
 def test_the_query_names_the_labels_once() -> None:
