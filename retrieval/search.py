@@ -183,10 +183,9 @@ class CardSearch:
         weight = np.zeros(len(self.cards))
         if best > least:
             weight[pool[order]] = (fused[order] - least) / (best - least)
-        votes: NDArray[np.float64] = np.bincount(
-            self.mentions[1], weights=weight[self.mentions[0]], minlength=len(self.cards)
-        )
-        return votes[pool]
+        naming, named = self.mentions
+        votes = np.bincount(named, weights=weight[naming], minlength=len(self.cards))
+        return np.asarray(votes[pool], dtype=np.float64)
 
     def _lexical(self, query: str) -> NDArray[np.float64]:
         import numpy as np
