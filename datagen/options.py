@@ -47,7 +47,7 @@ class GenerationOptions:
     rows: int = 800
     seed: int = 0
     requests_per_row: float = 6.0
-    temperature: float = 0.8
+    temperature: float = 1.0
     temperature_end: float | None = None
     top_p: float = 0.95
     max_tokens: int = 96

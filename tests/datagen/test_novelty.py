@@ -101,6 +101,20 @@ def test_decisions_hold_across_rebuilds_of_the_index() -> None:
     assert refused > 100
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.35, 0.7, 1.0])
+def test_short_texts_of_common_words_are_found(threshold: float) -> None:
+    """A shared word or two is all there is to find them by, and every word is common."""
+    rng = random.Random(5)
+    novelty, pool = NoveltyFilter(threshold, rouge_tokens), []
+    for _ in range(500):
+        text = " ".join(rng.choices("abcdefgh", k=rng.randint(1, 6)))
+        expected = next((i for i, kept in enumerate(pool) if reference(kept, text) > threshold), None)
+        found = novelty.match(text)
+        assert (None if found is None else found.index) == expected
+        novelty.add(text)
+        pool.append(text)
+
+
 def test_scores_few_pairs() -> None:
     """The point of the bounds: a scan would score every pair."""
     rng = random.Random(0)

@@ -82,12 +82,93 @@ Other answers are World, Business.
 In one short sentence, what kind of text gets the answer "Sports"?"""
 
 
+SHORT = """\
+Examples:
+- The keeper saved two penalties.
+
+Examples of the style:
+- Shares rose on Monday.
+
+Already written:
+- The coach resigned.
+
+Write a news article of the category "Sports" (matches, athletes and clubs) about rowing. Make it short and formal."""
+
+BOOTSTRAP = """\
+Come up with a series of different tasks that a text assistant can do without pictures, files or the internet.
+
+1. Name a colour.
+2. Write a rhyme.
+
+Continue the list from 3 to 9. Write one task a line and nothing else."""
+
+CLASSIFY = """\
+Is the task a classification task, that is, does its answer come from a small fixed set of labels?
+
+Task: Name a colour.
+Is it classification? No
+
+Task: Is it prime?
+Is it classification? Answer Yes or No."""
+
+INPUT_FIRST = """\
+For each task, write an example: an input where the task needs one (else "none"), and the right output.
+
+Task: Name a colour.
+Input: none
+Output: red
+
+Task: Write a rhyme."""
+
+OUTPUT_FIRST = """\
+For each classification task, go through its possible labels and write an input for each.
+
+Task: Is it prime?
+Class label: yes
+Input: 7
+Class label: no
+Input: 8
+
+Task: Is it even?"""
+
+
 @pytest.mark.parametrize(
     ("name", "variables", "text"),
     [
         ("write_for_label", FULL, WRITE_FOR_LABEL),
         ("write_for_label", BASE, WRITE_FOR_LABEL_BARE),
+        ("write_for_label_short", FULL, SHORT),
         ("write_input", BASE, WRITE_INPUT),
+        ("self_instruct_bootstrap", {"instructions": ["Name a colour.", "Write a rhyme."], "last": 9}, BOOTSTRAP),
+        (
+            "self_instruct_classify",
+            {
+                "examples": [{"instruction": "Name a colour.", "is_classification": False}],
+                "instruction": "Is it prime?",
+            },
+            CLASSIFY,
+        ),
+        (
+            "self_instruct_input_first",
+            {
+                "examples": [{"instruction": "Name a colour.", "input": "", "output": "red"}],
+                "instruction": "Write a rhyme.",
+            },
+            INPUT_FIRST,
+        ),
+        (
+            "self_instruct_output_first",
+            {
+                "examples": [
+                    {
+                        "instruction": "Is it prime?",
+                        "instances": [{"input": "7", "output": "yes"}, {"input": "8", "output": "no"}],
+                    }
+                ],
+                "instruction": "Is it even?",
+            },
+            OUTPUT_FIRST,
+        ),
         (
             "score_label",
             {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": ["World", "Sports"]},
