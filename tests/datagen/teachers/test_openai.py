@@ -236,7 +236,7 @@ def test_finish_reasons(fault: str, server_module: Any, drain: Any) -> None:
 def test_two_thousand_requests_at_thirty_percent_faults(
     server_module: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     faults = ["429", "500", "502", "503", "reset", "reset-body", "html", "cut-json", "no-choices", "no-text", "array"]
     # By request and attempt, so that the run does not depend on the order of arrival.
     seen: dict[str, int] = {}

@@ -1,0 +1,120 @@
+"""Caps: reading them, and never spending more."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.asker import Asker
+from potstill.budget import Budget, Meter, Price, price_of
+from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
+from potstill.errors import BudgetReached, OptionError
+from potstill.ledger import Ledger
+from potstill.teacher import Message, Request
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("2usd", Budget(usd=2.0)),
+        ("$2.50", Budget(usd=2.5)),
+        ("500k-tokens", Budget(tokens=500_000)),
+        ("1.5M tokens", Budget(tokens=1_500_000)),
+        ("30min", Budget(seconds=1800.0)),
+        ("1.5h", Budget(seconds=5400.0)),
+        ("90s", Budget(seconds=90.0)),
+        ("2usd, 500k-tokens,30min", Budget(usd=2.0, tokens=500_000, seconds=1800.0)),
+    ],
+)
+def test_parse(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+    assert Budget.parse(text.upper()) == budget
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "usd", "2 parsecs", "-2usd", "2usd,", "0usd", "2usd,3usd", "1e9usd", "nanusd"]
+)
+def test_bad_budgets_name_the_mend(text: str) -> None:
+    with pytest.raises(OptionError, match=r"write 2usd|leave the budget out|keep one"):
+        Budget.parse(text)
+
+
+@given(st.text(max_size=20))
+def test_parse_never_crashes(text: str) -> None:
+    with contextlib.suppress(OptionError):
+        Budget.parse(text)
+
+
+def test_all_faults_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        Budget.parse("x,y,2usd")
+    assert len(caught.value.faults) == 2
+
+
+def requests(count: int) -> list[Request]:
+    return [Request((Message("user", f"text {i}"),), max_tokens=60, sample=i) for i in range(count)]
+
+
+@pytest.mark.parametrize("cap", [500, 2_000, 20_000])
+def test_tokens_stop_below_the_cap_and_go_on_later(tmp_path: Path, cap: int) -> None:
+    teacher = FakeTeacher(FakeOptions(concurrency=64, shuffle=True))
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(teacher, ledger, budget=Budget(tokens=cap))
+        with pytest.raises(BudgetReached, match="run again with a larger --budget"):
+            asker.ask(requests(2000), "p")
+        spent = ledger.totals()
+        # Never above, and not far below: the worst case of one request is about 70 tokens.
+        assert cap - 150 <= spent.prompt_tokens + spent.completion_tokens <= cap
+        # The same cap again buys nothing more; a larger one goes on and repeats nothing.
+        with pytest.raises(BudgetReached):
+            Asker(teacher, ledger, budget=Budget(tokens=cap)).ask(requests(2000), "p")
+        assert ledger.totals() == spent
+        before = teacher.asked
+        answers = Asker(teacher, ledger, budget=Budget(tokens=10**7)).ask(requests(2000), "p")
+        assert len(answers) == 2000
+        assert teacher.asked - before == 2000 - spent.replies
+
+
+def test_cached_answers_cost_nothing(tmp_path: Path) -> None:
+    teacher = FakeTeacher()
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        Asker(teacher, ledger).ask(requests(50), "p")
+        assert len(Asker(teacher, ledger, budget=Budget(tokens=1)).ask(requests(50), "p")) == 50
+
+
+def test_time_stops(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(FakeTeacher(FakeOptions(delay_s=0.01)), ledger, budget=Budget(seconds=0.3))
+        with pytest.raises(BudgetReached):
+            asker.ask(requests(2000), "p")
+        assert ledger.totals().replies > 0
+
+
+def test_prices() -> None:
+    local = price_of({"backend": "vllm", "model": "x"})
+    assert local == Price(0.0, 0.0)
+    api = price_of({"backend": "openai", "model": "gpt-4o-mini", "endpoint": "https://api.openai.com/v1"})
+    assert api is not None
+    assert 0 < api.prompt < api.completion < 10
+    assert price_of({"backend": "openai", "model": "my-own", "endpoint": "http://localhost:8000/v1"}) is None
+
+
+def test_money_is_counted() -> None:
+    meter = Meter(Budget(usd=0.01), Price(prompt=1.0, completion=10.0))
+    request = Request((Message("user", "hi"),), max_tokens=400)
+    sent = 0
+    while meter.admit(request) == "send":
+        meter.settle(request, 10, 100)
+        sent += 1
+    assert 5 <= sent <= 9
+    assert meter.usd <= 0.01
+    assert "USD" in str(meter.reached())
+
+
+def test_money_without_a_price_is_refused() -> None:
+    with pytest.raises(OptionError, match="cap tokens or time instead"):
+        Meter(Budget(usd=1.0), None)

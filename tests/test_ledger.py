@@ -1,0 +1,208 @@
+"""The ledger: what was confirmed is never lost, what was paid for is found again."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from potstill.errors import DataError
+from potstill.ledger import Ledger, request_key
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+# Lone surrogates are what a teacher can send and UTF-8 cannot hold.
+TEXT = st.text(st.characters(blacklist_categories=()), max_size=40)
+
+
+def record(ledger: Ledger, key: str, text: str = "hello", **fields: Any) -> Any:
+    values: dict[str, Any] = {
+        "purpose": "p", "teacher": "t", "request": {"q": key}, "reply": {"text": text}, "finish": "stop",
+        "max_tokens": 100, "prompt_tokens": 3, "completion_tokens": 5,
+    }  # fmt: skip
+    return ledger.record(key, **{**values, **fields})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXT, request=st.dictionaries(TEXT, JSON, max_size=3))
+def test_any_text_comes_back(tmp_path: Path, text: str, request: dict[str, Any]) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        key = request_key({"backend": "x"}, {"r": text})
+        record(ledger, key, text, request=request).result()
+        found = ledger.get(key)
+        assert found is not None
+        assert found.reply == {"text": text}
+        assert found.request == request
+
+
+@given(first=st.dictionaries(st.text(), JSON, max_size=4), second=st.dictionaries(st.text(), JSON, max_size=4))
+def test_keys_agree_only_for_equal_requests(first: dict[str, Any], second: dict[str, Any]) -> None:
+    same = repr(sorted(first.items())) == repr(sorted(second.items()))
+    if same or request_key({}, first) == request_key({}, second):
+        assert (request_key({}, first) == request_key({}, second)) == (first == second)
+    assert request_key({}, first) == request_key({}, dict(reversed(first.items())))
+    assert request_key({"a": "1"}, first) != request_key({"a": "2"}, first)
+
+
+@pytest.mark.parametrize(
+    ("finish", "stored", "used", "wanted", "found"),
+    [
+        ("stop", 100, 5, 100, True),
+        ("stop", 100, 5, 5, True),
+        ("stop", 100, 5, 4, False),  # longer than what is wanted now
+        ("stop", 100, 5, 500, True),  # it ended by itself
+        ("length", 100, 100, 100, True),
+        ("length", 100, 100, 200, False),  # only truncated ones are asked again
+        ("length", 100, 100, 50, False),
+        ("refused", 100, 0, 500, True),
+    ],
+)
+def test_max_tokens_decides_at_look_up(
+    tmp_path: Path, finish: str, stored: int, used: int, wanted: int, found: bool
+) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        record(ledger, "k", finish=finish, max_tokens=stored, completion_tokens=used).result()
+        assert (ledger.find("k", wanted) is not None) == found
+
+
+def test_a_truncated_reply_never_overwrites_a_whole_one(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        record(ledger, "k", "whole", max_tokens=256, completion_tokens=40).result()
+        record(ledger, "k", "cut", max_tokens=8, completion_tokens=8, finish="length").result()
+        whole, cut, best = ledger.find("k", 256), ledger.find("k", 8), ledger.get("k")
+    assert whole is not None
+    assert whole.reply["text"] == "whole"
+    assert cut is not None
+    assert cut.reply["text"] == "cut"
+    assert best is not None
+    assert best.reply["text"] == "whole"
+
+
+def test_failures_are_counted_and_never_found(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.record_failure("k", purpose="p", teacher="t", reason="bad \ud800 bytes", attempts=8).result(5)
+        assert ledger.find("k", 10) is None
+        assert ledger.totals().failures == 1
+
+
+def test_one_bad_entry_does_not_take_the_others_along(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        futures = [record(ledger, f"k{i}", max_tokens=2**70 if i == 50 else 10) for i in range(100)]
+        wait(futures, timeout=10)
+        assert isinstance(futures[50].exception(0), DataError)
+        assert all(future.exception(0) is None for i, future in enumerate(futures) if i != 50)
+        record(ledger, "after").result(5)
+        assert ledger.totals().replies == 100
+
+
+def test_commits_are_grouped(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        started = time.monotonic()
+        wait([record(ledger, f"k{i}") for i in range(5000)])
+        grouped = (time.monotonic() - started) / 5000
+        started = time.monotonic()
+        for i in range(100):
+            record(ledger, f"s{i}").result()
+        single = (time.monotonic() - started) / 100
+    assert grouped < single / 2, f"{grouped * 1e6:.0f} µs grouped, {single * 1e6:.0f} µs one by one"
+
+
+def test_many_threads(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+
+        def work(name: int) -> None:
+            for i in range(100):
+                record(ledger, f"{name}-{i}", f"{name}-{i}").result()
+                found = ledger.find(f"{name}-{i}", 100)
+                assert found is not None
+                assert found.reply["text"] == f"{name}-{i}"
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ledger.totals().replies == 600
+        assert ledger.totals().completion_tokens == 3000
+        assert len({entry.key for entry in ledger.entries("p")}) == 600
+
+
+_WRITER = """
+import sys
+from potstill.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+start = int(sys.argv[2])
+pending = []
+for i in range(start, start + 100000):
+    future = ledger.record(f"k{i}", purpose="p", teacher="t", request={"i": i}, reply={"text": "x" * (i % 500)},
+                           finish="stop", max_tokens=10, prompt_tokens=1, completion_tokens=1)
+    pending.append((i, future))
+    while pending and (len(pending) > 20 or pending[0][1].done()):
+        number, first = pending.pop(0)
+        first.result()
+        print(number, flush=True)
+"""
+
+
+def test_kill_9_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    confirmed: set[int] = set()
+    for round_ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), str(round_ * 100_000)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for count, line in enumerate(process.stdout):
+            confirmed.add(int(line))
+            if count == 200 + 137 * round_:
+                process.kill()
+                break
+        confirmed.update(int(line) for line in process.stdout.read().split("\n")[:-1] if line)
+        process.wait()
+        process.stdout.close()
+    assert len(confirmed) > 1500
+    with Ledger(path) as ledger:
+        for number in confirmed:
+            found = ledger.find(f"k{number}", 10)
+            assert found is not None, f"reply {number} was confirmed and is lost"
+            assert found.reply["text"] == "x" * (number % 500)
+        assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_files_that_are_no_ledger(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.sqlite"
+    wrong.write_bytes(b"this is no database, not by a long way" * 100)
+    with pytest.raises(DataError, match="move it away"):
+        Ledger(wrong)
+    with pytest.raises(DataError, match="cannot be opened"):
+        Ledger(tmp_path / "absent.sqlite", read_only=True)
+    newer = tmp_path / "newer.sqlite"
+    connection = sqlite3.connect(newer)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(DataError, match="version 99"):
+        Ledger(newer)
+
+
+def test_reading_beside_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "odd name #1?.sqlite"
+    with Ledger(path) as ledger:
+        record(ledger, "k").result()
+        with Ledger(path, read_only=True) as reader:
+            assert reader.get("k") is not None
+            with pytest.raises(DataError, match="reading only"):
+                record(reader, "x")
+    with pytest.raises(DataError, match="closed"):
+        record(ledger, "x")
