@@ -21,7 +21,7 @@ _NOT_TEXT = re.compile(
     rf"\b(?:this|these|the (?:following|given|attached|above|below)|attached|given|following) {_THINGS}\b"
     rf"|\b(?:create|make|generate|produce|show|display|draw|sketch|paint|design|open|save|upload|download|play|watch|"
     rf"look at|listen to)\b[^.]{{0,30}}?\b(?:an?|the|some|your|this)\s(?:\w+\s)?{_THINGS}\b"
-    r"|\b(?:draw|sketch|paint)\b(?! (?:an? |the |your )?(?:conclusion|comparison|distinction|parallel|lesson|attention))"
+    r"|\b(?:draw|sketch|paint)\b(?! (?:an? |the |your )?(?:conclusion|comparison|distinction|parallel|lesson))"
     r"|\bplot (?:a|an|the|this|these) (?:graph|chart|curve|function|line|data|points?|histogram|values?|equation)"
     r"|\bgo to (?:the |a |this )?(?:web ?site|page|link|url|store|shop|http)",
     re.IGNORECASE,

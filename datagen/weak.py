@@ -1,0 +1,325 @@
+"""Weak supervision: labelling rules over unlabelled texts, their votes, and a label model that weighs them.
+
+Each rule of the task is a labelling function that votes for its label or abstains. Dawid and Skene's model (Applied
+Statistics 28, 1979) estimates by EM how each function errs, from agreement alone, and gives each text a distribution
+over the labels. A function that copies another would count twice and drag the model along, so near-copies are merged
+first. Texts on which no function votes get nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from potstill.errors import DataError, TaskError
+from potstill.rows import Dropped, Row, Source, rows_to_dataset
+from potstill.task import Rule, TaskSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+ABSTAIN = -1
+STAGE = "weak"
+_REGEX_TIMEOUT_S = 0.25
+_MOST_CHARS = 20_000
+
+LabellingFunction = Callable[[str], "str | None"]
+"""Takes a text and gives a label's name, or None to abstain."""
+
+
+@dataclass(frozen=True)
+class WeakOptions:
+    """How votes become labels.
+
+    Attributes:
+        model: `dawid-skene`, or `majority` where each function counts alike.
+        confidence: Texts whose likeliest label has less probability than this are dropped.
+        copies: Functions that vote alike on more than this share of the texts on which either votes are one.
+        smoothing: Votes that each function is supposed to have cast beforehand, mostly right.
+        rounds: Most EM rounds.
+    """
+
+    model: Literal["dawid-skene", "majority"] = "dawid-skene"
+    confidence: float = 0.7
+    copies: float = 0.95
+    smoothing: float = 1.0
+    rounds: int = 100
+
+
+@dataclass(frozen=True)
+class WeakResult:
+    """Pseudo-labelled rows with their distributions, texts that got no label, and a report."""
+
+    rows: Dataset
+    dropped: tuple[Dropped, ...]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LabelModel:
+    """A fitted model.
+
+    Attributes:
+        probs: (n, n_labels) float64; rows without votes hold the prior.
+        accuracies: For each function, the estimated share of its votes that are right.
+        prior: (n_labels,) estimated share of each label.
+        rounds: EM rounds that were run.
+    """
+
+    probs: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    rounds: int
+
+
+def rule_function(rule: Rule) -> LabellingFunction:
+    """The labelling function of a rule. A regular expression that runs too long on a text abstains there.
+
+    Raises:
+        TaskError: A regular expression that cannot be compiled.
+    """
+    import regex  # type: ignore[import-untyped]  # `re` has no time limit
+
+    if rule.kind == "contains":
+        wanted = [pattern.casefold() for pattern in rule.patterns]
+        return lambda text: rule.label if any(item in text.casefold() for item in wanted) else None
+    if rule.kind == "keyword":
+        words = "|".join(re.escape(pattern) for pattern in rule.patterns)
+        keyword = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+        return lambda text: rule.label if rule.patterns and keyword.search(text) else None
+    compiled: list[Any] = []
+    faults = []
+    for pattern in rule.patterns:
+        try:
+            compiled.append(regex.compile(pattern, regex.IGNORECASE))
+        except regex.error as error:
+            faults.append(f"the rule for {rule.label!r} has an unreadable regular expression {pattern!r}: {error}")
+    if faults:
+        raise TaskError("rules", faults)
+
+    def matches(text: str) -> str | None:
+        for item in compiled:
+            try:
+                if item.search(text, timeout=_REGEX_TIMEOUT_S):
+                    return rule.label
+            except TimeoutError:
+                continue
+        return None
+
+    return matches
+
+
+def votes_of(functions: Sequence[LabellingFunction], texts: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The votes: (len(texts), len(functions)) int64, a label's index or -1.
+
+    Raises:
+        DataError: A function gives a name that is no label.
+    """
+    import numpy as np
+
+    index = {name: i for i, name in enumerate(labels)}
+    votes = np.full((len(texts), len(functions)), ABSTAIN, dtype=np.int64)
+    for column, function in enumerate(functions):
+        for row, text in enumerate(texts):
+            name = function(text[:_MOST_CHARS])
+            if name is None:
+                continue
+            if name not in index:
+                raise DataError(f"labelling function {column} gives {name!r}, which is none of {', '.join(labels)}")
+            votes[row, column] = index[name]
+    return votes
+
+
+def merge_copies(votes: NDArray[np.int64], threshold: float = 0.95) -> tuple[NDArray[np.int64], list[list[int]]]:
+    """Merge functions that vote alike.
+
+    Args:
+        votes: (n, n_functions), -1 for abstaining.
+        threshold: Share of the texts on which either votes that must get the same vote from both.
+
+    Returns:
+        Votes of the first function of each group, filled with the others' where it abstains; and the groups.
+    """
+    import numpy as np
+
+    groups: list[list[int]] = []
+    for column in range(votes.shape[1]):
+        own = votes[:, column]
+        for group in groups:
+            other = votes[:, group[0]]
+            either = (own != ABSTAIN) | (other != ABSTAIN)
+            if either.any() and float((own == other)[either].mean()) > threshold:
+                group.append(column)
+                break
+        else:
+            groups.append([column])
+    merged = np.full((votes.shape[0], len(groups)), ABSTAIN, dtype=np.int64)
+    for place, group in enumerate(groups):
+        for column in reversed(group):
+            cast_here = votes[:, column] != ABSTAIN
+            merged[cast_here, place] = votes[cast_here, column]
+    return merged, groups
+
+
+def majority_vote(votes: NDArray[np.int64], labels: int) -> LabelModel:
+    """Each vote counts alike; ties share the probability."""
+    import numpy as np
+
+    counts = np.stack([(votes == label).sum(axis=1) for label in range(labels)], axis=1).astype(np.float64)
+    most = (counts == counts.max(axis=1, keepdims=True)).astype(np.float64)
+    probs = most / most.sum(axis=1, keepdims=True)
+    return LabelModel(probs, _accuracies(votes, probs), np.full(labels, 1 / labels), 0)
+
+
+def dawid_skene(
+    votes: NDArray[np.int64],
+    labels: int,
+    *,
+    prior: Sequence[float] | None = None,
+    smoothing: float = 1.0,
+    rounds: int = 100,
+    tolerance: float = 1e-6,
+) -> LabelModel:
+    """Dawid and Skene's model by EM.
+
+    Abstaining is a missing vote for functions that know several labels. One that only votes for a single label says
+    something by abstaining, and nothing by the label it votes for; for it, abstaining is an outcome of its own.
+
+    Args:
+        votes: (n, n_functions), a label's index or -1.
+        labels: How many labels.
+        prior: Known share of each label; estimated where it is not given.
+        smoothing: Pseudo-count of each cell of a function's confusion matrix, doubled on its diagonal.
+        rounds: Most rounds.
+        tolerance: Largest change of a probability at which it stops.
+
+    Returns:
+        The fitted model.
+    """
+    import numpy as np
+
+    voted = (votes != ABSTAIN).any(axis=1)
+    probs = majority_vote(votes, labels).probs
+    share = np.full(labels, 1 / labels) if prior is None else np.asarray(prior, dtype=np.float64)
+    outcomes = [(votes == label).astype(np.float64) for label in range(labels)]
+    single = np.array([len(set(column[column != ABSTAIN].tolist())) <= 1 for column in votes.T], dtype=bool)
+    outcomes.append(((votes == ABSTAIN) & single).astype(np.float64))
+    one_hot = np.stack(outcomes, axis=2)
+    prior_votes = smoothing * (1 + np.eye(labels, labels + 1))
+    prior_votes[:, -1] = smoothing
+    done = 0
+    while done < rounds:
+        done += 1
+        # (n_functions, true label, vote or abstaining): how often each function says what of which.
+        confusion = np.einsum("nk,nfl->fkl", probs[voted], one_hot[voted]) + prior_votes
+        confusion /= confusion.sum(axis=2, keepdims=True)
+        if prior is None and voted.any():
+            share = (probs[voted].sum(axis=0) + 1) / (voted.sum() + labels)
+        scores = np.log(share) + np.einsum("nfl,fkl->nk", one_hot, np.log(confusion))
+        scores -= scores.max(axis=1, keepdims=True)
+        fresh = np.exp(scores)
+        fresh /= fresh.sum(axis=1, keepdims=True)
+        change = float(np.abs(fresh - probs).max()) if len(probs) else 0.0
+        probs = fresh
+        if change < tolerance:
+            break
+    return LabelModel(probs, _accuracies(votes, probs), share, done)
+
+
+def _accuracies(votes: NDArray[np.int64], probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    import numpy as np
+
+    found = np.full(votes.shape[1], np.nan)
+    for column in range(votes.shape[1]):
+        rows = np.flatnonzero(votes[:, column] != ABSTAIN)
+        if len(rows):
+            found[column] = probs[rows, votes[rows, column]].mean()
+    return cast("NDArray[np.float64]", found)
+
+
+def label_texts(
+    spec: TaskSpec,
+    texts: Sequence[str],
+    options: WeakOptions | None = None,
+    *,
+    functions: Sequence[LabellingFunction] = (),
+    dataset: str = "unlabelled",
+    licence: str = "unknown",
+) -> WeakResult:
+    """Label texts by the task's rules and further functions.
+
+    Args:
+        spec: A classification task; its rules are used.
+        texts: Unlabelled texts.
+        options: The label model and the confidence wanted.
+        functions: Further labelling functions.
+        dataset: Where the texts are from, for provenance.
+        licence: SPDX id of the texts.
+
+    Returns:
+        Rows of origin `pseudo` with `teacher_probs` from the label model and their confidence as weight.
+
+    Raises:
+        DataError: There are no rules and no functions, or a function gives no label's name.
+        TaskError: A regular expression cannot be compiled.
+    """
+    options = options or WeakOptions()
+    every = [*(rule_function(rule) for rule in spec.rules), *functions]
+    if not every:
+        raise DataError("no labelling rules; write `rules:` in the task file, or pass functions")
+    votes = votes_of(every, texts, spec.label_names)
+    merged, groups = merge_copies(votes, options.copies)
+    count = len(spec.labels)
+    prior = (
+        [max(1e-6, float(spec.label_prior.get(name, 0.0))) for name in spec.label_names] if spec.label_prior else None
+    )
+    if options.model == "majority":
+        model = majority_vote(merged, count)
+    else:
+        model = dawid_skene(merged, count, prior=prior, smoothing=options.smoothing, rounds=options.rounds)
+    rows: list[Row] = []
+    dropped: list[Dropped] = []
+    for place, text in enumerate(texts):
+        source = Source(dataset=dataset, row=place)
+        probs = model.probs[place]
+        best = int(probs.argmax())
+        if (merged[place] == ABSTAIN).all():
+            dropped.append(Dropped("no_vote", "no rule matches", text, "", "pseudo", source, STAGE))
+        elif probs[best] < options.confidence:
+            detail = f"{spec.label_names[best]} at {probs[best]:.2f}, at least {options.confidence:g}"
+            dropped.append(Dropped("unsure", detail, text, spec.label_names[best], "pseudo", source, STAGE))
+        else:
+            rows.append(
+                Row(
+                    input=text,
+                    output=spec.label_names[best],
+                    origin="pseudo",
+                    source=source,
+                    label=spec.label_names[best],
+                    teacher_probs=tuple(probs.tolist()),
+                    licence=licence,
+                    weight=float(probs[best]),
+                )
+            )
+    report = {
+        "texts": len(texts),
+        "labelled": len(rows),
+        "dropped": dict(Counter(item.reason for item in dropped)),
+        "labels": dict(Counter(row.output for row in rows)),
+        "functions": [
+            {
+                "coverage": round(float((votes[:, column] != ABSTAIN).mean()), 4) if len(texts) else 0.0,
+                "group": next(place for place, group in enumerate(groups) if column in group),
+            }
+            for column in range(len(every))
+        ],
+        "accuracies": [None if value != value else round(float(value), 4) for value in model.accuracies],
+        "merged_copies": [group for group in groups if len(group) > 1],
+        "rounds": model.rounds,
+    }
+    return WeakResult(rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
