@@ -35,7 +35,7 @@ class RetrievalOptions:
     min_score: float = 0.25
     min_score_generation: float = 0.45
     fusion_dense: float = 0.7
-    mentions: float = 1.0
+    mentions: float = 2.0
     voters: int = 200
     depth: int = 1000
     seed: int = 0
