@@ -16,7 +16,7 @@ import base64
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -308,7 +308,7 @@ class Asker:
         if run.budget_met and self.meter is not None:
             raise self.meter.reached()
 
-    def _teacher_stream(self, run: _Run) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+    def _teacher_stream(self, run: _Run) -> Generator[tuple[AnyRequest, Reply | Failure], None, None]:
         started = time.monotonic()
         replies = self.teacher.stream(run.more)
         try:

@@ -43,3 +43,11 @@ def server_module() -> Any:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread(_two_torch_threads: None) -> None:
+    """Small passes gain nothing from a second thread, and lose much where other work holds the core."""
+    import torch
+
+    torch.set_num_threads(1)

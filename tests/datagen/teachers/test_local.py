@@ -138,12 +138,12 @@ def test_scores_and_targets_agree_with_plain_passes(smollm2: LocalTeacher, drain
 
     loaded = smollm2._load()
     many = (*LABELS, *(f"{label} {i}" for label in LABELS for i in range(10)))
-    requests = [ScoreRequest((Message("user", text),), many, prefill="Label:") for text in TEXTS]
+    requests = [ScoreRequest((Message("user", text),), many, prefill="Label:") for text in TEXTS[:3]]
     for request, reply in drain(smollm2, requests):
         text = loaded.prompts.text(request.messages, request.prefill)
         assert text.endswith("assistant\nLabel:")
         prompt = loaded.prompts.ids(text)
-        for label in (0, 3, 4, 5, 40, 65):
+        for label in (0, 4, 65):
             ids = loaded.prompts.continuation_ids(text, prompt, many[label])
             plain = oracle(loaded.model, prompt, ids)
             assert reply.scores[label] == pytest.approx(sum(float(r[i]) for r, i in zip(plain, ids)), abs=1e-3)
