@@ -73,7 +73,7 @@ def tiny(folder: Path, kind: str) -> str:
         "mistral": lambda: mistral.MistralConfig(**shape, sliding_window=16),
         "qwen2": lambda: qwen2.Qwen2Config(**shape, sliding_window=16, use_sliding_window=True, max_window_layers=1),
         "gemma3": lambda: gemma3.Gemma3TextConfig(
-            **shape, head_dim=8, sliding_window=16, layer_types=["sliding_attention", "full_attention", "full_attention"],
+            **shape, head_dim=8, sliding_window=16, layer_types=["sliding_attention", *["full_attention"] * 2],
             final_logit_softcapping=30.0,
         ),
     }[kind]()  # fmt: skip
