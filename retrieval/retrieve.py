@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,7 @@ def _take(spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: Senten
     split = "train" if card.location or not card.configs else _train_split(card, config)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
     table = open_table(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
+    table = _with_class_names(table, card)
     choice = choose_columns(table, spec, eval_index=card.train_eval_index)
     if choice.output is None:
         raise _LeftOutError(choice.how)
@@ -165,6 +166,23 @@ def _take(spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: Senten
     }
     # Unmapped rows can be most of a large dataset: keep some of each reason as evidence, and the counts above.
     return _Taken(kept, dropped[: options.rows_per_dataset], note)
+
+
+def _with_class_names(table: Dataset, card: Card) -> Dataset:
+    """Give integer columns the class names that only the card states (JSON lines and CSV carry none)."""
+    from datasets import ClassLabel
+
+    for config in card.configs.values():
+        for column, kind in config.features.items():
+            names = kind.get("class_label") if isinstance(kind, Mapping) else None
+            feature = table.features.get(column)
+            if not names or feature is None or isinstance(feature, ClassLabel):
+                continue
+            try:
+                table = table.cast_column(column, ClassLabel(names=[str(name) for name in names]))
+            except (ValueError, TypeError, ArithmeticError):
+                continue  # the values are no class integers; the rules look at them as they are
+    return table
 
 
 def _labels(spec: TaskSpec, items: Sequence[tuple[str, str]], encoder: SentenceEncoder) -> LabelMap:
