@@ -99,9 +99,7 @@ def test_half_an_emoji_becomes_a_question_mark() -> None:
 def test_a_foreign_label_and_a_wrong_number_of_probabilities_are_refused() -> None:
     with pytest.raises(DataError, match=r"label 'spam', which is not one of \['billing', 'bug'\]"):
         rows_to_dataset([Row("a", "spam", "user", label="spam")], ("billing", "bug"))
-    with pytest.raises(
-        DataError, match=r"has 3 teacher probabilities for 2 labels; .*run the soft-target stage again"
-    ):
+    with pytest.raises(DataError, match=r"has 3 teacher probabilities for 2 labels; .*run the soft-target stage again"):
         rows_to_dataset([Row("a", "bug", "user", label="bug", teacher_probs=(0.1, 0.2, 0.7))], ("billing", "bug"))
 
 
