@@ -1,186 +1,327 @@
 """Which columns of a table are the input and the output of a task: names propose, values decide.
 
-A column is profiled on a sample (type, words a value, distinct values), ranked by what its name usually means, and
-taken only when its values fit the role: an output of a classification task has few distinct values, most of which
-repeat; an input is text. Prompt2Model asks an LLM for this from one row; rules on values get the plain cases right
-at no cost and say why when they cannot.
+Each column is profiled (`potstill.retrieval.profiles`), ranked by what its name usually means and by what the task
+says, and taken only when its values fit the role: an output of a classification task has few distinct values, most
+of which repeat; an input is text. Prompt2Model (arXiv:2308.12261 §3.1) asks an LLM for this from one row. Here the
+rules get the plain cases right at no cost and know when they are unsure; only then is the teacher asked, with the
+columns as the only possible answers, and its choice counts only where the values fit.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from potstill.languages import NAMES_IN_TEXT
+from potstill.retrieval.profiles import Profile, profile
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SAMPLE = 400
+    from potstill.asker import Asker
+
+__all__ = ["ColumnChoice", "Profile", "choose_among", "choose_columns", "profile"]
+
+_UNKNOWN = 99
 _CLASS_NAMES = (
-    "label_text", "label", "labels", "class", "category", "intent", "sentiment", "topic", "emotion", "kind", "type",
-    "target", "gold", "answer", "stance", "coarse_label", "label_coarse", "stars", "rating", "score", "output",
+    "label_text", "label", "labels", "class", "category", "intent", "sentiment", "topic", "emotion", "relation",
+    "target", "gold", "gold_label", "answer", "stance", "polarity", "verdict", "coarse_label", "label_coarse",
+    "stars", "rating", "score", "kind", "type", "output", "toxic", "toxicity", "hate", "offensive", "spam",
 )  # fmt: skip
 _TEXT_NAMES = (
-    "text", "sentence", "content", "message", "review", "review_body", "utterance", "query", "question", "tweet",
-    "comment", "body", "document", "article", "input", "abstract", "paragraph", "headline", "sms", "description",
-    "passage", "context", "sentence1", "premise", "title",
+    "text", "texts", "sentence", "content", "message", "review", "review_body", "utterance", "query", "question",
+    "claim", "statement", "tweet", "comment", "post", "body", "document", "article", "dialogue", "input", "source",
+    "abstract", "paragraph", "tokens", "words", "headline", "sms", "verse", "description", "passage", "context",
+    "sentence1", "premise", "title", "snippet", "story", "email", "instruction", "prompt", "problem", "func",
 )  # fmt: skip
 _ANSWER_NAMES = (
     "summary", "target", "output", "answer", "answers", "response", "completion", "highlights", "solution", "tldr",
-    "snippet", "code", "translation", "simplified", "paraphrase", "reply", "iso_date", "result", "label", "label_text",
+    "snippet", "code", "translation", "simplified", "paraphrase", "reply", "iso_date", "result", "abstract",
+    "headline", "summaries", "outputs", "label", "label_text",
 )  # fmt: skip
+_TAG_NAMES = ("ner_tags", "tags", "ner", "labels", "entities", "pos_tags", "chunk_tags")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "passage"),
     ("question", "context"), ("question", "sentence"), ("query", "passage"), ("text1", "text2"),
+    ("sentence_a", "sentence_b"), ("claim", "evidence"), ("context", "hypothesis"), ("instruction", "input"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a sample of a column's values looks like.
-
-    Attributes:
-        name: The column.
-        is_class: It has class names, or few values that repeat.
-        is_text: Its values are texts (or lists of tokens).
-        words: Mean words a value.
-        distinct: Distinct values in the sample.
-        filled: Share of values that are not empty.
-        values: The distinct values, for class-like columns.
-    """
-
-    name: str
-    is_class: bool
-    is_text: bool
-    words: float
-    distinct: int
-    filled: float
-    values: tuple[str, ...] = ()
+# Names of one field of an input: a task that reads the first may be fed from any of the others.
+_SAME_FIELD = (
+    ("premise", "sentence1", "sentence_a", "text1", "context"),
+    ("hypothesis", "sentence2", "sentence_b", "text2"),
+    ("question", "query", "question_text"),
+    ("passage", "context", "paragraph", "document", "sentence"),
+    ("title", "headline", "subject"),
+    ("text", "content", "body", "article", "description", "document"),
+)  # fmt: skip
+_TAGGING = re.compile(
+    r"(?i)\b(named entit|entity (recognition|extraction)|token[- ]classification|part[- ]of[- ]speech|tag each|tagging)"
+)
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """The chosen columns, or the reason why none fits (`output` is None then)."""
+    """The chosen columns, or the reason why none fits (`output` is None then).
+
+    Attributes:
+        inputs: Columns that make the input, in order.
+        output: Column of the answer.
+        how: What decided, or why nothing fits.
+        sure: Whether the rules were sure.
+    """
 
     inputs: tuple[str, ...]
     output: str | None
     how: str
+    sure: bool = True
 
 
 def choose_columns(
-    table: Dataset, spec: TaskSpec, *, eval_index: Sequence[Mapping[str, Any]] | None = None
+    table: Dataset,
+    spec: TaskSpec,
+    *,
+    eval_index: Sequence[Mapping[str, Any]] | None = None,
+    asker: Asker | None = None,
+    title: str = "",
 ) -> ColumnChoice:
-    """Choose input and output columns.
+    """Choose input and output columns of a table.
 
     Args:
         table: The data; a sample of its rows is looked at.
-        spec: The task: its kind, labels and input fields.
+        spec: The task: its instruction, kind, labels and input fields.
         eval_index: The card's own `train_eval_index`, which wins when its columns exist.
+        asker: The teacher, asked where the rules are unsure and it can follow a JSON schema.
+        title: The dataset's name, whose words may be those of a column.
     """
     profiles = profile(table)
-    by_name = {item.name.lower(): item for item in profiles}
-    declared = _declared(eval_index, by_name)
+    declared = _declared(eval_index, {item.name.lower(): item for item in profiles})
     if declared is not None:
         return declared
-    if spec.kind == "classification":
-        outputs = [item for item in profiles if item.is_class and item.filled > 0.5]
-        output = max(outputs, key=lambda item: _class_rank(item, spec), default=None)
-        if output is None:
-            return ColumnChoice((), None, f"no column holds classes (columns: {', '.join(table.column_names)})")
-    else:
-        texts = [p for p in profiles if p.is_text and p.filled > 0.5 and _position(p.name, _ANSWER_NAMES) < 99]
-        output = min(texts, key=lambda item: _position(item.name, _ANSWER_NAMES), default=None)
-        if output is None:
-            return ColumnChoice((), None, f"no column looks like an output (columns: {', '.join(table.column_names)})")
-    left = [item for item in profiles if item.is_text and item.name != output.name and item.filled > 0.5]
-    left = [item for item in left if not (item.is_class and item.words < 3)]
-    inputs = _inputs(left, spec)
+    choice = choose_among(profiles, spec, title=title)
+    if choice.sure or asker is None or not asker.abilities.json_schema:
+        return choice
+    return _ask(profiles, spec, choice, asker) or choice
+
+
+def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = "") -> ColumnChoice:
+    """Choose by rules among profiled columns; see `choose_columns`."""
+    names = ", ".join(item.name for item in profiles)
+    said = _said(f"{spec.instruction} {title}")
+    if (pair := _translation(profiles, spec)) is not None:
+        return ColumnChoice((pair[0],), pair[1], "the languages that the task names")
+    outputs = _output_candidates(profiles, spec)
+    if not outputs:
+        what = "holds classes" if spec.kind == "classification" else "looks like an output"
+        return ColumnChoice((), None, f"no column {what} (columns: {names})")
+    ranked = sorted(outputs, key=lambda item: _output_rank(item, profiles, spec, said))
+    output = ranked[0]
+    texts = [item for item in profiles if _may_be_input(item, output)]
+    inputs, known = _inputs(texts, spec, said)
     if not inputs:
-        return ColumnChoice((), None, f"no text column for the input (columns: {', '.join(table.column_names)})")
-    return ColumnChoice(inputs, output.name, "rules on names and values")
+        return ColumnChoice((), None, f"no text column for the input (columns: {names})")
+    first = _output_rank(output, profiles, spec, said)
+    tied = len(ranked) > 1 and _output_rank(ranked[1], profiles, spec, said)[:2] == first[:2]
+    sure = known and (len(ranked) == 1 or first[0] < 0 or (first[1] < _UNKNOWN and not tied))
+    return ColumnChoice(inputs, output.name, "rules on names and values", sure)
 
 
-def profile(table: Dataset) -> list[Profile]:
-    """Profile every column on the first 400 rows."""
-    from datasets import ClassLabel
+def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Profile]:
+    filled = [item for item in profiles if item.filled > 0.5]
+    if spec.kind == "classification":
+        return [item for item in filled if item.is_class] or [
+            item for item in filled if item.is_text and not item.words and _position(item.name, _CLASS_NAMES) < 50
+        ]
+    if _TAGGING.search(spec.instruction) and (tags := [item for item in filled if item.is_tags]):
+        return tags
+    return [item for item in filled if item.is_text and _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
 
-    sample = table.select(range(min(_SAMPLE, table.num_rows)))
-    found = []
-    for name, feature in sample.features.items():
-        values = sample[name][:]
-        inner = getattr(feature, "feature", None)
-        class_names = getattr(feature if isinstance(feature, ClassLabel) else inner, "names", None)
-        texts = [_plain(value) for value in values]
-        filled = [text for text in texts if text]
-        distinct = set(filled)
-        words = sum(len(text.split()) for text in filled) / max(1, len(filled))
-        strings = any(isinstance(v, str) or (isinstance(v, list) and v and isinstance(v[0], str)) for v in values)
-        repeated = len(filled) >= 8 and len(distinct) <= max(2, min(200, len(filled) // 3)) and words <= 6
-        scalar = isinstance(feature, ClassLabel) or any(isinstance(v, (str, int, bool)) for v in values)
-        is_class = isinstance(feature, ClassLabel) or (repeated and scalar and len(distinct) >= 2)
-        shown = tuple(class_names) if class_names else tuple(sorted(distinct)[:300]) if is_class else ()
-        is_text = strings and not isinstance(feature, ClassLabel) and not _id_like(name, filled)
-        found.append(Profile(name, is_class, is_text, words, len(distinct), len(filled) / max(1, len(texts)), shown))
-    return found
+
+def _output_rank(
+    item: Profile, profiles: Sequence[Profile], spec: TaskSpec, said: frozenset[str]
+) -> tuple[float, float, float, float]:
+    """Sorts the best output first: labels shared with the task, then the name, then the task's own words."""
+    from potstill.retrieval.labels import plain_label
+
+    order = float([other.name for other in profiles].index(item.name))
+    mentioned = -float(len(_said(item.name) & said))
+    if spec.kind != "classification":
+        known = _TAG_NAMES if item.is_tags else _ANSWER_NAMES
+        # A list of references gives its first; the plain text beside it is that already. Short answers lose to long
+        # ones where the task asks for reasons.
+        position = float(_position(item.name, known)) + (0.5 if item.name.endswith("s") and not item.is_tags else 0)
+        reasons = re.search(r"(?i)\b(step by step|explain|reason(ing)?|solution|show your work)\b", spec.instruction)
+        return (-item.words if reasons else 0.0), position, mentioned, order
+    wanted = {plain_label(name) for name in spec.label_names}
+    held = {plain_label(part) for value in item.values for part in value.split(", ")}
+    # F1 of the two sets of names: a finer label set that happens to hold the task's names is not the task's.
+    shared = 2 * len(wanted & held) / max(1, len(wanted) + len(held)) if wanted else 0.0
+    number_like = all(value.lstrip("-").isdigit() for value in item.values)
+    position = float(_position(item.name, _CLASS_NAMES))
+    # Names of the task's own words beat generic ones only among names that nothing else tells apart.
+    return -round(shared, 2), position, mentioned + 0.5 * number_like + 0.25 * item.is_tags, order
+
+
+def _may_be_input(item: Profile, output: Profile) -> bool:
+    if not item.is_text or item.name == output.name or item.filled <= 0.5:
+        return False
+    return not (item.is_class and item.words < 3)
+
+
+def _inputs(texts: Sequence[Profile], spec: TaskSpec, said: frozenset[str]) -> tuple[tuple[str, ...], bool]:
+    """The input columns, and whether their names are known ones."""
+    names = {item.name.lower(): item.name for item in texts}
+    if len(spec.inputs) > 1:
+        fields = [_field_column(field, names) for field in spec.inputs]
+        if all(fields) and len(set(fields)) == len(fields):
+            return tuple(str(field) for field in fields), True
+    pairs = [pair for pair in _PAIRS if all(part in names for part in pair)]
+    if len(spec.inputs) != 1 and pairs:
+        best = max(pairs, key=lambda pair: len(_said(" ".join(pair)) & said))
+        return tuple(names[part] for part in best), True
+    best_text = min(texts, key=lambda item: _input_rank(item, texts, said), default=None)
+    if best_text is None:
+        return (), False
+    if len(texts) > 1 and not spec.inputs and len(said_columns := _fields_said(texts, spec)) > 1:
+        return said_columns, True
+    return (best_text.name,), len(texts) == 1 or _position(best_text.name, _TEXT_NAMES) < _UNKNOWN
+
+
+def _input_rank(item: Profile, texts: Sequence[Profile], said: frozenset[str]) -> tuple[float, float, float]:
+    own = _said(item.name)
+    # `rewritten_intent` was made from `intent` to be the better one; a longer name of the same words wins.
+    refined = any(
+        own > _said(other.name) and own & {"rewritten", "clean", "cleaned", "full", "edited"} for other in texts
+    )
+    return float(_position(item.name, _TEXT_NAMES)) - 60 * refined - 5 * bool(own & said), -item.words, 0.0
+
+
+def _fields_said(texts: Sequence[Profile], spec: TaskSpec) -> tuple[str, ...]:
+    """Columns that the task names as the fields of its input: `given its title and first lines`, `each row has its
+    own instruction`."""
+    flat = " ".join(spec.instruction.lower().split())
+    given = " ".join(re.findall(r"(?:given|input is|each row has|with) ([^.:;]{3,80})", flat))
+    named = [item.name for item in texts if re.search(rf"\b(its|a|an|the|own) {re.escape(item.name.lower())}\b", given)]
+    if not named:
+        return ()
+    main = min((item for item in texts if item.name not in named), key=lambda i: _position(i.name, _TEXT_NAMES))
+    if len(named) > 1:
+        return tuple(named)
+    if named[0].lower() in ("title", "headline", "instruction") and _position(main.name, _TEXT_NAMES) < 50:
+        return named[0], main.name
+    return ()
+
+
+def _field_column(field: str, names: Mapping[str, str]) -> str | None:
+    """The column for a named field of the task's input: the same name, or another usual one."""
+    plain = field.lower()
+    if plain in names:
+        return names[plain]
+    for group in _SAME_FIELD:
+        if plain in group and (found := next((names[word] for word in group if word in names), None)):
+            return found
+    return None
 
 
 def _declared(eval_index: Sequence[Mapping[str, Any]] | None, by_name: Mapping[str, Profile]) -> ColumnChoice | None:
     for entry in eval_index or ():
-        mapping = entry.get("col_mapping") if isinstance(entry, Mapping) else None
-        if not isinstance(mapping, Mapping):
+        read = declared_columns(entry)
+        if read is None:
             continue
-        inputs = tuple(
-            c for c, role in mapping.items() if str(role).lower().startswith(("text", "question", "context"))
-        )
-        outputs = [c for c, role in mapping.items() if str(role).lower() in ("target", "label", "answers", "summary")]
-        if inputs and outputs and all(str(c).lower() in by_name for c in (*inputs, outputs[0])):
-            return ColumnChoice(tuple(map(str, inputs)), str(outputs[0]), "the card's train_eval_index")
+        inputs, output = read
+        # A nested answer stands in a flattened table under its part.
+        found = next((by_name[name] for name in (output.lower(), f"{output.lower()}.text") if name in by_name), None)
+        if found is not None and all(name.lower() in by_name for name in inputs):
+            names = tuple(by_name[name.lower()].name for name in inputs)
+            return ColumnChoice(names, found.name, "the card's train_eval_index")
     return None
 
 
-def _inputs(texts: list[Profile], spec: TaskSpec) -> tuple[str, ...]:
-    names = {item.name.lower(): item.name for item in texts}
-    if len(spec.inputs) > 1 and all(field.lower() in names for field in spec.inputs):
-        return tuple(names[field.lower()] for field in spec.inputs)
-    for pair in _PAIRS:
-        if all(part in names for part in pair):
-            return tuple(names[part] for part in pair)
-    best = min(texts, key=lambda item: (_position(item.name, _TEXT_NAMES), -item.words), default=None)
-    return () if best is None else (best.name,)
+def declared_columns(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
+    """Inputs and output that one entry of a card's `train_eval_index` names; None where it names no pair."""
+    mapping = entry.get("col_mapping") if isinstance(entry, Mapping) else None
+    if not isinstance(mapping, Mapping):
+        return None
+    roles = {str(c): c if isinstance(role, Mapping) else role for c, role in mapping.items()}
+    inputs = tuple(
+        c
+        for c, role in roles.items()
+        if isinstance(role, str) and re.match(r"(?i)(text|question$|context|hypothesis|premise|tokens)", role)
+    )
+    outputs = [c for c, r in roles.items() if str(r).lower() in ("target", "label", "answers", "summary", "tags")]
+    return (inputs, outputs[0]) if inputs and outputs else None
 
 
-def _class_rank(item: Profile, spec: TaskSpec) -> tuple[float, float, float]:
-    from potstill.retrieval.labels import plain_label
-
-    wanted = {plain_label(name) for name in spec.label_names}
-    shared = len(wanted & {plain_label(value) for value in item.values}) / max(1, len(wanted))
-    named = any(not value.lstrip("-").isdigit() for value in item.values)
-    return shared, -_position(item.name, _CLASS_NAMES), float(named)
+def _said(text: str) -> frozenset[str]:
+    """The words of a text or a column name, lower case, light plural taken off."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+    return frozenset(word.removesuffix("s") if len(word) > 3 else word for word in words if len(word) > 2)
 
 
 def _position(name: str, known: Sequence[str]) -> int:
     plain = name.lower()
     if plain in known:
         return known.index(plain)
-    parts = set(re.split(r"[^a-z0-9]+", plain))
-    return next((50 + index for index, word in enumerate(known) if word in parts), 99)
+    last = plain.rpartition(".")[2]
+    if last in known and last != plain:
+        return known.index(last) + 1
+    parts = {part for word in re.split(r"[^a-z0-9]+", plain) for part in (word, word.removesuffix("s"))}
+    return next((50 + index for index, word in enumerate(known) if word in parts), _UNKNOWN)
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)):
-        return " ".join(str(part) for part in value[:64])
-    return str(value).strip()
+def _ask(profiles: Sequence[Profile], spec: TaskSpec, choice: ColumnChoice, asker: Asker) -> ColumnChoice | None:
+    """The teacher's choice, or None where it gives none or names columns whose values do not fit."""
+    from potstill.prompts import load
+    from potstill.teacher import Failure, Message, Request
+
+    outputs = [item.name for item in _output_candidates(profiles, spec)]
+    inputs = [item.name for item in profiles if item.is_text and item.filled > 0.5]
+    if not outputs or not inputs:
+        return None
+    schema = {
+        "type": "object",
+        "properties": {
+            "inputs": {"type": "array", "minItems": 1, "maxItems": 3, "items": {"type": "string", "enum": inputs}},
+            "output": {"type": "string", "enum": outputs},
+        },
+        "required": ["inputs", "output"],
+        "additionalProperties": False,
+    }
+    text = load("choose_columns").render(
+        instruction=spec.instruction,
+        columns=[{"name": item.name, "values": list(item.sample)} for item in profiles[:40]],
+        inputs=inputs,
+        outputs=outputs,
+    )
+    request = Request(messages=(Message("user", text),), max_tokens=300, temperature=0.0, schema=schema)
+    reply = asker.ask([request], "choose_columns")[0].reply
+    if isinstance(reply, Failure) or reply.finish != "stop":
+        return None
+    try:
+        answer = json.loads(reply.text)
+        named = tuple(dict.fromkeys(str(name) for name in answer["inputs"]))
+        output = str(answer["output"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    by_name = {item.name: item for item in profiles}
+    if output not in outputs or not named or any(name not in inputs for name in named):
+        return None
+    named = tuple(name for name in named if _may_be_input(by_name[name], by_name[output]))
+    if not named:
+        return None
+    return replace(choice, inputs=named, output=output, how="the teacher, checked on values")
 
 
-def _id_like(name: str, texts: Sequence[str]) -> bool:
-    """Ids, hashes, links and dates: one token, nearly all distinct."""
-    if re.fullmatch(r"(.*[_-])?(id|idx|uid|guid|url|hash|index)", name.lower()):
-        return True
-    single = sum(" " not in text for text in texts[:100])
-    mean_length = sum(map(len, texts[:100])) / max(1, len(texts[:100]))
-    return bool(texts) and single == len(texts[:100]) and mean_length > 12 and len(set(texts)) > 0.9 * len(texts)
+def _translation(profiles: Sequence[Profile], spec: TaskSpec) -> tuple[str, str] | None:
+    """Source and target column of a flattened translation (`translation.en`, `translation.fr`)."""
+    if spec.kind == "classification" or not re.search(r"(?i)\btranslat", spec.instruction):
+        return None
+    codes = set(NAMES_IN_TEXT.values())
+    columns = {c: item.name for item in profiles if (c := item.name.rpartition(".")[2].lower()) in codes}
+    source = next((code for code in spec.languages if code in columns), None)
+    said = [NAMES_IN_TEXT[word] for word in re.findall(r"\w+", spec.instruction.lower()) if word in NAMES_IN_TEXT]
+    target = next((code for code in reversed(said) if code in columns and code != source), None)
+    return (columns[source], columns[target]) if source and target else None

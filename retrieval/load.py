@@ -14,7 +14,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from potstill.errors import DataError
+from potstill.retrieval.profiles import plain_value
 from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
 from potstill.task import DataRef, TaskSpec
 
@@ -100,33 +101,31 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
 
 
 def text_items(table: Dataset, inputs: Sequence[str], output: str | None) -> Iterator[tuple[str, str]]:
-    """Each row as (input text, output text); class integers become their names."""
-    from datasets import ClassLabel
-
+    """Each row as (input text, output text); class integers become their names, lists of them are joined by `, `."""
     wanted = [*inputs, *([output] if output else [])]
-    features = {name: table.features[name] for name in wanted}
-    names = {name: f.names for name, f in features.items() if isinstance(f, ClassLabel)}
+    names = {name: class_names_of(table.features[name]) for name in wanted}
     for item in table.select_columns(wanted):
-        values = {name: _as_text(item[name], names.get(name)) for name in wanted}
+        values = {name: as_text(item[name], names[name]) for name in wanted}
         text = join_fields({name: values[name] for name in inputs})
         yield text, values[output] if output else ""
 
 
-def _as_text(value: Any, names: Sequence[str] | None) -> str:
-    if value is None:
-        return ""
-    if names is not None and isinstance(value, int):
-        return names[value] if 0 <= value < len(names) else ""
+def class_names_of(feature: Any) -> Sequence[str]:
+    """Names of a class column, or of a list of classes; none for other columns."""
+    from datasets import ClassLabel
+
+    inner = getattr(feature, "feature", None)
+    held = feature if isinstance(feature, ClassLabel) else inner if isinstance(inner, ClassLabel) else None
+    return held.names if held is not None else ()
+
+
+def as_text(value: Any, names: Sequence[str] = ()) -> str:
+    """A value as the text that a row holds; of several references the first counts, tokens make a sentence."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
-        return _as_text(next((v for v in value.values() if v), None), None)
-    if isinstance(value, (list, tuple)):
-        if all(isinstance(part, str) for part in value):
-            # Tokens make a sentence; several references give their first.
-            return " ".join(value) if value and max(len(part.split()) for part in value) == 1 else (value or [""])[0]
-        return _as_text(value[0], names) if value else ""
-    return str(value)
+    if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
+        return " ".join(value) if max(len(part.split()) for part in value) == 1 else str(value[0])
+    return plain_value(value, names)
 
 
 def open_table(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Dataset:

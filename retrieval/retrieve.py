@@ -96,7 +96,7 @@ def retrieve_rows(
         try:
             if hit.score < _floor(spec, options):
                 raise _LeftOutError(f"similarity {hit.score:.2f} is under the floor {_floor(spec, options):.2f}")
-            taken = _take(spec, hit.card, options, encoder)
+            taken = _take(spec, hit.card, options, encoder, asker)
         except (DataError, _LeftOutError) as error:
             hits.append(replace(hit, status="skipped", reason=str(error)))
             continue
@@ -124,7 +124,9 @@ def _floor(spec: TaskSpec, options: RetrievalOptions) -> float:
     return options.min_score if spec.kind == "classification" else max(options.min_score, options.min_score_generation)
 
 
-def _take(spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: SentenceEncoder) -> _Taken:
+def _take(
+    spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: SentenceEncoder, asker: Asker | None
+) -> _Taken:
     """Rows of one dataset, or `_LeftOutError` with the reason."""
     if card.location is None and not options.hub:
         raise _LeftOutError("its rows are on the Hub, which is switched off (retrieval.hub)")
@@ -133,7 +135,7 @@ def _take(spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: Senten
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
     table = open_table(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
     table = _with_class_names(table, card)
-    choice = choose_columns(table, spec, eval_index=card.train_eval_index)
+    choice = choose_columns(table, spec, eval_index=card.train_eval_index, asker=asker, title=card.title)
     if choice.output is None:
         raise _LeftOutError(choice.how)
     if len(spec.inputs) > 1 and len(choice.inputs) != len(spec.inputs):
