@@ -20,6 +20,7 @@ from potstill.datagen.drive import drive
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally, diversity
 from potstill.datagen.writing import Material, examples_by_label, styles_by_label
@@ -36,25 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationOptions", "GenerationResult", "generate_rows"]
 
-PURPOSE = "datagen"
 _EVENT_EVERY_S = 0.2
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """What generation gives.
-
-    Attributes:
-        rows: The kept rows.
-        dropped: What was refused, each with its reason.
-        report: Counts, yields, balance and diversity, as JSON types.
-        token_targets: Top-k log-probs of the outputs by row id (see `token_targets`), or None.
-    """
-
-    rows: Dataset
-    dropped: tuple[Dropped, ...]
-    report: dict[str, Any]
-    token_targets: Dataset | None = None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from potstill import prompts
 from potstill.datagen.drive import drive
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.self_instruct_files import Instance, SeedTask, read_seed_tasks
 from potstill.datagen.self_instruct_text import (
     is_yes,
@@ -34,7 +35,6 @@ from potstill.teacher import Abilities, Failure, Message, Reply, Request
 
 if TYPE_CHECKING:
     from potstill.asker import Answer, Asker
-    from potstill.datagen.generate import GenerationResult
 
 SHOWN_SEEDS, SHOWN_WRITTEN, MOST_NEW = 6, 2, 7
 _STEPS = Literal["bootstrap", "classify", "instances"]
@@ -272,8 +272,6 @@ def generate_instructions(
         DataError: The seed tasks cannot be read.
         TeacherError: No usable row came of all requests, or the teacher refused or stayed away.
     """
-    from potstill.datagen.generate import PURPOSE, GenerationResult
-
     seeds = read_seed_tasks(spec.seed_tasks)
     plan = SelfInstruct(seeds.tasks, options, asker.abilities, asker.teacher.name, listener)
     drive(plan, asker, window=options.window, purpose=PURPOSE)
