@@ -201,7 +201,9 @@ def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with server_module.running_server() as server:
-        teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **FAST)
+        teacher = open_teacher(
+            f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **{**FAST, "startup_s": 10.0}
+        )
         replies = drain(teacher, [ask(f"{i}") for i in range(50)])
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
