@@ -17,7 +17,7 @@ from potstill.datagen import filters
 from potstill.datagen.parse import plain
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
-from potstill.datagen.writing import Material, read_reply, rng, write_request
+from potstill.datagen.writing import SHOWN_FROM, Material, read_reply, rng, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.task import TaskSpec
 from potstill.teacher import Failure, Message, Reply, Request
@@ -70,8 +70,8 @@ class InputFirst:
         self._keep, self._drop = keep, drop
         self._pending: deque[tuple[Request, _Accepted | None]] = deque()
         self._to_answer: deque[_Accepted] = deque()
-        self._texts: list[str] = []
-        self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
+        self._recent: deque[str] = deque(maxlen=SHOWN_FROM)
+        self._read = self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
     @property
@@ -92,12 +92,12 @@ class InputFirst:
             return request
         if self._asked >= options.max_requests:
             return None
-        read_rate = (len(self._texts) + 2) / (self._answered + 3)
+        read_rate = (self._read + 2) / (self._answered + 3)
         keep_rate = (self._kept + 2) / (self._answers_in + 3)
         on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._answered))
         if options.rows - self._kept - on_the_way <= 0 and self._pending:
             return None
-        request = write_request(self._material, self._asked, "", self._texts, self._stop_at_blank)
+        request = write_request(self._material, self._asked, "", self._recent, self._stop_at_blank)
         self._asked += 1
         self._pending.append((request, None))
         return request
@@ -147,7 +147,8 @@ class InputFirst:
             if fault is not None:
                 self._refuse(fault, source)
                 continue
-            self._texts.append(written.text)
+            self._read += 1
+            self._recent.append(written.text)
             self._to_answer.append(_Accepted(written.text, source.requests[0]))
 
     def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:

@@ -17,7 +17,7 @@ from potstill.datagen.filters import names_itself
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.wording import readable
-from potstill.datagen.writing import Material, read_reply, write_request
+from potstill.datagen.writing import SHOWN_FROM, Material, read_reply, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.teacher import Failure, Request
 
@@ -35,11 +35,9 @@ class _LabelState:
     asked: int = 0
     answered: int = 0
     naming_itself: int = 0
-    texts: list[str] = field(default_factory=list)
-
-    @property
-    def kept(self) -> int:
-        return len(self.texts)
+    kept: int = 0
+    # What prompts may show as not to repeat: the latest, so that memory does not grow with the rows.
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN_FROM))
 
     def lacking(self, texts_per_request: int) -> float:
         """Rows still missing after what is in flight brings its likely share."""
@@ -110,7 +108,7 @@ class LabelFirst:
                 return None
             best = waiting[0]
         state = self.labels[best]
-        request = write_request(self._material, self._index, best, state.texts, self._stop_at_blank)
+        request = write_request(self._material, self._index, best, state.recent, self._stop_at_blank)
         self._index += 1
         state.asked += 1
         self._pending.append((request, best))
@@ -145,7 +143,8 @@ class LabelFirst:
                 tally.drop(fault.reason, label)
                 self._drop(replace(fault, output=label, origin="generated", source=source))
                 continue
-            state.texts.append(written.text)
+            state.kept += 1
+            state.recent.append(written.text)
             state.naming_itself += names_itself(written.text, readable(label))
             tally.kept += 1
             self._keep(

@@ -1,30 +1,52 @@
-"""What generation gives, for every way of generating."""
+"""What generation gives, apart from `generate` so that the plans below it can build it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from potstill.rows import Dropped
+from potstill.rows import Dropped, read_dropped, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PURPOSE = "datagen"
+ROWS, DROPPED, TARGETS = "rows.parquet", "dropped.jsonl", "token_targets.parquet"
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What generation gives.
+    """The rows are in files and are read at first use.
 
     Attributes:
-        rows: The kept rows.
-        dropped: What was refused, each with its reason.
+        folder: Where `rows.parquet`, `dropped.jsonl` and, for some, `token_targets.parquet` are.
+        kept: Number of kept rows.
+        refused: Number of dropped ones.
         report: Counts, yields, balance and diversity, as JSON types.
-        token_targets: Top-k log-probs of the outputs by row id (see `token_targets`), or None.
+        keeper: Holds a temporary folder for as long as the result lives.
     """
 
-    rows: Dataset
-    dropped: tuple[Dropped, ...]
+    folder: Path
+    kept: int
+    refused: int
     report: dict[str, Any]
-    token_targets: Dataset | None = None
+    keeper: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def rows(self) -> Dataset:
+        """The kept rows."""
+        return read_rows(self.folder / ROWS)
+
+    @cached_property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """What was refused, each with its reason."""
+        return tuple(read_dropped(self.folder / DROPPED))
+
+    @cached_property
+    def token_targets(self) -> Dataset | None:
+        """Top-k log-probs of the outputs by row id (see `token_targets`), or None."""
+        path = self.folder / TARGETS
+        return read_rows(path) if path.exists() else None

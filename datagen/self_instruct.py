@@ -9,11 +9,14 @@ instruction whose ROUGE-L F1 with any seed or kept instruction is above 0.7 is r
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
 from potstill.datagen.drive import drive
+from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.result import PURPOSE, GenerationResult
@@ -25,11 +28,10 @@ from potstill.datagen.self_instruct_text import (
     refuse_instruction,
     split_instructions,
 )
-from potstill.datagen.tally import Tally, diversity
+from potstill.datagen.tally import Tally, TextSample, diversity
 from potstill.datagen.writing import rng
-from potstill.errors import TeacherError
-from potstill.events import Event, Listener, silent
-from potstill.rows import Dropped, Row, Source, join_fields, rows_to_dataset
+from potstill.events import Listener, silent
+from potstill.rows import Dropped, Row, Source, join_fields
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Failure, Message, Reply, Request
 
@@ -58,13 +60,15 @@ class SelfInstruct:
         options: GenerationOptions,
         abilities: Abilities,
         teacher: str,
-        listener: Listener = silent,
+        tally: Tally,
+        keep: Callable[[Row], None],
+        drop: Callable[[Dropped], None],
     ):
         self._seeds = seeds
         self._options = options
         self._abilities = abilities
         self._teacher = teacher
-        self._listener = listener
+        self._keep_row, self._drop_row = keep, drop
         self._novelty = NoveltyFilter(options.novelty, texts=(seed.instruction for seed in seeds))
         self._pending: deque[tuple[_STEPS, Request, NewTask | None]] = deque()
         self._to_classify: deque[NewTask] = deque()
@@ -72,16 +76,14 @@ class SelfInstruct:
         self._made = 0
         self._bootstraps = self._bootstraps_in = 0
         self._on_the_way = 0
-        self.tasks: list[NewTask] = []
+        self.kinds: dict[str, bool] = {}
         self.instructions: list[str] = []
-        self.rows: list[Row] = []
-        self.dropped: list[Dropped] = []
-        self.tally = Tally()
+        self.tally = tally
 
     @property
     def finished(self) -> bool:
         """Whether the rows are there, or the requests are spent and answered."""
-        if len(self.rows) >= self._options.rows:
+        if self.tally.kept >= self._options.rows:
             return True
         spent = self._bootstraps >= self._options.max_requests
         return spent and not (self._pending or self._to_classify or self._to_write)
@@ -96,10 +98,10 @@ class SelfInstruct:
             return self._issue("classify", self._classify_request(task), task)
         if self._bootstraps >= self._options.max_requests:
             return None
-        rows_a_task = (len(self.rows) + 2) / (len(self.tasks) + 3)
+        rows_a_task = (self.tally.kept + 2) / (len(self.kinds) + 3)
         new_a_reply = (len(self.instructions) + 3) / (self._bootstraps_in + 1)
         coming = self._on_the_way + min(new_a_reply, MOST_NEW) * (self._bootstraps - self._bootstraps_in)
-        if self._pending and len(self.rows) + rows_a_task * coming >= self._options.rows:
+        if self._pending and self.tally.kept + rows_a_task * coming >= self._options.rows:
             return None
         self._bootstraps += 1
         return self._issue("bootstrap", self._bootstrap_request(), None)
@@ -207,7 +209,7 @@ class SelfInstruct:
             self._to_classify.append(NewTask(text, (key,)))
 
     def _accept_instances(self, task: NewTask, request: Request, reply: Reply, key: str) -> None:
-        self.tasks.append(task)
+        self.kinds[task.instruction] = task.is_classification
         keys = (*task.keys, key)
         cut = reply.finish == "length"
         found = read_instances(request.prefill + reply.text, task.is_classification, cut)
@@ -219,7 +221,7 @@ class SelfInstruct:
         for item in dropped:
             self._refuse(replace(item, input=_student_input(task.instruction, item.input)), keys)
         for instance in kept:
-            if len(self.rows) >= self._options.rows:
+            if self.tally.kept >= self._options.rows:
                 break
             self._keep(task, instance, keys)
 
@@ -231,22 +233,13 @@ class SelfInstruct:
             source=Source(teacher=self._teacher, requests=keys),
             licence=self._options.licence,
         )
-        self.rows.append(row)
         self.tally.kept += 1
-        self._listener(
-            Event(
-                "datagen",
-                "progress",
-                f"{len(self.rows)} of {self._options.rows} rows, {len(self.instructions)} instructions",
-                done=len(self.rows),
-                total=self._options.rows,
-            )
-        )
+        self._keep_row(row)
 
     def _refuse(self, fault: Dropped, keys: tuple[str, ...]) -> None:
         self.tally.drop(fault.reason)
         source = Source(teacher=self._teacher, requests=keys)
-        self.dropped.append(replace(fault, origin="generated", source=source, stage="datagen"))
+        self._drop_row(replace(fault, origin="generated", source=source, stage="datagen"))
 
 
 def _student_input(instruction: str, input: str) -> str:
@@ -255,7 +248,7 @@ def _student_input(instruction: str, input: str) -> str:
 
 
 def generate_instructions(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, *, listener: Listener = silent
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, *, listener: Listener = silent, out: Path | None = None
 ) -> GenerationResult:
     """Rows for `kind: instructions`.
 
@@ -264,6 +257,7 @@ def generate_instructions(
         asker: The teacher.
         options: Rows wanted, seed, temperatures, novelty threshold.
         listener: Called with progress.
+        out: Folder for the files that `gathering` names; None keeps them in a temporary one.
 
     Returns:
         Rows whose input is an instruction with its input; the report lists the kept instructions.
@@ -273,24 +267,27 @@ def generate_instructions(
         TeacherError: No usable row came of all requests, or the teacher refused or stayed away.
     """
     seeds = read_seed_tasks(spec.seed_tasks)
-    plan = SelfInstruct(seeds.tasks, options, asker.abilities, asker.teacher.name, listener)
-    drive(plan, asker, window=options.window, purpose=PURPOSE)
-    if not plan.rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in plan.tally.dropped.most_common(5))
-        raise TeacherError(
-            f"{asker.teacher.name} returned 0 usable rows of {plan.tally.requests} requests "
-            f"({reasons or 'no replies'}); try another --teacher"
+    tally = Tally()
+    with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
+        plan = SelfInstruct(
+            seeds.tasks, options, asker.abilities, asker.teacher.name, tally, gathered.keep, gathered.drop
         )
-    kinds = {task.instruction: task.is_classification for task in plan.tasks}
-    report: dict[str, Any] = {
-        "method": "self-instruct",
-        "teacher": asker.teacher.name,
-        **plan.tally.to_json(),
-        "seeds": len(seeds.tasks),
-        "seeds_skipped": list(seeds.skipped),
-        "instructions": [
-            {"instruction": text, "is_classification": kinds[text]} for text in plan.instructions if text in kinds
-        ],
-        **diversity(list(dict.fromkeys(plan.instructions)), options.seed),
-    }
-    return GenerationResult(rows_to_dataset(plan.rows, ()), tuple(plan.dropped), report)
+        drive(plan, asker, window=options.window, purpose=PURPOSE)
+        insist(gathered, tally, asker.teacher.name)
+        written = TextSample(seed=options.seed)
+        for text in dict.fromkeys(plan.instructions):
+            written.add(text)
+        report: dict[str, Any] = {
+            "method": "self-instruct",
+            "teacher": asker.teacher.name,
+            **tally.to_json(),
+            "seeds": len(seeds.tasks),
+            "seeds_skipped": list(seeds.skipped),
+            "instructions": [
+                {"instruction": text, "is_classification": plan.kinds[text]}
+                for text in plan.instructions
+                if text in plan.kinds
+            ],
+            **diversity(written.texts, options.seed),
+        }
+        return gathered.result(report)

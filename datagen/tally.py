@@ -50,11 +50,36 @@ class Tally:
         }
 
 
+class TextSample:
+    """A uniform sample of texts that come one by one, of fixed size (Vitter 1985, algorithm R).
+
+    Attributes:
+        texts: The sample.
+        seen: Texts seen.
+    """
+
+    def __init__(self, size: int = 5000, seed: int = 0):
+        self._size = size
+        self._random = Random(f"sample {seed}")
+        self.texts: list[str] = []
+        self.seen = 0
+
+    def add(self, text: str) -> None:
+        """Show it one text."""
+        self.seen += 1
+        if len(self.texts) < self._size:
+            self.texts.append(text)
+            return
+        place = self._random.randrange(self.seen)
+        if place < self._size:
+            self.texts[place] = text
+
+
 def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
     """How varied texts are.
 
     Args:
-        texts: The kept texts.
+        texts: The kept texts, or a sample of them where they are many.
         seed: Of the sample for self-BLEU.
 
     Returns:

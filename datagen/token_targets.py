@@ -2,7 +2,7 @@
 
 A side table keyed by row id. With the rest of the mass as one more bucket, 32 log-probs a token give a gradient at
 0.99 cosine to that of the whole vocabulary; renormalised without it, 0.84. Temperature is 1 throughout. Targets come
-free while the teacher writes (`from_replies`); for rows from elsewhere one scoring pass brings them (`targets_for`).
+free while the teacher writes (`written_target`); for rows from elsewhere one scoring pass brings them (`targets_for`).
 """
 
 from __future__ import annotations
@@ -64,18 +64,13 @@ def target_row(row_id: str, top: Sequence[TokenTop], k: int) -> dict[str, Any]:
     }
 
 
-def from_replies(rows: Sequence[Row], replies: Sequence[Reply], k: int) -> Dataset:
-    """Targets of rows whose output the teacher just wrote.
+def written_target(row: Row, reply: Reply, k: int) -> dict[str, Any] | None:
+    """Targets of a row whose output the teacher just wrote.
 
-    A row whose output is not the reply's text word for word (cleaning changed it) gets none: its tokens would not be
-    the output's.
+    None where the output is not the reply's text word for word (cleaning changed it): its tokens would not be the
+    output's.
     """
-    made = [
-        target_row(row.id, reply.top, k)
-        for row, reply in zip(rows, replies, strict=True)
-        if reply.top and reply.text.strip() == row.output
-    ]
-    return _table(made)
+    return target_row(row.id, reply.top, k) if reply.top and reply.text.strip() == row.output else None
 
 
 def targets_for(

@@ -21,6 +21,9 @@ from potstill.teacher import Abilities, Message, Reply, Request
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Of each label's kept texts, the latest so many may be shown as what not to repeat.
+SHOWN_FROM = 256
+
 
 @dataclass(frozen=True)
 class Material:
@@ -97,7 +100,7 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
         material: What prompts are made from.
         index: Number of the request; with the seed it decides every draw.
         label: The label, or "".
-        kept: Texts of the label kept so far.
+        kept: Texts of the label kept so far, the latest `SHOWN_FROM` of them.
         stop_at_blank: Whether a blank line ends an opened reply.
     """
     spec, options = material.spec, material.options
@@ -116,7 +119,7 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
         "fields": list(spec.inputs) if len(spec.inputs) > 1 else [],
         "examples": random.sample(examples, k=min(len(examples), options.examples_shown)),
         "style": random.sample(styles, k=min(len(styles), options.style_shown)),
-        "avoid": [text[:300] for text in random.sample(list(kept), k=min(len(kept), avoid))],
+        "avoid": [text[:300] for text in random.sample(kept, k=min(len(kept), avoid))],
         "topic": topic,
         "manners": manners,
         "count": options.texts_per_request,

@@ -123,6 +123,40 @@ def row_features(labels: Sequence[str]) -> Features:
     )
 
 
+def row_record(row: Row, index: Mapping[str, int]) -> dict[str, Any]:
+    """A row as one record of the table; `index` gives each label's number.
+
+    Raises:
+        DataError: The row carries a label that is not in `index`, or probabilities of another length.
+    """
+    if row.label is not None and row.label not in index:
+        raise DataError(f"row {row.id} has label {row.label!r}, which is not one of {list(index)}")
+    if row.teacher_probs is not None and len(row.teacher_probs) != len(index):
+        raise DataError(
+            f"row {row.id} has {len(row.teacher_probs)} teacher probabilities for {len(index)} labels; "
+            "the label set changed since they were made: run the soft-target stage again"
+        )
+    source = row.source
+    return {
+        "id": row.id,
+        "input": row.input,
+        "output": row.output,
+        "label": None if row.label is None else index[row.label],
+        "teacher_probs": None if row.teacher_probs is None else list(row.teacher_probs),
+        "origin": row.origin,
+        "source": {
+            "dataset": source.dataset,
+            "config": source.config,
+            "split": source.split,
+            "row": source.row,
+            "teacher": source.teacher,
+            "requests": list(source.requests),
+        },
+        "licence": row.licence,
+        "weight": row.weight,
+    }
+
+
 def rows_to_dataset(rows: Iterable[Row], labels: Sequence[str]) -> Dataset:
     """Gather rows into a table in the one schema.
 
@@ -135,22 +169,8 @@ def rows_to_dataset(rows: Iterable[Row], labels: Sequence[str]) -> Dataset:
     index = {name: i for i, name in enumerate(labels)}
     columns: dict[str, list[Any]] = {name: [] for name in features}
     for row in rows:
-        if row.label is not None and row.label not in index:
-            raise DataError(f"row {row.id} has label {row.label!r}, which is not one of {list(labels)}")
-        if row.teacher_probs is not None and len(row.teacher_probs) != len(labels):
-            raise DataError(
-                f"row {row.id} has {len(row.teacher_probs)} teacher probabilities for {len(labels)} labels; "
-                "the label set changed since they were made: run the soft-target stage again"
-            )
-        columns["id"].append(row.id)
-        columns["input"].append(row.input)
-        columns["output"].append(row.output)
-        columns["label"].append(None if row.label is None else index[row.label])
-        columns["teacher_probs"].append(None if row.teacher_probs is None else list(row.teacher_probs))
-        columns["origin"].append(row.origin)
-        columns["source"].append({**asdict(row.source), "requests": list(row.source.requests)})
-        columns["licence"].append(row.licence)
-        columns["weight"].append(row.weight)
+        for name, value in row_record(row, index).items():
+            columns[name].append(value)
     return Dataset.from_dict(columns, features=features)
 
 

@@ -126,15 +126,13 @@ class Job:
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
             result = generate_rows(
-                self.spec, self.asker, self.settings.generation, retrieved=rows, listener=self.listener
+                self.spec, self.asker, self.settings.generation, retrieved=rows, listener=self.listener, out=out
             )
-            _write_stage(out, result.rows, result.dropped, result.report)
-            if result.token_targets is not None:
-                write_rows(result.token_targets, out / "token_targets.parquet")
+            _write_json(out / "report.json", result.report)
             return {
-                "summary": f"{result.rows.num_rows} rows written, {len(result.dropped)} dropped",
-                "rows": result.rows.num_rows,
-                "dropped": len(result.dropped),
+                "summary": f"{result.kept} rows written, {result.refused} dropped",
+                "rows": result.kept,
+                "dropped": result.refused,
             }
 
         parts = {
