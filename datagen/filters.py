@@ -15,6 +15,7 @@ from functools import cache
 
 from potstill.datagen.language import other_language
 from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
+from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.rows import Dropped
 
 STAGE = "datagen"
@@ -110,7 +111,7 @@ def example_echo(text: str, examples: NoveltyFilter, reason: str = "example_echo
     )
 
 
-def near_duplicate(text: str, kept: NoveltyFilter) -> Dropped | None:
+def near_duplicate(text: str, kept: NoveltyFilter | RecentNovelty) -> Dropped | None:
     """The text is nearly one that was kept before."""
     found = kept.match(text)
     return (
@@ -171,10 +172,10 @@ def repetition(text: str) -> Dropped | None:
     if re.search(r"([^\s.\-=*_#])\1{14}", text[:6000]):
         return Dropped("repetition", "one character 15 times", text[:2000], stage=STAGE)
     for period in range(1, 13):
-        same = 0
+        same, most = 0, max(3 * period, 4)
         for i in range(period, len(own)):
             same = same + 1 if own[i] == own[i - period] else 0
-            if same >= max(3 * period, 4):
+            if same >= most:
                 return Dropped("repetition", " ".join(own[i - period + 1 : i + 1]), text[:2000], stage=STAGE)
     if len(own) >= 40:
         grams = Counter(zip(own, own[1:], own[2:], strict=False))

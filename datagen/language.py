@@ -82,8 +82,11 @@ def _owners() -> dict[str, tuple[str, ...]]:
 
 def script_shares(text: str) -> dict[str, float]:
     """Share of each script among the letters of a text."""
+    text = text[:_MAX_CHARS]
+    if text.isascii():
+        return {"latin": 1.0} if any(char.isalpha() for char in text) else {}
     counts: Counter[str] = Counter()
-    for char in text[:_MAX_CHARS]:
+    for char in text:
         if char.isalpha():
             point = ord(char)
             counts[next((name for low, high, name in _SCRIPTS if low <= point <= high), "other")] += 1

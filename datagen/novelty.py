@@ -74,10 +74,11 @@ def _lcs(length: int, masks: dict[str, int], other: Sequence[str]) -> int:
 def rouge_l_f1(a: str, b: str, tokenise: Tokenise = rouge_tokens) -> float:
     """ROUGE-L F1 of two texts, equal to `rouge_score`'s."""
     first, second = tokenise(a), tokenise(b)
-    return _f1(lcs_length(first, second), len(first), len(second))
+    return rouge_f1(lcs_length(first, second), len(first), len(second))
 
 
-def _f1(lcs: int, m: int, n: int) -> float:
+def rouge_f1(lcs: int, m: int, n: int) -> float:
+    """F1 of two texts of m and n tokens whose LCS is given, in floats as `rouge_score` computes it."""
     if not m or not n or not lcs:
         return 0.0
     precision, recall = lcs / n, lcs / m
@@ -126,7 +127,7 @@ class NoveltyFilter:
 
     def match(self, text: str) -> Match | None:
         """The first kept text whose F1 with `text` is above the threshold, or None."""
-        return self._match(self._tokenise(text))
+        return self._match(self._tokenise(text)) if self._tokens else None
 
     def add(self, text: str) -> int:
         """Keep a text whatever it is like; returns its index."""
@@ -170,7 +171,7 @@ class NoveltyFilter:
                 continue
             masks = masks or _masks(tokens)
             self.pairs_scored += 1
-            f1 = _f1(_lcs(m, masks, other), m, len(other))
+            f1 = rouge_f1(_lcs(m, masks, other), m, len(other))
             if f1 > t:
                 return Match(index, f1)
         return None

@@ -37,6 +37,9 @@ class GenerationOptions:
         avoid_shown: Kept texts shown as what not to repeat; None shows 4 to teachers that follow rules and none to
             those whose reply is opened (small ones repeat what they are shown).
         novelty: A text is dropped when its ROUGE-L F1 with a kept one is above this.
+        novelty_pool: Kept texts that a new one is compared with, the latest; 0 compares with all. The index over all
+            takes 5 to 60 KiB of memory a row (benchmarks/memory.py), so runs of hundreds of thousands of rows want a
+            bound, at which a copy of an older text can pass here; merging finds it.
         min_words: Texts with fewer words are dropped.
         max_words: Texts with more words are dropped.
         own_name_share: Largest share of a label's texts that may hold the label's own name as a word. Above it, a
@@ -63,6 +66,7 @@ class GenerationOptions:
     style_shown: int = 2
     avoid_shown: int | None = None
     novelty: float = 0.7
+    novelty_pool: int = 0
     min_words: int = 2
     max_words: int = 400
     own_name_share: float = 0.5
@@ -78,6 +82,8 @@ class GenerationOptions:
             faults.append(f"texts_per_request must be at least 1 (got {self.texts_per_request})")
         if not 0 < self.novelty <= 1:
             faults.append(f"novelty must be in (0, 1] (got {self.novelty})")
+        if self.novelty_pool < 0:
+            faults.append(f"novelty_pool must be at least 0 (got {self.novelty_pool})")
         if not 0 <= self.own_name_share <= 1:
             faults.append(f"own_name_share must be in [0, 1] (got {self.own_name_share})")
         if self.requests_per_row <= 0:

@@ -40,6 +40,8 @@ def plain(text: str) -> str:
     """Text without control characters, template tokens and lone surrogates, cut to a bounded length."""
     text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8")
     text = _CONTROL_TOKEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from potstill.datagen import filters
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.wording import readable
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
@@ -28,7 +29,11 @@ class Screen:
         self._names = sorted({*spec.label_names, *(readable(name) for name in spec.label_names)})
         self._shown = NoveltyFilter(options.novelty, texts=shown)
         self._styles = NoveltyFilter(options.novelty, texts=styles)
-        self._kept = NoveltyFilter(options.novelty)
+        self._kept = (
+            RecentNovelty(options.novelty_pool, options.novelty)
+            if options.novelty_pool
+            else NoveltyFilter(options.novelty)
+        )
 
     def refuse(self, text: str, prompt: str) -> Dropped | None:
         """The first reason against a text, or None; a text that passes is kept for later comparison."""

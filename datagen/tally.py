@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from potstill.datagen.filters import words
-from potstill.datagen.novelty import NoveltyFilter
+from potstill.datagen.recent_novelty import RecentNovelty
 
 
 @dataclass
@@ -93,7 +93,7 @@ def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
     tokens = [words(text) for text in texts]
     one = Counter(word for own in tokens for word in own)
     two = Counter(pair for own in tokens for pair in pairwise(own))
-    novelty = NoveltyFilter(0.7)
+    novelty = RecentNovelty(len(texts), 0.7)
     near = 0
     for text in texts:
         near += novelty.match(text) is not None

@@ -6,14 +6,12 @@ has no footer and is read by nobody: the stage that was killed writes it anew, f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from potstill.rows import Dropped, Row, row_features, row_record
+from potstill.rows import Dropped, Row, drop_line, row_features, row_record
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -118,7 +116,7 @@ class DropWriter:
 
     def add(self, dropped: Dropped) -> None:
         """Append one."""
-        self._file.write(json.dumps(asdict(dropped), ensure_ascii=False) + "\n")
+        self._file.write(drop_line(dropped))
         self.count += 1
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,7 +93,7 @@ class Dropped:
 
 def row_id(input: str, output: str, source: Source) -> str:
     """First 16 bytes of the sha256 of content and source, in hex."""
-    blob = json.dumps([input, output, asdict(source)], ensure_ascii=False, sort_keys=True)
+    blob = json.dumps([input, output, vars(source)], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(blob.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -230,13 +230,18 @@ def read_rows(path: Path) -> Dataset:
         raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from None
 
 
+def drop_line(dropped: Dropped) -> str:
+    """One line of a file of dropped rows."""
+    return json.dumps({**vars(dropped), "source": vars(dropped.source)}, ensure_ascii=False) + "\n"
+
+
 def write_dropped(dropped: Iterable[Dropped], path: Path) -> int:
     """Write dropped rows as JSON lines; returns how many."""
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", errors="replace") as file:
         for item in dropped:
-            file.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
+            file.write(drop_line(item))
             count += 1
     return count
 

@@ -194,10 +194,11 @@ class _Engine:
         if os.path.isdir(folder):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
         import vllm
+        from vllm.platforms import current_platform
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
 
-        named = {
+        named: dict[str, Any] = {
             "dtype": options.dtype,
             "max_model_len": options.max_model_len,
             "max_num_seqs": options.max_num_seqs,
@@ -205,6 +206,10 @@ class _Engine:
             "tensor_parallel_size": options.tensor_parallel_size,
             "quantization": options.quantization,
         }
+        if current_platform.is_cpu():
+            # A prompt that is read in two steps moves its seeded generator back in between, which torch's CPU
+            # generators cannot: the engine would die of the first batch that has more tokens than one step takes.
+            named["enable_chunked_prefill"] = False
         try:
             self._llm = vllm.LLM(
                 model=folder,
