@@ -4,7 +4,7 @@
 
 Each size runs in a process of its own, whose peak is read at the end. Rows, drops and ledger go to disk while they
 come. What can grow is the novelty filter: `--rows` runs with `novelty_pool=1000` (compare with the latest 1,000), and
-`--exact` with all kept texts. The fake teacher's few words are the worst case for the exact filter's index; the records of
+`--exact` with all kept texts. The fake teacher's few words are the worst case for the exact filter's index; records of
 `instructions` show it on 5,000 instructions of Alpaca and on more made of their words (see `novelty.py`).
 """
 

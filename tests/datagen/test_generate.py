@@ -356,3 +356,41 @@ def test_impossible_options_are_listed_together() -> None:
         build_options(GenerationOptions, {"rows": 0, "novelty": 2}, "generation")
     assert "rows must be at least 1 (got 0)" in str(caught.value)
     assert "novelty must be in (0, 1] (got 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", [NEWS, SUMMARY], ids=["classification", "generation"])
+def test_rows_and_drops_go_to_the_folder_while_they_come(tmp_path: Path, spec: TaskSpec) -> None:
+    seen: list[int] = []
+
+    def listener(event: Event) -> None:
+        if (tmp_path / "out" / "rows.parquet").exists():
+            seen.append((tmp_path / "out" / "rows.parquet").stat().st_size)
+
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(FakeTeacher(FakeOptions(failing=0.1, delay_s=0.001)), ledger)
+        options = GenerationOptions(rows=60, answer_top_k=4)
+        given = generate_rows(spec, asker, options, out=tmp_path / "out", listener=listener)
+        kept_for_me = generate_rows(spec, asker, options)
+    assert seen, "the file is there before the last row"
+    assert given.folder == tmp_path / "out"
+    assert (given.kept, given.refused) == (given.rows.num_rows, len(given.dropped)) == (60, given.refused)
+    assert given.refused > 0
+    assert snapshot(given) == snapshot(kept_for_me)
+    names = {path.name for path in given.folder.iterdir()}
+    assert names == {"rows.parquet", "dropped.jsonl"} | ({"token_targets.parquet"} if spec is SUMMARY else set())
+
+
+def test_a_bounded_pool_forgets_old_texts(tmp_path: Path) -> None:
+    words = [f"text number {chr(97 + n // 26)}{chr(97 + n % 26)} {'x' * n} of {'y' * n}" for n in range(1, 31)]
+
+    def reply(request: Request, number: int) -> Reply | Failure:
+        return Reply(text=words[number % len(words)])
+
+    def repeated(**options: Any) -> int:
+        folder = tmp_path / str(options)
+        result = run(folder, NEWS, ScriptedTeacher(reply), rows=60, attributes="none", requests_per_row=3, **options)
+        return result.rows.num_rows - len(set(result.rows["input"]))
+
+    assert repeated() == 0
+    assert repeated(novelty_pool=40) == 0
+    assert repeated(novelty_pool=10) > 0
