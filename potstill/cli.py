@@ -177,7 +177,11 @@ def _merge(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError:
             value = text
-        merged.setdefault(stage, {})[option] = value
+        *groups, option = option.split(".")
+        place = merged.setdefault(stage, {})
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[option] = value
     if faults:
         raise OptionError("command line", faults)
     return merged

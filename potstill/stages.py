@@ -236,9 +236,9 @@ class Job:
             options = self.settings.distil
             student = out / "student"
             if self.spec.kind == "classification":
-                from potstill.train.classify import distil_classifier
+                from potstill.train.recipe import train_classifier
 
-                result = distil_classifier(self.spec, rows, validation, student, options, listener=self.listener)
+                result = train_classifier(self.spec, rows, validation, student, options, listener=self.listener)
             else:
                 from potstill.train.causal import distil_causal
 

@@ -48,3 +48,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     done = _call("status", str(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert "no run at" in done.stderr
+
+
+def test_set_reaches_options_inside_options() -> None:
+    from potstill.cli import _merge
+
+    assert _merge({}, ["distil.search.trials=4", "distil.epochs=2"]) == {
+        "distil": {"search": {"trials": 4}, "epochs": 2}
+    }

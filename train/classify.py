@@ -17,6 +17,8 @@ Sources: Hinton et al., arXiv:1503.02531 §2; Devlin et al., arXiv:1810.04805 §
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -41,15 +44,18 @@ from potstill.models import install_hint, local_model, model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
+from potstill.train.from_deep import deep_targets, direction_losses
 from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.rows_check import LabelTargets, check_label_variety, check_not_empty, label_targets
 from potstill.train.student import StudentCard, publish
+from potstill.train.temperature import divide_logits, held_out_figures
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from numpy.typing import NDArray
 
 
 def distil_classifier(
@@ -59,9 +65,10 @@ def distil_classifier(
     out: Path,
     options: DistilOptions,
     *,
+    deep: Path | None = None,
     listener: Listener = silent,
 ) -> loop.DistilResult:
-    """Train an encoder student and save it.
+    """Train one encoder student and save it (`potstill.train.recipe` adds search, deep students and generations).
 
     Args:
         spec: The task; its labels are the classes, in order.
@@ -69,6 +76,8 @@ def distil_classifier(
         validation: Held-out rows that choose the best evaluation; None or empty keeps the last weights.
         out: Folder of the student; published whole by a rename.
         options: How to train.
+        deep: A trained student of the same task and model with more layers: this one starts from its layers and
+            learns its probabilities and hidden states (see `from_deep`).
         listener: Progress.
 
     Raises:
@@ -77,42 +86,52 @@ def distil_classifier(
         OptionError: An option that only generation students have.
     """
     with quiet_transformers():
-        return _distil(spec, train, validation, out, options, listener)
+        return _distil(spec, train, validation, out, resolve_options(options, "classification"), deep, listener)
 
 
 def _distil(
-    spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, listener: Listener
-) -> loop.DistilResult:
+    spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, deep: Path | None,
+    listener: Listener,
+) -> loop.DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
     if options.lora_rank is not None:
         raise OptionError("distil", ["distil.lora_rank is for generation students; leave it out for classification"])
-    options = resolve_options(options, "classification")
     targets = label_targets(spec, train, options)
-    check_label_variety(spec, targets)
+    check_label_variety(spec, targets, options)
     set_seed(options.seed)
-    tokenizer, model = _load(spec, options)
+    tokenizer, model = _load(spec, options, deep)
     data = _encode(tokenizer, train, targets, options)
     held_out, held_out_options = None, options
     if validation is not None and len(validation):
         # Both kinds of target are read, so that the score is taken on labels even where training leaves them out.
-        everything = replace(options, hard_weight=1.0, soft_weight=1.0, class_weights=None)
+        everything = replace(options, hard_weight=1.0, soft_weight=1.0, class_weights=None, sampling={})
         found = label_targets(spec, validation, everything, what="held-out")
         held_out = _encode(tokenizer, validation, found, options)
         if options.hard_weight == 0 and not found.has_probs.any():
             held_out_options = replace(options, hard_weight=1.0, soft_weight=0.0)
     schedule = loop.plan_schedule(len(data), options)
-    content = [spec.label_names, train["id"], [] if held_out is None else validation["id"]]  # type: ignore[index]
-    checkpoints, resume_from = loop.prepare_checkpoints(
-        out, options, [*content, targets.labels.tolist(), targets.probs.tolist(), model_identity(str(options.student))]
-    )
+    start = str(deep or options.student)
+    content = [
+        spec.label_names, _digest(data), _digest(held_out or []), model_identity(start),
+        None if targets.shares is None else targets.shares.tolist(),
+    ]  # fmt: skip
+    key = loop.training_key(options, content)
+    finished = loop.finished_training(out, key) if options.resume else None
+    if finished is not None:
+        return finished
+    checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
+    if deep is not None:
+        told = deep_targets(deep, spec, [row["input_ids"] for row in data], checkpoints / "deep-states.f16")
+        for i, row in enumerate(data):
+            row |= {"probs": told.probs[i], "has_probs": True, "states": told.of_row(i)}
     arguments = loop.trainer_arguments(
-        options, schedule, checkpoints, validated=held_out is not None, metric="eval_score", higher=True
+        options, schedule, checkpoints, validated=held_out is not None, metric="eval_choice", higher=True
     )
     trainer = ClassifierTrainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=_Rows(data),
+        train_dataset=_Rows(data, targets.shares),
         eval_dataset=None if held_out is None else _Rows(held_out),
         data_collator=_Collator(int(tokenizer.pad_token_id or 0)),
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
@@ -120,17 +139,28 @@ def _distil(
     trainer.options, trainer.held_out_options = options, held_out_options
     trainer.started, trainer.n_labels = started, len(spec.label_names)
     loop.finish(trainer, options, resume_from)
+    history = loop.history_of(trainer.state.log_history)
+    report = _report(trainer, targets, len(train), schedule, resume_from)
+    if held_out is not None:
+        report["held_out"] = _settle(trainer, held_out, spec, options)
+    report["seconds"] = round(time.monotonic() - started, 2)
+    training = {
+        "key": key,
+        "task": {"name": spec.name, "instruction": spec.instruction, "labels": list(spec.label_names)},
+        "options": as_json(options), "rows": {"train": _digest(data), "validation": _digest(held_out or [])},
+        "deep": None if deep is None else model_identity(str(deep)), "start": model_identity(str(options.student)),
+        "history": history, "report": report,
+    }  # fmt: skip
     card = StudentCard(
         name=spec.name, kind=spec.kind, instruction=spec.instruction, labels=spec.label_names,
         max_length=int(options.max_length or 256), base=str(options.student),
     )  # fmt: skip
     if trainer.accelerator.is_main_process:
-        publish(trainer.accelerator.unwrap_model(trainer.model), tokenizer, card, out)
+        publish(trainer.accelerator.unwrap_model(trainer.model), tokenizer, card, out, training)
         if not options.keep_checkpoints:
             shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
-    history = loop.history_of(trainer.state.log_history)
-    return loop.DistilResult(out, history, _report(trainer, targets, len(train), schedule, resume_from, started))
+    return loop.DistilResult(out, history, report)
 
 
 class ClassifierTrainer(Trainer):  # type: ignore[misc]
@@ -145,7 +175,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return loop.LikeLengths(rows.lengths, self.args.train_batch_size, self.args.seed)
+        return loop.LikeLengths(rows.lengths, self.args.train_batch_size, self.args.seed, rows.shares)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The micro-batches of one step, and the sum of their row weights over all processes."""
@@ -174,8 +204,13 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted sum of the rows' losses over the weight of the whole step."""
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        turned = "states" in inputs and self.options.hidden_weight > 0
+        mask = inputs["attention_mask"]
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=mask, output_hidden_states=turned)
         losses = row_losses(outputs.logits, inputs["labels"], inputs["probs"], inputs["has_probs"], self.options)
+        if turned:
+            apart = direction_losses(outputs.hidden_states[-1], inputs["states"], mask)
+            losses = losses + self.options.hidden_weight * apart
         weights = inputs["weights"]
         loss = loop.scaled_loss(self, (losses * weights).sum(), num_items_in_batch, weights.sum())
         return (loss, outputs) if return_outputs else loss
@@ -183,24 +218,28 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Held-out loss and macro-F1 (against labels, or the teacher's likeliest where a row has none)."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        logits, batch = self.logits_of(rows), self.data_collator([rows[i] for i in range(len(rows))])
+        options = self.held_out_options
+        losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], options)
+        measured = options.hard_weight * (batch["labels"] >= 0) + options.soft_weight * batch["has_probs"] > 0
+        weight = float((batch["weights"] * measured).sum())
+        gold = torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1))
+        counts = metrics.confusion(gold.numpy(), logits.argmax(1).numpy(), self.n_labels)
+        loss = float((losses * batch["weights"]).sum()) / max(weight, 1e-12)
+        return loop.report_evaluation(self, loss, float(metrics.macro_f1(counts)), self.started)
+
+    def logits_of(self, rows: Any) -> torch.Tensor:
+        """(len(rows), labels) float32 on the CPU, in the rows' order."""
         order = sorted(range(len(rows)), key=lambda i: rows.lengths[i])
-        total = weight = 0.0
-        gold, answers = [], []
+        found = torch.zeros(len(rows), self.n_labels)
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             for start in range(0, len(order), 64):
-                batch = self._prepare_inputs(self.data_collator([rows[i] for i in order[start : start + 64]]))
+                places = order[start : start + 64]
+                batch = self._prepare_inputs(self.data_collator([rows[i] for i in places]))
                 logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                options = self.held_out_options
-                losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], options)
-                total += float((losses * batch["weights"]).sum())
-                measured = options.hard_weight * (batch["labels"] >= 0) + options.soft_weight * batch["has_probs"] > 0
-                weight += float((batch["weights"] * measured).sum())
-                gold.append(torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1)).cpu())
-                answers.append(logits.argmax(1).cpu())
-        counts = metrics.confusion(torch.cat(gold).numpy(), torch.cat(answers).numpy(), self.n_labels)
-        score = float(metrics.macro_f1(counts))
-        return loop.report_evaluation(self, total / max(weight, 1e-12), score, self.started)
+                found[places] = logits.float().cpu()
+        return found
 
 
 def row_losses(
@@ -230,8 +269,9 @@ def row_losses(
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    def __init__(self, rows: list[dict[str, Any]]):
+    def __init__(self, rows: list[dict[str, Any]], shares: NDArray[np.float64] | None = None):
         self._rows = rows
+        self.shares = shares
         self.lengths = [len(row["input_ids"]) for row in rows]
 
     def __len__(self) -> int:
@@ -249,7 +289,11 @@ class _Collator:
         ids = [torch.tensor(row["input_ids"]) for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self._pad)
         lengths = torch.tensor([len(row) for row in ids])
-        return {
+        states = {}
+        if "states" in rows[0]:
+            told = [torch.from_numpy(np.asarray(row["states"], dtype=np.float32)) for row in rows]
+            states["states"] = torch.nn.utils.rnn.pad_sequence(told, batch_first=True)
+        return states | {
             "input_ids": padded,
             "attention_mask": (torch.arange(padded.shape[1])[None] < lengths[:, None]).long(),
             "labels": torch.tensor([row["label"] for row in rows]),
@@ -259,8 +303,8 @@ class _Collator:
         }
 
 
-def _load(spec: TaskSpec, options: DistilOptions) -> tuple[Any, Any]:
-    name = str(options.student)
+def _load(spec: TaskSpec, options: DistilOptions, deep: Path | None = None) -> tuple[Any, Any]:
+    name = str(deep or options.student)
     folder = local_model(name)
     names = list(spec.label_names)
     try:
@@ -273,7 +317,7 @@ def _load(spec: TaskSpec, options: DistilOptions) -> tuple[Any, Any]:
                 setattr(config, field, options.dropout)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     if options.student_layers:
         model = keep_layers(model, options.student_layers)
@@ -300,10 +344,31 @@ def _encode(tokenizer: Any, table: Dataset, targets: LabelTargets, options: Dist
     ]
 
 
+def _digest(rows: Sequence[dict[str, Any]]) -> str:
+    """Hash of everything in encoded rows that the training sees."""
+    sums = hashlib.sha256()
+    for row in rows:
+        plain = [row["input_ids"], row["label"], row["has_probs"], round(row["weight"], 6)]
+        sums.update(json.dumps(plain).encode() + np.asarray(row["probs"], dtype=np.float32).tobytes())
+    return sums.hexdigest()
+
+
+def _settle(trainer: Any, held_out: list[dict[str, Any]], spec: TaskSpec, options: DistilOptions) -> dict[str, Any]:
+    """Held-out figures of the finished student, whose temperature is put right first (where the options ask it)."""
+    rows = _Rows(held_out)
+    probs = np.stack([row["probs"] for row in held_out])
+    labels = np.array([row["label"] for row in held_out], dtype=np.int64)
+    figures = held_out_figures(trainer.logits_of(rows).numpy().astype(np.float64), labels, probs)
+    if options.calibrate:
+        divide_logits(trainer.accelerator.unwrap_model(trainer.model), figures["temperature"], len(spec.labels))
+    return figures
+
+
 def _report(
-    trainer: Any, targets: LabelTargets, given: int, schedule: loop.Schedule, resume_from: str | None, started: float
+    trainer: Any, targets: LabelTargets, given: int, schedule: loop.Schedule, resume_from: str | None
 ) -> dict[str, Any]:
     state = trainer.state
+    best = state.best_global_step or None
     return {
         "options": as_json(trainer.options),
         "rows": {
@@ -312,9 +377,10 @@ def _report(
             "with_label": int((targets.labels >= 0).sum()),
             "with_teacher_probs": int(targets.has_probs.sum()),
         },
-        "steps": {"planned": schedule.steps, "taken": state.global_step, "best": state.best_global_step or None},
-        "best_score": state.best_metric,
+        "steps": {"planned": schedule.steps, "taken": state.global_step, "best": best},
+        "best_score": next(
+            (x["eval_score"] for x in state.log_history if x.get("step") == best and "eval_score" in x), None
+        ),
         "resumed_from": None if resume_from is None else Path(resume_from).name,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "seconds": round(time.monotonic() - started, 2),
     }

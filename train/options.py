@@ -10,16 +10,41 @@ gave the same score (79.0 and 78.9) in three quarters of the time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from potstill.errors import OptionError
 from potstill.models import MINILM, SMOLLM2
+from potstill.options import nearest
+from potstill.rows import ORIGINS
 from potstill.task import Kind
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Precision = Literal["fp32", "bf16"]
 StudentKind = Literal["classification", "causal"]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """A search over the options of the training, on the held-out rows (see `potstill.train.search`).
+
+    Attributes:
+        trials: Trainings at most, the first with the options as given; 0 searches nothing.
+        minutes: No trial starts once this much time was spent on trials; None sets no such bound.
+    """
+
+    trials: int = 0
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.trials < 0:
+            faults.append(f"trials must be 0 or more (got {self.trials!r})")
+        if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
+            faults.append(f"minutes must be above 0 (got {self.minutes!r})")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,12 @@ class DistilOptions:
             classification, SmolLM2-135M-Instruct for generation.
         student_layers: Keep this many layers of it, evenly spaced with the first and the last among them; None
             keeps all. A decoder cut this way starts worse than uniform and needs long training.
+        hidden_weight: With `student_layers`, a classifier of all layers is trained first; the shallow one starts
+            from its layers and learns its probabilities and, with this weight beside the other two, the direction
+            of its last hidden states (DistilBERT's triple loss). 0 cuts the model as it comes instead.
+        generations: Trainings of a classifier on the last one's probabilities and the labels, itself the first
+            (born-again networks). They end early once the held-out loss no longer falls; the best one stays.
+        ensemble: Each generation learns the mean probabilities of all earlier ones instead of the last one's.
         hard_weight: Share of the cross-entropy on the row's label or output. 0 trains on soft targets alone.
         soft_weight: Share of the divergence from the teacher's distribution. 0 trains on hard targets alone.
             The two are divided by their sum; a row that has only one of both targets trains on that one.
@@ -49,6 +80,8 @@ class DistilOptions:
         max_grad_norm: Gradients are clipped to this norm.
         dropout: Dropout before the classification head.
         label_smoothing: Mass of the hard target that is spread over all labels.
+        calibrate: Divide a classifier's logits by the temperature under which the held-out labels are likeliest. The
+            answers stay the same, the confidences are put right.
         class_weights: `balanced` weighs each row by the inverse frequency of its label; None does not.
         freeze_embeddings: Leave the token embeddings of the encoder as they are: half of MiniLM's weights, so a
             step costs less, at the same score.
@@ -61,6 +94,12 @@ class DistilOptions:
         lora_rank: Train low-rank adapters of this rank and merge them at the end (generation students); None trains
             all weights.
         lora_alpha: Scale of the adapters (alpha / rank).
+        empty_classes: `refuse` ends before training where a label is on no row and no row's likeliest by the
+            teacher; `allow` trains a student that knows the name alone.
+        sampling: How often rows of an origin are drawn, relative to the others, such as `{retrieved: 2}`: an epoch
+            holds as many rows as there are, and rows of this origin come twice as often. Origins that are not named
+            count 1.
+        search: Search of epochs, learning rate and mix of the two losses.
         seed: Seed of the head's start, the row order and dropout.
         resume: Go on from the last good checkpoint in the output folder, where there is one.
         keep_checkpoints: Leave the checkpoints in place after the training.
@@ -68,6 +107,9 @@ class DistilOptions:
 
     student: str | None = None
     student_layers: int | None = None
+    hidden_weight: float = 1.0
+    generations: int = 1
+    ensemble: bool = False
     hard_weight: float = 0.5
     soft_weight: float = 0.5
     temperature: float | None = None
@@ -85,7 +127,11 @@ class DistilOptions:
     max_grad_norm: float = 1.0
     dropout: float = 0.1
     label_smoothing: float = 0.0
+    calibrate: bool = True
     class_weights: Literal["balanced"] | None = None
+    empty_classes: Literal["refuse", "allow"] = "refuse"
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    search: SearchOptions = field(default_factory=SearchOptions)
     freeze_embeddings: bool | None = None
     max_length: int | None = None
     early_stopping: int | None = 2
@@ -140,7 +186,7 @@ def _gpu_has_bf16() -> bool:
 
 def _faults(options: DistilOptions) -> list[str]:
     faults = []
-    for name in ("hard_weight", "soft_weight"):
+    for name in ("hard_weight", "soft_weight", "hidden_weight"):
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= 0):
             faults.append(f"{name} must be 0 or more (got {value!r})")
@@ -152,7 +198,7 @@ def _faults(options: DistilOptions) -> list[str]:
             faults.append(f"{name} must be above 0 (got {value!r})")
     counts = (
         "epochs", "max_steps", "min_steps", "batch_size", "gradient_accumulation", "student_layers", "early_stopping",
-        "evaluations", "checkpoint_steps", "lora_rank",
+        "evaluations", "checkpoint_steps", "lora_rank", "generations",
     )  # fmt: skip
     for name in counts:
         value = getattr(options, name)
@@ -166,6 +212,11 @@ def _faults(options: DistilOptions) -> list[str]:
             faults.append(f"{name} must lie in [0, 1) (got {value!r})")
     if options.weight_decay < 0:
         faults.append(f"weight_decay must be 0 or more (got {options.weight_decay!r})")
+    for origin, share in options.sampling.items():
+        if origin not in ORIGINS:
+            faults.append(f"sampling: {origin!r} is no origin of rows{nearest(origin, ORIGINS)}")
+        elif not (math.isfinite(share) and share >= 0):
+            faults.append(f"sampling: {origin} must be 0 or more (got {share!r})")
     if options.divergence == "jsd" and not 0 < options.jsd_beta < 1:
         faults.append(
             f"jsd_beta must lie between 0 and 1 (got {options.jsd_beta!r}); the ends are forward_kl and reverse_kl"

@@ -27,6 +27,7 @@ class LabelTargets:
         probs: (n, n_labels) float32, zeros where the row has a label only.
         has_probs: (n,) bool.
         weights: (n,) float32, row weight times class weight.
+        shares: (n,) float64, how often each row is drawn relative to the others; None draws each once an epoch.
     """
 
     rows: NDArray[np.int64]
@@ -34,6 +35,7 @@ class LabelTargets:
     probs: NDArray[np.float32]
     has_probs: NDArray[np.bool_]
     weights: NDArray[np.float32]
+    shares: NDArray[np.float64] | None = None
 
 
 def label_targets(spec: TaskSpec, table: Dataset, options: DistilOptions, *, what: str = "training") -> LabelTargets:
@@ -73,14 +75,16 @@ def label_targets(spec: TaskSpec, table: Dataset, options: DistilOptions, *, wha
         )
     if options.class_weights == "balanced":
         weights = weights * _balanced(labels, probs, len(names))
-    return LabelTargets(rows, labels[rows], probs[rows], has_probs[rows], weights[rows])
+    origins = list(table["origin"])
+    shares = _shares([origins[i] for i in rows], options, what)
+    return LabelTargets(rows, labels[rows], probs[rows], has_probs[rows], weights[rows], shares)
 
 
-def check_label_variety(spec: TaskSpec, targets: LabelTargets) -> None:
-    """Refuse rows from which no classifier can be learnt.
+def check_label_variety(spec: TaskSpec, targets: LabelTargets, options: DistilOptions) -> None:
+    """Refuse rows from which no classifier of these labels can be learnt.
 
     Raises:
-        TrainingError: One row, or one label only.
+        TrainingError: One row, one label only, or a label without any row (unless `empty_classes` allows it).
     """
     if len(targets.rows) < 2:
         raise TrainingError("there is 1 training row; a classifier needs at least 2, of different labels")
@@ -91,6 +95,13 @@ def check_label_variety(spec: TaskSpec, targets: LabelTargets) -> None:
         raise TrainingError(
             f"all {len(targets.rows)} training rows have the label {only!r}; rows of at least 2 labels are needed: "
             "generate more rows, or check the label mapping"
+        )
+    empty = [name for i, name in enumerate(spec.label_names) if i not in met]
+    if empty and options.empty_classes == "refuse":
+        shown = ", ".join(map(repr, empty[:5])) + (" …" if len(empty) > 5 else "")
+        raise TrainingError(
+            f"{len(empty)} of {len(spec.labels)} labels have no training row, so the student could never give them: "
+            f"{shown}; generate more rows (-n), take the labels out of the task, or set distil.empty_classes=allow"
         )
 
 
@@ -112,6 +123,16 @@ def check_not_empty(table: Dataset) -> None:
     """
     if len(table) == 0:
         raise TrainingError("there are no training rows; see the dropped rows of the merge stage for the reasons")
+
+
+def _shares(origins: list[str], options: DistilOptions, what: str) -> NDArray[np.float64] | None:
+    shares = np.array([options.sampling.get(origin, 1.0) for origin in origins], dtype=np.float64)
+    if not shares.sum() > 0:
+        raise TrainingError(
+            f"distil.sampling leaves none of the {len(origins)} {what} rows ({', '.join(sorted(set(origins)))}); "
+            "raise the share of an origin that occurs"
+        )
+    return None if (shares == shares[0]).all() else shares
 
 
 def _probabilities(table: Dataset, n_labels: int, what: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

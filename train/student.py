@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CARD = "potstill.json"
+TRAINING = "training.json"
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
 
 
@@ -69,8 +70,8 @@ def write_card(folder: Path, card: StudentCard) -> None:
     (folder / CARD).write_text(json.dumps({"format": 1, **asdict(card)}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path) -> None:
-    """Save model, tokenizer and card, published by a rename."""
+def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: dict[str, Any] | None = None) -> None:
+    """Save model, tokenizer, card and what the training was (`training.json`), published by a rename."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -78,6 +79,8 @@ def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path) -> None:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_card(temporary, card)
+        if training is not None:
+            (temporary / TRAINING).write_text(json.dumps({"format": 1, **training}, indent=1) + "\n", "utf-8")
         if out.exists():
             shutil.rmtree(out)
         temporary.rename(out)
@@ -211,7 +214,7 @@ class Student:
         """Columns of (n, labels) probabilities in the task's order of labels."""
         return probs[:, [self.labels.index(name) for name in spec.label_names]]
 
-    def _pad(self, rows: list[list[int]], side: str) -> Any:
+    def padded(self, rows: list[list[int]], side: str = "right") -> Any:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         import torch
 
@@ -227,7 +230,7 @@ class Student:
         import torch
 
         with torch.inference_mode():
-            probs = self.model(**self._pad(rows, "right")).logits.float().softmax(-1).cpu().numpy()
+            probs = self.model(**self.padded(rows, "right")).logits.float().softmax(-1).cpu().numpy()
         if not bool(torch.isfinite(torch.from_numpy(probs)).all()):
             raise TrainingError(
                 f"the student at {self.path} gives probabilities that are not finite; its weights are damaged: "
@@ -238,7 +241,7 @@ class Student:
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:
         import torch
 
-        inputs = self._pad(rows, "left")
+        inputs = self.padded(rows, "left")
         end = end_of_turn(self.model, self.tokenizer)
         with torch.inference_mode():
             full = self.model.generate(

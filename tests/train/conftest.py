@@ -1,6 +1,12 @@
 """Tiny random models with their tokenizers, built here: no download, milliseconds a step."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+# Tests are no package; what they share here (`mood`) is found beside them.
+sys.path.append(str(Path(__file__).parent))
 
 torch = pytest.importorskip("torch")
 
@@ -90,3 +96,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def options(tiny_bert):
+    """Options under which the tiny BERT learns the task of `mood` in a second."""
+    from potstill.train.options import DistilOptions
+
+    return DistilOptions(
+        student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
+        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from mood import SPEC, Killed, reviews, weights
 
 from potstill.errors import DataError, OptionError, TrainingError
 from potstill.options import build_options
@@ -22,41 +22,6 @@ from potstill.train.evaluate import evaluate_student, majority_scores, score_pre
 from potstill.train.loop import LikeLengths, checkpoint_folder, is_whole
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.student import load_student
-
-SPEC = TaskSpec(
-    name="mood", instruction="Is the review good or bad?", kind="classification", labels=(Label("bad"), Label("good"))
-)
-GOOD, BAD, REST = (
-    ["good", "fine", "great", "nice"],
-    ["bad", "poor", "awful", "sad"],
-    ["the", "film", "was", "a", "and", "plot", "scene"],
-)
-
-
-def reviews(n, seed=0, *, soft=False, hard=True):
-    draw = random.Random(seed)
-    rows = []
-    for i in range(n):
-        label = "good" if i % 2 else "bad"
-        words = draw.sample(REST, draw.randint(1, 5)) + [draw.choice(GOOD if label == "good" else BAD)]
-        draw.shuffle(words)
-        probs = ((0.1, 0.9) if label == "good" else (0.9, 0.1)) if soft else None
-        rows.append(
-            Row(" ".join(words), label, "generated", Source(row=seed * 10_000 + i), label if hard else None, probs)
-        )
-    return rows_to_dataset(rows, SPEC.label_names)
-
-
-@pytest.fixture
-def options(tiny_bert):
-    return DistilOptions(
-        student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
-        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False,
-    )  # fmt: skip
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -128,10 +93,6 @@ def test_accumulation_gives_one_step(tmp_path, options, size):
     assert [p["train_loss"] for p in history] == pytest.approx([p["train_loss"] for p in expected], rel=1e-4)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, damage):
     chosen = replace(options, epochs=3, checkpoint_steps=3, dropout=0.1)
@@ -161,8 +122,9 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, damage
 KILL = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})
-import test_classify as here
+import mood
 from pathlib import Path
+from potstill.train.classify import distil_classifier
 from potstill.train.options import DistilOptions
 
 def kill(event):
@@ -170,7 +132,7 @@ def kill(event):
         os.kill(os.getpid(), signal.SIGKILL)
 
 options = DistilOptions(**{options!r})
-here.distil_classifier(here.SPEC, here.reviews(80), here.reviews(16, 1), Path({out!r}), options, listener=kill)
+distil_classifier(mood.SPEC, mood.reviews(80), mood.reviews(16, 1), Path({out!r}), options, listener=kill)
 """
 
 

@@ -1,0 +1,273 @@
+"""Everything around one training of a classifier: deep students, generations, search, sampling, repeating."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from mood import SPEC, Killed, reviews, weights
+from safetensors.torch import load_file
+
+from potstill.errors import DataError, MissingExtra, OptionError, TrainingError
+from potstill.options import build_options
+from potstill.rows import dataset_to_rows, rows_to_dataset
+from potstill.task import Label
+from potstill.train.classify import distil_classifier
+from potstill.train.from_deep import direction_losses
+from potstill.train.loop import LikeLengths
+from potstill.train.options import DistilOptions, SearchOptions
+from potstill.train.recipe import repeat_training, train_classifier
+from potstill.train.rounds import in_rounds, student_probs
+from potstill.train.student import load_student
+from potstill.train.temperature import divide_logits, fit_temperature, held_out_figures
+
+
+def same_weights(one, other):
+    return all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+def test_a_shallow_student_starts_from_the_deep_one_and_learns_its_directions(tmp_path, options):
+    seen = []
+    chosen = replace(options, student_layers=1, epochs=4)
+    result = train_classifier(SPEC, reviews(64), reviews(24, 1), tmp_path / "s", chosen, listener=seen.append)
+    assert any("training all layers first" in event.message for event in seen)
+    assert result.report["deep"]["options"]["student_layers"] is None
+    assert load_student(result.path).model.config.num_hidden_layers == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    deep = distil_classifier(SPEC, reviews(64), None, tmp_path / "deep", replace(options, epochs=4))
+    # A rate of almost nothing shows where the shallow student starts.
+    still = replace(chosen, learning_rate=1e-12, head_learning_rate=1e-12, epochs=1, calibrate=False)
+    start = distil_classifier(SPEC, reviews(64), None, tmp_path / "start", still, deep=deep.path)
+    kept, whole = weights(start.path), weights(deep.path)
+    assert "bert.encoder.layer.1.output.dense.weight" in whole
+    for name, value in kept.items():
+        torch.testing.assert_close(value, whole[name], atol=1e-6, rtol=0)
+    turned = distil_classifier(SPEC, reviews(64), None, tmp_path / "turned", chosen, deep=deep.path)
+    alone = distil_classifier(
+        SPEC, reviews(64), None, tmp_path / "alone", replace(chosen, hidden_weight=0.0), deep=deep.path
+    )
+    assert _apart(turned.path, deep.path) < 0.8 * _apart(alone.path, deep.path)
+
+
+def _apart(path, deep):
+    texts = list(reviews(40, 2)["input"])
+    states = []
+    for folder in (path, deep):
+        student = load_student(folder)
+        inputs = student.padded([student.tokenizer(text)["input_ids"] for text in texts])
+        with torch.inference_mode():
+            states.append(student.model(**inputs, output_hidden_states=True).hidden_states[-1])
+    return float(direction_losses(*states, inputs["attention_mask"]).mean())
+
+
+def test_direction_losses_are_one_minus_the_cosine():
+    states, wanted = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
+    found = direction_losses(states, wanted, mask)
+    for row in range(3):
+        cosines = [
+            float(states[row, i] @ wanted[row, i] / (states[row, i].norm() * wanted[row, i].norm()))
+            for i in range(int(mask[row].sum()))
+        ]
+        assert float(found[row]) == pytest.approx(1 - np.mean(cosines), abs=1e-5)
+    with pytest.raises(TrainingError, match="width 4 and the student's 8"):
+        direction_losses(states, torch.randn(3, 5, 4), mask)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_generations_learn_from_those_before_and_the_best_stays(tmp_path, options, ensemble):
+    chosen = replace(options, generations=3, ensemble=ensemble, epochs=2)
+    result = train_classifier(SPEC, reviews(48, soft=True), reviews(24, 1), tmp_path / "s", chosen)
+    rounds = result.report["rounds"]
+    losses = [item["held_out_loss"] for item in rounds]
+    kept = [item["round"] for item in rounds if item["kept"]]
+    assert kept == [1 + int(np.argmin(losses))]
+    assert len(rounds) == 3 or losses[-1] >= min(losses[:-1])
+    assert [item.get("taught_by") for item in rounds] == [None, 1, 2 if ensemble else 1][: len(rounds)]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    assert result.report["held_out"]["loss"] == min(losses)
+    assert json.loads((result.path / "training.json").read_text())["rounds"] == rounds
+
+
+def test_rounds_end_when_the_held_out_loss_no_longer_falls(tmp_path):
+    losses, seen = [0.9, 0.5, 0.5, 0.1], []
+
+    def train_one(rows, place, chosen):
+        place.mkdir()
+        (place / "training.json").write_text(json.dumps({"rows": place.name}))
+        seen.append(chosen.seed)
+        from potstill.train.loop import DistilResult
+
+        return DistilResult(place, [], {"held_out": {"loss": losses[len(seen) - 1]}})
+
+    table = reviews(4)
+    result = in_rounds(table, tmp_path / "s", DistilOptions(seed=7), train_one, lambda paths: (table, {}), rounds=4)
+    assert seen == [7, 8, 9]
+    assert [item["kept"] for item in result.report["rounds"]] == [False, True, False]
+    assert json.loads((result.path / "training.json").read_text())["rows"] == "s.round-1"
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options, monkeypatch):
+    pytest.importorskip("optuna")
+    from potstill.train import search as module
+
+    chosen = replace(options, epochs=3, search=SearchOptions(trials=6))
+    train, held_out = reviews(32, soft=True), reviews(16, 1)
+    tried = []
+
+    def fake(place, given):
+        tried.append((given.epochs, given.learning_rate, given.soft_weight))
+        from potstill.train.loop import DistilResult
+
+        loss = abs(np.log(given.learning_rate) + 7) + abs(given.epochs - 6) + given.soft_weight
+        return DistilResult(place, [], {"held_out": {"loss": loss, "calibrated_loss": loss}})
+
+    whole = module.search_options(chosen, fake, tmp_path / "whole", mixed=True)
+    assert tried[0] == (3, 3e-3, 0.5)
+    assert len({item for item in tried}) == 6
+    assert whole.trials[whole.best]["loss"] == min(trial["loss"] for trial in whole.trials)
+    assert whole.options.search.trials == 0
+    first = tried.copy()
+    tried.clear()
+
+    def killed(place, given):
+        if len(tried) == 3:
+            raise Killed
+        return fake(place, given)
+
+    with pytest.raises(Killed):
+        module.search_options(chosen, killed, tmp_path / "cut", mixed=True)
+    module.search_options(chosen, fake, tmp_path / "cut", mixed=True)
+    assert tried == first
+    tried.clear()
+    spent = replace(chosen, search=SearchOptions(trials=6, minutes=1e-9))
+    assert len(module.search_options(spent, fake, tmp_path / "short", mixed=True).trials) == 1
+    real = train_classifier(SPEC, train, held_out, tmp_path / "s", replace(chosen, search=SearchOptions(trials=2)))
+    trials = real.report["search"]["trials"]
+    assert [trial["number"] for trial in trials] == [0, 1]
+    assert real.report["options"]["epochs"] == real.report["search"]["values"]["epochs"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("s.")] == []
+    with pytest.raises(TrainingError, match="needs held-out rows"):
+        train_classifier(SPEC, train, None, tmp_path / "t", chosen)
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'potstill\[search\]'"):
+        train_classifier(SPEC, train, held_out, tmp_path / "t", chosen)
+
+
+def test_one_runs_config_is_saved_and_reproduces_it(tmp_path, options):
+    chosen = replace(
+        options, epochs=2, dropout=0.1, seed=3, class_weights="balanced", sampling={"generated": 2.0, "pseudo": 1.0}
+    )
+    rows = [replace(row, origin="pseudo") if i % 3 == 0 else row for i, row in enumerate(dataset_to_rows(reviews(32)))]
+    train, held_out = rows_to_dataset(rows, SPEC.label_names), reviews(16, 1)
+    first = train_classifier(SPEC, train, held_out, tmp_path / "a", chosen)
+    again = repeat_training(first.path, SPEC, train, held_out, tmp_path / "b")
+    assert same_weights(first.path, again.path)
+    assert [p["validation_loss"] for p in first.history] == [p["validation_loss"] for p in again.history]
+    with pytest.raises(TrainingError, match="the rows differ from those of the first training"):
+        repeat_training(first.path, SPEC, reviews(32, 9), held_out, tmp_path / "c")
+    rounds = train_classifier(SPEC, train, held_out, tmp_path / "d", replace(chosen, generations=2))
+    assert same_weights(rounds.path, repeat_training(rounds.path, SPEC, train, held_out, tmp_path / "e").path)
+    (first.path / "training.json").unlink()
+    with pytest.raises(DataError, match="does not say how the student was trained"):
+        repeat_training(first.path, SPEC, train, held_out, tmp_path / "f")
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, options):
+    first = distil_classifier(SPEC, reviews(16), None, tmp_path / "s", replace(options, epochs=1))
+    assert "reused" not in first.report
+    assert distil_classifier(SPEC, reviews(16), None, tmp_path / "s", replace(options, epochs=1)).report["reused"]
+    other = distil_classifier(SPEC, reviews(16), None, tmp_path / "s", replace(options, epochs=1, seed=1))
+    assert "reused" not in other.report
+    file = other.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    mended = distil_classifier(SPEC, reviews(16), None, tmp_path / "s", replace(options, epochs=1, seed=1))
+    assert "reused" not in mended.report
+    load_student(mended.path)
+
+
+def test_rows_of_an_origin_are_drawn_as_often_as_their_share_says():
+    lengths = [5] * 90
+    shares = [2.0] * 30 + [1.0] * 30 + [0.0] * 30
+    sampler = LikeLengths(lengths, 8, seed=1, shares=shares)
+    counts = np.zeros(90)
+    for epoch in range(50):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert len(order) == 90
+        assert order == list(sampler)
+        counts += np.bincount(order, minlength=90)
+    assert counts[60:].sum() == 0
+    assert counts[:30].mean() / counts[30:60].mean() == pytest.approx(2.0, rel=0.01)
+    # Expected count 2 a row and epoch: systematic drawing never strays from it.
+    assert counts[:30].min() == counts[:30].max() == 100
+
+
+def test_sampling_is_checked(tmp_path, options):
+    with pytest.raises(OptionError, match="'retreived' is no origin of rows; did you mean 'retrieved'"):
+        build_options(DistilOptions, {"sampling": {"retreived": 1}}, "distil")
+    with pytest.raises(TrainingError, match=r"distil.sampling leaves none of the 8 training rows \(generated\)"):
+        distil_classifier(SPEC, reviews(8), None, tmp_path / "s", replace(options, sampling={"generated": 0.0}))
+    built = build_options(DistilOptions, {"search": {"trials": 3, "minutes": 2}, "generations": 2}, "distil")
+    assert built.search == SearchOptions(3, 2)
+    with pytest.raises(OptionError, match="trials must be 0 or more"):
+        build_options(DistilOptions, {"search": {"trials": -1}}, "distil")
+
+
+def test_a_label_without_rows_is_refused_unless_allowed(tmp_path, options):
+    spec = replace(SPEC, labels=(*SPEC.labels, Label("mixed")))
+    rows = rows_to_dataset(list(dataset_to_rows(reviews(16))), spec.label_names)
+    with pytest.raises(TrainingError, match=r"1 of 3 labels have no training row.*'mixed'; generate more rows"):
+        distil_classifier(spec, rows, None, tmp_path / "s", options)
+    assert list(tmp_path.iterdir()) == []
+    allowed = replace(options, empty_classes="allow", epochs=1)
+    path = distil_classifier(spec, rows, None, tmp_path / "s", allowed).path
+    assert load_student(path).labels == ("bad", "good", "mixed")
+
+
+def test_a_base_model_that_was_cut_short_is_refused(tmp_path, tiny_bert, options):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    from potstill.errors import UserError
+
+    with pytest.raises(UserError, match="cannot be loaded"):
+        distil_classifier(SPEC, reviews(8), None, tmp_path / "s", replace(options, student=str(base)))
+
+
+def test_the_temperature_is_the_one_that_made_the_logits_too_sharp():
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(4000, 3))
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([draw.choice(3, p=p) for p in probs])
+    assert fit_temperature(logits * 3, np.eye(3)[labels]) == pytest.approx(3.0, rel=0.1)
+    # Few rows say little: two right answers do not make a student sure of everything.
+    assert fit_temperature(np.array([[1.0, 0.0]] * 2), np.array([[1.0, 0.0]] * 2)) > 0.6
+    figures = held_out_figures(logits * 3, labels, np.zeros((4000, 3), dtype=np.float32))
+    assert figures["calibrated_ece"] < 0.5 * figures["ece"]
+    assert figures["calibrated_loss"] < figures["loss"]
+
+
+def test_calibration_changes_confidences_and_no_answer(tmp_path, options):
+    def noisy(n, seed):
+        rows = enumerate(dataset_to_rows(reviews(n, seed)))
+        return rows_to_dataset(
+            [replace(row, output="bad", label="bad") if i % 4 == 1 else row for i, row in rows], SPEC.label_names
+        )
+
+    train, held_out = noisy(48, 0), noisy(40, 4)
+    chosen = replace(options, epochs=12)
+    plain = distil_classifier(SPEC, train, held_out, tmp_path / "a", replace(chosen, calibrate=False))
+    right = distil_classifier(SPEC, train, held_out, tmp_path / "b", chosen)
+    temperature = right.report["held_out"]["temperature"]
+    texts = list(reviews(20, 8)["input"])
+    one, other = student_probs(SPEC, plain.path, texts), student_probs(SPEC, right.path, texts)
+    assert (one.argmax(1) == other.argmax(1)).all()
+    expected = np.exp(np.log(one) / temperature)
+    np.testing.assert_allclose(other, expected / expected.sum(1, keepdims=True), atol=1e-4)
+    assert not divide_logits(torch.nn.Sequential(torch.nn.Linear(4, 4)), 2.0, 3)
+    assert "classifier.weight" in load_file(right.path / "model.safetensors")

@@ -1,0 +1,120 @@
+"""A shallow classifier that starts from a deep one of the same kind, and learns three things from it.
+
+What enters: the folder of a trained student, and the encoded rows. What leaves: its probabilities of every row, and
+the hidden states of its last layer, which the shallow student's are turned towards:
+
+    loss = (h·CE(label) + s·T²·KL(deep‖shallow at T)) / (h + s) + c·mean over tokens of (1 − cos(deep, shallow))
+
+The deep student never runs again while the shallow one is trained: its states rest in one file of float16, which is
+mapped into memory, so that many rows cost disk and not memory.
+
+Source: Sanh et al., DistilBERT, arXiv:1910.01108 §2 and §3 (initialisation from every other layer; the triple loss,
+there with masked language modelling as its hard part).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from potstill.errors import TrainingError
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class DeepTargets:
+    """What a deep student says of some rows.
+
+    Attributes:
+        probs: (n, labels) float32.
+        states: (tokens, width) float16, the rows' last hidden states one after another; a file mapped into memory.
+        ends: (n + 1,) int64, row i's states are `states[ends[i] : ends[i + 1]]`.
+    """
+
+    probs: NDArray[np.float32]
+    states: NDArray[np.float16]
+    ends: NDArray[np.int64]
+
+    def of_row(self, index: int) -> NDArray[np.float16]:
+        """(tokens, width) states of one row."""
+        return self.states[self.ends[index] : self.ends[index + 1]]
+
+
+def deep_targets(deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file: Path) -> DeepTargets:
+    """Ask a deep student about encoded rows.
+
+    Args:
+        deep: Its folder.
+        spec: The task, whose labels it must have.
+        rows: Token ids, in order.
+        file: Where the hidden states are written; the caller deletes it.
+
+    Raises:
+        DataError: There is no student at `deep`.
+        TrainingError: It has other labels than the task.
+    """
+    from potstill.train.student import load_student
+
+    student = load_student(deep)
+    student.check_labels(spec)
+    columns = [student.labels.index(name) for name in spec.label_names]
+    ends = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    width = int(student.model.config.hidden_size)
+    probs = np.zeros((len(rows), len(columns)), dtype=np.float32)
+    states = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(ends[-1]), width))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for batch in _batches(order, rows):
+        inputs = student.padded([list(rows[i]) for i in batch])
+        with torch.inference_mode():
+            output = student.model(**inputs, output_hidden_states=True)
+        hidden = output.hidden_states[-1].to(torch.float16).cpu().numpy()
+        likely = output.logits.float().softmax(-1).cpu().numpy()
+        for place, i in enumerate(batch):
+            states[ends[i] : ends[i + 1]] = hidden[place, : len(rows[i])]
+            probs[i] = likely[place, columns]
+    return DeepTargets(probs, states, ends)
+
+
+def direction_losses(states: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 − cos over the tokens of each row.
+
+    Args:
+        states: (n, tokens, width) float, the shallow student's last hidden states.
+        wanted: (n, tokens, width) float, the deep student's.
+        mask: (n, tokens), 1 for a token and 0 for padding.
+
+    Returns:
+        (n,) float32, in [0, 2].
+
+    Raises:
+        TrainingError: The two have other widths.
+    """
+    if states.shape != wanted.shape:
+        raise TrainingError(
+            f"the deep student's hidden states have width {wanted.shape[-1]} and the student's {states.shape[-1]}; "
+            "both must come from one model, or set distil.hidden_weight=0"
+        )
+    apart = 1 - torch.nn.functional.cosine_similarity(states.float(), wanted.float(), dim=-1)
+    used = mask.float()
+    return (apart * used).sum(1) / used.sum(1).clamp(min=1.0)
+
+
+def _batches(order: Sequence[int], rows: Sequence[Any]) -> list[list[int]]:
+    found: list[list[int]] = []
+    for i in order:
+        # Rows come by length, so the newest is the longest of its batch.
+        if found and (len(found[-1]) + 1) * len(rows[i]) <= _BATCH_TOKENS:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found

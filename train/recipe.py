@@ -1,0 +1,155 @@
+"""A classifier from its options: search, a deep student first, generations, each only where it is asked for.
+
+    search            → the options with the lowest held-out loss
+    student_layers    → a deep student, and a shallow one that starts from it and learns from it
+    generations       → born-again rounds of the above
+
+What enters: the rows of a run. What leaves: one student's folder and a report that says what each step gave. The
+folder's training.json holds the options that were really used and the hashes of the rows; `repeat_training` trains
+the same student from it again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import DataError, TrainingError
+from potstill.events import Event, Listener, silent
+from potstill.options import as_json, build_options
+from potstill.run_dir import digest
+from potstill.task import TaskSpec
+from potstill.train.loop import DistilResult
+from potstill.train.options import DistilOptions, SearchOptions, resolve_options
+from potstill.train.rounds import born_again
+from potstill.train.student import TRAINING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def train_classifier(
+    spec: TaskSpec,
+    train: Dataset,
+    validation: Dataset | None,
+    out: Path,
+    options: DistilOptions,
+    *,
+    listener: Listener = silent,
+) -> DistilResult:
+    """Train a classifier with everything that its options ask for.
+
+    Args:
+        spec: The task.
+        train: Rows in the one schema.
+        validation: Held-out rows: they choose the evaluation, the trial and the round, and put confidences right.
+        out: Folder of the student.
+        options: As the user gave them.
+        listener: Progress.
+
+    Raises:
+        OptionError: An option that only generation students have.
+        TrainingError: Rows that cannot be learnt from; a search without held-out rows.
+        MissingExtra: A search without Optuna.
+    """
+    options = resolve_options(options, "classification")
+    told: dict[str, Any] = {}
+    if options.search.trials:
+        from potstill.train.rows_check import label_targets
+        from potstill.train.search import search_options
+
+        targets = label_targets(spec, train, options)
+        mixed = bool((targets.labels >= 0).any() and targets.has_probs.any())
+
+        def trial(place: Path, chosen: DistilOptions) -> DistilResult:
+            return _train_deep_first(spec, train, validation, place, replace(chosen, generations=1), listener)
+
+        folder = out.with_name(f"{out.name}.search")
+        told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
+        content = digest([told_ids, targets.labels.tolist(), targets.probs.tolist(), options.student])
+        search = search_options(options, trial, folder, mixed=mixed, content=content, listener=listener)
+        told["search"] = search.to_json()
+        options = search.options
+
+    def train_one(rows: Dataset, place: Path, chosen: DistilOptions) -> DistilResult:
+        return _train_deep_first(spec, rows, validation, place, chosen, listener)
+
+    if options.generations > 1:
+        result = born_again(spec, train, out, options, train_one, listener=listener)
+    else:
+        result = train_one(train, out, options)
+    shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True)
+    return DistilResult(result.path, result.history, {**result.report, **told})
+
+
+def repeat_training(
+    student: Path,
+    spec: TaskSpec,
+    train: Dataset,
+    validation: Dataset | None,
+    out: Path,
+    *,
+    listener: Listener = silent,
+) -> DistilResult:
+    """Train a student again from what its folder says of its training; a search is not repeated, its find is used.
+
+    Args:
+        student: Folder of a student.
+        spec: The task.
+        train: The rows that it was trained on.
+        validation: Its held-out rows.
+        out: Folder of the new student.
+        listener: Progress.
+
+    Raises:
+        DataError: The folder does not say how it was trained, or the training had rounds or a deep student of its own.
+        TrainingError: The rows or the base model are not those of the first training.
+    """
+    file = student / TRAINING
+    try:
+        value = json.loads(file.read_text("utf-8"))
+        options = build_options(DistilOptions, value["options"], "distil")
+        rows, start, rounds = value["rows"], value["start"], value.get("rounds")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} does not say how the student was trained ({error}); train it from its run") from None
+    options = replace(options, generations=1)
+    if rounds:
+        # The kept round's rows hold what earlier students said; the whole sequence is trained again.
+        options = replace(options, generations=len(rounds), seed=options.seed - _kept(rounds))
+    result = train_classifier(spec, train, validation, out, options, listener=listener)
+    again = json.loads((out / TRAINING).read_text("utf-8"))
+    for name, ours, theirs in (("rows", rows, again["rows"]), ("base model", start, again["start"])):
+        if ours != theirs:
+            raise TrainingError(
+                f"the {name} differ from those of the first training ({ours} then, {theirs} now), so {out} is another "
+                "student; give the rows of its run (soft/train.parquet and soft/validation.parquet)"
+            )
+    return result
+
+
+def _kept(rounds: Sequence[dict[str, Any]]) -> int:
+    return next(i for i, item in enumerate(rounds) if item["kept"])
+
+
+def _train_deep_first(
+    spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, listener: Listener
+) -> DistilResult:
+    """One student; with `student_layers`, a deep one of all layers first, which the shallow one starts from."""
+    from potstill.train.classify import distil_classifier
+
+    options = replace(options, search=SearchOptions())
+    if options.student_layers is None or options.hidden_weight == 0:
+        return distil_classifier(spec, train, validation, out, options, listener=listener)
+    place = out.with_name(f"{out.name}.deep")
+    # The shallow student learns the deep one's own distribution, before its confidence is put right.
+    whole = replace(options, student_layers=None, generations=1, calibrate=False)
+    listener(Event("train", "note", f"training all layers first, then {options.student_layers} of them"))
+    deep = distil_classifier(spec, train, validation, place, whole, listener=listener)
+    result = distil_classifier(spec, train, validation, out, options, deep=place, listener=listener)
+    shutil.rmtree(place)
+    report = {**result.report, "deep": {"options": as_json(whole), "held_out": deep.report.get("held_out")}}
+    return DistilResult(result.path, result.history, report)
