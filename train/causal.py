@@ -20,6 +20,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from potstill.train import loop
 from potstill.train.head_loss import TokenTargets, target_loss
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.qlora import load_4bit, merge_into
 from potstill.train.quiet import quiet_transformers
 from potstill.train.rows_check import check_not_empty, check_text_rows
 from potstill.train.student import StudentCard, publish
@@ -70,7 +72,7 @@ def distil_causal(
 
     Raises:
         TrainingError: Rows or targets that cannot be learnt from, a loss that is not finite, or not enough memory.
-        MissingExtra: `lora_rank` without peft.
+        MissingExtra: `lora_rank` without peft, `qlora` without bitsandbytes.
         UserError: The student's model cannot be loaded.
     """
     with quiet_transformers():
@@ -151,7 +153,8 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         stored_dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        quantised = options.qlora
+        model = load_4bit(folder) if quantised else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     if tokenizer.pad_token_id is None:
@@ -306,6 +309,9 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
 def plain_model(trainer: TopKTrainer) -> Any:
     """The trained model with its own forward, adapters merged."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.options.qlora:
+        base = load_causal(replace(trainer.options, qlora=False))[1]
+        return merge_into(base, model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     if "forward" in vars(model):
@@ -327,8 +333,6 @@ def _forward_with_targets(model: Any, plain: Callable[..., Any]) -> Callable[...
 
 
 def _with_hard(options: DistilOptions) -> DistilOptions:
-    from dataclasses import replace
-
     return replace(options, hard_weight=1.0)
 
 

@@ -95,8 +95,10 @@ def _distil(
 ) -> loop.DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
-    if options.lora_rank is not None:
-        raise OptionError("distil", ["distil.lora_rank is for generation students; leave it out for classification"])
+    adapters = [name for name in ("qlora", "lora_rank") if getattr(options, name)]
+    if adapters:
+        fault = f"distil.{adapters[0]} is for generation students; leave it out for classification"
+        raise OptionError("distil", [fault])
     targets = label_targets(spec, train, options)
     check_label_variety(spec, targets, options)
     set_seed(options.seed)

@@ -94,6 +94,8 @@ class DistilOptions:
         lora_rank: Train low-rank adapters of this rank and merge them at the end (generation students); None trains
             all weights.
         lora_alpha: Scale of the adapters (alpha / rank).
+        qlora: Hold the base model in 4 bits (NF4) while adapters are trained (generation students; `lora_rank` is 16
+            where it is not given). They are merged into the base as it was.
         empty_classes: `refuse` ends before training where a label is on no row and no row's likeliest by the
             teacher; `allow` trains a student that knows the name alone.
         sampling: How often rows of an origin are drawn, relative to the others, such as `{retrieved: 2}`: an epoch
@@ -141,6 +143,7 @@ class DistilOptions:
     gradient_checkpointing: bool = False
     lora_rank: int | None = None
     lora_alpha: float = 32.0
+    qlora: bool = False
     seed: int = 0
     resume: bool = True
     keep_checkpoints: bool = False
@@ -173,6 +176,8 @@ def student_name(options: DistilOptions, kind: Kind) -> str:
 def resolve_options(options: DistilOptions, kind: StudentKind) -> DistilOptions:
     """Fill every None that has a default for this kind of student."""
     chosen = {name: value for name, value in _BY_KIND[kind].items() if getattr(options, name) is None}
+    if options.qlora and options.lora_rank is None and kind == "causal":
+        chosen["lora_rank"] = 16
     if options.precision is None:
         chosen["precision"] = "bf16" if _gpu_has_bf16() else "fp32"
     return replace(options, **chosen)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""QLoRA: a student whose base model rests in 4 bits while low-rank adapters are trained on it.
+
+What enters: the folder of a causal model. What leaves: that model with its linear layers in NF4 (double quantisation),
+and after the training a plain model with the adapters merged.
+
+The adapters are merged into a base that is loaded afresh in its own number format, never into the 4-bit weights:
+those would be rounded once more (and once a model on a CPU has answered, bitsandbytes keeps them in another order
+than the one that merging reads, without an error).
+
+Source: Dettmers et al., QLoRA, arXiv:2305.14314 §3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from potstill.errors import MissingExtra, UserError
+
+
+def load_4bit(folder: str) -> Any:
+    """A causal model with its linear layers in NF4; embeddings and norms in fp32.
+
+    Args:
+        folder: What `AutoModelForCausalLM.from_pretrained` loads.
+
+    Raises:
+        MissingExtra: bitsandbytes is not installed.
+        UserError: It cannot quantise on this machine.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise MissingExtra("bitsandbytes", "qlora", "distil.qlora") from None
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    how = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=how, dtype=torch.float32)
+    except (RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"bitsandbytes cannot hold the student in 4 bits on this machine ({error}); "
+            "leave out distil.qlora and keep distil.lora_rank"
+        ) from error
+    for module in model.modules():
+        # On a CPU, answering would repack the weights for bf16 kernels: other numbers than in training, and a shape
+        # that not every width has.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def merge_into(base: Any, trained: Any) -> Any:
+    """The adapters of a trained model, merged into a base of full precision.
+
+    Args:
+        base: The same model without quantisation, cut to the same layers; it is changed in place.
+        trained: The PEFT model over 4-bit weights.
+
+    Returns:
+        A plain model.
+    """
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    fresh = get_peft_model(base, trained.peft_config["default"])
+    set_peft_model_state_dict(fresh, get_peft_model_state_dict(trained))
+    return fresh.merge_and_unload()
