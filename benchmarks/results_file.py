@@ -25,6 +25,17 @@ def read_results(name: str) -> list[dict[str, Any]]:
     return records
 
 
+def merge_results(name: str, records: Sequence[Mapping[str, Any]], key: Sequence[str]) -> Path:
+    """Put records into `results/NAME.json`: each replaces the one with the same values under `key`, the rest stay."""
+
+    def place(record: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(record.get(part) for part in key)
+
+    fresh = {place(record): record for record in records}
+    kept = [fresh.pop(place(record), record) for record in read_results(name)]
+    return write_results(name, [*kept, *fresh.values()])
+
+
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as a Markdown table; a column for each key that any record has."""
     columns = list(dict.fromkeys(key for record in records for key in record))

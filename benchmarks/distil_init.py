@@ -1,0 +1,112 @@
+"""A classifier of half the layers, started from the whole one: what it keeps, and how fast it answers.
+
+    python benchmarks/distil_init.py                    eight tasks
+    python benchmarks/distil_init.py --tasks trec,subj
+    python benchmarks/distil_init.py --print            the table of the last results
+
+all-MiniLM-L6-v2 is trained on rows of a task's real training split (labels and all: this measures the start of the
+student, not its data), with a tenth held out. Then three of its six layers are trained on the same rows by
+`distil.student_layers=3`: they start from the trained model's layers and learn its probabilities, the labels and the
+direction of its hidden states. `cut` is the same without any of that: three layers of the base model. Macro-F1 is on
+the real test split; latency is one text at a time on one thread, both models on the same texts in turns.
+
+Writes benchmarks/results/distil_init.json (task, layers, start, macro_f1, latency_ms, kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from label_rows import ROOT, TASKS, real_rows, task_spec
+from results_file import merge_results, print_table, read_results
+
+KEY = ("task", "layers", "start")
+ARMS = (("6", "base"), ("3", "deep"), ("3", "cut"))
+
+
+def main() -> None:
+    """Make the missing tasks' records and print the table with its means."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--rows", type=int, default=600, help="rows of the training split")
+    parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--hidden-weight", type=float, default=1.0)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-init")
+    parser.add_argument("--print", action="store_true", dest="show")
+    args = parser.parse_args()
+    if not args.show:
+        for task in args.tasks.split(","):
+            done = {tuple(record[name] for name in KEY) for record in read_results("distil_init")}
+            if any((task, int(layers), start) not in done for layers, start in ARMS):
+                records = bench(task, args.rows, args.test_rows, args.hidden_weight, args.out)
+                merge_results("distil_init", records, KEY)
+                print(json.dumps(records), flush=True)
+    records = read_results("distil_init")
+    print_table([*records, *means(records)])
+
+
+def means(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean of each arm over the tasks."""
+    found = []
+    for layers, start in ARMS:
+        own = [record for record in records if (record["layers"], record["start"]) == (int(layers), start)]
+        if own:
+            mean = {name: sum(r[name] for r in own) / len(own) for name in ("macro_f1", "latency_ms", "kept", "speed")}
+            found.append({"task": f"mean of {len(own)}", "layers": int(layers), "start": start, **mean})
+    return found
+
+
+def bench(task: str, rows: int, test_rows: int, hidden_weight: float, out: Path) -> list[dict[str, Any]]:
+    """The three students of one task; trained ones are reused."""
+    from potstill.datagen.merge import MergeOptions, split_rows
+    from potstill.train.classify import distil_classifier
+    from potstill.train.evaluate import evaluate_student
+    from potstill.train.options import DistilOptions
+    from potstill.train.student import load_student
+
+    spec, _ = task_spec(task, out)
+    splits = split_rows(spec, real_rows(task, spec, "train", rows), MergeOptions(heldout=0.0))
+    test = real_rows(task, spec, "test", test_rows)
+    place = out / task
+    # Rows of people have no soft targets; the deep student's own take their place in the second arm.
+    options = DistilOptions(soft_weight=0.0, hard_weight=1.0, max_length=128, empty_classes="allow")
+    triple = replace(options, student_layers=3, soft_weight=0.5, hard_weight=0.5, hidden_weight=hidden_weight)
+    deep = distil_classifier(spec, splits.train, splits.validation, place / "deep", replace(options, calibrate=False))
+    shallow = distil_classifier(spec, splits.train, splits.validation, place / "shallow", triple, deep=deep.path)
+    cut = distil_classifier(spec, splits.train, splits.validation, place / "cut", replace(options, student_layers=3))
+    students = {arm: load_student(found.path) for arm, found in zip(ARMS, (deep, shallow, cut), strict=True)}
+    scores = {
+        arm: float(evaluate_student(student, spec, test, latency_rows=0).scores.macro_f1 or 0)
+        for arm, student in students.items()
+    }
+    latency = latencies({arm: student for arm, student in students.items() if arm[1] != "cut"}, list(test["input"]))
+    latency[ARMS[2]] = latency[ARMS[1]]  # the same shape
+    return [
+        {
+            "task": task, "layers": int(layers), "start": start, "macro_f1": round(scores[layers, start], 4),
+            "latency_ms": round(latency[layers, start], 3),
+            "kept": round(scores[layers, start] / scores[ARMS[0]], 4),
+            "speed": round(latency[ARMS[0]] / latency[layers, start], 3),
+            "train_rows": splits.train.num_rows, "test_rows": test.num_rows,
+        }
+        for layers, start in ARMS
+    ]  # fmt: skip
+
+
+def latencies(students: dict[Any, Any], texts: list[str], rows: int = 60, rounds: int = 3) -> dict[Any, float]:
+    """Milliseconds for one text (the least of the rounds' medians), the students in turns."""
+    from potstill.train.evaluate import measure_latency
+
+    found: dict[Any, list[float]] = {name: [] for name in students}
+    for _ in range(rounds):
+        for name, student in students.items():
+            found[name].append(measure_latency(student, texts, rows=rows)["p50"])
+    return {name: min(values) for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    main()
