@@ -40,6 +40,7 @@ from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.qlora import load_4bit, merge_into
 from potstill.train.quiet import quiet_transformers
+from potstill.train.result import DistilResult
 from potstill.train.rows_check import check_not_empty, check_text_rows
 from potstill.train.student import StudentCard, publish
 from potstill.train.token_rows import IGNORED, TokenRows, collate_targets, encode_rows
@@ -57,7 +58,7 @@ def distil_causal(
     options: DistilOptions,
     *,
     listener: Listener = silent,
-) -> loop.DistilResult:
+) -> DistilResult:
     """Train a causal student and save it.
 
     Args:
@@ -82,7 +83,7 @@ def distil_causal(
 def _distil(
     spec: TaskSpec, train: Dataset, validation: Dataset | None, targets: Dataset | None, out: Path,
     options: DistilOptions, listener: Listener,
-) -> loop.DistilResult:  # fmt: skip
+) -> DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
     check_text_rows(train)
@@ -135,7 +136,7 @@ def _distil(
             shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
     report["seconds"] = round(time.monotonic() - started, 2)
-    return loop.DistilResult(out, loop.history_of(trainer.state.log_history), report)
+    return DistilResult(out, loop.history_of(trainer.state.log_history), report)
 
 
 def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> tuple[Any, Any, torch.dtype]:

@@ -49,6 +49,7 @@ from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.quiet import quiet_transformers
+from potstill.train.result import DistilResult
 from potstill.train.rows_check import LabelTargets, check_label_variety, check_not_empty, label_targets
 from potstill.train.student import StudentCard, publish
 from potstill.train.temperature import divide_logits, held_out_figures
@@ -67,7 +68,7 @@ def distil_classifier(
     *,
     deep: Path | None = None,
     listener: Listener = silent,
-) -> loop.DistilResult:
+) -> DistilResult:
     """Train one encoder student and save it (`potstill.train.recipe` adds search, deep students and generations).
 
     Args:
@@ -92,7 +93,7 @@ def distil_classifier(
 def _distil(
     spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, deep: Path | None,
     listener: Listener,
-) -> loop.DistilResult:  # fmt: skip
+) -> DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
     adapters = [name for name in ("qlora", "lora_rank") if getattr(options, name)]
@@ -162,7 +163,7 @@ def _distil(
         if not options.keep_checkpoints:
             shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
-    return loop.DistilResult(out, history, report)
+    return DistilResult(out, history, report)
 
 
 class ClassifierTrainer(Trainer):  # type: ignore[misc]

@@ -22,7 +22,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +32,11 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from potstill.errors import TrainingError
 from potstill.events import Event, Listener
 from potstill.train.options import DistilOptions
+from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
 
 _BUCKET_BATCHES = 16
 _STEP_FILES = ("optimizer.pt", "scheduler.pt")
-
-
-@dataclass(frozen=True)
-class DistilResult:
-    """A trained student.
-
-    Attributes:
-        path: Its folder, which `load_student` and plain transformers load.
-        history: One entry an evaluation: epoch, step, train_loss, validation_loss, score, seconds (figures that
-            were not measured are None).
-        report: Resolved options, counts of rows, best step, seconds; JSON types.
-    """
-
-    path: Path
-    history: list[dict[str, Any]]
-    report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from potstill.events import Event, Listener, silent
 from potstill.options import as_json, build_options
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
-from potstill.train.loop import DistilResult
 from potstill.train.options import DistilOptions, SearchOptions, resolve_options
+from potstill.train.result import DistilResult
 from potstill.train.rounds import born_again
 from potstill.train.student import TRAINING
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from potstill.events import Event, Listener, silent
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
-from potstill.train.loop import DistilResult
 from potstill.train.options import DistilOptions
+from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from typing import Any
 from potstill.errors import MissingExtra, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.run_dir import write_atomic
-from potstill.train.loop import DistilResult
 from potstill.train.options import DistilOptions, SearchOptions
+from potstill.train.result import DistilResult
 
 _RANDOM_TRIALS = 4
 

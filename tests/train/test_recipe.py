@@ -98,7 +98,7 @@ def test_rounds_end_when_the_held_out_loss_no_longer_falls(tmp_path):
         place.mkdir()
         (place / "training.json").write_text(json.dumps({"rows": place.name}))
         seen.append(chosen.seed)
-        from potstill.train.loop import DistilResult
+        from potstill.train.result import DistilResult
 
         return DistilResult(place, [], {"held_out": {"loss": losses[len(seen) - 1]}})
 
@@ -120,7 +120,7 @@ def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options,
 
     def fake(place, given):
         tried.append((given.epochs, given.learning_rate, given.soft_weight))
-        from potstill.train.loop import DistilResult
+        from potstill.train.result import DistilResult
 
         loss = abs(np.log(given.learning_rate) + 7) + abs(given.epochs - 6) + given.soft_weight
         return DistilResult(place, [], {"held_out": {"loss": loss, "calibrated_loss": loss}})
