@@ -66,6 +66,7 @@ def train_classifier(
         mixed = bool((targets.labels >= 0).any() and targets.has_probs.any())
 
         def trial(place: Path, chosen: DistilOptions) -> DistilResult:
+            """One training of the search, without generations."""
             return _train_deep_first(spec, train, validation, place, replace(chosen, generations=1), listener)
 
         folder = out.with_name(f"{out.name}.search")
@@ -76,6 +77,7 @@ def train_classifier(
         options = search.options
 
     def train_one(rows: Dataset, place: Path, chosen: DistilOptions) -> DistilResult:
+        """One student on the run's held-out rows."""
         return _train_deep_first(spec, rows, validation, place, chosen, listener)
 
     if options.generations > 1:

@@ -58,6 +58,7 @@ def born_again(
     import numpy as np
 
     def next_rows(students: Sequence[Path]) -> tuple[Dataset, dict[str, Any]]:
+        """The same rows with the earlier students' probabilities."""
         chosen = students if options.ensemble else students[-1:]
         probs = np.mean([student_probs(spec, path, list(train["input"])) for path in chosen], axis=0)
         rows = dataset_to_rows(train)

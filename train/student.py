@@ -215,6 +215,7 @@ class Student:
         return probs[:, [self.labels.index(name) for name in spec.label_names]]
 
     def padded(self, rows: list[list[int]], side: str = "right") -> Any:
+        """Token ids as a batch on the model's device: `input_ids` and `attention_mask`, padded on one side."""
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         import torch
 
