@@ -200,7 +200,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Card | str]]:
                     found = _card(raw)
                     if found is not None:
                         yield f"{path.name}:{number}", _beside(found, raw, path.parent)
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         if number == 0:
             raise DataError(f"{path} is not a readable Parquet file ({str(error)[:120]}); make it anew") from None
         yield path.name, f"the file breaks off after {number:,} cards ({str(error)[:120]})"
@@ -292,7 +292,7 @@ def _inside(folder: Path, pattern: str) -> list[Path]:
     root = folder.resolve()
     try:
         return sorted(path for path in folder.glob(pattern) if path.is_file() and path.resolve().is_relative_to(root))
-    except (ValueError, NotImplementedError, OSError):
+    except (ValueError, OSError):
         return []
 
 
