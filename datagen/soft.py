@@ -43,7 +43,8 @@ class SoftOptions:
             user's own labelled texts are likeliest where there are at least eight, else `batch`.
         direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
             label, one request a text and label.
-        variants: Whether a name's spellings (as given, lower case, as words) count together.
+        variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
+            together.
         max_chars: Longer texts are cut for scoring.
         top_k: Log-probs kept for each output token of generation tasks.
         seed: Of sampled steps.
@@ -103,8 +104,11 @@ def label_scores(
 
 
 def answer_spellings(name: str) -> tuple[str, ...]:
-    """The spellings of a label's name that count as the same answer."""
-    forms = [name, name.lower(), readable(name), name[:1].upper() + name[1:]]
+    """The spellings of a label's name that count as the same answer.
+
+    The last is the name after a space: some templates leave that space to the answer, and its token is another one.
+    """
+    forms = [name, name.lower(), readable(name), name[:1].upper() + name[1:], f" {name}"]
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
 
 

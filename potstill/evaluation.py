@@ -121,13 +121,14 @@ def _teacher(
 
     names = spec.label_names
     scores = label_scores(spec, inputs, asker, soft)
+    prior = [float(spec.label_prior.get(label, 0.0)) for label in names] if spec.label_prior else None
     answers = []
     rules: tuple[tuple[str, Literal["raw", "batch"]], ...] = (
         ("teacher (raw)", "raw"),
         ("teacher (calibrated)", "batch"),
     )
     for name, rule in rules:
-        probs = fit_calibration(scores, rule=rule).apply(scores)
+        probs = fit_calibration(scores, rule=rule, prior=prior).apply(scores)
         answers.append((name, [names[i] for i in probs.argmax(axis=1)], probs.tolist()))
     return answers
 
