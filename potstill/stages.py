@@ -227,6 +227,7 @@ class Job:
         """The student learns from hard labels and soft targets."""
         from potstill import train
         from potstill.train.options import student_name
+        from potstill.train.recipe import training_summary
 
         name = student_name(self.settings.distil, self.spec.kind)
 
@@ -247,7 +248,8 @@ class Job:
                 result = distil_causal(self.spec, rows, validation, targets, student, options, listener=self.listener)
             _write_json(out / "history.json", result.history)
             _write_json(out / "report.json", {**result.report, "base_model": name})
-            return {"summary": f"{name} on {rows.num_rows} rows", "rows": rows.num_rows}
+            told = training_summary(result.report)
+            return {"summary": f"{name} on {rows.num_rows} rows{'; ' if told else ''}{told}", "rows": rows.num_rows}
 
         from potstill.models import model_identity
 

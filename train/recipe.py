@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,22 @@ def repeat_training(
                 "student; give the rows of its run (soft/train.parquet and soft/validation.parquet)"
             )
     return result
+
+
+def training_summary(report: Mapping[str, Any]) -> str:
+    """What search, deep student, generations and calibration gave, in a phrase each; empty without any."""
+    parts = []
+    if search := report.get("search"):
+        values = ", ".join(f"{name} {value:.3g}" for name, value in search["values"].items())
+        parts.append(f"trial {search['best'] + 1} of {len(search['trials'])} was best ({values})")
+    if report.get("deep"):
+        parts.append(f"started from a student of all layers, kept {report['options']['student_layers']}")
+    if rounds := report.get("rounds"):
+        parts.append(f"generation {_kept(rounds) + 1} of {len(rounds)} kept")
+    held_out = report.get("held_out") or {}
+    if held_out and report["options"]["calibrate"]:
+        parts.append(f"logits divided by {held_out['temperature']:.2f}")
+    return "; ".join(parts)
 
 
 def _kept(rounds: Sequence[dict[str, Any]]) -> int:

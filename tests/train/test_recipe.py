@@ -18,7 +18,7 @@ from potstill.train.classify import distil_classifier
 from potstill.train.from_deep import direction_losses
 from potstill.train.loop import LikeLengths
 from potstill.train.options import DistilOptions, SearchOptions
-from potstill.train.recipe import repeat_training, train_classifier
+from potstill.train.recipe import repeat_training, train_classifier, training_summary
 from potstill.train.rounds import in_rounds, student_probs
 from potstill.train.student import load_student
 from potstill.train.temperature import divide_logits, fit_temperature, held_out_figures
@@ -89,6 +89,7 @@ def test_generations_learn_from_those_before_and_the_best_stays(tmp_path, option
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     assert result.report["held_out"]["loss"] == min(losses)
     assert json.loads((result.path / "training.json").read_text())["rounds"] == rounds
+    assert f"generation {kept[0]} of {len(rounds)} kept; logits divided by" in training_summary(result.report)
 
 
 def test_rounds_end_when_the_held_out_loss_no_longer_falls(tmp_path):
@@ -148,6 +149,7 @@ def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options,
     real = train_classifier(SPEC, train, held_out, tmp_path / "s", replace(chosen, search=SearchOptions(trials=2)))
     trials = real.report["search"]["trials"]
     assert [trial["number"] for trial in trials] == [0, 1]
+    assert "of 2 was best (epochs" in training_summary(real.report)
     assert real.report["options"]["epochs"] == real.report["search"]["values"]["epochs"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("s.")] == []
     with pytest.raises(TrainingError, match="needs held-out rows"):
