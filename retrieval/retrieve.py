@@ -143,12 +143,14 @@ def _take(
     if len(spec.inputs) <= 1 and len(choice.inputs) > 1:
         raise _LeftOutError(f"the task reads one text, this has {' + '.join(choice.inputs)}")
     items = list(text_items(table, choice.inputs, choice.output))
-    mapping = _labels(spec, items, encoder) if spec.labels else None
+    mapping = _labels(spec, items, encoder, choice.output, asker) if spec.labels else None
     rows, dropped = [], []
     for index, (text, answer) in enumerate(items):
         source = Source(dataset=card.id, config=config, split=split, row=index)
         label = mapping.target.get(answer) if mapping else None
         reason = _fault(text, answer, mapping is not None and label is None)
+        if reason == "label_unmapped" and mapping is not None and answer in mapping.several:
+            reason = "label_ambiguous"
         if reason:
             dropped.append(Dropped(reason, answer[:80], text[:500], answer[:500], "retrieved", source, "retrieval"))
             continue
@@ -162,7 +164,9 @@ def _take(
         "output": choice.output,
         "how": choice.how,
         "licence": card.licence,
-        "labels": None if mapping is None else {k: v for k, v in mapping.target.items()},
+        "labels": None if mapping is None else dict(mapping.target),
+        "labels_by": None if mapping is None else dict(mapping.how),
+        "labels_several": None if mapping is None else {k: list(v) for k, v in mapping.several.items()},
         "rows_read": len(items),
         "rows_used": len(kept),
     }
@@ -187,14 +191,16 @@ def _with_class_names(table: Dataset, card: Card) -> Dataset:
     return table
 
 
-def _labels(spec: TaskSpec, items: Sequence[tuple[str, str]], encoder: SentenceEncoder) -> LabelMap:
+def _labels(
+    spec: TaskSpec, items: Sequence[tuple[str, str]], encoder: SentenceEncoder, column: str, asker: Asker | None
+) -> LabelMap:
     texts: dict[str, list[str]] = {}
     for text, answer in items:
         if answer:
             texts.setdefault(answer, []).append(text)
     if len(texts) > 1000:
         raise _LeftOutError(f"its output column has {len(texts)} different values, too many for labels")
-    mapping = map_labels(texts, spec, encoder)
+    mapping = map_labels(texts, spec, encoder, column=column, asker=asker)
     need = min(2, len(spec.labels))
     if len(mapping.covered) < need:
         shown = ", ".join(sorted(texts)[:6])
