@@ -55,8 +55,10 @@ CASES: list[tuple[str, str, str, str, str]] = [
     ("yelp_review_full", "", "label", _POLAR,
      "1_star=negative 2_star=negative 3_stars=- 4_stars=positive 5_stars=positive"),
     ("hebrew_sentiment", "token", "label", "good bad", "pos=good neg=bad off-topic=-"),
-    ("financial_phrasebank", "", "label", "bullish bearish neutral", "negative=bearish neutral=neutral positive=bullish"),
-    ("snli", "", "label", "entails neutral contradicts", "entailment=entails neutral=neutral contradiction=contradicts"),
+    ("financial_phrasebank", "", "label", "bullish bearish neutral",
+     "negative=bearish neutral=neutral positive=bullish"),
+    ("snli", "", "label", "entails neutral contradicts",
+     "entailment=entails neutral=neutral contradiction=contradicts"),
     ("hans", "", "label", _NLI, "entailment=entailment non-entailment=neutral|contradiction"),
     ("hda_nli_hindi", "", "label", _NLI, "not-entailment=neutral|contradiction entailment=entailment"),
     ("climate_fever", "", "claim_label", "supported refuted unclear",
@@ -98,7 +100,8 @@ CASES: list[tuple[str, str, str, str, str]] = [
     ("catalonia_independence", "catalan", "LABEL", "for against neither", "AGAINST=against FAVOR=for NEUTRAL=neither"),
     ("circa", "", "goldstandard2", "yes no unclear",
      "Yes=yes No=no In_the_middle,_neither_yes_nor_no=unclear Yes,_subject_to_some_conditions=- Other=-"),
-    ("blbooksgenre", "title_genre_classifiction", "label", "fiction nonfiction", "Fiction=fiction Non-fiction=nonfiction"),
+    ("blbooksgenre", "title_genre_classifiction", "label", "fiction nonfiction",
+     "Fiction=fiction Non-fiction=nonfiction"),
 ]  # fmt: skip
 
 

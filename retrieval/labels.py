@@ -70,25 +70,10 @@ _SAME = tuple(
         "against|anti|contra|disagree",
     )
 )
-_REST = frozenset(
-    [
-        "other",
-        "others",
-        "misc",
-        "miscellaneous",
-        "none",
-        "unknown",
-        "skip",
-        "idk",
-        "na",
-        "neither",
-        "rest",
-        "unrelated",
-        "undefined",
-        "null",
-        "unclear",
-    ]
-)
+_REST = frozenset({
+    "other", "others", "misc", "miscellaneous", "none", "unknown", "skip", "idk", "na", "neither", "rest",
+    "unrelated", "undefined", "null", "unclear",
+})  # fmt: skip
 _NEGATED = re.compile(r"^(?:not|no|non|none|without|isn t|is not)\b ?(.*)$")
 _FLAGS = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": False, "no": False, "n": False}
 _RATED = re.compile(r"(?i)\b(stars?|ratings?|review_score|overall)\b")
@@ -235,24 +220,16 @@ def _by_column(names: Sequence[str], labels: Sequence[str], column: str) -> dict
     plain = [plain_label(name) for name in names]
     words = [word for word in re.split(r"[^a-z0-9]+", column.lower()) if word not in ("is", "has", "label", "flag", "")]
     if words and len(names) <= 2 and all(value in _FLAGS for value in plain) and len(labels) == 2:
-        named = _by_form([" ".join(words)], labels) or {
-            "": label for label in labels if plain_label(label) == " ".join(words)
-        }
+        named = _by_form([" ".join(words)], labels)
         if len(named) == 1:
             (yes,) = named.values()
             (no,) = (label for label in labels if label != yes)
             return {name: yes if _FLAGS[value] else no for name, value in zip(names, plain)}
-    stars = {
-        name: int(match[1]) for name in names if (match := re.fullmatch(r"(\d)(?: stars?)?(?: 0)?", plain_label(name)))
-    }
+    counts = [(name, re.fullmatch(r"(\d)(?: stars?)?(?: 0)?", plain_label(name))) for name in names]
+    stars = {name: int(match[1]) for name, match in counts if match}
     rated = bool(_RATED.search(column.replace("_", " "))) or all("star" in value for value in plain)
     if rated and len(stars) == len(names) and set(stars.values()) <= set(range(1, 6)) and max(stars.values()) == 5:
-        sides = _by_form(["positive", "negative", "neutral"], labels) | {
-            word: label
-            for label in labels
-            for word in ("positive", "negative", "neutral")
-            if plain_label(label) == word
-        }
+        sides = _by_form(["positive", "negative", "neutral"], labels)
         if {"positive", "negative"} <= set(sides):
             side = {1: "negative", 2: "negative", 3: "neutral", 4: "positive", 5: "positive"}
             return {name: sides[side[count]] for name, count in stars.items() if side[count] in sides}
