@@ -246,7 +246,7 @@ def front_matter(text: str, where: str) -> dict[str, Any] | None:
         raw[key] = _words(node) if key in ("language", "languages", "license", "licence", "licenses") else plain(node)
     # On the Hub, `configs` lists data files; the features and sizes stand in `dataset_info`.
     raw["data_files"] = raw.pop("configs", None)
-    raw["configs"] = _dataset_info(raw.pop("dataset_info", None))
+    raw["configs"] = hub_configs(raw.pop("dataset_info", None))
     raw.setdefault("description", card_summary(text[found.end() :]))
     return raw
 
@@ -288,7 +288,8 @@ def _words(node: Node) -> Any:
     return [] if node.empty else [node.text]
 
 
-def _dataset_info(info: Any) -> dict[str, Any]:
+def hub_configs(info: Any) -> dict[str, Any]:
+    """Features and split sizes of a card's `dataset_info`, in the form of the catalogue's `configs`."""
     configs: dict[str, Any] = {}
     for item in info if isinstance(info, list) else [info]:
         if not isinstance(item, Mapping):

@@ -198,7 +198,7 @@ def _by_form(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
         plain = plain_label(name)
         fits = [label for label in labels if _forms(label) & _forms(name)]
         if not fits:
-            fits = [label for label in labels if _shortened(plain, plain_label(label))]
+            fits = [label for label in labels if any(_shortened(plain, form) for form in _forms(label))]
         if len(fits) == 1:
             found[name] = fits[0]
     return found

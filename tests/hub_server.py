@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import yaml
 
@@ -83,6 +83,7 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)  # what a test wants the listing to say of it
 
     def find(self, revision: str) -> Commit | None:
         """The commit of a branch, tag or (abbreviated) id."""
@@ -410,18 +411,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(self._summary(repo, self._commit_of(repo, rev)))
 
     def _list_repos(self, kind: str) -> None:
-        """Paged as on the Hub: `limit` items, and a `Link` to the next page."""
+        """Paged as on the Hub: `limit` items, and a `Link` to the next page; `sort`, `filter` and `expand` as there."""
         word = self.query.get("search", [""])[0]
+        tags = set(self.query.get("filter", []))
         found = [
-            self._summary(repo, repo.log[0])
+            {**self._summary(repo, repo.log[0]), **repo.facts}
             for (k, name), repo in sorted(self.hub.repos.items())
             if k == kind and word in name and (not repo.private or self._known())
         ]
+        found = [item for item in found if tags <= {str(tag) for tag in item["tags"]}]  # type: ignore[attr-defined]
+        if self.query.get("sort") == ["lastModified"]:
+            found.sort(key=lambda item: str(item["lastModified"]), reverse=True)
+        if wanted := self.query.get("expand"):
+            found = [{key: item[key] for key in ("id", *wanted) if key in item} for item in found]
         start, limit = int(self.query.get("cursor", ["0"])[0]), int(self.query.get("limit", ["1000"])[0])
         headers = {}
         if start + limit < len(found):
-            link = f"{self.hub.url}/api/{kind}?search={quote(word)}&limit={limit}&cursor={start + limit}"
-            headers["Link"] = f'<{link}>; rel="next"'
+            query = {**self.query, "limit": [str(limit)], "cursor": [str(start + limit)]}
+            headers["Link"] = f'<{self.hub.url}/api/{kind}?{urlencode(query, doseq=True)}>; rel="next"'
         self._json(found[start : start + limit], 200, headers)
 
     def _entry(self, commit: Commit, path: str) -> dict[str, object] | None:
