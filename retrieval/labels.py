@@ -198,7 +198,13 @@ def _by_form(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
         plain = plain_label(name)
         fits = [label for label in labels if _forms(label) & _forms(name)]
         if not fits:
-            fits = [label for label in labels if any(_shortened(plain, form) for form in _forms(label))]
+            # `HUM` may be cut from a synonym of `person`; a longer word that begins with a synonym is another word.
+            fits = [
+                label
+                for label in labels
+                if _shortened(plain, plain_label(label))
+                or any(len(plain) < len(form) and _shortened(plain, form) for form in _forms(label))
+            ]
         if len(fits) == 1:
             found[name] = fits[0]
     return found
