@@ -256,10 +256,10 @@ def _folder_card(root: Path, folder: Path, files: Sequence[str]) -> Card | str |
         return f"the card cannot be read ({str(error)[:120]})"
 
 
-def card_data_files(folder: Path) -> dict[str, list[Path]]:
+def card_data_files(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
     """Data files by split, as the folder's README.md declares them; empty where it declares none.
 
-    Of several configurations the one named `default`, or marked as the default, or the first is taken. Patterns
+    Of several configurations the one asked for, or named or marked as the default, or the first is taken. Patterns
     are resolved inside the folder only; what points out of it is left out.
     """
     try:
@@ -270,7 +270,8 @@ def card_data_files(folder: Path) -> dict[str, list[Path]]:
         return {}
     configs = (matter or {}).get("data_files")
     listed = [item for item in configs if isinstance(item, dict)] if isinstance(configs, list) else []
-    chosen = [item for item in listed if item.get("config_name") == "default" or item.get("default") is True]
+    chosen = [item for item in listed if config is not None and item.get("config_name") == config]
+    chosen += [item for item in listed if item.get("config_name") == "default" or item.get("default") is True]
     declared = next(iter(chosen or listed), {}).get("data_files")
     found: dict[str, list[Path]] = {}
     for item in declared if isinstance(declared, list) else [declared]:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 from potstill.errors import DataError
 from potstill.retrieval.cards import card_summary, hub_configs
-from potstill.retrieval.load import hub_unreachable
+from potstill.retrieval.hub_rows import hub_unreachable
 
 PAGE = 1000
 TIMEOUT_S = 60.0

@@ -3,7 +3,7 @@
 What enters is a path or a Hub id; what leaves is a `datasets.Dataset` with its real features (class names
 included), one split at a time: train feeds training, test stays apart. Only data formats are read (Parquet, JSON
 lines, JSON, CSV); a dataset that needs a script to load is refused with that reason, and nothing is ever executed.
-The Hub is streamed, so a sample of a large dataset costs its first rows only.
+A sample is read where a limit is given: row groups of Parquet spread over the file, on the Hub by range requests.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import csv
 import gzip
 import io
 import json
-import os
-import socket
+import zlib
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from potstill.errors import DataError
+from potstill.retrieval.hub_rows import open_hub
 from potstill.retrieval.profiles import plain_value
+from potstill.retrieval.sampling import Sample, sample_lines, sample_parquet, table_of
 from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
 from potstill.task import DataRef, TaskSpec
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
 _FILE_LIMIT = 2 << 30
-_PROBE_S = 3.0
+_LINE_LIMIT = 64 << 20
 
 
 def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: int | None = None) -> Dataset:
@@ -129,13 +129,18 @@ def as_text(value: Any, names: Sequence[str] = ()) -> str:
 
 
 def open_table(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Dataset:
-    """One split of a local file or folder, or of a Hub dataset.
+    """The rows of `read_sample`, without their numbers."""
+    return read_sample(path, split=split, config=config, limit=limit).table
+
+
+def read_sample(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Sample:
+    """One split of a local file or folder, or of a Hub dataset, or an even sample of it.
 
     Args:
         path: Local path, or a Hub id `user/name`.
         split: Split to read; None takes `test` where there is one, else the only one.
         config: Configuration (Hub, or a folder whose card lists several).
-        limit: At most this many rows.
+        limit: At most this many rows, spread over the whole split.
 
     Raises:
         DataError: Unreadable, of an unknown format, too large, not there, or not reachable.
@@ -145,16 +150,16 @@ def open_table(path: str, *, split: str | None = None, config: str | None = None
         return _open_folder(place, split, config, limit)
     if place.exists():
         return _open_files([place], limit)
-    if path.startswith((".", "/", "~")) or place.suffix or path.count("/") > 1:
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or (place.suffix and "/" not in path):
         raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
-    return _open_hub(path, split, config, limit)
+    return open_hub(path, split, config, limit)
 
 
-def splits_of(folder: Path) -> dict[str, list[Path]]:
+def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
     """Data files of a folder by split, from the card's `data_files`, or from the file names."""
     from potstill.retrieval.catalogue import card_data_files
 
-    declared = card_data_files(folder)
+    declared = card_data_files(folder, config)
     if declared:
         return declared
     found: dict[str, list[Path]] = {}
@@ -167,8 +172,8 @@ def splits_of(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None) -> Dataset:
-    splits = splits_of(folder)
+def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None) -> Sample:
+    splits = splits_of(folder, config)
     if not splits:
         scripts = [file.name for file in folder.glob("*.py")]
         why = f"only a loading script ({scripts[0]}), which is never run" if scripts else "no data file"
@@ -179,44 +184,62 @@ def _open_folder(folder: Path, split: str | None, config: str | None, limit: int
     return _open_files(splits[name], limit)
 
 
-def _open_files(files: Sequence[Path], limit: int | None) -> Dataset:
+def _open_files(files: Sequence[Path], limit: int | None) -> Sample:
     from datasets import concatenate_datasets
 
-    tables = []
-    for file in files:
-        tables.append(_open_file(file))
-        if limit is not None and sum(table.num_rows for table in tables) >= limit:
-            break
-    table = tables[0] if len(tables) == 1 else concatenate_datasets(tables)
-    return table if limit is None or table.num_rows <= limit else table.select(range(limit)).flatten_indices()
-
-
-def _open_file(file: Path) -> Dataset:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import Dataset
-
-    size = file.stat().st_size
-    if size > _FILE_LIMIT:
-        raise DataError(f"{file} has {size >> 20} MiB, more than the limit of {_FILE_LIMIT >> 20}; give a sample of it")
-    name = file.name.lower()
+    if all(file.name.lower().endswith(".parquet") for file in files):
+        with ExitStack() as stack:
+            try:
+                opened = [(str(file), stack.enter_context(file.open("rb"))) for file in files]
+            except OSError as error:
+                raise DataError(f"{files[0]} cannot be read ({error}); check the path") from None
+            return sample_parquet(opened, limit)
+    parts = [_open_file(file, None if limit is None else -(-limit // len(files))) for file in files]
+    if len(parts) == 1:
+        return parts[0]
+    starts = [sum(part.total for part in parts[:i]) for i in range(len(parts))]
+    numbers = [start + number for start, part in zip(starts, parts) for number in part.rows]
     try:
-        if name.endswith(".parquet"):
-            return Dataset(pq.read_table(file, memory_map=False))
-        text = _read_bytes(file).decode("utf-8-sig")
+        joined = concatenate_datasets([part.table for part in parts])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{files[0].parent}: its files do not hold the same columns ({str(error)[:120]})") from None
+    return Sample(joined, numbers, sum(part.total for part in parts))
+
+
+def _open_file(file: Path, limit: int | None) -> Sample:
+    name = file.name.lower()
+    if name.endswith(".parquet"):
+        return _open_files([file], limit)
+    if not name.endswith(FORMATS):
+        raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}")
+    try:
         if name.endswith((".jsonl", ".jsonl.gz")):
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
-        elif name.endswith(".json"):
+            with gzip.open(file) if name.endswith(".gz") else file.open("rb") as stream:
+                return sample_lines(str(file), _bounded(stream, file), limit)
+        text = _read_bytes(file).decode("utf-8-sig")
+        if name.endswith(".json"):
             records = json.loads(text)
-        elif name.endswith((".csv", ".csv.gz", ".tsv")):
-            records = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
         else:
-            raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}")
+            records = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
             raise DataError(f"{file} must hold a list of objects, one a row")
-        return Dataset.from_list(records)
-    except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{file} cannot be read ({str(error)[:200]}); check that the file is whole") from None
+    wanted = len(records) if limit is None else min(limit, len(records))
+    numbers = [i * len(records) // wanted for i in range(wanted)] if wanted else []
+    return Sample(table_of([records[i] for i in numbers], str(file)), numbers, len(records))
+
+
+def _bounded(stream: Any, file: Path) -> Iterator[bytes]:
+    """Lines of a stream, counted: what unpacks to more than the limit is refused before it fills the memory."""
+    total = 0
+    while line := stream.readline(_LINE_LIMIT + 1):
+        total += len(line)
+        if len(line) > _LINE_LIMIT:
+            raise DataError(f"{file} has a line of over {_LINE_LIMIT >> 20} MiB; check that it holds one row a line")
+        if total > _FILE_LIMIT:
+            raise DataError(f"{file} unpacks to more than {_FILE_LIMIT >> 20} MiB; give a sample of it")
+        yield line
 
 
 def _read_bytes(file: Path) -> bytes:
@@ -227,37 +250,8 @@ def _read_bytes(file: Path) -> bytes:
             if len(data) > _FILE_LIMIT:
                 raise DataError(f"{file} unpacks to more than {_FILE_LIMIT >> 20} MiB; give a sample of it")
             return data
+        if (size := file.stat().st_size) > _FILE_LIMIT:
+            raise DataError(f"{file} has {size >> 20} MiB, more than {_FILE_LIMIT >> 20}; give a sample of it")
         return file.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read ({error}); check the path and that the file is whole") from None
-
-
-def _open_hub(name: str, split: str | None, config: str | None, limit: int | None) -> Dataset:
-    reason = hub_unreachable()
-    if reason:
-        raise DataError(f"{name} was found but cannot be reached: {reason}")
-    from datasets import Dataset, get_dataset_split_names, load_dataset
-
-    try:
-        if split is None:
-            names = get_dataset_split_names(name, config)
-            split = "test" if "test" in names else names[0]
-        stream = load_dataset(name, config, split=split, streaming=True)
-        rows = list(islice(stream, limit)) if limit else list(stream)
-        return Dataset.from_list(rows, features=stream.features)
-    except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
-        raise DataError(f"{name} cannot be loaded from the Hub ({type(error).__name__}: {str(error)[:200]})") from None
-
-
-@cache
-def hub_unreachable() -> str:
-    """Why the Hub cannot be reached, or an empty string; asked once a process, within three seconds."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return "HF_HUB_OFFLINE is set"
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
-    try:
-        socket.create_connection((endpoint.hostname or "", port), timeout=_PROBE_S).close()
-    except OSError as error:
-        return f"no network to {endpoint.hostname} ({error})"
-    return ""

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
@@ -18,8 +19,9 @@ from potstill.events import Event, Listener, silent
 from potstill.models import SentenceEncoder
 from potstill.retrieval.catalogue import Card, read_catalogue, shipped_catalogue
 from potstill.retrieval.columns import choose_columns
+from potstill.retrieval.configs import choose_config, train_split
 from potstill.retrieval.labels import LabelMap, map_labels
-from potstill.retrieval.load import open_table, text_items
+from potstill.retrieval.load import read_sample, splits_of, text_items
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.search import Ranking, find_datasets
 from potstill.rows import Dropped, Row, Source, rows_to_dataset
@@ -130,11 +132,11 @@ def _take(
     """Rows of one dataset, or `_LeftOutError` with the reason."""
     if card.location is None and not options.hub:
         raise _LeftOutError("its rows are on the Hub, which is switched off (retrieval.hub)")
-    config = _config(card)
-    split = "train" if card.location or not card.configs else _train_split(card, config)
+    config = choose_config(card, spec)
+    split = _split(card, config)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
-    table = open_table(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
-    table = _with_class_names(table, card)
+    sample = read_sample(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
+    table = _with_class_names(sample.table, card)
     choice = choose_columns(table, spec, eval_index=card.train_eval_index, asker=asker, title=card.title)
     if choice.output is None:
         raise _LeftOutError(choice.how)
@@ -146,7 +148,7 @@ def _take(
     mapping = _labels(spec, items, encoder, choice.output, asker) if spec.labels else None
     rows, dropped = [], []
     for index, (text, answer) in enumerate(items):
-        source = Source(dataset=card.id, config=config, split=split, row=index)
+        source = Source(dataset=card.id, config=config, split=split, row=sample.rows[index])
         label = mapping.target.get(answer) if mapping else None
         reason = _fault(text, answer, mapping is not None and label is None)
         if reason == "label_unmapped" and mapping is not None and answer in mapping.several:
@@ -172,6 +174,19 @@ def _take(
     }
     # Unmapped rows can be most of a large dataset: keep some of each reason as evidence, and the counts above.
     return _Taken(kept, dropped[: options.rows_per_dataset], note)
+
+
+def _split(card: Card, config: str | None) -> str:
+    """The split that feeds training, as the files or the card say; `train` where neither lists any."""
+    place = Path(card.location) if card.location else None
+    if place is not None and place.is_dir():
+        names = list(splits_of(place, config))
+    else:
+        names = list(card.configs[config].splits) if config is not None and place is None else []
+    split = train_split(names) if names else "train"
+    if split is None:
+        raise _LeftOutError(f"it has only {', '.join(names)}, and a split for testing never feeds training")
+    return split
 
 
 def _with_class_names(table: Dataset, card: Card) -> Dataset:
@@ -238,14 +253,3 @@ def _sample(rows: list[Row], most: int, seed: int, *, balanced: bool) -> list[Ro
         chosen += [places[depth] for places in by_label.values() if depth < len(places)]
         depth += 1
     return [rows[i] for i in sorted(chosen[:most])]
-
-
-def _config(card: Card) -> str | None:
-    if card.location or not card.configs:
-        return None
-    return "default" if "default" in card.configs else next(iter(card.configs))
-
-
-def _train_split(card: Card, config: str | None) -> str:
-    splits = card.configs[config].splits if config is not None and config in card.configs else {}
-    return "train" if not splits or "train" in splits else next(iter(splits))

@@ -16,7 +16,7 @@ from potstill.retrieval.build import build_catalogue, card_row
 from potstill.retrieval.cards import Card, card_from_mapping
 from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
 from potstill.retrieval.hub_listing import catalogue_item
-from potstill.retrieval.load import hub_unreachable
+from potstill.retrieval.hub_rows import hub_unreachable
 
 README = """---
 pretty_name: Set {n}

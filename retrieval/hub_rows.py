@@ -1,0 +1,105 @@
+"""Rows of a dataset on the Hub: a sample by range requests, never a whole download, never its code.
+
+In: an id, a split, a configuration. Out: a `Sample`. Parquet is read as a local file is: row groups spread over the
+whole, so that a file sorted by label gives all its labels. Other formats are streamed and give their first rows. A
+dataset that is gated, or that only a script could load, is refused with that reason.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from functools import cache
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+from potstill.errors import DataError
+from potstill.retrieval.cards import CardFault, check_id
+from potstill.retrieval.sampling import Sample, flat, sample_parquet
+
+_PROBE_S = 3.0
+_MOST_FILES = 16
+
+
+def open_hub(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
+    """Sample one split of a Hub dataset.
+
+    Args:
+        name: `user/name`.
+        split: Split; None takes `test` where there is one, else the first.
+        config: Configuration; None takes the default one.
+        limit: Rows wanted; None reads all.
+
+    Raises:
+        DataError: Not reachable, gated, script only, no such split, or not readable.
+    """
+    try:
+        check_id(name)
+    except CardFault as fault:
+        raise DataError(f"no data at {name[:80]!r} and no Hub id: {fault}") from None
+    if reason := hub_unreachable():
+        raise DataError(f"{name} was found but cannot be reached: {reason}")
+    from datasets import load_dataset_builder
+
+    try:
+        builder = load_dataset_builder(name, config)
+        files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
+        chosen = split or ("test" if "test" in files else next(iter(files), "train"))
+        if files and chosen not in files:
+            raise DataError(f"{name} has no split {chosen!r}; it has {', '.join(files)}")
+        paths = files.get(chosen, [])
+        if paths and all(path.endswith(".parquet") for path in paths):
+            return _parquet(paths, limit)
+        stream = builder.as_streaming_dataset(split=chosen)
+        return _streamed(stream, limit)
+    except DataError:
+        raise
+    except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
+        raise DataError(_reason(name, error)) from None
+
+
+def _parquet(paths: list[str], limit: int | None) -> Sample:
+    from huggingface_hub import HfFileSystem
+
+    if limit is not None and len(paths) > _MOST_FILES:
+        paths = [paths[round(i * (len(paths) - 1) / (_MOST_FILES - 1))] for i in range(_MOST_FILES)]
+    system = HfFileSystem()
+    with ExitStack() as stack:
+        opened = [(path, stack.enter_context(system.open(path, "rb", block_size=1 << 20))) for path in paths]
+        return sample_parquet(opened, limit)
+
+
+def _streamed(stream: Any, limit: int | None) -> Sample:
+    from datasets import Dataset
+
+    rows = list(islice(stream, limit)) if limit else list(stream)
+    table = Dataset.from_list(rows, features=stream.features)
+    return Sample(flat(table), range(table.num_rows))
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a dataset does not load, in words that say what it is."""
+    said = f"{type(error).__name__}: {error}"
+    if "gated" in said.lower() or "GatedRepo" in said:
+        return f"{name} is gated: its owner asks for consent first"
+    if "scripts are no longer supported" in said or "trust_remote_code" in said:
+        return f"{name} can only be loaded by its own script, which is never run"
+    if "Config name is missing" in said or "BuilderConfig" in said:
+        return f"{name} has several configurations: {' '.join(str(error).split())[:200]}"
+    return f"{name} cannot be loaded from the Hub ({' '.join(said.split())[:240]})"
+
+
+@cache
+def hub_unreachable() -> str:
+    """Why the Hub cannot be reached, or an empty string; asked once a process, within three seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return "HF_HUB_OFFLINE is set"
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    try:
+        socket.create_connection((endpoint.hostname or "", port), timeout=_PROBE_S).close()
+    except OSError as error:
+        return f"no network to {endpoint.hostname} ({error})"
+    return ""

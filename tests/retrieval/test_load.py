@@ -1,0 +1,272 @@
+"""Reading rows: even samples, nested columns, splits and configurations, and files that lie."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Translation, Value
+
+from potstill.errors import DataError
+from potstill.retrieval import sampling
+from potstill.retrieval.cards import Card, Config
+from potstill.retrieval.configs import choose_config, is_checking, train_split
+from potstill.retrieval.load import open_table, read_sample, text_items
+from potstill.task import Label, TaskSpec
+
+
+def write(path: Path, table: pa.Table, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return path
+
+
+def by_label(rows: int) -> pa.Table:
+    """A table sorted by its label, as many are."""
+    return pa.table({"text": [f"text {i}" for i in range(rows)], "label": [i * 4 // rows for i in range(rows)]})
+
+
+@pytest.mark.parametrize("group", [1000, 37, 10])
+def test_a_sample_of_a_sorted_parquet_holds_every_label_evenly(group: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", by_label(1000), row_group_size=group)
+    sample = read_sample(str(path), limit=40)
+    assert 36 <= sample.table.num_rows <= 48
+    assert sample.total == 1000
+    counts = [sample.table["label"][:].count(label) for label in range(4)]
+    assert min(counts) >= 8
+    assert sample.table["text"][:] == [f"text {row}" for row in sample.rows]
+    whole = read_sample(str(path))
+    assert list(whole.rows) == list(range(1000))
+
+
+def test_a_sample_reads_few_bytes_of_a_large_file(tmp_path: Path) -> None:
+    texts = [os.urandom(200).hex() for _ in range(20_000)]
+    path = write(tmp_path / "train.parquet", pa.table({"text": texts}), row_group_size=200)
+    read = 0
+
+    class Counting:
+        def __init__(self) -> None:
+            self.file = path.open("rb")
+            self.closed = False
+
+        def read(self, size: int = -1) -> bytes:
+            nonlocal read
+            found = self.file.read(size)
+            read += len(found)
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    assert sampling.sample_parquet([("x", Counting())], 100).table.num_rows >= 90  # type: ignore[list-item]
+    assert read < 0.3 * path.stat().st_size
+
+
+def test_several_files_are_numbered_through(tmp_path: Path) -> None:
+    for part in range(2):
+        write(tmp_path / f"train-{part}.parquet", pa.table({"text": [f"{part}-{i}" for i in range(50)]}))
+    sample = read_sample(str(tmp_path), split="train", limit=20)
+    assert [f"{row // 50}-{row % 50}" for row in sample.rows] == sample.table["text"][:]
+    assert sample.total == 100
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    for part in range(2):
+        (lines / f"train-{part}.jsonl").write_text("".join(f'{{"text": "{part}-{i}"}}\n' for i in range(50)))
+    sample = read_sample(str(lines), split="train", limit=20)
+    assert [f"{row // 50}-{row % 50}" for row in sample.rows] == sample.table["text"][:]
+
+
+def test_lines_are_sampled_from_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"n": %d}\n' % i for i in range(2000))))
+    sample = read_sample(str(path), limit=100)
+    assert sample.table["n"][:] == list(sample.rows)
+    assert sample.total == 2000
+    assert max(sample.rows) > 1500
+    assert sum(row < 1000 for row in sample.rows) in range(30, 71)
+    assert read_sample(str(path), limit=100).rows == sample.rows
+
+
+def test_columns_of_mixed_types_become_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1, "b": "x"}\n{"a": "two", "c": {"d": ["e"]}}\n{"a": {"z": 1}}\n')
+    table = open_table(str(path))
+    assert table["a"][:] == ["1", "two", '{"z": 1}']
+    assert table["c.d"][:] == [None, ["e"], None]
+
+
+def test_translations_and_structs_are_flattened(tmp_path: Path) -> None:
+    features = Features({"translation": Translation(languages=["de", "en"]), "label": ClassLabel(names=["a", "b"]),
+                         "answers": {"text": [Value("string")], "start": [Value("int32")]}})  # fmt: skip
+    data = Dataset.from_list(
+        [{"translation": {"de": "ja", "en": "yes"}, "label": 1, "answers": {"text": ["y", "z"], "start": [0, 1]}}] * 3,
+        features=features,
+    )
+    data.to_parquet(tmp_path / "train.parquet")
+    table = open_table(str(tmp_path), split="train", limit=2)
+    assert {"translation.de", "translation.en", "answers.text", "label"} <= set(table.column_names)
+    assert next(text_items(table, ["translation.de"], "translation.en")) == ("ja", "yes")
+    assert next(text_items(table, ["answers.text"], "label")) == ("y z", "b")
+
+
+# ---- files that lie ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["magic", "cut", "empty", "text", "footer"])
+def test_parquet_that_is_none_is_said_so(damage: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", by_label(100))
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"magic": b"XXXX" + whole[4:-4] + b"XXXX", "cut": whole[: len(whole) // 2], "empty": b"", "text": b"a,b\n1,2\n",
+         "footer": whole[:-8] + (2**31 - 1).to_bytes(4, "little") + b"PAR1"}[damage]
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"train.parquet cannot be read"):
+        read_sample(str(path), limit=10)
+
+
+def test_parquet_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long text, repeated: a few kilobytes on disk, as large as one likes in memory."""
+    monkeypatch.setattr(sampling, "MAX_SAMPLE_BYTES", 20_000_000)
+    text = pa.array(["x" * 1_000_000]).dictionary_encode().dictionary
+    bomb = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), text)
+    path = write(tmp_path / "train.parquet", pa.table({"text": bomb}), compression="zstd")
+    assert path.stat().st_size < 50_000
+    with pytest.raises(DataError, match="too large for training text"):
+        read_sample(str(path), limit=400)
+    monkeypatch.setattr(sampling, "MAX_GROUP_BYTES", 1000)
+    with pytest.raises(DataError, match="in one row group"):
+        read_sample(str(path), limit=400)
+
+
+def test_gzip_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.retrieval import load
+
+    monkeypatch.setattr(load, "_FILE_LIMIT", 1_000_000)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress((b'{"a": "' + b"x" * 1000 + b'"}\n') * 5000))
+    with pytest.raises(DataError, match="unpacks to more than"):
+        read_sample(str(path), limit=10)
+    monkeypatch.setattr(load, "_LINE_LIMIT", 500)
+    with pytest.raises(DataError, match="has a line of over"):
+        read_sample(str(path), limit=10)
+    monkeypatch.setattr(load, "_LINE_LIMIT", 1 << 20)
+    path.write_bytes(gzip.compress(os.urandom(5000))[:-100])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_sample(str(path), limit=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("a.jsonl", b"{\n", "row 0"), ("a.jsonl", b"[1]\n", "is list"), ("a.jsonl", b"\xff\xfe\n", "cannot be read"),
+     ("a.jsonl", b"[" * 100_000 + b"\n", "cannot be read"), ("a.json", b'{"a": 1}', "list of objects"),
+     ("a.json", b"[" * 100_000, "cannot be read"), ("a.xlsx", b"PK", "no known format")],
+)  # fmt: skip
+def test_other_files_that_cannot_be_read(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_sample(str(tmp_path / name), limit=5)
+
+
+@pytest.mark.parametrize(
+    "name", ["../etc/passwd", "a/../b", "a/b/c", "/absent", "~/absent", "a\x00b", "x y/z", "absent.csv"]
+)
+def test_ids_that_are_paths_reach_nothing(name: str) -> None:
+    with pytest.raises(DataError, match="no data at"):
+        read_sample(name, limit=5)
+
+
+def test_a_folder_with_a_script_only_is_never_run(tmp_path: Path) -> None:
+    (tmp_path / "load.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(DataError, match=r"only a loading script \(load.py\), which is never run"):
+        read_sample(str(tmp_path))
+
+
+# ---- splits and configurations -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [("train test", "train"), ("test validation", None), ("labeled_train test", "labeled_train"), ("all", "all"),
+     ("TEST dev", None), ("train_clean dev_clean", "train_clean"), ("latest test", "latest")],
+)  # fmt: skip
+def test_a_test_split_never_feeds_training(names: str, split: str | None) -> None:
+    assert train_split(names.split()) == split
+    assert split is None or not is_checking(split)
+
+
+def task(instruction: str, *labels: str, languages: tuple[str, ...] = ("en",)) -> TaskSpec:
+    return TaskSpec("t", instruction, "classification", labels=tuple(map(Label, labels)), languages=languages)
+
+
+def test_the_configuration_of_the_task_is_taken() -> None:
+    def classes(*names: str) -> Config:
+        return Config({"text": "string", "label": {"class_label": list(names)}})
+
+    tweets = Card("t/e", "Tweets", configs={"emotion": classes("joy", "anger"), "hate": classes("hate", "non-hate"),
+                                           "sentiment": classes("negative", "positive")})  # fmt: skip
+    assert choose_config(tweets, task("Say what is felt.", "positive", "negative")) == "sentiment"
+    assert choose_config(tweets, task("Find hate in a tweet.", "yes", "no")) == "hate"
+    assert choose_config(tweets, task("Sort it.", "x", "y")) == "emotion"
+    many = Card("x/nli", "NLI", configs={"ar": Config(), "en": Config(), "de": Config()})
+    assert choose_config(many, task("Compare.", "a")) == "en"
+    assert choose_config(many, task("Compare.", "a", languages=("de",))) == "de"
+    assert choose_config(Card("a", "a"), task("x")) is None
+
+
+# ---- the Hub -------------------------------------------------------------------------------------------------------
+
+READ = """
+import json, sys
+from potstill.errors import DataError
+from potstill.retrieval.load import read_sample
+for name, split in (("me/rows", "train"), ("me/rows", "absent"), ("me/lines", "train"), ("me/code", "train"),
+                    ("me/gated", "train"), ("me/none", "train")):
+    try:
+        sample = read_sample(name, split=split, limit=40)
+        table = sample.table
+        print(json.dumps([name, table.num_rows, sample.total, list(sample.rows), dict(table[0]), str(table.features)]))
+    except DataError as error:
+        print(json.dumps([name, str(error)]))
+"""
+
+
+def test_rows_of_the_hub_are_sampled_without_a_download(hub: Any, tmp_path: Path) -> None:
+    texts = [os.urandom(300).hex() for _ in range(4000)]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b", "c", "d"])})
+    data = Dataset.from_dict({"text": texts, "label": [i // 1000 for i in range(4000)]}, features=features)
+    described = data.data.table.replace_schema_metadata(data.features.arrow_schema.metadata)
+    path = write(tmp_path / "x.parquet", described, row_group_size=100)
+    for name in ("rows", "lines", "code", "gated"):
+        hub.create("datasets", f"me/{name}")
+    hub.put("datasets", "me/rows", {"data/train-00000-of-00001.parquet": path.read_bytes(), "README.md": b"# Rows\n"})
+    hub.put("datasets", "me/lines", {"train.jsonl": b"".join(b'{"t": "line %d"}\n' % i for i in range(100))})
+    hub.put("datasets", "me/code", {"code.py": b"raise SystemExit('ran')\n", "README.md": b"# Code\n"})
+    hub.put("datasets", "me/gated", {"train.jsonl": b'{"t": "x"}\n'})
+    hub.fail("GET", "me/gated", 403, times=99)
+    hub.fail("HEAD", "me/gated", 403, times=99)
+    environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    rows, absent, lines, code, gated, none = said
+    assert rows[1] in range(36, 49)
+    assert rows[2] == 4000
+    assert {number // 1000 for number in rows[3]} == {0, 1, 2, 3}
+    assert rows[4]["text"] == texts[rows[3][0]]
+    assert "ClassLabel(names=['a', 'b', 'c', 'd'])" in rows[5]
+    assert "no split 'absent'; it has train" in absent[1]
+    assert lines[1] == 40
+    assert "ran" not in done.stderr + done.stdout
+    assert "script" in code[1] or "No (supported) data files" in code[1]
+    assert "gated" in gated[1] or "403" in gated[1]
+    assert "me/none" in none[1]
