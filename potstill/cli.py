@@ -46,6 +46,9 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
     sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="local, or ray: the teacher in workers of a Ray cluster.")
+    ] = None,
     options: _Set = None,
     as_json: _Json = False,
 ) -> None:
@@ -55,6 +58,7 @@ def run(
 
     settings: dict[str, Any] = {
         "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
+        "executor": executor,
     }  # fmt: skip
     with listener_for(as_json=as_json) as listener:
         result = run_pipeline(task, out=out, listener=listener, **_merge(settings, options or []))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
     from potstill.export import PushResult
     from potstill.settings import Settings
+    from potstill.teacher import Teacher
     from potstill.train.student import Student
 
 
@@ -152,7 +153,15 @@ def _opened(settings: Settings, ledger: Ledger, listener: Listener) -> Iterator[
     from potstill.datagen.teachers import open_teacher
 
     extra = {"concurrency": settings.concurrency} if settings.concurrency else {}
-    teacher = open_teacher(settings.teacher, **extra)
+    if settings.executor == "ray":
+        from potstill.datagen.teachers.ray_cluster import RayTeacher
+
+        def notice(text: str) -> None:
+            listener(Event("teacher", "note", text))
+
+        teacher: Teacher = RayTeacher(settings.teacher, settings.ray, notice=notice, **extra)
+    else:
+        teacher = open_teacher(settings.teacher, **extra)
     budget = Budget.parse(settings.budget) if settings.budget else None
     try:
         yield Asker(teacher, ledger, budget=budget, listener=listener)

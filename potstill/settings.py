@@ -13,12 +13,14 @@ from typing import Any, Literal, get_args
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.soft import SoftOptions
+from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.errors import OptionError
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.train.options import DistilOptions
 
 Sources = Literal["both", "retrieved", "generated"]
+Executor = Literal["local", "ray"]
 STAGES = {
     "retrieval": RetrievalOptions,
     "generation": GenerationOptions,
@@ -53,7 +55,8 @@ class Settings:
         sources: Train on retrieved rows, generated rows, or both.
         seed: Decides every draw of the run.
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
-        concurrency: Requests in flight; 0 leaves it to the backend.
+        concurrency: Requests in flight; 0 leaves it to the backend. With `executor: ray`, of each worker.
+        executor: Where the teacher runs: `local` in this process, or `ray` in workers of a Ray cluster.
         origin: For each value that is not a default, `task file` or `caller`.
     """
 
@@ -63,12 +66,14 @@ class Settings:
     seed: int = 0
     budget: str | None = None
     concurrency: int = 0
+    executor: Executor = "local"
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     soft: SoftOptions = field(default_factory=SoftOptions)
     merge: MergeOptions = field(default_factory=MergeOptions)
     distil: DistilOptions = field(default_factory=DistilOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,8 +82,8 @@ class Settings:
 
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}
-_PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency")
-_NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions}
+_PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency", "executor")
+_NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions, "ray": RayOptions}
 
 
 def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Settings:
@@ -117,6 +122,8 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     seed = values.get("seed", 0)
     if "sources" in values and values["sources"] not in get_args(Sources):
         faults.append(f"sources: {values.pop('sources')!r} is none of {', '.join(get_args(Sources))}")
+    if "executor" in values and values["executor"] not in get_args(Executor):
+        faults.append(f"executor: {values.pop('executor')!r} is none of {', '.join(get_args(Executor))}")
     for name, cls in _NESTED.items():
         if any(f.name == "seed" for f in fields(cls)):
             nested[name].setdefault("seed", seed)

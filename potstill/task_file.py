@@ -58,7 +58,7 @@ FIELDS = (
     "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "label_prior", "test",
     "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
 )  # fmt: skip
-SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency")
+SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
 STAGES = ("retrieval", "generation", "soft", "merge", "distil", "evaluate")
 MAX_INSTRUCTION = 32_000
 _METRICS_OF: dict[str, tuple[str, ...]] = {

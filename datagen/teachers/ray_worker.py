@@ -1,0 +1,140 @@
+"""One teacher in a worker of a Ray cluster (see `ray_cluster`).
+
+What enters are numbered requests; what leaves are numbered replies in the order they finish. The teacher's stream runs
+in a thread of its own and pulls what has been given, so the engine goes on while the driver takes replies away.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.errors import PotstillError
+from potstill.teacher import AnyRequest, Failure, Reply
+
+# A worker with nothing finished answers so often, so that a driver that is gone frees it.
+_POLL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The teacher of a worker ended with an error.
+
+    Attributes:
+        error: Name of the error's class in `potstill.errors`, or of any other.
+        message: Its text.
+    """
+
+    error: str
+    message: str
+
+
+Outcome = tuple[int, Reply | Failure]
+
+
+class Worker:
+    """Runs as a Ray actor; its methods are called from several threads."""
+
+    def __init__(self, ref: str, options: Mapping[str, Any]):
+        """Args:
+        ref: What `open_teacher` takes.
+        options: Its options.
+        """
+        from potstill.datagen.teachers import open_teacher
+
+        self._teacher = open_teacher(ref, **options)
+        self._inbox: queue.SimpleQueue[tuple[int, int, AnyRequest]] = queue.SimpleQueue()
+        # A late `collect` of a stream that was dropped must not take replies of the next one.
+        self._outboxes: dict[int, queue.SimpleQueue[Outcome | None]] = {}
+        self._broken: Broken | None = None
+        self._lock = threading.Lock()
+        self._epoch = 0
+        threading.Thread(target=self._work, name="teacher", daemon=True).start()
+
+    def about(self) -> int:
+        """Process id: proves that the worker is up."""
+        return os.getpid()
+
+    def give(self, epoch: int, requests: Sequence[tuple[int, AnyRequest]]) -> None:
+        """Requests to answer. A new epoch drops what was given before."""
+        self.drop(epoch)
+        for number, request in requests:
+            self._inbox.put((epoch, number, request))
+
+    def drop(self, epoch: int) -> None:
+        """Forget what was given before `epoch`."""
+        with self._lock:
+            self._epoch = max(self._epoch, epoch)
+            for old in [number for number in self._outboxes if number < self._epoch]:
+                del self._outboxes[old]
+
+    def collect(self, epoch: int) -> list[Outcome] | Broken:
+        """What has finished since the last call; waits a while for the first."""
+        found: list[Outcome] = []
+        outbox = self._outbox(epoch)
+        try:
+            item = outbox.get(timeout=0 if self._broken else _POLL_S)
+            while True:
+                if item is not None:
+                    found.append(item)
+                item = outbox.get_nowait()
+        except queue.Empty:
+            # What was finished before the end is handed over first.
+            return found or self._broken or []
+
+    def _outbox(self, epoch: int) -> queue.SimpleQueue[Outcome | None]:
+        with self._lock:
+            return self._outboxes.setdefault(epoch, queue.SimpleQueue())
+
+    def _end(self, broken: Broken) -> None:
+        self._broken = broken
+        self._outbox(self._epoch).put(None)
+
+    def _work(self) -> None:
+        try:
+            while True:
+                self._answer(self._inbox.get())
+        except PotstillError as error:
+            self._end(Broken(type(error).__name__, str(error)))
+        except Exception as error:
+            self._end(Broken(type(error).__name__, f"{type(error).__name__}: {error}"))
+
+    def _answer(self, first: tuple[int, int, AnyRequest]) -> None:
+        """One stream of the teacher: until nothing is there, or until an epoch ends."""
+        epoch = first[0]
+        held = [first]
+        numbers: dict[int, int] = {}
+
+        def take(room: int) -> list[AnyRequest]:
+            taken: list[AnyRequest] = []
+            while len(taken) < room and epoch == self._epoch:
+                try:
+                    given, number, request = held.pop() if held else self._inbox.get_nowait()
+                except queue.Empty:
+                    break
+                if given == epoch:
+                    taken.append(request)
+                    numbers[id(request)] = number
+                elif given > epoch:
+                    later.append((given, number, request))
+                    break
+            return taken
+
+        later: list[tuple[int, int, AnyRequest]] = []
+        replies = self._teacher.stream(take)
+        try:
+            if epoch == self._epoch:
+                for request, reply in replies:
+                    self._outbox(epoch).put((numbers.pop(id(request)), reply))
+                    if epoch != self._epoch:
+                        break
+        finally:
+            close = getattr(replies, "close", None)
+            if close is not None:
+                close()
+        for item in later:
+            self._answer(item)
