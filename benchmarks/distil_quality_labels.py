@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="trec,ag_news,sms_spam,subj")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--rows", type=int, default=300, help="rows that the teacher writes for a task")
+    parser.add_argument("--rows", type=int, default=400, help="rows that the teacher writes for a task")
     parser.add_argument("--test-rows", type=int, default=300)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-distil")
     parser.add_argument("--print", action="store_true", dest="show")

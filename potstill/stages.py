@@ -241,11 +241,11 @@ class Job:
 
                 result = train_classifier(self.spec, rows, validation, student, options, listener=self.listener)
             else:
-                from potstill.train.causal import distil_causal
+                from potstill.train.recipe import train_generator
 
                 stored = soft.path / "token_targets.parquet"
                 targets = _read_table(stored) if stored.exists() else None
-                result = distil_causal(self.spec, rows, validation, targets, student, options, listener=self.listener)
+                result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
             _write_json(out / "history.json", result.history)
             _write_json(out / "report.json", {**result.report, "base_model": name})
             told = training_summary(result.report)

@@ -100,7 +100,7 @@ class DistilOptions:
             teacher; `allow` trains a student that knows the name alone.
         sampling: How often rows of an origin are drawn, relative to the others, such as `{retrieved: 2}`: an epoch
             holds as many rows as there are, and rows of this origin come twice as often. Origins that are not named
-            count 1.
+            count 1. Rows of generation tasks weigh as much instead.
         search: Search of epochs, learning rate and mix of the two losses.
         seed: Seed of the head's start, the row order and dropout.
         resume: Go on from the last good checkpoint in the output folder, where there is one.

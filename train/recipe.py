@@ -1,8 +1,8 @@
-"""A classifier from its options: search, a deep student first, generations, each only where it is asked for.
+"""A student from its options: search, a deep student first, generations, each only where it is asked for.
 
     search            → the options with the lowest held-out loss
-    student_layers    → a deep student, and a shallow one that starts from it and learns from it
-    generations       → born-again rounds of the above
+    student_layers    → a deep classifier, and a shallow one that starts from it and learns from it
+    generations       → born-again rounds of the above (classifiers)
 
 What enters: the rows of a run. What leaves: one student's folder and a report that says what each step gave. The
 folder's training.json holds the options that were really used and the hashes of the rows; `repeat_training` trains
@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, TrainingError
+from potstill.errors import DataError, OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.options import as_json, build_options
+from potstill.rows import dataset_to_rows, label_names, rows_to_dataset
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions, SearchOptions, resolve_options
@@ -86,6 +87,80 @@ def train_classifier(
         result = train_one(train, out, options)
     shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True)
     return DistilResult(result.path, result.history, {**result.report, **told})
+
+
+def train_generator(
+    spec: TaskSpec,
+    train: Dataset,
+    validation: Dataset | None,
+    targets: Dataset | None,
+    out: Path,
+    options: DistilOptions,
+    *,
+    listener: Listener = silent,
+) -> DistilResult:
+    """Train a causal student, after a search of epochs and learning rate where the options ask for one.
+
+    The mix of the two losses is not searched: the held-out loss of a causal student is that of its own mix.
+
+    Args:
+        spec: The task.
+        train: Rows in the one schema.
+        validation: Held-out rows.
+        targets: Stored token targets keyed by row id, or None.
+        out: Folder of the student.
+        options: As the user gave them.
+        listener: Progress.
+
+    Raises:
+        OptionError: An option that only classifiers have.
+        TrainingError: Rows that cannot be learnt from; a search without held-out rows.
+        MissingExtra: A search without Optuna, adapters without peft, 4 bits without bitsandbytes.
+    """
+    from potstill.train.causal import distil_causal
+
+    only = [
+        name for name in ("generations", "ensemble") if getattr(options, name) > 1 or getattr(options, name) is True
+    ]
+    if only:
+        raise OptionError("distil", [f"distil.{only[0]} is for classification students; leave it out for generation"])
+    options = resolve_options(options, "causal")
+    train = _weighted_by_origin(train, options)
+    told: dict[str, Any] = {}
+    if options.search.trials:
+        from potstill.train.search import search_options
+
+        def trial(place: Path, chosen: DistilOptions) -> DistilResult:
+            """One training of the search, with its held-out loss under the name that the search reads."""
+            result = distil_causal(spec, train, validation, targets, place, chosen, listener=listener)
+            loss = result.report.get("best_loss")
+            held_out = None if loss is None else {"loss": loss, "calibrated_loss": loss}
+            return DistilResult(result.path, result.history, {**result.report, "held_out": held_out})
+
+        folder = out.with_name(f"{out.name}.search")
+        told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
+        content = digest([told_ids, None if targets is None else targets.num_rows, options.student])
+        search = search_options(options, trial, folder, mixed=False, content=content, listener=listener)
+        told["search"] = search.to_json()
+        options = search.options
+    result = distil_causal(spec, train, validation, targets, out, options, listener=listener)
+    shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True)
+    return DistilResult(result.path, result.history, {**result.report, **told})
+
+
+def _weighted_by_origin(train: Dataset, options: DistilOptions) -> Dataset:
+    """Rows whose weight holds how often their origin should be drawn: for a sum over tokens, the same on average."""
+    if not options.sampling:
+        return train
+    shares = [options.sampling.get(origin, 1.0) for origin in train["origin"]]
+    if not sum(shares) > 0:
+        raise TrainingError("distil.sampling leaves no training rows; raise the share of an origin that occurs")
+    rows = dataset_to_rows(train)
+    mean = sum(shares) / len(shares)
+    weighted = [
+        replace(row, weight=row.weight * share / mean) for row, share in zip(rows, shares, strict=True) if share
+    ]
+    return rows_to_dataset(weighted, label_names(train))
 
 
 def repeat_training(

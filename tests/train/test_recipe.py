@@ -12,13 +12,19 @@ from safetensors.torch import load_file
 
 from potstill.errors import DataError, MissingExtra, OptionError, TrainingError
 from potstill.options import build_options
-from potstill.rows import dataset_to_rows, rows_to_dataset
+from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
 from potstill.train.from_deep import direction_losses
 from potstill.train.loop import LikeLengths
 from potstill.train.options import DistilOptions, SearchOptions
-from potstill.train.recipe import repeat_training, train_classifier, training_summary
+from potstill.train.recipe import (
+    _weighted_by_origin,
+    repeat_training,
+    train_classifier,
+    train_generator,
+    training_summary,
+)
 from potstill.train.rounds import in_rounds, student_probs
 from potstill.train.student import load_student
 from potstill.train.temperature import divide_logits, fit_temperature, held_out_figures
@@ -273,3 +279,29 @@ def test_calibration_changes_confidences_and_no_answer(tmp_path, options):
     np.testing.assert_allclose(other, expected / expected.sum(1, keepdims=True), atol=1e-4)
     assert not divide_logits(torch.nn.Sequential(torch.nn.Linear(4, 4)), 2.0, 3)
     assert "classifier.weight" in load_file(right.path / "model.safetensors")
+
+
+def test_generation_students_are_searched_and_weighted_too(tmp_path, tiny_llama):
+    pytest.importorskip("optuna")
+    from potstill.task import TaskSpec
+
+    spec = TaskSpec(name="echo", instruction="Say it.", kind="generation", metric="exact_match")
+    made = [
+        Row(f"w{i}", "aba", "pseudo" if i % 4 == 0 else "generated", Source(row=i), weight=2.0 if i == 1 else 1.0)
+        for i in range(8)
+    ]
+    train, held_out = rows_to_dataset(made, []), rows_to_dataset(made[:2], [])
+    chosen = DistilOptions(
+        student=str(tiny_llama), epochs=1, batch_size=4, max_length=96, search=SearchOptions(trials=2),
+        sampling={"generated": 0.5},
+    )  # fmt: skip
+    result = train_generator(spec, train, held_out, None, tmp_path / "s", chosen)
+    search = result.report["search"]
+    assert len(search["trials"]) == 2
+    assert set(search["values"]) == {"epochs", "learning_rate"}
+    assert result.report["options"]["learning_rate"] == search["values"]["learning_rate"]
+    weighted = _weighted_by_origin(train, chosen)
+    assert sum(weighted["weight"]) == pytest.approx(8 + 0.5 / 0.625)
+    assert weighted["weight"][0] / weighted["weight"][2] == pytest.approx(2.0)
+    with pytest.raises(OptionError, match=r"distil\.generations is for classification students"):
+        train_generator(spec, train, held_out, None, tmp_path / "t", replace(chosen, generations=2))
