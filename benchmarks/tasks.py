@@ -141,7 +141,7 @@ def write_task(task: str, out: Path) -> Path:
     if task in CLASSIFICATION:
         matter["labels"] = _labels(task)
         if len(pack["input_columns"]) > 1:
-            matter["inputs"] = pack["input_columns"]
+            matter["inputs"] = list(pack["input_columns"])  # a copy: YAML writes a second mention as an anchor
     else:
         matter["metric"] = METRIC[task]
         if task == "mconala":

@@ -16,7 +16,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, read_json, split_list, strings_in
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.task import TaskSpec
-from potstill.teacher import Message, Reply, Request
+from potstill.teacher import Abilities, Message, Reply, Request
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
@@ -54,7 +54,7 @@ def propose_topics(
     prompt = prompts.load("propose_topics")
     able = asker.abilities
     as_json = use_schema(able.json_schema, able.prefill, options)
-    samples = max(2, min(6, 48 // len(labels)))
+    samples = _samples(len(labels))
     requests = []
     for label in labels:
         text = prompt.render(
@@ -87,6 +87,19 @@ def propose_topics(
             opening = answer.request.prefill
             found[str(answer.request.tag)] += _topics(opening + answer.reply.text, answer.reply.finish, as_json)
     return {label: kept for label, items in found.items() if len(kept := _distinct(items, label)) >= 4}
+
+
+def _samples(labels: int) -> int:
+    return max(2, min(6, 48 // labels))
+
+
+def proposal_requests(spec: TaskSpec, options: GenerationOptions, able: Abilities) -> int:
+    """How many requests `propose_topics` and `describe_labels` make for a task."""
+    opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
+    labels = len(spec.labels) or 1
+    topics = labels * _samples(labels) if resolve_attributes(options, opened) == "teacher" else 0
+    asks = options.label_descriptions == "teacher"
+    return topics + (sum(not label.description.strip() for label in spec.labels) if asks else 0)
 
 
 _TOPICS = {

@@ -69,7 +69,7 @@ def generate_rows(
         return generate_instructions(spec, asker, options, listener=listener, out=out)
     tally = Tally()
     listener(Event("datagen", "progress", "preparing the requests", 0, options.rows))
-    material = _material(spec, asker, options, retrieved)
+    material = material_for(spec, asker, options, retrieved)
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
     screen = Screen(spec, options, shown, styles)
@@ -101,7 +101,8 @@ def generate_rows(
         return gathered.result(report)
 
 
-def _material(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:
+def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:
+    """What prompts are made from; the teacher may be asked for descriptions and topics."""
     descriptions = describe_labels(spec, asker, options)
     able = asker.abilities
     opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)

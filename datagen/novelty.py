@@ -5,32 +5,38 @@ Self-Instruct (arXiv:2212.10560 §2.2) scores each new instruction against the w
 pairs to score, and none of them can lose a match. Let two texts have m and n tokens and share a longest common
 subsequence of l; F1 = 2l/(m+n), so F1 > t needs l ≥ o(m, n) = ⌈t(m+n)/2⌉ (less one part in 10⁹, for rounding).
 
-1. Length: l ≤ min(m, n), so n lies in [m·t/(2-t), m·(2-t)/t].
-2. Overlap: the multisets of tokens share at least l. Sort each text's tokens by one fixed order, rarest first; two
-   texts that share o ≥ 2 tokens share two among the first m-o+2 of the one and n-o+2 of the other (prefix filtering,
-   Chaudhuri, Ganti, Kaushik, ICDE 2006, with two signs as in AdaptJoin, SIGMOD 2012). Of the two, either one is rare,
-   or both are common: rare tokens of the prefixes are indexed alone, common ones in pairs. Common is what more than
-   4·N^¼ of N texts hold, so lists stay short however often a word like `the` occurs.
+1. Length and overlap: the multisets of tokens share at least o(m, n) tokens. Sort each text's tokens by one fixed
+   order, rarest first. If a shared token is the (d+1)-th that they share and has r tokens from itself to the end of a
+   text, the overlap is at most d + r: an entry or a look-up for which that is below o is left out (prefix filtering,
+   Chaudhuri, Ganti, Kaushik, ICDE 2006, with more signs where one is too common, as in AdaptJoin, SIGMOD 2012).
+2. Kept texts are listed under their first shared token. A list that outgrows 32 + N^¼ splits into lists under its
+   token and the next shared one, and those again, up to four tokens deep. So lists stay short however often a word
+   like `the` occurs and however large the pool is, and a look-up visits few of them. Texts so short that fewer shared
+   tokens than the depth may be enough are listed at the split list as well.
 3. The candidates' whole multisets are intersected, and the survivors' LCS is found with one big-integer addition a
    token (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
 
-The order, and what is common, is by frequency in the pool when the index was last built; it is built anew each time
-the pool has tripled. The last step computes precision, recall and F1 in floats the way the `rouge_score` package does,
-so decisions equal its `RougeScorer(["rougeL"], use_stemmer=False)` at the boundary too.
+The order is by frequency in the pool when the index was last built; it is built anew each time the pool has tripled.
+Tokens are numbers, and entries are packed into arrays: millions of small Python containers would make each pass of the
+garbage collector cost seconds. The last step computes precision, recall and F1 in floats the way the `rouge_score`
+package does, so decisions equal its `RougeScorer(["rougeL"], use_stemmer=False)` at the boundary too.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 _NOT_ROUGE = re.compile(r"[^a-z0-9]+")
 _UNICODE_WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]")
 _SLACK = 1e-9
-_REMEMBERED = 400
+_MOST_TOKENS = (1 << 20) - 1
+_DEEPEST = 4
+_NEVER_SEEN = -(1 << 40)
 
 Tokenise = Callable[[str], list[str]]
 
@@ -46,13 +52,13 @@ def any_script_tokens(text: str) -> list[str]:
     return rouge_tokens(text) if lowered.isascii() else _UNICODE_WORD.findall(lowered)
 
 
-def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
+def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence."""
     return _lcs(len(a), _masks(a), b)
 
 
-def _masks(tokens: Sequence[str]) -> dict[str, int]:
-    masks: dict[str, int] = {}
+def _masks(tokens: Sequence[Hashable]) -> dict[Hashable, int]:
+    masks: dict[Hashable, int] = {}
     bit = 1
     for token in tokens:
         masks[token] = masks.get(token, 0) | bit
@@ -60,7 +66,7 @@ def _masks(tokens: Sequence[str]) -> dict[str, int]:
     return masks
 
 
-def _lcs(length: int, masks: dict[str, int], other: Sequence[str]) -> int:
+def _lcs(length: int, masks: dict[Hashable, int], other: Sequence[Hashable]) -> int:
     full = (1 << length) - 1
     row = full
     for token in other:
@@ -98,7 +104,7 @@ class NoveltyFilter:
 
     Args:
         threshold: F1 above which a text is not new.
-        tokenise: Text to tokens.
+        tokenise: Text to tokens. Of a text, the first 2^20 - 1 tokens count.
         texts: Kept from the start.
     """
 
@@ -109,14 +115,16 @@ class NoveltyFilter:
             raise ValueError(f"threshold must be in (0, 1] (got {threshold})")
         self.threshold = threshold
         self._tokenise = tokenise
-        self._tokens: list[list[str]] = []
-        self._bags: list[frozenset[str]] = []
-        self._rank: dict[str, int] = {}
-        self._common: frozenset[str] = frozenset()
-        self._index: dict[str | tuple[str, str], dict[int, dict[int, list[int]]]] = {}
-        self._singles: dict[str, list[int]] = {}
-        self._short = 2 / threshold - 1
-        self._bounds: dict[int, dict[int, tuple[int, int]]] = {}
+        self._number: dict[str, int] = {}
+        self._rank: list[int] = []
+        # Of each kept text: its tokens in their order, and the same as a multiset in the fixed order.
+        self._tokens: list[tuple[int, ...]] = []
+        self._bags: list[tuple[int, ...]] = []
+        # Lists by the shared tokens that lead to them, packed into one integer; None marks a split one.
+        self._lists: dict[int, array[int] | int | None] = {}
+        self._ends: dict[int, array[int]] = {}
+        self._limit = 32
+        self._least: list[int] = []
         self._rebuild_at = 64
         self.pairs_scored = 0
         for text in texts:
@@ -127,125 +135,173 @@ class NoveltyFilter:
 
     def match(self, text: str) -> Match | None:
         """The first kept text whose F1 with `text` is above the threshold, or None."""
-        return self._match(self._tokenise(text)) if self._tokens else None
+        return self._match(self._tokenise(text)[:_MOST_TOKENS]) if self._tokens else None
 
     def add(self, text: str) -> int:
         """Keep a text whatever it is like; returns its index."""
-        return self._add(self._tokenise(text))
+        return self._add(self._tokenise(text)[:_MOST_TOKENS])
 
     def admit(self, text: str) -> Match | None:
         """Keep the text and return None, or return what it is too like."""
-        tokens = self._tokenise(text)
+        tokens = self._tokenise(text)[:_MOST_TOKENS]
         found = self._match(tokens)
         if found is None:
             self._add(tokens)
         return found
 
-    def _match(self, tokens: list[str]) -> Match | None:
-        m = len(tokens)
+    def _match(self, words: list[str]) -> Match | None:
+        m = len(words)
         if not m:
             return None
-        t = self.threshold
-        bounds = self._bounds_of(m)
-        bag, ordered = self._numbered(tokens)
-        found: set[int] = set()
-        for key, last in self._keys(ordered[: 1 + max(last for last, _ in bounds.values())]):
-            lengths = self._index.get(key)
-            if not lengths:
-                continue
-            for n, places in lengths.items():
-                bound = bounds.get(n)
-                if bound is not None and last <= bound[0]:
-                    for place, ids in places.items():
-                        if place <= bound[1]:
-                            found.update(ids)
-        if m <= self._short:
-            found.update(index for token in bag for index in self._singles.get(token, ()))
+        known = self._number.get
+        tokens = [known(word, -1) for word in words]
+        numbered = [known(word, -1) for word in _numbered(words)]
+        rank = self._rank
+        # What no kept text holds can be first in the order: nothing shares it.
+        ordered = sorted((token for token in numbered if token >= 0), key=rank.__getitem__)
+        found = self._candidates(m, ordered)
         if not found:
             return None
-        masks: dict[str, int] | None = None
+        bag = frozenset(ordered)
+        masks: dict[Hashable, int] | None = None
         for index in sorted(found):
             other = self._tokens[index]
-            least = self._least(m, len(other))
-            if len(bag & self._bags[index]) < least:
+            n = len(other)
+            if len(bag.intersection(self._bags[index])) < self._least_of(m + n):
                 continue
             masks = masks or _masks(tokens)
             self.pairs_scored += 1
-            f1 = rouge_f1(_lcs(m, masks, other), m, len(other))
-            if f1 > t:
+            f1 = rouge_f1(_lcs(m, masks, other), m, n)
+            if f1 > self.threshold:
                 return Match(index, f1)
         return None
 
-    def _least(self, m: int, n: int) -> int:
-        """Fewest shared tokens that can give an F1 above the threshold."""
-        return max(1, math.ceil(self.threshold * (m + n) / 2 - _SLACK * (m + n)))
+    def _candidates(self, m: int, ordered: list[int]) -> set[int]:
+        """Kept texts that can share enough tokens with a text of `m` tokens, of which `ordered` are known."""
+        fewest = self._fewest(m)
+        longest = math.floor(m * (2 - self.threshold) / self.threshold + _SLACK * m)
+        self._least_of(m + longest)
+        least = self._least
+        found: set[int] = set()
+        lists, ends = self._lists, self._ends
+        split: list[tuple[int, int]] = [(0, 0)]
+        left = len(ordered)
+        for token in ordered:
+            deeper = []
+            for above, depth in split:
+                most = depth + left
+                if most < fewest:
+                    continue
+                key = above << 24 | token + 1
+                entries = lists.get(key, 0)
+                if entries is None:
+                    deeper.append((key, depth + 1))
+                    if fewest > depth + 1 or key not in ends:
+                        continue
+                    entries = ends[key]
+                if type(entries) is int:
+                    if not entries:
+                        continue
+                    entries = (entries,)  # type: ignore[assignment]
+                for entry in entries:  # type: ignore[union-attr]
+                    n = entry >> 20 & _MOST_TOKENS
+                    if n <= longest and (needed := least[m + n]) <= most and needed <= entry & _MOST_TOKENS:
+                        found.add(entry >> 40)
+            split += deeper
+            left -= 1
+            if left + _DEEPEST < fewest:
+                break
+        return found
 
-    def _bounds_of(self, m: int) -> dict[int, tuple[int, int]]:
-        """For each length n that can match m: the last places in both prefixes."""
-        bounds = self._bounds.get(m)
-        if bounds is None:
-            t = self.threshold
-            shortest = max(1, math.ceil(m * t / (2 - t) - _SLACK * m))
-            longest = math.floor(m * (2 - t) / t + _SLACK * m)
-            bounds = {
-                n: (m - least + 1, n - least + 1)
-                for n in range(shortest, longest + 1)
-                if (least := self._least(m, n)) <= min(m, n)
-            }
-            if m <= _REMEMBERED:
-                self._bounds[m] = bounds
-        return bounds
+    def _least_of(self, total: int) -> int:
+        """Fewest shared tokens that can give an F1 above the threshold to texts of `total` tokens together."""
+        least = self._least
+        while len(least) <= total:
+            least.append(max(1, math.ceil(self.threshold * len(least) / 2 - _SLACK * len(least))))
+        return least[total]
 
-    def _keys(self, prefix: list[str]) -> Iterator[tuple[str | tuple[str, str], int]]:
-        """What a prefix is looked up and indexed by, each with the position of its last token."""
-        common: list[tuple[int, str]] = []
-        for position, token in enumerate(prefix):
-            if token in self._common:
-                for _, other in common:
-                    yield (other, token), position
-                common.append((position, token))
-            else:
-                yield token, position
+    def _fewest(self, m: int) -> int:
+        """The same for a text of `m` tokens and any other."""
+        shortest = max(1, math.ceil(m * self.threshold / (2 - self.threshold) - _SLACK * m))
+        return min(shortest, self._least_of(m + shortest))
 
-    def _numbered(self, tokens: list[str]) -> tuple[frozenset[str], list[str]]:
-        """A multiset as a set (the second `the` is `the 1`), whole and in the fixed order."""
-        seen: Counter[str] = Counter()
-        numbered = []
-        for token in tokens:
-            count = seen[token]
-            seen[token] = count + 1
-            numbered.append(f"{token} {count}" if count else token)
-        rank = self._rank
-        numbered.sort(key=lambda token: (rank.get(token, 0), token))
-        return frozenset(numbered), numbered
-
-    def _add(self, tokens: list[str]) -> int:
+    def _add(self, words: list[str]) -> int:
         index = len(self._tokens)
-        self._tokens.append(tokens)
-        bag, ordered = self._numbered(tokens)
-        self._bags.append(bag)
-        self._enter(index, ordered)
+        number, rank = self._number, self._rank
+        numbered = _numbered(words)
+        for word in numbered:
+            if word not in number:
+                number[word] = len(rank)
+                rank.append(_NEVER_SEEN + len(rank))
+        self._tokens.append(tuple(number[word] for word in words))
+        self._bags.append(tuple(sorted((number[word] for word in numbered), key=rank.__getitem__)))
+        self._enter(index)
         if index + 1 >= self._rebuild_at:
             self._rebuild()
         return index
 
-    def _enter(self, index: int, ordered: list[str]) -> None:
-        n = len(ordered)
-        if not n:
-            return
-        for key, last in self._keys(ordered[: 1 + max(last for last, _ in self._bounds_of(n).values())]):
-            self._index.setdefault(key, {}).setdefault(n, {}).setdefault(last, []).append(index)
-        if n <= self._short:
-            # So short that one shared token may be enough: looked up whatever its frequency.
-            for token in ordered:
-                self._singles.setdefault(token, []).append(index)
+    def _enter(self, index: int) -> None:
+        """List a kept text under each first shared token that it can have."""
+        bag = self._bags[index]
+        self._enter_below(index, 0, 0, 0, self._fewest(len(bag)) if bag else 1)
+
+    def _enter_below(self, index: int, above: int, depth: int, first: int, fewest: int) -> None:
+        """List a kept text under `above` and each of its tokens from place `first` on."""
+        bag = self._bags[index]
+        m = len(bag)
+        lists = self._lists
+        for place in range(first, min(m, m + depth - fewest + 1)):
+            key = above << 24 | bag[place] + 1
+            entry = index << 40 | m << 20 | depth + m - place
+            entries = lists.get(key, 0)
+            if entries is None:
+                self._enter_split(index, key, depth + 1, place, fewest)
+            elif not entries:
+                lists[key] = entry
+            elif type(entries) is int:
+                lists[key] = array("q", (entries, entry))
+            else:
+                entries.append(entry)  # type: ignore[union-attr]
+                if len(entries) > self._limit and depth + 1 < _DEEPEST:  # type: ignore[arg-type]
+                    self._split(key, depth + 1)
+
+    def _enter_split(self, index: int, key: int, depth: int, place: int, fewest: int) -> None:
+        if fewest <= depth:
+            bag = self._bags[index]
+            entry = index << 40 | len(bag) << 20 | depth + len(bag) - place - 1
+            self._ends.setdefault(key, array("q")).append(entry)
+        self._enter_below(index, key, depth, place + 1, fewest)
+
+    def _split(self, key: int, depth: int) -> None:
+        """Replace a list by lists that are one shared token deeper."""
+        entries = self._lists[key]
+        self._lists[key] = None
+        for entry in entries:  # type: ignore[union-attr]
+            m = entry >> 20 & _MOST_TOKENS
+            place = depth - 1 + m - (entry & _MOST_TOKENS)
+            self._enter_split(entry >> 40, key, depth, place, self._fewest(m))
 
     def _rebuild(self) -> None:
-        self._rebuild_at = 3 * len(self._tokens)
+        size = len(self._tokens)
+        self._rebuild_at = 3 * size
+        self._limit = 32 + round(size**0.25)
         counts = Counter(token for bag in self._bags for token in bag)
-        limit = 4 * len(self._bags) ** 0.25
-        self._rank = dict(counts)
-        self._common = frozenset(token for token, count in counts.items() if count > limit)
-        self._index, self._singles = {}, {}
+        for place, token in enumerate(sorted(counts, key=lambda token: (counts[token], token))):
+            self._rank[token] = place
+        self._lists, self._ends = {}, {}
         for index, bag in enumerate(self._bags):
-            self._enter(index, sorted(bag, key=lambda token: (self._rank[token], token)))
+            self._bags[index] = tuple(sorted(bag, key=self._rank.__getitem__))
+            self._enter(index)
+
+
+def _numbered(words: list[str]) -> list[str]:
+    """A multiset as distinct strings: the second `the` is `the 1`."""
+    if len(set(words)) == len(words):
+        return words
+    seen: dict[str, int] = {}
+    numbered = []
+    for word in words:
+        count = seen.get(word, 0)
+        seen[word] = count + 1
+        numbered.append(f"{word} {count}" if count else word)
+    return numbered

@@ -183,7 +183,7 @@ def add_teacher_probs(
     *,
     listener: Listener = silent,
 ) -> SoftResult:
-    """Fill `teacher_probs` of a table.
+    """Fill `teacher_probs` of a table, where it has none yet.
 
     Args:
         spec: A classification task.
@@ -203,10 +203,15 @@ def add_teacher_probs(
 
     options = options or SoftOptions()
     names = spec.label_names
-    inputs = list(table["input"])
+    # Rows that have probabilities already (a label model's, or an earlier student's) keep them.
+    given = table["teacher_probs"][:]
+    asked = [i for i, probs in enumerate(given) if probs is None]
+    every = table["input"][:]
+    inputs = [every[i] for i in asked]
     listener(Event("soft", "progress", f"scoring the labels of {len(inputs)} texts", 0, len(inputs)))
     scores = label_scores(spec, inputs, asker, options)
-    hard = [None if value is None else int(value) for value in table["label"]]
+    labels = table["label"][:]
+    hard = [None if labels[i] is None else int(labels[i]) for i in asked]
     weights = _weights(hard, len(names))
     prior = [float(spec.label_prior.get(name, 0.0)) for name in names] if spec.label_prior else None
     gold_texts, gold_labels = _gold(spec, table)
@@ -214,7 +219,9 @@ def add_teacher_probs(
     calibration = _fit(spec, asker, options, scores, rule, weights, prior)
     probs = calibration.apply(scores)
     answered: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
-    values = [row.tolist() if good else None for row, good in zip(probs, answered, strict=True)]
+    values = list(given)
+    for place, row, good in zip(asked, probs, answered, strict=True):
+        values[place] = row.tolist() if good else None
     columns = {name: table[name][:] if name != "teacher_probs" else values for name in table.column_names}
     filled = Dataset.from_dict(columns, features=table.features)
     report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))

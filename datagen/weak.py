@@ -4,6 +4,10 @@ Each rule of the task is a labelling function that votes for its label or abstai
 Statistics 28, 1979) estimates by EM how each function errs, from agreement alone, and gives each text a distribution
 over the labels. A function that copies another would count twice and drag the model along, so near-copies are merged
 first. Texts on which no function votes get nothing.
+
+A regular expression may backtrack for ever on a text. Each search is stopped after a quarter of a second and abstains;
+after eight stops its rule abstains on every further text, so a rule costs two seconds at most whatever the file's size.
+Both are counted in the report.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
 ABSTAIN = -1
 STAGE = "weak"
 _REGEX_TIMEOUT_S = 0.25
+_MOST_TIMEOUTS = 8
 _MOST_CHARS = 20_000
+_SINGLE_PRIOR = 0.9
 
 LabellingFunction = Callable[[str], "str | None"]
 """Takes a text and gives a label's name, or None to abstain."""
@@ -77,41 +83,62 @@ class LabelModel:
     rounds: int
 
 
-def rule_function(rule: Rule) -> LabellingFunction:
-    """The labelling function of a rule. A regular expression that runs too long on a text abstains there.
+class RuleFunction:
+    """The labelling function of a rule of the task file.
+
+    Attributes:
+        rule: The rule.
+        timeouts: Texts on which a regular expression was stopped.
+        off: Whether it was stopped so often that it abstains from then on.
+    """
+
+    def __init__(self, rule: Rule):
+        import regex  # type: ignore[import-untyped]  # `re` has no time limit
+
+        self.rule = rule
+        self.timeouts = 0
+        self._compiled: list[Any] = []
+        self._wanted = [pattern.casefold() for pattern in rule.patterns]
+        faults = []
+        patterns = rule.patterns if rule.kind == "regex" else ()
+        if rule.kind == "keyword" and rule.patterns:
+            words = "|".join(re.escape(pattern) for pattern in rule.patterns)
+            patterns = (rf"(?<!\w)(?:{words})(?!\w)",)
+        for pattern in patterns:
+            try:
+                self._compiled.append(regex.compile(pattern, regex.IGNORECASE))
+            except regex.error as error:
+                faults.append(f"the rule for {rule.label!r} has an unreadable regular expression {pattern!r}: {error}")
+        if faults:
+            raise TaskError("rules", faults)
+
+    @property
+    def off(self) -> bool:
+        return self.timeouts >= _MOST_TIMEOUTS
+
+    def __call__(self, text: str) -> str | None:
+        """The rule's label where it matches, else None."""
+        if self.rule.kind == "contains":
+            folded = text.casefold()
+            return self.rule.label if any(item in folded for item in self._wanted) else None
+        if self.off:
+            return None
+        for item in self._compiled:
+            try:
+                if item.search(text, timeout=_REGEX_TIMEOUT_S):
+                    return self.rule.label
+            except TimeoutError:
+                self.timeouts += 1
+        return None
+
+
+def rule_function(rule: Rule) -> RuleFunction:
+    """The labelling function of a rule.
 
     Raises:
         TaskError: A regular expression that cannot be compiled.
     """
-    import regex  # type: ignore[import-untyped]  # `re` has no time limit
-
-    if rule.kind == "contains":
-        wanted = [pattern.casefold() for pattern in rule.patterns]
-        return lambda text: rule.label if any(item in text.casefold() for item in wanted) else None
-    if rule.kind == "keyword":
-        words = "|".join(re.escape(pattern) for pattern in rule.patterns)
-        keyword = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
-        return lambda text: rule.label if rule.patterns and keyword.search(text) else None
-    compiled: list[Any] = []
-    faults = []
-    for pattern in rule.patterns:
-        try:
-            compiled.append(regex.compile(pattern, regex.IGNORECASE))
-        except regex.error as error:
-            faults.append(f"the rule for {rule.label!r} has an unreadable regular expression {pattern!r}: {error}")
-    if faults:
-        raise TaskError("rules", faults)
-
-    def matches(text: str) -> str | None:
-        for item in compiled:
-            try:
-                if item.search(text, timeout=_REGEX_TIMEOUT_S):
-                    return rule.label
-            except TimeoutError:
-                continue
-        return None
-
-    return matches
+    return RuleFunction(rule)
 
 
 def votes_of(functions: Sequence[LabellingFunction], texts: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
@@ -185,15 +212,18 @@ def dawid_skene(
     rounds: int = 100,
     tolerance: float = 1e-6,
 ) -> LabelModel:
-    """Dawid and Skene's model by EM.
+    """Dawid and Skene's model by EM, with one figure for each function that knows a single label.
 
-    Abstaining is a missing vote for functions that know several labels. One that only votes for a single label says
-    something by abstaining, and nothing by the label it votes for; for it, abstaining is an outcome of its own.
+    A function that votes for several labels has a whole confusion matrix; abstaining is a missing vote. One that only
+    ever votes for a single label has a single figure, how often its votes are right: its errors are spread evenly over
+    the other labels. Where such functions overlap little, as rules do, their votes alone cannot tell who is right, and
+    a free fit lets one label swallow all others; so half of the figure's evidence is a prior of 0.9, and the labels
+    are taken to be equally common (or as `prior` says).
 
     Args:
         votes: (n, n_functions), a label's index or -1.
         labels: How many labels.
-        prior: Known share of each label; estimated where it is not given.
+        prior: Known share of each label; where it is not given it is estimated, unless a function knows one label only.
         smoothing: Pseudo-count of each cell of a function's confusion matrix, doubled on its diagonal.
         rounds: Most rounds.
         tolerance: Largest change of a probability at which it stops.
@@ -206,21 +236,23 @@ def dawid_skene(
     voted = (votes != ABSTAIN).any(axis=1)
     probs = majority_vote(votes, labels).probs
     share = np.full(labels, 1 / labels) if prior is None else np.asarray(prior, dtype=np.float64)
-    outcomes = [(votes == label).astype(np.float64) for label in range(labels)]
+    one_hot = np.stack([(votes == label).astype(np.float64) for label in range(labels)], axis=2)
     single = np.array([len(set(column[column != ABSTAIN].tolist())) <= 1 for column in votes.T], dtype=bool)
-    outcomes.append(((votes == ABSTAIN) & single).astype(np.float64))
-    one_hot = np.stack(outcomes, axis=2)
-    prior_votes = smoothing * (1 + np.eye(labels, labels + 1))
-    prior_votes[:, -1] = smoothing
+    counts = one_hot.sum(axis=(0, 2))
+    prior_votes = smoothing * (1 + np.eye(labels))
+    spread = (1 - np.eye(labels)) / max(1, labels - 1)
     done = 0
     while done < rounds:
         done += 1
-        # (n_functions, true label, vote or abstaining): how often each function says what of which.
-        confusion = np.einsum("nk,nfl->fkl", probs[voted], one_hot[voted]) + prior_votes
+        # (n_functions, true label, vote): how often each function says what of which.
+        seen = np.einsum("nk,nfl->fkl", probs[voted], one_hot[voted])
+        confusion = seen + prior_votes
         confusion /= confusion.sum(axis=2, keepdims=True)
-        if prior is None and voted.any():
+        right = (np.einsum("fkk->f", seen) + _SINGLE_PRIOR * (counts + 2)) / (2 * counts + 2)
+        confusion[single] = right[single, None, None] * np.eye(labels) + (1 - right[single, None, None]) * spread
+        if prior is None and voted.any() and not single.any():
             share = (probs[voted].sum(axis=0) + 1) / (voted.sum() + labels)
-        scores = np.log(share) + np.einsum("nfl,fkl->nk", one_hot, np.log(confusion))
+        scores = np.log(share) + np.einsum("nfl,fkl->nk", one_hot, np.log(np.maximum(confusion, 1e-12)))
         scores -= scores.max(axis=1, keepdims=True)
         fresh = np.exp(scores)
         fresh /= fresh.sum(axis=1, keepdims=True)
@@ -248,6 +280,7 @@ def label_texts(
     options: WeakOptions | None = None,
     *,
     functions: Sequence[LabellingFunction] = (),
+    places: Sequence[int] | None = None,
     dataset: str = "unlabelled",
     licence: str = "unknown",
 ) -> WeakResult:
@@ -258,6 +291,7 @@ def label_texts(
         texts: Unlabelled texts.
         options: The label model and the confidence wanted.
         functions: Further labelling functions.
+        places: Place of each text in its file, for provenance; 0, 1, 2, … where it is not given.
         dataset: Where the texts are from, for provenance.
         licence: SPDX id of the texts.
 
@@ -269,7 +303,8 @@ def label_texts(
         TaskError: A regular expression cannot be compiled.
     """
     options = options or WeakOptions()
-    every = [*(rule_function(rule) for rule in spec.rules), *functions]
+    own = [rule_function(rule) for rule in spec.rules]
+    every: list[LabellingFunction] = [*own, *functions]
     if not every:
         raise DataError("no labelling rules; write `rules:` in the task file, or pass functions")
     votes = votes_of(every, texts, spec.label_names)
@@ -285,7 +320,7 @@ def label_texts(
     rows: list[Row] = []
     dropped: list[Dropped] = []
     for place, text in enumerate(texts):
-        source = Source(dataset=dataset, row=place)
+        source = Source(dataset=dataset, row=place if places is None else places[place])
         probs = model.probs[place]
         best = int(probs.argmax())
         if (merged[place] == ABSTAIN).all():
@@ -313,6 +348,7 @@ def label_texts(
         "labels": dict(Counter(row.output for row in rows)),
         "functions": [
             {
+                **_described(every[column]),
                 "coverage": round(float((votes[:, column] != ABSTAIN).mean()), 4) if len(texts) else 0.0,
                 "group": next(place for place, group in enumerate(groups) if column in group),
             }
@@ -323,3 +359,57 @@ def label_texts(
         "rounds": model.rounds,
     }
     return WeakResult(rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
+
+
+def _described(function: LabellingFunction) -> dict[str, Any]:
+    if not isinstance(function, RuleFunction):
+        return {"name": getattr(function, "__name__", type(function).__name__)}
+    rule = function.rule
+    found: dict[str, Any] = {"name": f"{rule.label}: {rule.kind} {', '.join(rule.patterns)}"[:120]}
+    if function.timeouts:
+        found |= {"timeouts": function.timeouts, "off": function.off}
+    return found
+
+
+def function_digest(function: LabellingFunction) -> str:
+    """Hash of a Python labelling function's source (or code, where it has no source), for a stage's key."""
+    import hashlib
+    import inspect
+
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        text = f"{code.co_code.hex()} {code.co_consts} {code.co_names}" if code else type(function).__qualname__
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def usable_texts(texts: Sequence[str], dataset: str) -> tuple[list[tuple[int, str]], tuple[Dropped, ...]]:
+    """Unlabelled texts that can be trained on, with their place in the file.
+
+    What was not UTF-8 was read with the replacement character; such texts are dropped (`broken_encoding`), as are texts
+    with NUL bytes, and all but the first of equal ones (`duplicate`).
+
+    Raises:
+        DataError: None is left.
+    """
+    kept: list[tuple[int, str]] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for place, text in enumerate(texts):
+        source = Source(dataset=dataset, row=place)
+        key = " ".join(text.split()).casefold()
+        if "\ufffd" in text or "\x00" in text:
+            dropped.append(Dropped("broken_encoding", "not UTF-8", text[:200], "", "pseudo", source, STAGE))
+        elif key in seen:
+            dropped.append(Dropped("duplicate", "the same words as an earlier text", text, "", "pseudo", source, STAGE))
+        else:
+            seen.add(key)
+            kept.append((place, text))
+    if not kept:
+        broken = sum(item.reason == "broken_encoding" for item in dropped)
+        raise DataError(
+            f"{dataset} holds no usable text ({len(texts)} texts, {broken} of broken encoding); save it as UTF-8, one "
+            "text a line, or give a table with a text column"
+        )
+    return kept, tuple(dropped)

@@ -70,6 +70,37 @@ def run(
     typer.echo(f"publish  potstill push {result.path} USER/NAME")
 
 
+@app.command(epilog="Example: potstill plan examples/support/task.md -n 2000 --budget 2usd")
+def plan(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    out: _Out = None,
+    teacher: Annotated[str | None, typer.Option(help="As for run.")] = None,
+    student: Annotated[str | None, typer.Option(help="Base model of the student.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
+    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Say whether 2usd, 500k-tokens or 30min suffice.")] = None,
+    probe: Annotated[
+        int | None, typer.Option(help="Requests to make now; 32 with a teacher of your own, else none.")
+    ] = None,
+    options: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what a run will take before it is paid for: datasets, requests, tokens, money, time."""
+    from potstill.plan import plan_run
+    from potstill.progress import listener_for
+
+    settings: dict[str, Any] = {
+        "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
+    }  # fmt: skip
+    with listener_for(as_json=as_json) as listener:
+        found = plan_run(task, out=out, probe=probe, listener=listener, **_merge(settings, options or []))
+    if as_json:
+        print(json.dumps({"kind": "plan", **found.to_json()}))
+        return
+    print_plan(found)
+
+
 @app.command(epilog="Example: potstill push runs/support-tickets me/support-tickets --dry-run")
 def push(
     run: _Run,
@@ -167,6 +198,36 @@ def print_scores(scores: dict[str, Any]) -> None:
         size = system.get("size_mib")
         table.add_row(system["name"], *cells, f"{size:.0f}" if size else "", f"{latency:.1f}" if latency else "")
     Console().print(table)
+
+
+def print_plan(plan: Any) -> None:
+    """What a run will take, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "stage", "requests", "prompt tokens", "new tokens", "minutes", "known from", title=f"teacher {plan.teacher}"
+    )
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for step in plan.steps:
+        minutes = "?" if step.seconds is None else f"{step.seconds / 60:.1f}"
+        counts = [f"{value:,}" for value in (step.requests, step.prompt_tokens, step.completion_tokens)]
+        table.add_row(step.stage, *counts, minutes, step.basis if step.basis != "none" else "")
+    prompt, completion = plan.tokens
+    minutes = "?" if plan.seconds is None else f"{plan.seconds / 60:.1f}"
+    table.add_section()
+    table.add_row("all", f"{plan.requests:,}", f"{prompt:,}", f"{completion:,}", minutes, "")
+    console = Console()
+    for name, rows in plan.datasets:
+        console.print(f"dataset  {name}, {rows:,} rows", markup=False)
+    console.print(table)
+    console.print(f"rows     about {plan.rows:,} after the merge")
+    console.print(f"cost     {'not known' if plan.usd is None else f'{plan.usd:.2f} USD'}")
+    if plan.budget is not None:
+        console.print(f"budget   {plan.budget[0]} {'suffices' if plan.budget[1] else 'does not suffice'}")
+    for note in plan.notes:
+        console.print(f"note     {note}", markup=False)
 
 
 def _merge(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:

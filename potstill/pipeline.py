@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,8 @@ class RunResult:
     @cached_property
     def dataset(self) -> Dataset:
         """The rows that the student was trained on."""
-        return read_rows(self.path / "soft" / "train.parquet")
+        taught = self.path / "train" / "train.parquet"  # there where the student labelled rows of its own
+        return read_rows(taught if taught.exists() else self.path / "soft" / "train.parquet")
 
     @cached_property
     def student(self) -> Student:
@@ -66,7 +67,7 @@ class RunResult:
     @cached_property
     def dropped(self) -> tuple[Dropped, ...]:
         """Every row that a stage refused, with its reason."""
-        stages = ("retrieval", "datagen", "merge")
+        stages = ("retrieval", "datagen", "quality", "weak", "merge")
         return tuple(item for stage in stages for item in read_dropped(self.path / stage / "dropped.jsonl"))
 
     @property
@@ -91,6 +92,7 @@ def run(
     *,
     out: str | Path | None = None,
     listener: Listener = silent,
+    labelling_functions: Sequence[Callable[[str], str | None]] = (),
     **settings: Any,
 ) -> RunResult:
     """Do the whole job, or the part of it that is not done yet.
@@ -99,6 +101,8 @@ def run(
         task: A prompt in English, or the path of a task file.
         out: Run folder; `runs/<task name>` by default. The same folder continues.
         listener: Called with every progress event.
+        labelling_functions: Functions from a text to a label's name, or None to abstain, that vote on the task's
+            unlabelled texts beside its rules.
         **settings: Anything of `potstill.settings.Settings` (`teacher="vllm"`, `n=2000`, `budget="2usd"`), and a
             mapping of options for a stage (`distil={"epochs": 3}`).
 
@@ -120,11 +124,19 @@ def run(
     draft = read_task_file(task, draft=True)
     resolved = resolve({**draft.settings, **draft.options}, settings)
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
-    with folder.lock(), Ledger(folder.ledger_path) as ledger, _opened(resolved, ledger, listener) as asker:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(folder.lock())
+        ledger = opened.enter_context(Ledger(folder.ledger_path))
+        asker = opened.enter_context(_opened(resolved, ledger, listener))
+        checker = None
+        if resolved.quality.on and resolved.quality.teacher:
+            other = replace(resolved, teacher=resolved.quality.teacher)
+            checker = opened.enter_context(_opened(other, ledger, listener))
         spec = read_task_file(task, asker=asker).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
-        stages = Job(folder, spec, resolved, ledger, asker, listener).all_stages(task)
+        job = Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
+        stages = job.all_stages(task)
     return RunResult(folder.path, spec, stages)
 
 
@@ -140,7 +152,7 @@ def load(path: str | Path) -> RunResult:
     except FileNotFoundError:
         raise UserError(f"no run at {folder} (task/task.json is missing); make one with: potstill run TASK") from None
     found = RunDir(folder)
-    names = ("retrieval", "datagen", "merge", "soft", "train", "evaluate")
+    names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "evaluate")
     stages = [stage for name in names if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))
 

@@ -247,6 +247,16 @@ class RunDir:
             manifest.get("facts", {}),
         )
 
+    def set_aside(self, name: str) -> None:
+        """Move a stage that this run does not have out of the way; with its settings again, it is found again."""
+        found = self.finished(name)
+        if found is not None:
+            aside = self.path / ".old" / f"{name}-{found.key[:16]}"
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                shutil.rmtree(aside)
+            os.replace(found.path, aside)
+
     def verify(self) -> list[str]:
         """Check every file of every stage against its manifest; returns the faults, empty when all is well."""
         faults: list[str] = []

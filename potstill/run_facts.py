@@ -21,7 +21,7 @@ from potstill.errors import DataError, UserError
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.task import TaskSpec
 
-STAGES = ("task", "retrieval", "datagen", "merge", "soft", "train", "evaluate")
+STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "evaluate")
 SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
 _EXAMPLES_A_REASON = 3
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -124,7 +124,7 @@ class RunFacts:
         """Published splits and their Parquet files. The user's own test data is never one of them."""
         found = {}
         for name, stem in SPLITS.items():
-            places = (self.path / stage / f"{stem}.parquet" for stage in ("soft", "merge"))
+            places = (self.path / stage / f"{stem}.parquet" for stage in ("train", "soft", "merge"))
             if place := next((item for item in places if item.exists()), None):
                 found[name] = place
         return found
@@ -200,7 +200,7 @@ class RunFacts:
     def drops(self) -> list[DropLine]:
         """What was refused and why, with examples; the most frequent reason of a stage first."""
         lines = []
-        for stage in ("retrieval", "datagen", "merge"):
+        for stage in ("retrieval", "datagen", "quality", "weak", "merge"):
             counts: Counter[str] = Counter()
             examples: dict[str, list[Dropped]] = {}
             for item in _dropped(self.path / stage / "dropped.jsonl"):

@@ -12,21 +12,27 @@ from typing import Any, Literal, get_args
 
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
+from potstill.datagen.quality import QualityOptions
 from potstill.datagen.soft import SoftOptions
 from potstill.datagen.teachers.ray_cluster import RayOptions
+from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.train.options import DistilOptions
+from potstill.train.self_training import SelfTrainingOptions
 
 Sources = Literal["both", "retrieved", "generated"]
 Executor = Literal["local", "ray"]
 STAGES = {
     "retrieval": RetrievalOptions,
     "generation": GenerationOptions,
+    "quality": QualityOptions,
+    "weak": WeakOptions,
     "soft": SoftOptions,
     "merge": MergeOptions,
     "distil": DistilOptions,
+    "self_training": SelfTrainingOptions,
 }
 
 
@@ -69,9 +75,12 @@ class Settings:
     executor: Executor = "local"
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+    quality: QualityOptions = field(default_factory=QualityOptions)
+    weak: WeakOptions = field(default_factory=WeakOptions)
     soft: SoftOptions = field(default_factory=SoftOptions)
     merge: MergeOptions = field(default_factory=MergeOptions)
     distil: DistilOptions = field(default_factory=DistilOptions)
+    self_training: SelfTrainingOptions = field(default_factory=SelfTrainingOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)

@@ -6,21 +6,22 @@ that a change recomputes what depends on it and leaves the rest.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.checking import quality_stage, self_train_on, weak_stage
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
 from potstill.options import as_json
-from potstill.rows import Dropped, read_rows, rows_to_dataset, write_dropped, write_rows
-from potstill.run_dir import RunDir, Stage, code_digest, digest, file_digest, write_atomic
+from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
+from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
+from potstill.stage_parts import content, prompt_digest, ref_content, relevant, version, write_json, write_stage
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
@@ -42,22 +43,28 @@ class Job:
     ledger: Ledger
     asker: Asker
     listener: Listener
+    checker: Asker | None = None  # asks the teacher of `quality.teacher`; None is the run's own
+    functions: tuple[Callable[[str], str | None], ...] = ()  # labelling functions beside the task file's rules
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
         started = time.monotonic()
         done = [self.task(task), self.retrieval()]
-        done.append(self.datagen(done[-1]))
-        done.append(self.merge(done[-2], done[-1]))
-        done.append(self.soft(done[-1], done[-2]))
-        done.append(self.train(done[-1]))
-        done.append(self.evaluate(done[-1], done[-2], done[-3]))
+        retrieved = done[-1]
+        generated = self.datagen(retrieved)
+        checked = quality_stage(self, generated)
+        weak = weak_stage(self)
+        merged = self.merge(retrieved, checked or generated, weak)
+        soft = self.soft(merged, generated)
+        trained = self.train(soft, merged, weak)
+        done += [stage for stage in (generated, checked, weak) if stage is not None]
+        done += [merged, soft, trained, self.evaluate(trained, soft, merged)]
         self.report(done, time.monotonic() - started)
         return tuple(done)
 
-    def _stage(self, name: str, parts: Mapping[str, Any], make: Any) -> Stage:
+    def make_stage(self, name: str, parts: Mapping[str, Any], make: Any) -> Stage:
         """Run or reuse one stage and say so."""
-        versions = {library: _version(library) for library in _LIBRARIES}
+        versions = {library: version(library) for library in _LIBRARIES}
         self.listener(Event(name, "start"))
         try:
             stage = self.folder.stage(name, {**parts, "versions": versions}, make)
@@ -78,7 +85,7 @@ class Job:
             (out / "task.json").write_text(json.dumps(self.spec.to_json(), indent=1, ensure_ascii=False) + "\n")
             return {"summary": _describe(self.spec)}
 
-        return self._stage("task", {"given": given, "spec": self.spec.to_json()}, make)
+        return self.make_stage("task", {"given": given, "spec": self.spec.to_json()}, make)
 
     def retrieval(self) -> Stage:
         """Cards that fit → their rows, mapped onto the task."""
@@ -93,27 +100,27 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             if self.settings.sources == "generated":
                 empty = rows_to_dataset([], self.spec.label_names)
-                _write_stage(out, empty, (), {"note": "retrieval is off (sources = generated)"})
+                write_stage(out, empty, (), {"note": "retrieval is off (sources = generated)"})
                 (out / "ranking.json").write_text(json.dumps({"query": "", "hits": [], "refused": []}))
                 return {"summary": "off", "rows": 0}
             encoder = sentence_encoder(self.settings.encoder)
             result = retrieve_rows(self.spec, options, encoder=encoder, asker=self.asker, listener=self.listener)
-            _write_stage(out, result.rows, result.dropped, result.report)
+            write_stage(out, result.rows, result.dropped, result.report)
             (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
             used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
             return {"summary": f"{result.rows.num_rows} rows from {used} datasets", "rows": result.rows.num_rows}
 
         parts = {
-            "spec": _relevant(self.spec, "examples", "test", "unlabelled", "rules"),
+            "spec": relevant(self.spec, "examples", "test", "unlabelled", "rules"),
             "options": as_json(options),
             "sources": self.settings.sources == "generated",
-            "catalogue": [_content(path) for path in catalogues],
+            "catalogue": [content(path) for path in catalogues],
             "encoder": model_identity(self.settings.encoder),
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(retrieval, prompts),
-            "prompts": _prompt_digest(),
+            "prompts": prompt_digest(),
         }
-        return self._stage("retrieval", parts, make)
+        return self.make_stage("retrieval", parts, make)
 
     def datagen(self, retrieved: Stage) -> Stage:
         """The teacher writes what retrieval did not bring."""
@@ -122,13 +129,13 @@ class Job:
 
         def make(out: Path) -> dict[str, Any]:
             if self.settings.sources == "retrieved":
-                _write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
+                write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
             result = generate_rows(
                 self.spec, self.asker, self.settings.generation, retrieved=rows, listener=self.listener, out=out
             )
-            _write_json(out / "report.json", result.report)
+            write_json(out / "report.json", result.report)
             return {
                 "summary": f"{result.kept} rows written, {result.refused} dropped",
                 "rows": result.kept,
@@ -136,30 +143,32 @@ class Job:
             }
 
         parts = {
-            "spec": _relevant(self.spec, "test", "unlabelled", "rules", "exclude", "licences"),
+            "spec": relevant(self.spec, "test", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(self.settings.generation),
             "sources": self.settings.sources == "retrieved",
             "retrieved": retrieved.output,
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),
-            "prompts": _prompt_digest(),
+            "prompts": prompt_digest(),
         }
-        return self._stage("datagen", parts, make)
+        return self.make_stage("datagen", parts, make)
 
-    def merge(self, retrieved: Stage, generated: Stage) -> Stage:
+    def merge(self, retrieved: Stage, generated: Stage, weak: Stage | None = None) -> Stage:
         """One set of rows without duplicates and without test text, split for training."""
         from potstill import datagen
         from potstill.datagen.merge import merge_rows, split_rows
 
         def make(out: Path) -> dict[str, Any]:
             parts = [read_rows(stage.path / "rows.parquet") for stage in (generated, retrieved)]
+            if weak is not None:
+                parts.append(read_rows(weak.path / "rows.parquet"))
             if self.spec.labelled is not None:
                 parts.insert(0, self._data(self.spec.labelled, "user"))
-            test = self._test()
+            test = self.test_rows()
             result = merge_rows(self.spec, parts, self.settings.merge, test=test, listener=self.listener)
             if result.kept.num_rows == 0:
                 raise DataError(
-                    f"no rows are left to train on (generated {parts[-2].num_rows}, retrieved {parts[-1].num_rows}, "
+                    f"no rows are left to train on ({sum(part.num_rows for part in parts)} rows came in, "
                     f"dropped {len(result.dropped)}); see {generated.path / 'dropped.jsonl'} and "
                     f"{retrieved.path / 'ranking.json'}; try more rows (-n), another teacher, or a larger catalogue"
                 )
@@ -170,17 +179,17 @@ class Job:
             if splits.heldout is not None and splits.heldout.num_rows:
                 write_rows(splits.heldout, out / "heldout.parquet")
             write_dropped(result.dropped, out / "dropped.jsonl")
-            _write_json(out / "report.json", result.report)
+            write_json(out / "report.json", result.report)
             return {"summary": f"{result.kept.num_rows} rows kept, {len(result.dropped)} dropped"}
 
         parts = {
-            "spec": _relevant(self.spec),
+            "spec": relevant(self.spec),
             "options": as_json(self.settings.merge),
-            "rows": [retrieved.output, generated.output],
-            "data": [_ref_content(self.spec.test), _ref_content(self.spec.labelled)],
+            "rows": [retrieved.output, generated.output, *([weak.output] if weak else [])],
+            "data": [ref_content(self.spec.test), ref_content(self.spec.labelled)],
             "code": code_digest(datagen),
         }
-        return self._stage("merge", parts, make)
+        return self.make_stage("merge", parts, make)
 
     def soft(self, merged: Stage, generated: Stage) -> Stage:
         """The teacher's calibrated label probabilities, or its top-k log-probs for each output token."""
@@ -200,7 +209,7 @@ class Job:
                 if wanted and self.asker.abilities.scores:
                     result = add_teacher_probs(self.spec, train, self.asker, options, listener=self.listener)
                     train, report = result.table, result.report
-                    _write_json(out / "calibration.json", result.calibration.to_json())
+                    write_json(out / "calibration.json", result.calibration.to_json())
             elif wanted and self.asker.abilities.top_logprobs:
                 stored = generated.path / "token_targets.parquet"
                 have = _read_table(stored) if stored.exists() else None
@@ -209,22 +218,22 @@ class Job:
                 report = {"targets": targets.num_rows}
             write_rows(train, out / "train.parquet")
             write_rows(validation, out / "validation.parquet")
-            _write_json(out / "report.json", report)
+            write_json(out / "report.json", report)
             return {"summary": str(report.get("summary", "soft targets stored" if report else "hard labels only"))}
 
         parts = {
-            "spec": _relevant(self.spec),
+            "spec": relevant(self.spec),
             "options": as_json(options),
             "wanted": self.settings.distil.soft_weight > 0,
             "rows": [merged.output, generated.output],
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),
-            "prompts": _prompt_digest(),
+            "prompts": prompt_digest(),
         }
-        return self._stage("soft", parts, make)
+        return self.make_stage("soft", parts, make)
 
-    def train(self, soft: Stage) -> Stage:
-        """The student learns from hard labels and soft targets."""
+    def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
+        """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import train
         from potstill.train.options import student_name
         from potstill.train.recipe import training_summary
@@ -240,27 +249,30 @@ class Job:
                 from potstill.train.recipe import train_classifier
 
                 result = train_classifier(self.spec, rows, validation, student, options, listener=self.listener)
+                if weak is not None:
+                    result.report.update(self_train_on(self, weak, merged, rows, validation, student))
             else:
                 from potstill.train.recipe import train_generator
 
                 stored = soft.path / "token_targets.parquet"
                 targets = _read_table(stored) if stored.exists() else None
                 result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
-            _write_json(out / "history.json", result.history)
-            _write_json(out / "report.json", {**result.report, "base_model": name})
+            write_json(out / "history.json", result.history)
+            write_json(out / "report.json", {**result.report, "base_model": name})
             told = training_summary(result.report)
             return {"summary": f"{name} on {rows.num_rows} rows{'; ' if told else ''}{told}", "rows": rows.num_rows}
 
         from potstill.models import model_identity
 
         parts = {
-            "spec": _relevant(self.spec),
+            "spec": relevant(self.spec),
             "options": as_json(self.settings.distil),
             "rows": soft.output,
+            "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "student": model_identity(name),
             "code": code_digest(train),
         }
-        return self._stage("train", parts, make)
+        return self.make_stage("train", parts, make)
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
@@ -268,7 +280,7 @@ class Job:
         from potstill.evaluation import evaluate_run
 
         def make(out: Path) -> dict[str, Any]:
-            test = self._test()
+            test = self.test_rows()
             kind = "real"
             if test is None:
                 held = merged.path / "heldout.parquet"
@@ -291,15 +303,15 @@ class Job:
             return facts
 
         parts = {
-            "spec": _relevant(self.spec),
+            "spec": relevant(self.spec),
             "options": as_json(self.settings.evaluate),
             "soft": as_json(self.settings.soft),
             "inputs": [trained.output, soft.output, merged.output],
-            "test": _ref_content(self.spec.test),
+            "test": ref_content(self.spec.test),
             "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
             "code": code_digest(train, datagen),
         }
-        return self._stage("evaluate", parts, make)
+        return self.make_stage("evaluate", parts, make)
 
     def report(self, stages: list[Stage], seconds: float) -> None:
         """What the run cost and how to repeat it, then the report."""
@@ -308,7 +320,7 @@ class Job:
         facts = {
             "command": " ".join(["potstill", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "potstill" else "",
             "settings": self.settings.to_json(),
-            "versions": {library: _version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
+            "versions": {library: version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
             "teacher": dict(self.asker.teacher.identity),
             "seconds_this_time": round(seconds, 1),
             "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
@@ -323,23 +335,14 @@ class Job:
         write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_report(self.folder.path)
 
-    def _test(self) -> Dataset | None:
+    def test_rows(self) -> Dataset | None:
+        """The user's real test data, or None."""
         return None if self.spec.test is None else self._data(self.spec.test, "user")
 
     def _data(self, ref: DataRef, origin: Any) -> Dataset:
         from potstill.retrieval.load import read_data
 
         return read_data(ref, self.spec, origin=origin)
-
-
-def _write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
-    write_rows(rows, out / "rows.parquet")
-    write_dropped(dropped, out / "dropped.jsonl")
-    _write_json(out / "report.json", report)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_table(path: Path) -> Dataset:
@@ -353,42 +356,3 @@ def _is_file(given: str) -> bool:
 def _describe(spec: TaskSpec) -> str:
     labels = f", labels {', '.join(spec.label_names[:8])}" + (" …" if len(spec.labels) > 8 else "")
     return f"{spec.kind}{labels if spec.labels else ''}"
-
-
-def _relevant(spec: TaskSpec, *without: str) -> dict[str, Any]:
-    """The spec without what cannot change a stage's output."""
-    skip = {"inferred", "name", *without}
-    return {key: value for key, value in spec.to_json().items() if key not in skip}
-
-
-def _prompt_digest() -> str:
-    """Hash of every prompt that can reach a teacher; card templates are for readers."""
-    from potstill import prompts
-
-    used = [name for name in prompts.names() if not name.startswith("card_")]
-    return digest({name: prompts.load(name).sha256 for name in used})
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _ref_content(ref: DataRef | None) -> Any:
-    return None if ref is None else [as_json(ref), _content(ref.path)]
-
-
-def _content(path: str) -> Any:
-    """What stands for the content of a path in a key: hashes of small files, size and time of large ones."""
-    place = Path(path).expanduser()
-    if not place.exists():
-        return path
-    files = [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file())
-    table = []
-    for file in files:
-        stat = file.stat()
-        mark = file_digest(file) if stat.st_size < 64 << 20 else f"{stat.st_size}-{stat.st_mtime_ns}"
-        table.append([str(file.relative_to(place)) if place.is_dir() else file.name, mark])
-    return digest(table)

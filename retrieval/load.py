@@ -85,14 +85,18 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
 def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[str]:
     """Texts without labels: a text file with one a line, or a column of a table.
 
+    Bytes of a text file that are not UTF-8 become U+FFFD, so that the caller can count the lines that hold some.
+
     Raises:
         DataError: The data cannot be read, or has no text column.
     """
     from potstill.retrieval.columns import choose_columns
 
     if Path(ref.path).suffix == ".txt":
-        text = _read_bytes(Path(ref.path)).decode("utf-8", errors="replace")
-        return list(islice((line.strip() for line in text.splitlines() if line.strip()), limit))
+        data = _read_bytes(Path(ref.path))
+        coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        text = data.decode(coding, errors="replace")
+        return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
     inputs = ref.inputs or choose_columns(table, spec).inputs
     if not inputs:

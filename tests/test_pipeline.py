@@ -120,3 +120,41 @@ def test_killed_runs_end_with_the_same_rows_and_no_request_twice(finished, tmp_p
     ):
         assert ledger.totals().attempts == ledger.totals().replies
         assert ledger.totals("generate").replies == undisturbed.totals("generate").replies
+
+
+@pytest.mark.real
+def test_rules_over_unlabelled_texts_reach_training(tmp_path: Path) -> None:
+    def shouting(text: str) -> str | None:
+        return "outage" if text.isupper() else None
+
+    settings = {
+        "n": 16,
+        "teacher": "fake",
+        "sources": "generated",
+        "distil": {"epochs": 1, "min_steps": 10},
+        "evaluate": {"rows": 10, "latency_rows": 2, "teacher": False},
+        "quality": {"verify": True},
+        "self_training": {"rounds": 1, "confidence": 0.3, "fewest": 2},
+    }
+    out = tmp_path / "rules"
+    result = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
+    report = json.loads((out / "weak" / "report.json").read_text())
+    assert report["labels"].keys() == {"outage", "billing", "access", "praise"}
+    assert min(report["labels"].values()) > 4
+    trained = read_rows(out / "soft" / "train.parquet")
+    ruled = [row for row in trained if row["origin"] == "pseudo"]
+    assert len(ruled) > 20
+    assert all(row["source"]["dataset"].endswith("rules_messages.txt") for row in ruled)
+    assert all(abs(sum(row["teacher_probs"]) - 1) < 1e-4 for row in ruled), "the label model's own probabilities"
+    rounds = json.loads((out / "train" / "report.json").read_text())["self_training"]
+    assert rounds["texts"] > 5
+    assert len(rounds["rounds"]) == 2, "one round was tried"
+    assert rounds["rows"] == result.dataset.num_rows - trained.num_rows
+    assert "no_vote" in {item.reason for item in result.dropped}
+    assert {stage.name for stage in result.stages} >= {"quality", "weak"}
+    assert RunDir(out).verify() == []
+    text = result.report.read_text()
+    assert "rules_messages.txt" in text
+    assert "disagreement" in text or "rows checked" in text
+    again = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
+    assert all(stage.reused for stage in again.stages)

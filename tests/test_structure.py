@@ -26,7 +26,7 @@ FOLDERS = {
 STAGE_FOLDERS = ("retrieval", "datagen", "train")
 # Modules of `potstill/` that may know the stages; every other one is ground, on which the stages stand.
 ROOF = {
-    *("cli", "cli_catalogue", "pipeline", "stages", "settings", "evaluation", "progress"),
+    *("cli", "cli_catalogue", "pipeline", "stages", "checking", "plan", "settings", "evaluation", "progress"),
     *("report", "report_plots", "export", "cards", "run_facts", "hub_upload"),
 }
 HEAVY = {

@@ -208,3 +208,12 @@ def test_every_prompt_says_what_it_is_for_and_misses_no_variable(name: str) -> N
     assert "Source:" in prompt.source
     with pytest.raises(jinja2.UndefinedError):
         prompt.render()
+
+
+def test_judge_row() -> None:
+    values = {"instruction": "Classify a news article by topic.", "input": "The keeper saved two.", "output": "Sports"}
+    assert prompts.load("judge_row").render(**values, description="matches") == (
+        "Task: Classify a news article by topic.\n\nText:\nThe keeper saved two.\n\nProposed answer: Sports\n"
+        '("Sports" means: matches)\n\nIs the proposed answer right for this text? Answer with Yes or No.'
+    )
+    assert "means" not in prompts.load("judge_row").render(**values, description="")

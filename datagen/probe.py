@@ -1,0 +1,125 @@
+"""The first requests of a generation, to learn what the rest will cost.
+
+The requests are the very ones that the run will make first, and their replies go to the same ledger: what a probe asks
+is not asked again. They are a function of the options and the seed as long as there are at most `options.window`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from potstill.datagen.drive import Plan, drive
+from potstill.datagen.generate import material_for
+from potstill.datagen.input_first import InputFirst
+from potstill.datagen.label_first import LabelFirst
+from potstill.datagen.options import GenerationOptions
+from potstill.datagen.result import PURPOSE
+from potstill.datagen.screen import Screen
+from potstill.datagen.tally import Tally
+from potstill.datagen.writing import Material
+from potstill.rows import Dropped, Row
+from potstill.task import TaskSpec
+from potstill.teacher import Reply
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.asker import Answer, Asker
+    from potstill.teacher import AnyRequest
+
+_WARM = 4
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few requests showed.
+
+    Attributes:
+        tally: Requests, tokens, kept and dropped texts.
+        rows: The rows that came of them.
+        fresh: Requests that the teacher answered now, after the first few that woke it.
+        seconds: Wall-clock seconds of those.
+    """
+
+    tally: Tally
+    rows: list[Row] = field(default_factory=list)
+    fresh: int = 0
+    seconds: float = 0.0
+
+
+class _First:
+    """A plan that ends after its first requests."""
+
+    def __init__(self, plan: Plan, most: int):
+        self._plan = plan
+        self._most = most
+        self._made = self._accepted = 0
+
+    @property
+    def finished(self) -> bool:
+        return self._plan.finished or self._accepted >= self._most
+
+    def next_request(self) -> AnyRequest | None:
+        if self._made >= self._most:
+            return None
+        request = self._plan.next_request()
+        self._made += request is not None
+        return request
+
+    def accept(self, answer: Answer) -> None:
+        self._accepted += 1
+        self._plan.accept(answer)
+
+
+def probe_generation(
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, count: int, *, retrieved: Dataset | None = None
+) -> Probe:
+    """Make the first `count` requests for inputs of a generation, and for its outputs where the task has some.
+
+    Args:
+        spec: A classification or generation task.
+        asker: The teacher.
+        options: Those of the run.
+        count: Requests for inputs.
+        retrieved: As for the run.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+        BudgetReached: The cap was met.
+    """
+    material = material_for(spec, asker, options, retrieved)
+    window = min(count, options.window)
+    most = count
+    if spec.kind != "classification":
+        # Outputs are asked for once inputs are accepted: a smaller window lets some of them come.
+        window, most = max(1, window // 2), 2 * count
+    # The first requests load the model, which would count as speed otherwise.
+    _drive(material, asker, min(_WARM, most), window)
+    before, started = asker.counts.fresh, time.monotonic()
+    tally, rows = _drive(material, asker, most, window)
+    return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started)
+
+
+def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Tally, list[Row]]:
+    tally = Tally()
+    rows: list[Row] = []
+    shown = [text for texts in material.examples.values() for text in texts]
+    styles = [text for texts in material.styles.values() for text in texts]
+    screen = Screen(material.spec, material.options, shown, styles)
+    name = asker.teacher.name
+
+    def keep(row: Row, reply: Reply | None = None) -> None:
+        rows.append(row)
+
+    def drop(dropped: Dropped) -> None:
+        pass  # the tally counts them
+
+    plan: Plan
+    if material.spec.kind == "classification":
+        plan = LabelFirst(material, screen, name, tally, keep, drop)
+    else:
+        plan = InputFirst(material, screen, name, tally, keep, drop)
+    drive(_First(plan, most), asker, window=window, purpose=PURPOSE)
+    return tally, rows

@@ -1,0 +1,367 @@
+"""Written rows, looked at again: is the label right, does the teacher give the same answer twice, does a judge agree?
+
+In: rows and a teacher (the one that wrote them, or a stronger one). Out: the same rows with lower weights, or without
+those that the checks speak against, each with its reason. Three checks, each giving an agreement in [0, 1]:
+
+verify  how likely the teacher finds the row's label, by calibrated label scores, over how likely it finds its
+        favourite: 1 where it would choose the same label. The scores are calibrated over the rows (see `calibration`),
+        since a teacher's raw choice may be one label for everything. Classification, with a teacher that scores.
+votes   the row is answered again a few times with sampling (self-consistency, Wang et al., arXiv:2203.11171). For
+        classification the votes for each label are counted and calibrated in the same way. For other tasks the answers
+        are compared by ROUGE-L F1; the one that is most like all others wins, and replaces the row's output if it is
+        another one.
+judge   the teacher says Yes or No to the row. With scores, log p(Yes) - log p(No) is centred over the rows first: small
+        teachers say Yes to everything. Without scores its word is taken.
+
+The agreement of a row is the mean over the checks that gave one. What the checks cost is in the ledger under `quality`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill import prompts
+from potstill.datagen import filters
+from potstill.datagen.calibration import fit_calibration
+from potstill.datagen.input_first import answer_messages, refuse_output
+from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
+from potstill.datagen.parse import plain
+from potstill.datagen.self_instruct_text import is_yes
+from potstill.datagen.soft import SoftOptions, answer_spellings, label_scores
+from potstill.datagen.writing import rng
+from potstill.errors import OptionError
+from potstill.events import Event, Listener, silent
+from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
+from potstill.task import TaskSpec
+from potstill.teacher import Message, Reply, Request, ScoreRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from potstill.asker import Asker
+
+PURPOSE = "quality"
+STAGE = "quality"
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """Which checks written rows pass, and what becomes of those that fail. All are off by default: see docs/log.md.
+
+    Attributes:
+        verify: Check labels by calibrated scoring (classification, with a teacher that scores).
+        votes: Times that each row is answered again; 0 asks for no votes.
+        judge: Ask whether each row's answer is right.
+        action: `weigh` multiplies a row's weight by its agreement; `drop` drops the rows below `least`.
+        least: Agreement below which `drop` drops a row, and below which no weight is lowered further.
+        teacher: Who checks, written as `--teacher` is; empty for the teacher that wrote the rows.
+        temperature: Of votes.
+        max_tokens: Most new tokens of a vote on a task that is no classification.
+        seed: Of votes.
+    """
+
+    verify: bool = False
+    votes: int = 0
+    judge: bool = False
+    action: Literal["weigh", "drop"] = "weigh"
+    least: float = 0.2
+    teacher: str = ""
+    temperature: float = 0.7
+    max_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.votes < 0:
+            faults.append(f"votes must be at least 0 (got {self.votes})")
+        if not 0 < self.least < 1:
+            faults.append(f"least must be in (0, 1) (got {self.least})")
+        if self.votes and self.temperature <= 0:
+            faults.append(f"votes need a temperature above 0, or all are the same (got {self.temperature})")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    @property
+    def on(self) -> bool:
+        """Whether any check is asked for."""
+        return self.verify or self.judge or self.votes > 0
+
+
+@dataclass(frozen=True)
+class QualityResult:
+    """Checked rows, those that were dropped, and a report of JSON types."""
+
+    rows: Dataset
+    dropped: tuple[Dropped, ...]
+    report: dict[str, Any]
+
+
+def check_rows(
+    spec: TaskSpec,
+    table: Dataset,
+    asker: Asker,
+    options: QualityOptions,
+    soft: SoftOptions | None = None,
+    *,
+    listener: Listener = silent,
+) -> QualityResult:
+    """Check written rows with a teacher.
+
+    Args:
+        spec: The task.
+        table: Rows in the one schema; only those of origin `generated` are checked.
+        asker: The teacher that checks.
+        options: Which checks, and what follows.
+        soft: How labels are scored.
+        listener: Called with progress.
+
+    Returns:
+        Rows in their order, with lower weights or fewer of them; drops; a report.
+
+    Raises:
+        OptionError: A check that the task or the teacher does not allow.
+        TeacherError: The teacher refused or stayed away.
+    """
+    import numpy as np
+
+    rows = list(dataset_to_rows(table))
+    places = [i for i, row in enumerate(rows) if row.origin == "generated"]
+    written = [rows[i] for i in places]
+    _refuse_impossible(spec, asker, options)
+    found: dict[str, NDArray[np.float64]] = {}
+    replaced = 0
+    if written:
+        if options.votes and spec.kind != "classification":
+            listener(Event(STAGE, "progress", f"answering {len(written)} inputs again, {options.votes} times"))
+            voted, found["votes"] = _answer_votes(spec, written, asker, options)
+            replaced = sum(new.output != old.output for new, old in zip(voted, written, strict=True))
+            written = voted
+        elif options.votes:
+            listener(Event(STAGE, "progress", f"voting on {len(written)} labels, {options.votes} times"))
+            found["votes"] = _agreement(_label_votes(spec, written, asker, options), spec, written)
+        if options.verify:
+            listener(Event(STAGE, "progress", f"verifying {len(written)} labels"))
+            scores = label_scores(spec, [row.input for row in written], asker, soft)
+            found["verify"] = _agreement(scores, spec, written)
+        if options.judge:
+            listener(Event(STAGE, "progress", f"judging {len(written)} rows"))
+            found["judge"] = _judgements(spec, written, asker)
+    checks = np.stack(list(found.values())) if found else np.full((0, len(written)), np.nan)
+    known = np.isfinite(checks)
+    # A row that no check reached (no reply) is left as it is.
+    agreement = np.where(
+        known.any(axis=0), np.where(known, checks, 0).sum(axis=0) / np.maximum(1, known.sum(axis=0)), 1
+    )
+    kept, dropped = _judged(rows, places, written, agreement, found, options)
+    report = _report(options, asker, found, agreement, written, dropped, replaced)
+    listener(Event(STAGE, "progress", report["summary"], len(written), len(written)))
+    return QualityResult(rows_to_dataset(kept, spec.label_names), tuple(dropped), report)
+
+
+def _refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions) -> None:
+    faults = []
+    if options.verify and spec.kind != "classification":
+        faults.append(f"quality.verify checks labels, and the task is {spec.kind}; use quality.votes or quality.judge")
+    elif options.verify and not asker.abilities.scores:
+        faults.append(
+            f"quality.verify needs a teacher that scores labels, which {asker.teacher.name} does not; "
+            "use quality.votes, or quality.teacher=transformers"
+        )
+    if faults:
+        raise OptionError("quality", faults)
+
+
+def _agreement(scores: NDArray[np.float64], spec: TaskSpec, rows: Sequence[Row]) -> NDArray[np.float64]:
+    """p(label) over p(likeliest label), calibrated over the rows; NaN where there is no score."""
+    import numpy as np
+
+    names = spec.label_names
+    labels = np.array([names.index(row.output) for row in rows])
+    counts = np.bincount(labels, minlength=len(names))
+    weights = None if (counts == 0).any() else (len(rows) / len(names) / counts[labels]).tolist()
+    probs = fit_calibration(scores, rule="batch", weights=weights).apply(scores)
+    found: NDArray[np.float64] = probs[np.arange(len(rows)), labels] / probs.max(axis=1)
+    found[~np.isfinite(scores).all(axis=1)] = np.nan
+    return found
+
+
+def _label_votes(spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: QualityOptions) -> NDArray[np.float64]:
+    """Log share of the sampled answers that name each label, one vote spread evenly beforehand: (rows, labels)."""
+    import numpy as np
+
+    names = spec.label_names
+    prompt = prompts.load("score_label")
+    spelling = {form.lower(): place for place, name in enumerate(names) for form in answer_spellings(name)}
+    by_length = sorted(spelling, key=len, reverse=True)
+    requests = [
+        Request(
+            messages=(
+                Message("user", prompt.render(instruction=spec.instruction, input=row.input, labels=list(names))),
+            ),
+            max_tokens=24,
+            temperature=options.temperature,
+            seed=rng(options.seed, index, "votes").randrange(2**31),
+            sample=sample,
+            choices=tuple(names) if asker.abilities.choices else None,
+            tag=index,
+        )
+        for index, row in enumerate(rows)
+        for sample in range(options.votes)
+    ]
+    counts = np.full((len(rows), len(names)), 1 / len(names))
+    heard = np.zeros(len(rows), dtype=bool)
+    for answer in asker.ask(requests, PURPOSE):
+        if isinstance(answer.reply, Reply):
+            said = " ".join(plain(answer.reply.text).lower().split()).strip(" .\"'*`")
+            # The whole reply, or else the longest name that it holds as words.
+            name = said if said in spelling else next((n for n in by_length if filters.names_itself(said, n)), None)
+            if name is not None:
+                row = int(str(answer.request.tag))
+                counts[row, spelling[name]] += 1
+                heard[row] = True
+    votes: NDArray[np.float64] = np.log(counts / counts.sum(axis=1, keepdims=True))
+    votes[~heard] = np.nan
+    return votes
+
+
+def _answer_votes(
+    spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: QualityOptions
+) -> tuple[list[Row], NDArray[np.float64]]:
+    """Answers most like all the others, and how like: (rows, agreement)."""
+    import numpy as np
+
+    requests = [
+        Request(
+            messages=answer_messages(spec, row.input),
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=rng(options.seed, index, "votes").randrange(2**31),
+            sample=sample,
+            tag=index,
+        )
+        for index, row in enumerate(rows)
+        for sample in range(options.votes)
+    ]
+    answers: list[list[tuple[str, str]]] = [[(row.output, "")] for row in rows]
+    for answer in asker.ask(requests, PURPOSE):
+        if isinstance(answer.reply, Reply):
+            index = int(str(answer.request.tag))
+            text = plain(answer.reply.text).strip()
+            if refuse_output(rows[index].input, text, answer.reply.finish) is None:
+                answers[index].append((text, answer.key))
+    voted, agreement = [], np.full(len(rows), np.nan)
+    for index, row in enumerate(rows):
+        given = answers[index]
+        if len(given) < 2:
+            voted.append(row)
+            continue
+        likeness = [
+            sum(_alike(text, other) for j, (other, _) in enumerate(given) if j != i) / (len(given) - 1)
+            for i, (text, _) in enumerate(given)
+        ]
+        best = max(range(len(given)), key=lambda i: (likeness[i], -i))
+        agreement[index] = likeness[best]
+        text, key = given[best]
+        source = replace(row.source, requests=(*row.source.requests, key)) if key else row.source
+        voted.append(replace(row, output=text, source=source))
+    return voted, agreement
+
+
+def _alike(a: str, b: str) -> float:
+    return 1.0 if " ".join(a.split()) == " ".join(b.split()) else rouge_l_f1(a, b, any_script_tokens)
+
+
+def _judgements(spec: TaskSpec, rows: Sequence[Row], asker: Asker) -> NDArray[np.float64]:
+    """How far a judge says Yes: 0 to 1, NaN where there is no reply."""
+    import numpy as np
+
+    described = {label.name: label.description for label in spec.labels}
+    prompt = prompts.load("judge_row")
+    messages = [
+        (
+            Message(
+                "user",
+                prompt.render(
+                    instruction=spec.instruction,
+                    input=row.input,
+                    output=row.output,
+                    description=described.get(row.output, ""),
+                ),
+            ),
+        )
+        for row in rows
+    ]
+    found = np.full(len(rows), np.nan)
+    if asker.abilities.scores:
+        requests = [ScoreRequest(messages=message, continuations=("Yes", "No")) for message in messages]
+        for index, answer in enumerate(asker.ask(requests, PURPOSE)):
+            if isinstance(answer.reply, Reply) and len(answer.reply.scores) == 2:
+                found[index] = answer.reply.scores[0] - answer.reply.scores[1]
+        centred = found - np.nanmedian(found) if np.isfinite(found).any() else found
+        # The middle row counts in full; below it, agreement falls with the odds.
+        return np.asarray(np.minimum(1.0, np.exp(np.clip(centred, -30, 0))), dtype=np.float64)
+    choices = ("Yes", "No") if asker.abilities.choices else None
+    asked = [Request(messages=message, max_tokens=4, temperature=0.0, choices=choices) for message in messages]
+    for index, answer in enumerate(asker.ask(asked, PURPOSE)):
+        decided = is_yes(answer.reply.text) if isinstance(answer.reply, Reply) else None
+        if decided is not None:
+            found[index] = float(decided)
+    return found
+
+
+def _judged(
+    rows: list[Row],
+    places: Sequence[int],
+    written: Sequence[Row],
+    agreement: NDArray[np.float64],
+    found: dict[str, NDArray[np.float64]],
+    options: QualityOptions,
+) -> tuple[list[Row], list[Dropped]]:
+    kept: list[Row | None] = list(rows)
+    dropped: list[Dropped] = []
+    for index, place in enumerate(places):
+        row = written[index]
+        value = float(agreement[index])
+        if options.action == "drop" and value < options.least:
+            detail = (
+                ", ".join(f"{name} {values[index]:.2f}" for name, values in found.items())
+                + f"; at least {options.least:g}"
+            )
+            source, origin = row.source, row.origin
+            dropped.append(Dropped("disagreement", detail, row.input, row.output, origin, source, STAGE))
+            kept[place] = None
+        else:
+            weight = row.weight if options.action == "drop" else row.weight * max(options.least, value)
+            kept[place] = replace(row, weight=weight)
+    return [row for row in kept if row is not None], dropped
+
+
+def _report(
+    options: QualityOptions,
+    asker: Asker,
+    found: dict[str, NDArray[np.float64]],
+    agreement: NDArray[np.float64],
+    written: Sequence[Row],
+    dropped: Sequence[Dropped],
+    replaced: int,
+) -> dict[str, Any]:
+    import numpy as np
+
+    means = {name: round(float(np.nanmean(v)), 4) for name, v in found.items() if np.isfinite(v).any()}
+    low = int((agreement < options.least).sum())
+    done = f"{len(dropped)} dropped" if options.action == "drop" else f"{low} at the least weight"
+    return {
+        "summary": f"{len(written)} rows checked ({', '.join(found) or 'nothing'}), {done}",
+        "teacher": asker.teacher.name,
+        "checked": len(written),
+        "mean_agreement": means,
+        "below_least": low,
+        "dropped": dict(Counter(item.reason for item in dropped)),
+        "dropped_by_label": dict(sorted(Counter(item.output for item in dropped).items())) if dropped else {},
+        "outputs_replaced": replaced,
+    }

@@ -1,0 +1,133 @@
+"""What a run does only where it is asked for: the check of written rows, labelling by rules, self-training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.options import as_json
+from potstill.rows import read_rows, rows_to_dataset, write_rows
+from potstill.run_dir import Stage, code_digest
+from potstill.stage_parts import prompt_digest, ref_content, relevant, write_json, write_stage
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.stages import Job
+
+
+def quality_stage(job: Job, generated: Stage) -> Stage | None:
+    """The written rows, checked by a teacher; None where no check is asked for."""
+    from potstill import datagen, prompts
+    from potstill.datagen.quality import check_rows
+
+    options = job.settings.quality
+    if not options.on or job.settings.sources == "retrieved":
+        job.folder.set_aside("quality")
+        return None
+    checker = job.checker or job.asker
+
+    def make(out: Path) -> dict[str, Any]:
+        rows = read_rows(generated.path / "rows.parquet")
+        result = check_rows(job.spec, rows, checker, options, job.settings.soft, listener=job.listener)
+        write_stage(out, result.rows, result.dropped, result.report)
+        return {"summary": result.report["summary"], "rows": result.rows.num_rows, "dropped": len(result.dropped)}
+
+    parts = {
+        "spec": relevant(job.spec, "test", "unlabelled", "rules", "exclude", "licences"),
+        "options": as_json(options),
+        "soft": as_json(job.settings.soft),
+        "rows": generated.output,
+        "teacher": dict(checker.teacher.identity),
+        "code": code_digest(datagen, prompts),
+        "prompts": prompt_digest(),
+    }
+    return job.make_stage("quality", parts, make)
+
+
+def weak_stage(job: Job) -> Stage | None:
+    """The user's unlabelled texts, labelled by rules; None where the task has no such texts."""
+    from potstill import datagen
+    from potstill.datagen.weak import function_digest, label_texts, usable_texts
+
+    ref = job.spec.unlabelled
+    if ref is None:
+        job.folder.set_aside("weak")
+        return None
+
+    def make(out: Path) -> dict[str, Any]:
+        from potstill.retrieval.load import read_texts
+
+        kept, dropped = usable_texts(read_texts(ref, job.spec), ref.path)
+        places, texts = [place for place, _ in kept], [text for _, text in kept]
+        write_json(out / "texts.json", {"texts": texts, "places": places})
+        if job.spec.kind != "classification" or not (job.spec.rules or job.functions):
+            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, {"texts": len(texts), "rules": 0})
+            return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}
+        result = label_texts(
+            job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path
+        )
+        write_stage(out, result.rows, (*dropped, *result.dropped), result.report)
+        return {
+            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {len(job.spec.rules)} rules",
+            "rows": result.rows.num_rows,
+            "dropped": len(dropped) + len(result.dropped),
+        }
+
+    parts = {
+        "spec": relevant(job.spec, "examples", "test", "exclude", "licences"),
+        "options": as_json(job.settings.weak),
+        "functions": [function_digest(function) for function in job.functions],
+        "texts": ref_content(ref),
+        "code": code_digest(datagen),
+    }
+    return job.make_stage("weak", parts, make)
+
+
+def self_train_on(
+    job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset, student: Path
+) -> dict[str, Any]:
+    """Let a trained student learn from the unlabelled texts that are in no split and in no test.
+
+    Args:
+        job: The run.
+        weak: The stage that read the texts.
+        merged: The stage that split the rows.
+        rows: Training rows.
+        validation: Held-out rows, which decide whether a round is kept.
+        student: The trained student's folder; the better one's afterwards. Beside it, `train.parquet` gets all rows
+            that it was trained on.
+
+    Returns:
+        What the report says.
+    """
+    from datasets import concatenate_datasets
+
+    from potstill.datagen.decontaminate import TestTexts, normal_hash
+    from potstill.train.recipe import train_classifier
+    from potstill.train.self_training import Unlabelled, self_train
+
+    options, ref = job.settings.self_training, job.spec.unlabelled
+    if ref is None or not options.rounds or not validation.num_rows:
+        return {}
+    held = merged.path / "heldout.parquet"
+    tables = [rows, validation, *([read_rows(held)] if held.exists() else [])]
+    known = {normal_hash(text) for table in tables for text in table["input"]}
+    test = job.test_rows()
+    tests = TestTexts(test["input"] if test is not None else (), job.settings.merge.test_near if test else None)
+    found = json.loads((weak.path / "texts.json").read_text(encoding="utf-8"))
+    texts = [
+        Unlabelled(text, ref.path, place)
+        for text, place in zip(found["texts"], found["places"], strict=True)
+        if normal_hash(text) not in known and tests.found_in(text) is None
+    ]
+
+    def train(more: Dataset, folder: Path) -> object:
+        return train_classifier(job.spec, more, validation, folder, job.settings.distil, listener=job.listener)
+
+    result = self_train(job.spec, rows, validation, texts, student, train, options, listener=job.listener)
+    if result.rows.num_rows:
+        write_rows(concatenate_datasets([rows, result.rows]), student.parent / "train.parquet")
+    told = {"texts": len(texts), "rows": result.rows.num_rows, "stopped": result.stopped, "rounds": result.rounds}
+    return {"self_training": told}

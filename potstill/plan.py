@@ -1,0 +1,456 @@
+"""What a run will cost, before it is paid for: datasets, requests, tokens, money and time of each stage.
+
+Retrieval is done for the count of rows, since it costs nothing but local time. Each stage's requests follow from the
+options: how many rows are written and kept, scored and measured. What a request takes, and how many texts are kept, is
+known in one of three ways, the surest that there is:
+
+    earlier    the run folder's ledger and reports hold replies of the same teacher
+    probe      the first requests of the run are made now: for a teacher on this machine by default, since they cost
+               nothing but seconds; the run finds their replies in its ledger
+    assumed    prompts are rendered and counted at four characters a token; two thirds of the texts are kept, and a
+               reply takes half of what it may take
+
+Money is tokens times the list price (genai-prices), nothing for a teacher of one's own. Time is the teacher's, as
+measured, and the training's, from three steps of the real student on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.budget import Budget, price_of
+from potstill.events import Event, Listener, silent
+from potstill.ledger import Ledger
+from potstill.run_dir import RunDir
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.asker import Asker
+    from potstill.datagen.probe import Probe
+    from potstill.settings import Settings
+    from potstill.train.options import StudentKind
+
+Basis = Literal["earlier", "probe", "assumed", "none"]
+_PROBE_REQUESTS = 32
+_SCORED_IN_PROBE = 16
+_ASSUMED_KEPT = 2 / 3
+_ASSUMED_REPLY = 0.5
+_CHARS_A_TOKEN = 4.0
+_KEPT_BY_MERGE = 0.97
+# Self-Instruct, measured with the embedded teacher: new instructions of a request, instances of an instruction.
+_NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 3.0, 1.5
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage will ask, and take.
+
+    Attributes:
+        stage: The stage's name.
+        requests: Requests to the teacher.
+        prompt_tokens: Their prompt tokens.
+        completion_tokens: Their completion tokens.
+        seconds: Time; None where nothing tells the speed.
+        basis: How the size of a request is known.
+    """
+
+    stage: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float | None = 0.0
+    basis: Basis = "none"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The prediction.
+
+    Attributes:
+        teacher: Name of the teacher.
+        datasets: Datasets that rows will come from, with their rows.
+        rows: Rows after the merge, about.
+        steps: Each stage.
+        usd: Money, or None where the teacher's price is not known.
+        budget: The cap given, as text, and whether the prediction fits it; None without a cap.
+        notes: What is not predicted, and why.
+    """
+
+    teacher: str
+    datasets: tuple[tuple[str, int], ...]
+    rows: int
+    steps: tuple[Step, ...]
+    usd: float | None
+    budget: tuple[str, bool] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def requests(self) -> int:
+        """Requests of all stages."""
+        return sum(step.requests for step in self.steps)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and completion tokens of all stages."""
+        return sum(s.prompt_tokens for s in self.steps), sum(s.completion_tokens for s in self.steps)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all stages, or None where one is not known."""
+        known = [step.seconds for step in self.steps]
+        return None if None in known else sum(seconds for seconds in known if seconds is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types."""
+        prompt, completion = self.tokens
+        return {
+            "teacher": self.teacher,
+            "datasets": [{"id": name, "rows": rows} for name, rows in self.datasets],
+            "rows": self.rows,
+            "steps": [asdict(step) for step in self.steps],
+            "requests": self.requests,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "seconds": self.seconds,
+            "usd": self.usd,
+            "budget": None if self.budget is None else {"cap": self.budget[0], "fits": self.budget[1]},
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What one request of a purpose takes on average."""
+
+    prompt: float
+    completion: float
+    seconds: float | None
+    basis: Basis
+
+    def times(self, stage: str, requests: float) -> Step:
+        n = round(requests)
+        seconds = None if self.seconds is None else round(n * self.seconds, 1)
+        return Step(stage, n, round(n * self.prompt), round(n * self.completion), seconds, self.basis)
+
+
+def plan_run(
+    task: str,
+    *,
+    out: str | Path | None = None,
+    probe: int | None = None,
+    listener: Listener = silent,
+    **settings: Any,
+) -> RunPlan:
+    """Predict a run.
+
+    Args:
+        task: As for `potstill.run`.
+        out: Run folder; what an earlier run left there makes the prediction surer.
+        probe: Requests to make now; None makes 32 with a teacher on this machine and none with an API.
+        listener: Progress.
+        **settings: As for `potstill.run`.
+
+    Raises:
+        TaskError: The task cannot be read.
+        OptionError: Unknown or impossible settings.
+        RunLocked: A run is under way in the folder.
+        TeacherError: A probe was asked for and the teacher refused or stayed away.
+    """
+    from potstill.pipeline import _opened
+    from potstill.settings import resolve
+    from potstill.task_file import read_task_file
+
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = Path(out) if out else Path("runs") / draft.spec.name
+    local = not resolved.teacher.startswith("openai")
+    count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
+    with _ledger(folder, count) as ledger, _opened(replace(resolved, budget=None), ledger, listener) as asker:
+        spec = read_task_file(task, asker=asker if count else None, draft=not count).spec
+        return _Planner(spec, resolved, folder, asker, count, listener).plan()
+
+
+@contextlib.contextmanager
+def _ledger(folder: Path, probe: int) -> Iterator[Ledger]:
+    """The run's own ledger where a probe may write to it or a run left one; else a passing one."""
+    with contextlib.ExitStack() as stack:
+        if probe or (folder / "ledger.sqlite").exists():
+            run = RunDir(folder)
+            stack.enter_context(run.lock())
+            yield stack.enter_context(Ledger(run.ledger_path))
+        else:
+            place = stack.enter_context(TemporaryDirectory(prefix="potstill-plan-"))
+            yield stack.enter_context(Ledger(Path(place) / "ledger.sqlite"))
+
+
+class _Planner:
+    def __init__(
+        self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener
+    ) -> None:
+        self.spec, self.settings, self.folder = spec, settings, folder
+        self.asker, self.probe, self.listener = asker, probe, listener
+        self.notes: list[str] = []
+        self._sizes: dict[str, _Size] = {}
+
+    def plan(self) -> RunPlan:
+        """Every stage in order."""
+        settings, spec = self.settings, self.spec
+        datasets, retrieved = self._retrieval()
+        found = retrieved.num_rows if retrieved is not None else 0
+        written = 0 if settings.sources == "retrieved" else settings.generation.rows
+        steps = []
+        texts: list[str] = list(retrieved["input"][:200]) if retrieved is not None and found else []
+        if written:
+            generation, rows = self._generation(retrieved)
+            steps += generation
+            texts = rows + texts
+        if written and settings.quality.on:
+            checks = settings.quality.votes + settings.quality.verify + settings.quality.judge
+            steps.append(self._size("quality", texts).times("quality", checks * written))
+        merged = round(_KEPT_BY_MERGE * (written + found + self._labelled()))
+        test = self._test_rows()
+        held = 0.0 if test else settings.merge.heldout
+        train = round(merged * (1 - held - settings.merge.validation))
+        measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
+        steps += self._soft(train, written, texts)
+        steps.append(self._training(train, texts))
+        if settings.evaluate.teacher:
+            purpose = "soft" if spec.kind == "classification" else "zero-shot"
+            if spec.kind != "classification" or self.asker.abilities.scores:
+                steps.append(self._size(purpose, texts).times("evaluate", measured * self._per_text()))
+        plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
+        return self._priced(plan)
+
+    def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
+        if self.settings.sources == "generated":
+            return [], None
+        from potstill.models import sentence_encoder
+        from potstill.retrieval.retrieve import retrieve_rows
+
+        self.listener(Event("plan", "progress", "searching datasets"))
+        encoder = sentence_encoder(self.settings.encoder)
+        result = retrieve_rows(self.spec, self.settings.retrieval, encoder=encoder, listener=self.listener)
+        used = [hit for hit in result.ranking.to_json()["hits"] if hit["status"] == "used"]
+        return [(str(hit["id"]), int(str(hit["reason"]).split()[0])) for hit in used], result.rows
+
+    def _generation(self, retrieved: Dataset | None) -> tuple[list[Step], list[str]]:
+        """Steps of proposing and writing, and texts that a probe brought."""
+        options, spec = self.settings.generation, self.spec
+        report = _report(self.folder, "datagen")
+        if spec.kind == "instructions":
+            size = self._size("datagen", [])
+            tasks = options.rows / _ROWS_AN_INSTRUCTION
+            self.notes.append("the requests of Self-Instruct are assumed, not probed")
+            return [size.times("datagen", tasks * (2 + 1 / _NEW_A_REQUEST))], []
+        probed = None
+        if self.probe:
+            self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
+            from potstill.datagen.probe import probe_generation
+
+            probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved)
+        proposed = self._proposals(probed is not None)
+        steps = [proposed] if proposed.requests else []
+        if report.get("requests") and self._ledger_size("datagen"):
+            per_row = report["requests"] / max(1, report["kept"])
+            steps.append(self._size("datagen", []).times("datagen", options.rows * per_row))
+            return steps, [row.input for row in probed.rows] if probed else []
+        if probed is not None:
+            return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
+        texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
+        step = self._assumed_inputs(retrieved).times("datagen", texts)
+        if spec.kind == "generation":
+            answers = _Size(
+                (len(spec.instruction) + 400) / _CHARS_A_TOKEN,
+                _ASSUMED_REPLY * options.answer_max_tokens,
+                None,
+                "assumed",
+            ).times("datagen", options.rows / 0.9)
+            step = _joined(step, answers)
+        return [*steps, step], []
+
+    def _from_probe(self, probed: Probe) -> Step:
+        tally, options = probed.tally, self.settings.generation
+        requests = max(1, tally.requests)
+        # As if one text more had been dropped: a handful that were all kept proves little.
+        kept = max(0.5, tally.kept) / (requests + 1)
+        wanted = options.rows / kept
+        if self.spec.kind == "generation":
+            # Inputs that were accepted and not yet answered when the probe ended are not lost.
+            inputs = max(1.0, tally.requests - len(probed.rows))
+            accepted = max(1, tally.texts - sum(tally.dropped.values()))
+            wanted = options.rows * (1 + inputs / accepted)
+        bound = options.max_requests * (2 if self.spec.kind == "generation" else 1)
+        if wanted > bound:
+            self.notes.append(
+                f"{kept:.0%} of the probe's texts were kept: the requests may end before the rows are there"
+            )
+        speed = probed.seconds / probed.fresh if probed.fresh >= 8 else None
+        if speed is None and (earlier := self._ledger_size("datagen")):
+            speed = earlier.seconds
+        size = _Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
+        return size.times("datagen", min(wanted, bound))
+
+    def _assumed_inputs(self, retrieved: Dataset | None) -> _Size:
+        from potstill.datagen.writing import Material, examples_by_label, styles_by_label, write_request
+
+        spec, options = self.spec, self.settings.generation
+        described = {label.name: label.description for label in spec.labels}
+        material = Material(
+            spec, options, self.asker.abilities, described, {}, examples_by_label(spec),
+            styles_by_label(spec, retrieved, options.seed),
+        )  # fmt: skip
+        labels = spec.label_names or ("",)
+        made = [write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
+        characters = sum(len(m.content) + 12 for request in made for m in request.messages) / len(made)
+        return _Size(characters / _CHARS_A_TOKEN, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
+
+    def _proposals(self, asked: bool) -> Step:
+        """Topics and descriptions, which are asked for once."""
+        from potstill.datagen.attributes import proposal_requests
+
+        requests = proposal_requests(self.spec, self.settings.generation, self.asker.abilities)
+        if not requests:
+            return Step("attributes")
+        found = self._ledger_size("attributes") if asked else None
+        return (found or _Size(90, 110, None, "assumed")).times("attributes", requests)
+
+    def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
+        if self.settings.distil.soft_weight <= 0:
+            return []
+        if self.spec.kind == "classification":
+            if not self.asker.abilities.scores:
+                return []
+            return [self._size("soft", texts).times("soft", train * self._per_text())]
+        if not self.asker.abilities.top_logprobs:
+            return []
+        # Rows that the teacher wrote bring theirs with them; only the others are scored.
+        return [self._size("soft", texts).times("soft", max(0, train - written))]
+
+    def _per_text(self) -> int:
+        return len(self.spec.labels) if self.settings.soft.direction == "channel" and self.spec.labels else 1
+
+    def _training(self, rows: int, texts: list[str]) -> Step:
+        from potstill.train.loop import plan_schedule
+        from potstill.train.options import resolve_options
+
+        kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
+        options = resolve_options(self.settings.distil, kind)
+        schedule = plan_schedule(rows, options)
+        earlier = _manifest(self.folder, "train")
+        before = earlier.get("facts", {}).get("rows")
+        if before:
+            seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
+            return Step("train", seconds=round(seconds, 1), basis="earlier")
+        if kind == "causal" or not texts:
+            self.notes.append("the training's time is not predicted: the folder holds no earlier run")
+            return Step("train", seconds=0.0)
+        from potstill.train.speed import seconds_a_step
+
+        self.listener(Event("plan", "progress", "timing three steps of the student"))
+        return Step("train", seconds=round(schedule.steps * seconds_a_step(texts, options), 1), basis="probe")
+
+    def _labelled(self) -> int:
+        return self._rows_at(self.spec.labelled)
+
+    def _test_rows(self) -> int:
+        return self._rows_at(self.spec.test)
+
+    def _rows_at(self, ref: Any) -> int:
+        if ref is None:
+            return 0
+        from potstill.retrieval.load import read_data
+
+        return int(read_data(ref, self.spec).num_rows)
+
+    def _size(self, purpose: str, texts: list[str]) -> _Size:
+        """What a request of a purpose takes, in the surest way that there is."""
+        if purpose not in self._sizes:
+            self._sizes[purpose] = self._measure(purpose, texts)
+        return self._sizes[purpose]
+
+    def _measure(self, purpose: str, texts: list[str]) -> _Size:
+        earlier = self._ledger_size(purpose)
+        if earlier is not None:
+            return earlier
+        if self.probe and purpose == "soft" and texts and self.spec.kind == "classification":
+            return self._probe_scores(texts)
+        characters = (sum(map(len, texts)) / len(texts) if texts else 300) + len(self.spec.instruction) + 60
+        replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
+        return _Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
+
+    def _probe_scores(self, texts: list[str]) -> _Size:
+        from potstill.datagen.soft import label_scores
+
+        before = replace(self.asker.counts)
+        label_scores(self.spec, texts[:2], self.asker, self.settings.soft)
+        started = replace(self.asker.counts)
+        label_scores(self.spec, texts[2 : 2 + _SCORED_IN_PROBE], self.asker, self.settings.soft)
+        counts = self.asker.counts
+        asked = counts.fresh - before.fresh
+        timed = counts.fresh - started.fresh
+        if not asked:
+            return self._ledger_size("soft") or _Size(100, 0, None, "assumed")
+        seconds = (counts.seconds - started.seconds) / timed if timed else None
+        return _Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
+
+    def _ledger_size(self, purpose: str) -> _Size | None:
+        """Means over the ledger's replies of a purpose, where there are enough of them."""
+        totals = self.asker.ledger.totals(purpose)
+        if totals.replies < 2 * _SCORED_IN_PROBE:
+            return None
+        stage = {"datagen": "datagen", "soft": "soft", "quality": "quality"}.get(purpose, "")
+        manifest = _manifest(self.folder, stage) if stage else {}
+        seconds = manifest["seconds"] / totals.replies if manifest.get("seconds") else None
+        if seconds is None and purpose == "attributes":
+            seconds = 0.0  # asked already
+        n = totals.replies
+        return _Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
+
+    def _priced(self, plan: RunPlan) -> RunPlan:
+        price = price_of(self.asker.teacher.identity)
+        prompt, completion = plan.tokens
+        usd = None if price is None else round(price.cost(prompt, completion), 4)
+        if usd is None:
+            plan = replace(plan, notes=(*plan.notes, "the teacher's price is not known"))
+        budget = None
+        if self.settings.budget:
+            cap = Budget.parse(self.settings.budget)
+            fits = (
+                (cap.usd is None or (usd is not None and usd <= cap.usd))
+                and (cap.tokens is None or prompt + completion <= cap.tokens)
+                and (cap.seconds is None or (plan.seconds is not None and plan.seconds <= cap.seconds))
+            )
+            budget = (str(cap), fits)
+        return replace(plan, usd=usd, budget=budget)
+
+
+def _joined(a: Step, b: Step) -> Step:
+    seconds = None if a.seconds is None or b.seconds is None else a.seconds + b.seconds
+    return Step(
+        a.stage, a.requests + b.requests, a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens,
+        seconds, a.basis,
+    )  # fmt: skip
+
+
+def _report(folder: Path, stage: str) -> Mapping[str, Any]:
+    return _read(folder / stage / "report.json")
+
+
+def _manifest(folder: Path, stage: str) -> Mapping[str, Any]:
+    return _read(folder / stage / "manifest.json")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

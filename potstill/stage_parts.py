@@ -1,0 +1,70 @@
+"""What every stage uses: writing its outputs, and the parts of its content key."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.options import as_json
+from potstill.rows import Dropped, write_dropped, write_rows
+from potstill.run_dir import digest, file_digest
+from potstill.task import DataRef, TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
+    """Rows, drops and report of a stage."""
+    write_rows(rows, out / "rows.parquet")
+    write_dropped(dropped, out / "dropped.jsonl")
+    write_json(out / "report.json", report)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One readable JSON file."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def relevant(spec: TaskSpec, *without: str) -> dict[str, Any]:
+    """The spec without what cannot change a stage's output."""
+    skip = {"inferred", "name", *without}
+    return {key: value for key, value in spec.to_json().items() if key not in skip}
+
+
+def prompt_digest() -> str:
+    """Hash of every prompt that can reach a teacher; card templates are for readers."""
+    from potstill import prompts
+
+    used = [name for name in prompts.names() if not name.startswith("card_")]
+    return digest({name: prompts.load(name).sha256 for name in used})
+
+
+def version(library: str) -> str:
+    """An installed version, or `absent`."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def ref_content(ref: DataRef | None) -> Any:
+    """What stands for the user's data in a key."""
+    return None if ref is None else [as_json(ref), content(ref.path)]
+
+
+def content(path: str) -> Any:
+    """What stands for the content of a path in a key: hashes of small files, size and time of large ones."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        return path
+    files = [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file())
+    table = []
+    for file in files:
+        stat = file.stat()
+        mark = file_digest(file) if stat.st_size < 64 << 20 else f"{stat.st_size}-{stat.st_mtime_ns}"
+        table.append([str(file.relative_to(place)) if place.is_dir() else file.name, mark])
+    return digest(table)

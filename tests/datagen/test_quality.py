@@ -1,0 +1,161 @@
+"""Checks of written rows: what agreement does to weights, to rows and to outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill.asker import Asker
+from potstill.datagen.quality import QualityOptions, QualityResult, check_rows
+from potstill.errors import OptionError
+from potstill.ledger import Ledger
+from potstill.options import build_options
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import Label, TaskSpec
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
+
+SPEC = TaskSpec("kind", "Say the kind.", "classification", (Label("red"), Label("green"), Label("blue")))
+SUMMARY = TaskSpec("summary", "Summarise in one sentence.", "generation", metric="rouge_l")
+Answer = Callable[[AnyRequest], "Reply | Failure"]
+
+
+class Checker:
+    """Answers with what a function of the request says."""
+
+    concurrency = 8
+    name = "checker"
+
+    def __init__(self, answer: Answer, abilities: Abilities):
+        self._answer = answer
+        self.abilities = abilities
+        self.asked = 0
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"backend": "checker"}
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        while requests := take(self.concurrency):
+            for request in requests:
+                self.asked += 1
+                yield request, self._answer(request)
+
+    def close(self) -> None:
+        pass
+
+
+def row(text: str, output: str, origin: Any = "generated") -> Row:
+    source = Source(teacher="writer", requests=(f"key of {text}",))
+    return Row(text, output, origin, source, label=output if output in SPEC.label_names else None)
+
+
+def check(tmp_path: Path, spec: TaskSpec, rows: list[Row], teacher: Checker, **options: Any) -> QualityResult:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        table = rows_to_dataset(rows, spec.label_names)
+        return check_rows(spec, table, Asker(teacher, ledger), QualityOptions(**options))
+
+
+def scorer(bias: float = 6.0) -> Checker:
+    """Knows the label that a text names first, and leans to red whatever it reads."""
+
+    def answer(request: AnyRequest) -> Reply:
+        assert isinstance(request, ScoreRequest)
+        text = request.messages[-1].content.split("\n\n")[1]
+        forms = [form.lower() for form in request.continuations]
+        return Reply(scores=tuple(-20 + 4.0 * (text.split()[0] == form) + bias * (form == "red") for form in forms))
+
+    return Checker(answer, Abilities(scores=True))
+
+
+WRITTEN = [row(f"{name} is what number {i} says", name) for i in range(12) for name in SPEC.label_names]
+WRONG = [row(f"blue again in number {i}", "green") for i in range(4)]
+
+
+def test_verification_lowers_the_weight_of_wrong_labels(tmp_path: Path) -> None:
+    given = row("red by a person", "green", "user")
+    result = check(tmp_path, SPEC, [*WRITTEN, *WRONG, given], scorer(), verify=True)
+    weights = np.array(result.rows["weight"])
+    assert result.rows.num_rows == 41
+    assert (weights[:36] > 0.99).all()  # the teacher's leaning to red is calibrated away
+    assert np.allclose(weights[36:40], 0.2)
+    assert weights[40] == 1  # rows of people are not judged
+    assert result.report["below_least"] == 4
+    assert result.report["mean_agreement"]["verify"] == pytest.approx(0.9, abs=0.05)
+
+
+def test_drops_say_what_was_found(tmp_path: Path) -> None:
+    result = check(tmp_path, SPEC, [*WRITTEN, *WRONG], scorer(), verify=True, action="drop")
+    assert result.rows.num_rows == 36
+    assert set(result.rows["weight"]) == {1.0}
+    assert [item.reason for item in result.dropped] == ["disagreement"] * 4
+    assert result.dropped[0].detail.startswith("verify 0.0")
+    assert result.dropped[0].detail.endswith("at least 0.2")
+    assert result.report["dropped_by_label"] == {"green": 4}
+
+
+def test_label_votes_are_counted_and_calibrated(tmp_path: Path) -> None:
+    def answer(request: AnyRequest) -> Reply:
+        assert isinstance(request, Request)
+        text = request.messages[-1].content.split("\n\n")[1]
+        if "number 3" in text and request.sample:
+            return Reply(text="I cannot say.")
+        return Reply(text=f"The answer is {text.split()[0].upper()}.", completion_tokens=5)
+
+    teacher = Checker(answer, Abilities())
+    result = check(tmp_path, SPEC, [*WRITTEN, *WRONG], teacher, votes=5, action="drop")
+    assert teacher.asked == 200
+    assert len(result.dropped) == 3  # of the fourth, one vote in five was heard: too little to drop it
+    assert {item.input.split()[0] for item in result.dropped} == {"blue"}
+
+
+def test_a_judge_that_says_yes_to_all_is_centred(tmp_path: Path) -> None:
+    def answer(request: AnyRequest) -> Reply:
+        assert isinstance(request, ScoreRequest)
+        good = "blue again" not in request.messages[-1].content
+        return Reply(scores=(-1.0, -6.0) if good else (-1.0, -2.5))
+
+    result = check(tmp_path, SPEC, [*WRITTEN, *WRONG], Checker(answer, Abilities(scores=True)), judge=True)
+    weights = np.array(result.rows["weight"])
+    assert (weights[:36] == 1).all()
+    assert np.allclose(weights[36:], 0.2)
+
+
+def test_the_commonest_answer_wins_and_replaces_the_output(tmp_path: Path) -> None:
+    rows = [row("first text", "Cats sleep all day."), row("second text", "Dogs bark at the moon every night.")]
+
+    def answer(request: AnyRequest) -> Reply:
+        assert isinstance(request, Request)
+        if "first" in request.messages[-1].content:
+            return Reply(text="Cats sleep for most of the day.")
+        return Reply(text=("Rain falls.", "Nobody knows why.", "It is about music.")[request.sample])
+
+    teacher = Checker(answer, Abilities())
+    result = check(tmp_path, SUMMARY, rows, teacher, votes=3, action="drop", least=0.4)
+    assert result.rows["output"][:] == ["Cats sleep for most of the day."]
+    assert len(result.rows[0]["source"]["requests"]) == 2
+    assert result.report["outputs_replaced"] == 1
+    assert [item.input for item in result.dropped] == ["second text"]
+
+
+def test_rows_without_a_reply_stay_as_they_are(tmp_path: Path) -> None:
+    teacher = Checker(lambda request: Failure("timeout"), Abilities(scores=True))
+    result = check(tmp_path, SPEC, WRITTEN, teacher, verify=True, judge=True, action="drop")
+    assert result.rows.num_rows == len(WRITTEN)
+    assert set(result.rows["weight"]) == {1.0}
+
+
+def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"quality\.verify checks labels, and the task is generation; use quality\.vo"
+    ):
+        check(tmp_path, SUMMARY, [], scorer(), verify=True)
+    with pytest.raises(
+        OptionError, match=r"quality\.verify needs a teacher that scores labels, which checker does not"
+    ):
+        check(tmp_path, SPEC, [], Checker(lambda request: Reply(), Abilities()), verify=True)
+    with pytest.raises(OptionError, match=r"votes must be at least 0 .*least must be in \(0, 1\) \(got 2"):
+        build_options(QualityOptions, {"votes": -1, "least": 2}, "quality")

@@ -1,0 +1,84 @@
+"""A plan beside the run that it predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import potstill
+from potstill.cli import app
+from potstill.errors import OptionError, RunLocked
+from potstill.ledger import Ledger
+from potstill.plan import plan_run
+from potstill.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = str(ROOT / "examples" / "support" / "task.md")
+SMALL: dict[str, Any] = {
+    "n": 60,
+    "teacher": "fake",
+    "sources": "generated",
+    "distil": {"epochs": 1, "min_steps": 4},
+    "evaluate": {"rows": 30, "latency_rows": 2},
+}
+GENERATION = "Summarise a paragraph in one sentence. The output is a summary."
+
+
+@pytest.mark.real
+def test_a_plan_comes_true(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    planned = plan_run(TASK, out=out, budget="1usd,500k-tokens", **SMALL)
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        probed = ledger.totals().replies
+    assert 32 <= probed <= 60
+    potstill.run(TASK, out=out, **SMALL)
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        real = ledger.totals()
+        assert ledger.totals("datagen").replies == json.loads((out / "datagen" / "report.json").read_text())["requests"]
+    assert planned.requests == pytest.approx(real.replies, rel=0.15)
+    prompt, completion = planned.tokens
+    assert prompt == pytest.approx(real.prompt_tokens, rel=0.2)
+    assert completion == pytest.approx(real.completion_tokens, rel=0.2)
+    assert planned.usd == 0
+    assert planned.budget == ("1 USD, 500,000 tokens", True)
+    assert planned.seconds is not None
+    again = plan_run(TASK, out=out, probe=0, **SMALL)
+    assert {step.basis for step in again.steps} == {"earlier"}
+    assert again.requests == pytest.approx(real.replies, rel=0.1)
+    with RunDir(out).lock(), pytest.raises(RunLocked):
+        plan_run(TASK, out=out, **SMALL)
+
+
+def test_nothing_is_asked_and_nothing_written_for_an_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    out = tmp_path / "run"
+    planned = plan_run(
+        GENERATION, out=out, teacher="openai:https://api.openai.com/v1#gpt-4o-mini", n=500, sources="generated",
+        budget="1k-tokens",
+    )  # fmt: skip
+    assert not out.exists()
+    assert planned.usd is not None
+    assert 0.01 < planned.usd < 5
+    assert planned.requests > 1000  # topics, inputs, outputs
+    assert planned.budget == ("1,000 tokens", False)
+    assert {step.basis for step in planned.steps if step.requests} == {"assumed"}
+    assert planned.seconds is None
+
+
+def test_the_command_prints_both_forms(tmp_path: Path) -> None:
+    arguments = ["plan", GENERATION, "--teacher", "fake", "-n", "40", "--sources", "generated", "-o", str(tmp_path)]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "datagen" in shown.output
+    assert "probe" in shown.output
+    told = CliRunner().invoke(app, [*arguments, "--json"])
+    plan = json.loads(told.stdout.splitlines()[-1])
+    assert plan["kind"] == "plan"
+    assert plan["requests"] == sum(step["requests"] for step in plan["steps"])
+    assert plan["steps"][0]["stage"] in ("attributes", "datagen")
+    with pytest.raises(OptionError, match="votse: no such option"):
+        plan_run(GENERATION, out=tmp_path, teacher="fake", quality={"votse": 3})

@@ -1,0 +1,90 @@
+"""Self-training: which texts are taken, when it stops, and that a better student is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill.errors import OptionError
+from potstill.options import build_options
+from potstill.rows import Row, rows_to_dataset
+from potstill.task import Label, TaskSpec
+from potstill.train.options import DistilOptions
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled, pick_sure, self_train
+
+SPEC = TaskSpec("mail", "Say what a mail is about.", "classification", (Label("billing"), Label("praise")))
+BILLING = ("invoice", "refund", "charge", "payment", "bill", "price")
+PRAISE = ("thank you", "well done", "great work", "I love it", "perfect", "wonderful")
+
+
+def texts(words: tuple[str, ...], count: int) -> list[str]:
+    frames = ("About the {}, please.", "{} from all of us", "I write because of {}", "{}, as always", "so: {}!")
+    return [f"{frames[i % 5].format(words[i % len(words)])} ({i})" for i in range(count)]
+
+
+def table(per_label: int, start: int = 0) -> Any:
+    rows = []
+    for label, words in (("billing", BILLING), ("praise", PRAISE)):
+        rows += [Row(text, label, "user", label=label) for text in texts(words, start + per_label)[start:]]
+    return rows_to_dataset(rows, SPEC.label_names)
+
+
+def test_the_surest_are_taken_in_like_numbers() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.5, 1, 100)
+    probs = np.stack([first, 1 - first], axis=1)
+    probs[:6] = probs[:6, ::-1]  # six texts of the second label
+    options = SelfTrainingOptions(confidence=0.8)
+    chosen = pick_sure(probs, options, room=1000)
+    second = [i for i in chosen if i < 6]
+    assert 0 < len(second) <= 6
+    assert len(chosen) - len(second) == 2 * len(second)
+    assert all(probs[i].max() >= 0.8 for i in chosen)
+    assert len(pick_sure(probs, options, room=4)) == 4
+    assert pick_sure(probs, SelfTrainingOptions(confidence=1.0), room=10) == []
+
+
+def test_impossible_options_are_refused_at_once() -> None:
+    with pytest.raises(OptionError, match=r"rounds must be at least 0 \(got -1\); confidence must be in \[0, 1\]"):
+        build_options(SelfTrainingOptions, {"rounds": -1, "confidence": 3}, "self_training")
+
+
+@pytest.mark.real
+def test_rounds_better_a_student_or_leave_it(tmp_path: Path) -> None:
+    from potstill.train.classify import distil_classifier
+    from potstill.train.student import load_student
+
+    rows, validation = table(6), table(10, start=60)
+    unlabelled = [
+        Unlabelled(text, "inbox", i) for i, text in enumerate((*texts(BILLING, 40)[10:], *texts(PRAISE, 40)[10:]))
+    ]
+    options = DistilOptions(soft_weight=0.0, epochs=1, min_steps=12)
+    trained: list[int] = []
+
+    def train(more: Any, out: Path) -> object:
+        trained.append(more.num_rows)
+        return distil_classifier(SPEC, more, validation, out, options)
+
+    student = tmp_path / "student"
+    train(rows, student)
+    untouched = (student / "model.safetensors").read_bytes()
+    shutil.copytree(student, tmp_path / "student-round-9")  # left by a run that was killed
+    loose = SelfTrainingOptions(rounds=2, confidence=0.5, most=4.0)
+    result = self_train(SPEC, rows, validation, unlabelled, student, train, loose)
+    assert trained[1] > rows.num_rows
+    adopted = [entry for entry in result.rounds[1:] if entry["adopted"]]
+    assert (result.rows.num_rows > 0) == bool(adopted)
+    assert ((student / "model.safetensors").read_bytes() == untouched) == (not adopted)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
+    assert load_student(student)("Where is my invoice?") in SPEC.label_names
+    for row in result.rows:
+        assert row["origin"] == "pseudo"
+        assert row["source"]["dataset"] == "inbox"
+        assert row["source"]["teacher"].startswith("student of round")
+        assert row["weight"] <= 0.5
+    strict = SelfTrainingOptions(rounds=3, confidence=1.0)
+    assert self_train(SPEC, rows, validation, unlabelled, student, train, strict).stopped == "too few sure texts"

@@ -1,0 +1,220 @@
+"""Self-training: the student labels texts that nobody labelled, and learns from those of which it is sure.
+
+In: training rows, held-out rows, unlabelled texts. Out: the best student of all rounds, and the rows that it was given.
+A round lets the best student so far label every text anew, takes the surest texts of each label, and trains a student
+from the start on the training rows and these. It ends when a round is no better on the held-out rows, when too few
+texts are sure, or when hardly any label changes. Labels are taken in equal numbers as far as they go, since a student
+that prefers a label would otherwise teach itself to prefer it more.
+
+Source: Scudder, IEEE Trans. Inf. Theory 11, 1965; training anew in each round as in Noisy Student, arXiv:1911.04252 §2.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.events import Event, Listener, silent
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SelfTrainingOptions:
+    """How a student learns from texts that it labelled itself. Used where the task has `unlabelled:` texts.
+
+    Attributes:
+        rounds: Most rounds; 0 leaves self-training out.
+        confidence: Texts whose likeliest label has less probability than this are not used.
+        most: Most texts of a round, as a multiple of the training rows.
+        fewest: A round needs at least this many texts.
+        weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence.
+        min_gain: A round must better the held-out score by at least this.
+        settled: It ends when fewer than this share of the chosen texts are new or have another label.
+    """
+
+    rounds: int = 3
+    confidence: float = 0.9
+    most: float = 1.0
+    fewest: int = 8
+    weight: float = 0.5
+    min_gain: float = 0.0
+    settled: float = 0.02
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.rounds < 0:
+            faults.append(f"rounds must be at least 0 (got {self.rounds})")
+        for name in ("confidence", "settled"):
+            if not 0 <= getattr(self, name) <= 1:
+                faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
+        for name in ("most", "weight"):
+            if getattr(self, name) <= 0:
+                faults.append(f"{name} must be above 0 (got {getattr(self, name)})")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A text with where it came from."""
+
+    text: str
+    dataset: str
+    row: int
+
+
+Stop = Literal["rounds", "no gain", "too few sure texts", "settled"]
+Trainer = Callable[["Dataset", Path], Any]
+"""Trains a student on rows and publishes it in a folder."""
+
+
+@dataclass(frozen=True)
+class SelfTrainingResult:
+    """What the rounds gave.
+
+    Attributes:
+        rows: Rows of origin `pseudo` that the published student learnt from; none where no round was better.
+        stopped: Why it ended.
+        rounds: One entry a round: texts used, held-out score, whether it was adopted.
+    """
+
+    rows: Dataset
+    stopped: Stop
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+def pick_sure(probs: NDArray[np.float64], options: SelfTrainingOptions, room: int) -> list[int]:
+    """Places of the texts to learn from: of each label the surest, in like numbers.
+
+    Args:
+        probs: (n, n_labels).
+        options: The confidence wanted.
+        room: Most places.
+    """
+    best, sure = probs.argmax(axis=1), probs.max(axis=1)
+    queues = []
+    for label in range(probs.shape[1]):
+        places = [int(i) for i in (-sure).argsort(kind="stable") if best[i] == label and sure[i] >= options.confidence]
+        if places:
+            queues.append(places)
+    # A label that has few sure texts holds the others back: at most twice as many of them are taken.
+    share = max(1, room // max(1, probs.shape[1]))
+    limit = min(share, 2 * min(len(queue) for queue in queues)) if queues else 0
+    return sorted(place for queue in queues for place in queue[:limit])
+
+
+def self_train(
+    spec: TaskSpec,
+    rows: Dataset,
+    validation: Dataset,
+    texts: Sequence[Unlabelled],
+    student: Path,
+    train: Trainer,
+    options: SelfTrainingOptions,
+    *,
+    licence: str = "unknown",
+    listener: Listener = silent,
+) -> SelfTrainingResult:
+    """Better a trained student by its own labels; the folder `student` holds the best one afterwards.
+
+    Args:
+        spec: A classification task.
+        rows: What `student` was trained on.
+        validation: Rows that decide whether a round is better.
+        texts: Unlabelled texts, none of them a test text or a training row.
+        student: Folder of the trained student.
+        train: Trains a student on rows into a folder.
+        options: Rounds, confidence, stop rule.
+        licence: SPDX id of the texts.
+        listener: Progress.
+    """
+    from datasets import concatenate_datasets
+
+    best_score = _score(spec, student, validation)
+    adopted: list[Row] = []
+    before: dict[str, str] = {}
+    history: list[dict[str, Any]] = [{"round": 0, "texts": 0, "score": round(best_score, 4), "adopted": True}]
+    stopped: Stop = "rounds"
+    for number in range(1, options.rounds + 1):
+        chosen = _label(spec, student, texts, options, int(options.most * rows.num_rows), number, licence)
+        now = {row.input: row.output for row in chosen}
+        changed = sum(before.get(text) != label for text, label in now.items())
+        if len(chosen) < options.fewest:
+            stopped = "too few sure texts"
+            break
+        if before and changed < options.settled * len(chosen):
+            stopped = "settled"
+            break
+        listener(Event("train", "note", f"self-training, round {number}: {len(chosen)} of {len(texts)} texts are sure"))
+        attempt = student.with_name(f"{student.name}-round-{number}")
+        train(concatenate_datasets([rows, rows_to_dataset(chosen, spec.label_names)]), attempt)
+        score = _score(spec, attempt, validation)
+        better = score > best_score + options.min_gain
+        history.append(
+            {"round": number, "texts": len(chosen), "changed": changed, "score": round(score, 4), "adopted": better}
+        )
+        if not better:
+            shutil.rmtree(attempt)
+            stopped = "no gain"
+            break
+        best_score, adopted, before = score, chosen, now
+        shutil.rmtree(student)
+        attempt.rename(student)
+    for left in student.parent.glob(f"{student.name}-round-*"):  # of a run that was killed in a later round
+        shutil.rmtree(left)
+    return SelfTrainingResult(rows_to_dataset(adopted, spec.label_names), stopped, history)
+
+
+def _label(
+    spec: TaskSpec,
+    student: Path,
+    texts: Sequence[Unlabelled],
+    options: SelfTrainingOptions,
+    room: int,
+    number: int,
+    licence: str,
+) -> list[Row]:
+    import numpy as np
+
+    from potstill.train.student import load_student
+
+    if not texts:
+        return []
+    model = load_student(student)
+    probs = model.in_order(spec, np.array([p.probs for p in model.predict([t.text for t in texts])], dtype=np.float64))
+    names = spec.label_names
+    chosen = []
+    for place in pick_sure(probs, options, room):
+        item, own = texts[place], probs[place]
+        label = names[int(own.argmax())]
+        chosen.append(
+            Row(
+                input=item.text,
+                output=label,
+                origin="pseudo",
+                source=Source(dataset=item.dataset, row=item.row, teacher=f"student of round {number - 1}"),
+                label=label,
+                teacher_probs=tuple(own.tolist()),
+                licence=licence,
+                weight=float(options.weight * own.max()),
+            )
+        )
+    return chosen
+
+
+def _score(spec: TaskSpec, student: Path, validation: Dataset) -> float:
+    """Macro-F1 on the held-out rows."""
+    from potstill.train.evaluate import evaluate_student
+    from potstill.train.student import load_student
+
+    scores = evaluate_student(load_student(student), spec, validation, latency_rows=0).scores.to_json()
+    return float(scores["macro_f1"])
