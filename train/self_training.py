@@ -2,7 +2,7 @@
 
 In: training rows, held-out rows, unlabelled texts. Out: the best student of all rounds, and the rows that it was given.
 A round lets the best student so far label every text anew, takes the surest texts of each label, and trains a student
-from the start on the training rows and these. It ends when a round is no better on the held-out rows, when too few
+from the start on the training rows and these. It ends when a round does not make the held-out labels likelier, when too few
 texts are sure, or when hardly any label changes. Labels are taken in equal numbers as far as they go, since a student
 that prefers a label would otherwise teach itself to prefer it more.
 
@@ -37,7 +37,7 @@ class SelfTrainingOptions:
         most: Most texts of a round, as a multiple of the training rows.
         fewest: A round needs at least this many texts.
         weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence.
-        min_gain: A round must better the held-out score by at least this.
+        min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
     """
 
@@ -212,9 +212,15 @@ def _label(
 
 
 def _score(spec: TaskSpec, student: Path, validation: Dataset) -> float:
-    """Macro-F1 on the held-out rows."""
-    from potstill.train.evaluate import evaluate_student
+    """Mean log-likelihood of the held-out labels, in nats: finer than a count of right answers on few rows."""
+    import numpy as np
+
     from potstill.train.student import load_student
 
-    scores = evaluate_student(load_student(student), spec, validation, latency_rows=0).scores.to_json()
-    return float(scores["macro_f1"])
+    model = load_student(student)
+    rows = [i for i, label in enumerate(validation["label"]) if label is not None]
+    inputs, labels = validation["input"][:], validation["label"][:]
+    found = model.predict([inputs[i] for i in rows])
+    probs = model.in_order(spec, np.array([p.probs for p in found], dtype=np.float64))
+    gold = [int(labels[i]) for i in rows]
+    return float(np.log(np.maximum(probs[np.arange(len(rows)), gold], 1e-9)).mean())
