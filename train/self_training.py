@@ -2,9 +2,9 @@
 
 In: training rows, held-out rows, unlabelled texts. Out: the best student of all rounds, and the rows that it was given.
 A round lets the best student so far label every text anew, takes the surest texts of each label, and trains a student
-from the start on the training rows and these. It ends when a round does not make the held-out labels likelier, when too few
-texts are sure, or when hardly any label changes. Labels are taken in equal numbers as far as they go, since a student
-that prefers a label would otherwise teach itself to prefer it more.
+from the start on the training rows and these. It ends when a round does not make the held-out labels likelier, when too
+few texts are sure, or when hardly any label changes. Labels are taken in like numbers as far as they go, since a
+student that prefers a label would otherwise teach itself to prefer it more.
 
 Source: Scudder, IEEE Trans. Inf. Theory 11, 1965; training anew in each round as in Noisy Student, arXiv:1911.04252 §2.
 """
