@@ -31,8 +31,8 @@ METHODS = {
     "hard": {"hard_weight": 1.0, "soft_weight": 0.0},
     "soft": {"hard_weight": 0.0, "soft_weight": 1.0},
     "both": {},
-    "+ self-training": {},
     "+ born-again": {"generations": 3},
+    "+ self-training": {},
 }
 
 

@@ -73,7 +73,9 @@ def train_classifier(
         folder = out.with_name(f"{out.name}.search")
         told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
         content = digest([told_ids, targets.labels.tolist(), targets.probs.tolist(), options.student])
-        search = search_options(options, trial, folder, mixed=mixed, content=content, listener=listener)
+        search = search_options(
+            options, trial, folder, rows=len(targets.rows), mixed=mixed, content=content, listener=listener
+        )
         told["search"] = search.to_json()
         options = search.options
 
@@ -140,7 +142,9 @@ def train_generator(
         folder = out.with_name(f"{out.name}.search")
         told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
         content = digest([told_ids, None if targets is None else targets.num_rows, options.student])
-        search = search_options(options, trial, folder, mixed=False, content=content, listener=listener)
+        search = search_options(
+            options, trial, folder, rows=train.num_rows, mixed=False, content=content, listener=listener
+        )
         told["search"] = search.to_json()
         options = search.options
     result = distil_causal(spec, train, validation, targets, out, options, listener=listener)

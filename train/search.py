@@ -58,6 +58,7 @@ def search_options(
     train_one: TrainOne,
     folder: Path,
     *,
+    rows: int,
     mixed: bool,
     content: str = "",
     listener: Listener = silent,
@@ -68,6 +69,9 @@ def search_options(
         options: Resolved options; `options.search` holds the budget.
         train_one: Trains one student and reports `held_out` figures.
         folder: Where trials rest; finished trials of the same search are read from there.
+        rows: Training rows. With few of them, `min_steps` lengthens a training beyond its epochs; the search turns it
+            into the epochs that it makes, so that a trial is as long as its epochs say. With `max_steps` the length
+            is given, and epochs are not searched.
         mixed: Whether the rows have both kinds of target, so that there is a mix to choose.
         content: What else decides a trial (a hash of the rows); other content starts anew.
         listener: Progress.
@@ -81,10 +85,11 @@ def search_options(
     except ImportError:
         raise MissingExtra("optuna", "search", "distil.search") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    options = _in_epochs(options, rows)
     given = _given(options, mixed)
     key = json.dumps([content, given, asdict(replace(options, search=SearchOptions()))], sort_keys=True, default=str)
     trials = _read(folder / "trials.json", key)
-    space = _space(optuna, mixed)
+    space = {name: range_ for name, range_ in _space(optuna).items() if name in given}
     listener(Event("train", "note", f"search: {options.search.trials} trials at most, {len(trials)} done"))
     while len(trials) < max(1, options.search.trials):
         spent = sum(trial["seconds"] for trial in trials)
@@ -113,28 +118,31 @@ def with_values(options: DistilOptions, values: dict[str, Any]) -> DistilOptions
     if "soft_share" in values:
         total = options.hard_weight + options.soft_weight
         mix = {"soft_weight": total * values["soft_share"], "hard_weight": total * (1 - values["soft_share"])}
-    return replace(
-        options,
-        epochs=int(values["epochs"]),
-        learning_rate=float(values["learning_rate"]),
-        search=SearchOptions(),
-        **mix,
-    )
+    epochs = int(values.get("epochs", options.epochs or 1))
+    rate = float(values["learning_rate"])
+    return replace(options, epochs=epochs, learning_rate=rate, search=SearchOptions(), **mix)
+
+
+def _in_epochs(options: DistilOptions, rows: int) -> DistilOptions:
+    each = math.ceil(rows / ((options.batch_size or 1) * options.gradient_accumulation))
+    epochs = max(options.epochs or 1, math.ceil((options.min_steps or 1) / max(1, each)))
+    return options if options.max_steps else replace(options, epochs=epochs, min_steps=1)
 
 
 def _given(options: DistilOptions, mixed: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {"epochs": options.epochs, "learning_rate": options.learning_rate}
+    values: dict[str, Any] = {} if options.max_steps else {"epochs": options.epochs}
+    values["learning_rate"] = options.learning_rate
     if mixed:
         values["soft_share"] = options.soft_weight / (options.hard_weight + options.soft_weight)
     return values
 
 
-def _space(optuna: Any, mixed: bool) -> dict[str, Any]:
-    space = {
+def _space(optuna: Any) -> dict[str, Any]:
+    return {
         "epochs": optuna.distributions.IntDistribution(1, 20, log=True),
         "learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True),
+        "soft_share": optuna.distributions.FloatDistribution(0.0, 1.0),
     }
-    return space | ({"soft_share": optuna.distributions.FloatDistribution(0.0, 1.0)} if mixed else {})
 
 
 def _proposed(optuna: Any, trials: list[dict[str, Any]], space: dict[str, Any], seed: int) -> dict[str, Any]:

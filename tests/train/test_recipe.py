@@ -132,12 +132,18 @@ def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options,
         loss = abs(np.log(given.learning_rate) + 7) + abs(given.epochs - 6) + given.soft_weight
         return DistilResult(place, [], {"held_out": {"loss": loss, "calibrated_loss": loss}})
 
-    whole = module.search_options(chosen, fake, tmp_path / "whole", mixed=True)
+    whole = module.search_options(chosen, fake, tmp_path / "whole", rows=32, mixed=True)
     assert tried[0] == (3, 3e-3, 0.5)
     assert len({item for item in tried}) == 6
     assert whole.trials[whole.best]["loss"] == min(trial["loss"] for trial in whole.trials)
     assert whole.options.search.trials == 0
-    first = tried.copy()
+    assert whole.options.min_steps == 1
+    short = replace(chosen, min_steps=40, batch_size=16)
+    assert module.search_options(short, fake, tmp_path / "few", rows=32, mixed=True).trials[0]["values"]["epochs"] == 20
+    tried = tried[:6]
+    given = module.search_options(replace(chosen, max_steps=9), fake, tmp_path / "max", rows=32, mixed=False)
+    assert set(given.trials[0]["values"]) == {"learning_rate"}
+    first = tried[:6]
     tried.clear()
 
     def killed(place, given):
@@ -146,12 +152,12 @@ def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options,
         return fake(place, given)
 
     with pytest.raises(Killed):
-        module.search_options(chosen, killed, tmp_path / "cut", mixed=True)
-    module.search_options(chosen, fake, tmp_path / "cut", mixed=True)
+        module.search_options(chosen, killed, tmp_path / "cut", rows=32, mixed=True)
+    module.search_options(chosen, fake, tmp_path / "cut", rows=32, mixed=True)
     assert tried == first
     tried.clear()
     spent = replace(chosen, search=SearchOptions(trials=6, minutes=1e-9))
-    assert len(module.search_options(spent, fake, tmp_path / "short", mixed=True).trials) == 1
+    assert len(module.search_options(spent, fake, tmp_path / "short", rows=32, mixed=True).trials) == 1
     real = train_classifier(SPEC, train, held_out, tmp_path / "s", replace(chosen, search=SearchOptions(trials=2)))
     trials = real.report["search"]["trials"]
     assert [trial["number"] for trial in trials] == [0, 1]
