@@ -7,7 +7,7 @@
 all-MiniLM-L6-v2 is trained on rows of a task's real training split (labels and all: this measures the start of the
 student, not its data), with a tenth held out. Then three of its six layers are trained on the same rows by
 `distil.student_layers=3`: they start from the trained model's layers and learn its probabilities, the labels and the
-direction of its hidden states. `cut` is the same without any of that: three layers of the base model. Macro-F1 is on
+direction of its hidden states. With `--cut`, also three layers of the base model without any of that. Macro-F1 is on
 the real test split; latency is one text at a time on one thread, both models on the same texts in turns.
 
 Writes benchmarks/results/distil_init.json (task, layers, start, macro_f1, latency_ms, kept).
@@ -32,17 +32,19 @@ def main() -> None:
     """Make the missing tasks' records and print the table with its means."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--rows", type=int, default=600, help="rows of the training split")
-    parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=320, help="rows of the training split")
+    parser.add_argument("--test-rows", type=int, default=400)
+    parser.add_argument("--max-length", type=int, default=64, help="tokens of a text")
     parser.add_argument("--hidden-weight", type=float, default=1.0)
+    parser.add_argument("--cut", action="store_true", help="also three layers of the base model")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-init")
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
     if not args.show:
         for task in args.tasks.split(","):
             done = {tuple(record[name] for name in KEY) for record in read_results("distil_init")}
-            if any((task, int(layers), start) not in done for layers, start in ARMS):
-                records = bench(task, args.rows, args.test_rows, args.hidden_weight, args.out)
+            if any((task, int(layers), start) not in done for layers, start in ARMS[: 3 if args.cut else 2]):
+                records = bench(task, args)
                 merge_results("distil_init", records, KEY)
                 print(json.dumps(records), flush=True)
     records = read_results("distil_init")
@@ -60,40 +62,44 @@ def means(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def bench(task: str, rows: int, test_rows: int, hidden_weight: float, out: Path) -> list[dict[str, Any]]:
-    """The three students of one task; trained ones are reused."""
+def bench(task: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The students of one task; trained ones are reused."""
     from potstill.datagen.merge import MergeOptions, split_rows
     from potstill.train.classify import distil_classifier
     from potstill.train.evaluate import evaluate_student
     from potstill.train.options import DistilOptions
     from potstill.train.student import load_student
 
-    spec, _ = task_spec(task, out)
-    splits = split_rows(spec, real_rows(task, spec, "train", rows), MergeOptions(heldout=0.0))
-    test = real_rows(task, spec, "test", test_rows)
-    place = out / task
+    spec, _ = task_spec(task, args.out)
+    splits = split_rows(spec, real_rows(task, spec, "train", args.rows), MergeOptions(heldout=0.0))
+    test = real_rows(task, spec, "test", args.test_rows)
+    place = args.out / task
     # Rows of people have no soft targets; the deep student's own take their place in the second arm.
-    options = DistilOptions(soft_weight=0.0, hard_weight=1.0, max_length=128, empty_classes="allow")
-    triple = replace(options, student_layers=3, soft_weight=0.5, hard_weight=0.5, hidden_weight=hidden_weight)
-    deep = distil_classifier(spec, splits.train, splits.validation, place / "deep", replace(options, calibrate=False))
-    shallow = distil_classifier(spec, splits.train, splits.validation, place / "shallow", triple, deep=deep.path)
-    cut = distil_classifier(spec, splits.train, splits.validation, place / "cut", replace(options, student_layers=3))
-    students = {arm: load_student(found.path) for arm, found in zip(ARMS, (deep, shallow, cut), strict=True)}
+    plain = DistilOptions(soft_weight=0.0, hard_weight=1.0, max_length=args.max_length, empty_classes="allow")
+    triple = replace(plain, student_layers=3, soft_weight=0.5, hard_weight=0.5, hidden_weight=args.hidden_weight)
+    rows, held_out = splits.train, splits.validation
+    deep = distil_classifier(spec, rows, held_out, place / "deep", replace(plain, calibrate=False))
+    students = {
+        ARMS[0]: load_student(deep.path),
+        ARMS[1]: load_student(distil_classifier(spec, rows, held_out, place / "shallow", triple, deep=deep.path).path),
+    }
+    latency = latencies(students, list(test["input"]))
+    if args.cut:
+        cut = distil_classifier(spec, rows, held_out, place / "cut", replace(plain, student_layers=3))
+        students[ARMS[2]] = load_student(cut.path)
+        latency[ARMS[2]] = latency[ARMS[1]]  # the same shape
     scores = {
         arm: float(evaluate_student(student, spec, test, latency_rows=0).scores.macro_f1 or 0)
         for arm, student in students.items()
     }
-    latency = latencies({arm: student for arm, student in students.items() if arm[1] != "cut"}, list(test["input"]))
-    latency[ARMS[2]] = latency[ARMS[1]]  # the same shape
     return [
         {
-            "task": task, "layers": int(layers), "start": start, "macro_f1": round(scores[layers, start], 4),
-            "latency_ms": round(latency[layers, start], 3),
-            "kept": round(scores[layers, start] / scores[ARMS[0]], 4),
-            "speed": round(latency[ARMS[0]] / latency[layers, start], 3),
-            "train_rows": splits.train.num_rows, "test_rows": test.num_rows,
+            "task": task, "layers": int(arm[0]), "start": arm[1], "macro_f1": round(scores[arm], 4),
+            "latency_ms": round(latency[arm], 3), "kept": round(scores[arm] / scores[ARMS[0]], 4),
+            "speed": round(latency[ARMS[0]] / latency[arm], 3), "train_rows": rows.num_rows,
+            "test_rows": test.num_rows,
         }
-        for layers, start in ARMS
+        for arm in students
     ]  # fmt: skip
 
 
