@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from potstill import prompts
+from potstill.licences import merged_terms
 from potstill.models import MINILM, SMOLLM2
 from potstill.rows import UNKNOWN_LICENCE
 from potstill.run_facts import RunFacts, public_name
@@ -100,6 +101,13 @@ class UnitInfo:
 
 def merge_licences(parts: Iterable[str], what: str) -> Licence:
     """The licence of something made from parts under `parts`; `what` names it in the sentence."""
+    parts = list(parts)
+    licence = _merged(parts, what)
+    terms = merged_terms(parts).sentence
+    return replace(licence, sentence=f"{licence.sentence} {terms}") if terms else licence
+
+
+def _merged(parts: Iterable[str], what: str) -> Licence:
     found = tuple(sorted({part.strip().lower() or UNKNOWN_LICENCE for part in parts}))
     listed = ", ".join(found)
     if not found or found == (UNKNOWN_LICENCE,):

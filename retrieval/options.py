@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from potstill.errors import OptionError
 
@@ -24,6 +25,11 @@ class RetrievalOptions:
         mentions: Weight of the near cards that name a dataset; 0 turns it off.
         voters: Cards whose naming counts: the best of the fused ranking.
         depth: Cards that each of the two searches brings to the fusion.
+        min_rows: Rows below which a dataset is left out, where its card says how many it has.
+        transform: What is tried with a dataset that does not fit as it is: `off` nothing, `mechanical` laying its
+            columns out anew, `teacher` also a plan of the teacher, which maps the columns or rewrites row by row.
+        rows_by: `sample` draws rows by chance, `nearest` takes those nearest to the task's examples, or to inputs
+            that the teacher writes.
         seed: Seed of row sampling.
         hub: Whether the Hub may be asked for rows.
     """
@@ -38,11 +44,14 @@ class RetrievalOptions:
     mentions: float = 2.0
     voters: int = 200
     depth: int = 1000
+    min_rows: int = 10
+    transform: Literal["off", "mechanical", "teacher"] = "mechanical"
+    rows_by: Literal["sample", "nearest"] = "sample"
     seed: int = 0
     hub: bool = True
 
     def __post_init__(self) -> None:
-        least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1}
+        least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1, "min_rows": 0}
         faults = [
             f"{name} must be at least {bound} (got {getattr(self, name)})"
             for name, bound in least.items()

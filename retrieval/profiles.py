@@ -129,8 +129,11 @@ def points(name: str) -> bool:
 
 
 def plain_value(value: Any, names: Sequence[str] = ()) -> str:
-    """A value as one text; class integers become their names, lists are joined, of a mapping the first text counts."""
-    if value is None:
+    """A value as one text; class integers become their names, lists are joined, of a mapping the first text counts.
+
+    Bytes (images, sound) are no text.
+    """
+    if value is None or isinstance(value, bytes | bytearray):
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and names:
         return str(names[value]) if 0 <= value < len(names) else ""
