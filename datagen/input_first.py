@@ -17,7 +17,7 @@ from potstill.datagen import filters
 from potstill.datagen.parse import plain
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
-from potstill.datagen.writing import SHOWN_FROM, Material, read_reply, rng, write_request
+from potstill.datagen.writing import Heard, Material, read_reply, rng, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.task import TaskSpec
 from potstill.teacher import Failure, Message, Reply, Request
@@ -70,7 +70,7 @@ class InputFirst:
         self._keep, self._drop = keep, drop
         self._pending: deque[tuple[Request, _Accepted | None]] = deque()
         self._to_answer: deque[_Accepted] = deque()
-        self._recent: deque[str] = deque(maxlen=SHOWN_FROM)
+        self._heard = Heard(material.options.window)
         self._read = self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
@@ -97,7 +97,8 @@ class InputFirst:
         on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._answered))
         if options.rows - self._kept - on_the_way <= 0 and self._pending:
             return None
-        request = write_request(self._material, self._asked, "", self._recent, self._stop_at_blank)
+        heard = self._heard.before(self._asked)
+        request = write_request(self._material, self._asked, "", heard, self._stop_at_blank)
         self._asked += 1
         self._pending.append((request, None))
         return request
@@ -108,7 +109,8 @@ class InputFirst:
             messages=answer_messages(self._material.spec, accepted.text),
             max_tokens=options.answer_max_tokens,
             temperature=options.answer_temperature,
-            seed=rng(options.seed, self._answers_out, "answer").randrange(2**31),
+            # By the input and not by its number: under other filters it is still the same request.
+            seed=rng(options.seed, 0, f"answer {accepted.text}").randrange(2**31),
             top_logprobs=min(options.answer_top_k, self._material.abilities.top_logprobs),
         )
 
@@ -143,12 +145,12 @@ class InputFirst:
             if written.fault:
                 self._refuse(Dropped(written.fault, written.detail, written.text), source)
                 continue
+            self._heard.add(self._answered - 1, written.text)
             fault = self._screen.refuse(written.text, prompt)
             if fault is not None:
                 self._refuse(fault, source)
                 continue
             self._read += 1
-            self._recent.append(written.text)
             self._to_answer.append(_Accepted(written.text, source.requests[0]))
 
     def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:

@@ -4,20 +4,24 @@ Writing the text for a given label, and not a label for a given text, keeps the 
 teacher the judgement that it is bad at (Self-Instruct's output-first, arXiv:2212.10560 §2.2). Each label has a quota
 and a bound on requests; the next request goes to the label that lacks most after what is in flight is counted in at
 the label's own rate of kept texts, so labels with many drops are asked for more.
+
+The n-th request of a label is a function of seed, label and n, and of what replies to its earlier requests held: not of
+what filters kept, nor of the other labels. Other filters or another number of rows ask the same requests, more of them
+or fewer, and those that the ledger knows cost nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill.datagen.filters import names_itself
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.wording import readable
-from potstill.datagen.writing import SHOWN_FROM, Material, read_reply, write_request
+from potstill.datagen.writing import Heard, Material, read_reply, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.teacher import Failure, Request
 
@@ -26,18 +30,19 @@ if TYPE_CHECKING:
 
 # A label's rate of kept texts is known this badly before its first answers: as if 2 of 3 had been kept.
 _PRIOR_KEPT, _PRIOR_ASKED = 2.0, 3.0
+# Requests of one label that may be in flight at least, however many labels share the window.
+_LEAST_LAG = 16
 
 
 @dataclass
 class _LabelState:
     quota: int
     bound: int
+    heard: Heard
     asked: int = 0
     answered: int = 0
     naming_itself: int = 0
     kept: int = 0
-    # What prompts may show as not to repeat: the latest, so that memory does not grow with the rows.
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN_FROM))
 
     def lacking(self, texts_per_request: int) -> float:
         """Rows still missing after what is in flight brings its likely share."""
@@ -77,14 +82,15 @@ class LabelFirst:
         self._tally = tally
         self._keep, self._drop = keep, drop
         self._pending: deque[tuple[Request, str]] = deque()
-        self._index = 0
         options = material.options
         names = material.spec.label_names
         self.labels: dict[str, _LabelState] = {}
+        # Requests of one label in flight: what a request may show is settled when it is made.
+        self._lag = max(_LEAST_LAG, options.window // max(1, len(names)))
         for place, name in enumerate(names):
             quota = options.rows // len(names) + (place < options.rows % len(names))
             bound = max(8, round(quota * options.requests_per_row / options.texts_per_request)) if quota else 0
-            self.labels[name] = _LabelState(quota, bound)
+            self.labels[name] = _LabelState(quota, bound, Heard(self._lag))
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
     @property
@@ -97,7 +103,7 @@ class LabelFirst:
         count = self._material.options.texts_per_request
         best, most = "", 1e-9
         for name, state in self.labels.items():
-            if state.open:
+            if state.open and state.asked - state.answered < self._lag:
                 lacking = state.lacking(count) / state.quota
                 if lacking > most:
                     best, most = name, lacking
@@ -108,8 +114,8 @@ class LabelFirst:
                 return None
             best = waiting[0]
         state = self.labels[best]
-        request = write_request(self._material, self._index, best, state.recent, self._stop_at_blank)
-        self._index += 1
+        heard = state.heard.before(state.asked)
+        request = write_request(self._material, state.asked, best, heard, self._stop_at_blank)
         state.asked += 1
         self._pending.append((request, best))
         return request
@@ -133,6 +139,8 @@ class LabelFirst:
         prompt = request.messages[-1].content
         for written in read_reply(self._material, request, reply):
             tally.texts += 1
+            if not written.fault:
+                state.heard.add(state.answered - 1, written.text)
             if state.kept >= state.quota:
                 fault: Dropped | None = Dropped("quota_met", "", written.text, stage="datagen")
             elif written.fault:
@@ -144,7 +152,6 @@ class LabelFirst:
                 self._drop(replace(fault, output=label, origin="generated", source=source))
                 continue
             state.kept += 1
-            state.recent.append(written.text)
             state.naming_itself += names_itself(written.text, readable(label))
             tally.kept += 1
             self._keep(

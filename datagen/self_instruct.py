@@ -73,7 +73,6 @@ class SelfInstruct:
         self._pending: deque[tuple[_STEPS, Request, NewTask | None]] = deque()
         self._to_classify: deque[NewTask] = deque()
         self._to_write: deque[NewTask] = deque()
-        self._made = 0
         self._bootstraps = self._bootstraps_in = 0
         self._on_the_way = 0
         self.kinds: dict[str, bool] = {}
@@ -107,7 +106,6 @@ class SelfInstruct:
         return self._issue("bootstrap", self._bootstrap_request(), None)
 
     def _issue(self, step: _STEPS, request: Request, task: NewTask | None) -> Request:
-        self._made += 1
         self._pending.append((step, request, task))
         return request
 
@@ -143,7 +141,7 @@ class SelfInstruct:
         )
 
     def _instances_request(self, task: NewTask) -> Request:
-        random = rng(self._options.seed, self._made, "instances")
+        random = rng(self._options.seed, 0, f"instances {task.instruction}")
         alike = [seed for seed in self._seeds if seed.is_classification == task.is_classification] or list(self._seeds)
         shown = random.sample(alike, k=min(3, len(alike)))
         opening = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +22,7 @@ from potstill.teacher import Abilities, Message, Reply, Request
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Of each label's kept texts, the latest so many may be shown as what not to repeat.
+# Of each label's texts, the latest so many may be shown as what not to repeat.
 SHOWN_FROM = 256
 
 
@@ -93,18 +94,44 @@ def styles_by_label(spec: TaskSpec, retrieved: Dataset | None, seed: int, most: 
     return found
 
 
-def write_request(material: Material, index: int, label: str, kept: Sequence[str], stop_at_blank: bool) -> Request:
-    """Request number `index`: a text (or several) for `label`, or a new input when `label` is "".
+class Heard:
+    """The texts that replies held so far, as what later prompts may show not to repeat.
+
+    Request n sees what the replies to requests up to n - lag held, whatever filters made of it. So it is the same
+    request under every filter, and a run with other filters finds it in the ledger.
+
+    Args:
+        lag: How far a request is behind the replies that it sees.
+    """
+
+    def __init__(self, lag: int):
+        self._lag = lag
+        self._coming: deque[tuple[int, str]] = deque()
+        self._seen: deque[str] = deque(maxlen=SHOWN_FROM)
+
+    def add(self, number: int, text: str) -> None:
+        """A text of the reply to request `number`."""
+        self._coming.append((number, text))
+
+    def before(self, number: int) -> Sequence[str]:
+        """What request `number` may show; numbers must not fall."""
+        while self._coming and self._coming[0][0] <= number - self._lag:
+            self._seen.append(self._coming.popleft()[1])
+        return self._seen
+
+
+def write_request(material: Material, index: int, label: str, heard: Sequence[str], stop_at_blank: bool) -> Request:
+    """Request number `index` of `label`: a text (or several) for it, or a new input when `label` is "".
 
     Args:
         material: What prompts are made from.
-        index: Number of the request; with the seed it decides every draw.
+        index: Number of the request among those of its label; with seed and label it decides every draw.
         label: The label, or "".
-        kept: Texts of the label kept so far, the latest `SHOWN_FROM` of them.
+        heard: Texts that may be shown as what not to repeat (see `Heard`).
         stop_at_blank: Whether a blank line ends an opened reply.
     """
     spec, options = material.spec, material.options
-    random = rng(options.seed, index, "write")
+    random = rng(options.seed, index, f"write {label}")
     noun = input_noun(spec)
     topics = material.topics.get(label, ())
     topic = random.choice(list(topics)) if topics else ""
@@ -119,7 +146,7 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
         "fields": list(spec.inputs) if len(spec.inputs) > 1 else [],
         "examples": random.sample(examples, k=min(len(examples), options.examples_shown)),
         "style": random.sample(styles, k=min(len(styles), options.style_shown)),
-        "avoid": [text[:300] for text in random.sample(kept, k=min(len(kept), avoid))],
+        "avoid": [text[:300] for text in random.sample(heard, k=min(len(heard), avoid))],
         "topic": topic,
         "manners": manners,
         "count": options.texts_per_request,
@@ -139,7 +166,7 @@ def write_request(material: Material, index: int, label: str, kept: Sequence[str
         messages=(Message("user", prompts.load(name).render(**variables)),),
         prefill=_opening(material, noun, label),
         max_tokens=options.max_tokens * options.texts_per_request,
-        temperature=options.temperature_at(index),
+        temperature=options.temperature_at(index * max(1, len(spec.label_names)) if label else index),
         top_p=options.top_p,
         stop=_stops(material) if stop_at_blank else (),
         seed=random.randrange(2**31),

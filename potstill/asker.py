@@ -207,6 +207,8 @@ class Asker:
         try:
             while run.fill():
                 yield from run.answers()
+                if not run.has_fresh:
+                    continue
                 with contextlib.closing(self._teacher_stream(run)) as replies:
                     for request, reply in replies:
                         run.receive(request, reply)
@@ -264,6 +266,11 @@ class _Run:
         """Take until there is something fresh for the teacher or the caller's source is dry."""
         return bool(self._pull(self._asker.teacher.concurrency) or self._ready)
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether something waits for the teacher."""
+        return bool(self._fresh)
+
     def more(self, room: int) -> list[AnyRequest]:
         """What the teacher calls when it has room."""
         self._pull(room)
@@ -274,11 +281,14 @@ class _Run:
         return [item.request for item in sent]
 
     def _pull(self, room: int) -> int:
-        """Sort what the source gives into cached, shared and fresh until `room` fresh ones are there."""
-        while len(self._fresh) < room and not self.budget_met and len(self._ready) + len(self._storing) < _BUFFER:
+        """Sort what the source gives into cached, shared and fresh until `room` fresh ones are there.
+
+        An answer that is ready comes first: it may be the caller's last, and what is sent beyond it is paid for
+        nothing.
+        """
+        while len(self._fresh) < room and not self.budget_met and not self._ready and len(self._storing) < _BUFFER:
             if not self._held:
-                wanted = room - len(self._fresh)
-                for request in self._take(wanted):
+                for request in self._take(1):
                     self._held.append((self._tickets, request))
                     self._tickets += 1
                 if not self._held:

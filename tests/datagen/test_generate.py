@@ -394,3 +394,57 @@ def test_a_bounded_pool_forgets_old_texts(tmp_path: Path) -> None:
     assert repeated() == 0
     assert repeated(novelty_pool=40) == 0
     assert repeated(novelty_pool=10) > 0
+
+
+@pytest.mark.parametrize("structured", ["auto", "always"])
+@pytest.mark.parametrize("spec", [NEWS, SUMMARY], ids=["classification", "generation"])
+def test_other_filters_or_more_rows_repeat_no_request(tmp_path: Path, spec: TaskSpec, structured: str) -> None:
+    # With `always`, prompts show earlier texts as what to avoid, which filters must not change.
+    base = {"rows": 60, "structured": structured, "attributes": "builtin", "window": 24, "max_tokens": 60}
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+
+        def asked(**options: Any) -> tuple[int, int]:
+            """Requests asked, and those that the ledger answered."""
+            teacher = FakeTeacher(FakeOptions(concurrency=8))
+            before = ledger.totals().replies
+            asker = Asker(teacher, ledger)
+            generate_rows(spec, asker, build_options(GenerationOptions, base | options, "generation"))
+            assert ledger.totals().replies - before == teacher.asked == asker.counts.fresh
+            return teacher.asked, asker.counts.cached
+
+        first, _ = asked()
+        assert asked()[0] == 0
+        assert asked(novelty=0.95, own_name_share=1.0)[0] == 0
+        refills, cached = asked(novelty=0.5, min_words=9)
+        # Stricter filters need more texts; all that was paid for is used first.
+        assert 0 < refills < first
+        assert cached >= 0.8 * first
+        more, cached = asked(rows=90)
+        assert cached >= 0.9 * first
+        assert more < 0.8 * first
+
+
+def test_more_tokens_ask_again_only_what_was_cut(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        first = GenerationOptions(rows=60, max_tokens=30)
+        generate_rows(NEWS, Asker(FakeTeacher(), ledger), first)
+        cut = {entry.key for entry in ledger.entries() if entry.finish == "length"}
+        known = {entry.key for entry in ledger.entries()}
+        last = max(entry.at for entry in ledger.entries())
+        asker = Asker(FakeTeacher(), ledger)
+        generate_rows(NEWS, asker, GenerationOptions(rows=60, max_tokens=90))
+        again = {entry.key for entry in ledger.entries() if entry.at > last}
+    assert cut
+    assert again & known == again & cut
+    assert len(again & cut) >= 0.8 * len(cut)
+    assert asker.counts.cached > 0
+
+
+def test_a_finished_run_asks_nothing_beyond_its_end(tmp_path: Path) -> None:
+    # More is planned ahead than the teacher takes at a time; what was never sent must not be sent by a rerun.
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        options = GenerationOptions(rows=40, window=100)
+        generate_rows(NEWS, Asker(FakeTeacher(FakeOptions(concurrency=3)), ledger), options)
+        again = FakeTeacher(FakeOptions(concurrency=64))
+        generate_rows(NEWS, Asker(again, ledger), options)
+    assert again.asked == 0
