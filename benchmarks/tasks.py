@@ -132,7 +132,7 @@ def write_task(task: str, out: Path) -> Path:
         "kind": "classification" if task in CLASSIFICATION else "generation",
         "test": {
             "path": str(DATA / "tasks" / task / "test.parquet"),
-            "inputs": pack["input_columns"],
+            "inputs": list(pack["input_columns"]),  # a copy: YAML would write an anchor for the second use
             "output": pack["output_column"],
         },
         "exclude": sorted({card["id"], task, f"*/{task}", pack.get("catalogue_id") or task}),

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
-from potstill.datagen.calibration import RULES, Calibration, Rule, fit_calibration
+from potstill.datagen.calibration import RULES, Calibration, Rule, fit_calibration, log_softmax
+from potstill.datagen.evidence import TextEncoder, encoder_logits, join_opinions, trust_weights
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.events import Event, Listener, silent
 from potstill.rows import label_names
@@ -45,6 +46,9 @@ class SoftOptions:
             label, one request a text and label.
         variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
             together.
+        encoder: Whether the sentence encoder's opinion joins the teacher's, weighted by the known labels (see
+            `evidence`).
+        trust: Whether written rows whose label both opinions find unlikely weigh less in training.
         max_chars: Longer texts are cut for scoring.
         top_k: Log-probs kept for each output token of generation tasks.
         seed: Of sampled steps.
@@ -53,6 +57,8 @@ class SoftOptions:
     rule: Literal["auto", "raw", "contextual", "dcpmi", "batch", "balanced"] = "auto"
     direction: Literal["direct", "channel"] = "direct"
     variants: bool = True
+    encoder: bool = True
+    trust: bool = True
     max_chars: int = 4000
     top_k: int = 32
     seed: int = 0
@@ -181,15 +187,17 @@ def add_teacher_probs(
     asker: Asker,
     options: SoftOptions | None = None,
     *,
+    encoder: TextEncoder | None = None,
     listener: Listener = silent,
 ) -> SoftResult:
-    """Fill `teacher_probs` of a table, where it has none yet.
+    """Fill `teacher_probs` of a table where it has none yet; written rows that seem off their label weigh less.
 
     Args:
         spec: A classification task.
         table: Rows in the one schema, with their labels.
         asker: A teacher that can score.
         options: How.
+        encoder: Sentence encoder for the second opinion; None leaves the teacher's alone.
         listener: Called with progress.
 
     Returns:
@@ -219,12 +227,23 @@ def add_teacher_probs(
     calibration = _fit(spec, asker, options, scores, rule, weights, prior)
     probs = calibration.apply(scores)
     answered: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
-    values = list(given)
-    for place, row, good in zip(asked, probs, answered, strict=True):
-        values[place] = row.tolist() if good else None
-    columns = {name: table[name][:] if name != "teacher_probs" else values for name in table.column_names}
-    filled = Dataset.from_dict(columns, features=table.features)
     report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))
+    columns = {name: list(table[name]) for name in table.column_names}
+    if encoder is not None and options.encoder and inputs:
+        joined = join_opinions(
+            log_softmax(np.log(np.maximum(probs, 1e-12))), encoder_logits(spec, inputs, encoder), hard
+        )
+        probs = joined.probs
+        report |= {"joined": joined.to_json()}
+        if options.trust:
+            written = [columns["origin"][i] == "generated" for i in asked]
+            trust = trust_weights(probs, hard, written)
+            for place, share in zip(asked, trust.tolist(), strict=True):
+                columns["weight"][place] *= share
+            report["joined"] |= {"mean_trust": round(float(trust.mean()), 4), "doubted": int((trust < 0.5).sum())}
+    for place, row, good in zip(asked, probs, answered, strict=True):
+        columns["teacher_probs"][place] = row.tolist() if good else None
+    filled = Dataset.from_dict(columns, features=table.features)
     listener(Event("soft", "progress", report["summary"], len(inputs), len(inputs)))
     return SoftResult(filled, calibration, report)
 

@@ -194,6 +194,7 @@ class Job:
     def soft(self, merged: Stage, generated: Stage) -> Stage:
         """The teacher's calibrated label probabilities, or its top-k log-probs for each output token."""
         from potstill import datagen, prompts
+        from potstill.models import model_identity, sentence_encoder
 
         options = self.settings.soft
 
@@ -207,7 +208,14 @@ class Job:
             wanted = self.settings.distil.soft_weight > 0
             if self.spec.kind == "classification":
                 if wanted and self.asker.abilities.scores:
-                    result = add_teacher_probs(self.spec, train, self.asker, options, listener=self.listener)
+                    result = add_teacher_probs(
+                        self.spec,
+                        train,
+                        self.asker,
+                        options,
+                        encoder=sentence_encoder(self.settings.encoder),
+                        listener=self.listener,
+                    )
                     train, report = result.table, result.report
                     write_json(out / "calibration.json", result.calibration.to_json())
             elif wanted and self.asker.abilities.top_logprobs:
@@ -226,6 +234,7 @@ class Job:
             "options": as_json(options),
             "wanted": self.settings.distil.soft_weight > 0,
             "rows": [merged.output, generated.output],
+            "encoder": model_identity(self.settings.encoder),
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
