@@ -82,7 +82,8 @@ def encoder_logits(spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder) -
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     scores = np.asarray(encoder.encode(list(texts)) @ labels.T, dtype=np.float64) / TEMPERATURE
     calibration = fit_calibration(scores, rule="balanced")
-    return np.log(np.maximum(calibration.apply(scores), 1e-12))
+    logits: NDArray[np.float64] = np.log(np.maximum(calibration.apply(scores), 1e-12))
+    return logits
 
 
 def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], hard: Sequence[int | None]) -> Mixture:
