@@ -20,7 +20,16 @@ from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.result import PURPOSE, GenerationResult
-from potstill.datagen.self_instruct_files import Instance, SeedTask, read_seed_tasks
+from potstill.datagen.self_instruct_files import (
+    Instance,
+    Instructed,
+    SeedTask,
+    append_instance,
+    read_seed_tasks,
+    write_alpaca,
+    write_machine_instructions,
+)
+from potstill.datagen.self_instruct_files import read_instances as read_instances_file
 from potstill.datagen.self_instruct_text import (
     is_yes,
     read_instances,
@@ -63,7 +72,9 @@ class SelfInstruct:
         tally: Tally,
         keep: Callable[[Row], None],
         drop: Callable[[Dropped], None],
+        tell: Callable[[Instructed], None] | None = None,
     ):
+        self._tell = tell
         self._seeds = seeds
         self._options = options
         self._abilities = abilities
@@ -77,6 +88,7 @@ class SelfInstruct:
         self._on_the_way = 0
         self.kinds: dict[str, bool] = {}
         self.instructions: list[str] = []
+        self.request_idx: list[int] = []
         self.tally = tally
 
     @property
@@ -203,6 +215,7 @@ class SelfInstruct:
                 self._refuse(fault, (key,))
                 continue
             self.instructions.append(text)
+            self.request_idx.append(self._bootstraps_in - 1)
             self._on_the_way += 1
             self._to_classify.append(NewTask(text, (key,)))
 
@@ -233,6 +246,8 @@ class SelfInstruct:
         )
         self.tally.kept += 1
         self._keep_row(row)
+        if self._tell is not None:
+            self._tell(Instructed(task.instruction, instance.input, instance.output))
 
     def _refuse(self, fault: Dropped, keys: tuple[str, ...]) -> None:
         self.tally.drop(fault.reason)
@@ -255,7 +270,8 @@ def generate_instructions(
         asker: The teacher.
         options: Rows wanted, seed, temperatures, novelty threshold.
         listener: Called with progress.
-        out: Folder for the files that `gathering` names; None keeps them in a temporary one.
+        out: Folder for the files that `gathering` names, and for those of `self_instruct_files`; None keeps them in a
+            temporary one.
 
     Returns:
         Rows whose input is an instruction with its input; the report lists the kept instructions.
@@ -266,18 +282,27 @@ def generate_instructions(
     """
     seeds = read_seed_tasks(spec.seed_tasks)
     tally = Tally()
+    name = asker.teacher.name
     with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
-        plan = SelfInstruct(
-            seeds.tasks, options, asker.abilities, asker.teacher.name, tally, gathered.keep, gathered.drop
-        )
-        drive(plan, asker, window=options.window, purpose=PURPOSE)
-        insist(gathered, tally, asker.teacher.name)
+        instances = gathered.folder / "all_generated_instances.jsonl"
+        with instances.open("w", encoding="utf-8") as file:
+
+            def tell(row: Instructed) -> None:
+                append_instance(row, file)
+
+            plan = SelfInstruct(seeds.tasks, options, asker.abilities, name, tally, gathered.keep, gathered.drop, tell)
+            drive(plan, asker, window=options.window, purpose=PURPOSE)
+        insist(gathered, tally, name)
+        write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
+        known = [seed.instruction for seed in seeds.tasks]
+        file_name = gathered.folder / "machine_generated_instructions.jsonl"
+        write_machine_instructions(known, plan.instructions, plan.request_idx, name, file_name)
         written = TextSample(seed=options.seed)
         for text in dict.fromkeys(plan.instructions):
             written.add(text)
         report: dict[str, Any] = {
             "method": "self-instruct",
-            "teacher": asker.teacher.name,
+            "teacher": name,
             **tally.to_json(),
             "seeds": len(seeds.tasks),
             "seeds_skipped": list(seeds.skipped),

@@ -4,17 +4,21 @@ seed_tasks.jsonl                      {id, name, instruction, instances: [{input
 machine_generated_instructions.jsonl  {instruction, most_similar, avg_similarity_score, metadata, request_idx}
 all_generated_instances.jsonl         {instruction, input, output}
 Alpaca                                one JSON list of {instruction, input, output}
+
+A run of `kind: instructions` leaves the last three in its datagen folder (Alpaca's as `alpaca.json`), and `seed_tasks:`
+of a task file may name any of them but the second, which holds no instances.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from potstill.datagen.novelty import rouge_tokens
 from potstill.errors import DataError
 
 _MAX_LINE = 1_000_000
@@ -75,11 +79,11 @@ def read_seed_tasks(path: Path | str | None = None) -> Seeds:
         ) from None
     tasks: list[SeedTask] = []
     skipped: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    for number, line in enumerate(_items(text), 1):
+        if isinstance(line, str) and not line.strip():
             continue
         try:
-            tasks.append(_seed_task(json.loads(line[:_MAX_LINE])))
+            tasks.append(_seed_task(json.loads(line[:_MAX_LINE]) if isinstance(line, str) else line))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             skipped.append(f"line {number}: {error}"[:300])
     if not tasks:
@@ -91,6 +95,18 @@ def read_seed_tasks(path: Path | str | None = None) -> Seeds:
     return Seeds(tuple(tasks), tuple(skipped))
 
 
+def _items(text: str) -> list[Any]:
+    """The entries of one JSON list (Alpaca's form), or the lines."""
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, list):
+            return [item if not isinstance(item, str) else f'"{item}"' for item in found]
+    return text.split("\n")
+
+
 def _seed_task(value: Any) -> SeedTask:
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
@@ -98,6 +114,8 @@ def _seed_task(value: Any) -> SeedTask:
     if not isinstance(instruction, str) or not instruction.strip():
         raise ValueError("no instruction")
     found = value.get("instances")
+    if found is None and "output" in value:  # one instance beside its instruction, as Alpaca has it
+        found = [value]
     instances = tuple(
         Instance(str(item.get("input") or ""), str(item["output"]))
         for item in (found if isinstance(found, list) else [])
@@ -112,17 +130,6 @@ def _seed_task(value: Any) -> SeedTask:
         str(value.get("id", "")),
         str(value.get("name", "")),
     )
-
-
-def write_seed_tasks(tasks: Iterable[SeedTask], path: Path) -> None:
-    """Write seed tasks in Self-Instruct's form."""
-    keys = ("id", "name", "instruction", "instances", "is_classification")
-    _write_lines(({key: asdict(task)[key] for key in keys} for task in tasks), path)
-
-
-def write_instances(rows: Iterable[Instructed], path: Path) -> None:
-    """Write `all_generated_instances.jsonl`."""
-    _write_lines((asdict(row) for row in rows), path)
 
 
 def read_instances(path: Path) -> list[Instructed]:
@@ -146,9 +153,45 @@ def write_alpaca(rows: Sequence[Instructed], path: Path) -> None:
     path.write_text(json.dumps([asdict(row) for row in rows], indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_machine_instructions(items: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write `machine_generated_instructions.jsonl` from what a run's report holds."""
-    _write_lines(items, path)
+def write_machine_instructions(
+    seeds: Sequence[str], instructions: Sequence[str], request_idx: Sequence[int], teacher: str, path: Path
+) -> None:
+    """Write `machine_generated_instructions.jsonl`.
+
+    Args:
+        seeds: Instructions of the seeds.
+        instructions: The kept new ones, in order.
+        request_idx: For each, the number of the request that brought it.
+        teacher: Told under `metadata`.
+        path: The file.
+    """
+    import numpy as np
+    from rapidfuzz.distance import Indel
+    from rapidfuzz.process import cdist
+
+    known = [*seeds, *instructions]
+    tokens = [rouge_tokens(text) for text in known]
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for number, text in enumerate(instructions):
+            place = len(seeds) + number
+            # Indel similarity of token lists is 2·LCS/(m+n), which is ROUGE-L F1.
+            f1 = cdist([tokens[place]], tokens[:place], scorer=Indel.normalized_similarity, dtype=np.float64)[0]
+            nearest = np.argsort(-f1, kind="stable")[:10]
+            yield {
+                "instruction": text,
+                "most_similar": {known[i]: round(float(f1[i]), 6) for i in nearest},
+                "avg_similarity_score": round(float(f1.mean()), 6) if len(f1) else 0.0,
+                "metadata": {"teacher": teacher},
+                "request_idx": request_idx[number],
+            }
+
+    _write_lines(lines(), path)
+
+
+def append_instance(row: Instructed, file: TextIO) -> None:
+    """Add one line to an open `all_generated_instances.jsonl`."""
+    file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
 
 
 def _write_lines(values: Iterable[Any], path: Path) -> None:

@@ -111,6 +111,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "terms": [teacher_terms(name) for name in facts.teachers],
         "balance": _balance(facts),
         "leak": leak_sentence(facts),
+        "made": _made(facts),
         "taken_out": _taken_out(facts.reports.get("merge", {})),
         "lengths": plots.histogram(_lengths(facts), title="Length of training rows", x_title="words"),
         "length_table": [(name, *_quantiles(values)) for name, values in _lengths(facts).items() if values],
@@ -317,6 +318,40 @@ def _flat(value: Mapping[str, Any], clean: Any, prefix: str = "", depth: int = 0
         else:
             lines.append((name, f"{item:.4g}" if isinstance(item, float) else clean(str(item))))
     return lines[:200]
+
+
+def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """How the rows that nobody had were made: (what, figure, remark) of writing, checking, rules, self-training."""
+    lines: list[tuple[str, str, str]] = []
+    written = facts.reports.get("datagen", {})
+    if written.get("texts"):
+        kept, texts = written.get("kept", 0), written["texts"]
+        lines.append(("Written texts kept", f"{_count(kept)} of {_count(texts)}", "the others are under Refused rows"))
+        if written.get("yield_per_1k_tokens"):
+            lines.append(("Rows for 1,000 teacher tokens", f"{written['yield_per_1k_tokens']:.2f}", "prompts counted"))
+        if written.get("label_fill") is not None:
+            short = ", ".join(written.get("short") or {})
+            lines.append(
+                ("Labels filled", _percent(written["label_fill"]), f"short: {short}" if short else "every label")
+            )
+        if written.get("self_bleu") is not None:
+            lines.append(("Self-BLEU of written texts", f"{written['self_bleu']:.3f}", "0 is varied, 1 is all alike"))
+    checked = facts.reports.get("quality", {})
+    if checked.get("checked"):
+        figure = f"{_count(checked.get('below_least', 0))} of {_count(checked['checked'])}"
+        means = ", ".join(f"{name} {value:.2f}" for name, value in checked.get("mean_agreement", {}).items())
+        lines.append(("Written rows that failed their check", figure, f"mean agreement: {means}" if means else ""))
+    ruled = facts.reports.get("weak", {})
+    if ruled.get("functions"):
+        figure = f"{_count(ruled.get('labelled', 0))} of {_count(ruled.get('texts', 0))}"
+        lines.append(("Unlabelled texts that rules labelled", figure, f"{len(ruled['functions'])} rules"))
+    rounds = facts.reports.get("train", {}).get("self_training", {})
+    if rounds:
+        adopted = sum(bool(item.get("adopted")) for item in rounds.get("rounds", [])[1:])
+        tried = max(0, len(rounds.get("rounds", [])) - 1)
+        remark = f"{_count(rounds.get('rows', 0))} rows that the student labelled; ended: {rounds.get('stopped', '')}"
+        lines.append(("Rounds of self-training kept", f"{adopted} of {tried}", remark))
+    return lines
 
 
 def _quantiles(values: Sequence[int]) -> tuple[int, int, int]:

@@ -291,3 +291,24 @@ def test_a_real_browser_shows_it(sample_run: Any, tmp_path: Path, theme: str, wi
     assert ink > 300, "the page is blank"
     edge = {row[(width - 6) * step : (width - 6) * step + 3] for row in rows}
     assert edge == {ground}, "something reaches over the right edge"
+
+
+def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    reports = {
+        "datagen": {"texts": 130, "kept": 100, "yield_per_1k_tokens": 12.3456, "label_fill": 0.98, "short": {"bug": 2},
+                    "self_bleu": 0.1811},
+        "quality": {"checked": 100, "below_least": 7, "mean_agreement": {"verify": 0.7123}},
+        "weak": {"texts": 64, "labelled": 41, "functions": [{"name": "<b>rule</b>"}, {"name": "other"}]},
+        "train": {"self_training": {"texts": 23, "rows": 12, "stopped": "settled", "rounds": [
+            {"round": 0, "adopted": True}, {"round": 1, "adopted": True}, {"round": 2, "adopted": False}]}},
+    }  # fmt: skip
+    for stage, report in reports.items():
+        (run / stage).mkdir(exist_ok=True)
+        (run / stage / "report.json").write_text(json.dumps(report))
+    html, markdown = render_report(read_run(run))
+    for text in (Page(html).text, markdown):
+        for figure in ("100 of 130", "12.35", "98.0 %", "short: bug", "0.181", "7 of 100", "verify 0.71", "41 of 64",
+                       "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
+            assert figure in text, figure
+    assert not Page(html).faults

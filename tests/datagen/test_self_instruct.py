@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,11 +19,10 @@ from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.self_instruct_files import (
     Instance,
+    append_instance,
     read_instances,
     read_seed_tasks,
     write_alpaca,
-    write_instances,
-    write_seed_tasks,
 )
 from potstill.datagen.self_instruct_text import is_yes, refuse_instances, refuse_instruction, split_instructions
 from potstill.datagen.self_instruct_text import read_instances as read_reply
@@ -53,25 +54,46 @@ def test_shipped_seeds_are_not_the_papers(data_pack: Path) -> None:
 
 
 def test_files_round_trip(tmp_path: Path, data_pack: Path) -> None:
+    """The data pack's files, and what a run wrote, are read back to the same values."""
     seeds = read_seed_tasks(data_pack / "selfinstruct" / "seed_tasks.jsonl")
-    write_seed_tasks(seeds.tasks, tmp_path / "seed_tasks.jsonl")
-    assert read_seed_tasks(tmp_path / "seed_tasks.jsonl") == seeds
     lines = (data_pack / "selfinstruct" / "seed_tasks.jsonl").read_text().splitlines()
-    ours = (tmp_path / "seed_tasks.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in ours] == [
-        {key: json.loads(line)[key] for key in ("id", "name", "instruction", "instances", "is_classification")}
-        for line in lines
+    assert [asdict(task) for task in seeds.tasks] == [
+        asdict(task) | {key: value for key, value in json.loads(line).items() if key in ("id", "name", "instruction")}
+        for task, line in zip(seeds.tasks, lines, strict=True)
     ]
-    import gzip
-
-    with gzip.open(data_pack / "selfinstruct" / "alpaca_5k.jsonl.gz", "rt") as file:
-        (tmp_path / "five.jsonl").write_text(file.read())
+    with gzip.open(data_pack / "selfinstruct" / "alpaca_5k.jsonl.gz", "rt") as packed:
+        (tmp_path / "five.jsonl").write_text(packed.read())
     rows = read_instances(tmp_path / "five.jsonl")
     assert len(rows) == 5000
     write_alpaca(rows, tmp_path / "alpaca.json")
-    write_instances(rows, tmp_path / "all_generated_instances.jsonl")
-    assert read_instances(tmp_path / "alpaca.json") == rows
-    assert read_instances(tmp_path / "all_generated_instances.jsonl") == rows
+    with (tmp_path / "all_generated_instances.jsonl").open("w") as file:
+        for row in rows:
+            append_instance(row, file)
+    for name in ("alpaca.json", "all_generated_instances.jsonl"):
+        assert read_instances(tmp_path / name) == rows
+        again = read_seed_tasks(tmp_path / name)
+        assert len(again.tasks) + len(again.skipped) == 5000
+        assert again.tasks[0].instruction == rows[0].instruction
+        assert again.tasks[0].instances[0].output == rows[0].output
+
+
+def test_a_run_leaves_self_instructs_files(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        options = GenerationOptions(rows=12, window=2)
+        result = generate_rows(SPEC, Asker(Tutor(), ledger), options, out=tmp_path / "datagen")
+    instances = read_instances(tmp_path / "datagen" / "all_generated_instances.jsonl")
+    assert instances == read_instances(tmp_path / "datagen" / "alpaca.json")
+    assert [row.output for row in instances] == result.rows["output"][:]
+    lines = (tmp_path / "datagen" / "machine_generated_instructions.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert {row.instruction for row in instances} <= {item["instruction"] for item in told}
+    for number, item in enumerate(told):
+        assert list(item) == ["instruction", "most_similar", "avg_similarity_score", "metadata", "request_idx"]
+        assert len(item["most_similar"]) == 10
+        text, score = next(iter(item["most_similar"].items()))
+        assert score == pytest.approx(rouge_l_f1(text, item["instruction"]), abs=1e-6)
+        assert score == max(item["most_similar"].values()) <= 0.7
+        assert item["request_idx"] >= (told[number - 1]["request_idx"] if number else 0)
 
 
 def test_seeds_with_missing_fields_are_left_out_or_refused(tmp_path: Path) -> None:
