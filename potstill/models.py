@@ -173,9 +173,13 @@ class SentenceEncoder:
         return self._model
 
 
-@cache
 def sentence_encoder(name: str = MINILM) -> SentenceEncoder:
     """The process-wide encoder of that name."""
+    return _encoder(name)
+
+
+@cache  # here, where the default is a name already: `f()` and `f(MINILM)` are two keys
+def _encoder(name: str) -> SentenceEncoder:
     return SentenceEncoder(name)
 
 

@@ -24,6 +24,10 @@ class RetrievalOptions:
         fusion_dense: Share of the embedding in the fused score, 0 (BM25 alone) to 1 (embedding alone).
         mentions: Weight of the near cards that name a dataset; 0 turns it off.
         voters: Cards whose naming counts: the best of the fused ranking.
+        popularity: Weight of how widely a dataset is known (see `fusion.standing`); 0 turns it off.
+        hyde: Hypothetical cards that the teacher writes and that are searched for beside the task; 0 asks nothing.
+        rerank: Best hits that the teacher orders again by how likely each makes the task; 0 asks nothing.
+        rerank_weight: Weight of that likelihood beside the fused score, both scaled by their own spread.
         depth: Cards that each of the two searches brings to the fusion.
         min_rows: Rows below which a dataset is left out, where its card says how many it has.
         transform: What is tried with a dataset that does not fit as it is: `off` nothing, `mechanical` laying its
@@ -43,6 +47,10 @@ class RetrievalOptions:
     fusion_dense: float = 0.7
     mentions: float = 2.0
     voters: int = 200
+    popularity: float = 0.5
+    hyde: int = 0
+    rerank: int = 0
+    rerank_weight: float = 0.5
     depth: int = 1000
     min_rows: int = 10
     transform: Literal["off", "mechanical", "teacher"] = "mechanical"
@@ -52,6 +60,7 @@ class RetrievalOptions:
 
     def __post_init__(self) -> None:
         least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1, "min_rows": 0}
+        least |= {"popularity": 0, "hyde": 0, "rerank": 0, "rerank_weight": 0}
         faults = [
             f"{name} must be at least {bound} (got {getattr(self, name)})"
             for name, bound in least.items()

@@ -73,7 +73,7 @@ def retrieve_rows(
         DataError: The catalogue itself cannot be read.
     """
     catalogue = read_catalogue(options.catalogue or [shipped_catalogue()])
-    ranking = find_datasets(spec, catalogue, options, encoder=encoder, listener=listener)
+    ranking = find_datasets(spec, catalogue, options, encoder=encoder, asker=asker, listener=listener)
     rows: list[Row] = []
     dropped: list[Dropped] = []
     counts: Counter[str] = Counter()

@@ -7,8 +7,10 @@ Two searches are fused: cosine similarity of embeddings finds cards that mean th
 (Robertson & Zaragoza 2009) finds names and rare terms that a small encoder has never learnt. Their scores are
 scaled by their own spread over the candidates and added, which keeps how far apart two cards are; ranks alone
 (reciprocal rank fusion) forget it. Then the cards near the task vote for the datasets that they name
-(`potstill.retrieval.mentions`), since a well-known dataset is described by its users better than by itself. The
-weights were chosen with `benchmarks/retrieval.py`.
+(`potstill.retrieval.mentions`), since a well-known dataset is described by its users better than by itself, and what
+is widely known is preferred (`potstill.retrieval.fusion`). A teacher may add to both ends of it
+(`potstill.retrieval.expansion`).
+How the weights were chosen, and what each part is worth, is told in docs/retrieval-search.md.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from potstill.events import Event, Listener, silent
 from potstill.languages import language_code
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import Catalogue
+from potstill.retrieval.expansion import hypothetical_cards, query_likelihood
+from potstill.retrieval.fusion import fuse, standing
 from potstill.retrieval.index import CardIndex, Encoder, open_index
 from potstill.retrieval.mentions import mention_pairs
 from potstill.retrieval.options import RetrievalOptions
@@ -33,6 +37,8 @@ from potstill.task import LicencePolicy, TaskSpec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from potstill.asker import Asker
 
 _MEDIA = ("image", "video", "audio", "speech", "depth", "mask-generation", "object-detection", "robotics")
 MAX_QUERY = 2_000
@@ -114,6 +120,7 @@ class CardSearch:
         bm25: Their words.
         encoder: What embeds the query.
         mentions: Which card names which, as two arrays of positions.
+        prior: (n,) how widely each dataset is known.
         vocabulary: Every word of the cards.
     """
 
@@ -122,16 +129,23 @@ class CardSearch:
     bm25: Any
     encoder: Encoder
     mentions: tuple[NDArray[np.int64], NDArray[np.int64]]
+    prior: NDArray[np.float64]
     vocabulary: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     def rank(
-        self, query: str, options: RetrievalOptions, *, allowed: Callable[[int], bool] | None = None
+        self,
+        query: str,
+        options: RetrievalOptions,
+        *,
+        allowed: Callable[[int], bool] | None = None,
+        imagined: Sequence[str] = (),
     ) -> list[Scored]:
         """Cards by fused score, best first.
 
         Args:
             query: What is looked for, in words.
             options: Depth and weights.
+            imagined: Hypothetical cards; the mean of their embeddings and the query's is searched for.
             allowed: Says for a position whether the card takes part at all; it is asked before the scores are
                 scaled, so that what is left out does not shape what stays.
         """
@@ -140,7 +154,10 @@ class CardSearch:
         count = len(self.cards)
         if count == 0:
             return []
-        vector = self.encoder.encode([query])
+        vector = self.encoder.encode([query, *imagined])
+        if imagined:
+            vector = vector.mean(axis=0, keepdims=True)
+            vector /= max(float(np.linalg.norm(vector)), 1e-9)
         lexical = self._lexical(query)
         depth = options.depth
         while True:
@@ -162,6 +179,7 @@ class CardSearch:
         fused = fuse(dense, lexical[pool], options.fusion_dense)
         if options.mentions > 0:
             fused = fused + options.mentions * np.log1p(self._votes(np.array(pool), fused, options.voters))
+        fused = fused + options.popularity * self.prior[pool]
         order = np.lexsort((np.array(pool), -fused))
         return [Scored(pool[i], float(dense[i]), float(fused[i])) for i in order.tolist()]
 
@@ -196,25 +214,29 @@ class CardSearch:
         return np.asarray(self.bm25.get_scores(words), dtype=np.float64)
 
 
-def fuse(dense: NDArray[np.float64], lexical: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Weighted sum of two scores, each scaled by its own spread over the candidates.
+def reranked(
+    query: str, ranked: Sequence[Scored], cards: Sequence[Card], options: RetrievalOptions, asker: Asker
+) -> list[Scored]:
+    """The ranking with its first `options.rerank` ordered again by fused score and the teacher's likelihood.
 
     Args:
-        dense: (n,) cosine similarities.
-        lexical: (n,) BM25 scores, 0 where no word is shared.
-        share: Weight of `dense`, 0 to 1.
+        query: What is looked for.
+        ranked: Best first.
+        cards: What the positions mean.
+        options: How many, and the weight of the likelihood.
+        asker: The teacher.
 
     Returns:
-        (n,) float64.
+        The same items; a card on which the teacher was silent keeps its fused score alone.
     """
     import numpy as np
 
-    def scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        spread = float(np.std(values))
-        return (values - float(np.mean(values))) / spread if spread > 1e-9 else np.zeros(len(values))
-
-    fused: NDArray[np.float64] = share * scaled(dense) + (1 - share) * scaled(lexical)
-    return fused
+    first, rest = list(ranked[: options.rerank]), list(ranked[options.rerank :])
+    likelihood = query_likelihood(query, [cards[item.position].text for item in first], asker)
+    known = np.where(np.isnan(likelihood), np.nanmean(likelihood) if not np.isnan(likelihood).all() else 0, likelihood)
+    fused = np.array([item.fused for item in first])
+    order = np.argsort(-fuse(fused, known, 1 / (1 + options.rerank_weight)), kind="stable")
+    return [*(first[i] for i in order.tolist()), *rest]
 
 
 def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = silent) -> CardSearch:
@@ -229,7 +251,9 @@ def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = 
     if vocabulary:
         bm25 = bm25s.BM25(k1=0.9, b=0.4)
         bm25.index(corpus, show_progress=False)
-    return CardSearch(catalogue.cards, index, bm25, encoder, mention_pairs(catalogue.cards), vocabulary)
+    return CardSearch(
+        catalogue.cards, index, bm25, encoder, mention_pairs(catalogue.cards), standing(catalogue.cards), vocabulary
+    )
 
 
 def task_query(spec: TaskSpec) -> str:
@@ -245,6 +269,7 @@ def find_datasets(
     options: RetrievalOptions,
     *,
     encoder: Encoder,
+    asker: Asker | None = None,
     listener: Listener = silent,
 ) -> Ranking:
     """Rank the datasets of a catalogue for a task.
@@ -254,6 +279,7 @@ def find_datasets(
         catalogue: The cards.
         options: Depth, weights and length of the ranking.
         encoder: The sentence encoder.
+        asker: The teacher, for `options.hyde` and `options.rerank`; without one they do nothing.
         listener: Hears about embedding and the outcome.
 
     Returns:
@@ -264,13 +290,17 @@ def find_datasets(
     reasons = {
         position: reason for position, card in enumerate(catalogue.cards) if (reason := refusal(card, spec)) is not None
     }
-    ranked = search.rank(query, options, allowed=lambda position: position not in reasons)[: options.top]
+    imagined = hypothetical_cards(query, options.hyde, asker, seed=options.seed) if asker and options.hyde else []
+    ranked = search.rank(query, options, allowed=lambda position: position not in reasons, imagined=imagined)
+    if asker is not None and options.rerank and asker.abilities.scores:
+        ranked = reranked(query, ranked, catalogue.cards, options, asker)
+    ranked = ranked[: options.top]
     hits = tuple(Hit(catalogue.cards[item.position], item.score, item.fused) for item in ranked)
     # What was refused matters to a reader only where it would have been listed.
     floor = min((hit.score for hit in hits), default=-1.0)
     refused = tuple(
         Refused(catalogue.cards[item.position].id, reasons[item.position])
-        for item in search.rank(query, options)
+        for item in search.rank(query, options, imagined=imagined)
         if item.position in reasons and (item.score >= floor or _is_excluded(reasons[item.position]))
     )[: 5 * options.top]
     listener(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from potstill.retrieval import index as index_module
+from potstill.errors import DataError
+from potstill.retrieval import index_kinds
 from potstill.retrieval.index import open_index
 
 
@@ -116,14 +118,24 @@ def test_files_of_another_encoder_are_never_used(tmp_path: Path) -> None:
         assert found[0, 0] == 12
 
 
-def test_a_large_catalogue_takes_hnsw_and_grows_without_a_rebuild(
+def test_vectors_of_another_length_are_made_again_or_refused(tmp_path: Path) -> None:
+    open_index(texts(30), HashEncoder("one", 8), folder=tmp_path)
+    changed = HashEncoder("one", 16)  # the same name, other weights
+    with pytest.raises(DataError, match="vectors of 16 numbers, the index holds 8; delete "):
+        open_index(texts(30), changed, folder=tmp_path).search(changed.encode(["text 3"]), 1)
+    grown = open_index(texts(40), changed, folder=tmp_path)
+    assert grown.embedded == 40
+    assert grown.search(changed.encode(["text 3"]), 1)[1].tolist() == [[3]]
+
+
+def test_a_large_catalogue_takes_cells_and_grows_without_a_rebuild(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "FLAT_BELOW", 1_000)
+    monkeypatch.setattr(index_kinds, "FLAT_BELOW", 1_000)
     encoder = HashEncoder(dimension=32)
     corpus = texts(3_000)
     built = open_index(corpus, encoder, folder=tmp_path)
-    assert built.kind == "hnsw"
+    assert built.kind == "ivfpq"
     queries = HashEncoder("other", dimension=32).encode(texts(50, 9000))
     oracle = brute_force(encoder, corpus, queries, 10)
     _, found = built.search(queries, 10)
@@ -148,3 +160,23 @@ def test_with_the_real_encoder(tmp_path: Path) -> None:
     index = open_index(corpus, sentence_encoder(), folder=tmp_path)
     _, found = index.search(sentence_encoder().encode(["what people thought of a movie", "sports scores"]), 1)
     assert found[:, 0].tolist() == [0, 2]
+
+
+@pytest.mark.real
+def test_the_encoder_loads_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sentence_transformers
+
+    from potstill import models
+
+    made, whole = list[str](), sentence_transformers.SentenceTransformer
+
+    def counting(folder: str, **options: Any) -> Any:
+        made.append(folder)
+        return whole(folder, **options)
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", counting)
+    models._encoder.cache_clear()
+    for number in range(3):
+        index = open_index([f"text {number}", "another"], models.sentence_encoder(), folder=tmp_path)
+        index.search(models.sentence_encoder(models.MINILM).encode(["a query"]), 1)
+    assert len(made) == 1
