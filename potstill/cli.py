@@ -161,6 +161,34 @@ def verify(run: _Run) -> None:
     typer.echo(f"{run}: every file is as its manifest says")
 
 
+@app.command(epilog='Example: potstill students "Classify support tickets as billing, bug or other." --student-mib 200')
+def students(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--models", help="A catalogue of model cards (JSON lines); may be repeated.")
+    ] = None,
+    student_mib: Annotated[float | None, typer.Option(help="Largest student, in MiB of 32-bit weights.")] = None,
+    options: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    """Which models could be the student, best first, and why others may not."""
+    from potstill.pipeline import students as find
+
+    settings = _merge({}, options or [])
+    chosen = {"students": models, "student_mib": student_mib}
+    settings.setdefault("retrieval", {}).update({key: value for key, value in chosen.items() if value is not None})
+    found = find(task, **settings)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    for hit in found.hits:
+        typer.echo(
+            f"{hit.score:6.2f}  {hit.model.size_mib:8,.0f} MiB  {hit.model.card.licence:<14} {hit.model.card.id}"
+        )
+    for item in found.refused:
+        typer.echo(f"   not  {item.id}: {item.reason}")
+
+
 @app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')
 def predict(
     run: _Run,

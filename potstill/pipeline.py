@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.export import PushResult
+    from potstill.retrieval.students import StudentRanking
     from potstill.settings import Settings
     from potstill.teacher import Teacher
     from potstill.train.student import Student
@@ -138,6 +139,30 @@ def run(
         job = Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
         stages = job.all_stages(task)
     return RunResult(folder.path, spec, stages)
+
+
+def students(task: str, *, listener: Listener = silent, **settings: Any) -> StudentRanking:
+    """Models that could be the student of a task; what `distil.student: auto` takes the first of.
+
+    Args:
+        task: A prompt in English, or the path of a task file.
+        listener: Called with every progress event.
+        **settings: As for `run`; `retrieval` holds the catalogues and the largest size.
+
+    Raises:
+        TaskError: The task cannot be read; lists every fault.
+        OptionError: Unknown or impossible settings; lists every fault.
+        DataError: A catalogue cannot be read.
+    """
+    from potstill.models import sentence_encoder
+    from potstill.retrieval.students import find_students
+    from potstill.settings import resolve
+    from potstill.task_file import read_task_file
+
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    encoder = sentence_encoder(resolved.encoder)
+    return find_students(draft.spec, resolved.retrieval, encoder=encoder, listener=listener)
 
 
 def load(path: str | Path) -> RunResult:

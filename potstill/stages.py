@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.settings import Settings
+    from potstill.train.options import DistilOptions
 
 _LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
@@ -247,12 +248,13 @@ class Job:
         from potstill.train.options import student_name
         from potstill.train.recipe import training_summary
 
-        name = student_name(self.settings.distil, self.spec.kind)
+        distil = self._distil_options()
+        name = student_name(distil, self.spec.kind)
 
         def make(out: Path) -> dict[str, Any]:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
-            options = self.settings.distil
+            options = distil
             student = out / "student"
             if self.spec.kind == "classification":
                 from potstill.train.recipe import train_classifier
@@ -275,13 +277,25 @@ class Job:
 
         parts = {
             "spec": relevant(self.spec),
-            "options": as_json(self.settings.distil),
+            "options": as_json(distil),
             "rows": soft.output,
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "student": model_identity(name),
             "code": code_digest(train),
         }
         return self.make_stage("train", parts, make)
+
+    def _distil_options(self) -> DistilOptions:
+        """The distillation's options, with the student looked for where it is `auto`."""
+        options = self.settings.distil
+        if options.student != "auto":
+            return options
+        from potstill.models import sentence_encoder
+        from potstill.retrieval.students import find_students
+
+        encoder = sentence_encoder(self.settings.encoder)
+        found = find_students(self.spec, self.settings.retrieval, encoder=encoder, listener=self.listener)
+        return replace(options, student=found.best.card.id)
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""

@@ -34,6 +34,9 @@ class RetrievalOptions:
             columns out anew, `teacher` also a plan of the teacher, which maps the columns or rewrites row by row.
         rows_by: `sample` draws rows by chance, `nearest` takes those nearest to the task's examples, or to inputs
             that the teacher writes.
+        students: Catalogues of model cards (JSON lines) that `distil.student: auto` chooses from. Empty means the
+            two models that come inside packages.
+        student_mib: Largest student to choose, in MiB of 32-bit weights.
         seed: Seed of row sampling.
         hub: Whether the Hub may be asked for rows.
     """
@@ -51,6 +54,8 @@ class RetrievalOptions:
     hyde: int = 0
     rerank: int = 0
     rerank_weight: float = 0.5
+    students: tuple[str, ...] = ()
+    student_mib: float = 1024.0
     depth: int = 1000
     min_rows: int = 10
     transform: Literal["off", "mechanical", "teacher"] = "mechanical"
@@ -60,7 +65,7 @@ class RetrievalOptions:
 
     def __post_init__(self) -> None:
         least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1, "min_rows": 0}
-        least |= {"popularity": 0, "hyde": 0, "rerank": 0, "rerank_weight": 0}
+        least |= {"popularity": 0, "hyde": 0, "rerank": 0, "rerank_weight": 0, "student_mib": 0}
         faults = [
             f"{name} must be at least {bound} (got {getattr(self, name)})"
             for name, bound in least.items()

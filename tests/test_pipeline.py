@@ -15,6 +15,7 @@ import pytest
 import potstill
 from potstill.events import Event
 from potstill.ledger import Ledger
+from potstill.models import MINILM
 from potstill.rows import read_rows
 from potstill.run_dir import RunDir
 
@@ -23,7 +24,7 @@ TASK = ROOT / "examples" / "support" / "task.md"
 SMALL = {
     "n": 40,
     "teacher": "fake",
-    "distil": {"epochs": 1},
+    "distil": {"epochs": 1, "student": "auto"},
     "evaluate": {"rows": 30, "latency_rows": 3},
     "retrieval": {"rows_per_dataset": 40},
 }
@@ -45,6 +46,8 @@ def test_a_run_leaves_everything_that_was_promised(finished) -> None:  # type: i
     ):  # fmt: skip
         assert (out / name).exists(), name
     assert RunDir(out).verify() == []
+    # The student was looked for (`auto`): of the two models that ship, the encoder serves a classification task.
+    assert json.loads((out / "train" / "report.json").read_text())["base_model"] == MINILM
     assert {s["name"] for s in result.scores["systems"]} >= {
         "student",
         "teacher (raw)",

@@ -53,7 +53,8 @@ class DistilOptions:
 
     Attributes:
         student: Model that the student starts from: a name, or a folder. Default: all-MiniLM-L6-v2 for
-            classification, SmolLM2-135M-Instruct for generation.
+            classification, SmolLM2-135M-Instruct for generation. `auto` chooses by the cards of models that
+            retrieval searches (`retrieval.students`, `retrieval.student_mib`).
         student_layers: Keep this many layers of it, evenly spaced with the first and the last among them; None
             keeps all. A decoder cut this way starts worse than uniform and needs long training.
         hidden_weight: With `student_layers`, a classifier of all layers is trained first; the shallow one starts
