@@ -105,6 +105,7 @@ def self_train_on(
     from datasets import concatenate_datasets
 
     from potstill.datagen.decontaminate import TestTexts, normal_hash
+    from potstill.student_choice import distil_options
     from potstill.train.recipe import train_classifier
     from potstill.train.self_training import Unlabelled, self_train
 
@@ -124,7 +125,8 @@ def self_train_on(
     ]
 
     def train(more: Dataset, folder: Path) -> object:
-        return train_classifier(job.spec, more, validation, folder, job.settings.distil, listener=job.listener)
+        options = distil_options(job.settings, job.spec)
+        return train_classifier(job.spec, more, validation, folder, options, listener=job.listener)
 
     result = self_train(job.spec, rows, validation, texts, student, train, options, listener=job.listener)
     if result.rows.num_rows:

@@ -338,11 +338,12 @@ class _Planner:
         return len(self.spec.labels) if self.settings.soft.direction == "channel" and self.spec.labels else 1
 
     def _training(self, rows: int, texts: list[str]) -> Step:
+        from potstill.student_choice import distil_options
         from potstill.train.loop import plan_schedule
         from potstill.train.options import resolve_options
 
         kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
-        options = resolve_options(self.settings.distil, kind)
+        options = resolve_options(distil_options(self.settings, self.spec), kind)
         schedule = plan_schedule(rows, options)
         earlier = _manifest(self.folder, "train")
         before = earlier.get("facts", {}).get("rows")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.settings import Settings
-    from potstill.train.options import DistilOptions
 
 _LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
@@ -245,10 +244,11 @@ class Job:
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import train
+        from potstill.student_choice import distil_options
         from potstill.train.options import student_name
         from potstill.train.recipe import training_summary
 
-        distil = self._distil_options()
+        distil = distil_options(self.settings, self.spec, self.listener)
         name = student_name(distil, self.spec.kind)
 
         def make(out: Path) -> dict[str, Any]:
@@ -284,18 +284,6 @@ class Job:
             "code": code_digest(train),
         }
         return self.make_stage("train", parts, make)
-
-    def _distil_options(self) -> DistilOptions:
-        """The distillation's options, with the student looked for where it is `auto`."""
-        options = self.settings.distil
-        if options.student != "auto":
-            return options
-        from potstill.models import sentence_encoder
-        from potstill.retrieval.students import find_students
-
-        encoder = sentence_encoder(self.settings.encoder)
-        found = find_students(self.spec, self.settings.retrieval, encoder=encoder, listener=self.listener)
-        return replace(options, student=found.best.card.id)
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
