@@ -260,7 +260,7 @@ class _Planner:
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
             per_row = report["requests"] / max(1, report["kept"])
-            steps.append(self._size("datagen", []).times("datagen", options.rows * per_row))
+            steps.append(self._size("datagen", []).times("datagen", self._sent(options.rows * per_row)))
             return steps, [row.input for row in probed.rows] if probed else []
         if probed is not None:
             return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
@@ -296,7 +296,17 @@ class _Planner:
         if speed is None and (earlier := self._ledger_size("datagen")):
             speed = earlier.seconds
         size = _Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
-        return size.times("datagen", min(wanted, bound))
+        return size.times("datagen", self._sent(min(wanted, bound)))
+
+    def _sent(self, needed: float) -> float:
+        """Requests that reach the teacher: more than are needed while it is not known how many texts will be kept.
+
+        The first ones are made before any reply, as if two texts in three were kept; those that the teacher has taken
+        when the last row comes are answered too.
+        """
+        options = self.settings.generation
+        first = min(options.window, options.rows / options.texts_per_request / _ASSUMED_KEPT)
+        return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
 
     def _assumed_inputs(self, retrieved: Dataset | None) -> _Size:
         from potstill.datagen.writing import Material, examples_by_label, styles_by_label, write_request

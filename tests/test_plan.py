@@ -10,11 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 import potstill
+from potstill.asker import Asker
 from potstill.cli import app
+from potstill.datagen.generate import generate_rows
+from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import OptionError, RunLocked
 from potstill.ledger import Ledger
 from potstill.plan import plan_run
 from potstill.run_dir import RunDir
+from potstill.settings import resolve
+from potstill.task_file import read_task_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = str(ROOT / "examples" / "support" / "task.md")
@@ -28,6 +33,16 @@ SMALL: dict[str, Any] = {
 GENERATION = "Summarise a paragraph in one sentence. The output is a summary."
 
 
+def ledger_replies(run: Path) -> int:
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        return ledger.totals("datagen").replies
+
+
+def generate_alone(ledger: Ledger) -> None:
+    options = resolve({}, SMALL).generation
+    generate_rows(read_task_file(TASK).spec, Asker(FakeTeacher(), ledger), options)
+
+
 @pytest.mark.real
 def test_a_plan_comes_true(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -38,7 +53,10 @@ def test_a_plan_comes_true(tmp_path: Path) -> None:
     potstill.run(TASK, out=out, **SMALL)
     with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
         real = ledger.totals()
-        assert ledger.totals("datagen").replies == json.loads((out / "datagen" / "report.json").read_text())["requests"]
+    with Ledger(tmp_path / "alone.sqlite") as alone:
+        # What the probe asked is not asked again: the run alone would have made as many requests.
+        generate_alone(alone)
+        assert ledger_replies(out) == alone.totals("datagen").replies
     assert planned.requests == pytest.approx(real.replies, rel=0.15)
     prompt, completion = planned.tokens
     assert prompt == pytest.approx(real.prompt_tokens, rel=0.2)
