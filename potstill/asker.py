@@ -99,6 +99,7 @@ class Asker:
         ledger: Where replies are kept.
         counts: What was asked so far.
         meter: What was spent, when there is a budget.
+        purpose: Of the latest stream.
     """
 
     def __init__(self, teacher: Teacher, ledger: Ledger, *, budget: Budget | None = None, listener: Listener = silent):
@@ -107,6 +108,7 @@ class Asker:
         self.listener = listener
         self.counts = Counts()
         self.meter: Meter | None = None
+        self.purpose = ""
         if budget is not None:
             spent = ledger.totals()
             self.meter = Meter(
@@ -203,6 +205,7 @@ class Asker:
 
     def _run(self, take: Take, purpose: str, total: int | None = None) -> Iterator[tuple[int, Answer]]:
         """Answers with the number of their request, in the order in which requests were taken."""
+        self.purpose = purpose
         run = _Run(self, take, purpose, total)
         try:
             while run.fill():

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
 from potstill.errors import OptionError, PotstillError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(catalogue_app)
+app.add_typer(batch_app)
 
 _Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
 _Set = Annotated[

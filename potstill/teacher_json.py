@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
+from potstill.teacher import AnyRequest, FinishReason, Message, Reply, Request, TokenTop
 
 
 def request_to_json(request: AnyRequest) -> dict[str, Any]:
@@ -28,6 +28,23 @@ def request_to_json(request: AnyRequest) -> dict[str, Any]:
             "choices": None if request.choices is None else list(request.choices),
         }
     return plain | {"kind": "scores", "continuations": list(request.continuations)}
+
+
+def request_from_json(plain: Mapping[str, Any], max_tokens: int) -> Request:
+    """A text request from its canonical form, which lacks `max_tokens`."""
+    return Request(
+        messages=tuple(Message(role, content) for role, content in plain["messages"]),
+        prefill=plain["prefill"],
+        max_tokens=max_tokens,
+        temperature=plain["temperature"],
+        top_p=plain["top_p"],
+        stop=tuple(plain["stop"]),
+        seed=plain["seed"],
+        sample=plain["sample"],
+        schema=plain["schema"],
+        choices=None if plain["choices"] is None else tuple(plain["choices"]),
+        top_logprobs=plain["top_logprobs"],
+    )
 
 
 def reply_to_json(reply: Reply) -> dict[str, Any]:

@@ -1,0 +1,313 @@
+"""Generation through the files of OpenAI's Batch API: half the price, answers within a day.
+
+    potstill batch write TASK requests.jsonl --out RUN …     what can be asked now, and the ledger does not know
+    (upload the file; wait; download output and error file)
+    potstill batch read RUN results.jsonl errors.jsonl       replies into the ledger
+    potstill run TASK --out RUN …                            goes on from the ledger, and asks what is left
+
+Write goes through the stages up to generation with a teacher that collects requests where another would send them. So
+the requests are, to the ledger's key, those of `potstill run` with the same settings. Generation plans
+`generation.window` requests ahead; a batch holds as many at most, so a large batch wants a large window, given to
+`batch` and `run` alike.
+
+A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
+files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line
+stays pending. All of these are asked again by the next `write` or `run`.
+
+Format: https://platform.openai.com/docs/guides/batch (also read by `vllm run-batch`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from potstill.datagen.teachers.openai_api import OpenAITeacher
+from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_body, chat_reply
+from potstill.errors import DataError, OptionError, TeacherRefused
+from potstill.events import Listener, silent
+from potstill.ledger import Ledger
+from potstill.run_dir import RunDir, write_atomic
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.teacher_json import reply_to_json, request_from_json, request_to_json
+
+# The Batch API's own bounds on a file.
+MAX_LINES, MAX_BYTES = 50_000, 200 * 10**6
+_URL = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class BatchWritten:
+    """What `write_batch` wrote.
+
+    Attributes:
+        run: The run folder.
+        files: One file, or several where the API's bounds split them; none when nothing is left to ask.
+        requests: Requests in them.
+        full: Whether more could be planned with a larger window.
+    """
+
+    run: Path
+    files: tuple[Path, ...]
+    requests: int
+    full: bool
+
+
+@dataclass(frozen=True)
+class BatchRead:
+    """What `read_batch` read.
+
+    Attributes:
+        answered: Replies that are new in the ledger.
+        truncated: Of these, cut at their bound.
+        already: Lines whose reply the ledger had.
+        failed: Lines without a usable reply, by reason.
+        unknown: Lines whose `custom_id` belongs to no pending request of this run.
+        unreadable: Lines that are no result.
+        missing: Pending requests that are still without a reply.
+    """
+
+    answered: int = 0
+    truncated: int = 0
+    already: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+    unknown: int = 0
+    unreadable: int = 0
+    missing: int = 0
+
+
+class _Collected(Exception):
+    """Everything that can be asked now is collected."""
+
+
+class _Collector:
+    """A teacher that keeps what it is asked, and then ends its stream with `_Collected`."""
+
+    def __init__(self, teacher: OpenAITeacher):
+        self._teacher = teacher
+        self.requests: list[Request] = []
+
+    @property
+    def name(self) -> str:
+        return self._teacher.name
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._teacher.identity
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._teacher.abilities
+
+    @property
+    def concurrency(self) -> int:
+        return MAX_LINES
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        while taken := take(MAX_LINES):
+            for request in taken:
+                if not isinstance(request, Request):
+                    raise TeacherRefused(
+                        "a batch file holds texts to be written, and this step scores labels; let potstill run do it"
+                    )
+                self.requests.append(request)
+        if self.requests:
+            raise _Collected
+        yield from ()
+
+    def close(self) -> None:
+        self._teacher.close()
+
+
+def write_batch(
+    task: str, path: Path, *, out: str | Path | None = None, listener: Listener = silent, **settings: Any
+) -> BatchWritten:
+    """Write the requests that a run would send now as a batch file.
+
+    Args:
+        task: A prompt in English, or the path of a task file.
+        path: The file; `name-2.jsonl` and so on where the API's bounds split it.
+        out: Run folder; `runs/<task name>` by default.
+        listener: Called with every progress event.
+        **settings: As in `pipeline.run`, and the same as there.
+
+    Raises:
+        OptionError: The teacher is no OpenAI-compatible one, or a setting is impossible.
+        TaskError: The task cannot be read.
+        RunLocked: Another process works on the folder.
+        TeacherRefused: A step before generation wants scores.
+    """
+    from potstill.asker import Asker
+    from potstill.datagen.teachers import open_teacher
+    from potstill.settings import resolve
+    from potstill.stages import Job
+    from potstill.task_file import read_task_file
+
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    teacher = open_teacher(resolved.teacher)
+    if not isinstance(teacher, OpenAITeacher):
+        raise OptionError(
+            "teacher", [f"a batch file is for an OpenAI-compatible teacher, not {resolved.teacher!r}; openai:#MODEL"]
+        )
+    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
+    collector = _Collector(teacher)
+    with folder.lock(), Ledger(folder.ledger_path) as ledger:
+        asker = Asker(collector, ledger, listener=listener)
+        try:
+            spec = read_task_file(task, asker=asker).spec
+            job = Job(folder, spec, resolved, ledger, asker, listener)
+            job.task(task)
+            job.datagen(job.retrieval())
+        except _Collected:
+            pass
+        finally:
+            collector.close()
+        files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
+        full = len(collector.requests) >= resolved.generation.window
+    return BatchWritten(folder.path, tuple(files), len(collector.requests), full)
+
+
+def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Path) -> list[Path]:
+    flavour: Flavour = "vllm" if collector.abilities.prefill else "openai"
+    model = str(collector.identity["model"])
+    pending = {} if not _pending_path(run).exists() else _read_pending(run)
+    parts: list[list[str]] = [[]]
+    size = 0
+    for request in collector.requests:
+        key = key_of(request)
+        name = f"{key[:40]}-{request.max_tokens}"
+        line = json.dumps(
+            {"custom_id": name, "method": "POST", "url": _URL, "body": chat_body(request, model, flavour)},
+            ensure_ascii=False,
+        )
+        pending[name] = {
+            "custom_id": name,
+            "key": key,
+            "request": request_to_json(request),
+            "max_tokens": request.max_tokens,
+            "purpose": purpose,
+            "teacher": collector.name,
+            "flavour": flavour,
+        }
+        bytes_ = len(line.encode("utf-8", "replace")) + 1
+        if len(parts[-1]) >= MAX_LINES or size + bytes_ > MAX_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(line)
+        size += bytes_
+    _write_pending(run, pending)
+    files = []
+    for number, lines in enumerate(parts, start=1):
+        file = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        write_atomic(file, "".join(line + "\n" for line in lines))
+        files.append(file)
+    return files
+
+
+def read_batch(run: Path, results: Sequence[Path]) -> BatchRead:
+    """Read result files (output and error files alike) into the ledger of a run.
+
+    Args:
+        run: The run folder that `write_batch` wrote for.
+        results: Files of the Batch API, in any order.
+
+    Raises:
+        DataError: No batch was written for this run, or a file cannot be read.
+        RunLocked: Another process works on the folder.
+    """
+    folder = RunDir(run)
+    if not _pending_path(run).exists():
+        raise DataError(f"no batch was written for {run}; write one with: potstill batch write TASK FILE --out {run}")
+    found = BatchRead()
+    failed: Counter[str] = Counter()
+    with folder.lock(), Ledger(folder.ledger_path) as ledger:
+        pending = _read_pending(run)
+        left = dict(pending)
+        for line in _lines(results):
+            try:
+                value = json.loads(line)
+                name = value["custom_id"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                found = replace(found, unreadable=found.unreadable + 1)
+                continue
+            item = pending.get(name) if isinstance(name, str) else None
+            if item is None:
+                found = replace(found, unknown=found.unknown + 1)
+                continue
+            if ledger.find(item["key"], item["max_tokens"]) is not None:
+                found = replace(found, already=found.already + 1)
+                left.pop(name, None)
+                continue
+            outcome = _outcome(value, item)
+            if isinstance(outcome, str):
+                failed[outcome.split(":")[0]] += 1
+                ledger.record_failure(
+                    item["key"], purpose=item["purpose"], teacher=item["teacher"], reason=outcome, attempts=1
+                ).result()
+                continue
+            left.pop(name, None)
+            ledger.record(
+                item["key"],
+                purpose=item["purpose"],
+                teacher=item["teacher"],
+                request=item["request"],
+                reply=reply_to_json(outcome),
+                finish=outcome.finish,
+                max_tokens=item["max_tokens"],
+                prompt_tokens=outcome.prompt_tokens,
+                completion_tokens=outcome.completion_tokens,
+            ).result()
+            found = replace(
+                found, answered=found.answered + 1, truncated=found.truncated + (outcome.finish == "length")
+            )
+        _write_pending(run, left)
+    return replace(found, failed=dict(failed), missing=len(left))
+
+
+def _outcome(value: Mapping[str, Any], item: Mapping[str, Any]) -> Reply | str:
+    """The reply of a result line, or why there is none."""
+    error, response = value.get("error"), value.get("response")
+    if isinstance(error, Mapping) and error:
+        return f"{error.get('code') or 'error'}: {str(error.get('message'))[:300]}"
+    if not isinstance(response, Mapping):
+        return "no response: the line holds none"
+    body = response.get("body")
+    status = response.get("status_code")
+    if status != 200:
+        inner = body.get("error") if isinstance(body, Mapping) else None
+        said = inner.get("message") if isinstance(inner, Mapping) else body
+        return f"HTTP {status}: {str(said)[:300]}"
+    if not isinstance(body, Mapping):
+        return "no response: the body is no object"
+    try:
+        return chat_reply(body, request_from_json(item["request"], item["max_tokens"]), item["flavour"])
+    except Fault as fault:
+        return f"unusable reply: {fault}"
+
+
+def _lines(paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from (line for line in file if line.strip())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); download the batch's result file") from None
+
+
+def _pending_path(run: Path) -> Path:
+    return run / "batch" / "pending.jsonl"
+
+
+def _read_pending(run: Path) -> dict[str, dict[str, Any]]:
+    with _pending_path(run).open(encoding="utf-8") as file:
+        return {item["custom_id"]: item for item in map(json.loads, file)}
+
+
+def _write_pending(run: Path, pending: Mapping[str, Mapping[str, Any]]) -> None:
+    lines = (json.dumps(item, ensure_ascii=True) + "\n" for item in pending.values())
+    write_atomic(_pending_path(run), "".join(lines))

@@ -1,0 +1,70 @@
+"""The commands `potstill batch write|read`: generation through the files of OpenAI's Batch API."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="batch", help="Requests as files of OpenAI's Batch API, and their results back.", no_args_is_help=True
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
+
+
+@app.command(epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a")
+def write(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` goes on in it.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="openai:#MODEL or openai:URL#MODEL.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
+    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Write what a run with these settings would ask now. Give `potstill run` the same settings afterwards."""
+    from potstill.batch import write_batch
+    from potstill.cli import _merge
+    from potstill.progress import listener_for
+
+    settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources}
+    with listener_for(as_json=as_json) as listener:
+        written = write_batch(task, file, out=out, listener=listener, **_merge(settings, options or []))
+    if as_json:
+        typer.echo(json.dumps({**asdict(written), "run": str(written.run), "files": [str(f) for f in written.files]}))
+        return
+    if not written.requests:
+        typer.echo(f"nothing is left to ask; go on with: potstill run {task} --out {written.run}")
+        return
+    typer.echo(f"{written.requests} requests in {', '.join(map(str, written.files))}")
+    if written.full:
+        typer.echo("as many as generation plans ahead; for more, add --set generation.window=5000 here and to run")
+    typer.echo(f"then: potstill batch read {written.run} RESULTS.jsonl")
+
+
+@app.command(epilog="Example: potstill batch read runs/a output.jsonl errors.jsonl")
+def read(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Output and error files of the batch.")],
+    as_json: _Json = False,
+) -> None:
+    """Read results into the run's ledger."""
+    from potstill.batch import read_batch
+
+    found = read_batch(run, files)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    failed = ", ".join(f"{count} {reason}" for reason, count in sorted(found.failed.items()))
+    typer.echo(f"{found.answered} replies read ({found.truncated} cut), {found.already} known before")
+    typer.echo(f"{sum(found.failed.values())} failed{f' ({failed})' if failed else ''}, {found.missing} without reply")
+    if found.unknown or found.unreadable:
+        typer.echo(f"{found.unknown} lines of another run, {found.unreadable} unreadable")

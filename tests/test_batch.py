@@ -1,0 +1,171 @@
+"""Batch files: written, answered elsewhere, read back; the run then asks for nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from potstill.asker import Asker
+from potstill.batch import read_batch, write_batch
+from potstill.cli import app
+from potstill.datagen.generate import GenerationOptions, generate_rows
+from potstill.datagen.teachers import open_teacher
+from potstill.datagen.teachers.fake import FakeTeacher
+from potstill.errors import DataError, OptionError, TeacherUnavailable
+from potstill.ledger import Ledger
+from potstill.task_file import read_task_file
+from potstill.teacher import Message, Reply, Request
+
+TASK = "Classify a news article as World, Sports or Business."
+# Nothing listens there: whatever is sent would fail.
+TEACHER = "openai:http://127.0.0.1:9/v1#m"
+SETTINGS: dict[str, Any] = {
+    "teacher": TEACHER,
+    "sources": "generated",
+    "n": 12,
+    "generation": {"attributes": "builtin", "window": 30},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model list is not asked, as for api.openai.com."""
+    from potstill.datagen.teachers import openai_api
+
+    monkeypatch.setattr(openai_api.OpenAITeacher, "_flavour", "openai")
+
+
+def answered(line: str, **fault: Any) -> str:
+    """A result line as the Batch API writes it; the fake teacher answers."""
+    asked = json.loads(line)
+    body = asked["body"]
+    if fault:
+        return json.dumps({"id": "b", "custom_id": asked["custom_id"], "response": None, "error": None, **fault})
+    request = Request(
+        tuple(Message(m["role"], m["content"]) for m in body["messages"]),
+        max_tokens=body["max_completion_tokens"],
+        seed=body["seed"],
+        schema=body["response_format"]["json_schema"]["schema"],
+    )
+    reply = FakeTeacher().answer(request)
+    assert isinstance(reply, Reply)
+    choice = {"message": {"role": "assistant", "content": reply.text}, "finish_reason": reply.finish}
+    usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+    response = {"status_code": 200, "request_id": "r", "body": {"choices": [choice], "usage": usage, "id": "c"}}
+    return json.dumps({"id": "b", "custom_id": asked["custom_id"], "response": response, "error": None})
+
+
+def generated(run: Path) -> Any:
+    """Rows from the ledger of a run, asked as `potstill run` does."""
+    spec = read_task_file(TASK, draft=True).spec
+    with Ledger(run / "ledger.sqlite") as ledger:
+        teacher = open_teacher(TEACHER, startup_s=0.2, backoff_s=0.05)
+        asker = Asker(teacher, ledger)
+        options = GenerationOptions(rows=12, attributes="builtin", window=30)
+        try:
+            return generate_rows(spec, asker, options, out=run / "out"), asker.counts
+        finally:
+            teacher.close()
+
+
+def test_a_round_trip_leaves_nothing_to_ask(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "requests.jsonl"
+    written = write_batch(TASK, file, out=run, **SETTINGS)
+    lines = file.read_text("utf-8").splitlines()
+    assert written.files == (file,)
+    assert written.requests == len(lines) >= 12
+    first = json.loads(lines[0])
+    assert set(first) == {"custom_id", "method", "url", "body"}
+    assert (first["method"], first["url"], first["body"]["model"]) == ("POST", "/v1/chat/completions", "m")
+    assert len({json.loads(line)["custom_id"] for line in lines}) == len(lines)
+    # Written again before anything came back: the same file.
+    write_batch(TASK, tmp_path / "again.jsonl", out=run, **SETTINGS)
+    assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
+
+    (tmp_path / "results.jsonl").write_text("\n".join(answered(line) for line in reversed(lines)) + "\n")
+    found = read_batch(run, [tmp_path / "results.jsonl"])
+    assert (found.answered, found.missing, found.unknown, dict(found.failed)) == (len(lines), 0, 0, {})
+    assert read_batch(run, [tmp_path / "results.jsonl"]).unknown == len(lines)
+    result, counts = generated(run)
+    assert result.kept == 12
+    assert counts.fresh == counts.failed == 0
+    assert counts.cached >= 6
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals("datagen").replies == len(lines)
+        assert ledger.totals("datagen").completion_tokens > 0
+    # All is answered, so there is nothing to write.
+    assert write_batch(TASK, tmp_path / "none.jsonl", out=run, **SETTINGS).requests == 0
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "requests.jsonl"
+    write_batch(TASK, file, out=run, **SETTINGS)
+    lines = file.read_text("utf-8").splitlines()
+    bad = [
+        answered(lines[0], error={"code": "batch_expired", "message": "This request could not be executed."}),
+        answered(lines[1], response={"status_code": 429, "body": {"error": {"message": "slow down"}}}),
+        answered(lines[2], response={"status_code": 200, "body": {"choices": []}}),
+        answered(lines[3], response={"status_code": 200, "body": "<html>"}),
+        answered(lines[4]),
+        answered(lines[4]),
+        answered(lines[5]).replace(json.loads(lines[5])["custom_id"], "another"),
+        '{"custom_id": 7}',
+        "[1, 2]",
+        '{"custom_id": "x", ',
+        "[" * 100_000,
+    ]
+    (tmp_path / "results.jsonl").write_bytes("\n".join(bad).encode() + b"\n\xff\xfe\n")
+    found = read_batch(run, [tmp_path / "results.jsonl"])
+    assert dict(found.failed) == {"batch_expired": 1, "HTTP 429": 1, "unusable reply": 1, "no response": 1}
+    assert (found.answered, found.already, found.unknown) == (1, 1, 2)
+    assert found.unreadable == 4
+    assert found.missing == len(lines) - 1
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert (ledger.totals().replies, ledger.totals().failures) == (1, 4)
+    # The next file holds what has no reply.
+    written = write_batch(TASK, tmp_path / "second.jsonl", out=run, **SETTINGS)
+    ids = {json.loads(line)["custom_id"] for line in (tmp_path / "second.jsonl").read_text("utf-8").splitlines()}
+    assert json.loads(lines[4])["custom_id"] not in ids
+    assert {json.loads(line)["custom_id"] for line in (*lines[:4], *lines[5:])} <= ids
+    assert written.requests == len(ids)
+    # And a run asks the server itself, which is away.
+    with pytest.raises(TeacherUnavailable, match="could not be reached"):
+        generated(run)
+
+
+def test_what_the_bounds_of_the_api_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill import batch
+
+    monkeypatch.setattr(batch, "MAX_LINES", 5)
+    written = write_batch(TASK, tmp_path / "r.jsonl", out=tmp_path / "run", **SETTINGS)
+    assert [file.name for file in written.files][:3] == ["r.jsonl", "r-2.jsonl", "r-3.jsonl"]
+    counts = [len(file.read_text("utf-8").splitlines()) for file in written.files]
+    assert sum(counts) == written.requests
+    assert max(counts) == 5
+
+
+def test_what_cannot_be_batched(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="OpenAI-compatible teacher, not 'fake'"):
+        write_batch(TASK, tmp_path / "r.jsonl", out=tmp_path / "run", teacher="fake")
+    with pytest.raises(DataError, match="potstill batch write TASK FILE"):
+        read_batch(tmp_path / "run", [tmp_path / "r.jsonl"])
+
+
+def test_commands(tmp_path: Path) -> None:
+    run, file = str(tmp_path / "run"), str(tmp_path / "requests.jsonl")
+    command = ["batch", "write", TASK, file, "-o", run, "--teacher", TEACHER, "--sources", "generated", "-n", "6"]
+    said = CliRunner().invoke(app, [*command, "--set", "generation.attributes=builtin"], catch_exceptions=False)
+    assert "requests in" in said.output
+    assert "potstill batch read" in said.output
+    lines = Path(file).read_text("utf-8").splitlines()
+    (tmp_path / "results.jsonl").write_text(answered(lines[0]) + "\n")
+    said = CliRunner().invoke(app, ["batch", "read", run, str(tmp_path / "results.jsonl")], catch_exceptions=False)
+    assert "1 replies read" in said.output
+    assert f"{len(lines) - 1} without reply" in said.output
+    said = CliRunner().invoke(app, ["batch", "read", run, str(tmp_path / "absent.jsonl")])
+    assert isinstance(said.exception, DataError)
