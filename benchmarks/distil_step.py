@@ -161,9 +161,10 @@ def make_trainer(system: str, rows: list[dict[str, Any]], steps: int, folder: st
     from trl import SFTConfig, SFTTrainer
 
     from potstill.models import SMOLLM2, local_model
-    from potstill.train.causal import TopKCollator, TopKTrainer, load_causal
+    from potstill.train.causal_model import load_causal
     from potstill.train.options import DistilOptions, resolve_options
     from potstill.train.token_rows import TokenRows
+    from potstill.train.topk_trainer import TopKCollator, TopKTrainer
 
     options = resolve_options(
         DistilOptions(student_layers=15, hard_weight=0.5, soft_weight=0.5, batch_size=BATCH, learning_rate=1e-5),

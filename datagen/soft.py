@@ -51,6 +51,12 @@ class SoftOptions:
         trust: Whether written rows whose label both opinions find unlikely weigh less in training.
         max_chars: Longer texts are cut for scoring.
         top_k: Log-probs kept for each output token of generation tasks.
+        candidates: Outputs that the teacher writes for each input where `distil.method` asks for its own: one
+            greedily, the others sampled.
+        candidate_temperature: Temperature of the sampled ones.
+        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, or the `nearest` to the row's own
+            output by BLEU (sequence-level interpolation).
+        max_output_tokens: Most tokens of one output.
         seed: Of sampled steps.
     """
 
@@ -61,9 +67,18 @@ class SoftOptions:
     trust: bool = True
     max_chars: int = 4000
     top_k: int = 32
+    candidates: int = 4
+    candidate_temperature: float = 0.7
+    pick: Literal["likeliest", "nearest"] = "likeliest"
+    max_output_tokens: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("candidates", "max_output_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        if not self.candidate_temperature > 0:
+            raise ValueError(f"candidate_temperature must be above 0 (got {self.candidate_temperature})")
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 (got {self.top_k})")
         if self.max_chars < 1:

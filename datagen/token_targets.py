@@ -112,10 +112,11 @@ def targets_for(
             if isinstance(answer.reply, Reply) and answer.reply.top:
                 made[item["id"]] = target_row(item["id"], answer.reply.top, k)
         listener(Event("soft", "progress", "outputs scored", len(missing), len(missing)))
-    return _table([made[id] for id in table["id"] if id in made])
+    return target_table([made[id] for id in table["id"] if id in made])
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+def target_table(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """Gather rows of the side table."""
     from datasets import Dataset
 
     features = target_features()

@@ -48,7 +48,10 @@ class Job:
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
+        from potstill.train.options import check_for_kind
+
         started = time.monotonic()
+        check_for_kind(self.settings.distil, self.spec.kind, self.settings.teacher)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)
@@ -199,13 +202,13 @@ class Job:
         options = self.settings.soft
 
         def make(out: Path) -> dict[str, Any]:
+            from potstill.datagen.sequence_targets import output_targets
             from potstill.datagen.soft import add_teacher_probs
-            from potstill.datagen.token_targets import targets_for
 
             train = read_rows(merged.path / "train.parquet")
             validation = read_rows(merged.path / "validation.parquet")
             report: dict[str, Any] = {}
-            wanted = self.settings.distil.soft_weight > 0
+            wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
             if self.spec.kind == "classification":
                 if wanted and self.asker.abilities.scores:
                     result = add_teacher_probs(
@@ -218,12 +221,16 @@ class Job:
                     )
                     train, report = result.table, result.report
                     write_json(out / "calibration.json", result.calibration.to_json())
-            elif wanted and self.asker.abilities.top_logprobs:
+            else:
                 stored = generated.path / "token_targets.parquet"
                 have = _read_table(stored) if stored.exists() else None
-                targets = targets_for(self.spec, train, self.asker, options.top_k, have=have, listener=self.listener)
-                write_rows(targets, out / "token_targets.parquet")
-                report = {"targets": targets.num_rows}
+                method = self.settings.distil.method
+                train, targets, report = output_targets(
+                    self.spec, train, self.asker, options, method=method, share=self.settings.distil.sequence_share,
+                    soft=wanted, have=have, listener=self.listener,
+                )  # fmt: skip
+                if targets is not None:
+                    write_rows(targets, out / "token_targets.parquet")
             write_rows(train, out / "train.parquet")
             write_rows(validation, out / "validation.parquet")
             write_json(out / "report.json", report)
@@ -232,7 +239,8 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(options),
-            "wanted": self.settings.distil.soft_weight > 0,
+            "wanted": self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0,
+            "method": [self.settings.distil.method, self.settings.distil.sequence_share],
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
             "teacher": dict(self.asker.teacher.identity),
@@ -245,7 +253,7 @@ class Job:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import train
         from potstill.student_choice import distil_options
-        from potstill.train.options import student_name
+        from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import training_summary
 
         distil = distil_options(self.settings, self.spec, self.listener)
@@ -255,19 +263,26 @@ class Job:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
             options = distil
+            if options.on_policy > 0 and options.teacher is None:
+                options = replace(options, teacher=local_teacher(self.settings.teacher))
             student = out / "student"
-            if self.spec.kind == "classification":
+            stored = soft.path / "token_targets.parquet"
+            targets = _read_table(stored) if stored.exists() else None
+            if options.processes > 1:
+                from potstill.train.launch import launch, write_job
+
+                job = write_job(out / "job", self.spec, rows, validation, targets, student, options)
+                result = launch(job, options, listener=self.listener)
+            elif self.spec.kind == "classification":
                 from potstill.train.recipe import train_classifier
 
                 result = train_classifier(self.spec, rows, validation, student, options, listener=self.listener)
-                if weak is not None:
-                    result.report.update(self_train_on(self, weak, merged, rows, validation, student))
             else:
                 from potstill.train.recipe import train_generator
 
-                stored = soft.path / "token_targets.parquet"
-                targets = _read_table(stored) if stored.exists() else None
                 result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
+            if weak is not None and self.spec.kind == "classification":
+                result.report.update(self_train_on(self, weak, merged, rows, validation, student))
             write_json(out / "history.json", result.history)
             write_json(out / "report.json", {**result.report, "base_model": name})
             told = training_summary(result.report)
@@ -278,6 +293,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(distil),
+            "teacher": self.settings.teacher if distil.on_policy > 0 else None,
             "rows": soft.output,
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "student": model_identity(name),

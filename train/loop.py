@@ -15,9 +15,11 @@ Trainer's own format and are read with `weights_only`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 import zipfile
@@ -31,6 +33,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from potstill.errors import TrainingError
 from potstill.events import Event, Listener
+from potstill.options import as_json
 from potstill.train.options import DistilOptions
 from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
@@ -48,8 +51,26 @@ class Schedule:
     evaluate_each: int
 
 
-def plan_schedule(rows: int, options: DistilOptions, processes: int = 1) -> Schedule:
-    """Steps of a training on `rows` rows with resolved options."""
+def process_count() -> int:
+    """Processes that share this training, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+    """What one process does to files before the others look at them."""
+    if process_count() == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        yield
+
+
+def plan_schedule(rows: int, options: DistilOptions, processes: int | None = None) -> Schedule:
+    """Steps of a training on `rows` rows with resolved options; `processes` None asks the launcher."""
+    processes = processes or process_count()
     batch = (options.batch_size or 1) * options.gradient_accumulation * processes
     per_epoch = max(1, math.ceil(rows / batch))
     steps = options.max_steps or max(per_epoch * (options.epochs or 1), options.min_steps or 1)
@@ -257,6 +278,12 @@ def checkpoint_folder(out: Path) -> Path:
 
 
 def prepare_checkpoints(out: Path, options: DistilOptions, content: Sequence[Any]) -> tuple[Path, str | None]:
+    """`_prepare_checkpoints`, by the first process before the others look."""
+    with first_process_first():
+        return _prepare_checkpoints(out, options, content)
+
+
+def _prepare_checkpoints(out: Path, options: DistilOptions, content: Sequence[Any]) -> tuple[Path, str | None]:
     """The checkpoint folder, and the checkpoint to go on from.
 
     Checkpoints of other rows or other options are deleted, since going on from them would mix two trainings.
@@ -319,6 +346,31 @@ def _safetensors_is_whole(path: Path) -> bool:
         header = json.loads(file.read(length))
     end = max((item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"), default=0)
     return path.stat().st_size == 8 + length + end
+
+
+def causal_result(
+    trainer: Any, out: Path, options: DistilOptions, schedule: Schedule, resume_from: str | None,
+    report: dict[str, Any], started: float,
+) -> DistilResult:  # fmt: skip
+    """What a finished causal training says of itself, whichever trainer it ran in."""
+    state = trainer.state
+    return DistilResult(
+        out,
+        history_of(state.log_history),
+        {
+            "options": as_json(options),
+            **report,
+            "steps": {
+                "planned": schedule.steps,
+                "taken": state.global_step,
+                "best": state.best_global_step or None,
+            },
+            "best_loss": state.best_metric,
+            "resumed_from": None if resume_from is None else Path(resume_from).name,
+            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "seconds": round(time.monotonic() - started, 2),
+        },
+    )
 
 
 def finish(trainer: Any, options: DistilOptions, resume_from: str | None) -> None:

@@ -22,6 +22,7 @@ from potstill.task import Kind
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Precision = Literal["fp32", "bf16"]
+Method = Literal["word", "sequence", "both"]
 StudentKind = Literal["classification", "causal"]
 
 
@@ -57,12 +58,29 @@ class DistilOptions:
             retrieval searches (`retrieval.students`, `retrieval.student_mib`).
         student_layers: Keep this many layers of it, evenly spaced with the first and the last among them; None
             keeps all. A decoder cut this way starts worse than uniform and needs long training.
-        hidden_weight: With `student_layers`, a classifier of all layers is trained first; the shallow one starts
-            from its layers and learns its probabilities and, with this weight beside the other two, the direction
-            of its last hidden states (DistilBERT's triple loss). 0 cuts the model as it comes instead.
+        student_layer_ids: Which layers a generation student keeps, instead of evenly spaced ones, such as
+            `[0, 2, 4]`.
+        student_ffn: Share of the feed-forward neurons that each layer of a generation student keeps, in (0, 1].
+        hidden_weight: Weight of the direction of the last hidden states (1 − cos) beside the other two losses, where
+            the student is cut (DistilBERT's triple loss). With `student_layers`, a classifier of all layers is
+            trained first; the shallow one starts from its layers and learns its probabilities and states. A
+            generation student learns the states of the model that it was cut from. 0 cuts the model as it comes.
         generations: Trainings of a classifier on the last one's probabilities and the labels, itself the first
             (born-again networks). They end early once the held-out loss no longer falls; the best one stays.
         ensemble: Each generation learns the mean probabilities of all earlier ones instead of the last one's.
+        method: What a generation student learns (Kim & Rush, arXiv:1606.07947). `word`: the rows' outputs, with the
+            teacher's distribution of each token. `sequence`: outputs that the teacher writes for the rows' inputs, as
+            hard targets. `both`: the two together, and word-level targets on the teacher's outputs as well. How the
+            teacher's output is chosen is said by `soft.candidates` and `soft.pick`.
+        sequence_share: Share of the teacher's outputs in the loss of `both`; 1 leaves the rows' own outputs out.
+        on_policy: Share of the batches of a generation student whose outputs it writes itself, for the teacher to say
+            token by token what it would have written (GKD, arXiv:2306.13649). 0 trains on stored targets, with no
+            teacher in memory; 1 never reads the rows' outputs. No hard loss applies.
+        on_policy_tokens: Most tokens that the student writes for one input.
+        teacher: Model that on-policy training loads beside the student: a name or a folder. Default: the run's
+            teacher, where it is a model of this machine.
+        teacher_tokenizer: Tokenizer that the stored token targets were made with, where it is not the student's: a
+            name or a folder. The targets are then carried over to the student's tokens by the bytes they stand for.
         hard_weight: Share of the cross-entropy on the row's label or output. 0 trains on soft targets alone.
         soft_weight: Share of the divergence from the teacher's distribution. 0 trains on hard targets alone.
             The two are divided by their sum; a row that has only one of both targets trains on that one.
@@ -103,6 +121,9 @@ class DistilOptions:
             holds as many rows as there are, and rows of this origin come twice as often. Origins that are not named
             count 1. Rows of generation tasks weigh as much instead.
         search: Search of epochs, learning rate and mix of the two losses.
+        processes: Processes that share the training on this machine, one a GPU where there are any (see
+            `potstill.train.launch`). Each takes `batch_size` rows of a step.
+        sharding: `ddp` keeps whole weights in each process, `fsdp` a part of weights, gradients and optimiser state.
         seed: Seed of the head's start, the row order and dropout.
         resume: Go on from the last good checkpoint in the output folder, where there is one.
         keep_checkpoints: Leave the checkpoints in place after the training.
@@ -110,9 +131,17 @@ class DistilOptions:
 
     student: str | None = None
     student_layers: int | None = None
+    student_layer_ids: tuple[int, ...] | None = None
+    student_ffn: float | None = None
     hidden_weight: float = 1.0
     generations: int = 1
     ensemble: bool = False
+    method: Method = "word"
+    sequence_share: float = 0.5
+    on_policy: float = 0.0
+    on_policy_tokens: int = 128
+    teacher: str | None = None
+    teacher_tokenizer: str | None = None
     hard_weight: float = 0.5
     soft_weight: float = 0.5
     temperature: float | None = None
@@ -145,6 +174,8 @@ class DistilOptions:
     lora_rank: int | None = None
     lora_alpha: float = 32.0
     qlora: bool = False
+    processes: int = 1
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     seed: int = 0
     resume: bool = True
     keep_checkpoints: bool = False
@@ -184,6 +215,46 @@ def resolve_options(options: DistilOptions, kind: StudentKind) -> DistilOptions:
     return replace(options, **chosen)  # type: ignore[arg-type]
 
 
+def local_teacher(ref: str) -> str | None:
+    """The model behind a teacher such as `transformers:MODEL`, where it is one that this process can load."""
+    backend, _, model = ref.strip().partition(":")
+    return (model or SMOLLM2) if backend in ("transformers", "vllm") else None
+
+
+def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transformers") -> None:
+    """Refuse, before anything is asked of a teacher, what a student of this kind cannot be trained with.
+
+    Args:
+        options: As given.
+        kind: Kind of the task.
+        teacher: The run's teacher, as `--teacher` names it.
+
+    Raises:
+        OptionError: A temperature that stored token targets do not have, or a method of the other kind.
+    """
+    faults = []
+    if kind == "classification":
+        if options.method != "word":
+            faults.append(f"method {options.method} is for generation students; leave it out for classification")
+        if options.on_policy > 0:
+            faults.append("on_policy is for generation students; leave it out for classification")
+    else:
+        if options.method == "sequence" and options.hard_weight == 0:
+            faults.append("hard_weight is 0 and method sequence has hard targets only; raise it, or use method both")
+        if options.on_policy > 0 and options.teacher is None and local_teacher(teacher) is None:
+            faults.append(f"on_policy needs the teacher's weights, and {teacher!r} has none here; name distil.teacher")
+        if options.on_policy > 0 and options.method != "word":
+            faults.append(f"on_policy and method {options.method} exclude each other; leave one of them out")
+        if options.on_policy == 0 and options.soft_weight > 0 and options.temperature not in (None, 1.0):
+            faults.append(
+                f"temperature {options.temperature:g} needs the teacher's whole distribution, and stored token targets "
+                "hold its tail at temperature 1 (vLLM's prompt_logprobs know no other): leave temperature out, or "
+                "train with on_policy"
+            )
+    if faults:
+        raise OptionError("distil", [f"distil.{fault}" for fault in faults])
+
+
 def _gpu_has_bf16() -> bool:
     import torch
 
@@ -204,12 +275,25 @@ def _faults(options: DistilOptions) -> list[str]:
             faults.append(f"{name} must be above 0 (got {value!r})")
     counts = (
         "epochs", "max_steps", "min_steps", "batch_size", "gradient_accumulation", "student_layers", "early_stopping",
-        "evaluations", "checkpoint_steps", "lora_rank", "generations",
+        "evaluations", "checkpoint_steps", "lora_rank", "generations", "on_policy_tokens", "processes",
     )  # fmt: skip
     for name in counts:
         value = getattr(options, name)
         if value is not None and value < 1:
             faults.append(f"{name} must be at least 1 (got {value!r})")
+    if options.sharding == "fsdp" and options.lora_rank is not None:
+        faults.append("lora_rank and sharding fsdp exclude each other; adapters are small enough for ddp")
+    if not 0 <= options.on_policy <= 1:
+        faults.append(f"on_policy must lie in [0, 1] (got {options.on_policy!r})")
+    if not 0 < options.sequence_share <= 1:
+        faults.append(f"sequence_share must lie in (0, 1] (got {options.sequence_share!r})")
+    ids = options.student_layer_ids
+    if ids is not None and (not ids or list(ids) != sorted({i for i in ids if i >= 0})):
+        faults.append(f"student_layer_ids must be rising layer numbers from 0 (got {list(ids)})")
+    if ids is not None and options.student_layers is not None:
+        faults.append("student_layers and student_layer_ids are both given; leave one out")
+    if options.student_ffn is not None and not 0 < options.student_ffn <= 1:
+        faults.append(f"student_ffn must lie in (0, 1] (got {options.student_ffn!r})")
     if options.max_length is not None and options.max_length < 8:
         faults.append(f"max_length must be at least 8 tokens (got {options.max_length!r})")
     for name in ("warmup_ratio", "dropout", "label_smoothing"):

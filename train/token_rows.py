@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 _EMPTY_TAIL = -20.0
+# Rounding of k log-probs in half precision stays far below this.
+_MASS_ERROR = 0.05
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def encode_rows(
         raise TrainingError(
             f"the stored token targets fit none of the {counts['misaligned']} rows that have some (first: "
             f"{examples[0]}): they were made with another tokenizer than the student's; choose a student of the "
-            "teacher's family with distil.student, or set distil.soft_weight 0"
+            "teacher's family with distil.student, name the teacher's tokenizer with distil.teacher_tokenizer, or set "
+            "distil.soft_weight 0"
         )
     counts["target_tokens"] = sum(len(row) for row in columns.has_soft)
     counts["soft_tokens"] = sum(sum(row) for row in columns.has_soft)
@@ -195,17 +198,36 @@ def _index(targets: Dataset, options: DistilOptions) -> dict[str, dict[str, Any]
         tail = np.asarray(item["tail"], dtype=np.float32)
         if not widths or 0 in widths:
             raise TrainingError(f"token targets of row {item['id']} have positions without any token; take them again")
-        limit = 1e-2 if options.temperature == 1 else np.inf
-        if np.isnan(logprobs).any() or np.isnan(tail).any() or logprobs.max() > 1e-2 or tail.max() > limit:
-            raise TrainingError(
-                f"token targets of row {item['id']} hold NaN or log-probs above 0; take the soft targets again"
-            )
+        _check_numbers(str(item["id"]), item["top_logprobs"], logprobs, tail, at_one=options.temperature == 1)
         stored[str(item["id"])] = item
     widest = max((len(top) for item in stored.values() for top in item["top_ids"]), default=1)
     for item in stored.values():
         item["top_ids"] = [list(top) + [top[0]] * (widest - len(top)) for top in item["top_ids"]]
         item["top_logprobs"] = [list(top) + [-np.inf] * (widest - len(top)) for top in item["top_logprobs"]]
     return stored
+
+
+def _check_numbers(
+    row_id: str, top: Sequence[Sequence[float]], logprobs: NDArray[np.float32], tail: NDArray[np.float32], *,
+    at_one: bool,
+) -> None:  # fmt: skip
+    """Refuse stored log-probs that are no distribution; −inf is allowed for all but the first token of a position."""
+    highest = 1e-2 if at_one else np.inf
+    if np.isnan(logprobs).any() or np.isnan(tail).any() or logprobs.max() > 1e-2 or tail.max() > highest:
+        raise TrainingError(f"token targets of row {row_id} hold NaN or log-probs above 0; take the soft targets again")
+    if any(position[0] == -np.inf for position in top):
+        raise TrainingError(
+            f"token targets of row {row_id} hold a position whose first log-prob is -inf; take the soft targets again"
+        )
+    if at_one:
+        ends = np.cumsum([len(position) for position in top])[:-1]
+        mass = np.array([np.exp(part).sum() for part in np.split(logprobs, ends)]) + np.exp(tail)
+        worst = int(np.abs(mass - 1).argmax())
+        if abs(mass[worst] - 1) > _MASS_ERROR:
+            raise TrainingError(
+                f"token targets of row {row_id} add up to {mass[worst]:.3f} at position {worst}, not to 1: they are "
+                "damaged or were not taken at temperature 1; take the soft targets again"
+            )
 
 
 def _fits(item: Mapping[str, Any], output: str, tokenizer: Any, vocabulary: int) -> bool:
@@ -222,9 +244,11 @@ def _add_targets(columns: _Columns, item: Mapping[str, Any] | None, tokens: int,
         columns.tail.append(np.zeros(0, dtype=np.float32))
         return
     stored = len(item["token_ids"])
-    columns.has_soft.append([True] * stored + [False] * (tokens - stored))
-    columns.top_ids.append(np.asarray(item["top_ids"], dtype=np.int32).ravel())
-    columns.top_logprobs.append(np.asarray(item["top_logprobs"], dtype=np.float32).ravel())
+    # Targets that were carried over from another tokenizer have gaps.
+    known = np.asarray(item.get("known") or [True] * stored, dtype=bool)
+    columns.has_soft.append([*known.tolist(), *[False] * (tokens - stored)])
+    columns.top_ids.append(np.asarray(item["top_ids"], dtype=np.int32)[known].ravel())
+    columns.top_logprobs.append(np.asarray(item["top_logprobs"], dtype=np.float32)[known].ravel())
     # A tail of no mass at all would make the reverse divergences infinite.
-    columns.tail.append(np.maximum(np.asarray(item["tail"], dtype=np.float32), _EMPTY_TAIL))
-    assert columns.top_ids[-1].size == stored * k
+    columns.tail.append(np.maximum(np.asarray(item["tail"], dtype=np.float32)[known], _EMPTY_TAIL))
+    assert columns.top_ids[-1].size == int(known.sum()) * k

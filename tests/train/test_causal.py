@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 
-from potstill.errors import TrainingError
+from potstill.errors import OptionError, TrainingError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
-from potstill.train.causal import causal_trainer, distil_causal, load_causal
+from potstill.train.causal import causal_trainer, distil_causal
+from potstill.train.causal_model import load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.evaluate import evaluate_student
 from potstill.train.loop import checkpoint_folder, plan_schedule
-from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.options import DistilOptions, check_for_kind, resolve_options
 from potstill.train.student import load_student
 from potstill.train.token_rows import IGNORED, collate_targets, encode_rows
 
@@ -203,6 +205,9 @@ def test_targets_of_another_tokenizer_are_named(tmp_path, options):
     [
         ({"tail": lambda v: [float("nan")] * len(v)}, "hold NaN or log-probs above 0"),
         ({"top_logprobs": lambda v: [[0.5] * len(r) for r in v]}, "hold NaN or log-probs above 0"),
+        ({"top_logprobs": lambda v: [[float("inf"), *r[1:]] for r in v]}, "hold NaN or log-probs above 0"),
+        ({"top_logprobs": lambda v: [[-float("inf"), *r[1:]] for r in v]}, "first log-prob is -inf"),
+        ({"tail": lambda v: [t - 3 for t in v]}, r"add up to 0\.\d+ at position"),
         ({"tail": lambda v: v[:-1]}, "columns of lengths"),
         ({"top_ids": lambda v: [[] for _ in v], "top_logprobs": lambda v: [[] for _ in v]}, "without any token"),
     ],
@@ -263,6 +268,73 @@ def test_bf16_and_checkpointing_train(tmp_path, options):
     chosen = replace(options, precision="bf16", gradient_checkpointing=True, epochs=6)
     history = distil_causal(SPEC, table, None, targets, tmp_path / "s", chosen).history
     assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_low_rank_adapters_train_like_the_rest_and_are_merged(tmp_path, options):
+    pytest.importorskip("peft")
+    table = rows(8)
+    targets, _ = make_targets(table, options)
+    chosen = replace(options, lora_rank=4, epochs=10, learning_rate=2e-2)
+    for number, change in enumerate(({}, {"gradient_checkpointing": True}, {"precision": "bf16"})):
+        result = distil_causal(SPEC, table, None, targets, tmp_path / f"s{number}", replace(chosen, **change))
+        losses = [point["train_loss"] for point in result.history]
+        assert losses[-1] < 0.97 * losses[0], change
+    merged, base = load_file(result.path / "model.safetensors"), load_file(Path(options.student) / "model.safetensors")
+    assert set(merged) == set(base)
+    moved = {name for name, value in base.items() if not torch.equal(value, merged[name])}
+    assert {name.split(".")[-2] for name in moved} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    table = table.select(range(4))
+    targets = targets.select(range(4))
+    plain = first_losses(tmp_path / "a", replace(options, lora_rank=None), table, targets)
+    adapted = first_losses(tmp_path / "b", replace(options, lora_rank=4), table, targets)
+    assert adapted[0][0] == pytest.approx(plain[0][0], rel=1e-5)
+    whole = first_losses(tmp_path / "c", replace(options, lora_rank=4), table, targets, steps=3)
+    parts = first_losses(tmp_path / "d", replace(options, lora_rank=4), table, targets, size=1, accumulation=4, steps=3)
+    np.testing.assert_allclose(parts, whole, rtol=2e-3)
+
+
+def test_a_training_that_cannot_fit_is_refused_before_its_first_step(tmp_path, options, monkeypatch):
+    from potstill.train import memory
+
+    monkeypatch.setattr(memory, "free_bytes", lambda model: 2**20)
+    with pytest.raises(TrainingError, match=r"GiB are free: lower distil.batch_size \(now 4\)"):
+        distil_causal(SPEC, rows(4), None, None, tmp_path / "s", options)
+    assert not checkpoint_folder(tmp_path / "s").exists()
+
+
+def test_the_memory_estimate_bounds_what_a_training_takes(options):
+    from potstill.train.memory import needed_bytes
+
+    chosen = resolve_options(options, "causal")
+    _, model, _ = load_causal(chosen)
+    trained = sum(p.numel() for p in model.parameters())
+    plain = needed_bytes(model, chosen, 64)
+    assert plain > 12 * trained
+    assert needed_bytes(model, replace(chosen, gradient_checkpointing=True), 64) < plain
+    assert needed_bytes(model, chosen, 64, shards=2) == plain - 6 * trained
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    assert needed_bytes(model, chosen, 64) == plain - 12 * trained
+
+
+def test_one_row_is_enough_for_a_causal_student(tmp_path, options):
+    table = rows(1)
+    targets, _ = make_targets(table, options)
+    history = distil_causal(SPEC, table, None, targets, tmp_path / "s", replace(options, epochs=20)).history
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_temperature_that_stored_targets_lack_is_refused_before_anything_is_asked():
+    check_for_kind(DistilOptions(temperature=2.0), "classification")
+    check_for_kind(DistilOptions(temperature=2.0, soft_weight=0.0), "generation")
+    with pytest.raises(OptionError, match=r"distil.method both is for generation students"):
+        check_for_kind(DistilOptions(method="both"), "classification")
+    with pytest.raises(OptionError, match=r"method sequence has hard targets only"):
+        check_for_kind(DistilOptions(method="sequence", hard_weight=0.0), "generation")
+    with pytest.raises(OptionError, match=r"distil.temperature 2 needs the teacher's whole distribution"):
+        check_for_kind(DistilOptions(temperature=2.0), "generation")
 
 
 def test_fewer_layers_reload(tmp_path, options):

@@ -1,0 +1,126 @@
+"""On-policy distillation: batches that the student writes, batches of the data, held-out loss, wrong pairs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.errors import OptionError, TrainingError, UserError
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import TaskSpec
+from potstill.train.causal import distil_causal
+from potstill.train.causal_model import load_causal
+from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.options import DistilOptions, check_for_kind, resolve_options
+from potstill.train.student import load_student
+
+SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
+
+
+def rows(n=6, start=0):
+    texts = [f"{'ab' * (i % 3 + 1)}{i}" for i in range(start, start + n)]
+    return rows_to_dataset([Row(text, text[::-1], "generated", Source(row=i)) for i, text in enumerate(texts)], [])
+
+
+@pytest.fixture(scope="module")
+def moved(tiny_llama, tmp_path_factory):
+    """A teacher of the student's family with other weights."""
+    folder = tmp_path_factory.mktemp("moved")
+    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(tiny_llama)), "causal"))
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def options(tiny_llama, moved):
+    return DistilOptions(
+        student=str(tiny_llama), teacher=str(moved), on_policy=1.0, on_policy_tokens=8, epochs=8, batch_size=3,
+        learning_rate=5e-3, max_length=96, early_stopping=None, evaluations=4,
+    )  # fmt: skip
+
+
+def held_out_divergence(student_folder, teacher_folder, table, kind, temperature):
+    """Mean divergence per token of the rows' own outputs, from whole distributions in float64."""
+    tokenizer, teacher, _ = load_causal(resolve_options(DistilOptions(student=str(teacher_folder)), "causal"))
+    _, student, _ = load_causal(resolve_options(DistilOptions(student=str(student_folder)), "causal"))
+    total = count = 0
+    for row in table:
+        prompt = encode_prompt(tokenizer, SPEC, row["input"], 80)
+        answer = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + [end_of_turn(student, tokenizer)]
+        ids = torch.tensor([prompt + answer])
+        with torch.no_grad():
+            q, p = (
+                (m(ids).logits[0, len(prompt) - 1 : -1].double() / temperature).log_softmax(-1).numpy()
+                for m in (teacher, student)
+            )
+        m = np.logaddexp(q, p) - np.log(2)
+        total += {
+            "forward_kl": (np.exp(q) * (q - p)).sum(),
+            "reverse_kl": (np.exp(p) * (p - q)).sum(),
+            "jsd": 0.5 * (np.exp(q) * (q - m)).sum() + 0.5 * (np.exp(p) * (p - m)).sum(),
+        }[kind]
+        count += len(answer)
+    return total / count
+
+
+@pytest.mark.parametrize(("kind", "temperature"), [("forward_kl", 1.0), ("reverse_kl", 2.0), ("jsd", 1.0)])
+def test_the_held_out_loss_is_the_whole_divergence_and_falls(tmp_path, options, moved, kind, temperature):
+    held_out = rows(3, 6)
+    chosen = replace(options, divergence=kind, temperature=temperature)
+    result = distil_causal(SPEC, rows(), held_out, None, tmp_path / "s", chosen)
+    losses = [point["validation_loss"] for point in result.history]
+    assert losses[-1] < losses[0]
+    best = held_out_divergence(result.path, moved, held_out, kind, temperature)
+    # TRL multiplies by no square of the temperature.
+    assert result.report["best_loss"] == pytest.approx(best, rel=2e-3)
+    assert result.report["own_batches"] == result.report["steps"]["taken"] == 16
+    assert result.report["data_batches"] == 0
+    assert isinstance(load_student(result.path)("ab"), str)
+
+
+def test_a_share_of_the_batches_is_the_datas(tmp_path, options):
+    result = distil_causal(SPEC, rows(), None, None, tmp_path / "s", replace(options, on_policy=0.5, epochs=16))
+    own, data = result.report["own_batches"], result.report["data_batches"]
+    assert own + data == 32
+    assert 8 < own < 24
+    assert "hard targets" in result.report["notes"][0]
+
+
+def test_accumulation_and_adapters(tmp_path, options):
+    pytest.importorskip("peft")
+    chosen = replace(options, lora_rank=2, batch_size=1, gradient_accumulation=3, learning_rate=2e-2)
+    result = distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "s", chosen)
+    losses = [point["validation_loss"] for point in result.history]
+    assert losses[-1] < losses[0]
+    base = load_file(f"{options.student}/model.safetensors")
+    assert set(load_file(result.path / "model.safetensors")) == set(base)
+
+
+def test_wrong_pairs_and_missing_teachers_are_named(tmp_path, options, moved):
+    from transformers import AutoTokenizer
+
+    other = tmp_path / "other"
+    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(moved)), "causal"))
+    model.save_pretrained(other)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(other)
+    assert len(AutoTokenizer.from_pretrained(other)) == 259
+    wrong = replace(options, teacher=str(other))
+    with pytest.raises(TrainingError, match=r"other tokenizers.*distil.student.*distil.teacher_tokenizer"):
+        distil_causal(SPEC, rows(), None, None, tmp_path / "s", wrong)
+    with pytest.raises(UserError, match=r"name a model with distil\.teacher"):
+        distil_causal(SPEC, rows(), None, None, tmp_path / "s", replace(options, teacher=None))
+    with pytest.raises(OptionError, match=r"on_policy needs the teacher's weights, and 'openai:http:..x' has none"):
+        check_for_kind(DistilOptions(on_policy=0.5), "generation", "openai:http://x")
+    with pytest.raises(OptionError, match="exclude each other"):
+        check_for_kind(DistilOptions(on_policy=0.5, method="both"), "generation")
+    with pytest.raises(OptionError, match=r"on_policy must lie in \[0, 1\]"):
+        DistilOptions(on_policy=1.5)
+    check_for_kind(DistilOptions(on_policy=1.0, temperature=2.0), "generation", "vllm:some/model")

@@ -1,0 +1,227 @@
+"""Token targets of a teacher with another tokenizer, carried over to the student's tokens.
+
+What enters: stored top-k targets in the teacher's token ids, and both tokenizers. What leaves: the same table in the
+student's ids, so that the trainer and its losses need to know nothing of it.
+
+Both tokenizers cut the same text into bytes. Where a token of the student starts at a byte at which one of the
+teacher's starts, both models say what comes after the same prefix. There, each of the teacher's k tokens gives its
+mass to the student's token that begins with its bytes: the one of the same bytes where the student has it, else the
+first token that the student would cut them into. Mass of tokens that have no counterpart goes to the tail, which the
+student's loss holds anyway. Inside a token of the teacher there is no such distribution, and the student learns that
+position from the text alone. The end of the answer is aligned with the end of the answer.
+
+This is the alignment by byte spans of GOLD with a projection instead of its two vocabularies' intersection; ULD
+compares sorted probabilities, with no alignment of tokens at all.
+
+Sources: Patiño et al., GOLD, as in `trl.experimental.gold`; Boizard et al., ULD, arXiv:2402.12030 §3.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import TrainingError, UserError
+from potstill.models import install_hint, local_model
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class CarriedOver:
+    """Targets in the student's ids.
+
+    Attributes:
+        table: As `token_targets.target_features`, with one column more: `known`, whether a position has a target.
+        report: rows, unaligned (rows left out), positions, known_share, mass_kept (of the teacher's top-k), JSON
+            types.
+    """
+
+    table: Dataset
+    report: dict[str, Any]
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer called `distil.teacher_tokenizer`.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(local_model(name))
+    except (OSError, ValueError) as error:
+        raise UserError(f"distil.teacher_tokenizer {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+
+
+def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end: int) -> CarriedOver:
+    """Carry stored targets over.
+
+    Args:
+        rows: Rows in the one schema.
+        targets: Their stored targets, at temperature 1.
+        teacher: The teacher's tokenizer.
+        student: The student's tokenizer.
+        end: The token that ends the student's answer.
+
+    Raises:
+        TrainingError: No row's targets stand for its output: `teacher` is not the tokenizer they were made with.
+    """
+    from datasets import Dataset
+
+    theirs, ours = TokenBytes(teacher), TokenBytes(student)
+    mapped: dict[int, int | None] = {}
+
+    def counterpart(token: int) -> int | None:
+        if token not in mapped:
+            piece = theirs.of(token)
+            mapped[token] = end if piece is None and token in theirs.ends else ours.first_token(piece or b"")
+        return mapped[token]
+
+    outputs = dict(zip(rows["id"], rows["output"], strict=True))
+    made: list[dict[str, Any]] = []
+    positions = known = unaligned = 0
+    given = kept = 0.0
+    for item in targets:
+        if item["id"] not in outputs:
+            continue
+        ids = student(outputs[item["id"]], add_special_tokens=False)["input_ids"]
+        starts = _starts([ours.of(token) or b"" for token in ids], outputs[item["id"]])
+        their_starts = _starts(
+            [theirs.of(token) or b"" for token in item["token_ids"]], outputs[item["id"]]
+        )  # fmt: skip
+        if starts is None or their_starts is None:
+            unaligned += 1
+            continue
+        # Of tokens without bytes (special ones) at the same place, the first is the end of the answer.
+        place = {at: i for i, at in reversed(list(enumerate(their_starts[:-1])))}
+        row: dict[str, list[Any]] = {"top_ids": [], "top_logprobs": [], "tail": [], "known": []}
+        for token, at in zip([*ids, end], starts, strict=True):
+            found = None
+            if at in place:
+                i = place[at]
+                found = _project(item["top_ids"][i], item["top_logprobs"][i], item["tail"][i], counterpart)
+                given += math.fsum(math.exp(value) for value in item["top_logprobs"][i])
+            top_ids, top_logprobs, tail = found or ([token], [0.0], -20.0)
+            kept += math.fsum(math.exp(value) for value in top_logprobs) if found else 0.0
+            for name, value in zip(row, (top_ids, top_logprobs, tail, found is not None), strict=True):
+                row[name].append(value)
+        positions += len(starts)
+        known += sum(row["known"])
+        made.append({"id": item["id"], "token_ids": [*ids, end], **row})
+    if unaligned and not made:
+        raise TrainingError(
+            f"none of the {unaligned} stored token targets stands for its row's output under the tokenizer "
+            f"{teacher.name_or_path!r}: they were made with another one; name it with distil.teacher_tokenizer"
+        )
+    names = ("id", "token_ids", "top_ids", "top_logprobs", "tail", "known")
+    report = {
+        "rows": len(made),
+        "unaligned": unaligned,
+        "positions": positions,
+        "known_share": round(known / max(positions, 1), 4),
+        "mass_kept": round(kept / max(given, 1e-12), 4),
+    }
+    return CarriedOver(Dataset.from_dict({name: [row[name] for row in made] for name in names}), report)
+
+
+class TokenBytes:
+    """The bytes that each token of a tokenizer stands for.
+
+    Attributes:
+        ends: Special tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        self._byte_level = "ByteLevel" in json.dumps([backend.get("decoder"), backend.get("pre_tokenizer")])
+        self._special = set(tokenizer.all_special_ids)
+        markers = {"<|im_end|>", "<|endoftext|>", "</s>", "<end_of_turn>", "<eos>", "<|eot_id|>"}
+        self.ends = {
+            i for i in self._special if i == tokenizer.eos_token_id or tokenizer.convert_ids_to_tokens(i) in markers
+        }
+        self._bytes: dict[int, bytes | None] = {}
+        self._ids: dict[bytes, int] = {}
+        for token, i in tokenizer.get_vocab().items():
+            piece = None if i in self._special else self._piece(token)
+            self._bytes[i] = piece
+            if piece:
+                self._ids[piece] = min(i, self._ids.get(piece, i))
+
+    def of(self, token: int) -> bytes | None:
+        """Bytes of a token; None for a special or unknown one."""
+        return self._bytes.get(int(token))
+
+    def first_token(self, piece: bytes) -> int | None:
+        """The token of these bytes, or the first one that they are cut into; None where there is none."""
+        if not piece:
+            return None
+        exact = self._ids.get(piece)
+        if exact is not None:
+            return exact
+        try:
+            ids = self._tokenizer(piece.decode("utf-8"), add_special_tokens=False)["input_ids"]
+        except UnicodeDecodeError:
+            # A part of a character: no text to cut, so the longest of its beginnings that is a token.
+            return next((self._ids[piece[:n]] for n in range(len(piece) - 1, 0, -1) if piece[:n] in self._ids), None)
+        begins = self.of(ids[0]) if ids else None
+        return int(ids[0]) if begins and piece.startswith(begins) else None
+
+    def _piece(self, token: str) -> bytes | None:
+        if self._byte_level:
+            try:
+                return bytes(_BYTE_OF[letter] for letter in token)
+            except KeyError:  # an added token, which is written as it is
+                return token.encode("utf-8")
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode("utf-8", "replace")
+
+
+def _starts(pieces: Sequence[bytes], output: str) -> list[int] | None:
+    """Byte in the output at which each token starts, and where the last one ends; None if they say something else."""
+    text = b"".join(pieces)
+    wanted = output.strip().encode("utf-8")
+    if text.strip() != wanted:
+        return None
+    before = len(text) - len(text.lstrip())
+    starts, at = [], -before
+    for piece in pieces:
+        # A blank that a tokenizer puts before the text belongs to its first token.
+        starts.append(max(at, 0))
+        at += len(piece)
+    return [*starts, len(wanted)] if at >= len(wanted) else None
+
+
+def _project(
+    ids: Sequence[int], logprobs: Sequence[float], tail: float, counterpart: Any
+) -> tuple[list[int], list[float], float] | None:
+    """One position: mass of the teacher's tokens by the student's token, likeliest first, and the new tail."""
+    mass: dict[int, float] = {}
+    rest = math.exp(tail)
+    for token, logprob in zip(ids, logprobs, strict=True):
+        ours = counterpart(int(token))
+        if ours is None:
+            rest += math.exp(logprob)
+        else:
+            mass[ours] = mass.get(ours, 0.0) + math.exp(logprob)
+    if not mass:
+        return None
+    order = sorted(mass, key=lambda token: (-mass[token], token))
+    return order, [math.log(max(mass[token], 1e-30)) for token in order], math.log(max(rest, 1e-9))
+
+
+def _byte_alphabet() -> Mapping[str, int]:
+    """The letters by which byte-level tokenizers write bytes (GPT-2's table)."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [value for value in range(256) if value not in plain]
+    return {chr(value): value for value in plain} | {chr(256 + i): value for i, value in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()

@@ -1,0 +1,112 @@
+"""The causal student before and after training: loaded and cut to some of its layers and neurons; saved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from potstill.errors import MissingExtra, UserError
+from potstill.models import install_hint, local_model
+from potstill.train.layers import keep_layers
+from potstill.train.options import DistilOptions
+from potstill.train.qlora import load_4bit, merge_into
+from potstill.train.student import StudentCard, publish
+from potstill.train.width import keep_neurons
+
+if TYPE_CHECKING:
+    from potstill.task import TaskSpec
+
+
+def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> tuple[Any, Any, torch.dtype]:
+    """Tokenizer, model in fp32 cut to `student_layers`, and the number format that its weights rest in.
+
+    Args:
+        options: Resolved options.
+        layers: Which layers to keep, instead of evenly spaced ones.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    name = str(options.student)
+    folder = local_model(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        stored_dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
+        quantised = options.qlora
+        model = load_4bit(folder) if quantised else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    layers = layers or (list(options.student_layer_ids) if options.student_layer_ids else None)
+    if layers or options.student_layers:
+        depth = int(model.config.get_text_config().num_hidden_layers)
+        if layers and max(layers) >= depth:
+            raise UserError(f"distil.student_layer_ids names layer {max(layers)}; {name} has 0 to {depth - 1}")
+        model = keep_layers(model, len(layers) if layers else int(options.student_layers or 1), layers)
+    if options.student_ffn is not None:
+        model = keep_neurons(model, options.student_ffn)
+    if options.freeze_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(False)
+    return tokenizer, model, stored_dtype
+
+
+def is_cut(options: DistilOptions) -> bool:
+    """Whether the student has fewer layers or neurons than the model that it starts from."""
+    return bool(options.student_layers or options.student_layer_ids or options.student_ffn)
+
+
+def adapters(options: DistilOptions) -> Any:
+    """Low-rank adapters as the options want them, or None.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    if options.lora_rank is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingExtra("peft", "lora", "distil.lora_rank") from None
+    return LoraConfig(
+        r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def plain_model(trainer: Any) -> Any:
+    """The trained model with its own forward, adapters merged; every process calls it, the first one uses it."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if getattr(trainer, "is_fsdp_enabled", False):
+        state = trainer.accelerator.get_state_dict(trainer.model)
+        if not trainer.accelerator.is_main_process:
+            return None
+        whole = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+        whole.load_state_dict({name.replace("_orig_mod.", ""): value for name, value in state.items()}, strict=False)
+        whole.tie_weights()
+        return whole
+    if trainer.options.qlora:
+        base = load_causal(replace(trainer.options, qlora=False))[1]
+        return merge_into(base, model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    if "forward" in vars(model):
+        del model.forward
+    return model
+
+
+def save_causal(
+    model: Any, tokenizer: Any, spec: TaskSpec, options: DistilOptions, longest_answer: int, out: Path
+) -> None:
+    """Publish a trained student with its card; it may write a quarter more than the longest answer it learnt."""
+    limit = int(options.max_length or 1024)
+    longest = math.ceil(1.25 * longest_answer)
+    card = StudentCard(
+        name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
+        max_new_tokens=max(16, min(longest, limit // 2)), base=str(options.student),
+    )  # fmt: skip
+    publish(model, tokenizer, card, out)

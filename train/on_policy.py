@@ -1,0 +1,218 @@
+"""On-policy distillation: the student writes, the teacher says what it would have written at each token.
+
+What enters: rows with outputs and a teacher whose weights fit beside the student's. What leaves: the folder of
+`causal`. The trainer is TRL's DistillationTrainer (generalised JSD over the whole vocabulary, exact at any
+temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), a held-out
+loss on the rows' own outputs, and the checkpoints, events and memory check of the other trainers.
+
+There is no hard loss: a text that the student wrote itself is no label.
+
+Source: Agarwal et al., GKD, arXiv:2306.13649 §3, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from trl import DistillationConfig, DistillationTrainer
+from trl.trainer.utils import pad
+
+from potstill.errors import TrainingError, UserError
+from potstill.events import Event, Listener
+from potstill.models import install_hint, local_model, model_identity
+from potstill.train import loop
+from potstill.train.causal_model import adapters, load_causal, plain_model, save_causal
+from potstill.train.memory import check_memory
+from potstill.train.options import DistilOptions
+from potstill.train.result import DistilResult
+from potstill.train.token_rows import IGNORED, TokenRows, encode_rows
+
+if TYPE_CHECKING:
+    from potstill.task import TaskSpec
+
+_BETA = {"forward_kl": 0.0, "reverse_kl": 1.0}
+
+
+def distil_on_policy(
+    spec: TaskSpec,
+    train: Dataset,
+    validation: Dataset | None,
+    out: Path,
+    options: DistilOptions,
+    listener: Listener,
+) -> DistilResult:
+    """Train a causal student on its own outputs and save it.
+
+    Args:
+        spec: The task.
+        train: Rows in the one schema, checked.
+        validation: Held-out rows that choose the best evaluation.
+        out: Folder of the student.
+        options: Resolved options; `teacher` is a model that transformers loads.
+        listener: Progress.
+
+    Raises:
+        TrainingError: Teacher and student have other vocabularies, or the training cannot fit or stay finite.
+        UserError: The teacher cannot be loaded.
+    """
+    started = time.monotonic()
+    set_seed(options.seed)
+    tokenizer, model, stored_dtype = load_causal(options)
+    teacher = _load_teacher(options, tokenizer, model)
+    data = encode_rows(spec, train, None, model, tokenizer, _texts_only(options))
+    held_out = None
+    if validation is not None and len(validation):
+        held_out = encode_rows(spec, validation, None, model, tokenizer, _texts_only(options))
+    longest = max(len(ids) for ids in data.table["input_ids"])
+    check_memory(model, options, longest + options.on_policy_tokens)
+    schedule = loop.plan_schedule(len(data.table), options)
+    content = [
+        spec.instruction, list(train["id"]), [] if validation is None else list(validation["id"]),
+        model_identity(str(options.student)), model_identity(str(options.teacher)),
+    ]  # fmt: skip
+    checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
+    arguments = loop.trainer_arguments(
+        options, schedule, checkpoints, validated=held_out is not None, metric="eval_loss", higher=False
+    )
+    trainer = OnPolicyTrainer(
+        model=model,
+        teacher_model=teacher,
+        args=DistillationConfig(
+            **arguments,
+            max_completion_length=options.on_policy_tokens,
+            temperature=float(options.temperature or 1.0),
+            beta=_BETA.get(options.divergence, options.jsd_beta),
+        ),
+        train_dataset=_prompts(data),
+        eval_dataset=None if held_out is None else _prompts(held_out),
+        processing_class=tokenizer,
+        callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
+        peft_config=adapters(options),
+    )
+    trainer.options, trainer.started = options, started
+    note = "on-policy training knows no hard targets, so distil.hard_weight does not apply"
+    if options.hard_weight:
+        listener(Event("train", "note", note))
+    loop.finish(trainer, options, resume_from)
+    report = {
+        "rows": data.counts,
+        "own_batches": trainer.own_batches,
+        "data_batches": trainer.data_batches,
+        "notes": [note] if options.hard_weight else [],
+    }
+    finished = plain_model(trainer)
+    if trainer.accelerator.is_main_process:
+        save_causal(finished.to(stored_dtype), tokenizer, spec, options, data.longest_answer, out)
+        if not options.keep_checkpoints:
+            shutil.rmtree(checkpoints)
+    trainer.accelerator.wait_for_everyone()
+    return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
+
+
+class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
+    """DistillationTrainer over encoded rows, where a share of the batches is taken from the data."""
+
+    options: DistilOptions
+    started: float = 0.0
+    own_batches = 0
+    data_batches = 0
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card beside checkpoints; the student gets its own at export."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        return scored
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [list(row["prompt_ids"]) for row in self._rows], None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        # One draw a batch, the same on every process: they must all generate, or none.
+        if Random(f"{self.options.seed} {self._step}").random() < self.options.on_policy:
+            self.own_batches += 1
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        self.data_batches += 1
+        return [list(row["answer_ids"]) for row in self._rows]
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, which must be finite."""
+        loss = super().compute_loss(*args, **kwargs)
+        value = loss[0] if isinstance(loss, tuple) else loss
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"the loss became {float(value.detach())} at step {self.state.global_step + 1}; the last good "
+                f"checkpoint stays. Lower the learning rate (now {self.args.learning_rate:g}) or use precision fp32"
+            )
+        return loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Divergence from the teacher per token of the held-out rows' own outputs, so that evaluations compare."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        total = count = 0.0
+        size = max(1, self.args.per_device_train_batch_size)
+        student = self.accelerator.unwrap_model(self.model)
+        student.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for start in range(0, len(rows), size):
+                batch = rows[start : start + size]
+                inputs = self._padded(batch["prompt_ids"], "prompt", "left")
+                inputs |= self._padded(batch["answer_ids"], "completion", "right")
+                loss, _, tokens = self._compute_loss(student, inputs, None)
+                total += float(loss) * float(tokens)
+                count += float(tokens)
+        return loop.report_evaluation(self, total / max(count, 1.0), None, self.started)
+
+    def _padded(self, rows: list[list[int]], name: str, side: str) -> dict[str, torch.Tensor]:
+        ids = [torch.tensor(row) for row in rows]
+        value = self._tokenizer.pad_token_id
+        return {
+            f"{name}_ids": pad(ids, padding_value=value, padding_side=side).to(self.accelerator.device),
+            f"{name}_mask": pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side=side).to(
+                self.accelerator.device
+            ),
+        }
+
+
+def _prompts(data: TokenRows) -> Dataset:
+    """Columns `prompt` (unused text that TRL asks for), `prompt_ids` and `answer_ids`."""
+    prompts, answers = [], []
+    for ids, labels in zip(data.table["input_ids"], data.table["labels"], strict=True):
+        start = sum(label == IGNORED for label in labels)
+        prompts.append(ids[:start])
+        answers.append(ids[start:])
+    return Dataset.from_dict({"prompt": [""] * len(prompts), "prompt_ids": prompts, "answer_ids": answers})
+
+
+def _texts_only(options: DistilOptions) -> DistilOptions:
+    from dataclasses import replace
+
+    return replace(options, hard_weight=1.0, soft_weight=0.0)
+
+
+def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> Any:
+    """The teacher in its own number format, checked to share the student's vocabulary."""
+    name = str(options.teacher)
+    folder = local_model(name)
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder)
+        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if torch.cuda.is_available() else None)
+    except (OSError, ValueError) as error:
+        raise UserError(f"distil.teacher {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+    sizes = [m.config.get_text_config().vocab_size for m in (teacher, model)]
+    if theirs.get_vocab() != tokenizer.get_vocab() or sizes[0] != sizes[1]:
+        raise TrainingError(
+            f"the teacher {name!r} ({sizes[0]} tokens) and the student {options.student!r} ({sizes[1]} tokens) have "
+            "other tokenizers, and on-policy training compares whole distributions: choose a distil.student or a "
+            "distil.teacher of one family, or train off policy (distil.on_policy=0) on stored targets with "
+            "distil.teacher_tokenizer"
+        )
+    return teacher.to(torch.float32) if not torch.cuda.is_available() else teacher

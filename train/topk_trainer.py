@@ -1,0 +1,152 @@
+"""The token-level trainer: TRL's SFTTrainer with the loss of stored top-k targets.
+
+Only the hidden states of target positions meet the output embedding (`head_loss`), so no logits of prompts or
+padding exist at any time, and no teacher is in memory. Each token's hard and soft terms are divided by the sum of
+the weights of the targets that it has, and the sum over tokens by the tokens of the whole accumulated batch.
+
+Rows are not packed: a flat target belongs to a row's own positions, and batches of like length leave little padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from potstill.train import loop
+from potstill.train.head_loss import TokenTargets, target_loss
+from potstill.train.options import DistilOptions
+from potstill.train.token_rows import IGNORED, TokenRows, collate_targets
+from potstill.train.uncut import UncutStates, direction_loss
+
+
+class TopKCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
+    """TRL's padding of ids and labels, and the flat top-k targets beside them."""
+
+    def __init__(self, pad_token_id: int, k: int, states: UncutStates | None = None):
+        super().__init__(pad_token_id=pad_token_id)
+        self.k = k
+        self.states = states
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch: input_ids, labels, attention_mask, and the targets of `collate_targets`."""
+        batch: dict[str, Any] = super().torch_call(
+            [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
+        )
+        batch |= collate_targets(examples, self.k)
+        if self.states is not None and "row" in examples[0]:
+            batch["states"] = self.states.of_rows([int(row["row"]) for row in examples])
+        return batch
+
+
+class TopKTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose loss is hard cross-entropy and a divergence from stored top-k targets."""
+
+    loss_is_scaled_for_ga = True
+    options: DistilOptions
+    started: float = 0.0
+
+    def prepare(self, options: DistilOptions, data: TokenRows, held_out: TokenRows | None) -> None:
+        """Take the options, and teach the model's forward to give the loss of target positions.
+
+        The forward itself is extended, not called around: under DDP and FSDP only a call through the wrapper
+        gathers weights and gradients.
+        """
+        self.options = options
+        self.held_out_is_soft = bool(held_out and held_out.counts["soft_tokens"])
+        self._lengths = [len(ids) for ids in data.table["input_ids"]]
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base.forward = _forward_with_targets(base, base.forward)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card beside checkpoints; the student gets its own at export."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return loop.LikeLengths(self._lengths, self.args.train_batch_size, self.args.seed)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of one step, and the sum of their token weights over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        local = sum((self._token_weights(batch).sum() for batch in batches), torch.zeros(()))
+        return batches, loop.summed_over_processes(self, local)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted sum over target tokens, over the tokens of the whole step."""
+        own = self._token_weights(inputs).sum()
+        loss, _ = self._losses(model, inputs, hard=self.options.hard_weight, soft=self.options.soft_weight)
+        loss = loop.scaled_loss(self, loss, num_items_in_batch, own)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Held-out loss of the same mixture; cross-entropy alone where the held-out rows have no soft targets."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        hard, soft = self.options.hard_weight, self.options.soft_weight
+        if not self.held_out_is_soft:
+            hard, soft = 1.0, 0.0
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+        size = max(1, self.args.per_device_train_batch_size)
+        total = weight = 0.0
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for start in range(0, len(order), size):
+                chunk = [rows[i] for i in order[start : start + size]]
+                batch = self._prepare_inputs(self.data_collator(chunk))
+                loss, used = self._losses(self.model, batch, hard=hard, soft=soft)
+                total += float(loss)
+                weight += float(used)
+        return loop.report_evaluation(self, total / max(weight, 1e-12), None, self.started)
+
+    def _token_weights(self, batch: dict[str, Any]) -> torch.Tensor:
+        weights: torch.Tensor = batch["weights"]
+        return weights if self.options.hard_weight > 0 else weights * batch["has_soft"]
+
+    def _losses(self, model: Any, inputs: dict[str, Any], *, hard: float, soft: float) -> tuple[Any, Any]:
+        """Summed loss of a batch, and the weight of the tokens that have a target."""
+        soft_share = soft * inputs["has_soft"]
+        both = (hard + soft_share).clamp(min=1e-12)
+        weights = inputs["weights"]
+        labels = inputs["labels"][:, 1:]
+        targets = TokenTargets(
+            labels=labels[labels != IGNORED],
+            hard_weights=weights * hard / both,
+            soft_weights=weights * soft_share / both,
+            top_ids=inputs["top_ids"],
+            top_logprobs=inputs["top_logprobs"],
+            tail=inputs["tail"],
+        )
+        loss = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            target_mask=labels != IGNORED,
+            targets=targets,
+            loss_options={
+                "temperature": float(self.options.temperature or 1.0),
+                "kind": self.options.divergence,
+                "beta": self.options.jsd_beta,
+                "direction": self.options.hidden_weight,
+            },
+            wanted_states=inputs.get("states"),
+        )["loss"]
+        return loss, (weights * ((hard > 0) | (soft_share > 0))).sum()
+
+
+def _forward_with_targets(model: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, targets: TokenTargets | None = None, **kwargs: Any) -> Any:
+        if targets is None:
+            return plain(*args, **kwargs)
+        mask, loss_options = kwargs.pop("target_mask"), dict(kwargs.pop("loss_options"))
+        wanted, direction = kwargs.pop("wanted_states"), loss_options.pop("direction")
+        states = model.base_model(**kwargs, use_cache=False).last_hidden_state
+        hidden = states[:, :-1][mask]
+        loss, hard, soft = target_loss(hidden, model.get_output_embeddings().weight, targets, **loss_options)
+        if wanted is not None:
+            weights = targets.hard_weights + targets.soft_weights
+            loss = loss + direction * direction_loss(hidden, wanted, weights)
+        return {"loss": loss, "hard": hard, "soft": soft}
+
+    return forward

@@ -1,0 +1,76 @@
+"""A narrower student: some of the feed-forward neurons of every layer, the same number in each.
+
+The hidden width, the attention and the embeddings stay, so the student still starts from the teacher's weights, its
+hidden states can be compared with the teacher's, and the folder reloads with a smaller `intermediate_size`. A
+neuron's importance is the product of the norms of the weights that lead into and out of it: what it can add to the
+hidden state at most, and free of any data. Each layer keeps its own best.
+
+Source: Muralidharan et al., Minitron, arXiv:2407.14679 §3 (width pruning of the MLP before distillation; there by
+activations).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.errors import TrainingError
+
+
+def keep_neurons(model: Any, share: float) -> Any:
+    """Cut the feed-forward layers of a model in place, the configuration included, and return it.
+
+    Args:
+        model: A decoder with gated feed-forward layers (`gate_proj`, `up_proj`, `down_proj`).
+        share: Share of the neurons to keep, in (0, 1]; rounded up to a multiple of 8.
+
+    Raises:
+        TrainingError: The model has no such layers.
+    """
+    config = model.config.get_text_config()
+    blocks = [m for m in model.modules() if all(hasattr(m, name) for name in ("gate_proj", "up_proj", "down_proj"))]
+    if not blocks:
+        raise TrainingError(
+            f"{type(model).__name__} has no gated feed-forward layers, so distil.student_ffn cannot be used"
+        )
+    keep = min(int(config.intermediate_size), 8 * math.ceil(share * config.intermediate_size / 8))
+    for block in blocks:
+        picked = _important(block, keep)
+        for name in ("gate_proj", "up_proj"):
+            setattr(block, name, _rows_of(getattr(block, name), picked))
+        block.down_proj = _columns_of(block.down_proj, picked)
+        if hasattr(block, "intermediate_size"):
+            block.intermediate_size = keep
+    config.intermediate_size = keep
+    return model
+
+
+def _important(block: Any, keep: int) -> torch.Tensor:
+    """Indices of the `keep` most important neurons, in their order."""
+    with torch.no_grad():
+        score: torch.Tensor = block.down_proj.weight.float().norm(dim=0)
+        for name in ("gate_proj", "up_proj"):
+            score = score * getattr(block, name).weight.float().norm(dim=1)
+    picked: torch.Tensor = score.topk(keep).indices.sort().values
+    return picked
+
+
+def _rows_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+    bias = None if layer.bias is None else layer.bias.detach()[picked]
+    return _linear(layer.weight.detach()[picked], bias)
+
+
+def _columns_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+    return _linear(layer.weight.detach()[:, picked], None if layer.bias is None else layer.bias.detach())
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None and made.bias is not None:
+            made.bias.copy_(bias)
+    return made
