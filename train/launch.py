@@ -5,8 +5,9 @@
     accelerate launch --config_file mine.yaml -m potstill.train.launch JOB
 
 The first two write the job, start the processes and pass on their events; the last is for clusters, with a copy of
-the job folder that such a run leaves at RUN/train/job, and writes the student beside it. Every process reads the whole job; the trainers split the batches, and the first process
-saves the student. The loss is that of one process with as many rows a step (`loop.scaled_loss`).
+the job folder that such a run leaves at RUN/train/job, and writes the student beside it. Every process reads the
+whole job; the trainers split the batches, and the first process saves the student. The loss is that of one process
+with as many rows a step (`loop.scaled_loss`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import TrainingError
+from potstill.errors import TrainingError, UserError
 from potstill.events import Event, Listener, silent
 from potstill.options import as_json, build_options
 from potstill.rows import read_rows, write_rows
@@ -73,16 +74,17 @@ def launch(
         port: Where the processes meet on the loopback; 0 takes a free one.
 
     Raises:
+        UserError: Sharding without GPUs.
         TrainingError: A process failed; the message is the first one's own, or the end of its output.
     """
     import torch
 
+    if options.sharding == "fsdp" and not torch.cuda.is_available():
+        raise UserError("distil.sharding=fsdp needs GPUs (accelerate shards on no CPU); leave it out for ddp")
     (folder / "result.json").unlink(missing_ok=True)
     environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"
-        if options.sharding == "fsdp":
-            environment |= {"ACCELERATE_USE_FSDP": "true", **_FSDP}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.processes)))
     process = subprocess.Popen(
         command(folder, options, port or _free_port()), env=environment, text=True, encoding="utf-8", errors="replace",

@@ -1,0 +1,77 @@
+"""A training in two processes over gloo gives the losses and the weights of one process."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.errors import OptionError, TrainingError, UserError
+from potstill.rows import Row, Source, rows_to_dataset
+from potstill.task import TaskSpec
+from potstill.train.causal import distil_causal
+from potstill.train.launch import command, launch, write_job
+from potstill.train.options import DistilOptions
+
+SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
+
+
+def rows(n=4):
+    return rows_to_dataset(
+        [Row("ab" * (i + 1), "ba" * (2 * i + 1), "generated", Source(row=i), weight=1.0 + i) for i in range(n)], []
+    )
+
+
+@pytest.fixture
+def options(tiny_llama):
+    return DistilOptions(
+        student=str(tiny_llama), soft_weight=0.0, batch_size=4, max_steps=3, evaluations=3, learning_rate=5e-3,
+        max_length=96, early_stopping=None,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path, options):
+    table = rows()
+    whole = distil_causal(SPEC, table, table, None, tmp_path / "one", options)
+    shared = replace(options, batch_size=2, processes=2)
+    seen = []
+    job = write_job(tmp_path / "job", SPEC, table, table, None, tmp_path / "two", shared)
+    result = launch(job, shared, listener=seen.append)
+    assert result.path == tmp_path / "two"
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(
+            [point[name] for point in result.history], [point[name] for point in whole.history], rtol=1e-5
+        )
+    assert [point["epoch"] for point in result.history] == [1.0, 2.0, 3.0]  # each row once an epoch, not twice
+    first, second = (load_file(path / "model.safetensors") for path in (whole.path, result.path))
+    assert set(first) == set(second)
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
+    assert any(event.total for event in seen)
+
+
+@pytest.mark.slow
+def test_the_fault_of_a_process_is_the_users_message(tmp_path, options):
+    broken = replace(options, processes=2, student_layers=9)
+    job = write_job(tmp_path / "job", SPEC, rows(), None, None, tmp_path / "s", broken)
+    with pytest.raises(TrainingError, match="student_layers 9 is not possible for a model of 2 layers"):
+        launch(job, broken)
+
+
+def test_a_job_is_whole_and_stays_on_the_loopback(tmp_path, options):
+    job = write_job(tmp_path / "job", SPEC, rows(), None, None, tmp_path / "s", replace(options, processes=2))
+    assert {path.name for path in job.iterdir()} == {"job.json", "train.parquet"}
+    told = json.loads((job / "job.json").read_text())
+    assert told["out"] == "../s"
+    assert told["options"]["processes"] == 2
+    words = command(job, replace(options, processes=2), 5)
+    assert "127.0.0.1" in words
+    assert words[-3:] == ["-m", "potstill.train.launch", str(job)]
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"distil.sharding=fsdp needs GPUs"):
+            launch(job, replace(options, processes=2, sharding="fsdp"))
+    with pytest.raises(OptionError, match="lora_rank and sharding fsdp exclude each other"):
+        DistilOptions(lora_rank=4, sharding="fsdp")
