@@ -345,6 +345,10 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if ruled.get("functions"):
         figure = f"{_count(ruled.get('labelled', 0))} of {_count(ruled.get('texts', 0))}"
         lines.append(("Unlabelled texts that rules labelled", figure, f"{len(ruled['functions'])} rules"))
+    start = facts.reports.get("train", {}).get("start") or {}
+    if start.get("cross_entropy") is not None:
+        figure, uniform = f"{start['cross_entropy']:.2f} nats a token", f"{start['uniform']:.2f}"
+        lines.append(("Loss of the cut student before training", figure, f"a uniform guess: {uniform}; it has to heal"))
     rounds = facts.reports.get("train", {}).get("self_training", {})
     if rounds:
         adopted = sum(bool(item.get("adopted")) for item in rounds.get("rounds", [])[1:])

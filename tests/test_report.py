@@ -163,6 +163,18 @@ def test_a_generation_run_has_a_report(sample_run: Any, tmp_path: Path) -> None:
     assert "output" in page.text
 
 
+def test_a_cut_student_is_said_to_need_healing(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    assert "cut student" not in "".join(render_report(read_run(run)))
+    report = run / "train" / "report.json"
+    figures = {"cross_entropy": 13.34, "uniform": 10.8}
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"start": figures}))
+    for text in render_report(read_run(run)):
+        assert "Loss of the cut student before training" in text
+        assert "13.34 nats a token" in text
+        assert "it has to heal" in text
+
+
 def test_many_labels_are_drawn_not_tabled(sample_run: Any, tmp_path: Path) -> None:
     run = sample_run.write_run(tmp_path / "run")
     place = run / "evaluate" / "scores.json"
