@@ -7,6 +7,7 @@ Each stage keeps one frozen dataclass beside its code; this module only turns wh
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -41,6 +42,14 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     faults = [f"{where}.{key}: no such option{nearest(key, known)}" for key in values if key not in known]
     good = {key: value for key, value in values.items() if key in known}
+    for name, inner in _groups(cls).items():
+        if isinstance(good.get(name), Mapping):
+            # Pydantic lets unknown keys of an inner dataclass pass.
+            try:
+                good[name] = build_options(inner, good[name], f"{where}.{name}")
+            except OptionError as error:
+                faults.extend(error.faults)
+                del good[name]
     try:
         built: T = TypeAdapter(cls).validate_python(good)
     except ValidationError as error:
@@ -54,6 +63,13 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if faults:
         raise OptionError(where, faults)
     return built
+
+
+def _groups(cls: type[Any]) -> dict[str, type[Any]]:
+    """Fields that are dataclasses themselves."""
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    return {name: hints[name] for name in names if dataclasses.is_dataclass(hints[name])}
 
 
 def as_json(options: object) -> dict[str, Any]:

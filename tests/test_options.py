@@ -32,6 +32,13 @@ class Options:
             raise ValueError(f"temperature must be above 0 (got {self.temperature})")
 
 
+def test_unknown_keys_of_an_inner_group_are_named_too() -> None:
+    with pytest.raises(OptionError) as caught:
+        build_options(Options, {"inner": {"topp": 0.5}, "temperature": -1}, "generation")
+    assert caught.value.faults[0] == "generation.inner.topp: no such option; did you mean 'top_p'?"
+    assert "temperature must be above 0" in caught.value.faults[1]
+
+
 def test_defaults_and_values() -> None:
     assert build_options(Options, {}, "generation") == Options()
     built = build_options(Options, {"rows": 5, "names": ["a", "b"], "inner": {"top_p": 0.5}}, "generation")
