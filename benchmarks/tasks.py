@@ -55,7 +55,7 @@ def main() -> None:
 
 def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: list[str]) -> list[dict[str, Any]]:
     """All arms of one task; finished arms are reused by the run folder."""
-    from potstill.cli import _merge
+    from potstill.cli_settings import merge_settings
     from potstill.pipeline import run
 
     file = write_task(task, out)
@@ -63,7 +63,7 @@ def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: lis
     records: list[dict[str, Any]] = []
     for arm, name in FRESH.items():
         started = time.monotonic()
-        options = _merge({"n": n, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
+        options = merge_settings({"n": n, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
         try:
             result = run(str(file), out=out / task, listener=_say(task, arm), **options)
         except Exception as error:  # an arm without rows is a result, not an end
@@ -82,7 +82,7 @@ def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: lis
 
 def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: list[str]) -> dict[str, Any]:
     """The same student trained on the real training split."""
-    from potstill.cli import _merge
+    from potstill.cli_settings import merge_settings
     from potstill.datagen.merge import MergeOptions, split_rows
     from potstill.retrieval.load import read_data
     from potstill.settings import resolve
@@ -92,7 +92,7 @@ def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: 
     from potstill.train.student import load_student
 
     read = read_task_file(str(file))
-    spec, settings = read.spec, resolve(read.settings, _merge({"seed": seed}, pairs))
+    spec, settings = read.spec, resolve(read.settings, merge_settings({"seed": seed}, pairs))
     assert spec.test is not None
     folder = out / task / f"ceiling-{seed}"
     started = time.monotonic()
@@ -101,7 +101,7 @@ def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: 
     )
     if spec.kind == "generation":
         # Only hard labels exist for real rows.
-        settings = resolve(read.settings, _merge({"seed": seed, "distil": {"soft_weight": 0.0}}, pairs))
+        settings = resolve(read.settings, merge_settings({"seed": seed, "distil": {"soft_weight": 0.0}}, pairs))
     real = real.shuffle(seed=seed).select(range(min(real.num_rows, CEILING_ROWS[spec.kind]))).flatten_indices()
     if not (folder / "config.json").exists():
         splits = split_rows(spec, real, MergeOptions(heldout=0.0))

@@ -15,7 +15,8 @@ import typer
 
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
-from potstill.errors import OptionError, PotstillError
+from potstill.cli_settings import merge_settings
+from potstill.errors import PotstillError
 
 app = typer.Typer(
     name="potstill",
@@ -63,7 +64,7 @@ def run(
         "executor": executor,
     }  # fmt: skip
     with listener_for(as_json=as_json) as listener:
-        result = run_pipeline(task, out=out, listener=listener, **_merge(settings, options or []))
+        result = run_pipeline(task, out=out, listener=listener, **merge_settings(settings, options or []))
     if as_json:
         print(json.dumps({"kind": "result", "path": str(result.path), "scores": result.scores}))
         return
@@ -96,7 +97,7 @@ def plan(
         "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
     }  # fmt: skip
     with listener_for(as_json=as_json) as listener:
-        found = plan_run(task, out=out, probe=probe, listener=listener, **_merge(settings, options or []))
+        found = plan_run(task, out=out, probe=probe, listener=listener, **merge_settings(settings, options or []))
     if as_json:
         print(json.dumps({"kind": "plan", **found.to_json()}))
         return
@@ -176,7 +177,7 @@ def students(
     """Which models could be the student, best first, and why others may not."""
     from potstill.pipeline import students as find
 
-    settings = _merge({}, options or [])
+    settings = merge_settings({}, options or [])
     chosen = {"students": models, "student_mib": student_mib}
     settings.setdefault("retrieval", {}).update({key: value for key, value in chosen.items() if value is not None})
     found = find(task, **settings)
@@ -258,30 +259,6 @@ def print_plan(plan: Any) -> None:
         console.print(f"budget   {plan.budget[0]} {'suffices' if plan.budget[1] else 'does not suffice'}")
     for note in plan.notes:
         console.print(f"note     {note}", markup=False)
-
-
-def _merge(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:
-    """Add `stage.option=value` pairs; values are read as JSON where they parse, else as text."""
-    merged = {key: value for key, value in settings.items() if value is not None}
-    faults = []
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        stage, dot, option = name.strip().partition(".")
-        if not equals or not dot or not stage or not option:
-            faults.append(f"--set {pair!r}: write stage.option=value, such as distil.epochs=3")
-            continue
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        *groups, option = option.split(".")
-        place = merged.setdefault(stage, {})
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[option] = value
-    if faults:
-        raise OptionError("command line", faults)
-    return merged
 
 
 def main() -> None:

@@ -32,12 +32,12 @@ def write(
 ) -> None:
     """Write what a run with these settings would ask now. Give `potstill run` the same settings afterwards."""
     from potstill.batch import write_batch
-    from potstill.cli import _merge
+    from potstill.cli_settings import merge_settings
     from potstill.progress import listener_for
 
     settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources}
     with listener_for(as_json=as_json) as listener:
-        written = write_batch(task, file, out=out, listener=listener, **_merge(settings, options or []))
+        written = write_batch(task, file, out=out, listener=listener, **merge_settings(settings, options or []))
     if as_json:
         typer.echo(json.dumps({**asdict(written), "run": str(written.run), "files": [str(f) for f in written.files]}))
         return

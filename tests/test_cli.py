@@ -51,8 +51,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_set_reaches_options_inside_options() -> None:
-    from potstill.cli import _merge
+    from potstill.cli_settings import merge_settings
 
-    assert _merge({}, ["distil.search.trials=4", "distil.epochs=2"]) == {
+    assert merge_settings({}, ["distil.search.trials=4", "distil.epochs=2"]) == {
         "distil": {"search": {"trials": 4}, "epochs": 2}
     }

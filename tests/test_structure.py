@@ -27,7 +27,18 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 # Modules of `potstill/` that may know the stages; every other one is ground, on which the stages stand.
 ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "checking", "plan", "settings", "evaluation", "progress"),
-    *("report", "report_plots", "export", "cards", "run_facts", "hub_upload", "student_choice"),
+    *(
+        "report",
+        "report_plots",
+        "export",
+        "cards",
+        "run_facts",
+        "hub_upload",
+        "student_choice",
+        "batch",
+        "cli_batch",
+        "cli_settings",
+    ),
 }
 HEAVY = {
     *("torch", "transformers", "trl", "datasets", "faiss", "sentence_transformers", "openai", "vllm", "matplotlib"),
