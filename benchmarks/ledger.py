@@ -3,15 +3,18 @@
     python benchmarks/ledger.py [--kills 40]
 
 `fake`: the fake teacher with a delay, which notes each request that it answers. `http`: an OpenAI-compatible server on
-the loopback, in this process, which notes the same. A real process generates rows and gets SIGKILL at random moments,
-is started again, and so on until it ends. Compared with an undisturbed run: its rows byte for byte.
+the loopback, in this process, which notes the same. A real process generates rows and gets SIGKILL at a random
+moment among its requests, is started again, and so on, four times; then it may end. Compared with an undisturbed run:
+its rows and drops byte for byte.
 
     repeated_requests       requests asked although their reply was in the ledger when the process started
     in_flight_asked_again   answered, and killed before the reply was on disk; at most `concurrency` a kill
     lost_rows               rows of the undisturbed run that the disturbed one lacks
 
-The other records run the finished folder again with other options and count what is asked: nothing for the same
-options and for filters (beyond refills), and with a larger `max_tokens` only the requests whose reply was cut.
+The other records run the finished folder again with other options and count what is asked: nothing for the same ones,
+refills alone for filters and for more rows, and with a larger `max_tokens` the requests whose reply was cut. Where
+prompts show earlier texts as what to avoid (the http teacher, which cannot continue an opened reply), those texts grow
+with `max_tokens`, and the prompts that show them are new requests.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from results_file import print_table, write_results
 
 CONCURRENCY = 16
 _ASKED = "asked.jsonl"
+_KILLS_A_RUN = 4
 
 
 def signature(messages: list[list[str]], seed: int, sample: int) -> str:
@@ -215,9 +219,8 @@ def kill_and_compare(
     calm.mkdir()
     if server:
         server.folder = calm
-    began = time.monotonic()
     finish(start(calm, teacher, options))
-    length = time.monotonic() - began
+    wanted = len(asked(calm))
     done = repeated = again = lost = runs = unequal = 0
     while done < kills:
         folder = place / f"{name}-{runs}"
@@ -225,18 +228,22 @@ def kill_and_compare(
         runs += 1
         if server:
             server.folder = folder
+        killed = 0
         while True:
             known, before = stored(folder, server is not None), len(asked(folder))
             process = start(folder, teacher, options)
-            # A tenth of a run on average, so that a run is killed many times.
-            wait = draw.uniform(0.0, 0.2 * length)
-            try:
-                process.wait(wait if done < kills else None)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                done += 1
-                time.sleep(0.1 if server else 0.0)  # answers on their way to a dead client
+            # Some way into the requests that are left, and some milliseconds more.
+            after = before + draw.randint(1, max(1, (wanted - before) // 2))
+            while killed < _KILLS_A_RUN and done < kills and process.poll() is None:
+                if len(asked(folder)) >= after:
+                    time.sleep(draw.uniform(0.0, 0.02))
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    killed, done = killed + 1, done + 1
+                    time.sleep(0.1 if server else 0.0)  # answers on their way to a dead client
+                    break
+                time.sleep(0.002)
+            process.wait()
             repeated += sum(line in known for line in asked(folder)[before:])
             if process.returncode == 0:
                 break

@@ -28,9 +28,12 @@ from potstill.datagen.teachers.openai_wire import (
     Fault,
     Flavour,
     Secrets,
+    body_of,
     chat_body,
     chat_reply,
+    connection_fault,
     parse_body,
+    send,
     split_url,
     status_fault,
 )
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
 _MAX_TOP = 20
+_CONNECT_S = 15.0
 # A request that only ever meets throttles ends too.
 _MOST_THROTTLES = 200
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
@@ -93,6 +97,7 @@ class Endpoint:
     client: AsyncOpenAI
     pace: Pace
     away_until: float = 0.0
+    failing: int = 0  # attempts in a row that got no answer
     models: tuple[str, ...] = field(default_factory=tuple)
 
 
@@ -281,35 +286,30 @@ class OpenAITeacher:
         return self._loop
 
     async def _open_endpoints(self) -> None:
+        import httpx2
         from openai import AsyncOpenAI
 
         from potstill.datagen.teachers.pace import Pace
 
         o = self.options
+        # A host that does not even take the connection must not hold a request for as long as an answer may take.
+        timeout = httpx2.Timeout(o.timeout_s, connect=min(o.timeout_s, _CONNECT_S))
         count = len(self._urls)
         # A server of one's own queues by itself; slowing the start would only leave it idle.
         start = o.concurrency if o.flavour == "vllm" else o.start
         for url, shown in zip(self._urls, self._shown, strict=True):
             client = AsyncOpenAI(
-                api_key=self._key.get_secret_value() or "EMPTY", base_url=url, max_retries=0, timeout=o.timeout_s
+                api_key=self._key.get_secret_value() or "EMPTY", base_url=url, max_retries=0, timeout=timeout
             )
             share = max(1, -(-o.concurrency // count))
             self._endpoints.append(Endpoint(shown, client, Pace(max(1, start // count), share)))
 
     async def _probe(self) -> bool:
-        """Ask the model lists; True when all endpoints are vLLM servers. Fills in the model's name."""
-        owners: list[str] = []
-        for endpoint in self._endpoints:
-            try:
-                body = await self._attempts(lambda e=endpoint: self.call(e, "GET", "/models"), [])  # type: ignore[misc]
-            except Fault as fault:
-                if fault.kind in ("unfit",) or (fault.kind == "fatal" and "404" in str(fault)):
-                    owners.append("")
-                    continue
-                raise self._refused(fault) from None
-            listed = [item for item in body.get("data") or () if isinstance(item, dict)]
-            endpoint.models = tuple(str(item.get("id")) for item in listed)
-            owners.append(next((str(item.get("owned_by")) for item in listed), ""))
+        """Ask the model lists; True when all endpoints that answer are vLLM servers. Fills in the model's name."""
+        try:
+            owners: list[str] = await self._attempts(self._owners, [])
+        except Fault as fault:
+            raise self._refused(fault) from None
         names = sorted({name for endpoint in self._endpoints for name in endpoint.models})
         if not self._model:
             if len(names) != 1:
@@ -324,6 +324,32 @@ class OpenAITeacher:
             for endpoint in self._endpoints:
                 endpoint.pace.limit = float(endpoint.pace.most)
         return vllm
+
+    async def _owners(self) -> list[str]:
+        """Owners of the models that the endpoints list; those that are away are left out, for the others serve.
+
+        Raises:
+            Fault: None answered, or one refuses the key.
+        """
+
+        async def owner(endpoint: Endpoint) -> str | Fault:
+            try:
+                body = await self.call(endpoint, "GET", "/models")
+            except Fault as fault:
+                if fault.kind == "unfit" or (fault.kind == "fatal" and "404" in str(fault)):
+                    return ""
+                return fault
+            listed = [item for item in body.get("data") or () if isinstance(item, dict)]
+            endpoint.models = tuple(str(item.get("id")) for item in listed)
+            return next((str(item.get("owned_by")) for item in listed), "")
+
+        found = await asyncio.gather(*(owner(endpoint) for endpoint in self._endpoints))
+        faults = [item for item in found if isinstance(item, Fault)]
+        owners = [item for item in found if isinstance(item, str)]
+        fatal = next((fault for fault in faults if fault.kind == "fatal"), None)
+        if fatal is not None or not owners:
+            raise fatal or faults[0]
+        return owners
 
     async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
         faults: list[str] = []
@@ -420,28 +446,34 @@ class OpenAITeacher:
         async with endpoint.pace.turn() as began:
             fault: Fault
             try:
-                response = await asyncio.wait_for(_send(endpoint.client, method, path, body), self.options.timeout_s)
+                response = await asyncio.wait_for(send(endpoint.client, method, path, body), self.options.timeout_s)
                 found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
             except openai.APIStatusError as error:
-                fault = status_fault(error.status_code, error.response.headers, _body_of(error.response), self._secrets)
-            except (openai.APITimeoutError, TimeoutError):
-                fault = Fault("again", f"no answer within {self.options.timeout_s:g} s")
+                fault = status_fault(error.status_code, error.response.headers, body_of(error.response), self._secrets)
+            except (openai.APITimeoutError, TimeoutError) as error:
+                if "ConnectTimeout" in type(error.__cause__).__name__:
+                    fault = Fault("away", f"no connection within {_CONNECT_S:g} s")
+                else:
+                    fault = Fault("again", f"no answer within {self.options.timeout_s:g} s")
             except openai.APIConnectionError as error:
-                fault = _connection_fault(error, self._secrets)
+                fault = connection_fault(error, self._secrets)
             except Fault as error:
                 fault = error
             except (OSError, ValueError, RuntimeError, openai.OpenAIError) as error:
                 fault = Fault("again", self._secrets.mask(f"{type(error).__name__}: {error}")[:300])
             else:
                 self._last_success = time.monotonic()
-                endpoint.away_until = 0.0
+                endpoint.away_until, endpoint.failing = 0.0, 0
                 endpoint.pace.succeeded()
                 return found
             if fault.kind == "throttle":
                 pause = min(fault.retry_after_s or 0.0, self.options.patience_s)
                 endpoint.pace.throttle(began, pause)
-            elif fault.kind == "away":
-                endpoint.away_until = time.monotonic() + 1.0
+            elif fault.kind in ("away", "again"):
+                # What fails at once is always free: without this it would draw the requests that others could answer.
+                endpoint.failing += 1
+                away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))
+                endpoint.away_until = time.monotonic() + away_s
         raise fault from None
 
     def _refused(self, fault: Fault) -> TeacherError:
@@ -460,26 +492,3 @@ class OpenAITeacher:
         else:
             mend = "the server does not take these requests; check the model, its context length and the options"
         return TeacherRefused(f"{where} refused: {said}; {mend}")
-
-
-async def _send(client: AsyncOpenAI, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-    import httpx2
-
-    if method == "GET":
-        return await client.get(path, cast_to=httpx2.Response)
-    return await client.post(path, cast_to=httpx2.Response, body=dict(body or {}))
-
-
-def _body_of(response: Any) -> bytes:
-    try:
-        content: bytes = response.content
-        return content
-    except Exception:
-        return b""
-
-
-def _connection_fault(error: Exception, secrets: Secrets) -> Fault:
-    cause = error.__cause__ or error
-    said = secrets.mask(f"{type(cause).__name__}: {cause}")[:300]
-    # A connection that was never made is the endpoint's fault; one that broke is this attempt's.
-    return Fault("away" if "ConnectError" in type(cause).__name__ or "ConnectTimeout" in said else "again", said)

@@ -13,10 +13,13 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 Flavour = Literal["openai", "vllm"]
 # A reply larger than this is no answer to what we ask.
@@ -285,3 +288,29 @@ def error_message(body: bytes, secrets: Secrets) -> str:
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())[:300] or "(empty body)"
+
+
+def body_of(response: Any) -> bytes:
+    """The bytes of an error's response; none where they cannot be read."""
+    try:
+        content: bytes = response.content
+        return content
+    except Exception:
+        return b""
+
+
+def connection_fault(error: Exception, secrets: Secrets) -> Fault:
+    """What a connection that failed means."""
+    cause = error.__cause__ or error
+    said = secrets.mask(f"{type(cause).__name__}: {cause}")[:300]
+    # A connection that was never made is the endpoint's fault; one that broke is this attempt's.
+    return Fault("away" if "ConnectError" in type(cause).__name__ or "ConnectTimeout" in said else "again", said)
+
+
+async def send(client: AsyncOpenAI, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    """One request as it is; the response as it came."""
+    import httpx2
+
+    if method == "GET":
+        return await client.get(path, cast_to=httpx2.Response)
+    return await client.post(path, cast_to=httpx2.Response, body=dict(body or {}))

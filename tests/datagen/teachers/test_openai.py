@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import threading
 import time
 from typing import Any
 
@@ -207,6 +208,70 @@ def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
         replies = drain(teacher, [ask(f"{i}") for i in range(50)])
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
+
+
+def test_a_dead_url_is_left_out_when_the_servers_are_asked_what_they_are(server_module: Any, drain: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with server_module.running_server(owner="vllm") as server:
+        started = time.monotonic()
+        teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1,{server.url}", **{**FAST, "startup_s": 30.0})
+        assert (teacher.identity["model"], teacher.abilities.scores) == ("m", True)
+        replies = drain(teacher, [ask(f"{i}") for i in range(30)])
+        seconds = time.monotonic() - started
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert seconds < 20, "the dead one was waited for"
+
+
+def test_one_of_two_servers_dies_in_the_middle(server_module: Any, drain: Any) -> None:
+    dead = threading.Event()
+    with server_module.running_server(delay_s=0.01) as one:
+        # Connections that are open are reset, and new ones are refused.
+        with server_module.running_server(lambda *_: "reset" if dead.is_set() else None, delay_s=0.01) as two:
+            teacher = open_teacher(f"openai:{one.url},{two.url}#m", **{**FAST, "concurrency": 8, "start": 8})
+            requests = [ask(f"{i}") for i in range(200)]
+            source = iter(requests)
+            found = []
+            for request, reply in teacher.stream(lambda room: [r for _, r in zip(range(room), source)]):
+                found.append((request, reply))
+                if len(found) == 60:
+                    dead.set()
+                    two.shutdown()
+                    two.server_close()
+                    before = one.asked
+        teacher.close()
+    assert sorted(id(request) for request, _ in found) == sorted(id(request) for request in requests)
+    assert all(isinstance(reply, Reply) for _, reply in found)
+    assert one.asked - before > 100
+
+
+def test_a_server_that_only_fails_does_not_draw_the_requests(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda *_: "500") as bad, server_module.running_server(delay_s=0.02) as good:
+        teacher = open_teacher(f"openai:{bad.url},{good.url}#m", **{**FAST, "concurrency": 8, "start": 8})
+        replies = drain(teacher, [ask(f"{i}") for i in range(200)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert bad.asked < 100
+
+
+def test_each_url_has_its_own_pace(server_module: Any, drain: Any) -> None:
+    def fault(number: int, text: str) -> str | None:
+        return "429" if narrow.active > 2 else None
+
+    with (
+        server_module.running_server(fault, delay_s=0.02) as narrow,
+        server_module.running_server(delay_s=0.02) as wide,
+    ):
+        teacher = open_teacher(f"openai:{narrow.url},{wide.url}#m", **{**FAST, "concurrency": 32, "start": 32})
+        replies = drain(teacher, [ask(f"{i}") for i in range(400)])
+        limits = [endpoint.pace.limit for endpoint in teacher._endpoints]
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert limits[0] <= 8
+    assert limits[1] == 16
+    assert wide.asked > 2 * sum(narrow.answered.values())
 
 
 def test_what_is_sent(server_module: Any, drain: Any) -> None:
