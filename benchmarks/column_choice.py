@@ -8,6 +8,10 @@ the index itself is hidden from the choice. The packed tasks are judged on real 
 a user would write it. An output column counts as right when it gives the same text as the gold column on every row
 (`label` and `label_text`). Speech datasets are no text: the right choice there is to refuse, and they stand apart.
 
+The choice never reads the gold, but its lists of names were made with this gold in sight, and the tagging datasets are
+asked for by the very words that the rules know. So the figure says that the rules cover these datasets; how they do
+on others has not been measured.
+
 Writes benchmarks/results/column_choice.json: dataset, accuracy (share of its configurations), gold (card | task),
 kind (single | several | not text), and a summary row for each kind.
 """

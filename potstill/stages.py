@@ -159,6 +159,7 @@ class Job:
     def merge(self, retrieved: Stage, generated: Stage, weak: Stage | None = None) -> Stage:
         """One set of rows without duplicates and without test text, split for training."""
         from potstill import datagen
+        from potstill.datagen.heldout import separate_splits
         from potstill.datagen.merge import merge_rows, split_rows
 
         def make(out: Path) -> dict[str, Any]:
@@ -176,13 +177,13 @@ class Job:
                     f"{retrieved.path / 'ranking.json'}; try more rows (-n), another teacher, or a larger catalogue"
                 )
             options = self.settings.merge if test is None else replace(self.settings.merge, heldout=0.0)
-            splits = split_rows(self.spec, result.kept, options)
+            splits, moved = separate_splits(split_rows(self.spec, result.kept, options), options)
             write_rows(splits.train, out / "train.parquet")
             write_rows(splits.validation, out / "validation.parquet")
             if splits.heldout is not None and splits.heldout.num_rows:
                 write_rows(splits.heldout, out / "heldout.parquet")
             write_dropped(result.dropped, out / "dropped.jsonl")
-            write_json(out / "report.json", result.report)
+            write_json(out / "report.json", {**result.report, **moved})
             return {"summary": f"{result.kept.num_rows} rows kept, {len(result.dropped)} dropped"}
 
         parts = {

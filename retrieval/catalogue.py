@@ -248,7 +248,9 @@ def _folder_card(root: Path, folder: Path, files: Sequence[str]) -> Card | str |
         if "id" not in raw:
             raw["id"] = check_id(folder.name if folder == root else "/".join(folder.relative_to(root).parts[-2:]))
         files_of_data = _data_files(folder)
-        card = card_from_mapping(raw, str(folder) if files_of_data else None)
+        # A folder with a script and no data is here and not on the Hub; reading it will say why it cannot be used.
+        here = files_of_data or any(name.endswith(".py") for name in files)
+        card = card_from_mapping(raw, str(folder) if here else None)
         return replace(card, rows=_count_rows(files_of_data)) if card is not None and card.rows == 0 else card
     except CardFault as fault:
         return str(fault)

@@ -167,7 +167,7 @@ def test_plain_label() -> None:
 
 @pytest.mark.real
 def test_real_label_sets_are_mapped_and_none_wrongly(data_pack: Path, repo_root: Path) -> None:
-    """The benchmark's cases on names: no label of the part that was only measured may be wrong."""
+    """The benchmark's cases on names: none may be wrong, and most must be right."""
     import importlib.util
     import sys
 
