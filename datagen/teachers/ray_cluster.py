@@ -101,13 +101,14 @@ class RayTeacher:
 
         from potstill.datagen.teachers import open_teacher
 
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtra("ray", "ray", "executor ray")
         if ref.strip().startswith("openai"):
             raise OptionError(
                 "executor",
                 [f"ray starts engines, and {ref!r} is a server; write openai:URL,URL#MODEL to use several"],
             )
+        # After what no installation would mend.
+        if importlib.util.find_spec("ray") is None:
+            raise MissingExtra("ray", "ray", "executor ray")
         self.options = options or RayOptions()
         self.deaths = 0
         self._ref = ref
