@@ -38,7 +38,8 @@ from results_file import print_table, read_results, write_results
 
 from potstill.asker import Asker
 from potstill.datagen.options import GenerationOptions
-from potstill.datagen.teachers.openai_api import OpenAIOptions, OpenAITeacher
+from potstill.datagen.teachers.openai_api import OpenAITeacher
+from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import chat_body
 from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
 from potstill.datagen.writing import Material, examples_by_label, write_request

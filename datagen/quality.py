@@ -51,7 +51,8 @@ STAGE = "quality"
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """Which checks written rows pass, and what becomes of those that fail. All are off by default: see docs/log.md.
+    """Which checks written rows pass, and what becomes of those that fail. All are off by default: they cost
+    requests, and what they bring has not been measured.
 
     Attributes:
         verify: Check labels by calibrated scoring (classification, with a teacher that scores).

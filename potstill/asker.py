@@ -27,8 +27,6 @@ from potstill.ledger import Entry, Ledger, request_key
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take, Teacher
 from potstill.teacher_json import reply_from_json, reply_to_json, request_to_json
 
-__all__ = ["Answer", "Asker", "Counts", "reply_from_json", "reply_to_json", "request_to_json"]
-
 # Answers that wait for the disk or for the caller; beyond it the engine is made to wait.
 _BUFFER = 1024
 
@@ -316,7 +314,12 @@ class _Run:
             asker.counts.cached += 1
             self._ready.append((ticket, _answer_of(found, request)))
             return True
-        _refuse_impossible(request, asker.teacher)
+        lacking = asker.teacher.abilities.lacking(request)
+        if lacking:
+            raise TeacherRefused(
+                f"the teacher {asker.teacher.name} cannot {lacking}; check `abilities` first, or use a backend that "
+                "can: transformers or vllm"
+            )
         if asker.meter is not None:
             verdict = asker.meter.admit(request)
             if verdict == "stop" or (verdict == "wait" and not self._flying):
@@ -428,25 +431,3 @@ class _Run:
 
 def _answer_of(found: Entry, request: AnyRequest) -> Answer:
     return Answer(request, reply_from_json(found.reply), found.key, cached=True)
-
-
-def _refuse_impossible(request: AnyRequest, teacher: Teacher) -> None:
-    """Raise before anything is sent when a request needs what the backend has not."""
-    able = teacher.abilities
-    missing = ""
-    if request.prefill and not able.prefill:
-        missing = "continue a started reply (prefill)"
-    elif request.top_logprobs > able.top_logprobs:
-        missing = f"return {request.top_logprobs} token log-probs (at most {able.top_logprobs})"
-    elif isinstance(request, Request):
-        if request.schema is not None and not able.json_schema:
-            missing = "follow a JSON schema"
-        elif request.choices is not None and not able.choices:
-            missing = "choose among fixed strings"
-    elif not able.scores:
-        missing = "score continuations"
-    if missing:
-        raise TeacherRefused(
-            f"the teacher {teacher.name} cannot {missing}; check `abilities` first, or use a backend that can: "
-            "transformers or vllm"
-        )

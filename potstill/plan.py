@@ -19,14 +19,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from potstill.budget import Budget, price_of
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Ledger
+from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from potstill.settings import Settings
     from potstill.train.options import StudentKind
 
-Basis = Literal["earlier", "probe", "assumed", "none"]
 _PROBE_REQUESTS = 32
 _SCORED_IN_PROBE = 16
 _ASSUMED_KEPT = 2 / 3
@@ -47,98 +47,6 @@ _CHARS_A_TOKEN = 4.0
 _KEPT_BY_MERGE = 0.97
 # Self-Instruct, measured with the embedded teacher: new instructions of a request, instances of an instruction.
 _NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 3.0, 1.5
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one stage will ask, and take.
-
-    Attributes:
-        stage: The stage's name.
-        requests: Requests to the teacher.
-        prompt_tokens: Their prompt tokens.
-        completion_tokens: Their completion tokens.
-        seconds: Time; None where nothing tells the speed.
-        basis: How the size of a request is known.
-    """
-
-    stage: str
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float | None = 0.0
-    basis: Basis = "none"
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """The prediction.
-
-    Attributes:
-        teacher: Name of the teacher.
-        datasets: Datasets that rows will come from, with their rows.
-        rows: Rows after the merge, about.
-        steps: Each stage.
-        usd: Money, or None where the teacher's price is not known.
-        budget: The cap given, as text, and whether the prediction fits it; None without a cap.
-        notes: What is not predicted, and why.
-    """
-
-    teacher: str
-    datasets: tuple[tuple[str, int], ...]
-    rows: int
-    steps: tuple[Step, ...]
-    usd: float | None
-    budget: tuple[str, bool] | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def requests(self) -> int:
-        """Requests of all stages."""
-        return sum(step.requests for step in self.steps)
-
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """Prompt and completion tokens of all stages."""
-        return sum(s.prompt_tokens for s in self.steps), sum(s.completion_tokens for s in self.steps)
-
-    @property
-    def seconds(self) -> float | None:
-        """Time of all stages, or None where one is not known."""
-        known = [step.seconds for step in self.steps]
-        return None if None in known else sum(seconds for seconds in known if seconds is not None)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON types."""
-        prompt, completion = self.tokens
-        return {
-            "teacher": self.teacher,
-            "datasets": [{"id": name, "rows": rows} for name, rows in self.datasets],
-            "rows": self.rows,
-            "steps": [asdict(step) for step in self.steps],
-            "requests": self.requests,
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "seconds": self.seconds,
-            "usd": self.usd,
-            "budget": None if self.budget is None else {"cap": self.budget[0], "fits": self.budget[1]},
-            "notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True)
-class _Size:
-    """What one request of a purpose takes on average."""
-
-    prompt: float
-    completion: float
-    seconds: float | None
-    basis: Basis
-
-    def times(self, stage: str, requests: float) -> Step:
-        n = round(requests)
-        seconds = None if self.seconds is None else round(n * self.seconds, 1)
-        return Step(stage, n, round(n * self.prompt), round(n * self.completion), seconds, self.basis)
 
 
 def plan_run(
@@ -198,7 +106,7 @@ class _Planner:
         self.spec, self.settings, self.folder = spec, settings, folder
         self.asker, self.probe, self.listener = asker, probe, listener
         self.notes: list[str] = []
-        self._sizes: dict[str, _Size] = {}
+        self._sizes: dict[str, Size] = {}
 
     def plan(self) -> RunPlan:
         """Every stage in order."""
@@ -267,13 +175,13 @@ class _Planner:
         texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
         step = self._assumed_inputs(retrieved).times("datagen", texts)
         if spec.kind == "generation":
-            answers = _Size(
+            answers = Size(
                 (len(spec.instruction) + 400) / _CHARS_A_TOKEN,
                 _ASSUMED_REPLY * options.answer_max_tokens,
                 None,
                 "assumed",
             ).times("datagen", options.rows / 0.9)
-            step = _joined(step, answers)
+            step = joined(step, answers)
         return [*steps, step], []
 
     def _from_probe(self, probed: Probe) -> Step:
@@ -295,7 +203,7 @@ class _Planner:
         speed = probed.seconds / probed.fresh if probed.fresh >= 8 else None
         if speed is None and (earlier := self._ledger_size("datagen")):
             speed = earlier.seconds
-        size = _Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
+        size = Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
         return size.times("datagen", self._sent(min(wanted, bound)))
 
     def _sent(self, needed: float) -> float:
@@ -308,7 +216,7 @@ class _Planner:
         first = min(options.window, options.rows / options.texts_per_request / _ASSUMED_KEPT)
         return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
 
-    def _assumed_inputs(self, retrieved: Dataset | None) -> _Size:
+    def _assumed_inputs(self, retrieved: Dataset | None) -> Size:
         from potstill.datagen.writing import Material, examples_by_label, styles_by_label, write_request
 
         spec, options = self.spec, self.settings.generation
@@ -320,7 +228,7 @@ class _Planner:
         labels = spec.label_names or ("",)
         made = [write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
         characters = sum(len(m.content) + 12 for request in made for m in request.messages) / len(made)
-        return _Size(characters / _CHARS_A_TOKEN, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
+        return Size(characters / _CHARS_A_TOKEN, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
 
     def _proposals(self, asked: bool) -> Step:
         """Topics and descriptions, which are asked for once."""
@@ -330,7 +238,7 @@ class _Planner:
         if not requests:
             return Step("attributes")
         found = self._ledger_size("attributes") if asked else None
-        return (found or _Size(90, 110, None, "assumed")).times("attributes", requests)
+        return (found or Size(90, 110, None, "assumed")).times("attributes", requests)
 
     def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
         if self.settings.distil.soft_weight <= 0:
@@ -362,7 +270,7 @@ class _Planner:
             return Step("train", seconds=round(seconds, 1), basis="earlier")
         if kind == "causal" or not texts:
             self.notes.append("the training's time is not predicted: the folder holds no earlier run")
-            return Step("train", seconds=0.0)
+            return Step("train", seconds=None)
         from potstill.train.speed import seconds_a_step
 
         self.listener(Event("plan", "progress", "timing three steps of the student"))
@@ -381,13 +289,13 @@ class _Planner:
 
         return int(read_data(ref, self.spec).num_rows)
 
-    def _size(self, purpose: str, texts: list[str]) -> _Size:
+    def _size(self, purpose: str, texts: list[str]) -> Size:
         """What a request of a purpose takes, in the surest way that there is."""
         if purpose not in self._sizes:
             self._sizes[purpose] = self._measure(purpose, texts)
         return self._sizes[purpose]
 
-    def _measure(self, purpose: str, texts: list[str]) -> _Size:
+    def _measure(self, purpose: str, texts: list[str]) -> Size:
         earlier = self._ledger_size(purpose)
         if earlier is not None:
             return earlier
@@ -395,9 +303,9 @@ class _Planner:
             return self._probe_scores(texts)
         characters = (sum(map(len, texts)) / len(texts) if texts else 300) + len(self.spec.instruction) + 60
         replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
-        return _Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
+        return Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
 
-    def _probe_scores(self, texts: list[str]) -> _Size:
+    def _probe_scores(self, texts: list[str]) -> Size:
         from potstill.datagen.soft import label_scores
 
         before = replace(self.asker.counts)
@@ -408,11 +316,11 @@ class _Planner:
         asked = counts.fresh - before.fresh
         timed = counts.fresh - started.fresh
         if not asked:
-            return self._ledger_size("soft") or _Size(100, 0, None, "assumed")
+            return self._ledger_size("soft") or Size(100, 0, None, "assumed")
         seconds = (counts.seconds - started.seconds) / timed if timed else None
-        return _Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
+        return Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
 
-    def _ledger_size(self, purpose: str) -> _Size | None:
+    def _ledger_size(self, purpose: str) -> Size | None:
         """Means over the ledger's replies of a purpose, where there are enough of them."""
         totals = self.asker.ledger.totals(purpose)
         if totals.replies < 2 * _SCORED_IN_PROBE:
@@ -423,7 +331,7 @@ class _Planner:
         if seconds is None and purpose == "attributes":
             seconds = 0.0  # asked already
         n = totals.replies
-        return _Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
+        return Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
 
     def _priced(self, plan: RunPlan) -> RunPlan:
         price = price_of(self.asker.teacher.identity)
@@ -441,14 +349,6 @@ class _Planner:
             )
             budget = (str(cap), fits)
         return replace(plan, usd=usd, budget=budget)
-
-
-def _joined(a: Step, b: Step) -> Step:
-    seconds = None if a.seconds is None or b.seconds is None else a.seconds + b.seconds
-    return Step(
-        a.stage, a.requests + b.requests, a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens,
-        seconds, a.basis,
-    )  # fmt: skip
 
 
 def _report(folder: Path, stage: str) -> Mapping[str, Any]:

@@ -59,7 +59,9 @@ FIELDS = (
     "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
 )  # fmt: skip
 SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
-STAGES = ("retrieval", "generation", "soft", "merge", "distil", "evaluate")
+STAGES = (
+    "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "evaluate", "ray",
+)  # fmt: skip
 MAX_INSTRUCTION = 32_000
 _METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),

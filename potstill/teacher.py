@@ -139,6 +139,18 @@ class Abilities:
     scores: bool = False
     seeded: bool = False
 
+    def lacking(self, request: AnyRequest) -> str:
+        """What a request needs and this backend cannot, as the rest of `cannot …`; empty where it can answer it."""
+        if request.prefill and not self.prefill:
+            return "continue a started reply (prefill)"
+        if request.top_logprobs > self.top_logprobs:
+            return f"return {request.top_logprobs} token log-probs (at most {self.top_logprobs})"
+        if isinstance(request, ScoreRequest):
+            return "" if self.scores else "score continuations"
+        if request.schema is not None and not self.json_schema:
+            return "follow a JSON schema"
+        return "choose among fixed strings" if request.choices is not None and not self.choices else ""
+
 
 @runtime_checkable
 class Teacher(Protocol):

@@ -190,13 +190,13 @@ def _inputs(texts: Sequence[Profile], spec: TaskSpec, said: frozenset[str]) -> t
     return (best_text.name,), len(texts) == 1 or _position(best_text.name, _TEXT_NAMES) < _UNKNOWN
 
 
-def _input_rank(item: Profile, texts: Sequence[Profile], said: frozenset[str]) -> tuple[float, float, float]:
+def _input_rank(item: Profile, texts: Sequence[Profile], said: frozenset[str]) -> tuple[float, float]:
     own = _said(item.name)
     # `rewritten_intent` was made from `intent` to be the better one; a longer name of the same words wins.
     refined = any(
         own > _said(other.name) and own & {"rewritten", "clean", "cleaned", "full", "edited"} for other in texts
     )
-    return float(_position(item.name, _TEXT_NAMES)) - 60 * refined - 5 * bool(own & said), -item.words, 0.0
+    return float(_position(item.name, _TEXT_NAMES)) - 60 * refined - 5 * bool(own & said), -item.words
 
 
 def _fields_said(texts: Sequence[Profile], spec: TaskSpec) -> tuple[str, ...]:

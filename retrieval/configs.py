@@ -31,8 +31,8 @@ def choose_config(card: Card, spec: TaskSpec) -> str | None:
 
 def _fit(
     name: str, config: Config, spec: TaskSpec, words: frozenset[str], languages: set[str]
-) -> tuple[float, float, float, float]:
-    """Sorts by shared classes, then language, then words, then size; the first of equals stands first in the card."""
+) -> tuple[float, float, float]:
+    """Sorts by shared classes, then language, then words; the first of equals stands first in the card."""
     wanted = {plain_label(label) for label in spec.label_names}
     shared = 0.0
     for kind in config.features.values():
@@ -44,7 +44,7 @@ def _fit(
     codes = {code for part in parts if len(part) == 2 and (code := language_code(part))}
     spoken = 1.0 if codes & languages else -1.0 if codes else 0.0
     said = len(words & frozenset(search_words(name.replace("_", " ").replace("-", " "))))
-    return round(shared, 2), spoken, said + 0.5 * (name == "default"), 0.0
+    return round(shared, 2), spoken, said + 0.5 * (name == "default")
 
 
 def train_split(names: Iterable[str]) -> str | None:

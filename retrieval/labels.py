@@ -139,7 +139,7 @@ def map_labels(
         column: Name of the foreign column, which may say what its numbers mean.
         asker: The teacher, for what rules and embedding leave open.
     """
-    names = [name for name in foreign]
+    names = list(foreign)
     known = {plain_label(name): name for name in spec.label_names}
     target: dict[str, str] = {}
     how: dict[str, str] = {}

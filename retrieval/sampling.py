@@ -189,7 +189,7 @@ def table_of(records: Sequence[dict[str, Any]], name: str) -> Dataset:
             held[column] = pa.array([None if v is None else v.encode("utf-8", "replace").decode() for v in plain])
     try:
         return flat(Dataset(pa.table(held)))
-    except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
+    except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"{name} cannot be read ({str(error)[:200]}); check that the file is whole") from None
 
 

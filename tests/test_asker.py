@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.asker import Answer, Asker, reply_from_json, reply_to_json, request_to_json
+from potstill.asker import Answer, Asker
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import TeacherRefused, TeacherUnavailable
 from potstill.events import Event
 from potstill.ledger import Ledger
 from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, ScoreRequest, Take, TokenTop
+from potstill.teacher_json import reply_from_json, reply_to_json, request_to_json
 
 
 def request(text: object, **fields: Any) -> Request:

@@ -261,7 +261,7 @@ def test_the_search_finds_what_is_forbidden(code: str) -> None:
 
 
 def test_nothing_unfinished_is_on_the_users_path() -> None:
-    marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK|raise NotImplementedError)\b")
+    marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b")
     wrong = [
         f"{module.at(number)}: {line.strip()}"
         for module in MODULES.values()
@@ -304,7 +304,7 @@ def test_no_module_is_long() -> None:
     lengths = {
         str(m.path.relative_to(ROOT)): len(m.path.read_text(encoding="utf-8").splitlines()) for m in MODULES.values()
     }
-    assert {name: count for name, count in lengths.items() if count > 500} == {}
+    assert {name: count for name, count in lengths.items() if count > 450} == {}
 
 
 # ---- packaging -----------------------------------------------------------------------------------------------------

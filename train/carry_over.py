@@ -13,7 +13,7 @@ position from the text alone. The end of the answer is aligned with the end of t
 This is the alignment by byte spans of GOLD with a projection instead of its two vocabularies' intersection; ULD
 compares sorted probabilities, with no alignment of tokens at all.
 
-Sources: Patiño et al., GOLD, as in `trl.experimental.gold`; Boizard et al., ULD, arXiv:2402.12030 §3.
+Sources: GOLD, as in `trl.experimental.gold`; Boizard et al., ULD, arXiv:2402.12030 §3.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def open_teacher(ref: str, **options: Any) -> Teacher:
 
         return VllmTeacher(rest or None, build_options(VllmOptions, options, "teacher"))
     if backend == "openai":
-        from potstill.datagen.teachers.openai_api import OpenAIOptions, OpenAITeacher
+        from potstill.datagen.teachers.openai_api import OpenAITeacher
+        from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 
         url, _, model = rest.partition("#")
         return OpenAITeacher(url, model, build_options(OpenAIOptions, options, "teacher"))

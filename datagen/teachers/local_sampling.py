@@ -14,6 +14,8 @@ import torch
 
 from potstill.teacher import TokenTop
 
+_MOST_REFUSALS = 8
+
 
 def choose_tokens(
     logits: torch.Tensor,
@@ -52,23 +54,39 @@ def _by_cumulative(probs: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _from_nucleus(probs: torch.Tensor, mass: torch.Tensor, generators: Sequence[Random]) -> torch.Tensor:
-    """Sample among the fewest likeliest tokens whose mass reaches `mass`.
+    """Sample among the fewest likeliest tokens whose mass reaches `mass`; the likeliest is always among them.
 
-    By rejection: a token of the whole distribution is kept when less than `mass` lies on likelier ones, which is the
-    same law as sorting first and costs no sort of the vocabulary (20 ms against 290 for 64 rows of 49,152).
+    By rejection: a token of the whole distribution is kept when less than `mass` lies on likelier ones (of equally
+    likely ones, the smaller id first). It is the law of sorting first, without sorting a vocabulary at each step. Rows
+    that are refused again and again (a nucleus of little mass) are sorted after all, so the loop ends whatever the
+    mass.
     """
     picked = torch.empty(len(probs), dtype=torch.int64, device=probs.device)
     left = torch.arange(len(probs), device=probs.device)
-    while len(left):
+    tokens = torch.arange(probs.shape[1], device=probs.device)
+    for _ in range(_MOST_REFUSALS):
+        if not len(left):
+            return picked
         own = probs if len(left) == len(probs) else probs[left]
-        uniform = torch.tensor([generators[row].random() for row in left.tolist()], device=probs.device)
-        drawn = _by_cumulative(own, uniform)
+        drawn = _by_cumulative(own, _uniform(left, generators))
         height = own.gather(1, drawn.unsqueeze(1))
-        likelier = torch.where(own > height, own, 0.0).sum(dim=-1)
+        # Logits of 16 bits are often equal.
+        ahead = (own > height) | ((own == height) & (tokens < drawn.unsqueeze(1)))
+        likelier = torch.where(ahead, own, 0.0).sum(dim=-1)
         kept = (likelier < mass[left]) | (mass[left] >= 1)
         picked[left[kept]] = drawn[kept]
         left = left[~kept]
+    if len(left):
+        values, ids = probs[left].sort(dim=-1, descending=True, stable=True)
+        outside = values.cumsum(dim=-1) - values >= mass[left].unsqueeze(1)
+        outside[:, 0] = False
+        place = _by_cumulative(values.masked_fill(outside, 0.0), _uniform(left, generators))
+        picked[left] = ids.gather(1, place.unsqueeze(1)).squeeze(1)
     return picked
+
+
+def _uniform(rows: torch.Tensor, generators: Sequence[Random]) -> torch.Tensor:
+    return torch.tensor([generators[row].random() for row in rows.tolist()], device=rows.device)
 
 
 def token_tops(logits: torch.Tensor, tokens: torch.Tensor, counts: Sequence[int]) -> list[TokenTop]:

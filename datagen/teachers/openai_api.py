@@ -20,85 +20,22 @@ import random
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from potstill.datagen.teachers.openai_wire import (
-    Fault,
-    Flavour,
-    Secrets,
-    body_of,
-    chat_body,
-    chat_reply,
-    connection_fault,
-    parse_body,
-    send,
-    split_url,
-    status_fault,
-)
+from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
+from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-    from potstill.datagen.teachers.pace import Pace
 
 DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
 _MAX_TOP = 20
-_CONNECT_S = 15.0
 # A request that only ever meets throttles ends too.
 _MOST_THROTTLES = 200
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
 _MOST_FAILURES = 32
-
-
-@dataclass(frozen=True)
-class OpenAIOptions:
-    """How the server is asked.
-
-    Attributes:
-        concurrency: Most requests at a time, over all URLs.
-        start: Requests at a time before anything is known of the server; a vLLM server gets `concurrency`.
-        timeout_s: Most seconds for one attempt.
-        attempts: Most attempts that a request may fail by its own fault (500, half a JSON, no choices, timeout).
-        backoff_s: First pause after a fault; doubles, with jitter, up to `longest_pause_s`.
-        longest_pause_s: Longest pause between two attempts.
-        startup_s: How long an endpoint that never answered is waited for.
-        patience_s: How long an endpoint that went away, or only throttles, is waited for.
-        flavour: `vllm` or `openai`; `auto` asks the server's model list.
-        key_variable: Environment variable that holds the key.
-    """
-
-    concurrency: int = 64
-    start: int = 16
-    timeout_s: float = 300.0
-    attempts: int = 8
-    backoff_s: float = 0.5
-    longest_pause_s: float = 30.0
-    startup_s: float = 20.0
-    patience_s: float = 300.0
-    flavour: Literal["auto", "openai", "vllm"] = "auto"
-    key_variable: str = "OPENAI_API_KEY"
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "start", "timeout_s", "attempts"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-
-
-@dataclass
-class Endpoint:
-    """One URL with its client, its pace and what is known of its health."""
-
-    url: str
-    client: AsyncOpenAI
-    pace: Pace
-    away_until: float = 0.0
-    failing: int = 0  # attempts in a row that got no answer
-    models: tuple[str, ...] = field(default_factory=tuple)
 
 
 class OpenAITeacher:
@@ -136,8 +73,6 @@ class OpenAITeacher:
         self._model = model
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._endpoints: list[Endpoint] = []
-        self._last_success: float | None = None
         self._replied = False
         self._began = time.monotonic()
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
@@ -262,9 +197,7 @@ class OpenAITeacher:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for endpoint in self._endpoints:
-                with contextlib.suppress(Exception):
-                    await endpoint.client.close()
+            await self.endpoints.close()
 
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(shut(), self._loop).result(timeout=10)
@@ -272,7 +205,7 @@ class OpenAITeacher:
         self._thread.join(timeout=10)
         self._loop.close()
         self._loop = self._thread = None
-        self._endpoints = []
+        self.__dict__.pop("endpoints", None)
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._started()).result()
@@ -282,35 +215,21 @@ class OpenAITeacher:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="openai-teacher", daemon=True)
             self._thread.start()
-            asyncio.run_coroutine_threadsafe(self._open_endpoints(), self._loop).result()
         return self._loop
 
-    async def _open_endpoints(self) -> None:
-        import httpx2
-        from openai import AsyncOpenAI
-
-        from potstill.datagen.teachers.pace import Pace
-
-        o = self.options
-        # A host that does not even take the connection must not hold a request for as long as an answer may take.
-        timeout = httpx2.Timeout(o.timeout_s, connect=min(o.timeout_s, _CONNECT_S))
-        count = len(self._urls)
-        # A server of one's own queues by itself; slowing the start would only leave it idle.
-        start = o.concurrency if o.flavour == "vllm" else o.start
-        for url, shown in zip(self._urls, self._shown, strict=True):
-            client = AsyncOpenAI(
-                api_key=self._key.get_secret_value() or "EMPTY", base_url=url, max_retries=0, timeout=timeout
-            )
-            share = max(1, -(-o.concurrency // count))
-            self._endpoints.append(Endpoint(shown, client, Pace(max(1, start // count), share)))
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """The URLs with their connections, opened at first use in the event loop's thread."""
+        key = self._key.get_secret_value()
+        return Endpoints(self._urls, self._shown, key, self._secrets, self.options)
 
     async def _probe(self) -> bool:
         """Ask the model lists; True when all endpoints that answer are vLLM servers. Fills in the model's name."""
         try:
-            owners: list[str] = await self._attempts(self._owners, [])
+            owners: list[str] = await self._attempts(self.endpoints.owners, [])
         except Fault as fault:
             raise self._refused(fault) from None
-        names = sorted({name for endpoint in self._endpoints for name in endpoint.models})
+        names = self.endpoints.models
         if not self._model:
             if len(names) != 1:
                 listed_names = ", ".join(names[:8]) or "none"
@@ -321,35 +240,8 @@ class OpenAITeacher:
             self._model = names[0]
         vllm = all(owner == "vllm" for owner in owners)
         if vllm:
-            for endpoint in self._endpoints:
-                endpoint.pace.limit = float(endpoint.pace.most)
+            self.endpoints.full_speed()
         return vllm
-
-    async def _owners(self) -> list[str]:
-        """Owners of the models that the endpoints list; those that are away are left out, for the others serve.
-
-        Raises:
-            Fault: None answered, or one refuses the key.
-        """
-
-        async def owner(endpoint: Endpoint) -> str | Fault:
-            try:
-                body = await self.call(endpoint, "GET", "/models")
-            except Fault as fault:
-                if fault.kind == "unfit" or (fault.kind == "fatal" and "404" in str(fault)):
-                    return ""
-                return fault
-            listed = [item for item in body.get("data") or () if isinstance(item, dict)]
-            endpoint.models = tuple(str(item.get("id")) for item in listed)
-            return next((str(item.get("owned_by")) for item in listed), "")
-
-        found = await asyncio.gather(*(owner(endpoint) for endpoint in self._endpoints))
-        faults = [item for item in found if isinstance(item, Fault)]
-        owners = [item for item in found if isinstance(item, str)]
-        fatal = next((fault for fault in faults if fault.kind == "fatal"), None)
-        if fatal is not None or not owners:
-            raise fatal or faults[0]
-        return owners
 
     async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
         faults: list[str] = []
@@ -377,8 +269,8 @@ class OpenAITeacher:
         done.put((request, outcome))
 
     async def _chat(self, request: Request, flavour: Flavour, body: dict[str, Any]) -> Reply:
-        endpoint = self.pick()
-        return chat_reply(await self.call(endpoint, "POST", "/chat/completions", body), request, flavour)
+        endpoint = self.endpoints.pick()
+        return chat_reply(await self.endpoints.call(endpoint, "POST", "/chat/completions", body), request, flavour)
 
     async def _attempts(self, ask: Any, faults: list[str]) -> Any:
         """Ask until it is answered, within the bounds.
@@ -415,66 +307,17 @@ class OpenAITeacher:
 
     def _give_up_if_away_too_long(self, fault: Fault) -> None:
         now = time.monotonic()
-        if self._last_success is None and fault.kind == "away":
+        if self.endpoints.last_success is None and fault.kind == "away":
             if now - self._began >= self.options.startup_s:
                 raise TeacherUnavailable(
                     f"{', '.join(self._shown)} could not be reached for {self.options.startup_s:g} s ({fault}); "
                     "check the URL and that the server runs"
                 )
-        elif now - max(self._last_success or 0.0, self._began) >= self.options.patience_s:
+        elif now - max(self.endpoints.last_success or 0.0, self._began) >= self.options.patience_s:
             raise TeacherUnavailable(
                 f"{', '.join(self._shown)} gave no answer for {self.options.patience_s:g} s ({fault}); finished "
                 "replies are in the ledger: run again when the server is back, or raise patience_s"
             )
-
-    def pick(self) -> Endpoint:
-        """The endpoint to ask now: one that is not away, with the most room."""
-        now = time.monotonic()
-        near = [endpoint for endpoint in self._endpoints if endpoint.away_until <= now] or self._endpoints
-        return min(near, key=lambda endpoint: (endpoint.pace.active + 1) / endpoint.pace.limit)
-
-    async def call(
-        self, endpoint: Endpoint, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """One attempt at one endpoint; `path` follows the base URL, or is absolute.
-
-        Raises:
-            Fault: Whatever went wrong, by kind; no secret is in its text and no cause is attached.
-        """
-        import openai
-
-        async with endpoint.pace.turn() as began:
-            fault: Fault
-            try:
-                response = await asyncio.wait_for(send(endpoint.client, method, path, body), self.options.timeout_s)
-                found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
-            except openai.APIStatusError as error:
-                fault = status_fault(error.status_code, error.response.headers, body_of(error.response), self._secrets)
-            except (openai.APITimeoutError, TimeoutError) as error:
-                if "ConnectTimeout" in type(error.__cause__).__name__:
-                    fault = Fault("away", f"no connection within {_CONNECT_S:g} s")
-                else:
-                    fault = Fault("again", f"no answer within {self.options.timeout_s:g} s")
-            except openai.APIConnectionError as error:
-                fault = connection_fault(error, self._secrets)
-            except Fault as error:
-                fault = error
-            except (OSError, ValueError, RuntimeError, openai.OpenAIError) as error:
-                fault = Fault("again", self._secrets.mask(f"{type(error).__name__}: {error}")[:300])
-            else:
-                self._last_success = time.monotonic()
-                endpoint.away_until, endpoint.failing = 0.0, 0
-                endpoint.pace.succeeded()
-                return found
-            if fault.kind == "throttle":
-                pause = min(fault.retry_after_s or 0.0, self.options.patience_s)
-                endpoint.pace.throttle(began, pause)
-            elif fault.kind in ("away", "again"):
-                # What fails at once is always free: without this it would draw the requests that others could answer.
-                endpoint.failing += 1
-                away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))
-                endpoint.away_until = time.monotonic() + away_s
-        raise fault from None
 
     def _refused(self, fault: Fault) -> TeacherError:
         said = str(fault)
@@ -484,7 +327,7 @@ class OpenAITeacher:
         if "HTTP 401" in said or "HTTP 403" in said:
             mend = f"check the key in {self.options.key_variable} and what it may use"
         elif "HTTP 404" in said:
-            served = sorted({name for endpoint in self._endpoints for name in endpoint.models})
+            served = self.endpoints.models
             listed = f" (served: {', '.join(served[:5])})" if served else ""
             mend = f"check the model's name{listed} and that the URL ends in /v1"
         elif "HTTP 429" in said:

@@ -16,7 +16,8 @@ from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
 from potstill.teacher import Reply, ScoreRequest, TokenTop
 
 if TYPE_CHECKING:
-    from potstill.datagen.teachers.openai_api import Endpoint, OpenAITeacher
+    from potstill.datagen.teachers.openai_api import OpenAITeacher
+    from potstill.datagen.teachers.openai_endpoints import Endpoint
 
 # vLLM's bound on `logprob_token_ids`.
 _MAX_CHILDREN = 128
@@ -31,7 +32,7 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
     """
     if not request.continuations or not all(request.continuations):
         raise Fault("unfit", "there is no continuation, or an empty one, to score")
-    endpoint = teacher.pick()
+    endpoint = teacher.endpoints.pick()
     ids = await _tokens(teacher, endpoint, request, "")
     # Continuation tokens depend on the text right before them only, so one look-up serves all prompts that end alike.
     ending = (request.messages[-1].role if request.messages else "", request.prefill[-_BOUNDARY:])
@@ -61,7 +62,7 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
             "logprob_token_ids": list(children),
             "return_tokens_as_token_ids": True,
         }
-        choice = first_choice(await teacher.call(endpoint, "POST", "/completions", body))
+        choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body))
         for token, value in _completion_logprobs(choice).items():
             logprobs[node, token] = value
 
@@ -88,12 +89,12 @@ async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequ
         "add_generation_prompt": not open_turn,
         "continue_final_message": open_turn,
     }
-    return _token_list(await teacher.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
+    return _token_list(await teacher.endpoints.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
 
 
 async def _plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
     body = {"model": teacher.model, "prompt": text, "add_special_tokens": False}
-    return _token_list(await teacher.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
+    return _token_list(await teacher.endpoints.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
 
 
 def _root(endpoint: Endpoint, path: str) -> str:
@@ -126,7 +127,7 @@ async def _whole(
         "temperature": 0.0,
         "prompt_logprobs": max(1, request.top_logprobs),
     }
-    choice = first_choice(await teacher.call(endpoint, "POST", "/completions", body))
+    choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body))
     tops: list[TokenTop] = []
     try:
         for token, item in zip(continuation, choice["prompt_logprobs"][len(ids) :], strict=True):

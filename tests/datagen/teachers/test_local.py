@@ -244,5 +244,12 @@ def test_the_nucleus_and_the_temperature() -> None:
     assert shares(0.0, 1.0) == [1, 0, 0, 0]
     half = (probs**2 / (probs**2).sum()).tolist()
     assert shares(0.5, 1.0) == pytest.approx(half, abs=0.03)
+    flat = torch.full((4000, 1000), 0.5 / 999).log()
+    flat[:, 7] = torch.tensor(0.5).log()
+    # A nucleus that a draw seldom meets ends too, and so does one of no mass.
+    for top_p in (0.001, 0.0):
+        assert set(choose_tokens(flat, [1.0] * 4000, [top_p] * 4000, chances).tolist()) == {7}
+    wide = choose_tokens(flat, [1.0] * 4000, [0.75] * 4000, chances)
+    assert (wide == 7).float().mean().item() == pytest.approx(0.5 / 0.75, abs=0.03)
     mixed = choose_tokens(logits[:3], [0.0, 1.0, 1.0], [1.0, 0.01, 1.0], chances[:3])
     assert mixed[:2].tolist() == [0, 0]

@@ -160,7 +160,7 @@ def test_throttles_lower_the_number_in_flight(server_module: Any, drain: Any) ->
     with server_module.running_server(fault, delay_s=0.01) as server:
         teacher = opened(server, concurrency=32, start=32)
         replies = drain(teacher, [ask(f"{i}") for i in range(400)])
-        limit = teacher._endpoints[0].pace.limit
+        limit = teacher.endpoints._all[0].pace.limit
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
     assert limit <= 16
@@ -202,9 +202,7 @@ def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with server_module.running_server() as server:
-        teacher = open_teacher(
-            f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **{**FAST, "startup_s": 10.0}
-        )
+        teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **FAST)
         replies = drain(teacher, [ask(f"{i}") for i in range(50)])
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
@@ -266,7 +264,7 @@ def test_each_url_has_its_own_pace(server_module: Any, drain: Any) -> None:
     ):
         teacher = open_teacher(f"openai:{narrow.url},{wide.url}#m", **{**FAST, "concurrency": 32, "start": 32})
         replies = drain(teacher, [ask(f"{i}") for i in range(400)])
-        limits = [endpoint.pace.limit for endpoint in teacher._endpoints]
+        limits = [endpoint.pace.limit for endpoint in teacher.endpoints._all]
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
     assert limits[0] <= 8

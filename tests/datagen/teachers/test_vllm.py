@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import reply_from_json
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
+from potstill.teacher_json import reply_from_json
 
 pytestmark = [
     pytest.mark.vllm,

@@ -1,0 +1,207 @@
+"""The URLs behind one OpenAI-compatible teacher: their connections, which one to ask now, one attempt at one of them.
+
+What enters is a path and a body; what leaves is the JSON of the answer, or a `Fault` that says whose it was. An
+endpoint that is away, or fails at once, is left alone for a while, so that it does not draw the requests that others
+could answer; each URL has a pace of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.datagen.teachers.openai_wire import (
+    Fault,
+    Secrets,
+    body_of,
+    connection_fault,
+    parse_body,
+    send,
+    status_fault,
+)
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from potstill.datagen.teachers.pace import Pace
+
+_CONNECT_S = 15.0
+
+
+@dataclass(frozen=True)
+class OpenAIOptions:
+    """How the server is asked.
+
+    Attributes:
+        concurrency: Most requests at a time, over all URLs.
+        start: Requests at a time before anything is known of the server; a vLLM server gets `concurrency`.
+        timeout_s: Most seconds for one attempt.
+        attempts: Most attempts that a request may fail by its own fault (500, half a JSON, no choices, timeout).
+        backoff_s: First pause after a fault; doubles, with jitter, up to `longest_pause_s`.
+        longest_pause_s: Longest pause between two attempts.
+        startup_s: How long an endpoint that never answered is waited for.
+        patience_s: How long an endpoint that went away, or only throttles, is waited for.
+        flavour: `vllm` or `openai`; `auto` asks the server's model list.
+        key_variable: Environment variable that holds the key.
+    """
+
+    concurrency: int = 64
+    start: int = 16
+    timeout_s: float = 300.0
+    attempts: int = 8
+    backoff_s: float = 0.5
+    longest_pause_s: float = 30.0
+    startup_s: float = 20.0
+    patience_s: float = 300.0
+    flavour: Literal["auto", "openai", "vllm"] = "auto"
+    key_variable: str = "OPENAI_API_KEY"
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "start", "timeout_s", "attempts"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass
+class Endpoint:
+    """One URL with its client, its pace and what is known of its health."""
+
+    url: str
+    client: AsyncOpenAI
+    pace: Pace
+    away_until: float = 0.0
+    failing: int = 0  # attempts in a row that got no answer
+    models: tuple[str, ...] = field(default_factory=tuple)
+
+
+class Endpoints:
+    """The endpoints of one teacher; used from its event loop.
+
+    Args:
+        urls: Addresses as they are asked.
+        shown: The same without secrets.
+        key: The API key; empty for servers that want none.
+        secrets: What no message may hold.
+        options: How they are asked.
+
+    Attributes:
+        last_success: When any of them last answered (monotonic seconds), or None.
+    """
+
+    def __init__(self, urls: Sequence[str], shown: Sequence[str], key: str, secrets: Secrets, options: OpenAIOptions):
+        import httpx2
+        from openai import AsyncOpenAI
+
+        from potstill.datagen.teachers.pace import Pace
+
+        self._options = options
+        self._secrets = secrets
+        self.last_success: float | None = None
+        # A host that does not even take the connection must not hold a request for as long as an answer may take.
+        timeout = httpx2.Timeout(options.timeout_s, connect=min(options.timeout_s, _CONNECT_S))
+        # A server of one's own queues by itself; slowing the start would only leave it idle.
+        start = options.concurrency if options.flavour == "vllm" else options.start
+        most = max(1, -(-options.concurrency // len(urls)))
+        self._all = [
+            Endpoint(
+                name,
+                AsyncOpenAI(api_key=key or "EMPTY", base_url=url, max_retries=0, timeout=timeout),
+                Pace(max(1, start // len(urls)), most),
+            )
+            for url, name in zip(urls, shown, strict=True)
+        ]
+
+    @property
+    def models(self) -> list[str]:
+        """Names that the endpoints listed, sorted."""
+        return sorted({name for endpoint in self._all for name in endpoint.models})
+
+    def full_speed(self) -> None:
+        """Let every endpoint take its most at once."""
+        for endpoint in self._all:
+            endpoint.pace.limit = float(endpoint.pace.most)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for endpoint in self._all:
+            with contextlib.suppress(Exception):
+                await endpoint.client.close()
+
+    async def owners(self) -> list[str]:
+        """Owners of the models that the endpoints list; those that are away are left out, for the others serve.
+
+        Raises:
+            Fault: None answered, or one refuses the key.
+        """
+
+        async def owner(endpoint: Endpoint) -> str | Fault:
+            try:
+                body = await self.call(endpoint, "GET", "/models")
+            except Fault as fault:
+                if fault.kind == "unfit" or (fault.kind == "fatal" and "404" in str(fault)):
+                    return ""
+                return fault
+            listed = [item for item in body.get("data") or () if isinstance(item, dict)]
+            endpoint.models = tuple(str(item.get("id")) for item in listed)
+            return next((str(item.get("owned_by")) for item in listed), "")
+
+        found = await asyncio.gather(*(owner(endpoint) for endpoint in self._all))
+        faults = [item for item in found if isinstance(item, Fault)]
+        owners = [item for item in found if isinstance(item, str)]
+        fatal = next((fault for fault in faults if fault.kind == "fatal"), None)
+        if fatal is not None or not owners:
+            raise fatal or faults[0]
+        return owners
+
+    def pick(self) -> Endpoint:
+        """The endpoint to ask now: one that is not away, with the most room."""
+        now = time.monotonic()
+        near = [endpoint for endpoint in self._all if endpoint.away_until <= now] or self._all
+        return min(near, key=lambda endpoint: (endpoint.pace.active + 1) / endpoint.pace.limit)
+
+    async def call(
+        self, endpoint: Endpoint, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One attempt at one endpoint; `path` follows the base URL, or is absolute.
+
+        Raises:
+            Fault: Whatever went wrong, by kind; no secret is in its text and no cause is attached.
+        """
+        import openai
+
+        async with endpoint.pace.turn() as began:
+            fault: Fault
+            try:
+                response = await asyncio.wait_for(send(endpoint.client, method, path, body), self._options.timeout_s)
+                found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
+            except openai.APIStatusError as error:
+                fault = status_fault(error.status_code, error.response.headers, body_of(error.response), self._secrets)
+            except (openai.APITimeoutError, TimeoutError) as error:
+                if "ConnectTimeout" in type(error.__cause__).__name__:
+                    fault = Fault("away", f"no connection within {_CONNECT_S:g} s")
+                else:
+                    fault = Fault("again", f"no answer within {self._options.timeout_s:g} s")
+            except openai.APIConnectionError as error:
+                fault = connection_fault(error, self._secrets)
+            except Fault as error:
+                fault = error
+            except (OSError, ValueError, RuntimeError, openai.OpenAIError) as error:
+                fault = Fault("again", self._secrets.mask(f"{type(error).__name__}: {error}")[:300])
+            else:
+                self.last_success = time.monotonic()
+                endpoint.away_until, endpoint.failing = 0.0, 0
+                endpoint.pace.succeeded()
+                return found
+            if fault.kind == "throttle":
+                pause = min(fault.retry_after_s or 0.0, self._options.patience_s)
+                endpoint.pace.throttle(began, pause)
+            elif fault.kind in ("away", "again"):
+                # What fails at once is always free: without this it would draw the requests that others could answer.
+                endpoint.failing += 1
+                away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))
+                endpoint.away_until = time.monotonic() + away_s
+        raise fault from None

@@ -1,0 +1,110 @@
+"""What a plan of a run says: the stages with their requests, tokens and time, and the totals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Basis = Literal["earlier", "probe", "assumed", "none"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage will ask, and take.
+
+    Attributes:
+        stage: The stage's name.
+        requests: Requests to the teacher.
+        prompt_tokens: Their prompt tokens.
+        completion_tokens: Their completion tokens.
+        seconds: Time; None where nothing tells the speed.
+        basis: How the size of a request is known.
+    """
+
+    stage: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float | None = 0.0
+    basis: Basis = "none"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The prediction.
+
+    Attributes:
+        teacher: Name of the teacher.
+        datasets: Datasets that rows will come from, with their rows.
+        rows: Rows after the merge, about.
+        steps: Each stage.
+        usd: Money, or None where the teacher's price is not known.
+        budget: The cap given, as text, and whether the prediction fits it; None without a cap.
+        notes: What is not predicted, and why.
+    """
+
+    teacher: str
+    datasets: tuple[tuple[str, int], ...]
+    rows: int
+    steps: tuple[Step, ...]
+    usd: float | None
+    budget: tuple[str, bool] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def requests(self) -> int:
+        """Requests of all stages."""
+        return sum(step.requests for step in self.steps)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and completion tokens of all stages."""
+        return sum(s.prompt_tokens for s in self.steps), sum(s.completion_tokens for s in self.steps)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all stages, or None where one is not known."""
+        known = [step.seconds for step in self.steps]
+        return None if None in known else sum(seconds for seconds in known if seconds is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types."""
+        prompt, completion = self.tokens
+        return {
+            "teacher": self.teacher,
+            "datasets": [{"id": name, "rows": rows} for name, rows in self.datasets],
+            "rows": self.rows,
+            "steps": [asdict(step) for step in self.steps],
+            "requests": self.requests,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "seconds": self.seconds,
+            "usd": self.usd,
+            "budget": None if self.budget is None else {"cap": self.budget[0], "fits": self.budget[1]},
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one request of a purpose takes on average."""
+
+    prompt: float
+    completion: float
+    seconds: float | None
+    basis: Basis
+
+    def times(self, stage: str, requests: float) -> Step:
+        """The step of so many requests."""
+        n = round(requests)
+        seconds = None if self.seconds is None else round(n * self.seconds, 1)
+        return Step(stage, n, round(n * self.prompt), round(n * self.completion), seconds, self.basis)
+
+
+def joined(a: Step, b: Step) -> Step:
+    """Two parts of one stage as one step."""
+    seconds = None if a.seconds is None or b.seconds is None else a.seconds + b.seconds
+    return Step(
+        a.stage, a.requests + b.requests, a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens,
+        seconds, a.basis,
+    )  # fmt: skip
