@@ -72,7 +72,7 @@ def _write(spec: Any, settings: dict[str, Any], rows: int, seed: int, out: Path,
     from potstill.datagen.calibration import Calibration
     from potstill.datagen.soft import fit_calibration, label_scores
     from potstill.ledger import Ledger
-    from potstill.pipeline import _opened
+    from potstill.pipeline import open_asker
     from potstill.progress import _plain
     from potstill.rows import read_rows
     from potstill.run_dir import RunDir
@@ -81,7 +81,7 @@ def _write(spec: Any, settings: dict[str, Any], rows: int, seed: int, out: Path,
 
     resolved = resolve(settings, {"n": rows, "seed": seed, "sources": "generated"})
     folder, listener = RunDir(out / f"run-{seed}"), _plain()
-    with folder.lock(), Ledger(folder.ledger_path) as ledger, _opened(resolved, ledger, listener) as asker:
+    with folder.lock(), Ledger(folder.ledger_path) as ledger, open_asker(resolved, ledger, listener) as asker:
         job = Job(folder, spec, resolved, ledger, asker, listener)
         retrieved = job.retrieval()
         generated = job.datagen(retrieved)

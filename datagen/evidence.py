@@ -1,7 +1,6 @@
 """A second opinion on labels: how near a text lies to each label's name in the space of the sentence encoder.
 
-A small teacher judges badly: over 150 training questions of TREC, SmolLM2-135M's calibrated answers are right for 34 %,
-the nearest label name under all-MiniLM-L6-v2 for 42 %. A large teacher judges better than any encoder. So both
+A small teacher judges worse than the nearest label name, a large one better (`benchmarks/label_evidence.py`). So both
 opinions are weighted by how well each foresees the labels that texts were written for or came with, which are known
 and are noisy for both alike: p(y|x) ∝ p_teacher(y|x)^a · p_encoder(y|x)^b, with a and b at which the known labels are
 likeliest (a product of experts, Hinton, Neural Computation 14(8), 2002; zero-shot labels by names and embeddings:
@@ -15,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import fit_calibration, log_softmax
 from potstill.datagen.wording import readable
@@ -24,20 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from potstill.models import TextEncoder
     from potstill.task import TaskSpec
 
 # Cosines of short texts differ by hundredths; at this temperature a difference of 0.05 is a factor of e.
 TEMPERATURE = 0.05
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 LEAST_WEIGHT = 0.1
-
-
-class TextEncoder(Protocol):
-    """What embeds texts: unit-length rows, (n, dimension) float32."""
-
-    def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """One row a text."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,10 @@ stays as it is, and the report says that it is shared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from potstill.datagen.decontaminate import TestTexts
 from potstill.datagen.merge import MergeOptions, Splits
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 def separate_splits(splits: Splits, options: MergeOptions) -> tuple[Splits, dict[str, Any]]:
@@ -31,45 +28,25 @@ def separate_splits(splits: Splits, options: MergeOptions) -> tuple[Splits, dict
     """
     from datasets import concatenate_datasets
 
-    held, to_train = _apart(splits.heldout, splits.train, options.test_near)
-    checked, more = _apart(splits.validation, splits.train, options.test_near)
-    if to_train is not None and checked is not None:
-        # What just came to training counts for the validation rows too, and the other way round.
-        checked, late = _apart(checked, to_train, options.test_near)
-        more = late if more is None else more if late is None else concatenate_datasets([more, late])
-    if more is not None and held is not None:
-        held, late = _apart(held, more, options.test_near)
-        to_train = late if to_train is None else to_train if late is None else concatenate_datasets([to_train, late])
-    moved = [part for part in (more, to_train) if part is not None and part.num_rows]
-    train = concatenate_datasets([splits.train, *moved]) if moved else splits.train
-    report = {
-        "validation_moved": 0 if more is None else more.num_rows,
-        "heldout_moved": 0 if to_train is None else to_train.num_rows,
-    }
-    known = TestTexts(train["input"][:], options.test_near)
-    parts = {"validation": checked, "heldout": held}
-    report["splits_shared"] = [
-        name
-        for name, part in parts.items()
-        if part is not None and part.num_rows and any(known.found_in(text) for text in part["input"][:])
-    ]
-    return Splits(train, splits.validation if checked is None else checked, held), report
-
-
-def _apart(part: Dataset | None, train: Dataset, near: float) -> tuple[Dataset | None, Dataset | None]:
-    """The rows of a part that meet no training row, and the others."""
-    if part is None or not part.num_rows:
-        return part, None
-    texts = part["input"][:]
-    left = list(range(part.num_rows))
-    moved: list[int] = []
-    against = train["input"][:]
-    while against and left:
-        known = TestTexts(against, near)
-        new = [place for place in left if known.found_in(texts[place]) is not None]
-        left = [place for place in left if place not in set(new)]
-        moved += new
-        against = [texts[place] for place in new]
-    if not moved or not left:
-        return part, None
-    return part.select(left).flatten_indices(), part.select(sorted(moved)).flatten_indices()
+    parts = {name: part for name, part in (("validation", splits.validation), ("heldout", splits.heldout)) if part}
+    left = {name: list(range(part.num_rows)) for name, part in parts.items()}
+    texts = {name: part["input"][:] for name, part in parts.items()}
+    against = splits.train["input"][:]
+    shared = []
+    while against:
+        known = TestTexts(against, options.test_near)
+        against = []
+        for name, places in left.items():
+            met = {place for place in places if known.found_in(texts[name][place]) is not None}
+            if len(met) == len(places):  # nothing would be left to measure on
+                shared += [name] if met and name not in shared else []
+                continue
+            left[name] = [place for place in places if place not in met]
+            against += [texts[name][place] for place in sorted(met)]
+    moved = {name: sorted(set(range(part.num_rows)) - set(left[name])) for name, part in parts.items()}
+    kept = {name: part.select(left[name]).flatten_indices() if moved[name] else part for name, part in parts.items()}
+    to_train = [part.select(moved[name]).flatten_indices() for name, part in parts.items() if moved[name]]
+    report: dict[str, Any] = {f"{name}_moved": len(moved.get(name, ())) for name in ("validation", "heldout")}
+    report["splits_shared"] = shared
+    train = concatenate_datasets([splits.train, *to_train]) if to_train else splits.train
+    return Splits(train, kept.get("validation", splits.validation), kept.get("heldout", splits.heldout)), report

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
 from potstill.datagen.calibration import RULES, Calibration, Rule, fit_calibration, log_softmax
-from potstill.datagen.evidence import TextEncoder, encoder_logits, join_opinions, trust_weights
+from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.events import Event, Listener, silent
 from potstill.rows import label_names
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from potstill.asker import Asker
+    from potstill.models import TextEncoder
 
 __all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit_calibration", "label_scores"]
 

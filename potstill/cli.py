@@ -15,7 +15,7 @@ import typer
 
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
-from potstill.cli_settings import merge_settings
+from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.errors import PotstillError
 
 app = typer.Typer(
@@ -29,31 +29,24 @@ app = typer.Typer(
 app.add_typer(catalogue_app)
 app.add_typer(batch_app)
 
-_Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
-_Set = Annotated[
-    list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 @app.command(epilog='Example: potstill run "Classify support tickets as billing, bug or other." -n 300')
 def run(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
-    out: _Out = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="transformers[:MODEL], vllm:MODEL, openai:URL#MODEL, fake.")
-    ] = None,
-    student: Annotated[str | None, typer.Option(help="Base model of the student.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
-    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
+    task: Task,
+    out: Out = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    n: Rows = None,
+    seed: Seed = None,
+    sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
     executor: Annotated[
         str | None, typer.Option(help="local, or ray: the teacher in workers of a Ray cluster.")
     ] = None,
-    options: _Set = None,
-    as_json: _Json = False,
+    options: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Do the whole job: find data, generate the rest, distil, measure, report."""
     from potstill.pipeline import run as run_pipeline
@@ -75,19 +68,19 @@ def run(
 
 @app.command(epilog="Example: potstill plan examples/support/task.md -n 2000 --budget 2usd")
 def plan(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
-    out: _Out = None,
-    teacher: Annotated[str | None, typer.Option(help="As for run.")] = None,
-    student: Annotated[str | None, typer.Option(help="Base model of the student.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
-    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
+    task: Task,
+    out: Out = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    n: Rows = None,
+    seed: Seed = None,
+    sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Say whether 2usd, 500k-tokens or 30min suffice.")] = None,
     probe: Annotated[
         int | None, typer.Option(help="Requests to make now; 32 with a teacher of your own, else none.")
     ] = None,
-    options: _Set = None,
-    as_json: _Json = False,
+    options: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Say what a run will take before it is paid for: datasets, requests, tokens, money, time."""
     from potstill.plan import plan_run
@@ -112,7 +105,7 @@ def push(
         bool, typer.Option("--public", help="Make the repositories public (private by default).")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Send dataset, model, cards and report to the Hub. The token is read from HF_TOKEN."""
     from potstill.export import push as push_run
@@ -132,7 +125,7 @@ def report(run: _Run) -> None:
 
 
 @app.command(epilog="Example: potstill status runs/support-tickets")
-def status(run: _Run, as_json: _Json = False) -> None:
+def status(run: _Run, as_json: Json = False) -> None:
     """Which stages are done, what they gave, what was asked of the teacher."""
     from potstill.ledger import Ledger
     from potstill.pipeline import load
@@ -166,13 +159,13 @@ def verify(run: _Run) -> None:
 
 @app.command(epilog='Example: potstill students "Classify support tickets as billing, bug or other." --student-mib 200')
 def students(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    task: Task,
     models: Annotated[
         list[str] | None, typer.Option("--models", help="A catalogue of model cards (JSON lines); may be repeated.")
     ] = None,
     student_mib: Annotated[float | None, typer.Option(help="Largest student, in MiB of 32-bit weights.")] = None,
-    options: _Set = None,
-    as_json: _Json = False,
+    options: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Which models could be the student, best first, and why others may not."""
     from potstill.pipeline import students as find
@@ -198,7 +191,7 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT…", help="Inputs; none reads lines from stdin.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Ask the student."""
     from potstill.pipeline import load

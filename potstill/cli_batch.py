@@ -9,26 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
+from potstill.cli_settings import Json, Rows, Seed, Set, SourcesOf, Task, Teacher
+
 app = typer.Typer(
     name="batch", help="Requests as files of OpenAI's Batch API, and their results back.", no_args_is_help=True
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
-
 
 @app.command(epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a")
 def write(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")],
+    task: Task,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` goes on in it.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="openai:#MODEL or openai:URL#MODEL.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Rows to generate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
-    sources: Annotated[str | None, typer.Option(help="both, retrieved or generated.")] = None,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
-    ] = None,
-    as_json: _Json = False,
+    teacher: Teacher = None,
+    n: Rows = None,
+    seed: Seed = None,
+    sources: SourcesOf = None,
+    options: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Write what a run with these settings would ask now. Give `potstill run` the same settings afterwards."""
     from potstill.batch import write_batch
@@ -54,7 +52,7 @@ def write(
 def read(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Output and error files of the batch.")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Read results into the run's ledger."""
     from potstill.batch import read_batch

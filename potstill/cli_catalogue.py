@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from potstill.cli_settings import Json
+
 app = typer.Typer(name="catalogue", help="Catalogues of datasets: build, look into, search.", no_args_is_help=True)
 
-_Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 _Paths = Annotated[
     list[str] | None,
     typer.Argument(metavar="CATALOGUE…", help="Parquet, JSONL or folders; none means what potstill ships."),
@@ -26,7 +27,7 @@ def build(
     search: Annotated[str, typer.Option(help="Words that the Hub searches names by.")] = "",
     limit: Annotated[int | None, typer.Option(help="Most cards to take from the Hub.")] = None,
     full: Annotated[bool, typer.Option("--full", help="List all of the Hub again, not only what changed.")] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Gather cards into one file. A build that was stopped goes on where it was; a later one adds what changed."""
     from potstill.progress import listener_for
@@ -50,7 +51,7 @@ def build(
 
 
 @app.command(epilog="Example: potstill catalogue info hub.parquet")
-def info(paths: _Paths = None, as_json: _Json = False) -> None:
+def info(paths: _Paths = None, as_json: Json = False) -> None:
     """What a catalogue holds: counts by licence, language and task, and what was left out."""
     from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
 
@@ -81,7 +82,7 @@ def search(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A task prompt or a task file.")],
     paths: _Paths = None,
     top: Annotated[int, typer.Option(help="Datasets to list.")] = 10,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Rank datasets for a task, with those that its filters refuse."""
     from potstill.models import sentence_encoder

@@ -1,11 +1,26 @@
-"""Options of the command line as the mapping that `settings.resolve` takes."""
+"""What several commands take: their arguments, and the options as the mapping that `settings.resolve` takes."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from potstill.errors import OptionError
+
+Task = Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
+Teacher = Annotated[str | None, typer.Option(help="transformers[:MODEL], vllm:MODEL, openai:URL#MODEL, fake.")]
+Student = Annotated[str | None, typer.Option(help="Base model of the student.")]
+Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate.")]
+Seed = Annotated[int | None, typer.Option(help="Decides every draw.")]
+SourcesOf = Annotated[str | None, typer.Option("--sources", help="both, retrieved or generated.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 
 
 def merge_settings(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:

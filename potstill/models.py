@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from potstill.errors import UserError
 
@@ -128,6 +128,14 @@ def _unpack_smollm2(gguf: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+class TextEncoder(Protocol):
+    """What embeds texts; a sentence encoder, or a test's own."""
+
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """(len(texts), dimension) float32, unit length."""
+        ...
 
 
 class SentenceEncoder:

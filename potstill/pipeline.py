@@ -128,11 +128,11 @@ def run(
     with contextlib.ExitStack() as opened:
         opened.enter_context(folder.lock())
         ledger = opened.enter_context(Ledger(folder.ledger_path))
-        asker = opened.enter_context(_opened(resolved, ledger, listener))
+        asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = None
         if resolved.quality.on and resolved.quality.teacher:
             other = replace(resolved, teacher=resolved.quality.teacher)
-            checker = opened.enter_context(_opened(other, ledger, listener))
+            checker = opened.enter_context(open_asker(other, ledger, listener))
         spec = read_task_file(task, asker=asker).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
@@ -183,7 +183,7 @@ def load(path: str | Path) -> RunResult:
 
 
 @contextlib.contextmanager
-def _opened(settings: Settings, ledger: Ledger, listener: Listener) -> Iterator[Asker]:
+def open_asker(settings: Settings, ledger: Ledger, listener: Listener) -> Iterator[Asker]:
     """The asker of a run. Backends load their model at the first request, so a finished run opens none."""
     from potstill.asker import Asker
     from potstill.budget import Budget

@@ -72,7 +72,7 @@ def plan_run(
         RunLocked: A run is under way in the folder.
         TeacherError: A probe was asked for and the teacher refused or stayed away.
     """
-    from potstill.pipeline import _opened
+    from potstill.pipeline import open_asker
     from potstill.settings import resolve
     from potstill.task_file import read_task_file
 
@@ -81,7 +81,7 @@ def plan_run(
     folder = Path(out) if out else Path("runs") / draft.spec.name
     local = not resolved.teacher.startswith("openai")
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
-    with _ledger(folder, count) as ledger, _opened(replace(resolved, budget=None), ledger, listener) as asker:
+    with _ledger(folder, count) as ledger, open_asker(replace(resolved, budget=None), ledger, listener) as asker:
         spec = read_task_file(task, asker=asker if count else None, draft=not count).spec
         return _Planner(spec, resolved, folder, asker, count, listener).plan()
 

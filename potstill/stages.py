@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.checking import quality_stage, self_train_on, weak_stage
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
+from potstill.optional_stages import quality_stage, self_train_on, weak_stage
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
@@ -201,6 +201,7 @@ class Job:
         from potstill.models import model_identity, sentence_encoder
 
         options = self.settings.soft
+        wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
 
         def make(out: Path) -> dict[str, Any]:
             from potstill.datagen.sequence_targets import output_targets
@@ -209,7 +210,6 @@ class Job:
             train = read_rows(merged.path / "train.parquet")
             validation = read_rows(merged.path / "validation.parquet")
             report: dict[str, Any] = {}
-            wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
             if self.spec.kind == "classification":
                 if wanted and self.asker.abilities.scores:
                     result = add_teacher_probs(
@@ -224,7 +224,7 @@ class Job:
                     write_json(out / "calibration.json", result.calibration.to_json())
             else:
                 stored = generated.path / "token_targets.parquet"
-                have = _read_table(stored) if stored.exists() else None
+                have = read_rows(stored) if stored.exists() else None
                 method = self.settings.distil.method
                 train, targets, report = output_targets(
                     self.spec, train, self.asker, options, method=method, share=self.settings.distil.sequence_share,
@@ -240,7 +240,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(options),
-            "wanted": self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0,
+            "wanted": wanted,
             "method": [self.settings.distil.method, self.settings.distil.sequence_share],
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
@@ -268,7 +268,7 @@ class Job:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
             student = out / "student"
             stored = soft.path / "token_targets.parquet"
-            targets = _read_table(stored) if stored.exists() else None
+            targets = read_rows(stored) if stored.exists() else None
             if options.processes > 1:
                 from potstill.train.launch import launch, write_job
 
@@ -371,10 +371,6 @@ class Job:
         from potstill.retrieval.load import read_data
 
         return read_data(ref, self.spec, origin=origin)
-
-
-def _read_table(path: Path) -> Dataset:
-    return read_rows(path)
 
 
 def _is_file(given: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.licences import merged_terms
-from potstill.retrieval.cards import Card
+from potstill.retrieval.cards import Card, class_names
 from potstill.retrieval.columns import ColumnChoice, choose_columns
 from potstill.retrieval.configs import choose_config, train_split
 from potstill.retrieval.labels import LabelMap, map_labels
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.asker import Asker
-    from potstill.retrieval.labels import Encoder
+    from potstill.models import TextEncoder
 
 _MOST_WORDS = 1500
 _MOST_LABELS = 1000
@@ -68,7 +68,7 @@ class _Open:
 
 
 def adapt_dataset(
-    spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: Encoder, asker: Asker | None
+    spec: TaskSpec, card: Card, options: RetrievalOptions, encoder: TextEncoder, asker: Asker | None
 ) -> Adapted:
     """Rows of one dataset.
 
@@ -122,7 +122,7 @@ def _as_it_is(
     opened: _Open,
     choice: ColumnChoice,
     options: RetrievalOptions,
-    encoder: Encoder,
+    encoder: TextEncoder,
     asker: Asker | None,
 ) -> Adapted:
     """Rows with their columns as input and output, labels mapped."""
@@ -264,12 +264,12 @@ def _with_class_names(table: Dataset, card: Card) -> Dataset:
 
     for config in card.configs.values():
         for column, kind in config.features.items():
-            names = kind.get("class_label") if isinstance(kind, Mapping) else None
+            names = class_names(kind)
             feature = table.features.get(column)
             if not names or feature is None or isinstance(feature, ClassLabel):
                 continue
             try:
-                table = table.cast_column(column, ClassLabel(names=[str(name) for name in names]))
+                table = table.cast_column(column, ClassLabel(names=names))
             except (ValueError, TypeError, ArithmeticError):
                 continue  # the values are no class integers; the rules look at them as they are
     return table
@@ -278,7 +278,7 @@ def _with_class_names(table: Dataset, card: Card) -> Dataset:
 def _labels(
     spec: TaskSpec,
     items: Sequence[tuple[str, str]],
-    encoder: Encoder,
+    encoder: TextEncoder,
     column: str,
     asker: Asker | None,
     tells: bool,

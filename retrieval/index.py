@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
-from potstill.models import cache_folder
+from potstill.models import TextEncoder, cache_folder
 from potstill.retrieval.index_files import (
     StoredIndex,
     index_keys,
@@ -49,15 +49,11 @@ _SHARD_ROWS = 4_096  # what a killed process has to embed again, at most
 _ADD_ROWS = 50_000  # vectors that are held at once while a large index is built
 
 
-class Encoder(Protocol):
+class Encoder(TextEncoder, Protocol):
     """Turns texts into unit vectors; `identity` changes when the vectors would."""
 
     @property
     def identity(self) -> str: ...
-
-    def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """(len(texts), dimension) float32, unit length."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from potstill.task import TaskSpec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from potstill.asker import Asker
+    from potstill.models import TextEncoder
 
 FLOOR = 0.60
 MARGIN = 0.08
@@ -79,14 +80,6 @@ _FLAGS = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": 
 _RATED = re.compile(r"(?i)\b(stars?|ratings?|review_score|overall)\b")
 
 
-class Encoder(Protocol):
-    """What embeds texts: unit-length rows, (n, dimension) float32."""
-
-    def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """One row a text."""
-        ...
-
-
 @dataclass(frozen=True)
 class LabelMap:
     """Where each foreign label goes.
@@ -121,7 +114,7 @@ def plain_label(name: str) -> str:
 def map_labels(
     foreign: Mapping[str, Sequence[str]],
     spec: TaskSpec,
-    encoder: Encoder,
+    encoder: TextEncoder,
     *,
     floor: float = FLOOR,
     margin: float = MARGIN,
@@ -322,7 +315,7 @@ class _Near:
         return found
 
 
-def _by_meaning(rest: list[str], foreign: Mapping[str, Sequence[str]], spec: TaskSpec, encoder: Encoder) -> _Near:
+def _by_meaning(rest: list[str], foreign: Mapping[str, Sequence[str]], spec: TaskSpec, encoder: TextEncoder) -> _Near:
     import numpy as np
 
     described = [f"{plain_label(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
@@ -336,7 +329,7 @@ def _by_meaning(rest: list[str], foreign: Mapping[str, Sequence[str]], spec: Tas
     return _Near(rest, spec.label_names, by_name, by_text)
 
 
-def _text_similarity(texts: Sequence[str], labels: NDArray[np.float32], encoder: Encoder) -> NDArray[np.float32]:
+def _text_similarity(texts: Sequence[str], labels: NDArray[np.float32], encoder: TextEncoder) -> NDArray[np.float32]:
     import numpy as np
 
     sample = [text[:500] for text in texts[:20] if text.strip()]

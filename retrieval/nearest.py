@@ -16,7 +16,7 @@ from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
-    from potstill.retrieval.labels import Encoder
+    from potstill.models import TextEncoder
 
 _WRITTEN = 8
 
@@ -59,7 +59,7 @@ def _written(spec: TaskSpec, asker: Asker) -> list[str]:
     return [r.text.strip() for r in replies if not isinstance(r, Failure) and r.finish == "stop" and r.text.strip()]
 
 
-def nearest_rows(rows: Sequence[Row], anchors: Sequence[str], most: int, encoder: Encoder) -> list[int]:
+def nearest_rows(rows: Sequence[Row], anchors: Sequence[str], most: int, encoder: TextEncoder) -> list[int]:
     """Places of the rows nearest to the anchors, at most `most`, the same number of each output where it is a label.
 
     Args:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from potstill.retrieval.cards import class_names
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -101,18 +103,13 @@ def profile_features(features: Mapping[str, Any]) -> list[Profile]:
     found = []
     for name, kind in features.items():
         inner = kind.get("sequence", kind.get("list")) if isinstance(kind, Mapping) else None
-        names = _class_names(kind)
-        tags = _class_names(inner)
+        names = class_names(kind)
+        tags = class_names(inner)
         is_text = not names and not tags and _declares_text(kind) and not points(name)
         number = isinstance(kind, str) and bool(re.match(r"u?int|float|bool|double", kind))
         is_class = bool(names) or (number and not _COUNTING.search(name) and not points(name))
         found.append(Profile(name, is_class, is_text, bool(tags), values=tuple(names or (tags if tags else ()))))
     return found
-
-
-def _class_names(kind: Any) -> list[str]:
-    names = kind.get("class_label") if isinstance(kind, Mapping) else None
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _declares_text(kind: Any) -> bool:

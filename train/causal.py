@@ -14,7 +14,6 @@ Agarwal et al., arXiv:2306.13649 §3.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from potstill.events import Event, Listener, silent
 from potstill.models import model_identity
 from potstill.task import TaskSpec
 from potstill.train import loop
-from potstill.train.causal_model import adapters, is_cut, load_causal, plain_model, save_causal
+from potstill.train.causal_model import adapters, is_cut, load_causal, save_trained
 from potstill.train.encode import end_of_turn
 from potstill.train.memory import check_memory
 from potstill.train.options import DistilOptions, resolve_options
@@ -132,12 +131,7 @@ def _distil(
         "carried_over": carried,
         "notes": notes,
     }
-    finished = plain_model(trainer)
-    if trainer.accelerator.is_main_process:
-        save_causal(finished.to(stored_dtype), tokenizer, spec, options, data.longest_answer, out)
-        if not options.keep_checkpoints:
-            shutil.rmtree(checkpoints)
-    trainer.accelerator.wait_for_everyone()
+    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.longest_answer, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,14 +100,24 @@ def plain_model(trainer: Any) -> Any:
     return model
 
 
-def save_causal(
-    model: Any, tokenizer: Any, spec: TaskSpec, options: DistilOptions, longest_answer: int, out: Path
-) -> None:
-    """Publish a trained student with its card; it may write a quarter more than the longest answer it learnt."""
-    limit = int(options.max_length or 1024)
-    longest = math.ceil(1.25 * longest_answer)
-    card = StudentCard(
-        name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
-        max_new_tokens=max(16, min(longest, limit // 2)), base=str(options.student),
-    )  # fmt: skip
-    publish(model, tokenizer, card, out)
+def save_trained(
+    trainer: Any, tokenizer: Any, spec: TaskSpec, options: DistilOptions, dtype: torch.dtype, longest_answer: int,
+    out: Path, checkpoints: Path,
+) -> None:  # fmt: skip
+    """Publish what a trainer made, in the number format that the model came in; every process calls it.
+
+    The student may write a quarter more than the longest answer that it learnt. Checkpoints go, unless the options
+    keep them.
+    """
+    finished = plain_model(trainer)
+    if trainer.accelerator.is_main_process:
+        limit = int(options.max_length or 1024)
+        longest = math.ceil(1.25 * longest_answer)
+        card = StudentCard(
+            name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
+            max_new_tokens=max(16, min(longest, limit // 2)), base=str(options.student),
+        )  # fmt: skip
+        publish(finished.to(dtype), tokenizer, card, out)
+        if not options.keep_checkpoints:
+            shutil.rmtree(checkpoints)
+    trainer.accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from potstill.chat import task_messages
@@ -53,3 +54,15 @@ def end_of_turn(model: Any, tokenizer: Any) -> int:
     if isinstance(ends, list) and ends:
         return int(tokenizer.eos_token_id if tokenizer.eos_token_id in ends else ends[0])
     return int(ends if isinstance(ends, int) else tokenizer.eos_token_id)
+
+
+def batches_by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows in batches of like lengths, each of at most `tokens` padded tokens (one row at least)."""
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        # Rows come by length, so the newest is the longest of its batch.
+        if found and (len(found[-1]) + 1) * lengths[i] <= tokens:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found

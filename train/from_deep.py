@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from potstill.errors import TrainingError
 from potstill.task import TaskSpec
+from potstill.train.encode import batches_by_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,8 +73,7 @@ def deep_targets(deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file
     width = int(student.model.config.hidden_size)
     probs = np.zeros((len(rows), len(columns)), dtype=np.float32)
     states = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(ends[-1]), width))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for batch in _batches(order, rows):
+    for batch in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
         inputs = student.padded([list(rows[i]) for i in batch])
         with torch.inference_mode():
             output = student.model(**inputs, output_hidden_states=True)
@@ -107,14 +107,3 @@ def direction_losses(states: torch.Tensor, wanted: torch.Tensor, mask: torch.Ten
     apart = 1 - torch.nn.functional.cosine_similarity(states.float(), wanted.float(), dim=-1)
     used = mask.float()
     return (apart * used).sum(1) / used.sum(1).clamp(min=1.0)
-
-
-def _batches(order: Sequence[int], rows: Sequence[Any]) -> list[list[int]]:
-    found: list[list[int]] = []
-    for i in order:
-        # Rows come by length, so the newest is the longest of its batch.
-        if found and (len(found[-1]) + 1) * len(rows[i]) <= _BATCH_TOKENS:
-            found[-1].append(i)
-        else:
-            found.append([i])
-    return found

@@ -12,7 +12,6 @@ Source: Agarwal et al., GKD, arXiv:2306.13649 §3, algorithm 1.
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from random import Random
@@ -28,7 +27,7 @@ from potstill.errors import TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity
 from potstill.train import loop
-from potstill.train.causal_model import adapters, load_causal, plain_model, save_causal
+from potstill.train.causal_model import adapters, load_causal, save_trained
 from potstill.train.memory import check_memory
 from potstill.train.options import DistilOptions
 from potstill.train.result import DistilResult
@@ -107,12 +106,7 @@ def distil_on_policy(
         "data_batches": trainer.data_batches,
         "notes": [note] if options.hard_weight else [],
     }
-    finished = plain_model(trainer)
-    if trainer.accelerator.is_main_process:
-        save_causal(finished.to(stored_dtype), tokenizer, spec, options, data.longest_answer, out)
-        if not options.keep_checkpoints:
-            shutil.rmtree(checkpoints)
-    trainer.accelerator.wait_for_everyone()
+    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.longest_answer, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from potstill.train.causal_model import load_causal
+from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
 from potstill.train.token_rows import IGNORED, TokenRows
 
@@ -67,7 +68,7 @@ def uncut_states(data: TokenRows, options: DistilOptions, file: Path) -> UncutSt
         file, dtype=np.float16, mode="w+", shape=(int(starts[-1]), int(model.config.get_text_config().hidden_size))
     )
     with torch.inference_mode():
-        for batch in _batches([len(row) for row in rows]):
+        for batch in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
             inputs = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, padding_side="right", return_tensors="pt")
             hidden = model.base_model(**inputs.to(model.device), use_cache=False).last_hidden_state
             for place, i in enumerate(batch):
@@ -113,14 +114,3 @@ def start_figures(model: Any, data: TokenRows, tokenizer: Any, rows: int = 4) ->
     model.train(training)
     vocabulary = model.get_output_embeddings().weight.shape[0]
     return {"cross_entropy": round(total / max(count, 1), 4), "uniform": round(float(np.log(vocabulary)), 4)}
-
-
-def _batches(lengths: list[int]) -> list[list[int]]:
-    found: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        # Rows come by length, so the newest is the longest of its batch.
-        if found and (len(found[-1]) + 1) * lengths[i] <= _BATCH_TOKENS:
-            found[-1].append(i)
-        else:
-            found.append([i])
-    return found

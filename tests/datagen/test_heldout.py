@@ -37,6 +37,17 @@ def test_rows_that_meet_training_rows_move_there_and_take_their_kin_along() -> N
     assert [known.found_in(text) for text in checked] == [None, None]
 
 
+def test_a_chain_that_crosses_the_parts_again_and_again_moves_whole() -> None:
+    a, b, c, d = (words(seed) for seed in (1, 2, 3, 4))
+    train = table(f"{a} one")
+    heldout = table(f"{a} {b}", f"{c} {d}", words(20))
+    validation = table(f"{b} {c}", f"{d} two", words(30))
+    splits, report = separate_splits(Splits(train, validation, heldout), MergeOptions())
+    assert report == {"validation_moved": 2, "heldout_moved": 2, "splits_shared": []}
+    assert splits.heldout is not None
+    assert (splits.heldout["input"][:], splits.validation["input"][:]) == ([words(20)], [words(30)])
+
+
 def test_nothing_moves_where_nothing_meets() -> None:
     parts = Splits(table(words(1)), table(words(2)), None)
     splits, report = separate_splits(parts, MergeOptions())
