@@ -31,8 +31,7 @@ def read_results(name: str) -> list[dict[str, Any]]:
     path = FOLDER / f"{name}.json"
     if not path.exists():
         return []
-    table = json.loads(path.read_text("utf-8"))
-    records: list[dict[str, Any]] = table["records"] if isinstance(table, dict) else table
+    records: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["records"]
     return records
 
 
