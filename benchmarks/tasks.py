@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(CLASSIFICATION + GENERATION))
     parser.add_argument("--rows", type=int, default=600, help="rows to generate for a task")
     parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--per-label", type=int, default=12, help="rows to generate for a label at least")
+    parser.add_argument("--ceiling-rows", type=int, help="real rows at most; 4,000, and 800 for generation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-tasks")
     parser.add_argument("--print", action="store_true", dest="show")
@@ -47,23 +49,30 @@ def main() -> None:
     records: list[dict[str, Any]] = read_results("tasks") if args.show else []
     if not args.show:
         for task in args.tasks.split(","):
-            records += bench(task, args.rows, args.test_rows, args.seed, args.out, args.set)
+            rows = max(args.rows, args.per_label * len(_labels(task)))
+            records += bench(task, rows, args.test_rows, args.ceiling_rows, args.seed, args.out, args.set)
             keep = [r for r in read_results("tasks") if r["task"] not in {x["task"] for x in records}]
             write_results("tasks", keep + records)
     print_table([{k: v for k, v in record.items() if k not in ("seconds",)} for record in records])
 
 
-def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: list[str]) -> list[dict[str, Any]]:
+def bench(
+    task: str, rows: int, test_rows: int, ceiling_rows: int | None, seed: int, out: Path, pairs: list[str]
+) -> list[dict[str, Any]]:
     """All arms of one task; finished arms are reused by the run folder."""
     from potstill.cli_settings import merge_settings
     from potstill.pipeline import run
 
     file = write_task(task, out)
-    n = max(rows, 12 * len(_labels(task)))
     records: list[dict[str, Any]] = []
     for arm, name in FRESH.items():
+        if arm == "both" and any(r["system"] == FRESH["retrieved"] and not r["train_rows"] for r in records):
+            same = next((r for r in records if r["system"] == FRESH["generated"]), None)
+            if same is not None:
+                records.append({**same, "system": name, "note": "the generated rows: retrieval brought none"})
+            continue
         started = time.monotonic()
-        options = merge_settings({"n": n, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
+        options = merge_settings({"n": rows, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
         try:
             result = run(str(file), out=out / task, listener=_say(task, arm), **options)
         except Exception as error:  # an arm without rows is a result, not an end
@@ -76,11 +85,13 @@ def bench(task: str, rows: int, test_rows: int, seed: int, out: Path, pairs: lis
                 records.append(_record(task, name, system, result.dataset.num_rows, seconds, result.spec.metric))
             elif arm == "generated":
                 records.append(_record(task, system["name"], system, 0, 0.0, result.spec.metric))
-    records.append(ceiling(task, file, test_rows, seed, out, pairs))
+    records.append(ceiling(task, file, test_rows, ceiling_rows, seed, out, pairs))
     return records
 
 
-def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: list[str]) -> dict[str, Any]:
+def ceiling(
+    task: str, file: Path, test_rows: int, rows: int | None, seed: int, out: Path, pairs: list[str]
+) -> dict[str, Any]:
     """The same student trained on the real training split."""
     from potstill.cli_settings import merge_settings
     from potstill.datagen.merge import MergeOptions, split_rows
@@ -94,7 +105,7 @@ def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: 
     read = read_task_file(str(file))
     spec, settings = read.spec, resolve(read.settings, merge_settings({"seed": seed}, pairs))
     assert spec.test is not None
-    folder = out / task / f"ceiling-{seed}"
+    folder = out / task / f"ceiling-{seed}-{rows or CEILING_ROWS[spec.kind]}"
     started = time.monotonic()
     real = read_data(
         DataRef(str(DATA / "tasks" / task / "train.parquet"), None, None, spec.test.inputs, spec.test.output), spec
@@ -102,7 +113,8 @@ def ceiling(task: str, file: Path, test_rows: int, seed: int, out: Path, pairs: 
     if spec.kind == "generation":
         # Only hard labels exist for real rows.
         settings = resolve(read.settings, merge_settings({"seed": seed, "distil": {"soft_weight": 0.0}}, pairs))
-    real = real.shuffle(seed=seed).select(range(min(real.num_rows, CEILING_ROWS[spec.kind]))).flatten_indices()
+    count = min(real.num_rows, rows or CEILING_ROWS[spec.kind])
+    real = real.shuffle(seed=seed).select(range(count)).flatten_indices()
     if not (folder / "config.json").exists():
         splits = split_rows(spec, real, MergeOptions(heldout=0.0))
         if spec.kind == "classification":

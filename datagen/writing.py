@@ -15,6 +15,7 @@ from potstill.datagen.attributes import draw_manners, resolve_attributes, use_sc
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.languages import LANGUAGES
 from potstill.rows import join_fields
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Message, Reply, Request
@@ -139,6 +140,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     examples = list(material.examples.get(label, ()))
     styles = list(material.styles.get(label, ()))
     avoid = options.avoid_shown if options.avoid_shown is not None else (0 if material.opened else 4)
+    language = _language(spec, index, label, options.seed)
     variables: dict[str, Any] = {
         "instruction": spec.instruction,
         "noun": noun,
@@ -149,6 +151,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         "avoid": [text[:300] for text in random.sample(heard, k=min(len(heard), avoid))],
         "topic": topic,
         "manners": manners,
+        "language": language,
         "count": options.texts_per_request,
         "json": material.as_json,
     }
@@ -164,7 +167,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         name = "write_input"
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
-        prefill=_opening(material, noun, label),
+        prefill=_opening(material, noun, label, language),
         max_tokens=options.max_tokens * options.texts_per_request,
         temperature=options.temperature_at(index * max(1, len(spec.label_names)) if label else index),
         top_p=options.top_p,
@@ -174,13 +177,22 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     )
 
 
-def _opening(material: Material, noun: str, label: str) -> str:
+def _language(spec: TaskSpec, index: int, label: str, seed: int) -> str:
+    """The language of one text, by its English name: one of the task's in turn; "" where the task is in English."""
+    if spec.languages in ((), ("en",)):
+        return ""
+    # From a shuffled start, so that the labels of a task do not all begin with the same language.
+    return LANGUAGES[spec.languages[(index + rng(seed, 0, f"language {label}").randrange(64)) % len(spec.languages)]]
+
+
+def _opening(material: Material, noun: str, label: str, language: str) -> str:
     """The start of the reply, so that a small teacher goes on with the text itself and not with talk about it."""
     if not material.opened:
         return ""
     if material.options.texts_per_request > 1:
         return "1."
     what = with_article(noun) + (f' of the category "{readable(label)}"' if label else "")
+    what += f" in {language}" if language else ""
     if len(material.spec.inputs) > 1:
         return f"Here is {what}:\n\n{material.spec.inputs[0]}:"
     return f'Here is {what}:\n\n"'
@@ -189,7 +201,8 @@ def _opening(material: Material, noun: str, label: str) -> str:
 def _stops(material: Material) -> tuple[str, ...]:
     if not material.opened or material.options.texts_per_request > 1:
         return ()
-    return ("\n\n",) if len(material.spec.inputs) > 1 else ('"\n', "\n\n")
+    # A small teacher leaves a blank line between two fields; a stop there would lose the second.
+    return ("\n\n\n",) if len(material.spec.inputs) > 1 else ('"\n', "\n\n")
 
 
 def _schema(material: Material) -> dict[str, Any]:

@@ -261,6 +261,41 @@ def test_inputs_with_several_fields(tmp_path: Path) -> None:
         assert "\ntext: Team" in text
 
 
+def test_a_blank_line_between_fields_does_not_end_the_reply(tmp_path: Path) -> None:
+    """Small teachers leave one: with a stop there, two of three replies lacked their second field."""
+    spec = TaskSpec("news", NEWS.instruction, "classification", NEWS.labels, inputs=("title", "text"))
+
+    def reply(request: Request, number: int) -> Reply | Failure:
+        text = f" Match {number} ends\n\nTeam {number * 7} won game {number * 3} in town {number * 11}.\n\n\nAnd so on"
+        ends = [text.find(stop) for stop in request.stop if stop in text]
+        return Reply(text=text[: min(ends)] if ends else text)
+
+    options: dict[str, Any] = {"attributes": "none", "label_descriptions": "names"}
+    result = run(tmp_path, spec, ScriptedTeacher(reply, Abilities(prefill=True)), rows=20, **options)
+    assert "missing_field" not in result.report["dropped"]
+    for text in result.rows["input"]:
+        assert text.startswith("title: Match")
+        assert text.partition("\ntext: Team")[1]
+        assert "And so on" not in text
+
+
+def test_texts_are_asked_for_in_the_languages_of_the_task(tmp_path: Path) -> None:
+    spec = TaskSpec("news", NEWS.instruction, "classification", NEWS.labels, languages=("es", "ru"))
+    asked: list[str] = []
+
+    def reply(request: Request, number: int) -> Reply | Failure:
+        asked.append(request.messages[-1].content + request.prefill)
+        words = " ".join(f"palabra{(number * 17 + i * 5) % 97}" for i in range(9))
+        return Reply(text=f"El equipo {number} que gana una {words} de la ciudad.")
+
+    options: dict[str, Any] = {"attributes": "none", "label_descriptions": "names"}
+    run(tmp_path, spec, ScriptedTeacher(reply, Abilities(prefill=True)), rows=12, **options)
+    spanish = [text for text in asked if text.count("in Spanish") == 2]
+    russian = [text for text in asked if text.count("in Russian") == 2]
+    assert len(spanish) + len(russian) == len(asked)
+    assert abs(len(spanish) - len(russian)) <= len(NEWS.labels)
+
+
 def test_json_replies_where_the_teacher_has_schemas(tmp_path: Path) -> None:
     seen = []
 

@@ -22,6 +22,7 @@ BASE: dict[str, Any] = {
     "avoid": [],
     "topic": "",
     "manners": [],
+    "language": "",
     "count": 1,
     "json": False,
 }
@@ -184,6 +185,13 @@ Task: Is it even?"""
 )
 def test_rendered(name: str, variables: dict[str, Any], text: str) -> None:
     assert prompts.load(name).render(**variables) == text
+
+
+@pytest.mark.parametrize("name", ["write_for_label", "write_for_label_short", "write_input"])
+def test_the_language_is_asked_for(name: str) -> None:
+    prompt = prompts.load(name)
+    assert "in Japanese" in prompt.render(**FULL | {"language": "Japanese"})
+    assert "Japanese" not in prompt.render(**FULL)
 
 
 @pytest.mark.parametrize("name", ["write_for_label", "write_input"])
