@@ -53,10 +53,11 @@ class SoftOptions:
         max_chars: Longer texts are cut for scoring.
         top_k: Log-probs kept for each output token of generation tasks.
         candidates: Outputs that the teacher writes for each input where `distil.method` asks for its own: one
-            greedily, the others sampled.
+            greedily, the others sampled. With `pick: beam`, the width of the search.
         candidate_temperature: Temperature of the sampled ones.
-        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, or the `nearest` to the row's own
-            output by BLEU (sequence-level interpolation).
+        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, the `nearest` to the row's own
+            output by BLEU (sequence-level interpolation), or what a `beam` search finds (teachers of the transformers
+            backend).
         max_output_tokens: Most tokens of one output.
         seed: Of sampled steps.
     """
@@ -70,7 +71,7 @@ class SoftOptions:
     top_k: int = 32
     candidates: int = 4
     candidate_temperature: float = 0.7
-    pick: Literal["likeliest", "nearest"] = "likeliest"
+    pick: Literal["likeliest", "nearest", "beam"] = "likeliest"
     max_output_tokens: int = 256
     seed: int = 0
 
@@ -78,6 +79,8 @@ class SoftOptions:
         for name in ("candidates", "max_output_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        if self.pick == "beam" and self.candidates < 2:
+            raise ValueError(f"a beam search needs candidates of 2 or more, its width (got {self.candidates})")
         if not self.candidate_temperature > 0:
             raise ValueError(f"candidate_temperature must be above 0 (got {self.candidate_temperature})")
         if self.top_k < 1:
