@@ -238,7 +238,8 @@ def _stored_losses(
 
 def _chunk_ends(counts: Tensor, size: int) -> list[int]:
     """Where chunks of at least `size` positions end, none inside a span."""
-    ends, reach = [], 0
+    ends: list[int] = []
+    reach = 0
     for at, count in enumerate(counts.tolist()):
         if at - (ends[-1] if ends else 0) >= size and at >= reach:
             ends.append(at)
