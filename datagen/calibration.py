@@ -9,8 +9,13 @@ label and renormalises:
     batch       log mean_x p(y | x)                       Zhou et al., arXiv:2309.17249 §4
     balanced    the offsets with which mean_x of the corrected p(y | x) is the same for each label
 
-Both of the last rules suppose that the labels are equally common among the fitted texts; where the texts' labels are
-known, weights make them so. What is fitted on training texts is applied to test texts as it is.
+Both of the last rules suppose that the labels are as common among the fitted texts as the prior says, which is uniform
+unless told; where the texts' labels are known, weights make them equally common instead. What is fitted on training
+texts is applied to test texts as it is.
+
+A prior that nobody knows can be estimated (`estimate_prior`) where the offsets come from elsewhere than the texts: from
+texts whose labels are known, or from content-free ones. Mean probabilities of the same texts hold the teacher's leaning
+and the prior in one, and cannot tell them apart.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 Rule = Literal["raw", "contextual", "dcpmi", "batch", "balanced"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 _ROUNDS = 200
+# Pseudo-texts for the uniform prior, as a share of the texts: where the probabilities say little, it stays.
+SHRINKAGE = 0.1
 
 
 @dataclass(frozen=True)
@@ -144,22 +151,73 @@ def fit_calibration(
     elif rule == "batch" and len(good):
         offsets = np.log(mass @ np.exp(log_softmax(good)) + 1e-300)
     elif rule == "balanced" and len(good):
-        offsets = _balanced(good, mass)
+        shares = wanted if weights is None else np.full(count, 1.0 / count)
+        # The prior comes in again where the correction is applied.
+        offsets = _balanced(good, mass, shares) + np.log(shares)
     offsets = offsets - offsets.mean()
     return Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
 
 
-def _balanced(scores: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Offsets with which the mean corrected probability of every label is the same (iterative proportional fitting)."""
+def _balanced(
+    scores: NDArray[np.float64], mass: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Offsets with which the mean corrected probabilities are `shares` (iterative proportional fitting)."""
     import numpy as np
 
     offsets = np.zeros(scores.shape[1])
     for _ in range(_ROUNDS):
-        step = np.log(mass @ np.exp(log_softmax(scores - offsets)) + 1e-300) + np.log(len(offsets))
+        step = np.log(mass @ np.exp(log_softmax(scores - offsets)) + 1e-300) - np.log(shares)
         offsets = offsets + step
         if np.abs(step).max() < 1e-6:
             break
     return offsets
+
+
+def estimate_prior(probs: NDArray[np.float64], shrinkage: float = SHRINKAGE) -> tuple[float, ...]:
+    """Shares of the labels among texts that nobody labelled, by expectation maximisation.
+
+    Each round weighs the texts' probabilities by the shares of the last one and takes their mean, together with
+    `shrinkage` times as many texts of equal shares: the mode under a Dirichlet prior. Shares whose gain in likelihood
+    over uniform ones is below twice Schwarz's penalty are left uniform: few texts, or probabilities that say little,
+    look uneven by chance.
+
+    Args:
+        probs: (n, n_labels) probabilities as they are where the labels are equally common.
+        shrinkage: Weight of the uniform prior beside the texts' own, in texts a text.
+
+    Returns:
+        One share a label; they sum to 1. Uniform without any text.
+
+    Sources: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, §2.2; Schwarz, Annals of Statistics 6(2),
+    1978.
+    """
+    import numpy as np
+
+    probs = np.asarray(probs, dtype=np.float64)
+    good = probs[np.isfinite(probs).all(axis=1)]
+    count = probs.shape[1]
+    uniform = np.full(count, 1.0 / count)
+    shares = uniform
+    if not len(good):
+        return tuple(uniform.tolist())
+    for _ in range(_ROUNDS):
+        weighed = good * shares
+        mean = (weighed / weighed.sum(axis=1, keepdims=True)).mean(axis=0)
+        new = (mean + shrinkage / count) / (1 + shrinkage)
+        done = np.abs(new - shares).max() < 1e-7
+        shares = new
+        if done:
+            break
+    gain = float(np.log(good @ shares * count).sum())
+    return tuple((shares if gain > (count - 1) * np.log(len(good)) else uniform).tolist())
+
+
+def weighed_by(probs: NDArray[np.float64], prior: Sequence[float] | None) -> NDArray[np.float64]:
+    """Probabilities under equally common labels → under a prior; None leaves them."""
+    if prior is None:
+        return probs
+    weighed = probs * _shares(prior, probs.shape[1])
+    return cast("NDArray[np.float64]", weighed / weighed.sum(axis=1, keepdims=True))
 
 
 def _shares(values: Sequence[float] | None, count: int) -> NDArray[np.float64]:

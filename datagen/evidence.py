@@ -55,13 +55,16 @@ class Mixture:
         return {"teacher_power": self.teacher, "encoder_power": self.encoder, "label_log_likelihood": found}
 
 
-def encoder_logits(spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder) -> NDArray[np.float64]:
+def encoder_logits(
+    spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder, fit_on: int | None = None
+) -> NDArray[np.float64]:
     """Calibrated log-probabilities of the labels by nearness to their names and descriptions.
 
     Args:
         spec: A classification task.
         texts: Texts.
         encoder: Sentence encoder.
+        fit_on: How many of the texts, from the first, the offsets are fitted on; None takes all.
 
     Returns:
         (len(texts), n_labels) float64, nats; offsets make the labels equally common, as in batch calibration.
@@ -73,13 +76,16 @@ def encoder_logits(spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder) -
     labels = encoder.encode(names) + encoder.encode(full)
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     scores = np.asarray(encoder.encode(list(texts)) @ labels.T, dtype=np.float64) / TEMPERATURE
-    calibration = fit_calibration(scores, rule="balanced")
+    calibration = fit_calibration(scores[:fit_on], rule="balanced")
     logits: NDArray[np.float64] = np.log(np.maximum(calibration.apply(scores), 1e-12))
     return logits
 
 
 def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], hard: Sequence[int | None]) -> Mixture:
-    """Weigh both opinions by the known labels.
+    """Weigh both opinions by the known labels, each label counting alike.
+
+    Both suppose equally common labels, and so does what they give together: powers of an opinion would be powers of a
+    prior in it as well, so a prior comes in afterwards (`calibration.weighed_by`).
 
     Args:
         teacher: (n, n_labels) calibrated log-probabilities.
@@ -90,11 +96,13 @@ def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], ha
 
     known = np.asarray([i for i, value in enumerate(hard) if value is not None], dtype=int)
     gold = np.asarray([value for value in hard if value is not None], dtype=int)
+    shares = 1.0 / np.bincount(gold, minlength=teacher.shape[1])[gold] if len(gold) else np.ones(0)
 
     def likelihood(a: float, b: float) -> float:
         if not len(known):
             return 0.0
-        return float(log_softmax(a * teacher[known] + b * encoder[known])[np.arange(len(known)), gold].mean())
+        found = log_softmax(a * teacher[known] + b * encoder[known])[np.arange(len(known)), gold]
+        return float(found @ shares / shares.sum())
 
     # Without known labels neither opinion can be tried, and both count once.
     a, b = max(product(_POWERS, _POWERS), key=lambda pair: likelihood(*pair)) if len(known) else (1.0, 1.0)

@@ -3,7 +3,7 @@
 For each input the teacher writes some candidates, one greedily and the others sampled, and one is picked: the
 likeliest by its own mean log-prob a token (the length penalty of a beam search), or the one nearest the row's own
 output by sentence BLEU, Kim & Rush's sequence-level interpolation. Samples stand in for their beam, since every
-backend can sample and none but transformers can search.
+backend can sample and none but transformers can search. `soft.pick=beam` is that search.
 
 The log-probs of the picked output come with it, so that word-level targets on it cost no second pass.
 
@@ -65,7 +65,7 @@ def write_outputs(
         listener: Called with progress.
 
     Raises:
-        UserError: The likeliest is wanted of a teacher that gives no log-probs.
+        UserError: The likeliest is wanted of a teacher that gives no log-probs, or beams of one that has none.
         TeacherError: No usable output at all, or the teacher refused or stayed away.
     """
     k = min(options.top_k, asker.abilities.top_logprobs)
@@ -74,8 +74,14 @@ def write_outputs(
             f"{asker.teacher.name} gives no log-probs, so the likeliest of {options.candidates} outputs is unknown; "
             "set soft.pick=nearest or soft.candidates=1, or choose another --teacher"
         )
+    if options.pick == "beam" and not asker.abilities.beams:
+        raise UserError(
+            f"{asker.teacher.name} cannot search with beams; use --teacher transformers:MODEL, or set "
+            "soft.pick=likeliest (the best of some samples)"
+        )
     given = list(dataset_to_rows(table))
-    requests = [_request(spec, row, number, k, options) for row in given for number in range(options.candidates)]
+    each = 1 if options.pick == "beam" else options.candidates
+    requests = [_request(spec, row, number, k, options) for row in given for number in range(each)]
     listener(Event("soft", "progress", f"the teacher answers {len(given)} inputs", 0, len(requests)))
     answers = asker.ask(requests, PURPOSE)
     listener(Event("soft", "progress", "answers written", len(requests), len(requests)))
@@ -84,7 +90,7 @@ def write_outputs(
     refused: Counter[str] = Counter()
     figures: list[tuple[int, float, float]] = []
     for place, row in enumerate(given):
-        mine = answers[place * options.candidates : (place + 1) * options.candidates]
+        mine = answers[place * each : (place + 1) * each]
         picked = _pick(row, mine, options, refused)
         if picked is None:
             continue
@@ -103,7 +109,7 @@ def write_outputs(
         "inputs": len(given),
         "outputs": len(rows),
         "candidates_refused": dict(refused),
-        "picked_greedy": sum(number == 0 for number, _, _ in figures),
+        "picked_greedy": None if options.pick == "beam" else sum(number == 0 for number, _, _ in figures),
         "mean_logprob": round(sum(value for _, value, _ in figures) / len(figures), 4),
         "mean_bleu_to_data": round(sum(value for _, _, value in figures) / len(figures), 2),
         "pick": options.pick,
@@ -184,6 +190,7 @@ def _request(spec: TaskSpec, row: Row, number: int, k: int, options: SoftOptions
         seed=seed if number else 0,
         sample=number,
         top_logprobs=k,
+        beams=options.candidates if options.pick == "beam" else 1,
     )
 
 

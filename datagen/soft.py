@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
-from potstill.datagen.calibration import RULES, Calibration, Rule, fit_calibration, log_softmax
+from potstill.datagen.calibration import (
+    RULES,
+    Calibration,
+    Rule,
+    estimate_prior,
+    fit_calibration,
+    log_softmax,
+    weighed_by,
+)
 from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.events import Event, Listener, silent
@@ -33,7 +41,10 @@ __all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit
 
 PURPOSE = "soft"
 _CONTENT_FREE = ("N/A", "[MASK]", "")
-_ENOUGH_GOLD = 8
+# Nats that a rule must gain over the default one on all texts labelled by the user together: a factor of e.
+_CLEAR_GAIN = 1.0
+# Texts that are scored for an estimate of the prior, at most.
+_MOST_UNLABELLED = 400
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class SoftOptions:
 
     Attributes:
         rule: Calibration: `raw`, `contextual`, `dcpmi`, `batch`, `balanced`, or `auto`: the rule under which the
-            user's own labelled texts are likeliest where there are at least eight, else `batch`.
+            user's own labelled texts are clearly likelier than under `batch`, else `batch`. An estimate of the prior
+            supposes probabilities that are right on average, so there `balanced` stands in for `batch`.
         direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
             label, one request a text and label.
         variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
@@ -53,10 +65,11 @@ class SoftOptions:
         max_chars: Longer texts are cut for scoring.
         top_k: Log-probs kept for each output token of generation tasks.
         candidates: Outputs that the teacher writes for each input where `distil.method` asks for its own: one
-            greedily, the others sampled.
+            greedily, the others sampled. With `pick: beam`, the width of the search.
         candidate_temperature: Temperature of the sampled ones.
-        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, or the `nearest` to the row's own
-            output by BLEU (sequence-level interpolation).
+        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, the `nearest` to the row's own
+            output by BLEU (sequence-level interpolation), or what a `beam` search finds (teachers of the transformers
+            backend).
         max_output_tokens: Most tokens of one output.
         seed: Of sampled steps.
     """
@@ -70,7 +83,7 @@ class SoftOptions:
     top_k: int = 32
     candidates: int = 4
     candidate_temperature: float = 0.7
-    pick: Literal["likeliest", "nearest"] = "likeliest"
+    pick: Literal["likeliest", "nearest", "beam"] = "likeliest"
     max_output_tokens: int = 256
     seed: int = 0
 
@@ -78,6 +91,8 @@ class SoftOptions:
         for name in ("candidates", "max_output_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+        if self.pick == "beam" and self.candidates < 2:
+            raise ValueError(f"a beam search needs candidates of 2 or more, its width (got {self.candidates})")
         if not self.candidate_temperature > 0:
             raise ValueError(f"candidate_temperature must be above 0 (got {self.candidate_temperature})")
         if self.top_k < 1:
@@ -204,6 +219,7 @@ def add_teacher_probs(
     options: SoftOptions | None = None,
     *,
     encoder: TextEncoder | None = None,
+    unlabelled: Sequence[str] = (),
     listener: Listener = silent,
 ) -> SoftResult:
     """Fill `teacher_probs` of a table where it has none yet; written rows that seem off their label weigh less.
@@ -214,6 +230,8 @@ def add_teacher_probs(
         asker: A teacher that can score.
         options: How.
         encoder: Sentence encoder for the second opinion; None leaves the teacher's alone.
+        unlabelled: Texts as the student will meet them; where the task asks for an estimate of its label prior, some of
+            them are scored for it, beside the rows of the table that have no label.
         listener: Called with progress.
 
     Returns:
@@ -232,36 +250,88 @@ def add_teacher_probs(
     asked = [i for i, probs in enumerate(given) if probs is None]
     every = table["input"][:]
     inputs = [every[i] for i in asked]
-    listener(Event("soft", "progress", f"scoring the labels of {len(inputs)} texts", 0, len(inputs)))
-    scores = label_scores(spec, inputs, asker, options)
+    count = len(inputs)
+    extra = list(unlabelled[:_MOST_UNLABELLED]) if spec.estimate_prior else []
+    listener(Event("soft", "progress", f"scoring the labels of {count + len(extra)} texts", 0, count))
+    everything = label_scores(spec, [*inputs, *extra], asker, options)
+    scores = everything[:count]
     labels = table["label"][:]
     hard = [None if labels[i] is None else int(labels[i]) for i in asked]
     weights = _weights(hard, len(names))
-    prior = [float(spec.label_prior.get(name, 0.0)) for name in names] if spec.label_prior else None
+    prior = stated_prior(spec)
     gold_texts, gold_labels = _gold(spec, table)
     rule, chosen = _choose_rule(spec, asker, options, scores, weights, gold_texts, gold_labels)
     calibration = _fit(spec, asker, options, scores, rule, weights, prior)
-    probs = calibration.apply(scores)
+    # The prior comes last: what is joined and estimated before it supposes equally common labels.
+    even = replace(calibration, prior=tuple([1.0 / len(names)] * len(names))).apply(everything)
     answered: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
-    report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))
     columns = {name: list(table[name]) for name in table.column_names}
+    joined: dict[str, Any] = {}
     if encoder is not None and options.encoder and inputs:
-        joined = join_opinions(
-            log_softmax(np.log(np.maximum(probs, 1e-12))), encoder_logits(spec, inputs, encoder), hard
+        mixed = join_opinions(
+            log_softmax(np.log(np.maximum(even, 1e-12))),
+            encoder_logits(spec, [*inputs, *extra], encoder, fit_on=count),
+            [*hard, *[None] * len(extra)],
         )
-        probs = joined.probs
-        report |= {"joined": joined.to_json()}
+        even, joined = mixed.probs, mixed.to_json()
         if options.trust:
             written = [columns["origin"][i] == "generated" for i in asked]
-            trust = trust_weights(probs, hard, written)
+            trust = trust_weights(even[:count], hard, written)
             for place, share in zip(asked, trust.tolist(), strict=True):
                 columns["weight"][place] *= share
-            report["joined"] |= {"mean_trust": round(float(trust.mean()), 4), "doubted": int((trust < 0.5).sum())}
+            joined |= {"mean_trust": round(float(trust.mean()), 4), "doubted": int((trust < 0.5).sum())}
+    told: dict[str, Any] = {"source": "task" if spec.label_prior else "uniform"}
+    if rule == "raw":
+        # The teacher's own leaning stands for a prior.
+        prior, told = None, {"source": "the teacher's own"}
+    elif spec.estimate_prior:
+        # Without scores a text says nothing of its label.
+        free = [i for i in range(len(everything)) if i >= count or hard[i] is None]
+        free = [i for i in free if np.isfinite(everything[i]).all()]
+        prior, told = list(estimate_prior(even[free])), {"source": "estimated", "texts": len(free)}
+    probs = weighed_by(even, prior)[:count]
+    calibration = replace(calibration, prior=calibration.prior if prior is None else tuple(prior))
+    report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))
+    shares = {name: round(share, 4) for name, share in zip(names, calibration.prior, strict=True)}
+    report["prior"] = told if rule == "raw" else {**told, "shares": shares}
+    if joined:
+        report["joined"] = joined
     for place, row, good in zip(asked, probs, answered, strict=True):
         columns["teacher_probs"][place] = row.tolist() if good else None
     filled = Dataset.from_dict(columns, features=table.features)
-    listener(Event("soft", "progress", report["summary"], len(inputs), len(inputs)))
+    listener(Event("soft", "progress", report["summary"], count, count))
     return SoftResult(filled, calibration, report)
+
+
+def stated_prior(spec: TaskSpec) -> list[float] | None:
+    """Shares of the labels in their order, where the task states some."""
+    return [float(spec.label_prior.get(name, 0.0)) for name in spec.label_names] if spec.label_prior else None
+
+
+def calibrate_texts(
+    spec: TaskSpec,
+    scores: NDArray[np.float64],
+    asker: Asker,
+    options: SoftOptions,
+    frozen: Calibration | None = None,
+) -> Calibration:
+    """A correction for texts that are at hand together, such as a test set; their labels are not looked at.
+
+    Batch calibration under the task's prior. Where the prior is to be estimated, the offsets are those of the training
+    texts (`frozen`) or of content-free ones, and the prior is that of these texts.
+
+    Args:
+        spec: A classification task.
+        scores: (n, n_labels) as of `label_scores`.
+        asker: The teacher.
+        options: How scores are taken.
+        frozen: What `add_teacher_probs` fitted.
+    """
+    if not spec.estimate_prior:
+        return fit_calibration(scores, rule="batch", prior=stated_prior(spec))
+    base = frozen if frozen is not None else _fit(spec, asker, options, scores, "contextual", None, None)
+    even = replace(base, prior=tuple([1.0 / len(base.prior)] * len(base.prior)))
+    return replace(even, prior=estimate_prior(even.apply(scores)))
 
 
 def _weights(hard: Sequence[int | None], count: int) -> list[float] | None:
@@ -296,18 +366,25 @@ def _choose_rule(
 
     if options.rule != "auto":
         return options.rule, "given"
-    if len(gold_texts) < _ENOUGH_GOLD or len(set(gold_labels)) < 2:
-        return "batch", f"default ({len(gold_texts)} texts labelled by the user, fewer than {_ENOUGH_GOLD})"
+    default: Rule = "balanced" if spec.estimate_prior else "batch"
+    if len(set(gold_labels)) < 2:
+        return default, f"default ({len(gold_texts)} texts labelled by the user, with {len(set(gold_labels))} labels)"
     gold_scores = label_scores(spec, gold_texts, asker, options)
-    rows = np.arange(len(gold_labels))
-    found: list[tuple[float, float, Rule]] = []
+    answered = np.isfinite(gold_scores).all(axis=1)
+    gold = np.asarray(gold_labels)
+    # Each label counts alike, since the probabilities suppose that all are equally common.
+    shares = 1.0 / np.bincount(gold, minlength=len(spec.labels))[gold] * answered
+    shares *= answered.sum() / max(float(shares.sum()), 1e-300)
+    found: dict[Rule, tuple[float, float]] = {}
     for rule in RULES:
         probs = _fit(spec, asker, options, scores, rule, weights, None).apply(gold_scores)
-        right = float((probs.argmax(axis=1) == np.asarray(gold_labels)).mean())
-        likelihood = float(np.log(np.maximum(probs[rows, gold_labels], 1e-12)).mean())
-        found.append((likelihood, right, rule))
-    likelihood, right, rule = max(found)
-    return rule, f"likeliest on {len(gold_texts)} texts labelled by the user ({right:.0%} right)"
+        likely = np.log(np.maximum(probs[np.arange(len(gold)), gold], 1e-12))
+        found[rule] = float(likely @ shares), float((probs.argmax(axis=1) == gold)[answered].mean())
+    best = max(found, key=lambda rule: found[rule])
+    if found[best][0] < found[default][0] + _CLEAR_GAIN:
+        note = f"no rule is clearly likelier than {default} on"
+        return default, f"{note} {len(gold)} texts labelled by the user ({found[default][1]:.0%} right)"
+    return best, f"likeliest on {len(gold)} texts labelled by the user ({found[best][1]:.0%} right)"
 
 
 def _fit(

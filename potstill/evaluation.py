@@ -1,8 +1,9 @@
 """The student beside its teacher and the majority class, on the same rows.
 
 For classification the teacher answers zero-shot by label scores: raw (the likeliest label string) and calibrated
-on the very texts it is measured on (batch calibration needs texts, not labels), which is the strongest form that
-costs nothing. For generation it writes its own greedy answers.
+on the very texts it is measured on (batch calibration needs texts and a prior, not labels; see
+`soft.calibrate_texts`), which is the strongest form that costs nothing. For generation it writes its own greedy
+answers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, TeacherError
 from potstill.events import Event, Listener, silent
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.asker import Asker
-    from potstill.datagen.soft import SoftOptions
+    from potstill.datagen.soft import Calibration, SoftOptions
     from potstill.settings import EvaluateOptions
 
 
@@ -38,6 +39,7 @@ def evaluate_run(
     options: EvaluateOptions,
     train_rows: Dataset,
     seed: int,
+    calibration: Calibration | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
     """Measure every system and write `scores.json` and `predictions.parquet` into `out`.
@@ -53,6 +55,7 @@ def evaluate_run(
         options: How many rows, and whether the teacher is measured.
         train_rows: What the student learnt from; the majority answer is taken from it.
         seed: Of the sample when there are more rows than `options.rows`.
+        calibration: What the soft-target stage fitted on the training texts, where it did.
         listener: Progress.
 
     Returns:
@@ -82,7 +85,7 @@ def evaluate_run(
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     if asker is not None and options.teacher:
         try:
-            for name, outputs, probs in _teacher(spec, predictions["input"], asker, soft):
+            for name, outputs, probs in _teacher(spec, predictions["input"], asker, soft, calibration):
                 systems.append({"name": name, **score_predictions(spec, test, outputs, probs).to_json()})
                 column = name.replace("teacher (", "teacher_").rstrip(")")
                 predictions[column] = outputs
@@ -108,7 +111,7 @@ def evaluate_run(
 
 
 def _teacher(
-    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions
+    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions, calibration: Calibration | None
 ) -> list[tuple[str, list[str], list[list[float]] | None]]:
     """The teacher's answers: (name, outputs, probabilities or None)."""
     if spec.kind != "classification":
@@ -117,18 +120,17 @@ def _teacher(
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
     if not asker.abilities.scores:
         return []
-    from potstill.datagen.soft import fit_calibration, label_scores
+    from potstill.datagen.soft import calibrate_texts, fit_calibration, label_scores, stated_prior
 
     names = spec.label_names
     scores = label_scores(spec, inputs, asker, soft)
-    prior = [float(spec.label_prior.get(label, 0.0)) for label in names] if spec.label_prior else None
+    fitted = {
+        "teacher (raw)": fit_calibration(scores, rule="raw", prior=stated_prior(spec)),
+        "teacher (calibrated)": calibrate_texts(spec, scores, asker, soft, calibration),
+    }
     answers = []
-    rules: tuple[tuple[str, Literal["raw", "batch"]], ...] = (
-        ("teacher (raw)", "raw"),
-        ("teacher (calibrated)", "batch"),
-    )
-    for name, rule in rules:
-        probs = fit_calibration(scores, rule=rule, prior=prior).apply(scores)
+    for name, correction in fitted.items():
+        probs = correction.apply(scores)
         answers.append((name, [names[i] for i in probs.argmax(axis=1)], probs.tolist()))
     return answers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from potstill.options import as_json
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.stages import Job
+    from potstill.task import TaskSpec
 
 
 def quality_stage(job: Job, generated: Stage) -> Stage | None:
@@ -44,6 +46,16 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
         "prompts": prompt_digest(),
     }
     return job.make_stage("quality", parts, make)
+
+
+def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
+    """The user's unlabelled texts in a random order, where the label prior is to be estimated on some of them."""
+    if not spec.estimate_prior or spec.unlabelled is None:
+        return []
+    from potstill.retrieval.load import read_texts
+
+    texts = [text for text in read_texts(spec.unlabelled, spec) if text and text.strip()]
+    return Random(seed).sample(texts, len(texts))
 
 
 def weak_stage(job: Job) -> Stage | None:

@@ -206,6 +206,7 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             from potstill.datagen.sequence_targets import output_targets
             from potstill.datagen.soft import add_teacher_probs
+            from potstill.optional_stages import texts_for_prior
 
             train = read_rows(merged.path / "train.parquet")
             validation = read_rows(merged.path / "validation.parquet")
@@ -218,6 +219,7 @@ class Job:
                         self.asker,
                         options,
                         encoder=sentence_encoder(self.settings.encoder),
+                        unlabelled=texts_for_prior(self.spec, self.settings.seed),
                         listener=self.listener,
                     )
                     train, report = result.table, result.report
@@ -247,6 +249,7 @@ class Job:
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
+            "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
         }
         return self.make_stage("soft", parts, make)
 
@@ -305,6 +308,7 @@ class Job:
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
         from potstill import datagen, train
+        from potstill.datagen.calibration import Calibration
         from potstill.evaluation import evaluate_run
 
         def make(out: Path) -> dict[str, Any]:
@@ -314,6 +318,7 @@ class Job:
                 held = merged.path / "heldout.parquet"
                 kind = "held-out"
                 test = read_rows(held if held.exists() else merged.path / "validation.parquet")
+            frozen = soft.path / "calibration.json"
             source = self.spec.test.path if self.spec.test and kind == "real" else "a held-out part of the merged rows"
             facts = evaluate_run(
                 self.spec,
@@ -326,6 +331,7 @@ class Job:
                 options=self.settings.evaluate,
                 train_rows=read_rows(soft.path / "train.parquet"),
                 seed=self.settings.seed,
+                calibration=Calibration.from_json(json.loads(frozen.read_text())) if frozen.exists() else None,
                 listener=self.listener,
             )
             return facts

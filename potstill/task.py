@@ -106,6 +106,7 @@ class TaskSpec:
         languages: ISO 639-1 codes of the inputs.
         metric: What the student is chosen by.
         label_prior: Expected share of each label, or empty for uniform.
+        estimate_prior: Whether the shares are estimated on texts without labels instead (`label_prior: estimate`).
         test: Real test data.
         labelled: Real labelled rows to train with, where the user has some.
         unlabelled: Real texts without labels.
@@ -125,6 +126,7 @@ class TaskSpec:
     languages: tuple[str, ...] = ("en",)
     metric: Metric = "macro_f1"
     label_prior: Mapping[str, float] = field(default_factory=dict)
+    estimate_prior: bool = False
     test: DataRef | None = None
     labelled: DataRef | None = None
     unlabelled: DataRef | None = None

@@ -151,7 +151,9 @@ def prior_of(
 ) -> dict[str, float]:
     """Shares of the labels, normalised to 1. Counts and percentages are taken for what they are."""
     if node.kind != "mapping":
-        faults.add(node.line, f"label_prior: a mapping of label to share is needed, not {node.describe()}")
+        faults.add(
+            node.line, f"label_prior: a mapping of label to share, or `estimate`, is needed, not {node.describe()}"
+        )
         return {}
     shares: dict[str, float] = {}
     sound = True

@@ -231,7 +231,9 @@ def _build(
         if key in given and found.kind != "classification":
             faults.add(lines[key], f"{key}: only for kind: classification (this is {found.kind})")
     classes = found.kind == "classification" and bool(names)
-    prior = prior_of(given["label_prior"], match, names, faults) if "label_prior" in given and classes else {}
+    estimated = "label_prior" in given and plain(given["label_prior"]) == "estimate"
+    stated = "label_prior" in given and classes and not estimated
+    prior = prior_of(given["label_prior"], match, names, faults) if stated else {}
     if prior and abs(sum(float(plain(n) or 0) for n in given["label_prior"].fields.values()) - 1) > 1e-6:
         shown = ", ".join(f"{name} {share:.3g}" for name, share in prior.items())
         inferred.append(Inferred("label_prior", shown, "normalised"))
@@ -268,6 +270,7 @@ def _build(
         languages=languages,
         metric=metric,
         label_prior=prior,
+        estimate_prior=estimated and found.kind == "classification",
         test=data["test"],
         labelled=data["labelled"],
         unlabelled=data["unlabelled"],

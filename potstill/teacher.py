@@ -43,6 +43,8 @@ class Request:
         schema: JSON schema that the reply must satisfy (only where `Abilities.json_schema`).
         choices: The reply is one of these strings (only where `Abilities.choices`).
         top_logprobs: How many token log-probs to return a position, 0 for none.
+        beams: Width of a beam search by mean log-prob a token, 1 for none (only where `Abilities.beams`). It knows no
+            temperature, stop strings or choices.
         tag: Bookkeeping of the asker; not part of the key.
     """
 
@@ -57,6 +59,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     choices: tuple[str, ...] | None = None
     top_logprobs: int = 0
+    beams: int = 1
     tag: Any = field(default=None, compare=False)
 
 
@@ -138,6 +141,7 @@ class Abilities:
     top_logprobs: int = 0
     scores: bool = False
     seeded: bool = False
+    beams: bool = False
 
     def lacking(self, request: AnyRequest) -> str:
         """What a request needs and this backend cannot, as the rest of `cannot …`; empty where it can answer it."""
@@ -149,6 +153,10 @@ class Abilities:
             return "" if self.scores else "score continuations"
         if request.schema is not None and not self.json_schema:
             return "follow a JSON schema"
+        if request.beams > 1 and not self.beams:
+            return "search with beams"
+        if request.beams > 1 and (request.stop or request.choices is not None):
+            return "search with beams under stop strings or choices"
         return "choose among fixed strings" if request.choices is not None and not self.choices else ""
 
 

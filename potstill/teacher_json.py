@@ -17,16 +17,22 @@ def request_to_json(request: AnyRequest) -> dict[str, Any]:
         "top_logprobs": request.top_logprobs,
     }
     if isinstance(request, Request):
-        return plain | {
-            "kind": "text",
-            "temperature": float(request.temperature),
-            "top_p": float(request.top_p),
-            "stop": list(request.stop),
-            "seed": request.seed,
-            "sample": request.sample,
-            "schema": None if request.schema is None else dict(request.schema),
-            "choices": None if request.choices is None else list(request.choices),
-        }
+        # Left out where there is no search, so that keys of earlier ledgers stay.
+        beams = {"beams": request.beams} if request.beams > 1 else {}
+        return (
+            plain
+            | beams
+            | {
+                "kind": "text",
+                "temperature": float(request.temperature),
+                "top_p": float(request.top_p),
+                "stop": list(request.stop),
+                "seed": request.seed,
+                "sample": request.sample,
+                "schema": None if request.schema is None else dict(request.schema),
+                "choices": None if request.choices is None else list(request.choices),
+            }
+        )
     return plain | {"kind": "scores", "continuations": list(request.continuations)}
 
 
@@ -44,6 +50,7 @@ def request_from_json(plain: Mapping[str, Any], max_tokens: int) -> Request:
         schema=plain["schema"],
         choices=None if plain["choices"] is None else tuple(plain["choices"]),
         top_logprobs=plain["top_logprobs"],
+        beams=plain.get("beams", 1),
     )
 
 

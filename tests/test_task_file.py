@@ -446,6 +446,10 @@ def test_a_whole_task_file(tmp_path: Path) -> None:
     assert (file.text, file.path) == (WHOLE, path)
     assert [item.field for item in spec.inferred] == ["label_prior"]
     assert TaskSpec.from_json(spec.to_json()) == spec
+    path.write_text(WHOLE.replace("label_prior: {billing: 60, bug: 30, other: 10}", "label_prior: estimate"))
+    asked = read_task_file(str(path)).spec
+    assert (asked.estimate_prior, asked.label_prior, spec.estimate_prior) == (True, {}, False)
+    assert TaskSpec.from_json(asked.to_json()) == asked
 
 
 MARKDOWN = """\
@@ -637,7 +641,9 @@ FAULTS = [
     (front("label_prior: {spam: 1}"), "no share for ham; give every label one"),
     (front("label_prior: {spam: 0, ham: 1}"), "label_prior.spam: a number above 0 is needed (got '0')"),
     (front("label_prior: {spam: .nan, ham: 1}"), "label_prior.spam: a number above 0 is needed"),
-    (front("label_prior: [1, 2]"), "a mapping of label to share is needed, not a list"),
+    (front("label_prior: [1, 2]"), "a mapping of label to share, or `estimate`, is needed, not a list"),
+    (front("label_prior: guess"), "a mapping of label to share, or `estimate`, is needed, not 'guess'"),
+    (front("kind: generation\nlabel_prior: estimate"), "line 3: label_prior: only for kind: classification"),
     (front("rules: [{keyword: x}]"), "rules: an entry without 'label'"),
     (front("rules: [{label: spam}]"), "rules: an entry without one of keyword, contains, regex"),
     (front("rules: [{label: spam, regex: 'a*'}]"), "matches the empty text, and so everything"),

@@ -10,10 +10,10 @@ first token that the student would cut them into. Mass of tokens that have no co
 student's loss holds anyway. Inside a token of the teacher there is no such distribution, and the student learns that
 position from the text alone. The end of the answer is aligned with the end of the answer.
 
-This is the alignment by byte spans of GOLD with a projection instead of its two vocabularies' intersection; ULD
-compares sorted probabilities, with no alignment of tokens at all.
+This is the alignment by byte spans of GOLD with a projection instead of its two vocabularies' intersection.
+`token_spans` and `span_loss` are the other ways, with losses of their own (`distil.cross_tokenizer`).
 
-Sources: GOLD, as in `trl.experimental.gold`; Boizard et al., ULD, arXiv:2402.12030 §3.
+Source: GOLD, as in `trl.experimental.gold`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ class CarriedOver:
         table: As `token_targets.target_features`, with one column more: `known`, whether a position has a target.
         report: rows, unaligned (rows left out), positions, known_share, mass_kept (of the teacher's top-k), JSON
             types.
+        shared: Tokens of the student that the teacher has too, where the targets lie along spans (`token_spans`).
     """
 
     table: Dataset
     report: dict[str, Any]
+    shared: tuple[int, ...] | None = None
 
 
 def load_tokenizer(name: str) -> Any:
@@ -91,8 +93,8 @@ def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end:
         if item["id"] not in outputs:
             continue
         ids = student(outputs[item["id"]], add_special_tokens=False)["input_ids"]
-        starts = _starts([ours.of(token) or b"" for token in ids], outputs[item["id"]])
-        their_starts = _starts(
+        starts = token_starts([ours.of(token) or b"" for token in ids], outputs[item["id"]])
+        their_starts = token_starts(
             [theirs.of(token) or b"" for token in item["token_ids"]], outputs[item["id"]]
         )  # fmt: skip
         if starts is None or their_starts is None:
@@ -135,6 +137,8 @@ class TokenBytes:
 
     Attributes:
         ends: Special tokens that end an answer.
+        end: The one of them that the tokenizer itself names, or None where there is none.
+        tokens: The token of each string of bytes, the first where several stand for the same.
     """
 
     def __init__(self, tokenizer: Any):
@@ -146,13 +150,15 @@ class TokenBytes:
         self.ends = {
             i for i in self._special if i == tokenizer.eos_token_id or tokenizer.convert_ids_to_tokens(i) in markers
         }
+        named = tokenizer.eos_token_id
+        self.end: int | None = named if named in self.ends else min(self.ends, default=None)
         self._bytes: dict[int, bytes | None] = {}
-        self._ids: dict[bytes, int] = {}
+        self.tokens: dict[bytes, int] = {}
         for token, i in tokenizer.get_vocab().items():
             piece = None if i in self._special else self._piece(token)
             self._bytes[i] = piece
             if piece:
-                self._ids[piece] = min(i, self._ids.get(piece, i))
+                self.tokens[piece] = min(i, self.tokens.get(piece, i))
 
     def of(self, token: int) -> bytes | None:
         """Bytes of a token; None for a special or unknown one."""
@@ -162,14 +168,16 @@ class TokenBytes:
         """The token of these bytes, or the first one that they are cut into; None where there is none."""
         if not piece:
             return None
-        exact = self._ids.get(piece)
+        exact = self.tokens.get(piece)
         if exact is not None:
             return exact
         try:
             ids = self._tokenizer(piece.decode("utf-8"), add_special_tokens=False)["input_ids"]
         except UnicodeDecodeError:
             # A part of a character: no text to cut, so the longest of its beginnings that is a token.
-            return next((self._ids[piece[:n]] for n in range(len(piece) - 1, 0, -1) if piece[:n] in self._ids), None)
+            return next(
+                (self.tokens[piece[:n]] for n in range(len(piece) - 1, 0, -1) if piece[:n] in self.tokens), None
+            )
         begins = self.of(ids[0]) if ids else None
         return int(ids[0]) if begins and piece.startswith(begins) else None
 
@@ -184,7 +192,7 @@ class TokenBytes:
         return token.replace("▁", " ").encode("utf-8", "replace")
 
 
-def _starts(pieces: Sequence[bytes], output: str) -> list[int] | None:
+def token_starts(pieces: Sequence[bytes], output: str) -> list[int] | None:
     """Byte in the output at which each token starts, and where the last one ends; None if they say something else."""
     text = b"".join(pieces)
     wanted = output.strip().encode("utf-8")

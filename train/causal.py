@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def _distil(
         return distil_on_policy(spec, train, validation, out, options, listener)
     set_seed(options.seed)
     tokenizer, model, stored_dtype = load_causal(options)
-    targets, carried = _own_targets(train, validation, targets, tokenizer, model, options)
+    targets, carried, shared = _own_targets(train, validation, targets, tokenizer, model, options)
     data = encode_rows(spec, train, targets, model, tokenizer, options)
     if data.counts["misaligned"]:
         text = f"{data.counts['misaligned']} rows have token targets that do not fit; they train on hard targets alone"
@@ -119,7 +120,7 @@ def _distil(
     if is_cut(options) and options.hidden_weight > 0:
         states = uncut_states(data, options, states_file)
     trainer = causal_trainer(
-        model, tokenizer, data, held_out, options, schedule, checkpoints, states=states,
+        model, tokenizer, data, held_out, options, schedule, checkpoints, states=states, shared=shared,
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
     )  # fmt: skip
     trainer.started = started
@@ -145,9 +146,10 @@ def causal_trainer(
     checkpoints: Path,
     *,
     states: UncutStates | None = None,
+    shared: Sequence[int] | None = None,
     callbacks: list[Any] | None = None,
 ) -> TopKTrainer:
-    """The trainer of a causal student over encoded rows; `options` are resolved."""
+    """The trainer of a causal student over encoded rows; `options` are resolved, `shared` is as in its `prepare`."""
     table = data.table if states is None else data.table.add_column("row", list(range(len(data.table))))
     arguments = loop.trainer_arguments(
         options, schedule, checkpoints, validated=held_out is not None, metric="eval_loss", higher=False
@@ -169,28 +171,30 @@ def causal_trainer(
         callbacks=callbacks,
         peft_config=adapters(options),
     )
-    trainer.prepare(options, data, held_out)
+    trainer.prepare(options, data, held_out, shared)
     return trainer
 
 
 def _own_targets(
     train: Dataset, validation: Dataset | None, targets: Dataset | None, tokenizer: Any, model: Any,
     options: DistilOptions,
-) -> tuple[Dataset | None, dict[str, Any] | None]:  # fmt: skip
-    """Targets in the student's token ids; those of another tokenizer are carried over."""
+) -> tuple[Dataset | None, dict[str, Any] | None, tuple[int, ...] | None]:  # fmt: skip
+    """Targets in the student's token ids, what became of another tokenizer's, and the tokens that both have."""
     if targets is None or options.teacher_tokenizer is None or options.soft_weight == 0:
-        return targets, None
+        return targets, None, None
     from datasets import concatenate_datasets
 
     from potstill.train.carry_over import carry_over, load_tokenizer
+    from potstill.train.token_spans import spans_of_targets
 
     teacher = load_tokenizer(options.teacher_tokenizer)
     if teacher.get_vocab() == tokenizer.get_vocab():
-        return targets, None
+        return targets, None, None
     tables = [train] if validation is None else [train, validation]
     rows = concatenate_datasets([table.select_columns(["id", "output"]) for table in tables])
-    carried = carry_over(rows, targets, teacher, tokenizer, end_of_turn(model, tokenizer))
-    return carried.table, carried.report
+    lay_out = carry_over if options.cross_tokenizer == "carry_over" else spans_of_targets
+    carried = lay_out(rows, targets, teacher, tokenizer, end_of_turn(model, tokenizer))
+    return carried.table, {"method": options.cross_tokenizer, **carried.report}, carried.shared
 
 
 def _need_to_heal(figures: dict[str, float]) -> str:

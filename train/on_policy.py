@@ -3,7 +3,9 @@
 What enters: rows with outputs and a teacher whose weights fit beside the student's. What leaves: the folder of
 `causal`. The trainer is TRL's DistillationTrainer (generalised JSD over the whole vocabulary, exact at any
 temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), a held-out
-loss on the rows' own outputs, and the checkpoints, events and memory check of the other trainers.
+loss on the rows' own outputs, and the checkpoints, events and memory check of the other trainers. A teacher with
+another tokenizer reads the task's prompt in its own chat format and the student's text in its own tokens, and is
+compared where both start at the same byte (`other_teacher`).
 
 There is no hard loss: a text that the student wrote itself is no label.
 
@@ -30,6 +32,7 @@ from potstill.train import loop
 from potstill.train.causal_model import adapters, load_causal, save_trained
 from potstill.train.memory import check_memory
 from potstill.train.options import DistilOptions
+from potstill.train.other_teacher import OtherTeacher
 from potstill.train.result import DistilResult
 from potstill.train.token_rows import IGNORED, TokenRows, encode_rows
 
@@ -64,7 +67,8 @@ def distil_on_policy(
     started = time.monotonic()
     set_seed(options.seed)
     tokenizer, model, stored_dtype = load_causal(options)
-    teacher = _load_teacher(options, tokenizer, model)
+    teacher, other = _load_teacher(options, tokenizer, model)
+    reader = None if other is None else OtherTeacher(spec, other, teacher, tokenizer, model, options)
     data = encode_rows(spec, train, None, model, tokenizer, _texts_only(options))
     held_out = None
     if validation is not None and len(validation):
@@ -80,6 +84,11 @@ def distil_on_policy(
     arguments = loop.trainer_arguments(
         options, schedule, checkpoints, validated=held_out is not None, metric="eval_loss", higher=False
     )
+    own, theirs = model.config.get_text_config(), teacher.config.get_text_config()
+    size = theirs.vocab_size
+    if reader is not None:
+        # TRL refuses vocabularies of unlike sizes for the sake of a loss that is not used then.
+        theirs.vocab_size = own.vocab_size
     trainer = OnPolicyTrainer(
         model=model,
         teacher_model=teacher,
@@ -89,13 +98,14 @@ def distil_on_policy(
             temperature=float(options.temperature or 1.0),
             beta=_BETA.get(options.divergence, options.jsd_beta),
         ),
-        train_dataset=_prompts(data),
-        eval_dataset=None if held_out is None else _prompts(held_out),
+        train_dataset=_prompts(data, train, reader),
+        eval_dataset=None if held_out is None else _prompts(held_out, validation, reader),
         processing_class=tokenizer,
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
         peft_config=adapters(options),
     )
-    trainer.options, trainer.started = options, started
+    theirs.vocab_size = size
+    trainer.options, trainer.started, trainer.reader = options, started, reader
     note = "on-policy training knows no hard targets, so distil.hard_weight does not apply"
     if options.hard_weight:
         listener(Event("train", "note", note))
@@ -104,6 +114,7 @@ def distil_on_policy(
         "rows": data.counts,
         "own_batches": trainer.own_batches,
         "data_batches": trainer.data_batches,
+        "other_tokenizer": None if reader is None else reader.report(),
         "notes": [note] if options.hard_weight else [],
     }
     save_trained(trainer, tokenizer, spec, options, stored_dtype, data.longest_answer, out, checkpoints)
@@ -115,6 +126,7 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
 
     options: DistilOptions
     started: float = 0.0
+    reader: OtherTeacher | None = None
     own_batches = 0
     data_batches = 0
 
@@ -124,7 +136,21 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.reader is not None:
+            answers = [
+                row[mask.bool()].tolist()
+                for row, mask in zip(scored["completion_ids"], scored["completion_mask"], strict=True)
+            ]
+            told = self.reader.read([row["teacher_prompt_ids"] for row in inputs], answers)
+            scored |= {name: value.to(self.accelerator.device) for name, value in told.items()}
+            count = (scored["spans"][:, :, 1] > 0).sum()
+            scored["num_items_in_batch"] = self.accelerator.gather(count).sum()
         return scored
+
+    def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
+        if self.reader is None:
+            return super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+        return self.reader.loss(unwrapped_student, self.teacher_model, inputs, num_items_in_batch)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(row["prompt_ids"]) for row in self._rows], None, {}
@@ -160,6 +186,9 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
                 batch = rows[start : start + size]
                 inputs = self._padded(batch["prompt_ids"], "prompt", "left")
                 inputs |= self._padded(batch["answer_ids"], "completion", "right")
+                if self.reader is not None:
+                    told = self.reader.read(batch["teacher_prompt_ids"], batch["answer_ids"])
+                    inputs |= {name: value.to(self.accelerator.device) for name, value in told.items()}
                 loss, _, tokens = self._compute_loss(student, inputs, None)
                 total += float(loss) * float(tokens)
                 count += float(tokens)
@@ -176,14 +205,18 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         }
 
 
-def _prompts(data: TokenRows) -> Dataset:
-    """Columns `prompt` (unused text that TRL asks for), `prompt_ids` and `answer_ids`."""
+def _prompts(data: TokenRows, rows: Dataset, reader: OtherTeacher | None) -> Dataset:
+    """Columns `prompt` (unused text that TRL asks for), `prompt_ids`, `answer_ids`, and `teacher_prompt_ids`."""
     prompts, answers = [], []
     for ids, labels in zip(data.table["input_ids"], data.table["labels"], strict=True):
         start = sum(label == IGNORED for label in labels)
         prompts.append(ids[:start])
         answers.append(ids[start:])
-    return Dataset.from_dict({"prompt": [""] * len(prompts), "prompt_ids": prompts, "answer_ids": answers})
+    columns = {"prompt": [""] * len(prompts), "prompt_ids": prompts, "answer_ids": answers}
+    if reader is not None:
+        inputs = rows["input"][:]
+        columns["teacher_prompt_ids"] = [reader.prompt(inputs[place]) for place in data.places]
+    return Dataset.from_dict(columns)
 
 
 def _texts_only(options: DistilOptions) -> DistilOptions:
@@ -192,8 +225,8 @@ def _texts_only(options: DistilOptions) -> DistilOptions:
     return replace(options, hard_weight=1.0, soft_weight=0.0)
 
 
-def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> Any:
-    """The teacher in its own number format, checked to share the student's vocabulary."""
+def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> tuple[Any, Any]:
+    """The teacher in its own number format, and its tokenizer where that is not the student's."""
     name = str(options.teacher)
     folder = local_model(name)
     try:
@@ -201,12 +234,15 @@ def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> Any:
         teacher = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if torch.cuda.is_available() else None)
     except (OSError, ValueError) as error:
         raise UserError(f"distil.teacher {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+    teacher = teacher.to(torch.float32) if not torch.cuda.is_available() else teacher
     sizes = [m.config.get_text_config().vocab_size for m in (teacher, model)]
-    if theirs.get_vocab() != tokenizer.get_vocab() or sizes[0] != sizes[1]:
+    if theirs.get_vocab() == tokenizer.get_vocab() and sizes[0] == sizes[1]:
+        return teacher, None
+    if options.cross_tokenizer == "carry_over":
         raise TrainingError(
             f"the teacher {name!r} ({sizes[0]} tokens) and the student {options.student!r} ({sizes[1]} tokens) have "
-            "other tokenizers, and on-policy training compares whole distributions: choose a distil.student or a "
-            "distil.teacher of one family, or train off policy (distil.on_policy=0) on stored targets with "
-            "distil.teacher_tokenizer"
+            "other tokenizers, and on-policy training compares whole distributions: set "
+            "distil.cross_tokenizer=gold (or uld), choose a distil.student or a distil.teacher of one family, or "
+            "train off policy (distil.on_policy=0) on stored targets with distil.teacher_tokenizer"
         )
-    return teacher.to(torch.float32) if not torch.cuda.is_available() else teacher
+    return teacher, theirs

@@ -23,6 +23,7 @@ from potstill.task import Kind
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Precision = Literal["fp32", "bf16"]
 Method = Literal["word", "sequence", "both"]
+CrossTokenizer = Literal["carry_over", "gold", "uld"]
 StudentKind = Literal["classification", "causal"]
 
 
@@ -80,7 +81,10 @@ class DistilOptions:
         teacher: Model that on-policy training loads beside the student: a name or a folder. Default: the run's
             teacher, where it is a model of this machine.
         teacher_tokenizer: Tokenizer that the stored token targets were made with, where it is not the student's: a
-            name or a folder. The targets are then carried over to the student's tokens by the bytes they stand for.
+            name or a folder.
+        cross_tokenizer: What becomes of a teacher with another tokenizer. `carry_over` gives the mass of its tokens
+            to the student's tokens of the same bytes (stored targets only). `gold` compares the tokens that both have
+            and sorts the others, at the bytes where both tokenizers cut; `uld` sorts all of them (see `span_loss`).
         hard_weight: Share of the cross-entropy on the row's label or output. 0 trains on soft targets alone.
         soft_weight: Share of the divergence from the teacher's distribution. 0 trains on hard targets alone.
             The two are divided by their sum; a row that has only one of both targets trains on that one.
@@ -142,6 +146,7 @@ class DistilOptions:
     on_policy_tokens: int = 128
     teacher: str | None = None
     teacher_tokenizer: str | None = None
+    cross_tokenizer: CrossTokenizer = "carry_over"
     hard_weight: float = 0.5
     soft_weight: float = 0.5
     temperature: float | None = None

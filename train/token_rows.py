@@ -37,10 +37,12 @@ class TokenRows:
 
     Attributes:
         table: Columns input_ids, labels (−100 on the prompt), weight, has_soft (a bool a target token), top_ids
-            and top_logprobs (flat, k a target token with stored targets), tail.
+            and top_logprobs (flat, k a target token with stored targets), tail. Targets of another tokenizer that
+            lie along spans also have counts, text and first (see `token_spans`), one a target token.
         k: Stored tokens a position, 1 where there are no stored targets at all.
         counts: rows, with_targets, misaligned, too_long, target_tokens, soft_tokens.
         longest_answer: Tokens of the longest answer.
+        places: Place of each encoded row in the given table; rows that cannot be trained on are missing.
         examples: Texts of the first misaligned rows, for the report.
     """
 
@@ -48,6 +50,7 @@ class TokenRows:
     k: int
     counts: dict[str, int]
     longest_answer: int
+    places: tuple[int, ...] = ()
     examples: tuple[str, ...] = ()
 
 
@@ -60,6 +63,13 @@ class _Columns:
     top_ids: list[NDArray[np.int32]] = field(default_factory=list)
     top_logprobs: list[NDArray[np.float32]] = field(default_factory=list)
     tail: list[NDArray[np.float32]] = field(default_factory=list)
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    text: list[NDArray[np.float32]] = field(default_factory=list)
+    first: list[NDArray[np.int64]] = field(default_factory=list)
+
+
+# What a position has where no span starts.
+_NO_SPAN = {"counts": 0, "text": -np.inf, "first": -1}
 
 
 def encode_rows(
@@ -87,13 +97,16 @@ def encode_rows(
     from datasets import Dataset
 
     stored = _index(targets, options) if targets is not None and options.soft_weight > 0 else {}
+    spans = targets is not None and "counts" in targets.column_names
     k = max((len(top) for row in stored.values() for top in row["top_ids"][:1]), default=1)
     vocabulary, end = int(model.config.vocab_size), end_of_turn(model, tokenizer)
     limit = int(options.max_length or 1024)
     columns, counts = _Columns(), {"rows": len(rows), "with_targets": 0, "misaligned": 0, "too_long": 0, "empty": 0}
     examples: list[str] = []
     longest = 0
-    for row_id, text, output, weight in zip(rows["id"], rows["input"], rows["output"], rows["weight"], strict=True):
+    places: list[int] = []
+    given = zip(rows["id"], rows["input"], rows["output"], rows["weight"], strict=True)
+    for place, (row_id, text, output, weight) in enumerate(given):
         if not (output or "").strip():
             counts["empty"] += 1
             continue
@@ -111,10 +124,13 @@ def encode_rows(
             continue
         prompt = encode_prompt(tokenizer, spec, text, limit - len(answer))
         longest = max(longest, len(answer))
+        places.append(place)
         columns.input_ids.append(prompt + answer)
         columns.labels.append([IGNORED] * len(prompt) + answer)
         columns.weight.append(1.0 if weight is None else float(weight))
         _add_targets(columns, item, len(answer), k)
+        if spans:
+            _add_spans(columns, item, len(answer))
         counts["with_targets"] += item is not None
     if not columns.input_ids:
         raise TrainingError(
@@ -135,7 +151,8 @@ def encode_rows(
             "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
             "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
         )
-    return TokenRows(Dataset.from_dict(vars(columns)), k, counts, longest, tuple(examples[:5]))
+    filled = {name: values for name, values in vars(columns).items() if values}
+    return TokenRows(Dataset.from_dict(filled), k, counts, longest, tuple(places), tuple(examples[:5]))
 
 
 def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:
@@ -143,7 +160,8 @@ def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, 
 
     Returns:
         has_soft (n,) bool; top_ids (n, k) int64 and top_logprobs (n, k) float32, where a position without stored
-        targets holds its own label with log-prob 0; tail (n,) float32; weights (n,) float32.
+        targets holds its own label with log-prob 0; tail (n,) float32; weights (n,) float32. Along spans also counts
+        and first (n,) int64 and text (n,) float32.
     """
     import torch
 
@@ -161,7 +179,15 @@ def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, 
         top_logprobs[has_soft] = flat.reshape(-1, k)
         tail[has_soft] = np.concatenate([np.asarray(row["tail"], dtype=np.float32) for row in examples])
     weights = np.concatenate([np.full(len(row["has_soft"]), row["weight"], dtype=np.float32) for row in examples])
+    spans = {}
+    if "counts" in examples[0]:
+        kinds = {"counts": np.int64, "text": np.float32, "first": np.int64}
+        spans = {
+            name: torch.from_numpy(np.concatenate([np.asarray(row[name], dtype=kind) for row in examples]))
+            for name, kind in kinds.items()
+        }
     return {
+        **spans,
         "has_soft": torch.from_numpy(has_soft),
         "top_ids": torch.from_numpy(top_ids),
         "top_logprobs": torch.from_numpy(top_logprobs),
@@ -234,6 +260,12 @@ def _fits(item: Mapping[str, Any], output: str, tokenizer: Any, vocabulary: int)
     if max(item["token_ids"]) >= vocabulary or max(max(top) for top in item["top_ids"]) >= vocabulary:
         return False
     return bool(tokenizer.decode(item["token_ids"], skip_special_tokens=True).strip() == output.strip())
+
+
+def _add_spans(columns: _Columns, item: Mapping[str, Any] | None, tokens: int) -> None:
+    for name, nothing in _NO_SPAN.items():
+        told = [] if item is None else list(item[name])
+        getattr(columns, name).append(np.asarray([*told, *[nothing] * (tokens - len(told))]))
 
 
 def _add_targets(columns: _Columns, item: Mapping[str, Any] | None, tokens: int, k: int) -> None:

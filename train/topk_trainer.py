@@ -9,7 +9,7 @@ Rows are not packed: a flat target belongs to a row's own positions, and batches
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from potstill.train import loop
 from potstill.train.head_loss import TokenTargets, target_loss
 from potstill.train.options import DistilOptions
+from potstill.train.span_loss import StoredSpans, stored_span_loss
 from potstill.train.token_rows import IGNORED, TokenRows, collate_targets
 from potstill.train.uncut import UncutStates, direction_loss
 
@@ -49,8 +50,20 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
     options: DistilOptions
     started: float = 0.0
 
-    def prepare(self, options: DistilOptions, data: TokenRows, held_out: TokenRows | None) -> None:
+    def prepare(
+        self,
+        options: DistilOptions,
+        data: TokenRows,
+        held_out: TokenRows | None,
+        shared: Sequence[int] | None = None,
+    ) -> None:
         """Take the options, and teach the model's forward to give the loss of target positions.
+
+        Args:
+            options: Resolved options.
+            data: Encoded rows.
+            held_out: Encoded held-out rows, or None.
+            shared: Tokens of the student that a teacher with another tokenizer has too, for targets along spans.
 
         The forward itself is extended, not called around: under DDP and FSDP only a call through the wrapper
         gathers weights and gradients.
@@ -59,7 +72,11 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         self.held_out_is_soft = bool(held_out and held_out.counts["soft_tokens"])
         self._lengths = [len(ids) for ids in data.table["input_ids"]]
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        base.forward = _forward_with_targets(base, base.forward)
+        known = None
+        if shared is not None:
+            known = torch.zeros(base.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+            known[list(shared)] = True
+        base.forward = _forward_with_targets(base, base.forward, known)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card beside checkpoints; the student gets its own at export."""
@@ -111,14 +128,18 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         both = (hard + soft_share).clamp(min=1e-12)
         weights = inputs["weights"]
         labels = inputs["labels"][:, 1:]
-        targets = TokenTargets(
-            labels=labels[labels != IGNORED],
-            hard_weights=weights * hard / both,
-            soft_weights=weights * soft_share / both,
-            top_ids=inputs["top_ids"],
-            top_logprobs=inputs["top_logprobs"],
-            tail=inputs["tail"],
-        )
+        targets: TokenTargets | StoredSpans
+        own = {
+            "labels": labels[labels != IGNORED],
+            "hard_weights": weights * hard / both,
+            "soft_weights": weights * soft_share / both,
+            "tail": inputs["tail"],
+        }
+        if "counts" in inputs:
+            spans = {name: inputs[name] for name in ("counts", "text", "first")}
+            targets = StoredSpans(**own, **spans, ids=inputs["top_ids"], logprobs=inputs["top_logprobs"])
+        else:
+            targets = TokenTargets(**own, top_ids=inputs["top_ids"], top_logprobs=inputs["top_logprobs"])
         loss = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -129,21 +150,31 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
                 "kind": self.options.divergence,
                 "beta": self.options.jsd_beta,
                 "direction": self.options.hidden_weight,
+                "method": self.options.cross_tokenizer,
             },
             wanted_states=inputs.get("states"),
         )["loss"]
         return loss, (weights * ((hard > 0) | (soft_share > 0))).sum()
 
 
-def _forward_with_targets(model: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(*args: Any, targets: TokenTargets | None = None, **kwargs: Any) -> Any:
+def _forward_with_targets(model: Any, plain: Callable[..., Any], shared: torch.Tensor | None) -> Callable[..., Any]:
+    def forward(*args: Any, targets: TokenTargets | StoredSpans | None = None, **kwargs: Any) -> Any:
         if targets is None:
             return plain(*args, **kwargs)
         mask, loss_options = kwargs.pop("target_mask"), dict(kwargs.pop("loss_options"))
         wanted, direction = kwargs.pop("wanted_states"), loss_options.pop("direction")
+        method = loss_options.pop("method")
         states = model.base_model(**kwargs, use_cache=False).last_hidden_state
         hidden = states[:, :-1][mask]
-        loss, hard, soft = target_loss(hidden, model.get_output_embeddings().weight, targets, **loss_options)
+        weight = model.get_output_embeddings().weight
+        if isinstance(targets, StoredSpans):
+            assert shared is not None
+            # Stored targets are of temperature 1.
+            loss_options.pop("temperature")
+            known = shared.to(hidden.device)
+            loss, hard, soft = stored_span_loss(hidden, weight, targets, known, method=method, **loss_options)
+        else:
+            loss, hard, soft = target_loss(hidden, weight, targets, **loss_options)
         if wanted is not None:
             weights = targets.hard_weights + targets.soft_weights
             loss = loss + direction * direction_loss(hidden, wanted, weights)

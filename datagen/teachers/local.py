@@ -85,7 +85,9 @@ class LocalTeacher:
     @property
     def abilities(self) -> Abilities:
         """Everything but JSON schemas."""
-        return Abilities(prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, seeded=True)
+        return Abilities(
+            prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, seeded=True, beams=True
+        )
 
     @property
     def concurrency(self) -> int:
@@ -111,8 +113,9 @@ class LocalTeacher:
                     loaded = self._load()
                 if loaded is not None and taken:
                     yield from loaded.scores([r for r in taken if isinstance(r, ScoreRequest)])
+                    yield from loaded.searched([r for r in taken if isinstance(r, Request) and r.beams > 1])
                     for request in taken:
-                        if isinstance(request, Request):
+                        if isinstance(request, Request) and request.beams == 1:
                             row = loaded.row(request)
                             if isinstance(row, Failure):
                                 yield request, row
@@ -166,7 +169,8 @@ class _Loaded:
         self.prompts: ChatPrompt = ChatPrompt(self.tokenizer)
         self.decoder: Decoder = Decoder(self.model, self.tokenizer, options.concurrency, positions)
         self._head = OutputHead(self.model)
-        self._end = min(end_tokens(self.model, self.tokenizer), default=0)
+        self._ends = end_tokens(self.model, self.tokenizer)
+        self._end = min(self._ends, default=0)
 
     def row(self, request: Request) -> Row | Failure:
         """A request as a row, or why it cannot be one."""
@@ -210,6 +214,31 @@ class _Loaded:
             completion_tokens=len(row.tokens),
             top=tuple(row.tops),
         )
+
+    def searched(self, requests: Sequence[Request]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        """Beam searches, those of one width and like length together."""
+        from potstill.datagen.teachers.local_beams import search_batches, search_beams
+        from potstill.datagen.teachers.local_scores import ScoreItem, score_batch
+
+        found: list[tuple[Request, Row]] = []
+        for request in requests:
+            row = self.row(request)
+            if isinstance(row, Failure):
+                yield request, row
+            else:
+                found.append((request, row))
+        rows = [row for _, row in found]
+        for batch in search_batches(rows, self.options.concurrency, self.options.batch_tokens):
+            for i, tokens in zip(batch, search_beams(self.model, [rows[i] for i in batch], self._ends), strict=True):
+                row = rows[i]
+                row.tokens = tokens
+                row.finish = "stop" if tokens and tokens[-1] in self._ends else "length"
+                if row.request.top_logprobs and tokens:
+                    with self._head.using(precise=True):
+                        item = ScoreItem(row.prompt, [tokens], row.request.top_logprobs)
+                        ((_, tops),) = score_batch(self.model, [item], self._end)
+                    row.tops = list(tops)
+                yield found[i][0], self.reply(row)
 
     def scores(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Score requests, those of like length together."""

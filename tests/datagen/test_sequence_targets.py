@@ -67,6 +67,39 @@ def asker(tmp_path: Path) -> Iterator[Asker]:
         yield Asker(Scripted(), ledger)
 
 
+class Searching(Scripted):
+    """Searches, and notes how wide it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: list[int] = []
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(top_logprobs=2, scores=True, beams=True)
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply]]:
+        while requests := take(8):
+            for request in requests:
+                assert isinstance(request, Request)
+                self.widths.append(request.beams)
+                yield request, Reply("a searched answer", top=self.top(3, -0.2))
+
+
+def test_a_beam_is_one_request_an_input_and_its_answer_is_learnt(tmp_path: Path) -> None:
+    teacher = Searching()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        result = write_outputs(SPEC, table(), Asker(teacher, ledger), SoftOptions(candidates=3, pick="beam"))
+        assert teacher.widths == [3, 3]
+        assert list(result.table["output"]) == ["a searched answer"] * 2
+        assert result.token_targets.num_rows == 2
+        assert (result.report["pick"], result.report["picked_greedy"]) == ("beam", None)
+        with pytest.raises(UserError, match=r"fake cannot search with beams; use --teacher transformers:MODEL, or set"):
+            write_outputs(SPEC, table(), Asker(Scripted(), ledger), SoftOptions(pick="beam"))
+    with pytest.raises(ValueError, match="a beam search needs candidates of 2 or more"):
+        SoftOptions(pick="beam", candidates=1)
+
+
 def test_the_likeliest_candidate_is_learnt_with_its_own_log_probs(asker: Asker) -> None:
     result = write_outputs(SPEC, table(), asker, SoftOptions(candidates=3))
     rows = list(dataset_to_rows(result.table))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.asker import Asker
-from potstill.datagen.calibration import RULES, Calibration, fit_calibration
-from potstill.datagen.soft import SoftOptions, add_teacher_probs, answer_spellings, label_scores
+from potstill.datagen.calibration import RULES, Calibration, estimate_prior, fit_calibration, weighed_by
+from potstill.datagen.soft import SoftOptions, add_teacher_probs, answer_spellings, calibrate_texts, label_scores
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
 from potstill.errors import OptionError
@@ -64,6 +64,92 @@ def test_probabilities_sum_to_one_and_survive_json(rule: Any, labels: int, rows:
 def test_balanced_meets_the_shares() -> None:
     scores, _ = biased_scores(np.random.default_rng(1))
     assert np.allclose(fit_calibration(scores, rule="balanced").apply(scores).mean(0), 1 / 3, atol=1e-4)
+
+
+def test_balanced_meets_a_stated_prior_on_texts_that_have_it() -> None:
+    prior = [0.7, 0.2, 0.1]
+    scores, _ = biased_scores(np.random.default_rng(1))
+    fitted = fit_calibration(scores, rule="balanced", prior=prior)
+    assert np.allclose(fitted.apply(scores).mean(0), prior, atol=1e-4)
+    # Where the texts are weighed to equal shares, the prior is only applied.
+    told = fit_calibration(scores, rule="balanced", prior=prior, weights=[1.0] * len(scores))
+    assert np.allclose(told.offsets, fit_calibration(scores, rule="balanced").offsets, atol=1e-6)
+
+
+def drawn(shares: list[float], strength: float, seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities under equal shares, calibrated as such, of texts drawn with `shares`; and their labels."""
+    rng = np.random.default_rng(seed)
+    gold = rng.choice(len(shares), n, p=shares)
+    centres = strength * np.eye(len(shares))
+    logits = (rng.normal(0, 1, (n, len(shares))) + centres[gold]) @ centres.T  # the log-likelihood of unit Gaussians
+    probs = np.exp(logits - logits.max(1, keepdims=True))
+    return probs / probs.sum(1, keepdims=True), gold
+
+
+def macro_f1(gold: np.ndarray, told: np.ndarray, labels: int) -> float:
+    from potstill.train import metrics
+
+    return float(metrics.macro_f1(metrics.confusion(gold, told, labels)))
+
+
+@pytest.mark.parametrize("strength", [1.0, 1.5, 2.5])
+@pytest.mark.parametrize("shares", [[0.87, 0.13], [0.8, 0.15, 0.05], [0.6, 0.2, 0.1, 0.1]])
+def test_an_estimated_prior_helps_where_the_labels_are_uneven(shares: list[float], strength: float) -> None:
+    gains, likelier = [], []
+    for seed in range(8):
+        probs, gold = drawn(shares, strength, seed)
+        found = estimate_prior(probs)
+        assert sum(found) == pytest.approx(1)
+        # Nearer to the truth than uniform is, and never beyond it by much.
+        assert np.abs(np.subtract(found, shares)).sum() < 0.6 * np.abs(np.subtract(shares, 1 / len(shares))).sum()
+        better = weighed_by(probs, found)
+        gains.append((better.argmax(1) == gold).mean() - (probs.argmax(1) == gold).mean())
+        rows = np.arange(len(gold))
+        likelier.append(np.log(better[rows, gold]).mean() - np.log(probs[rows, gold]).mean())
+    assert np.mean(gains) > 0.01
+    assert np.mean(likelier) > 0.02
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("labels", [2, 4])
+def test_an_estimated_prior_does_no_harm_where_they_are_even(labels: int, strength: float) -> None:
+    changes, f1 = [], []
+    for seed in range(8):
+        probs, gold = drawn([1 / labels] * labels, strength, seed)
+        found = estimate_prior(probs)
+        assert max(found) < 1.35 / labels
+        better = weighed_by(probs, found)
+        changes.append((better.argmax(1) == gold).mean() - (probs.argmax(1) == gold).mean())
+        f1.append(macro_f1(gold, better.argmax(1), labels) - macro_f1(gold, probs.argmax(1), labels))
+    assert np.mean(changes) > -0.01
+    assert np.mean(f1) > -0.015
+
+
+def test_probabilities_that_say_nothing_leave_the_prior_uniform() -> None:
+    flat = np.full((50, 3), 1 / 3) + np.random.default_rng(0).normal(0, 0.01, (50, 3))
+    assert np.allclose(estimate_prior(flat), 1 / 3, atol=0.1)
+    assert estimate_prior(np.full((4, 2), np.nan)) == (0.5, 0.5)
+    assert np.allclose(weighed_by(np.array([[0.5, 0.5]]), [0.9, 0.1]), [[0.9, 0.1]])
+
+
+def test_batch_calibration_of_uneven_texts_needs_their_prior() -> None:
+    """What hurt on short-message spam: 87 of 100 texts are ham, and batch calibration supposes 50."""
+    probs, gold = drawn([0.87, 0.13], 1.5, 0)
+    scores = np.log(probs) + [0.0, 1.0]  # the teacher leans to spam
+    known, _ = drawn([0.5, 0.5], 1.5, 1)
+    frozen = fit_calibration(np.log(known) + [0.0, 1.0], rule="balanced")
+    accuracy = {}
+    for name, spec in {
+        "uniform": TaskSpec("t", "x", "classification", SPEC.labels[:2]),
+        "told": TaskSpec("t", "x", "classification", SPEC.labels[:2], label_prior={"red": 0.87, "green": 0.13}),
+        "estimated": TaskSpec("t", "x", "classification", SPEC.labels[:2], estimate_prior=True),
+    }.items():
+        fitted = calibrate_texts(spec, scores, None, SoftOptions(), frozen)  # type: ignore[arg-type]
+        accuracy[name] = (fitted.apply(scores).argmax(1) == gold).mean()
+    best = (weighed_by(probs, [0.87, 0.13]).argmax(1) == gold).mean()
+    assert accuracy["uniform"] < best - 0.1
+    assert accuracy["told"] > best - 0.03
+    assert accuracy["estimated"] > best - 0.03
 
 
 def test_batch_is_its_formula() -> None:
@@ -168,6 +254,72 @@ def test_rule_is_chosen_on_the_users_labels(tmp_path: Path) -> None:
         result = add_teacher_probs(spec, rows, Asker(ScoringTeacher(), ledger), SoftOptions())
     assert result.report["rule"] != "raw"
     assert "likeliest on 12 texts" in result.report["rule_chosen"]
+
+
+def test_a_stated_prior_is_applied_once_and_an_estimated_one_comes_from_unlabelled_texts(tmp_path: Path) -> None:
+    texts = [f"a {c} thing {i}" for i in range(8) for c in SPEC.label_names]
+    rows = table(texts, list(SPEC.label_names) * 8)
+    told = TaskSpec(
+        "t",
+        SPEC.instruction,
+        "classification",
+        SPEC.labels,
+        label_prior=dict.fromkeys(SPEC.label_names, 1) | {"red": 4},
+    )
+    guess = TaskSpec("t", SPEC.instruction, "classification", SPEC.labels, estimate_prior=True)
+    free = [f"a green leaf {i}" for i in range(30)] + ["a red one", "a blue one"]
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(ScoringTeacher(), ledger)
+        plain = add_teacher_probs(SPEC, rows, asker)
+        stated = add_teacher_probs(told, rows, asker)
+        estimated = add_teacher_probs(guess, rows, asker, unlabelled=free)
+        nothing = add_teacher_probs(guess, rows, asker)
+        balanced = add_teacher_probs(SPEC, rows, asker, SoftOptions(rule="balanced"))
+    even = np.array(plain.table["teacher_probs"][:])
+    weighed = even * [4, 1, 1]
+    weighed /= weighed.sum(1, keepdims=True)
+    assert np.allclose(stated.table["teacher_probs"][:], weighed, atol=1e-6)
+    assert plain.report["prior"] == {"source": "uniform", "shares": dict.fromkeys(SPEC.label_names, 0.3333)}
+    assert stated.report["prior"]["source"] == "task"
+    found = estimated.report["prior"]
+    assert (found["source"], found["texts"]) == ("estimated", 32)
+    assert found["shares"]["green"] > 0.6
+    assert len(estimated.table) == len(rows)
+    assert estimated.calibration.prior[1] == pytest.approx(found["shares"]["green"], abs=1e-3)
+    assert nothing.report["prior"]["texts"] == 0
+    assert np.allclose(nothing.table["teacher_probs"][:], balanced.table["teacher_probs"][:], atol=1e-6)
+
+
+def test_few_labelled_texts_move_the_rule_only_when_they_are_clear(tmp_path: Path) -> None:
+    rows = table([f"a {c} thing {i}" for i in range(6) for c in SPEC.label_names], list(SPEC.label_names) * 6)
+    one = TaskSpec("t", SPEC.instruction, "classification", SPEC.labels, examples=(Example("a red fruit", "red"),))
+    two = TaskSpec(
+        "t", SPEC.instruction, "classification", SPEC.labels,
+        examples=(Example("a red fruit", "red"), Example("a green fruit", "green")),
+    )  # fmt: skip
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(ScoringTeacher(), ledger)
+        assert "default (1 texts" in add_teacher_probs(one, rows, asker).report["rule_chosen"]
+        assert "no rule is clearly likelier than batch" in add_teacher_probs(two, rows, asker).report["rule_chosen"]
+
+
+def test_a_teacher_without_a_leaning_is_left_alone_where_the_rows_are_uneven(tmp_path: Path) -> None:
+    class Fair(FakeTeacher):
+        def answer(self, request: Any) -> Reply | Failure:
+            text = request.messages[-1].content.split("\n\n")[1]
+            scores = [np.log(0.8 if c.strip().lower() in text else 0.1) for c in request.continuations]
+            return Reply(scores=tuple(map(float, scores)), score_tokens=(1,) * len(scores))
+
+    texts = [f"a {c} thing {i}" for i, c in enumerate(["red"] * 40 + ["green", "blue"])]
+    rows = rows_to_dataset(
+        [Row(t, "", "retrieved", Source(dataset="d", row=i)) for i, t in enumerate(texts)], SPEC.label_names
+    )
+    gold = tuple(Example(f"a {c} fruit {i}", c) for i in range(3) for c in SPEC.label_names)
+    spec = TaskSpec("t", SPEC.instruction, "classification", SPEC.labels, examples=gold)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        found = add_teacher_probs(spec, rows, Asker(Fair(), ledger)).report
+    assert found["rule"] not in ("batch", "balanced")
+    assert "likeliest on 9 texts" in found["rule_chosen"]
 
 
 def test_channel_direction_scores_the_text(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ WORDS = [
 ]
 
 
+TEXTS = ["the cat sat on the mat", "a café at the théâtre", "the  cat,\nthe mat 42", "on the 猫 sat"]
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     """Folder of a 2-layer BERT over a handful of words."""
@@ -87,6 +90,50 @@ def tiny_llama(tmp_path_factory):
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_merged(tmp_path_factory):
+    """Folder of a 1-layer Llama over a byte-level BPE that was trained on `TEXTS`: other tokens than `tiny_llama`'s."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=["<pad>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    pieces.train_from_iterator(TEXTS * 4, trainer)
+    folder = tmp_path_factory.mktemp("tiny-merged")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>", eos_token="</s>")
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=64, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def merged(tiny_merged):
+    """The tokenizer of `tiny_merged`."""
+    from potstill.train.carry_over import load_tokenizer
+
+    return load_tokenizer(str(tiny_merged))
+
+
+@pytest.fixture(scope="session")
+def single(tiny_llama):
+    """The tokenizer of `tiny_llama`: a token a byte."""
+    from potstill.train.carry_over import load_tokenizer
+
+    return load_tokenizer(str(tiny_llama))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import TEXTS
 from datasets import Dataset
 
 from potstill.errors import TrainingError, UserError
@@ -14,39 +15,7 @@ from potstill.train.causal import distil_causal
 from potstill.train.options import DistilOptions
 
 SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
-TEXTS = ["the cat sat on the mat", "a café at the théâtre", "the  cat,\nthe mat 42", "on the 猫 sat"]
 STUDENT_END = 1
-
-
-@pytest.fixture(scope="module")
-def merged(tmp_path_factory):
-    """A byte-level BPE trained on the texts, unlike the student's, which has single bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, special_tokens=["<pad>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(TEXTS * 4, trainer)
-    folder = tmp_path_factory.mktemp("merged")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
-    return load_tokenizer(str(folder)) if (folder / "config.json").exists() else _reload(folder)
-
-
-def _reload(folder):
-    from transformers import AutoTokenizer
-
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    return AutoTokenizer.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def single(tiny_llama):
-    return load_tokenizer(str(tiny_llama))
 
 
 def table():

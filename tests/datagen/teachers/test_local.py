@@ -253,3 +253,47 @@ def test_the_nucleus_and_the_temperature() -> None:
     assert (wide == 7).float().mean().item() == pytest.approx(0.5 / 0.75, abs=0.03)
     mixed = choose_tokens(logits[:3], [0.0, 1.0, 1.0], [1.0, 0.01, 1.0], chances[:3])
     assert mixed[:2].tolist() == [0, 0]
+
+
+@pytest.mark.real
+def test_a_beam_search_finds_what_trying_them_finds(tmp_path: Path, drain: Any) -> None:
+    """Two tokens, three beams: the best second token after each of the three best first ones, in a padded batch."""
+    import torch
+
+    teacher = LocalTeacher(tiny(tmp_path / "llama", "llama"), LocalOptions(dtype="float32", device="cpu"))
+    loaded = teacher._load()
+    requests = [ask(text, temperature=0.0, max_tokens=2, beams=3, top_logprobs=2) for text in TEXTS]
+    better = 0
+    for request, reply in drain(teacher, [*requests, ask("Hi.", max_tokens=3)]):
+        if request not in requests:
+            assert isinstance(reply, Reply)
+            continue
+        prompt = loaded.prompts.ids(loaded.prompts.text(request.messages))
+        first = oracle(loaded.model, prompt, (0,))[0].topk(3)
+        tried = []
+        for value, token in zip(first.values.tolist(), first.indices.tolist()):
+            second = oracle(loaded.model, prompt, (token, 0))[1]
+            tried += [(value + float(v), (token, int(i))) for v, i in zip(*second.topk(1))]
+        total, tokens = max(tried)
+        assert tuple(top.token_id for top in reply.top) == tokens
+        assert sum(top.logprob for top in reply.top) == pytest.approx(total, abs=1e-3)
+        assert reply.completion_tokens == 2
+        assert reply.finish == "length"
+        better += tokens[0] != int(first.indices[0])
+        assert len(reply.top[0].top_ids) == 2
+    assert better > 0, "greedy would have found the same"
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.real
+def test_a_beam_search_ends_and_keeps_its_ledger_key(smollm2: LocalTeacher, drain: Any) -> None:
+    from potstill.teacher_json import request_from_json, request_to_json
+
+    request = ask("What is the capital of France? Answer with one word.", temperature=0.0, max_tokens=16, beams=2)
+    ((_, reply),) = drain(smollm2, [request])
+    assert reply.finish == "stop"
+    assert "Paris" in reply.text
+    assert request_from_json(request_to_json(request), 16) == request
+    assert "beams" not in request_to_json(ask("Hi."))
+    lacking = smollm2.abilities.lacking(ask("Hi.", beams=2, stop=("x",)))
+    assert lacking == "search with beams under stop strings or choices"
