@@ -1,6 +1,6 @@
 """Hidden width: channels of the hidden state that go from every tensor of the model, embeddings included.
 
-    I_j = Σ_layers ‖x_j‖₂ · ‖W[:, j]‖₂        x: the normed states that enter attention and feed-forward, W: what reads them
+    I_j = Σ_layers ‖x_j‖₂ · ‖W[:, j]‖₂        x: normed states that enter attention and feed-forward, W: what reads them
 
 what channel j brings into the layers. Half of a small encoder is its table of embeddings, which no other cut reaches.
 An encoder's configuration ties head size to width, so as many heads go with the channels as keep the head size; which
