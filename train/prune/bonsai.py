@@ -31,7 +31,7 @@ from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.cut import can_cut_heads, cut_heads, cut_neurons
 from potstill.train.prune.gates import gated
 from potstill.train.prune.heads import head_masks
-from potstill.train.prune.loss import mean_loss
+from potstill.train.prune.loss import mean_loss, with_answers
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import (
     PruneResult,
@@ -81,6 +81,7 @@ def prune_bonsai(
     if faults:
         raise OptionError("prune bonsai", faults)
     checked_calibration("bonsai", calibration, 64)
+    calibration = with_answers(model, calibration)
     before, weights = parameter_count(model), block_weights(parts)
     state = _State.whole(parts, cut_heads=can_cut_heads(parts) or not uniform)
     wanted = _wanted(parts, share, bundles, state.heads_go)

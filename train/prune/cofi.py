@@ -6,8 +6,8 @@
 
 Switches (`potstill.train.prune.hard_concrete`) stand on whole attention and feed-forward blocks, key-value groups
 (heads where each has its own), neurons and channels of the hidden state; s is the expected sparsity of the blocks and
-t rises to the target in the first half. Layers of the teacher are matched with those of the student that are nearest now, in
-order, since the student's layers may go.
+t rises to the target in the first half. Layers of the teacher are matched with those of the student that are nearest
+now, in order, since the student's layers may go.
 
 What is learnt differs from layer to layer, which no configuration can say. By default it is rounded: layers whose two
 blocks are off go, the others keep the same number of groups and neurons, the best of each, and the number of neurons is

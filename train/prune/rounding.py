@@ -48,7 +48,7 @@ def plan_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, me
 
     Layers go whose attention and feed-forward are both off. The mean number of groups and the number of channels are
     rounded to what the configuration allows; the number of neurons is what meets the target. Where hardly any neurons
-    would be left, groups go first, then the layers that are wanted least.
+    would be left, groups go first, then the layers that are wanted least; where all neurons are too few, they return.
 
     Args:
         parts: The model.
@@ -87,7 +87,11 @@ def plan_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, me
                 f"prune {method}",
                 [f"{share:g} of the weights cannot go: one layer of attention has more than would stay; ask for less"],
             )
-    neurons = min(neurons, parts.neurons)
+    # More may be off than was asked for: then groups come back, and layers, until the neurons can fill the rest.
+    while neurons > parts.neurons and (groups < max(ways) or count < len(ranked)):
+        groups, count = (min(w for w in ways if w > groups), count) if groups < max(ways) else (groups, count + 1)
+        neurons = round((goal / (count * width) - groups * a_group) / a_neuron)
+    neurons = max(1, min(neurons, parts.neurons))
     weights = count * width * (groups * a_group + neurons * a_neuron)
     return Plan(sorted(ranked[:count]), groups, neurons, width, weights)
 

@@ -14,6 +14,8 @@ from potstill.train.prune.cofi import prune_cofi, switched
 from potstill.train.prune.hard_concrete import Switches
 from potstill.train.prune.hidden import prune_hidden
 from potstill.train.prune.lottery import prune_lottery, randomise
+from potstill.train.prune.masks import Masks
+from potstill.train.prune.neurons import prune_neurons
 from potstill.train.prune.outcome import zero_share
 from potstill.train.prune.regression import kendall, ridge_by_rank
 from potstill.train.prune.rounding import block_weights, plan_units, round_units
@@ -42,30 +44,28 @@ def loss_of(model, ids):
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 9:].flatten())
 
 
-def train_copying(model, masks, steps=120):
+def train_copying(model, masks, steps=100):
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     with masks.hold(model):
         for step in range(steps):
-            loss_of(model, copying(32, step)).backward()
+            loss_of(model, copying(24, step)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
 
 def test_a_rewound_ticket_beats_its_mask_over_random_weights():
-    results = {}
+    model, results = learner(), {}
+    train_copying(model, Masks({}))  # early in the training: the ticket is wound back to here
+    early = copy.deepcopy(model.state_dict())
+    train_copying(model, Masks({}), 150)
     for start in ("rewound", "random"):
-        model, early = learner(), None
-        from potstill.train.prune.masks import Masks
-
-        train_copying(model, Masks({}), 100)  # early in the training: the ticket is wound back to here
-        early = copy.deepcopy(model.state_dict())
-        train_copying(model, Masks({}), 200)
-        result = prune_lottery(model, 0.7, texts("causal"), train=train_copying, early=early, rounds=2, start=start)
+        one = copy.deepcopy(model)
+        result = prune_lottery(one, 0.7, texts("causal"), train=train_copying, early=early, rounds=1, start=start)
         assert result.facts["zeros"] == pytest.approx(0.7, abs=1e-3)
-        assert (result.facts["rewound_to"], result.facts["rounds"]) == ("early", 2)
+        assert (result.facts["rewound_to"], result.facts["rounds"]) == ("early", 1)
         with torch.no_grad():
-            results[start] = float(loss_of(model, copying(200, 10_000)))
+            results[start] = float(loss_of(one, copying(200, 10_000)))
     assert results["rewound"] < results["random"] - 0.02
 
 
@@ -117,7 +117,7 @@ def test_impossible_tickets(decoder, causal_texts):
             for parameter in model.parameters():
                 parameter.add_(0.01)
 
-    with pytest.raises(TrainingError, match="the training moved pruned weights of .*; hold the masks in it"):
+    with pytest.raises(TrainingError, match=r"the training moved pruned weights of .*; hold the masks in it"):
         prune_lottery(decoder, 0.5, causal_texts, rounds=1, train=forgets)
 
 
@@ -160,7 +160,9 @@ def test_expected_sparsity_is_that_of_the_weights(subject):
     block = parts.blocks[0]
     feedforward = sum(linear.weight.numel() for linear in (*block.into, block.down))
     attention = sum(linear.weight.numel() for linear in (block.query, block.key, block.value, block.out))
-    assert float(switches.sparsity()) == pytest.approx((2 * feedforward + attention) / block_weights(parts), rel=1e-5)
+    assert float(switches.sparsity().detach()) == pytest.approx(
+        (2 * feedforward + attention) / block_weights(parts), rel=1e-5
+    )
 
 
 def test_switches_are_open_as_often_as_expected(decoder):
@@ -169,7 +171,7 @@ def test_switches_are_open_as_often_as_expected(decoder):
         switches.log_alpha["neurons"].fill_(-1.0)
     draw = torch.Generator().manual_seed(0)
     share = torch.stack([(switches.sample(draw)["neurons"] > 0).float().mean() for _ in range(50)]).mean()
-    assert float(share) == pytest.approx(float(switches.open()["neurons"].mean()), abs=0.01)
+    assert float(share) == pytest.approx(float(switches.open()["neurons"].detach().mean()), abs=0.01)
 
 
 def test_closed_switches_are_cuts(subject):
@@ -204,18 +206,15 @@ def test_cofi_cuts_to_the_share_and_reloads(subject, reloads, hidden):
 
 
 def test_cofi_learns_which_neurons_say_nothing(encoder, class_texts):
-    deaf = list(range(0, 64, 2))
     with torch.no_grad():
+        encoder.classifier.weight.mul_(30)
         for block in anatomy(encoder).blocks:
-            block.down.weight[:, 1::2] *= 20
-            block.down.weight[:, deaf] = 0
-    result = prune_cofi(
-        encoder, 0.25, class_texts, steps=60, switch_rate=0.3, learning_rate=1e-6, hidden=False, uniform=False
-    )
-    assert result.facts["structure"] == "masked"
-    off = torch.stack([~result.masks.kept[f"bert.encoder.layer.{i}.output.dense.weight"][0] for i in range(4)])
-    assert float(off[:, ::2].float().mean()) > float(off[:, 1::2].float().mean()) + 0.2
-    assert result.facts["expected_sparsity"] == pytest.approx(0.25, abs=0.1)
+            block.down.weight[:, 1::2] *= 100
+            block.down.weight[:, ::2] = 0
+    result = prune_cofi(encoder, 0.3, class_texts, steps=30, switch_rate=0.3, learning_rate=1e-6, hidden=False, seed=1)
+    assert result.facts["expected_sparsity"] > 0.1
+    loud = [float(block.down.weight.abs().sum(0).ne(0).float().mean()) for block in anatomy(encoder).blocks]
+    assert sum(loud) / len(loud) > 0.75  # half of them, were they drawn at random
 
 
 def chances(parts, **values):
@@ -242,8 +241,8 @@ def test_a_large_share_takes_groups_and_then_layers(decoder, encoder):
     plan = plan_units(parts, chances(parts), 0.9, "x")
     assert (plan.groups, len(plan.layers) < 4) == (1, True)
     assert plan.weights / block_weights(parts) == pytest.approx(0.1, abs=0.01)
-    assert len(plan_units(anatomy(encoder), chances(anatomy(encoder)), 0.9, "x").layers) == 1
-    with pytest.raises(OptionError, match="prune x: 1 fault\n  - 0.99 of the weights cannot go"):
+    assert len(plan_units(anatomy(encoder), chances(anatomy(encoder)), 0.8, "x").layers) == 1
+    with pytest.raises(OptionError, match=r"0\.99 of the weights cannot go"):
         plan_units(parts, chances(parts), 0.99, "x")
 
 
@@ -284,20 +283,25 @@ def test_bonsai_cuts_and_reloads(subject, reloads):
     reloads(model, calibration)
 
 
-def test_bonsai_keeps_what_the_prior_thinks_little_of_but_the_loss_needs(encoder, class_texts):
-    """Bundles that the weights call large are useless here: their outputs are the same for every text."""
-    small = type(class_texts)(class_texts.batches[:2], "classification")
+def test_bonsai_finds_neurons_that_look_large_and_do_nothing(encoder, class_texts):
+    """Half of the neurons are loud pairs that cancel each other: by prior they would stay, and they do nothing."""
+    with torch.no_grad():
+        encoder.classifier.weight.mul_(30)
+        for block in anatomy(encoder).blocks:
+            block.down.weight[:, :32] *= 100
+            for j in range(32, 64, 2):
+                block.into[0].weight[j + 1] = block.into[0].weight[j]
+                block.down.weight[:, j] *= 5000
+                block.down.weight[:, j + 1] = -block.down.weight[:, j]
+    bare = [{k: v for k, v in batch.items() if k != "labels"} for batch in class_texts.batches[:2]]
+    small = type(class_texts)(tuple(bare), "classification")
+    wanted = logits(encoder, class_texts)
     model = copy.deepcopy(encoder)
-    results = []
-    for method in ("bonsai", "worst"):
-        model = copy.deepcopy(encoder)
-        if method == "bonsai":
-            result = prune_bonsai(model, 0.5, small, sub_models=60, bundles=8, uniform=False)
-            assert result.facts["structure"] == "masked"
-            assert result.facts["neurons"] == 128
-            assert len(result.facts["kendall_tau"]) == 1
-        results.append(result.facts["zeros"])
-    assert results[0] > 0.25
+    prune_bonsai(model, 0.5, small, sub_models=60, bundles=8)
+    by_prior = copy.deepcopy(encoder)
+    prune_neurons(by_prior, 0.5, small)
+    far = [float((logits(one, class_texts) - wanted).abs().mean()) for one in (model, by_prior)]
+    assert far[0] < 0.5 * far[1]
 
 
 def test_bonsai_needs_no_gradient(decoder, causal_texts):
