@@ -1,0 +1,35 @@
+"""An ONNX classifier in onnxruntime: token ids in, logits out, no torch needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import DataError, MissingExtra
+
+
+class OnnxClassifier:
+    """What `model.onnx` of a compressed student computes."""
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtra("onnxruntime", "compress", "an ONNX student") from None
+        self.path = path
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0 is one a core
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base but Exception
+            raise DataError(f"{path} cannot be loaded ({error}); compress the student again") from error
+
+    def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits of padded rows: both (batch, length) int64 -> (batch, labels) float32."""
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        found: Any = self.session.run(["logits"], feed)[0]
+        return np.asarray(found, dtype=np.float32)
