@@ -40,8 +40,8 @@ def keep_neurons(model: Any, share: float) -> Any:
     for block in blocks:
         picked = _important(block, keep)
         for name in ("gate_proj", "up_proj"):
-            setattr(block, name, _rows_of(getattr(block, name), picked))
-        block.down_proj = _columns_of(block.down_proj, picked)
+            setattr(block, name, rows_of(getattr(block, name), picked))
+        block.down_proj = columns_of(block.down_proj, picked)
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = keep
     config.intermediate_size = keep
@@ -58,12 +58,14 @@ def _important(block: Any, keep: int) -> torch.Tensor:
     return picked
 
 
-def _rows_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+def rows_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+    """A layer with some of its outputs: `picked` holds their indices."""
     bias = None if layer.bias is None else layer.bias.detach()[picked]
     return _linear(layer.weight.detach()[picked], bias)
 
 
-def _columns_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+def columns_of(layer: nn.Linear, picked: torch.Tensor) -> nn.Linear:
+    """A layer with some of its inputs: `picked` holds their indices."""
     return _linear(layer.weight.detach()[:, picked], None if layer.bias is None else layer.bias.detach())
 
 

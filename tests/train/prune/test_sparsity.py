@@ -1,0 +1,155 @@
+"""Single weights that go: magnitude and Wanda, by share and n:m, against plain references."""
+
+import copy
+
+import pytest
+import torch
+
+from potstill.errors import OptionError, TrainingError, UserError
+from potstill.train.calibration_data import Calibration
+from potstill.train.prune import SPARSITY, PruneResult
+from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.magnitude import prune_magnitude
+from potstill.train.prune.outcome import checked, zero_share
+from potstill.train.prune.sparse import keep_largest, keep_n_of_m
+from potstill.train.prune.wanda import prune_wanda
+
+
+def matrices(model):
+    return {name: linear.weight.detach().clone() for name, linear in anatomy(model).matrices()}
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_the_share_is_pruned_and_the_rest_is_untouched(subject, method):
+    model, calibration = subject
+    before, others = matrices(model), {n: p.detach().clone() for n, p in model.named_parameters()}
+    result = SPARSITY[method](model, 0.5, calibration, lambda event: None)
+    assert result.asked == {"zeros": 0.5}
+    assert result.facts["zeros"] == pytest.approx(0.5, abs=1e-3)
+    assert zero_share(anatomy(model)) == result.facts["zeros"]
+    assert result.masks.sparsity() == pytest.approx(0.5, abs=1e-3)
+    for name, weight in matrices(model).items():
+        torch.testing.assert_close(weight, before[name] * result.masks.kept[name])
+    for name, parameter in model.named_parameters():
+        if name not in before:
+            assert torch.equal(parameter, others[name])
+
+
+def test_magnitude_drops_the_smallest_of_each_matrix(decoder):
+    before = matrices(decoder)
+    prune_magnitude(decoder, 0.25)
+    for name, weight in matrices(decoder).items():
+        gone = before[name][weight == 0].abs()
+        assert gone.max() < before[name][weight != 0].abs().min()
+        assert len(gone) == round(0.25 * weight.numel())
+
+
+def test_global_magnitude_has_one_threshold_for_all(decoder):
+    with torch.no_grad():
+        for linear in anatomy(decoder).blocks[1].linears:
+            linear.weight.mul_(100)
+    before = matrices(decoder)
+    result = prune_magnitude(decoder, 0.5, scope="global")
+    assert result.facts["zeros"] == pytest.approx(0.5, abs=1e-3)
+    gone = torch.cat([before[n][w == 0].abs() for n, w in matrices(decoder).items()])
+    left = torch.cat([before[n][w != 0].abs() for n, w in matrices(decoder).items()])
+    assert gone.max() <= left.min()
+    shares = [float((w == 0).float().mean()) for n, w in matrices(decoder).items() if ".layers.1." in n]
+    assert max(shares) < 0.05
+
+
+def reference_wanda(model, calibration, share):
+    """Wanda by whole forward passes: each layer's inputs are taken anew from the model as pruned so far."""
+    parts = anatomy(model)
+    for block in parts.blocks:
+        caught = {linear: [] for linear in block.linears}
+        hooks = [
+            linear.register_forward_pre_hook(lambda m, args, caught=caught: caught[m].append(args[0].detach()))
+            for linear in block.linears
+        ]
+        with torch.no_grad():
+            for batch in calibration.batches:
+                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        for hook in hooks:
+            hook.remove()
+        for linear in block.linears:
+            tokens = torch.cat(
+                [x[b["attention_mask"].bool()] for x, b in zip(caught[linear], calibration.batches, strict=True)]
+            )
+            score = linear.weight.detach().abs() * tokens.norm(dim=0)
+            gone = score.argsort(dim=1, stable=True)[:, : round(share * score.shape[1])]
+            with torch.no_grad():
+                linear.weight.scatter_(1, gone, 0.0)
+    return model
+
+
+def test_wanda_is_the_papers_score_block_by_block(subject):
+    model, calibration = subject
+    wanted = reference_wanda(copy.deepcopy(model), calibration, 0.5)
+    prune_wanda(model, 0.5, calibration)
+    for (name, weight), expected in zip(matrices(model).items(), matrices(wanted).values(), strict=True):
+        assert float(((weight == 0) != (expected == 0)).float().mean()) < 1e-3, name
+
+
+def test_wanda_prunes_every_row_alike(decoder, causal_texts):
+    prune_wanda(decoder, 0.25, causal_texts)
+    for weight in matrices(decoder).values():
+        assert set((weight == 0).sum(1).tolist()) == {round(0.25 * weight.shape[1])}
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_two_of_every_four_stay(subject, method):
+    model, calibration = subject
+    before = matrices(model)
+    result = SPARSITY[method](model, 0.5, calibration, lambda event: None, pattern="2:4")
+    assert result.facts["pattern"] == "2:4"
+    for name, weight in matrices(model).items():
+        fours = (weight != 0).view(weight.shape[0], -1, 4)
+        assert set(fours.sum(-1).unique().tolist()) == {2}
+        if method == "magnitude":
+            whole = before[name].abs().view(weight.shape[0], -1, 4)
+            assert bool((whole.masked_fill(fours, 0).amax(-1) <= whole.masked_fill(~fours, 9).amin(-1)).all())
+
+
+def test_ties_do_not_change_the_count():
+    assert keep_largest(torch.ones(3, 10), 0.3).sum(1).tolist() == [7, 7, 7]
+    assert keep_largest(torch.tensor([[0.0, 0.0, 0.0, 1.0]]), 0.5).tolist() == [[True, False, False, True]]
+    assert keep_n_of_m(torch.arange(7.0)[None], 1, 3).tolist() == [[False, False, True, False, False, True, True]]
+
+
+BAD = [
+    ({"amount": 1.0}, "1.0 is no share to remove"),
+    ({"amount": 0}, "0 is no share"),
+    ({"amount": float("nan")}, "nan is no share"),
+    ({"amount": 0.5, "pattern": "4:2"}, "pattern '4:2' is not n:m"),
+    ({"amount": 0.3, "pattern": "2:4"}, "pattern 2:4 removes 0.5 and 0.3 was asked"),
+    ({"amount": 0.8, "pattern": "1:5"}, "pattern 1:5 does not fit rows of 48 weights"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_impossible_options(decoder, causal_texts, method, options, message):
+    before = matrices(decoder)
+    options = dict(options)
+    with pytest.raises(OptionError, match=message):
+        SPARSITY[method](decoder, options.pop("amount"), causal_texts, lambda event: None, **options)
+    assert all(torch.equal(weight, before[name]) for name, weight in matrices(decoder).items())
+
+
+def test_too_little_text_and_foreign_models(decoder, causal_texts):
+    short = Calibration(({"input_ids": torch.ones(1, 5).long(), "attention_mask": torch.ones(1, 5).long()},), "causal")
+    with pytest.raises(OptionError, match="5 tokens of calibration text are too few; give at least 128"):
+        prune_wanda(decoder, 0.5, short)
+    with pytest.raises(UserError, match="Linear cannot be pruned; supported: decoders built like Llama"):
+        prune_magnitude(torch.nn.Linear(2, 2), 0.5)
+    with pytest.raises(OptionError, match="scope 'row' is unknown"):
+        prune_magnitude(decoder, 0.5, scope="row")
+
+
+def test_a_method_that_did_nothing_fails():
+    with pytest.raises(TrainingError, match=r"zeros is 0.0, asked for 0.5"):
+        checked(PruneResult({"zeros": 0.0}, None, {"zeros": 0.5}))
+    with pytest.raises(TrainingError, match="layers is None"):
+        checked(PruneResult({}, None, {"layers": 3.0}))
+    assert checked(PruneResult({"zeros": 0.501}, None, {"zeros": 0.5})).facts == {"zeros": 0.501}

@@ -1,0 +1,261 @@
+"""Layers, heads and neurons that go: tensors shrink, the configuration says so, the right ones go."""
+
+import copy
+import itertools
+import time
+
+import pytest
+import torch
+from tokens import logits
+
+from potstill.errors import OptionError, UserError
+from potstill.train.prune import STRUCTURE
+from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.cut import cut_heads, cut_hidden, cut_neurons
+from potstill.train.prune.depth import block_influence, prune_layers
+from potstill.train.prune.gates import gated
+from potstill.train.prune.heads import head_importance, head_masks, nearest_count, prune_heads
+from potstill.train.prune.loss import losses, mean_loss
+from potstill.train.prune.neurons import prune_neurons
+
+
+def quiet(event):
+    """A listener."""
+
+
+# ---- cuts keep what the rest computes --------------------------------------------------------------------------------
+
+
+def test_cut_heads_are_heads_turned_off(decoder, causal_texts, reloads):
+    kept = [[0, 1, 4, 5], [2, 3, 4, 5], [0, 1, 2, 3], [0, 1, 4, 5]]
+    gates = torch.stack([torch.tensor([float(h in row) for h in range(6)]) for row in kept])
+    with gated(anatomy(decoder), gates):
+        wanted = logits(decoder, causal_texts)
+    parts = cut_heads(anatomy(decoder), kept)
+    assert (parts.heads, parts.groups, decoder.config.num_key_value_heads, decoder.config.head_dim) == (4, 2, 2, 8)
+    torch.testing.assert_close(logits(decoder, causal_texts), wanted, rtol=0, atol=1e-5)
+    reloads(decoder, causal_texts)
+
+
+def test_query_heads_can_go_from_every_group(decoder, causal_texts, reloads):
+    kept = [[0, 2, 4], [1, 3, 5], [0, 3, 4], [1, 2, 5]]
+    gates = torch.stack([torch.tensor([float(h in row) for h in range(6)]) for row in kept])
+    with gated(anatomy(decoder), gates):
+        wanted = logits(decoder, causal_texts)
+    parts = cut_heads(anatomy(decoder), kept)
+    assert (parts.heads, parts.groups) == (3, 3)
+    torch.testing.assert_close(logits(decoder, causal_texts), wanted, rtol=0, atol=1e-5)
+    reloads(decoder, causal_texts)
+
+
+def test_cut_neurons_are_neurons_turned_off(subject, reloads):
+    model, calibration = subject
+    kept = [sorted(torch.randperm(64, generator=torch.Generator().manual_seed(i))[:40].tolist()) for i in range(4)]
+    gates = torch.stack([torch.tensor([float(n in row) for n in range(64)]) for row in kept])
+    with gated(anatomy(model), None, gates):
+        wanted = logits(model, calibration)
+    assert cut_neurons(anatomy(model), kept).neurons == model.config.intermediate_size == 40
+    torch.testing.assert_close(logits(model, calibration), wanted, rtol=0, atol=1e-5)
+    reloads(model, calibration)
+
+
+def test_cut_channels_are_channels_that_are_zero(decoder, causal_texts, reloads):
+    gone = [1, 7, 30, 47, 5, 6, 12, 20]
+    with torch.no_grad():
+        decoder.model.embed_tokens.weight.mul_(50)  # else the norms' epsilon shows
+        decoder.model.embed_tokens.weight[:, gone] = 0
+        for block in anatomy(decoder).blocks:
+            block.out.weight[gone] = 0
+            block.down.weight[gone] = 0
+    wanted = logits(decoder, causal_texts)
+    cut_hidden(anatomy(decoder), [i for i in range(48) if i not in gone])
+    assert decoder.config.hidden_size == decoder.model.norm.weight.numel() == 40
+    torch.testing.assert_close(logits(decoder, causal_texts), wanted, rtol=0, atol=2e-4)
+    reloads(decoder, causal_texts)
+
+
+def test_an_encoder_loses_channels_and_heads_together(encoder, class_texts, reloads):
+    cut_hidden(anatomy(encoder), list(range(32)), [[0, 1, 2, 3]] * 4)
+    assert (encoder.config.hidden_size, encoder.config.num_attention_heads) == (32, 4)
+    assert encoder.bert.embeddings.word_embeddings.weight.shape == (97, 32)
+    assert encoder.bert.pooler.dense.weight.shape == (32, 32)
+    reloads(encoder, class_texts)
+    with pytest.raises(UserError, match="head size 8 needs as many heads as fill 20 channels"):
+        cut_hidden(anatomy(encoder), list(range(20)), [[0, 1, 2, 3]] * 4)
+
+
+def test_cuts_that_a_configuration_cannot_say(decoder, encoder):
+    with pytest.raises(UserError, match="ties the size of a head to its hidden width"):
+        cut_heads(anatomy(encoder), [[0]] * 4)
+    with pytest.raises(UserError, match=r"would keep \[1, 2\] heads"):
+        cut_heads(anatomy(decoder), [[0], [0, 1], [0], [0]])
+    with pytest.raises(UserError, match=r"key-value groups would keep \[1, 2\] heads"):
+        cut_heads(anatomy(decoder), [[0, 1, 2]] * 4)
+    with pytest.raises(UserError, match=r"would keep \[3, 4\] neurons"):
+        cut_neurons(anatomy(decoder), [[0, 1, 2]] * 3 + [[0, 1, 2, 3]])
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+def test_block_influence_is_one_minus_the_cosine(subject):
+    model, calibration = subject
+    sums, tokens = torch.zeros(4), 0
+    for batch in calibration.batches:
+        real = batch["attention_mask"].bool()
+        with torch.no_grad():
+            states = model.base_model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
+            ).hidden_states
+        if calibration.kind == "causal":  # the last of transformers' states is normed, the layer's output is not
+            states = states[:-1]
+        for i, (before, after) in enumerate(itertools.pairwise(states)):
+            sums[i] += (1 - torch.nn.functional.cosine_similarity(before[real], after[real], dim=-1)).sum()
+        tokens += int(real.sum())
+    found, known = block_influence(anatomy(model), calibration), len(states) - 1
+    torch.testing.assert_close(found[:known], (sums / tokens)[:known], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_does_nothing_goes_first(subject, reloads):
+    model, calibration = subject
+    if calibration.kind == "causal":
+        block = anatomy(model).blocks[2]
+        with torch.no_grad():
+            block.out.weight.zero_()
+            block.down.weight.zero_()
+        wanted = logits(model, calibration)
+    result = prune_layers(model, 1, calibration)
+    assert (result.asked, result.facts["layers"], model.config.num_hidden_layers) == ({"layers": 3.0}, 3, 3)
+    assert result.facts["parameters"] < result.facts["parameters_before"]
+    if calibration.kind == "causal":
+        assert result.facts["kept_layers"] == [0, 1, 3]
+        torch.testing.assert_close(logits(model, calibration), wanted, rtol=0, atol=1e-5)
+    reloads(model, calibration)
+
+
+def test_alternate_and_top_layers(decoder, causal_texts):
+    assert prune_layers(copy.deepcopy(decoder), 0.5, causal_texts, by="alternate").facts["kept_layers"] == [0, 3]
+    assert prune_layers(decoder, 0.25, causal_texts, by="top").facts["kept_layers"] == [0, 1, 2]
+
+
+# ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+def test_head_importance_is_the_slope_of_the_loss(subject):
+    model, calibration = subject
+    parts = anatomy(model)
+    found = head_importance(parts, calibration, tokens=10**6)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    slopes, rows = torch.zeros(4, 6), 0
+    for batch in calibration.batches:
+        for layer in range(4):
+            for head in range(6):
+                values = []
+                for value in (1.01, 0.99):
+                    gates = torch.ones(4, 6)
+                    gates[layer, head] = value
+                    with gated(parts, gates), torch.no_grad():
+                        values.append(losses(model, batch, calibration.kind))
+                slopes[layer, head] += ((values[0] - values[1]) / 0.02).abs().sum()
+        rows += len(batch["input_ids"])
+    wanted = slopes / slopes.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=5e-3)
+
+
+def test_a_decoder_loses_whole_groups(decoder, causal_texts, reloads):
+    block = anatomy(decoder).blocks[1]
+    with torch.no_grad():
+        block.out.weight[:, 16:32] = 0  # the middle group of this layer says nothing
+    result = prune_heads(decoder, 1 / 3, causal_texts)
+    assert result.facts["structure"] == "cut"
+    assert result.facts["kept_heads"][1] == [0, 1, 4, 5]
+    assert (result.facts["heads"], result.facts["key_value_groups"]) == (16, 2)
+    assert result.masks is None
+    reloads(decoder, causal_texts)
+
+
+@pytest.mark.parametrize(
+    ("share", "way"), [(1 / 3, (2, 3)), (0.5, (2, 2)), (0.2, (2, 3)), (0.05, (3, 3)), (0.9, (1, 1))]
+)
+def test_the_nearest_number_of_heads(share, way):
+    assert nearest_count(9, 3, share) == way
+
+
+def test_masked_heads_are_heads_turned_off(subject):
+    model, calibration = subject
+    result = prune_heads(model, 0.5, calibration, uniform=False)
+    assert result.facts["structure"] == "masked"
+    assert result.facts["heads"] == result.asked["heads"] == 12
+    assert "no tensor is smaller" in result.facts["note"]
+    alive = torch.tensor([[float(h in row) for h in range(6)] for row in result.facts["kept_heads"]])
+    now = logits(model, calibration)
+    with gated(anatomy(model), alive):
+        torch.testing.assert_close(logits(model, calibration), now, rtol=0, atol=1e-6)
+    assert head_masks(anatomy(model), alive).kept.keys() == result.masks.kept.keys()
+
+
+def test_an_encoder_is_masked_and_says_why(encoder, class_texts):
+    facts = prune_heads(encoder, 0.25, class_texts).facts
+    assert facts["structure"] == "masked"
+    assert "BERT's configuration has no head size of its own" in facts["note"]
+
+
+# ---- neurons ---------------------------------------------------------------------------------------------------------
+
+
+def test_silent_neurons_go_first(subject, reloads):
+    model, calibration = subject
+    for block in anatomy(model).blocks:
+        with torch.no_grad():
+            block.down.weight[:, ::4] = 0
+    wanted = logits(model, calibration)
+    result = prune_neurons(model, 0.25, calibration)
+    assert (result.facts["neurons"], result.asked) == (4 * 48, {"neurons": 192.0})
+    torch.testing.assert_close(logits(model, calibration), wanted, rtol=0, atol=1e-5)
+    reloads(model, calibration)
+
+
+def test_neurons_by_weights_and_by_count(decoder, causal_texts):
+    assert prune_neurons(decoder, 7, causal_texts, by="weights").facts["neurons"] == 4 * 57
+
+
+@pytest.mark.parametrize("method", ["heads", "layers", "neurons"])
+def test_impossible_amounts(decoder, causal_texts, method):
+    before = sum(p.numel() for p in decoder.parameters())
+    for amount in (1.0, 0.0, -0.5, True):
+        with pytest.raises(OptionError, match="choose"):
+            STRUCTURE[method](decoder, amount, causal_texts, quiet)
+    assert sum(p.numel() for p in decoder.parameters()) == before
+
+
+def test_unknown_choices(decoder, causal_texts):
+    with pytest.raises(OptionError, match="by 'luck' is unknown; known: influence, alternate, top"):
+        prune_layers(decoder, 1, causal_texts, by="luck")
+    with pytest.raises(OptionError, match="by 'luck' is unknown; known: activations, weights"):
+        prune_neurons(decoder, 1, causal_texts, by="luck")
+    with pytest.raises(OptionError, match="is nearest to none; ask for more"):
+        prune_heads(decoder, 0.05, causal_texts)
+
+
+def test_a_cut_is_faster(causal_texts):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=256, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+        intermediate_size=1024,
+    )  # fmt: skip
+    whole = LlamaForCausalLM(config).eval()
+    cut = copy.deepcopy(whole)
+    prune_layers(cut, 0.5, causal_texts)
+    prune_neurons(cut, 0.5, causal_texts)
+    prune_heads(cut, 0.5, causal_texts)
+    ids = torch.ones(4, 64, dtype=torch.long)
+    seconds = {}
+    for _ in range(5):  # interleaved, the best of each: another process may take the core for a while
+        for name, model in (("whole", whole), ("cut", cut)):
+            start = time.perf_counter()
+            with torch.no_grad():
+                model(input_ids=ids)
+            seconds[name] = min(seconds.get(name, 9.0), time.perf_counter() - start)
+    assert seconds["cut"] < 0.7 * seconds["whole"]
+    assert mean_loss(cut, causal_texts) > 0

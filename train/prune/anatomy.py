@@ -1,0 +1,137 @@
+"""Where a model keeps its heads and neurons: one view for Llama-like decoders and BERT-like encoders.
+
+What enters: a transformers model. What leaves: its list of layers, and of each layer the projections by their part.
+Heads are counted in the units that can be removed alone. With grouped-query attention a key-value group serves several
+query heads, so whole groups are the unit; without it, each head is a group of one.
+
+    decoder   q_proj, k_proj, v_proj → o_proj      gate_proj, up_proj → down_proj      (Llama, Mistral, Qwen, SmolLM)
+    encoder   query, key, value → output.dense     intermediate.dense → output.dense   (BERT, MiniLM, RoBERTa)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from potstill.errors import UserError
+
+SUPPORTED = "decoders built like Llama (SmolLM2, Mistral, Qwen) and encoders built like BERT (MiniLM, RoBERTa)"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer of a model.
+
+    Attributes:
+        module: The layer itself.
+        attention: The module that holds the query, key and value projections.
+        query, key, value, out: Projections of the attention.
+        into: Projections into the feed-forward neurons (gate and up, or one).
+        down: The projection from the neurons back to the hidden width.
+    """
+
+    module: nn.Module
+    attention: nn.Module
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+    into: tuple[nn.Linear, ...]
+    down: nn.Linear
+
+    @property
+    def linears(self) -> tuple[nn.Linear, ...]:
+        """Every matrix of the layer."""
+        return (self.query, self.key, self.value, self.out, *self.into, self.down)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a model.
+
+    Attributes:
+        model: The model.
+        blocks: Its layers, from the input on.
+        layers: The list that holds them.
+        head_size: Width of one head.
+        heads: Query heads a layer.
+        groups: Key-value groups a layer.
+        neurons: Feed-forward neurons a layer.
+        decoder: Whether the sizes of head and hidden state are free of each other in its configuration, as they are
+            in Llama's. BERT's says `head size = hidden size / heads`.
+    """
+
+    model: Any
+    blocks: tuple[Block, ...]
+    layers: nn.ModuleList
+    head_size: int
+    heads: int
+    groups: int
+    neurons: int
+    decoder: bool
+
+    @property
+    def group_width(self) -> int:
+        """Columns of the output projection that belong to one key-value group."""
+        return self.head_size * self.heads // self.groups
+
+    def matrices(self) -> Iterator[tuple[str, nn.Linear]]:
+        """Parameter name and layer of every matrix in the blocks; embeddings and heads of tasks are not among them."""
+        names = {id(module): name for name, module in self.model.named_modules()}
+        for block in self.blocks:
+            for linear in block.linears:
+                yield f"{names[id(linear)]}.weight", linear
+
+
+def anatomy(model: Any) -> Anatomy:
+    """Look at a model's parts.
+
+    Raises:
+        UserError: It is built in another way than those supported, or its layers have different sizes.
+    """
+    layers = next(
+        (
+            child
+            for module in model.modules()
+            for child in module.children()
+            if isinstance(child, nn.ModuleList) and len(child) and _block(child[0]) is not None
+        ),
+        None,
+    )
+    found = [] if layers is None else [block for block in map(_block, layers) if block is not None]
+    if layers is None or len(found) != len(layers):
+        raise UserError(f"{type(model).__name__} cannot be pruned; supported: {SUPPORTED}")
+    first = found[0]
+    decoder = hasattr(first.module, "self_attn")
+    config = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    head_size = first.query.out_features // heads
+    if len({tuple(linear.weight.shape for linear in block.linears) for block in found}) > 1:
+        raise UserError(f"{type(model).__name__} has layers of different sizes, so it cannot be pruned uniformly")
+    return Anatomy(
+        model=model, blocks=tuple(found), layers=layers, head_size=head_size, heads=heads,
+        groups=first.key.out_features // head_size, neurons=first.down.in_features, decoder=decoder,
+    )  # fmt: skip
+
+
+def _block(layer: nn.Module) -> Block | None:
+    """The parts of a layer, or None where it is not of a known build."""
+    names: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+    into: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    down, holder = "mlp.down_proj", "self_attn"
+    if hasattr(layer, "attention"):
+        names = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+        into, down, holder = ("intermediate.dense",), "output.dense", "attention.self"
+    try:
+        parts = [layer.get_submodule(name) for name in (*names, *into, down)]
+        attention = layer.get_submodule(holder)
+    except AttributeError:
+        return None
+    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    if len(linears) != len(parts):
+        return None
+    query, key, value, out, *rest = linears
+    return Block(layer, attention, query, key, value, out, tuple(rest[:-1]), rest[-1])

@@ -1,0 +1,98 @@
+"""Width: feed-forward neurons by what they add, the same number in every layer.
+
+    I_j = ‖h_j‖₂ · ‖W_down[:, j]‖₂        h_j: the neuron's output over all calibration tokens
+
+the most that neuron j adds to the hidden states of the text. `by="weights"` replaces ‖h_j‖ by the norms of the weights
+that lead into the neuron, which needs no data (`potstill.train.width`).
+
+Source: Muralidharan et al., Minitron, arXiv:2407.14679 §3.1 (importance of neurons by activations, on a few hundred
+samples, then distillation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+from potstill.errors import OptionError
+from potstill.events import Event, Listener, silent
+from potstill.train.calibration_data import Calibration
+from potstill.train.prune.anatomy import Anatomy, Block, anatomy
+from potstill.train.prune.cut import cut_neurons
+from potstill.train.prune.outcome import (
+    PruneResult,
+    checked,
+    checked_calibration,
+    checked_count,
+    parameter_count,
+    zero_share,
+)  # fmt: skip
+from potstill.train.prune.stream import column_norms, stream
+
+_MULTIPLE = 8
+
+
+def prune_neurons(
+    model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *,
+    by: Literal["activations", "weights"] = "activations",
+) -> PruneResult:  # fmt: skip
+    """Cut the least important neurons of every layer in place.
+
+    Args:
+        model: A model that `anatomy` knows.
+        amount: Neurons to remove from each layer (int), or their share (float); what stays is rounded to a multiple
+            of 8 where the layer is that wide.
+        calibration: Texts; looked at for `activations` alone.
+        listener: Told when it is done.
+        by: What a neuron's importance is taken from.
+
+    Raises:
+        OptionError: An impossible amount, an unknown choice, or too little text.
+        UserError: An unknown build of model.
+    """
+    if by not in ("activations", "weights"):
+        raise OptionError("prune neurons", [f"by {by!r} is unknown; known: activations, weights"])
+    parts = anatomy(model)
+    total, layers, before = parts.neurons, len(parts.blocks), parameter_count(model)
+    keep = total - checked_count("neurons", "neurons", amount, total)
+    if keep > _MULTIPLE and isinstance(amount, float):
+        keep = min(total - 1, _MULTIPLE * round(keep / _MULTIPLE))
+    if by == "activations":
+        checked_calibration("neurons", calibration, 64)
+        scores = neuron_importance(parts, calibration)
+    else:
+        scores = _by_weights(parts)
+    kept = [row.topk(keep).indices.sort().values.tolist() for row in scores]
+    parts = cut_neurons(parts, kept)
+    facts = {
+        "structure": "cut", "by": by, "neurons": parts.neurons * layers, "neurons_before": total * layers,
+        "parameters": parameter_count(model), "parameters_before": before, "zeros": zero_share(parts),
+    }  # fmt: skip
+    listener(Event("compress", "progress", f"neurons: {keep} of {total} a layer left"))
+    return checked(PruneResult(facts, None, {"neurons": float(keep * layers)}))
+
+
+def neuron_importance(parts: Anatomy, calibration: Calibration) -> torch.Tensor:
+    """‖h_j‖ · ‖W_down[:, j]‖ of every neuron: (layers, neurons) float32."""
+    real = [batch["attention_mask"] for batch in calibration.batches]
+    rows: list[torch.Tensor] = []
+
+    def measure(_: int, block: Block, run: Callable[[], None]) -> None:
+        norms = column_norms(block, run, real)[block.down]
+        rows.append((norms * block.down.weight.float().norm(dim=0)).cpu())
+
+    stream(parts, calibration, measure)
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def _by_weights(parts: Anatomy) -> torch.Tensor:
+    rows = []
+    for block in parts.blocks:
+        score = block.down.weight.float().norm(dim=0)
+        for linear in block.into:
+            score = score * linear.weight.float().norm(dim=1)
+        rows.append(score.cpu())
+    return torch.stack(rows)

@@ -1,0 +1,107 @@
+"""What the sparsity methods share: the best of each row, n of every m, and the measured result."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from potstill.errors import OptionError
+from potstill.train.prune.anatomy import Anatomy
+from potstill.train.prune.masks import Masks
+from potstill.train.prune.outcome import PruneResult, checked, parameter_count, zero_share
+
+
+def keep_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """True for all but the `share` lowest scores of each row.
+
+    Args:
+        scores: (rows, n) float.
+        share: Share of a row that goes; the count is rounded to the nearest. Ties go by position.
+
+    Returns:
+        (rows, n) bool.
+    """
+    rows, width = scores.shape
+    gone = round(share * width)
+    kept = torch.ones(rows, width, dtype=torch.bool, device=scores.device)
+    if gone == 0:
+        return kept
+    # One order statistic is faster than a sort; ties at the threshold are settled by position afterwards.
+    threshold = scores.kthvalue(gone, dim=1, keepdim=True).values
+    kept = scores > threshold
+    missing = (width - gone) - kept.sum(1, keepdim=True)
+    if bool((missing > 0).any()):
+        tied = scores == threshold
+        kept |= tied & (tied.cumsum(1) <= missing)
+    return kept
+
+
+def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    """True for the n best of every m neighbours of a row. A row's end that is shorter than m is kept.
+
+    Args:
+        scores: (rows, width) float.
+        n: How many stay.
+        m: Of how many.
+    """
+    rows, width = scores.shape
+    whole = width - width % m
+    kept = torch.ones(rows, width, dtype=torch.bool, device=scores.device)
+    fours = scores[:, :whole].reshape(rows, whole // m, m)
+    best = torch.zeros_like(fours, dtype=torch.bool).scatter_(2, fours.topk(n, dim=2).indices, True)
+    kept[:, :whole] = best.reshape(rows, whole)
+    return kept
+
+
+def checked_pattern(
+    method: str, parts: Anatomy, pattern: str | None, share: float, is_global: bool = False
+) -> tuple[int, int] | None:
+    """(n, m) of a pattern such as "2:4".
+
+    Raises:
+        OptionError: It is not written so, does not fit the share or the rows, or is asked for globally.
+    """
+    if pattern is None:
+        return None
+    where = f"prune {method}"
+    found = re.fullmatch(r"(\d+):(\d+)", pattern)
+    if found is None or not 0 < int(found[1]) < int(found[2]):
+        raise OptionError(where, [f"pattern {pattern!r} is not n:m with 0 < n < m; write 2:4 to keep 2 of every 4"])
+    n, m = int(found[1]), int(found[2])
+    if abs(1 - n / m - share) > 1e-6:
+        raise OptionError(where, [f"pattern {pattern} removes {1 - n / m:g} and {share:g} was asked; give the same"])
+    if is_global:
+        raise OptionError(where, [f"pattern {pattern} holds in every row, so scope cannot be global"])
+    if widths := sorted({linear.in_features for _, linear in parts.matrices() if linear.in_features % m}):
+        raise OptionError(
+            where, [f"pattern {pattern} does not fit rows of {widths[0]} weights; give an m that divides it"]
+        )
+    return n, m
+
+
+def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, Any]) -> PruneResult:
+    """Apply masks and measure.
+
+    Args:
+        parts: The model.
+        masks: Masks of its matrices.
+        share: What was asked for.
+        how: Options, for the facts.
+
+    Raises:
+        TrainingError: The measured zeros are not what was asked for.
+    """
+    masks.apply(parts.model)
+    count = parameter_count(parts.model)
+    facts = {
+        **how,
+        "zeros": zero_share(parts),
+        "matrices": len(masks.kept),
+        "parameters": count,
+        "parameters_before": count,
+        "structure": "kept",
+        "note": "single zeros make no engine faster and no tensor smaller; they pack on disk",
+    }
+    return checked(PruneResult(facts, masks, {"zeros": share}))
