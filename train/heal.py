@@ -30,11 +30,9 @@ import torch
 from potstill.errors import OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
-from potstill.train.full_divergence import full_divergence
-from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.stream import evaluating
-from potstill.train.uncut import direction_loss
+from potstill.train.teach import answer_loss, fresh_batches
 
 Quantizer = Callable[[Any], AbstractContextManager[Any]]
 
@@ -109,7 +107,7 @@ def heal(
         batches = fresh_batches(data, seed)
         for step in range(1, steps + 1):
             batch = {name: value.to(device) for name, value in next(batches).items()}
-            loss = _loss(model, teacher, batch, data.kind, temperature, hidden_weight)
+            loss = answer_loss(model, teacher, batch, data.kind, temperature, hidden_weight)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate "
@@ -124,14 +122,6 @@ def heal(
             tokens += int(batch["attention_mask"].sum())
             listener(Event("compress", "progress", f"heal: step {step}/{steps}, loss {seen[-1]:.4f}", step, steps))
     return HealResult(tuple(seen), steps, tokens, round(time.monotonic() - started, 2), rate)
-
-
-def fresh_batches(data: Calibration, seed: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches without end: each once before any comes again, every round in another order."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        for index in torch.randperm(len(data.batches), generator=generator).tolist():
-            yield data.batches[index]
 
 
 def _check(
@@ -183,27 +173,3 @@ def _factor(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-
-def _loss(
-    model: Any, teacher: Any, batch: dict[str, torch.Tensor], kind: str, temperature: float, hidden_weight: float
-) -> torch.Tensor:
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    if kind == "classification":
-        with torch.no_grad():
-            wanted = teacher(**inputs).logits.float().softmax(-1)
-        logits = model(**inputs).logits
-        loss = label_divergence(logits, wanted, temperature).mean()
-        return loss + hard_cross_entropy(logits, batch["labels"]).mean() if "labels" in batch else loss
-    real = inputs["attention_mask"].bool()
-    with torch.no_grad():
-        theirs = teacher.base_model(**inputs, use_cache=False).last_hidden_state[real]
-    ours = model.base_model(**inputs, use_cache=False).last_hidden_state[real]
-    head = model.get_output_embeddings()
-    loss = full_divergence(ours, head.weight, theirs, teacher.get_output_embeddings().weight, temperature)
-    loss = loss / len(ours)
-    if hidden_weight:
-        loss = loss + hidden_weight * direction_loss(ours, theirs, torch.ones(len(ours), device=ours.device)) / len(
-            ours
-        )
-    return loss

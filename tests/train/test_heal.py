@@ -15,9 +15,10 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 from potstill.errors import OptionError, TrainingError
 from potstill.train.calibration_data import Calibration
 from potstill.train.full_divergence import full_divergence
-from potstill.train.heal import fresh_batches, heal
+from potstill.train.heal import heal
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.magnitude import prune_magnitude
+from potstill.train.teach import fresh_batches
 
 sys.path.append(str(Path(__file__).parent / "prune"))
 

@@ -113,7 +113,12 @@ def cut_hidden(parts: Anatomy, kept: Sequence[int], groups: Sequence[Sequence[in
             )  # fmt: skip
         config.num_attention_heads = len(groups[0])
         parts = anatomy(model)
-    elif can_cut_heads(parts):
+    elif not can_cut_heads(parts) or len(kept) % parts.heads:
+        raise UserError(
+            f"{type(model).__name__} cannot have {len(kept)} channels: with {parts.heads} heads their number must be a "
+            "multiple of that"
+        )
+    else:
         config.head_dim = parts.head_size
     for block in parts.blocks:
         for linear in (block.query, block.key, block.value, *block.into):

@@ -70,7 +70,7 @@ def prune_heads(
     total = parts.heads * len(parts.blocks)
     alive = torch.ones(len(parts.blocks), parts.heads)
     if cutting:
-        groups, each = nearest_count(parts.heads, parts.groups, share)
+        groups, each = nearest_count(parts.heads, parts.groups, share, int(model.config.get_text_config().hidden_size))
         wanted = groups * each * len(parts.blocks)
     else:
         wanted = total - max(1, round(share * total))
@@ -106,9 +106,13 @@ def prune_heads(
     return checked(PruneResult(facts, masks, {"heads": float(wanted)}))
 
 
-def nearest_count(heads: int, groups: int, share: float) -> tuple[int, int]:
-    """Groups, and query heads in each, whose product is nearest to the share that stays; fewer groups at a tie."""
+def nearest_count(heads: int, groups: int, share: float, width: int) -> tuple[int, int]:
+    """Groups, and query heads in each, whose product is nearest to the share that stays; fewer groups at a tie.
+
+    The product divides the hidden width, which transformers wants of a configuration even where the head size is given.
+    """
     ways = [(g, each) for g in range(1, groups + 1) for each in range(1, heads // groups + 1)]
+    ways = [way for way in ways if width % (way[0] * way[1]) == 0]
     return min(ways, key=lambda way: (abs(way[0] * way[1] - (1 - share) * heads), way[0]))
 
 

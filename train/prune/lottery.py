@@ -1,0 +1,119 @@
+"""Lottery ticket: train, drop the smallest weights, wind the rest back to where they were early in training, repeat.
+
+    θ_k  ──train──▶  θ_T  ──drop the smallest 20 % of what is left──▶  m  ──rewind──▶  m ⊙ θ_k  ──train──▶ …
+
+The mask that is found this way, with the early weights under it, is the ticket. The control is the same mask over new
+random weights: where the ticket is no better than that, the mask alone is what was learnt.
+
+Sources: Frankle and Carbin, arXiv:1803.03635 §2 (tickets of 10-20 % of the size match the dense network); Frankle et al.,
+arXiv:1912.05671 (rewind to step k, 0-7 % of the training); Chen et al., arXiv:2007.12223 (BERT: 40-90 % sparsity).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+
+from potstill.errors import OptionError
+from potstill.events import Event, Listener, silent
+from potstill.train.calibration_data import Calibration
+from potstill.train.prune.anatomy import Anatomy, anatomy
+from potstill.train.prune.magnitude import Scope, magnitude_masks
+from potstill.train.prune.masks import Masks
+from potstill.train.prune.outcome import PruneResult, checked_calibration, checked_share
+from potstill.train.prune.sparse import sparse_result
+
+Train = Callable[[Any, Masks], None]
+_A_ROUND = 0.2
+
+
+def prune_lottery(
+    model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *,
+    train: Train | None = None, early: Mapping[str, torch.Tensor] | None = None, rounds: int | None = None,
+    start: Literal["rewound", "random"] = "rewound", scope: Scope = "global", steps: int = 30, seed: int = 0,
+) -> PruneResult:  # fmt: skip
+    """Find a ticket of some sparsity and train it, in place.
+
+    Args:
+        model: A trained model that `anatomy` knows.
+        amount: Share of the weights of the blocks that goes, in (0, 1).
+        calibration: Texts for the default training.
+        listener: Told after each round.
+        train: Trains a model in place under masks, which it must keep (`masks.hold`); called once a round. None heals
+            from a copy of the model as given for `steps` steps.
+        early: State dict from early in the model's training, to wind back to. None takes the weights as given, and
+            trains once before the first pruning.
+        rounds: Prunings; None takes as many as drop a fifth of what is left each.
+        start: Where the last training starts: from the early weights, or, as a control, from new random ones.
+        scope: Whether the smallest weights are looked for in all matrices together, or in each.
+        steps: Steps of the default training.
+        seed: Seed of the random weights and of the default training.
+
+    Raises:
+        OptionError: An impossible amount, rounds or start, or early weights of another model.
+        UserError: An unknown build of model.
+        TrainingError: `train` did not keep the masks.
+    """
+    share = checked_share("lottery", amount)
+    faults = []
+    if rounds is not None and rounds < 1:
+        faults.append(f"rounds {rounds} is too few; give at least 1")
+    if start not in ("rewound", "random"):
+        faults.append(f"start {start!r} is unknown; known: rewound, random")
+    if early is not None and (gone := sorted(set(model.state_dict()) - set(early))):
+        faults.append(f"the early weights lack {gone[0]!r} and {len(gone) - 1} more; give a state dict of this model")
+    if faults:
+        raise OptionError("prune lottery", faults)
+    parts = anatomy(model)
+    if train is None:
+        checked_calibration("lottery", calibration, 64)
+        train = _healing(model, calibration, steps, seed)
+    count = rounds or math.ceil(math.log(1 - share) / math.log(1 - _A_ROUND))
+    origin = {name: value.detach().clone() for name, value in (early or model.state_dict()).items()}
+    masks = Masks({name: torch.ones_like(linear.weight, dtype=torch.bool) for name, linear in parts.matrices()})
+    if early is None:
+        train(model, masks)
+    for step in range(1, count + 1):
+        masks = magnitude_masks(parts, 1 - (1 - share) ** (step / count), scope)
+        model.load_state_dict(origin)
+        if start == "random" and step == count:
+            randomise(parts, seed)
+        masks.apply(model)
+        train(model, masks)
+        message = f"lottery: round {step}/{count}, {masks.sparsity():.1%} of the weights are gone"
+        listener(Event("compress", "progress", message, step, count))
+    how = {"rounds": count, "start": start, "scope": scope, "rewound_to": "early" if early is not None else "given"}
+    _still_zero(parts, masks)
+    return sparse_result(parts, masks, share, how=how)
+
+
+@torch.no_grad()
+def randomise(parts: Anatomy, seed: int = 0) -> None:
+    """Draw the matrices of all blocks anew, as a fresh model of this configuration has them; the rest stays."""
+    draw = torch.Generator().manual_seed(seed)
+    spread = float(getattr(parts.model.config.get_text_config(), "initializer_range", 0.02))
+    for _, linear in parts.matrices():
+        linear.weight.copy_(torch.randn(linear.weight.shape, generator=draw) * spread)
+        if linear.bias is not None:
+            linear.bias.zero_()
+
+
+def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Train:
+    from potstill.train.heal import heal
+
+    teacher = copy.deepcopy(model)
+    return lambda student, masks: (
+        heal(student, teacher, None, calibration, steps=steps, masks=masks, seed=seed) and None
+    )
+
+
+def _still_zero(parts: Anatomy, masks: Masks) -> None:
+    from potstill.errors import TrainingError
+
+    for name, linear in parts.matrices():
+        if bool(linear.weight[~masks.kept[name]].any()):
+            raise TrainingError(f"the training moved pruned weights of {name}; hold the masks in it (`masks.hold`)")
