@@ -15,6 +15,7 @@ import typer
 
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
+from potstill.cli_compress import compress
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.errors import PotstillError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(catalogue_app)
 app.add_typer(batch_app)
+app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
