@@ -36,7 +36,7 @@ DECODER = (
     "magnitude:0.3", "magnitude:0.5", "wanda:0.5", "wanda:2:4", "magnitude:2:4",
     "magnitude:0.3 -> heal:steps=60", "magnitude:0.5 -> heal:steps=150", "wanda:0.5 -> heal:steps=100",
     "heads:0.2", "heads:0.5", "heads:0.2 -> heal:steps=60", "heads:0.5 -> heal:steps=150",
-    "layers:5", "layers:5 -> heal:steps=100", "layers:0.5,by=every-other -> heal:steps=200",
+    "layers:5", "layers:5 -> heal:steps=100", "layers:0.5,by=alternate -> heal:steps=200",
     "wanda:0.5 -> heal:steps=100 -> int8:channel",
 )  # fmt: skip
 STUDENTS = (

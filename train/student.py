@@ -129,15 +129,13 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
     folder = Path(path)
     card = read_card(folder)
     try:
+        if (folder / ONNX).exists():
+            from potstill.train.onnx_model import OnnxClassifier, PlainTokenizer
+
+            return Student(OnnxClassifier(folder / ONNX), PlainTokenizer(folder), card, folder)
+        from potstill.train.compress.files import load_model
+
         with quiet_transformers():
-            if (folder / ONNX).exists():
-                from transformers import AutoTokenizer
-
-                from potstill.train.onnx_model import OnnxClassifier
-
-                return Student(OnnxClassifier(folder / ONNX), AutoTokenizer.from_pretrained(folder), card, folder)
-            from potstill.train.compress.files import load_model
-
             model, tokenizer = load_model(folder, classifies=card.kind == "classification")
     except UserError:
         raise

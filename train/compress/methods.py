@@ -100,17 +100,31 @@ _ALL = (
            texts=1024),
 )  # fmt: skip
 
+_SEED = {"seed": Option(int, 0, least=0)}
+_UNIFORM = {"uniform": Option(bool, True)}
 _PATTERN = {"pattern": Option(str, None)}
+_SCOPE_OF_ZEROS = ("layer", "global")
 _PRUNERS = (
     Method("magnitude", "sparsity", "the smallest weights become 0", "magnitude:0.5",
-           {"scope": Option(str, "layer", ("layer", "global")), **_PATTERN}),
+           {"scope": Option(str, "layer", _SCOPE_OF_ZEROS), **_PATTERN}),
     Method("wanda", "sparsity", "weights of small size times input become 0", "wanda:0.5", _PATTERN, texts=1024),
-    Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2",
-           {"uniform": Option(bool, True)}, texts=1024),
+    Method("lottery", "sparsity", "train, prune, rewind, again (iterative magnitude)", "lottery:0.5,steps=30",
+           {"rounds": Option(int, None, least=1), "start": Option(str, "rewound", ("rewound", "random")),
+            "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1), **_SEED}, texts=1024),
+    Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2", _UNIFORM, texts=1024),
     Method("neurons", "structure", "feed-forward neurons that matter least are cut", "neurons:0.3",
            {"by": Option(str, "activations", ("activations", "weights"))}, texts=1024),
     Method("layers", "structure", "whole layers are cut", "layers:2",
-           {"by": Option(str, "influence", ("influence", "every-other", "last"))}, texts=1024),
+           {"by": Option(str, "influence", ("influence", "alternate", "top"))}, texts=1024),
+    Method("hidden", "structure", "channels of the hidden state that matter least are cut", "hidden:0.25", texts=1024),
+    Method("cofi", "structure", "coarse and fine masks, learnt with an L0 penalty", "cofi:0.5,steps=200",
+           {"steps": Option(int, 200, least=1), "learning_rate": Option(float, 2e-5, least=1e-9),
+            "switch_rate": Option(float, 0.1, least=1e-9), "layer_weight": Option(float, 0.9, least=0.0),
+            "temperature": Option(float, 2.0, least=0.01), "hidden": Option(bool, True), **_UNIFORM, **_SEED},
+           texts=1024),
+    Method("bonsai", "structure", "modules whose absence costs least, by forward passes alone", "bonsai:0.25",
+           {"sub_models": Option(int, 80, least=2), "rounds": Option(int, 1, least=1),
+            "bundles": Option(int, 16, least=1), **_UNIFORM, **_SEED}, texts=1024),
 )  # fmt: skip
 
 METHODS: dict[str, Method] = {method.name: method for method in (*_ALL, *_PRUNERS)}

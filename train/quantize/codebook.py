@@ -29,6 +29,7 @@ NF4 = torch.tensor([
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 ])  # fmt: skip
+SIGNS = torch.tensor([-1.0, 1.0])
 SCALES_A_BLOCK = 256
 _GOBO_ROUNDS = 20
 
@@ -119,4 +120,4 @@ def _mean_error(sums: Tensor, edges: Tensor, book: Tensor, ranked: Tensor) -> fl
 def fit_binary(weight: Tensor) -> Lattice:
     """±α for each row of a matrix (out, in)."""
     alpha = weight.float().abs().mean(1, keepdim=True).half().float()
-    return Lattice(1, alpha, codebook=torch.tensor([-1.0, 1.0]))
+    return Lattice(1, alpha, codebook=SIGNS)

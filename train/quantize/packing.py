@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from potstill.errors import DataError
-from potstill.train.quantize.codebook import scales_of
+from potstill.train.quantize.codebook import NF4, SIGNS, scales_of
 from potstill.train.quantize.lattice import Lattice, QuantizedWeight
 
 
@@ -65,7 +65,7 @@ def stored_tensors(weight: QuantizedWeight) -> dict[str, Tensor]:
         stored["scale"] = _half_if_exact(lattice.scale)
     if lattice.zero is not None and not _is_middle(lattice):
         stored["zero"] = pack_bits(lattice.zero.to(torch.uint8), lattice.bits)
-    if lattice.codebook is not None and lattice.bits > 1:
+    if lattice.codebook is not None and not _is_known(lattice.codebook):
         stored["codebook"] = lattice.codebook
     if lattice.outliers is not None and weight.kept is not None:
         stored["outliers"], stored["kept"] = lattice.outliers.to(torch.int32), _half_if_exact(weight.kept)
@@ -100,7 +100,7 @@ def restore(stored: Mapping[str, Tensor], facts: Mapping[str, Any], name: str) -
             middle = torch.full(shape, float(2 ** (bits - 1)))
             packed = stored.get("zero")
             zero = middle if packed is None else unpack_bits(packed, bits, scale.numel()).float().view(shape)
-        book = stored.get("codebook", torch.tensor([-1.0, 1.0])).float() if zero is None else None
+        book = stored.get("codebook", SIGNS if bits == 1 else NF4).float() if zero is None else None
         outliers = stored["outliers"].long() if "outliers" in stored else None
         lattice = Lattice(bits, scale, zero, book, outliers, facts["low"], facts["group"], parts or None)
         weight = QuantizedWeight(facts["method"], lattice, codes, stored["kept"].float() if "kept" in stored else None)
@@ -117,6 +117,11 @@ def narrowed(weight: QuantizedWeight) -> QuantizedWeight:
 def _half_if_exact(value: Tensor) -> Tensor:
     half = value.half()
     return half if bool((half.float() == value).all()) else value.float()
+
+
+def _is_known(codebook: Tensor) -> bool:
+    """Whether a codebook is the one that its number of codes stands for anyway."""
+    return any(torch.equal(codebook, known) for known in (NF4, SIGNS))
 
 
 def _is_middle(lattice: Lattice) -> bool:
