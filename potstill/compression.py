@@ -65,7 +65,7 @@ def compress(
     place = Path(student)
     run = (place / "task" / "task.json").exists()
     source = place / "train" / "student" if run else student
-    material = run_material(place) if run else file_material(source, texts, test, held_out)
+    material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
     target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
     if steps is None:
         result = compress_all(source, target, material, chosen, listener=listener)
@@ -75,8 +75,13 @@ def compress(
     return result
 
 
-def run_material(run: Path) -> Material:
+def run_material(run: Path, *, choosing: bool = False) -> Material:
     """Training rows and test rows of a finished run.
+
+    Args:
+        run: Its folder.
+        choosing: Whether a student is chosen by the scores: then the validation rows are taken, since a choice by
+            test scores would flatter what is chosen.
 
     Raises:
         DataError: The run has no training rows.
@@ -88,11 +93,14 @@ def run_material(run: Path) -> Material:
     train = next((path for path in (run / "train" / "train.parquet", run / "soft" / "train.parquet") if path.exists()), None)
     if train is None:
         raise DataError(f"{run} has no training rows (soft/train.parquet); run the task to its end first")
-    if spec.test is not None:
+    validation = run / "merge" / "validation.parquet"
+    if choosing and validation.exists():
+        test = read_rows(validation)
+    elif spec.test is not None:
         test = read_data(spec.test, spec)
     else:
         held = run / "merge" / "heldout.parquet"
-        test = read_rows(held if held.exists() else run / "merge" / "validation.parquet")
+        test = read_rows(held if held.exists() else validation)
     return material_of(spec, read_rows(train), test)
 
 

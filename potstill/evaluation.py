@@ -38,6 +38,7 @@ def evaluate_run(
     options: EvaluateOptions,
     train_rows: Dataset,
     seed: int,
+    compressed: Path | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
     """Measure every system and write `scores.json` and `predictions.parquet` into `out`.
@@ -53,6 +54,7 @@ def evaluate_run(
         options: How many rows, and whether the teacher is measured.
         train_rows: What the student learnt from; the majority answer is taken from it.
         seed: Of the sample when there are more rows than `options.rows`.
+        compressed: Folder of the compressed student, where there is one.
         listener: Progress.
 
     Returns:
@@ -79,6 +81,10 @@ def evaluate_run(
     }
     if scored.probs is not None:
         predictions["student_confidence"] = [float(max(row)) for row in scored.probs]
+    if compressed is not None:
+        small = evaluate_student(load_student(compressed), spec, test, latency_rows=options.latency_rows)
+        systems.append({"name": "student (compressed)", **small.scores.to_json()})
+        predictions["compressed"] = list(small.outputs)
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     if asker is not None and options.teacher:
         try:

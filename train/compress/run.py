@@ -28,7 +28,7 @@ from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import Examiner
-from potstill.train.compress.state import Compressed, load_state, open_source, save_state
+from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
 from potstill.train.compress.steps import Helpers, run_step, scheme_of
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_step
@@ -257,9 +257,9 @@ class _Work:
         for entry in entries:
             entry |= ratios(entry, original)
         report = {
-            "format": 1, "source": str(self.source), "recipe": str(self.recipe), "files": forms, "kind": state.kind,
+            "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms, "kind": state.kind,
             "metric": examiner.metric, "test_rows": examiner.rows, "text_tokens": examiner.text_tokens,
-            "options": as_json(replace(self.options, recipe=str(self.recipe))), "notes": _notes(self.recipe, forms),
+            "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms),
             "steps": entries,
         }  # fmt: skip
         write_atomic(self.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -291,6 +291,12 @@ def read_report(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} holds no report of a compression ({error}); compress the student again") from None
     return found
+
+
+def _told(options: CompressOptions, recipe: str) -> dict[str, Any]:
+    """Options as the report shows them, without folders of this machine."""
+    teacher = None if options.teacher is None else source_name(options.teacher)
+    return as_json(replace(options, recipe=recipe, teacher=teacher))
 
 
 def _notes(recipe: Recipe, forms: list[str]) -> list[str]:

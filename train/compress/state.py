@@ -99,7 +99,12 @@ def open_source(path: Path | str) -> Compressed:
         raise DataError(f"the student at {path} cannot be loaded ({error}); give a folder of a trained student") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Compressed(model, tokenizer, card, kind, config.dtype or torch.float32, source=str(path))
+    return Compressed(model, tokenizer, card, kind, config.dtype or torch.float32, source=source_name(path))
+
+
+def source_name(path: Path | str) -> str:
+    """What files say of where a student came from: a model's name, or the last part of a folder."""
+    return Path(path).name if Path(path).is_dir() else str(path)
 
 
 def compressed_as(folder: Path) -> str:

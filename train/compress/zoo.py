@@ -19,7 +19,7 @@ from potstill.options import as_json
 from potstill.run_dir import write_atomic
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import REPORT, CompressResult, Material, compress_student
-from potstill.train.compress.state import open_source
+from potstill.train.compress.state import open_source, source_name
 
 ZOO = {
     "classification": (
@@ -86,7 +86,7 @@ def compress_all(
     entries.sort(key=lambda entry: (-_value(entry), entry["size_mib"]))
     best, why = recommend(entries, original, options)
     table = {
-        "format": 1, "source": str(source), "recipe": "all", "files": ["all"], "kind": kind,
+        "format": 1, "source": source_name(source), "recipe": "all", "files": ["all"], "kind": kind,
         "metric": facts["metric"], "test_rows": facts["test_rows"], "text_tokens": facts["text_tokens"],
         "options": as_json(options), "notes": facts["notes"][:1] if facts["notes"] else [],
         "steps": [original, *entries], "failed": failed,

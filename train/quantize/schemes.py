@@ -116,7 +116,8 @@ def targets(model: Any) -> Iterator[Target]:
         part: Part = "blocks" if id(module) in inside else "rest"
         if isinstance(module, nn.Embedding):
             part = "embeddings"
-        if module.weight.numel() >= 1024:
+        # A head of a few labels is not worth a scale.
+        if part == "blocks" or module.weight.numel() >= 1024:
             yield Target(f"{name}.weight", module, part)
 
 
