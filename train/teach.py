@@ -43,22 +43,43 @@ def answer_loss(
     Returns:
         Scalar float32, nats a token (causal) or a row.
     """
+    return heard(model, teacher, batch, kind, temperature, hidden_weight)[0]
+
+
+States = tuple[torch.Tensor, ...]
+
+
+def heard(
+    model: Any, teacher: Any, batch: dict[str, torch.Tensor], kind: str, temperature: float,
+    hidden_weight: float = 0.0, *, states: bool = False,
+) -> tuple[torch.Tensor, States, States]:  # fmt: skip
+    """`answer_loss`, and with `states` the outputs of every layer of student and teacher, from the same forward passes.
+
+    Returns:
+        The loss, and twice a tuple of (real tokens, width) float, one a layer; empty without `states`.
+    """
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    if kind == "classification":
-        with torch.no_grad():
-            wanted = teacher(**inputs).logits.float().softmax(-1)
-        logits = model(**inputs).logits
-        loss = label_divergence(logits, wanted, temperature).mean()
-        return loss + hard_cross_entropy(logits, batch["labels"]).mean() if "labels" in batch else loss
     real = inputs["attention_mask"].bool()
+    causal = kind == "causal"
+    ask = {**inputs, "output_hidden_states": states, **({"use_cache": False} if causal else {})}
     with torch.no_grad():
-        theirs = teacher.base_model(**inputs, use_cache=False).last_hidden_state[real]
-    ours = model.base_model(**inputs, use_cache=False).last_hidden_state[real]
-    head = model.get_output_embeddings()
-    loss = full_divergence(ours, head.weight, theirs, teacher.get_output_embeddings().weight, temperature)
-    loss = loss / len(ours)
-    if hidden_weight:
-        loss = loss + hidden_weight * direction_loss(ours, theirs, torch.ones(len(ours), device=ours.device)) / len(
-            ours
-        )
-    return loss
+        theirs = (teacher.base_model if causal else teacher)(**ask)
+    ours = (model.base_model if causal else model)(**ask)
+    if causal:
+        loss = _causal(model, teacher, ours.last_hidden_state[real], theirs.last_hidden_state[real], temperature)
+        if hidden_weight:
+            mine, wanted = ours.last_hidden_state[real], theirs.last_hidden_state[real]
+            loss = loss + hidden_weight * direction_loss(mine, wanted, mine.new_ones(len(mine))) / len(mine)
+    else:
+        loss = label_divergence(ours.logits, theirs.logits.float().softmax(-1), temperature).mean()
+        if "labels" in batch:
+            loss = loss + hard_cross_entropy(ours.logits, batch["labels"]).mean()
+    if not states:
+        return loss, (), ()
+    return loss, *(tuple(state[real] for state in made.hidden_states[1:]) for made in (ours, theirs))
+
+
+def _causal(model: Any, teacher: Any, ours: torch.Tensor, theirs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean divergence over positions."""
+    heads = [m.get_output_embeddings().weight for m in (model, teacher)]
+    return full_divergence(ours, heads[0], theirs, heads[1], temperature) / len(ours)

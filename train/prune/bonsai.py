@@ -1,7 +1,7 @@
 """Bonsai: which modules matter is found out by running parts of the model, forward only.
 
-    for random halves K of the doubtful modules:   y = −loss(model with K and the sure ones),  also with K's complement
-    y ≈ b + Σ_j β_j · [j kept]                     ridge regression, its strength by 5-fold cross-validation (Kendall's τ)
+    for random halves K of the doubtful modules:   y = −loss(model with K and the sure ones), and with K's complement
+    y ≈ b + Σ_j β_j · [j kept]                     ridge regression, its strength by 5-fold validation (Kendall's τ)
     the doubtful modules with the lowest β go
 
 A prior (norm of the activations times norm of the weights that read them) says which modules are doubtful: the lowest
@@ -13,8 +13,8 @@ not. By default every layer gives the same number of its modules and the model i
 wherever they matter least and are zero-masked.
 
 Source: Dery et al., Everybody prune now: structured pruning of LLMs with only forward passes, arXiv:2402.05406 §3
-(LLaMA-2-7B at 50 %, then tuned: perplexity 10.9 where LLM-Pruner has 16.4; 1.58 times faster). There each head is its own
-module; here a key-value group is, so that models with grouped-query attention can be cut.
+(LLaMA-2-7B at 50 %, then tuned: perplexity 10.9 where LLM-Pruner has 16.4; 1.58 times faster). There each head is its
+own module; here a key-value group is, so that models with grouped-query attention can be cut.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.cut import can_cut_heads, cut_heads, cut_neurons
 from potstill.train.prune.gates import gated
 from potstill.train.prune.heads import head_masks
-from potstill.train.prune.loss import mean_loss
+from potstill.train.prune.loss import mean_loss, with_answers
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import (
     PruneResult,
@@ -81,6 +81,7 @@ def prune_bonsai(
     if faults:
         raise OptionError("prune bonsai", faults)
     checked_calibration("bonsai", calibration, 64)
+    calibration = with_answers(model, calibration)
     before, weights = parameter_count(model), block_weights(parts)
     state = _State.whole(parts, cut_heads=can_cut_heads(parts) or not uniform)
     wanted = _wanted(parts, share, bundles, state.heads_go)

@@ -4,14 +4,15 @@
         (1 − w) · KL(teacher ‖ student) + w · Σ_i min_j ‖h_teacher,i − W h_student,j‖² / ‖h_teacher,i‖²
         + λ₁ (s − t) + λ₂ (s − t)²
 
-Switches (`potstill.train.prune.hard_concrete`) stand on whole attention and feed-forward blocks, key-value groups (heads
-where each has its own), neurons and channels of the hidden state; s is the expected sparsity of the blocks and t rises
-to the target in the first half. Layers of the teacher are matched with those of the student that are nearest now, in
-order, since the student's layers may go.
+Switches (`potstill.train.prune.hard_concrete`) stand on whole attention and feed-forward blocks, key-value groups
+(heads where each has its own), neurons and channels of the hidden state; s is the expected sparsity of the blocks and
+t rises to the target in the first half. Layers of the teacher are matched with those of the student that are nearest
+now, in order, since the student's layers may go.
 
 What is learnt differs from layer to layer, which no configuration can say. By default it is rounded: layers whose two
 blocks are off go, the others keep the same number of groups and neurons, the best of each, and the number of neurons is
-what meets the target. `uniform=False` leaves the tensors and zero-masks instead. The facts say which, and what was learnt.
+what meets the target. `uniform=False` leaves the tensors and zero-masks instead. The facts say which, and what was
+learnt.
 
 Source: Xia et al., Structured pruning learns compact and accurate models, arXiv:2204.00408 §3 (BERT-base at 95 %:
 MNLI 80.6, SST-2 90.4, 12 times faster; at 60 %: MNLI 85.3; 20 epochs). The student is healed afterwards.
@@ -36,8 +37,8 @@ from potstill.train.prune.gates import gated
 from potstill.train.prune.hard_concrete import Switches
 from potstill.train.prune.outcome import PruneResult, checked_calibration, checked_share
 from potstill.train.prune.rounding import mask_units, round_units
-from potstill.train.prune.stream import evaluating, inputs_of
-from potstill.train.teach import answer_loss, fresh_batches
+from potstill.train.prune.stream import evaluating
+from potstill.train.teach import fresh_batches, heard
 
 _MATCHED = 4
 
@@ -127,14 +128,18 @@ class _Taught:
                 batch = {name: value.to(model.device) for name, value in next(batches).items()}
                 target = share * min(1.0, 2 * step / steps)
                 with switched(self.parts, switches.sample(draw)):
-                    loss = (1 - layer_weight) * answer_loss(model, self.teacher, batch, data.kind, temperature, 0.0)
-                    if layer_weight and self.same:
-                        loss = loss + layer_weight * self._layer_loss(batch)
+                    answer, ours, theirs = heard(
+                        model, self.teacher, batch, data.kind, temperature, states=bool(layer_weight and self.same)
+                    )
+                    loss = (1 - layer_weight) * answer
+                    if ours:
+                        loss = loss + layer_weight * self._layer_loss([self.translate(state) for state in ours], theirs)
                 gap = switches.sparsity() - target
                 total = loss + self.multipliers[0] * gap + self.multipliers[1] * gap.square()
                 if not torch.isfinite(total):
                     raise TrainingError(
-                        f"the loss became {float(total.detach())} at step {step} of cofi; lower learning_rate ({rate:g})"
+                        f"the loss became {float(total.detach())} at step {step} of cofi; "
+                        f"lower learning_rate (now {rate:g})"
                     )
                 total.backward()
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -142,22 +147,15 @@ class _Taught:
                 up.step()
                 down.zero_grad(set_to_none=True)
                 up.zero_grad(set_to_none=True)
-                message = (
-                    f"cofi: step {step}/{steps}, loss {float(loss.detach()):.4f}, sparsity {float(gap) + target:.1%}"
-                )
+                off = float(gap.detach()) + target
+                message = f"cofi: step {step}/{steps}, loss {float(loss.detach()):.4f}, sparsity {off:.1%}"
                 listener(Event("compress", "progress", message, step, steps))
-        return float(switches.sparsity())
+        return float(switches.sparsity().detach())
 
-    def _layer_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _layer_loss(self, ours: list[torch.Tensor], theirs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Distance of some of the teacher's layers from the student's nearest ones, in order."""
-        real = batch["attention_mask"].bool()
-        extra = {"use_cache": False} if self.parts.decoder else {}
-        ask = {**inputs_of(batch, self.parts.model), **extra, "output_hidden_states": True}
-        with torch.no_grad():
-            theirs = [state[real] for state in self.teacher.base_model(**ask).hidden_states[1:]]
-        ours = [self.translate(state[real]) for state in self.parts.model.base_model(**ask).hidden_states[1:]]
         wanted = spaced_layers(len(theirs), min(_MATCHED, len(theirs)))
-        total, first = torch.zeros((), device=real.device), 0
+        total, first = torch.zeros((), device=theirs[0].device), 0
         for place, layer in enumerate(wanted):
             # Later layers of the teacher must find one too, so the last few are left for them.
             last = len(ours) - (len(wanted) - 1 - place)

@@ -27,7 +27,7 @@ from potstill.train.calibration_data import Calibration
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.cut import can_cut_heads, cut_heads
 from potstill.train.prune.gates import gated
-from potstill.train.prune.loss import losses, small_batches
+from potstill.train.prune.loss import losses, small_batches, with_answers
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import (
     PruneResult,
@@ -65,7 +65,7 @@ def prune_heads(
         raise OptionError("prune heads", [f"step {step!r} is no share of the heads; choose one between 0 and 1"])
     checked_calibration("heads", calibration, 64)
     parts = anatomy(model)
-    before = parameter_count(model)
+    before, calibration = parameter_count(model), with_answers(model, calibration)
     cutting = uniform and can_cut_heads(parts)
     total = parts.heads * len(parts.blocks)
     alive = torch.ones(len(parts.blocks), parts.heads)

@@ -1,6 +1,6 @@
 """Hidden width: channels of the hidden state that go from every tensor of the model, embeddings included.
 
-    I_j = Σ_layers ‖x_j‖₂ · ‖W[:, j]‖₂        x: the normed states that enter attention and feed-forward, W: what reads them
+    I_j = Σ_layers ‖x_j‖₂ · ‖W[:, j]‖₂        x: normed states that enter attention and feed-forward, W: what reads them
 
 what channel j brings into the layers. Half of a small encoder is its table of embeddings, which no other cut reaches.
 An encoder's configuration ties head size to width, so as many heads go with the channels as keep the head size; which
@@ -24,6 +24,7 @@ from potstill.train.calibration_data import Calibration
 from potstill.train.prune.anatomy import Anatomy, Block, anatomy
 from potstill.train.prune.cut import cut_hidden
 from potstill.train.prune.heads import head_importance
+from potstill.train.prune.loss import with_answers
 from potstill.train.prune.outcome import (
     PruneResult,
     checked,
@@ -57,7 +58,11 @@ def prune_hidden(model: Any, amount: float | int, calibration: Calibration, list
         )
     checked_calibration("hidden", calibration, 64)
     picked = channel_importance(parts, calibration).topk(keep).indices.sort().values.tolist()
-    heads = None if parts.decoder else best_heads(head_importance(parts, calibration), keep // parts.head_size)
+    heads = (
+        None
+        if parts.decoder
+        else best_heads(head_importance(parts, with_answers(model, calibration)), keep // parts.head_size)
+    )
     cut_hidden(parts, picked, heads)
     facts = {
         "structure": "cut", "hidden": int(model.config.get_text_config().hidden_size), "hidden_before": width,

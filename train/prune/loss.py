@@ -1,7 +1,7 @@
 """How wrong a model is on calibration text, and its gradient with respect to gates: the measure of every importance.
 
 A causal model is asked for each next token; its logits exist for a few hundred positions at a time. A classifier is
-asked for the labels, or, where the text has none, for what it says itself.
+asked for the labels, or, where the text has none, for what it said before anything was taken from it (`with_answers`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,27 @@ def losses(model: Any, batch: dict[str, torch.Tensor], kind: str) -> torch.Tenso
     inputs = inputs_of(batch, model)
     if kind == "classification":
         logits = model(**inputs).logits.float()
-        labels = batch["labels"].to(logits.device) if "labels" in batch else logits.detach().argmax(-1)
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(logits, batch["labels"].to(logits.device), reduction="none")
     logits = model(**inputs, use_cache=False).logits[:, :-1].float()
     labels = batch.get("labels", batch["input_ids"])[:, 1:].to(logits.device)
     counted = inputs["attention_mask"][:, 1:].bool() & (labels >= 0)
     each = F.cross_entropy(logits.transpose(1, 2), labels.masked_fill(~counted, 0), reduction="none")
     return (each * counted).sum(1) / counted.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def with_answers(model: Any, calibration: Calibration) -> Calibration:
+    """The same texts, those of a classifier with the labels that the model gives them now where they have none.
+
+    Asked of a model that parts are taken from, its own answers would reward whatever makes it sure of anything.
+    """
+    if calibration.kind == "causal" or all("labels" in batch for batch in calibration.batches):
+        return calibration
+    answered = []
+    for batch in calibration.batches:
+        labels = batch["labels"] if "labels" in batch else model(**inputs_of(batch, model)).logits.argmax(-1).cpu()
+        answered.append({**batch, "labels": labels})
+    return Calibration(tuple(answered), calibration.kind)
 
 
 @torch.no_grad()

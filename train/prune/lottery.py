@@ -5,8 +5,8 @@
 The mask that is found this way, with the early weights under it, is the ticket. The control is the same mask over new
 random weights: where the ticket is no better than that, the mask alone is what was learnt.
 
-Sources: Frankle and Carbin, arXiv:1803.03635 §2 (tickets of 10-20 % of the size match the dense network); Frankle et al.,
-arXiv:1912.05671 (rewind to step k, 0-7 % of the training); Chen et al., arXiv:2007.12223 (BERT: 40-90 % sparsity).
+Sources: Frankle and Carbin, arXiv:1803.03635 §2 (tickets of 10-20 % of the size match the dense network); Frankle et
+al., arXiv:1912.05671 (rewind to step k, 0-7 % of the training); Chen et al., arXiv:2007.12223 (BERT: 40-90 % sparsity).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from potstill.errors import OptionError
+from potstill.errors import OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
 from potstill.train.prune.anatomy import Anatomy, anatomy
@@ -112,8 +112,6 @@ def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Tra
 
 
 def _still_zero(parts: Anatomy, masks: Masks) -> None:
-    from potstill.errors import TrainingError
-
     for name, linear in parts.matrices():
         if bool(linear.weight[~masks.kept[name]].any()):
             raise TrainingError(f"the training moved pruned weights of {name}; hold the masks in it (`masks.hold`)")

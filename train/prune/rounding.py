@@ -6,6 +6,7 @@ What leaves: the model, changed in place, and facts that say whether it was cut 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,62 +28,116 @@ def block_weights(parts: Anatomy) -> int:
     return sum(linear.weight.numel() for _, linear in parts.matrices())
 
 
-def round_units(
-    parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, how: dict[str, Any]
-) -> PruneResult:  # fmt: skip
-    """Cut to the same numbers in every layer.
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a uniform model: the layers that stay, and groups, neurons and channels of each.
+
+    Attributes:
+        weights: Weights that its blocks will have.
+    """
+
+    layers: list[int]
+    groups: int
+    neurons: int
+    width: int
+    weights: int
+
+
+def plan_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, method: str) -> Plan:
+    """The uniform sizes that are nearest to what is wanted and meet a share.
 
     Layers go whose attention and feed-forward are both off. The mean number of groups and the number of channels are
-    rounded to what the configuration allows; then the number of neurons is what meets the target.
+    rounded to what the configuration allows; the number of neurons is what meets the target. Where hardly any neurons
+    would be left, groups go first, then the layers that are wanted least; where all neurons are too few, they return.
 
     Args:
         parts: The model.
         wanted: `attention` and `feedforward` (layers, 1), `groups` (layers, groups), `neurons` (layers, neurons), and
             perhaps `hidden` (1, width): chances in [0, 1] that a unit stays.
         share: Share of the blocks' weights to remove.
-        how: Options, for the facts.
+        method: Its name, for the message.
 
     Raises:
-        OptionError: No number of neurons meets the target.
+        OptionError: Even one layer with one neuron has more weights than would stay.
+    """
+    best = torch.maximum(wanted["attention"], wanted["feedforward"]).flatten()
+    ranked = best.argsort(descending=True, stable=True).tolist()
+    count = max(1, int((best > _OFF).sum()))
+    width = parts.blocks[0].query.in_features
+    if "hidden" in wanted:
+        width = possible_width(parts, int((wanted["hidden"] > _OFF).sum()))
+    ways = _possible_groups(parts, width)
+    mean = float((wanted["attention"] * wanted["groups"] > _OFF)[ranked[:count]].float().sum(1).mean())
+    groups = min(ways, key=lambda way: abs(way - mean))
+    a_group, a_neuron = 2 * (parts.group_width + parts.head_size), len(parts.blocks[0].into) + 1
+    goal = (1 - share) * block_weights(parts)
+    while True:
+        neurons = round((goal / (count * width) - groups * a_group) / a_neuron)
+        smaller = [way for way in ways if way < groups]
+        if neurons >= max(1, parts.neurons // 16):
+            break
+        if smaller:
+            groups = max(smaller)
+        elif count > 1:
+            count -= 1
+        elif neurons >= 1:
+            break
+        else:
+            raise OptionError(
+                f"prune {method}",
+                [f"{share:g} of the weights cannot go: one layer of attention has more than would stay; ask for less"],
+            )
+    # More may be off than was asked for: then groups come back, and layers, until the neurons can fill the rest.
+    while neurons > parts.neurons and (groups < max(ways) or count < len(ranked)):
+        groups, count = (min(w for w in ways if w > groups), count) if groups < max(ways) else (groups, count + 1)
+        neurons = round((goal / (count * width) - groups * a_group) / a_neuron)
+    neurons = max(1, min(neurons, parts.neurons))
+    weights = count * width * (groups * a_group + neurons * a_neuron)
+    return Plan(sorted(ranked[:count]), groups, neurons, width, weights)
+
+
+def round_units(
+    parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, how: dict[str, Any]
+) -> PruneResult:  # fmt: skip
+    """Cut to the same numbers in every layer, the best of each.
+
+    Args:
+        parts: The model.
+        wanted: As for `plan_units`.
+        share: Share of the blocks' weights to remove.
+        how: Options, for the facts; `method` among them.
+
+    Raises:
+        OptionError: The share cannot be met.
     """
     model, before, weights = parts.model, parameter_count(parts.model), block_weights(parts)
+    plan = plan_units(parts, wanted, share, str(how["method"]))
     groups, neurons = wanted["attention"] * wanted["groups"], wanted["feedforward"] * wanted["neurons"]
     learnt = {
         "learnt_groups": _counts(groups), "learnt_neurons": _counts(neurons),
         "learnt_hidden": None if "hidden" not in wanted else int((wanted["hidden"] > _OFF).sum()),
     }  # fmt: skip
-    layers = _layers_left(wanted)
-    if len(layers) < len(parts.blocks):
-        keep_layers(model, len(layers), layers)
+    if len(plan.layers) < len(parts.blocks):
+        keep_layers(model, len(plan.layers), plan.layers)
         parts = anatomy(model)
-        groups, neurons = groups[layers], neurons[layers]
-    parts = _narrower(parts, wanted.get("hidden"), groups)
-    if can_cut_heads(parts):
-        count = _possible_groups(parts, float((groups > _OFF).float().sum(1).mean()))
+        groups, neurons = groups[plan.layers], neurons[plan.layers]
+    if plan.width < parts.blocks[0].query.in_features:
+        channels = wanted["hidden"].flatten().topk(plan.width).indices.sort().values.tolist()
+        parts = cut_hidden(parts, channels, None if parts.decoder else best_heads(groups, plan.groups))
+    if plan.groups < parts.groups:
         each = parts.heads // parts.groups
-        kept = [[group * each + i for group in row for i in range(each)] for row in best_heads(groups, count)]
-        if count < parts.groups:
-            parts = cut_heads(parts, kept)
-    now, goal = block_weights(parts), (1 - share) * weights
-    a_neuron = (len(parts.blocks[0].into) + 1) * parts.blocks[0].query.in_features * len(parts.blocks)
-    count = min(parts.neurons, parts.neurons - round((now - goal) / a_neuron))
-    if count < 1:
-        raise OptionError(
-            f"prune {how.get('method', 'to a share')}",
-            [f"{share:g} of the weights cannot go: attention alone has more than what would stay; ask for less"],
-        )
-    planned = now - (parts.neurons - count) * a_neuron
-    if count < parts.neurons:
-        parts = cut_neurons(parts, [row.topk(count).indices.sort().values.tolist() for row in neurons])
-    config = model.config.get_text_config()
+        kept = [[group * each + i for group in row for i in range(each)] for row in best_heads(groups, plan.groups)]
+        parts = cut_heads(parts, kept)
+    if plan.neurons < parts.neurons:
+        parts = cut_neurons(parts, best_heads(neurons, plan.neurons))
     facts = {
         **how, **learnt, "structure": "cut", "note": "rounded to the same numbers in every layer", "asked_share": share,
         "layers": len(parts.blocks), "key_value_groups": parts.groups, "neurons": parts.neurons,
-        "hidden": int(config.hidden_size), "sparsity": 1 - block_weights(parts) / weights,
-        "block_weights": block_weights(parts),
-        "parameters": parameter_count(model), "parameters_before": before, "zeros": zero_share(parts),
+        "hidden": parts.blocks[0].query.in_features, "sparsity": 1 - block_weights(parts) / weights,
+        "block_weights": block_weights(parts), "parameters": parameter_count(model), "parameters_before": before,
+        "zeros": zero_share(parts),
     }  # fmt: skip
-    return checked(PruneResult(facts, None, {"block_weights": float(planned)}))
+    return checked(PruneResult(facts, None, {"block_weights": float(plan.weights)}))
 
 
 def mask_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, how: dict[str, Any]) -> PruneResult:
@@ -115,8 +170,10 @@ def mask_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, ho
     masks.apply(parts.model)
     count = parameter_count(parts.model)
     facts = {
-        **how, "structure": "masked", "note": "zero-masked, as layers differ: no tensor is smaller", "parameters": count,
-        "parameters_before": count, "zeros": zero_share(parts), "asked_share": share, "learnt_groups": heads[:, ::each].sum(1).int().tolist(),
+        **how, "structure": "masked", "note": "zero-masked, as layers differ: no tensor is smaller",
+        "parameters": count,
+        "parameters_before": count, "zeros": zero_share(parts), "asked_share": share,
+        "learnt_groups": heads[:, ::each].sum(1).int().tolist(),
         "learnt_neurons": neurons.sum(1).int().tolist(),
     }  # fmt: skip
     return checked(PruneResult(facts, masks, {"zeros": float(sizes[gone].sum() / sizes.sum())}))
@@ -139,28 +196,12 @@ def neuron_masks(parts: Anatomy, alive: torch.Tensor) -> Masks:
     return Masks(found)
 
 
-def _narrower(parts: Anatomy, hidden: torch.Tensor | None, groups: torch.Tensor) -> Anatomy:
-    """Cut the hidden width to the channels that are on, in an encoder with the heads that fit."""
-    if hidden is None:
-        return parts
-    keep = possible_width(parts, int((hidden > _OFF).sum()))
-    if keep == hidden.numel():
-        return parts
-    picked = hidden.flatten().topk(keep).indices.sort().values.tolist()
-    return cut_hidden(parts, picked, None if parts.decoder else best_heads(groups, keep // parts.head_size))
-
-
-def _layers_left(wanted: dict[str, torch.Tensor]) -> list[int]:
-    """Layers of which attention or feed-forward is on; one at least."""
-    best = torch.maximum(wanted["attention"], wanted["feedforward"]).flatten()
-    return (best > min(_OFF, float(best.max()) - 1e-9)).nonzero().flatten().tolist()
-
-
-def _possible_groups(parts: Anatomy, wanted: float) -> int:
-    """The number of groups nearest to `wanted` whose heads divide the hidden width."""
-    width, each = int(parts.model.config.get_text_config().hidden_size), parts.heads // parts.groups
-    ways = [count for count in range(1, parts.groups + 1) if width % (count * each) == 0]
-    return min(ways, key=lambda count: abs(count - wanted))
+def _possible_groups(parts: Anatomy, width: int) -> list[int]:
+    """The numbers of groups that the configuration can say at a hidden width."""
+    each = parts.heads // parts.groups
+    if can_cut_heads(parts):
+        return [count for count in range(1, parts.groups + 1) if width % (count * each) == 0]
+    return [parts.groups if parts.decoder else width // parts.head_size]
 
 
 def _counts(chances: torch.Tensor) -> list[int]:

@@ -15,7 +15,7 @@ from potstill.train.prune.cut import cut_heads, cut_hidden, cut_neurons
 from potstill.train.prune.depth import block_influence, prune_layers
 from potstill.train.prune.gates import gated
 from potstill.train.prune.heads import head_importance, head_masks, nearest_count, prune_heads
-from potstill.train.prune.loss import losses, mean_loss
+from potstill.train.prune.loss import losses, mean_loss, with_answers
 from potstill.train.prune.neurons import prune_neurons
 
 
@@ -194,6 +194,19 @@ def test_masked_heads_are_heads_turned_off(subject):
     with gated(anatomy(model), alive):
         torch.testing.assert_close(logits(model, calibration), now, rtol=0, atol=1e-6)
     assert head_masks(anatomy(model), alive).kept.keys() == result.masks.kept.keys()
+
+
+def test_texts_without_labels_are_judged_by_the_models_own_answers(encoder, class_texts):
+    bare = type(class_texts)(
+        tuple({k: v for k, v in batch.items() if k != "labels"} for batch in class_texts.batches), "classification"
+    )
+    answered = with_answers(encoder, bare)
+    for batch in answered.batches:
+        with torch.no_grad():
+            said = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(-1)
+        assert torch.equal(batch["labels"], said)
+    assert with_answers(encoder, class_texts) is class_texts
+    assert prune_heads(encoder, 0.25, bare).facts["heads"] == 18
 
 
 def test_an_encoder_is_masked_and_says_why(encoder, class_texts):
