@@ -15,6 +15,7 @@ import typer
 
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
+from potstill.cli_compress import compress
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.errors import PotstillError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(catalogue_app)
 app.add_typer(batch_app)
+app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
@@ -193,11 +195,14 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the student."""
+    """Ask the student: that of a run, or one in a folder of its own, such as a compressed one."""
     from potstill.pipeline import load
+    from potstill.train.student import load_student
 
     inputs = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    for text, prediction in zip(inputs, load(run).student.predict(inputs), strict=True):
+    alone = (run / "config.json").exists() and not (run / "task").exists()
+    student = load_student(run) if alone else load(run).student
+    for text, prediction in zip(inputs, student.predict(inputs), strict=True):
         if as_json:
             probs = None if prediction.probs is None else [round(float(p), 6) for p in prediction.probs]
             typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))

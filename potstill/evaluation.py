@@ -40,6 +40,7 @@ def evaluate_run(
     train_rows: Dataset,
     seed: int,
     calibration: Calibration | None = None,
+    compressed: Path | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
     """Measure every system and write `scores.json` and `predictions.parquet` into `out`.
@@ -56,6 +57,7 @@ def evaluate_run(
         train_rows: What the student learnt from; the majority answer is taken from it.
         seed: Of the sample when there are more rows than `options.rows`.
         calibration: What the soft-target stage fitted on the training texts, where it did.
+        compressed: Folder of the compressed student, where there is one.
         listener: Progress.
 
     Returns:
@@ -82,6 +84,10 @@ def evaluate_run(
     }
     if scored.probs is not None:
         predictions["student_confidence"] = [float(max(row)) for row in scored.probs]
+    if compressed is not None:
+        small = evaluate_student(load_student(compressed), spec, test, latency_rows=options.latency_rows)
+        systems.append({"name": "student (compressed)", **small.scores.to_json()})
+        predictions["compressed"] = list(small.outputs)
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     if asker is not None and options.teacher:
         try:

@@ -29,7 +29,7 @@ from potstill.run_dir import digest, file_digest
 from potstill.run_facts import RunFacts, public_name, read_run
 
 PARTS: tuple[Literal["dataset", "model"], ...] = ("dataset", "model")
-_MODEL_SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+_MODEL_SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".onnx", ".gguf"}
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 
 
@@ -138,6 +138,8 @@ def build_unit(run: Path | str, out: Path | str, *, repo: str | None = None) -> 
         html, markdown = render_report(facts, public=True)
         _write_dataset(facts, work / "dataset", targets if targets.exists() else None)
         _copy_model(facts.student_path, work / "model")
+        if (facts.path / "compress" / "student").exists():
+            _copy_files(facts.path / "compress" / "student", work / "model" / "compressed")
         cards = {"dataset": dataset_card(facts, info), "model": model_card(facts, info)}
         licences = {"dataset": dataset_licence(facts), "model": model_licence(facts)}
         for part in PARTS:
@@ -266,6 +268,12 @@ def _copy_rows(path: Path, target: Path) -> None:
 
 def _copy_model(student: Path, folder: Path) -> None:
     """Copy weights, tokenizer and configuration; checkpoints, links and anything pickled stay behind."""
+    _copy_files(student, folder)
+    if not list(folder.rglob("*.safetensors")):
+        raise UserError(f"{student} holds no safetensors weights; train the student again")
+
+
+def _copy_files(student: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     for path in sorted(student.rglob("*")):
         place = path.relative_to(student)
@@ -274,8 +282,6 @@ def _copy_model(student: Path, folder: Path) -> None:
             continue
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / place)
-    if not list(folder.rglob("*.safetensors")):
-        raise UserError(f"{student} holds no safetensors weights; train the student again")
 
 
 def _notes(facts: RunFacts) -> Iterator[str]:

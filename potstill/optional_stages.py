@@ -1,4 +1,4 @@
-"""What a run does only where it is asked for: the check of written rows, labelling by rules, self-training."""
+"""What a run does only where it is asked for: checks of written rows, labelling by rules, self-training, compression."""
 
 from __future__ import annotations
 
@@ -95,6 +95,72 @@ def weak_stage(job: Job) -> Stage | None:
         "code": code_digest(datagen),
     }
     return job.make_stage("weak", parts, make)
+
+
+def check_compression(job: Job) -> None:
+    """Refuse a recipe that this run's student cannot take, before any stage runs.
+
+    Raises:
+        OptionError: Every fault of the recipe or its formats.
+    """
+    options = job.settings.compress
+    if not options.recipe:
+        return
+    from potstill.train.compress.files import check_formats
+    from potstill.train.compress.recipe import check_recipe, parse_recipe
+
+    check_formats(options.formats)
+    if options.recipe != "all":
+        kind = "classification" if job.spec.kind == "classification" else "causal"
+        check_recipe(parse_recipe(options.recipe), kind=kind, tokens=options.calibration_tokens)
+
+
+def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stage | None:
+    """The student made smaller by the recipe; None where there is none.
+
+    Steps are measured on the validation rows, so that no choice among students sees the test.
+    """
+    from dataclasses import replace
+
+    from potstill import train
+    from potstill.compress_report import write_compression_report
+    from potstill.compression import material_of
+
+    options = job.settings.compress
+    if not options.recipe:
+        job.folder.set_aside("compress")
+        return None
+
+    def make(out: Path) -> dict[str, Any]:
+        from potstill.train.compress.recipe import parse_recipe
+        from potstill.train.compress.run import compress_student
+        from potstill.train.compress.zoo import compress_all
+
+        validation = read_rows(merged.path / "validation.parquet")
+        material = material_of(
+            job.spec, read_rows(soft.path / "train.parquet"), validation if validation.num_rows else None
+        )
+        source, place = trained.path / "student", out / "student"
+        if options.recipe == "all":
+            result = compress_all(source, out / "zoo", material, options, listener=job.listener)
+            result.path.rename(place)
+        else:
+            steps = parse_recipe(options.recipe)
+            result = compress_student(source, steps, place, material, options, listener=job.listener)
+        report = {**result.report, "source": "train/student"}
+        write_json(out / "report.json", report)
+        write_compression_report(out, report)
+        last = report.get("recommended") or report["steps"][-1]
+        size = f"{last['size_mib']:.1f} MiB, {last['size_ratio']:.0%} of the student"
+        return {"summary": f"{last['step'] if options.recipe == 'all' else report['recipe']}: {size}"}
+
+    parts = {
+        "spec": relevant(job.spec, "examples", "test", "unlabelled", "rules", "exclude", "licences"),
+        "options": as_json(replace(options, keep_steps=False)),
+        "inputs": [trained.output, soft.output, merged.output],
+        "code": code_digest(train),
+    }
+    return job.make_stage("compress", parts, make)
 
 
 def self_train_on(

@@ -66,6 +66,14 @@ class RunResult:
         return load_student(self.path / "train" / "student")
 
     @cached_property
+    def compressed(self) -> Student | None:
+        """The compressed student; None where the run made none."""
+        from potstill.train.student import load_student
+
+        place = self.path / "compress" / "student"
+        return load_student(place) if place.exists() else None
+
+    @cached_property
     def dropped(self) -> tuple[Dropped, ...]:
         """Every row that a stage refused, with its reason."""
         stages = ("retrieval", "datagen", "quality", "weak", "merge")
@@ -177,7 +185,7 @@ def load(path: str | Path) -> RunResult:
     except FileNotFoundError:
         raise UserError(f"no run at {folder} (task/task.json is missing); make one with: potstill run TASK") from None
     found = RunDir(folder)
-    names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "evaluate")
+    names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
     stages = [stage for name in names if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))
 

@@ -68,6 +68,24 @@ def lines(series: Mapping[str, Sequence[Point]], *, title: str, x_title: str, y_
     return plot.draw(title, drawn, list(series))
 
 
+def scatter(
+    points: Sequence[tuple[float, float, str]], *, front: Sequence[int], title: str, x_title: str, y_title: str
+) -> Markup:
+    """Points (x, y, name) with a line through those on the front, and the names of these beside them."""
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    room = 0.08 * (max(ys) - min(ys) or 1.0)
+    plot = _Axes(0.0, 1.05 * max(xs), min(ys) - room, max(ys) + room, x_title, y_title)
+    steps = "".join(f"{'L' if j else 'M'}{plot.x(xs[i]):.1f} {plot.y(ys[i]):.1f}" for j, i in enumerate(front))
+    drawn = [Markup('<path class="line c1" d="{0}"/>').format(steps)]
+    drawn += [
+        Markup('<circle class="mark c{0}" cx="{1:.1f}" cy="{2:.1f}" r="4"><title>{3}: {4:.4g}, {5:.4g}</title></circle>').format(
+            1 if i in front else 2, plot.x(x), plot.y(y), name, x, y
+        )
+        for i, (x, y, name) in enumerate(points)
+    ]
+    return plot.draw(title, drawn, [])
+
+
 def reliability(series: Mapping[str, Sequence[tuple[float, float, int]]], *, title: str) -> Markup:
     """Accuracy against confidence: (mean confidence, accuracy, rows) a bin; on the diagonal it means what it says."""
     plot = _Axes(0, 1, 0, 1, "confidence", "accuracy", percent_x=True, percent_y=True)

@@ -21,7 +21,7 @@ from potstill.errors import DataError, UserError
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.task import TaskSpec
 
-STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "evaluate")
+STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
 SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
 _EXAMPLES_A_REASON = 3
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")

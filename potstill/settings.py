@@ -19,6 +19,7 @@ from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
+from potstill.train.compress.options import CompressOptions
 from potstill.train.options import DistilOptions
 from potstill.train.self_training import SelfTrainingOptions
 
@@ -33,6 +34,7 @@ STAGES = {
     "merge": MergeOptions,
     "distil": DistilOptions,
     "self_training": SelfTrainingOptions,
+    "compress": CompressOptions,
 }
 
 
@@ -81,6 +83,7 @@ class Settings:
     merge: MergeOptions = field(default_factory=MergeOptions)
     distil: DistilOptions = field(default_factory=DistilOptions)
     self_training: SelfTrainingOptions = field(default_factory=SelfTrainingOptions)
+    compress: CompressOptions = field(default_factory=CompressOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
-from potstill.optional_stages import quality_stage, self_train_on, weak_stage
+from potstill.optional_stages import check_compression, compress_stage, quality_stage, self_train_on, weak_stage
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
@@ -52,6 +52,7 @@ class Job:
 
         started = time.monotonic()
         check_for_kind(self.settings.distil, self.spec.kind, self.settings.teacher)
+        check_compression(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)
@@ -60,8 +61,9 @@ class Job:
         merged = self.merge(retrieved, checked or generated, weak)
         soft = self.soft(merged, generated)
         trained = self.train(soft, merged, weak)
+        small = compress_stage(self, trained, soft, merged)
         done += [stage for stage in (generated, checked, weak) if stage is not None]
-        done += [merged, soft, trained, self.evaluate(trained, soft, merged)]
+        done += [merged, soft, trained, *([small] if small else []), self.evaluate(trained, soft, merged, small)]
         self.report(done, time.monotonic() - started)
         return tuple(done)
 
@@ -305,7 +307,7 @@ class Job:
         }
         return self.make_stage("train", parts, make)
 
-    def evaluate(self, trained: Stage, soft: Stage, merged: Stage) -> Stage:
+    def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
         from potstill import datagen, train
         from potstill.datagen.calibration import Calibration
@@ -330,6 +332,7 @@ class Job:
                 soft=self.settings.soft,
                 options=self.settings.evaluate,
                 train_rows=read_rows(soft.path / "train.parquet"),
+                compressed=small.path / "student" if small is not None else None,
                 seed=self.settings.seed,
                 calibration=Calibration.from_json(json.loads(frozen.read_text())) if frozen.exists() else None,
                 listener=self.listener,
@@ -340,7 +343,7 @@ class Job:
             "spec": relevant(self.spec),
             "options": as_json(self.settings.evaluate),
             "soft": as_json(self.settings.soft),
-            "inputs": [trained.output, soft.output, merged.output],
+            "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
             "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
             "code": code_digest(train, datagen),

@@ -60,7 +60,8 @@ FIELDS = (
 )  # fmt: skip
 SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
 STAGES = (
-    "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "evaluate", "ray",
+    "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "compress",
+    "evaluate", "ray",
 )  # fmt: skip
 MAX_INSTRUCTION = 32_000
 _METRICS_OF: dict[str, tuple[str, ...]] = {

@@ -2,7 +2,8 @@
 
 The folder is a plain Hugging Face model folder (config.json, model.safetensors, tokenizer files), which
 `AutoModelForSequenceClassification` or `AutoModelForCausalLM` loads with no code of ours. Beside it, potstill.json
-says in plain JSON what the model was trained to do: kind, labels, instruction, lengths.
+says in plain JSON what the model was trained to do: kind, labels, instruction, lengths. A compressed student's weights
+lie in the files of its format instead (`potstill.train.compress.files`); it answers through the same calls.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, TrainingError
+from potstill.errors import DataError, TrainingError, UserError
 from potstill.task import KINDS, Kind, TaskSpec
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.quiet import quiet_transformers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CARD = "potstill.json"
 TRAINING = "training.json"
+ONNX = "model.onnx"
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
 
 
@@ -124,18 +126,23 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
     Raises:
         DataError: No student there, or weights that cannot be read.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
     folder = Path(path)
     card = read_card(folder)
-    auto = AutoModelForSequenceClassification if card.kind == "classification" else AutoModelForCausalLM
     try:
+        if (folder / ONNX).exists():
+            from potstill.train.onnx_model import OnnxClassifier, PlainTokenizer
+
+            return Student(OnnxClassifier(folder / ONNX), PlainTokenizer(folder), card, folder)
+        from potstill.train.compress.files import load_model
+
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = auto.from_pretrained(folder)
+            model, tokenizer = load_model(folder, classifies=card.kind == "classification")
+    except UserError:
+        raise
     except Exception as error:  # safetensors, tokenizers and transformers each raise their own kinds
         raise DataError(f"the student at {folder} cannot be loaded ({error}); train it again") from error
+    import torch
+
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Student(model, tokenizer, card, folder)
 
@@ -228,16 +235,33 @@ class Student:
         return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
     def _classify(self, rows: list[list[int]]) -> list[Prediction]:
-        import torch
+        import numpy as np
 
-        with torch.inference_mode():
-            probs = self.model(**self.padded(rows, "right")).logits.float().softmax(-1).cpu().numpy()
-        if not bool(torch.isfinite(torch.from_numpy(probs)).all()):
+        logits = self._logits(rows)
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        probs = shifted / shifted.sum(-1, keepdims=True)
+        if not np.isfinite(probs).all():
             raise TrainingError(
                 f"the student at {self.path} gives probabilities that are not finite; its weights are damaged: "
                 "train it again, with a lower learning rate if it came straight from training"
             )
         return [Prediction(self.labels[int(row.argmax())], tuple(float(p) for p in row)) for row in probs]
+
+    def _logits(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        """(rows, labels) float32, from torch or from onnxruntime."""
+        import numpy as np
+
+        if not hasattr(self.model, "config"):
+            pad = self.tokenizer.pad_token_id or 0
+            width = max(map(len, rows))
+            ids = np.array([row + [pad] * (width - len(row)) for row in rows], dtype=np.int64)
+            mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], dtype=np.int64)
+            found: NDArray[np.float32] = self.model.logits(ids, mask)
+            return found
+        import torch
+
+        with torch.inference_mode():
+            return np.asarray(self.model(**self.padded(rows, "right")).logits.float().cpu().numpy())
 
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:
         import torch

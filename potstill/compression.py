@@ -1,0 +1,161 @@
+"""Compress a student from where users have it: a run, a student's folder, or a model's name.
+
+What enters: the place, and texts or rows where the place has none of its own. What leaves: a compressed student's
+folder with its report as JSON, Markdown and SVG.
+
+    a run folder        rows of its training, its test data (or held-out rows), its student
+    a student's folder  `texts` (a table of rows or a text file), `test` (a table with gold answers)
+    a decoder           `texts` and `held_out`: running text
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.compress_report import write_compression_report
+from potstill.errors import DataError, OptionError
+from potstill.events import Listener, silent
+from potstill.options import build_options
+from potstill.task import DataRef, TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.train.compress.run import CompressResult, Material
+
+
+def compress(
+    student: str | Path,
+    recipe: str | list[Any],
+    *,
+    out: str | Path | None = None,
+    texts: str | None = None,
+    test: str | None = None,
+    held_out: str | None = None,
+    listener: Listener = silent,
+    **options: Any,
+) -> CompressResult:
+    """Make a student smaller and say what that did to it.
+
+    Args:
+        student: A run folder, a student's folder, or a decoder's name or folder.
+        recipe: Steps such as `int8:channel`, `wanda:0.5 -> heal:steps=100 -> int8`, or `all` for the whole zoo.
+        out: Folder of the compressed student; `STUDENT-small` beside it by default.
+        texts: File of inputs that methods look at: Parquet, CSV or JSON lines (with answers, for healing), or plain text.
+        test: File of rows with gold answers.
+        held_out: Plain text that a decoder's perplexity is measured on; by default the last tenth of `texts`.
+        listener: Progress.
+        **options: Anything of `potstill.train.compress.options.CompressOptions`.
+
+    Raises:
+        OptionError: A recipe that cannot be, with every reason; nothing was done then.
+        DataError: A file cannot be read.
+        TrainingError: A step did not do what was asked; the steps before it are kept beside `out`.
+    """
+    from potstill.train.compress.options import CompressOptions
+    from potstill.train.compress.recipe import parse_recipe
+    from potstill.train.compress.run import compress_student
+    from potstill.train.compress.zoo import compress_all
+
+    chosen = build_options(CompressOptions, options, "compress")
+    everything = recipe == "all"
+    steps = None if everything else parse_recipe(recipe)
+    place = Path(student)
+    run = (place / "task" / "task.json").exists()
+    source = place / "train" / "student" if run else student
+    material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
+    target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
+    if steps is None:
+        result = compress_all(source, target, material, chosen, listener=listener)
+    else:
+        result = compress_student(source, steps, target, material, chosen, listener=listener)
+    write_compression_report(target, result.report)
+    return result
+
+
+def run_material(run: Path, *, choosing: bool = False) -> Material:
+    """Training rows and test rows of a finished run.
+
+    Args:
+        run: Its folder.
+        choosing: Whether a student is chosen by the scores: then the validation rows are taken, since a choice by
+            test scores would flatter what is chosen.
+
+    Raises:
+        DataError: The run has no training rows.
+    """
+    from potstill.retrieval.load import read_data
+    from potstill.rows import read_rows
+
+    spec = TaskSpec.from_json(json.loads((run / "task" / "task.json").read_text("utf-8")))
+    train = next((path for path in (run / "train" / "train.parquet", run / "soft" / "train.parquet") if path.exists()), None)
+    if train is None:
+        raise DataError(f"{run} has no training rows (soft/train.parquet); run the task to its end first")
+    validation = run / "merge" / "validation.parquet"
+    if choosing and validation.exists():
+        test = read_rows(validation)
+    elif spec.test is not None:
+        test = read_data(spec.test, spec)
+    else:
+        held = run / "merge" / "heldout.parquet"
+        test = read_rows(held if held.exists() else validation)
+    return material_of(spec, read_rows(train), test)
+
+
+def material_of(spec: TaskSpec, train: Dataset, test: Dataset | None) -> Material:
+    """Rows of a task as what a compression looks at."""
+    from potstill.train.compress.run import Material
+
+    rows = train.shuffle(seed=0)
+    return Material(tuple(rows["input"]), tuple(rows["output"]), spec, test)
+
+
+def file_material(source: str | Path, texts: str | None, test: str | None, held_out: str | None) -> Material:
+    """What a compression looks at, from files.
+
+    Raises:
+        DataError: A file cannot be read.
+        OptionError: Test rows for a model that has no task.
+    """
+    from potstill.retrieval.load import read_data
+    from potstill.train.compress.run import Material
+    from potstill.train.student import CARD, read_card
+
+    has_card = isinstance(source, Path) or Path(source).is_dir()
+    if not (has_card and (Path(source) / CARD).exists()):
+        if test is not None:
+            raise OptionError("compress", [f"{source} has no {CARD}, so its task is unknown; leave out --test"])
+        return _text_material(texts, held_out)
+    card = read_card(Path(source))
+    from potstill.task import Label
+
+    labels = tuple(Label(name) for name in card.labels)
+    spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind, labels=labels)
+    rows = None if test is None else read_data(DataRef(test), spec)
+    if texts is None:
+        return Material(spec=spec, test=rows)
+    if Path(texts).suffix.lower() in (".txt", ".md"):
+        return Material(tuple(_paragraphs(texts)), None, spec, rows)
+    table = read_data(DataRef(texts), spec).shuffle(seed=0)
+    return Material(tuple(table["input"]), tuple(table["output"]), spec, rows)
+
+
+def _text_material(texts: str | None, held_out: str | None) -> Material:
+    from potstill.train.compress.run import Material
+
+    given = [] if texts is None else _paragraphs(texts)
+    if held_out is not None:
+        return Material(tuple(given), held_out=tuple(_paragraphs(held_out)))
+    # Every tenth piece is kept for measuring, so that no text is both looked at and measured on.
+    kept = [text for i, text in enumerate(given) if i % 10 != 9]
+    return Material(tuple(kept), held_out=tuple(given[9::10]))
+
+
+def _paragraphs(path: str) -> list[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); give a UTF-8 text file") from None
+    return [part.strip() for part in text.split("\n\n") if part.strip()]

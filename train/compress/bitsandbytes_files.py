@@ -1,0 +1,62 @@
+"""LLM.int8 or NF4 in bitsandbytes' own layout, which transformers loads on a GPU and on a CPU.
+
+The student's weights are rounded by bitsandbytes itself, from full values of the model as it is; since those lie on
+the same lattice already, its codes are the recipe's. The model never answers before it is saved: on a CPU an answer
+repacks the weights, and what is saved after that is garbage without an error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from potstill.errors import MissingExtra
+from potstill.train.compress.state import Compressed, plain_tensors, write_around
+from potstill.train.quiet import quiet_transformers
+
+
+def bitsandbytes_faults(state: Compressed) -> list[str]:
+    """Why bitsandbytes cannot hold a student; empty where it can."""
+    if state.kind != "causal":
+        return ["bitsandbytes is for decoders; choose onnx, packed or plain for a classifier"]
+    if _how(state) is None:
+        return ["bitsandbytes holds llm.int8 and nf4 with groups of 64; choose one of them as the last step"]
+    return []
+
+
+def write_bitsandbytes(state: Compressed, folder: Path) -> None:
+    """Write the folder that `AutoModelForCausalLM.from_pretrained` loads with bitsandbytes.
+
+    Raises:
+        MissingExtra: bitsandbytes is not installed.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise MissingExtra("bitsandbytes", "qlora", "the format bitsandbytes") from None
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options = _how(state) or {}
+    with tempfile.TemporaryDirectory() as place, quiet_transformers():
+        plain = Path(place)
+        tensors = {name: value.clone() for name, value in plain_tensors(state).items()}
+        save_file(tensors, plain / "model.safetensors", {"format": "pt"})
+        write_around(state, plain)
+        model = AutoModelForCausalLM.from_pretrained(plain, quantization_config=BitsAndBytesConfig(**options))
+        model.save_pretrained(folder)
+    config = (folder / "config.json").read_bytes()
+    write_around(state, folder)
+    (folder / "config.json").write_bytes(config)  # the one that names the rounding
+
+
+def _how(state: Compressed) -> dict[str, object] | None:
+    threshold = (state.activations or {}).get("threshold")
+    if threshold is not None:
+        return {"load_in_8bit": True, "llm_int8_threshold": threshold}
+    methods = {weight.method for weight in state.quantized.values() if "nf4" in weight.method}
+    if len(methods) == 1 and "nf4:group=64" in next(iter(methods)):
+        double = any(w.lattice.scale_parts is not None for w in state.quantized.values())
+        return {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double}
+    return None

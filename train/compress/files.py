@@ -1,0 +1,146 @@
+"""A compressed student as files, and files as a model again: one name a format.
+
+    packed        every method; the codes at their own bits; unpacked when loaded (small on disk, no faster)
+    plain         safetensors of the rounded values, for anything that reads a Hugging Face folder; no smaller
+    onnx          encoders, int8 or int4: integer products in onnxruntime, small and fast on CPU
+    vllm          compressed-tensors, W8A8 or 4-bit groups: integer products in vLLM; transformers reads it, too
+    gguf-q8_0     GGUF for llama.cpp, blocks of 32 in 8 bits
+    gguf-q4_0     GGUF for llama.cpp, blocks of 32 in 4 bits
+    bitsandbytes  LLM.int8 or NF4 in bitsandbytes' own layout, for transformers on a GPU or CPU
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import OptionError
+from potstill.options import nearest
+from potstill.train.compress.state import FACTS, PACKED, Compressed, facts_of, plain_tensors, write_around, write_packed
+from potstill.train.quiet import quiet_transformers
+
+FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes")
+
+
+def check_formats(formats: tuple[str, ...]) -> None:
+    """Refuse unknown formats.
+
+    Raises:
+        OptionError: Every unknown name, with the nearest known one.
+    """
+    faults = [f"there is no format {name!r}{nearest(name, (*FORMATS, 'auto'))}" for name in formats
+              if name not in (*FORMATS, "auto")]  # fmt: skip
+    if faults:
+        raise OptionError("formats", faults)
+
+
+def format_faults(state: Compressed, form: str) -> list[str]:
+    """Why a student cannot be written in a format; empty where it can."""
+    if form == "onnx":
+        from potstill.train.compress.onnx_file import onnx_faults
+
+        return onnx_faults(state)
+    if form == "vllm":
+        from potstill.train.compress.vllm_files import vllm_faults
+
+        return vllm_faults(state)
+    if form.startswith("gguf"):
+        from potstill.train.compress.gguf_file import gguf_faults
+
+        return gguf_faults(state)
+    if form == "bitsandbytes":
+        from potstill.train.compress.bitsandbytes_files import bitsandbytes_faults
+
+        return bitsandbytes_faults(state)
+    return []
+
+
+def best_format(state: Compressed) -> str:
+    """The format that `auto` stands for: ONNX for an encoder that it can hold, where it is installed; else packed."""
+    import importlib.util
+
+    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+    if state.quantized and installed and not format_faults(state, "onnx"):
+        return "onnx"
+    return "packed"
+
+
+def write_files(state: Compressed, folder: Path, form: str) -> None:
+    """Write a student in a format, published by a rename.
+
+    Raises:
+        OptionError: The format cannot hold it.
+        MissingExtra: A library of the format is not installed.
+    """
+    if faults := format_faults(state, form):
+        raise OptionError(f"format {form}", faults)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        _write(state, temporary, form)
+        (temporary / FACTS).write_text(json.dumps(facts_of(state, form), indent=1) + "\n", "utf-8")
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(state: Compressed, folder: Path, form: str) -> None:
+    if form == "packed":
+        write_packed(state, folder)
+    elif form == "plain":
+        from safetensors.torch import save_file
+
+        save_file(
+            {name: value.clone() for name, value in plain_tensors(state).items()}, folder / "model.safetensors",
+            {"format": "pt"},
+        )  # fmt: skip
+        write_around(state, folder)
+    elif form == "onnx":
+        from potstill.train.compress.onnx_file import write_onnx
+
+        write_onnx(state, folder)
+    elif form == "vllm":
+        from potstill.train.compress.vllm_files import write_vllm
+
+        write_vllm(state, folder)
+    elif form == "bitsandbytes":
+        from potstill.train.compress.bitsandbytes_files import write_bitsandbytes
+
+        write_bitsandbytes(state, folder)
+    else:
+        from potstill.train.compress.gguf_file import write_gguf
+
+        write_gguf(state, folder, form.removeprefix("gguf-"))
+
+
+def load_model(folder: Path, *, classifies: bool = False) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder in any format but ONNX, in evaluation mode.
+
+    Args:
+        folder: The student.
+        classifies: Whether it is a classifier.
+
+    Raises:
+        DataError: Packed files that cannot be read.
+    """
+    if (folder / PACKED).exists():
+        from potstill.train.compress.state import load_state
+
+        state = load_state(folder)
+        return state.model.to(state.dtype), state.tokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    found = sorted(folder.glob("*.gguf"))
+    more = {"gguf_file": found[0].name} if found else {}
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return auto.from_pretrained(folder, **more).eval(), tokenizer

@@ -1,0 +1,307 @@
+"""A recipe: steps in a line of text or in YAML, read and checked before any work.
+
+    wanda:0.5 -> heal:steps=100 -> int8:channel            one line
+    prune: wanda 0.5 → heal: soft 1 epoch → quantize: int8-channel
+    [{prune: wanda 0.5}, {heal: soft 1 epoch}, {quantize: int8-channel}]
+
+A step is a method, then what it is given: a share or count (`0.5`, `50%`, `4`), a word (`channel`, `g64`, `nf4`,
+`2:4`), or `option=value`. Steps run in one order: structure is cut, then weights are set to zero, then the rest is
+rounded; healing may follow any of them, and after rounding it is quantisation-aware training. Other orders undo
+themselves (a matrix cut after rounding loses its scales) and are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from potstill.errors import OptionError
+from potstill.options import nearest
+from potstill.train.compress.methods import GRIDS, KIND_OF, METHODS, Method
+
+PREFIXES = {"prune": ("structure", "sparsity"), "quantize": ("quantize",), "quantise": ("quantize",)}
+_RANK = {"structure": 0, "sparsity": 1, "quantize": 2}
+_SCOPES = {"tensor": "tensor", "row": "row", "channel": "row", "column": "column", "group": "group"}
+_WORDS_OF_HEALING = {"epoch": "epochs", "epochs": "epochs", "step": "steps", "steps": "steps"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe.
+
+    Attributes:
+        method: Name of the method.
+        amount: Share (float) or count (int) to remove, for pruning.
+        options: What else was said, checked and typed.
+    """
+
+    method: str
+    amount: float | int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """structure, sparsity, quantize or heal."""
+        return KIND_OF[self.method]
+
+    def __str__(self) -> str:
+        words = [] if self.amount is None else [f"{self.amount:g}"]
+        words += [f"{name}={value}" for name, value in self.options.items()]
+        return self.method + (":" + ",".join(words) if words else "")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in their order."""
+
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join(map(str, self.steps))
+
+    @property
+    def needs_texts(self) -> tuple[str, ...]:
+        """Methods that look at texts."""
+        return tuple(step.method for step in self.steps if METHODS[step.method].texts)
+
+
+def parse_recipe(given: str | Sequence[Any]) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        given: A line, or a list of lines and of mappings with one key (`prune`, `heal`, `quantize`, or a method).
+
+    Raises:
+        OptionError: Every step that cannot be read, with the nearest name of an unknown one.
+    """
+    parts = re.split(r"->|→|\n|;", given) if isinstance(given, str) else list(given)
+    steps: list[Step] = []
+    faults: list[str] = []
+    for part in parts:
+        text = _as_text(part, faults)
+        if text is None or not text.strip():
+            continue
+        try:
+            steps.extend(_read_step(text.strip()))
+        except ValueError as error:
+            faults.append(f"{text.strip()!r}: {error}")
+    if not steps and not faults:
+        faults.append(f"no step is given; methods: {', '.join(sorted(METHODS))}")
+    faults += [] if faults else _contradictions(steps)
+    if faults:
+        raise OptionError("recipe", faults)
+    return Recipe(tuple(steps))
+
+
+def check_recipe(recipe: Recipe, *, kind: str, compressed: str = "", tokens: int | None = None) -> None:
+    """Refuse a recipe that this student cannot take.
+
+    Args:
+        recipe: The recipe.
+        kind: `classification` or `causal`.
+        compressed: What the student's files say that it is already; empty for a plain one.
+        tokens: Tokens of calibration text; None where there is none.
+
+    Raises:
+        OptionError: Every reason.
+    """
+    faults = []
+    if compressed:
+        faults.append(f"the student is compressed already ({compressed}); give the one that it was made from")
+    for step in recipe.steps:
+        method = METHODS[step.method]
+        if kind not in method.models:
+            faults.append(f"{step}: {step.method} is for {' and '.join(method.models)} students; this one is {kind}")
+        least = method.texts if kind == "causal" else min(method.texts, 256)
+        if least and tokens is None:
+            faults.append(f"{step}: {step.method} looks at texts, and there are none; give some (--texts FILE)")
+        elif least and tokens is not None and tokens < least:
+            faults.append(f"{step}: {tokens} tokens of calibration text are too few; give at least {least}")
+    if faults:
+        raise OptionError("recipe", faults)
+
+
+def _as_text(part: Any, faults: list[str]) -> str | None:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and len(part) == 1:
+        (name, value), *_ = part.items()
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={item}" for key, item in value.items())
+        return f"{name}: {'' if value is None else value}"
+    faults.append(f"{part!r}: a step is a line of text, or a mapping with one key such as `prune: wanda 0.5`")
+    return None
+
+
+def _read_step(text: str) -> list[Step]:
+    """The steps that a line stands for: one, or two for `qat`.
+
+    Raises:
+        ValueError: It cannot be read; the message says why.
+    """
+    head, _, rest = text.partition(":")
+    if head.strip() in PREFIXES:
+        wanted, text = PREFIXES[head.strip()], rest.strip()
+    else:
+        wanted = ()
+    match = re.match(r"[\w.]+", text)
+    if not match:
+        raise ValueError(f"no method is named; methods: {', '.join(sorted(METHODS))}")
+    name = match[0].lower()
+    found, words = name, text[match.end() :].lstrip(" :,-")
+    if name not in METHODS:
+        # `gobo3` and `int4g64` are how people write them.
+        joined = re.fullmatch(r"(gobo|int\d)[-_]?(g?\d+)", name)
+        if not joined or joined[1] not in METHODS:
+            raise ValueError(f"there is no method {name!r}{nearest(name, METHODS)}")
+        found, words = joined[1], f"{joined[2]} {words}"
+    if wanted and KIND_OF[found] not in wanted:
+        raise ValueError(f"{found} is not a method to {head.strip()}; write it without `{head.strip()}:`")
+    step = _with_words(METHODS[found], [word for word in re.split(r"[,\s]+", words) if word])
+    if found != "qat":
+        return [step]
+    options = dict(step.options)
+    grid = grid_step(str(options.pop("grid")), options.pop("group", None), options.pop("embeddings", None))
+    return [grid, Step("heal", None, {"steps": 200, **options})]
+
+
+def grid_step(grid: str, group: int | None = None, embeddings: str | None = None) -> Step:
+    """The plain rounding that a grid's name stands for, such as `int4`, `nf4` or `gobo3`."""
+    bits = re.fullmatch(r"gobo(\d)", grid)
+    options: dict[str, Any] = {"bits": int(bits[1])} if bits else {}
+    if group is not None and not bits and grid != "binary":
+        options |= {"group": group} | ({"scope": "group"} if grid.startswith("int") else {})
+    if embeddings is not None:
+        options["embeddings"] = embeddings
+    return Step("gobo" if bits else grid, None, options)
+
+
+def _with_words(method: Method, words: list[str]) -> Step:
+    amount: float | int | None = None
+    options: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        word, after = words[position], words[position + 1] if position + 1 < len(words) else ""
+        position += 1
+        key, equals, value = word.partition("=")
+        if equals:
+            if key not in method.options:
+                raise ValueError(f"{method.name} has no option {key!r}{nearest(key, method.options)}")
+            options[key] = _typed(method, key, value)
+        elif method.kind == "heal" and after in _WORDS_OF_HEALING:
+            key = _WORDS_OF_HEALING[after]
+            options[key] = _typed(method, key, word)
+            position += 1
+        elif method.kind in ("structure", "sparsity") and (share := _share(word)) is not None:
+            amount = share
+        else:
+            options |= _meaning(method, word)
+    if method.kind in ("structure", "sparsity"):
+        amount = _checked_amount(method, amount, options)
+    missing = [name for name in method.required if name not in options]
+    if missing:
+        raise ValueError(f"{method.name} needs {missing[0]}; {method.example}")
+    return Step(method.name, amount, options)
+
+
+def _meaning(method: Method, word: str) -> dict[str, Any]:
+    """What a word without a key stands for."""
+    group = re.fullmatch(r"g?(\d+)", word)
+    if "scope" in method.options and word in _SCOPES:
+        return {"scope": _SCOPES[word]}
+    if method.name == "gobo" and group:
+        return {"bits": _typed(method, "bits", group[1])}
+    if "group" in method.options and group:
+        scope = {"scope": "group"} if "scope" in method.options else {}
+        return {**scope, "group": int(group[1])}
+    if "grid" in method.options and word in GRIDS:
+        return {"grid": word}
+    if "zero_point" in method.options and word in ("zero-point", "zero_point", "asymmetric"):
+        return {"zero_point": True}
+    if word == "symmetric" and "zero_point" in method.options:
+        return {"zero_point": False}
+    if "pattern" in method.options and re.fullmatch(r"\d+:\d+", word):
+        return {"pattern": word}
+    if method.name == "heal" and word == "soft":
+        return {}
+    choices = {choice: name for name, option in method.options.items() for choice in option.choices}
+    if word in choices:
+        return {choices[word]: word}
+    known = [*choices, *(f"{name}=" for name in method.options)]
+    raise ValueError(f"{method.name} does not know {word!r}{nearest(word, known)}")
+
+
+def _share(word: str) -> float | int | None:
+    try:
+        if word.endswith("%"):
+            return float(word[:-1]) / 100
+        return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+    except ValueError:
+        return None
+
+
+def _checked_amount(method: Method, amount: float | int | None, options: Mapping[str, Any]) -> float | int | None:
+    if amount is None:
+        if pattern := options.get("pattern"):
+            keep, of = map(int, str(pattern).split(":"))
+            return 1 - keep / of
+        raise ValueError(f"{method.name} needs a share to remove; {method.example}")
+    if method.kind == "sparsity" and not 0 < amount < 1:
+        raise ValueError(f"a sparsity of {amount:g} is not possible: choose a share between 0 and 1, such as 0.5")
+    if method.kind == "structure" and (amount <= 0 or (isinstance(amount, float) and amount >= 1)):
+        raise ValueError(f"{amount:g} cannot be removed: choose a share between 0 and 1, or a count of 1 or more")
+    return amount
+
+
+def _typed(method: Method, name: str, value: str) -> Any:
+    option = method.options[name]
+    if option.choices and value not in option.choices:
+        raise ValueError(f"{name}={value} is none of {', '.join(option.choices)}")
+    if option.type is bool:
+        if value.lower() not in ("true", "false", "yes", "no", "1", "0"):
+            raise ValueError(f"{name}={value} is neither true nor false")
+        return value.lower() in ("true", "yes", "1")
+    try:
+        typed = option.type(value)
+    except ValueError:
+        raise ValueError(f"{name}={value} is no {option.type.__name__}") from None
+    if option.least is not None and typed < option.least:
+        raise ValueError(f"{name}={value} is too small; the least is {option.least:g}")
+    return typed
+
+
+def _contradictions(steps: Sequence[Step]) -> list[str]:
+    faults = []
+    highest, last = -1, ""
+    for index, step in enumerate(steps):
+        if step.kind == "heal":
+            if index == 0:
+                faults.append("heal comes first, when nothing was removed yet; put it after a step that prunes or rounds")
+            elif last in ("bf16", "fp16"):
+                faults.append(f"heal after {last}: the cast would be undone; cast last")
+            continue
+        rank = _RANK[step.kind]
+        if rank == 2 and highest == 2:
+            faults.append(f"{last} and {step.method} both round the weights; keep one of them")
+        elif rank < highest:
+            faults.append(
+                f"{step.method} ({step.kind}) comes after {last}: the order is structure, sparsity, quantisation"
+            )
+        zeros = any(earlier.kind == "sparsity" for earlier in steps[:index])
+        if zeros and step.kind == "quantize" and not _keeps_zero(step):
+            faults.append(f"{step} has no value 0, so the pruned weights would come back; choose int8, int4 or nf4")
+        highest, last = max(highest, rank), step.method
+    return faults
+
+
+def _keeps_zero(step: Step) -> bool:
+    grid = str(step.options.get("grid", step.method))
+    return not (grid.startswith("gobo") or grid == "binary")
+
+
+def with_defaults(step: Step) -> Step:
+    """The step with every option spelled out."""
+    known = {name: option.default for name, option in METHODS[step.method].options.items()}
+    return replace(step, options={**known, **step.options})

@@ -1,0 +1,309 @@
+"""A recipe from its first step to files and report; each finished step rests on disk.
+
+    open the student → check all steps → original measured → (step → verified → stored → measured)* → files → measured
+
+What enters: the folder of a trained student (only read) and what to look at. What leaves: the compressed student's
+folder, which `load_student` opens, and the report. Beside it, while the work goes on, `OUT.steps/` holds every finished
+step under a name that has its content's hash; a killed run goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import DataError, OptionError, PotstillError
+from potstill.events import Event, Listener, silent
+from potstill.models import local_model, model_identity
+from potstill.options import as_json
+from potstill.run_dir import digest, write_atomic
+from potstill.task import TaskSpec
+from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
+from potstill.train.compress.measure import count_weights, probe
+from potstill.train.compress.options import CompressOptions
+from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
+from potstill.train.compress.scores import Examiner
+from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
+from potstill.train.compress.steps import Helpers, run_step, scheme_of
+from potstill.train.compress.texts import calibration
+from potstill.train.compress.verify import verify_step
+from potstill.train.quantize.schemes import Scheme, layer_list
+from potstill.train.student import weights_mib
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a compression looks at and is measured on.
+
+    Attributes:
+        texts: Inputs like those that the student meets, or running text for a bare decoder.
+        answers: The label's name or the answer of each text; None for running text.
+        spec: The task; None for a bare decoder.
+        test: Gold rows; None measures no score.
+        held_out: Running text that perplexity is measured on (decoders).
+    """
+
+    texts: tuple[str, ...] = ()
+    answers: tuple[str, ...] | None = None
+    spec: TaskSpec | None = None
+    test: Dataset | None = None
+    held_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A compressed student.
+
+    Attributes:
+        path: Its folder, which `load_student` opens.
+        report: What each step did and gave; JSON types, as in `report.json`.
+        more: Folders of the other formats by name.
+    """
+
+    path: Path
+    report: dict[str, Any]
+    more: Mapping[str, Path] = field(default_factory=dict)
+
+
+def compress_student(
+    source: Path | str,
+    recipe: str | Recipe | list[Any],
+    out: Path,
+    material: Material,
+    options: CompressOptions | None = None,
+    *,
+    listener: Listener = silent,
+) -> CompressResult:
+    """Compress a student.
+
+    Args:
+        source: Its folder, or a model's name.
+        recipe: The steps.
+        out: Folder of the compressed student.
+        material: What methods look at, and what is measured on.
+        options: Formats and measurements.
+        listener: Progress.
+
+    Raises:
+        OptionError: A recipe, format or student that do not go together; before any work.
+        DataError: The student or the rows cannot be read.
+        TrainingError: A step did not do what was asked, or healing was not finite; finished steps stay.
+        MissingExtra: A library of a format is not installed.
+    """
+    options = options or CompressOptions()
+    steps = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
+    check_formats(options.formats)
+    if out.resolve() == Path(local_model(str(source))).resolve():
+        raise OptionError("out", [f"{out} is the student itself, which is never changed; give another folder"])
+    state = open_source(source)
+    layer_list(state.model)
+    work = _Work(source, steps, out, material, options, listener)
+    return work.run(state)
+
+
+class _Work:
+    """One compression under way."""
+
+    def __init__(
+        self, source: Path | str, recipe: Recipe, out: Path, material: Material, options: CompressOptions,
+        listener: Listener,
+    ):  # fmt: skip
+        self.source, self.recipe, self.out, self.material = source, recipe, out, material
+        self.options, self.listener = options, listener
+        self.place = out.with_name(f"{out.name}.steps")
+        self.original_model: Any = None
+
+    def run(self, state: Compressed) -> CompressResult:
+        """Every step, the files, the report."""
+        helpers = self._helpers(state)
+        check_recipe(self.recipe, kind=state.kind, tokens=helpers.calibration.tokens or None)
+        self._check_formats(state)
+        examiner = Examiner(state, self.material, self.options, self.listener)
+        self.place.mkdir(parents=True, exist_ok=True)
+        original = self._original(state, examiner)
+        examiner.remember_original(original)
+        entries = [original]
+        scheme: Scheme | None = None
+        state, done = self._resume(state, entries)
+        for index, step in enumerate(self.recipe.steps):
+            scheme = scheme_of(step) or scheme
+            if index < done:
+                continue
+            state = self._one(index, step, scheme, state, helpers, examiner, entries)
+        return self._finish(state, examiner, entries)
+
+    def _helpers(self, state: Compressed) -> Helpers:
+        look = self.options.calibration_tokens, self.options.heal_tokens
+        first, second = (
+            calibration(state, self.material.texts, self.material.answers, tokens=tokens, length=self.options.window)
+            for tokens in look
+        )
+        loaded: list[Any] = []
+
+        def teacher() -> Any:
+            """Whom healing listens to."""
+            if not loaded:
+                loaded.append(open_source(self.options.teacher or self.source).model)
+            return loaded[0]
+
+        return Helpers(first, second, teacher)
+
+    def _check_formats(self, state: Compressed) -> None:
+        """Refuse formats that cannot hold what the recipe will give, as far as that is known before."""
+        faults = []
+        for form in self.options.formats:
+            if form == "onnx" and state.kind != "classification":
+                faults += format_faults(state, "onnx")
+            if form in ("vllm", "gguf-q8_0", "gguf-q4_0") and state.kind == "classification":
+                faults.append(f"{form} is for decoders; choose onnx, packed or plain for a classifier")
+        if faults:
+            raise OptionError("formats", faults)
+
+    def _key(self, steps: tuple[Step, ...]) -> str:
+        material = [list(self.material.texts[:50]), len(self.material.texts), self.options.teacher]
+        numbers = [getattr(self.options, name) for name in ("calibration_tokens", "heal_tokens", "window", "seed")]
+        return digest([model_identity(str(self.source)), [str(step) for step in steps], material, numbers])[:12]
+
+    def _folder(self, index: int) -> Path:
+        name = self.recipe.steps[index].method
+        return self.place / f"{index + 1}-{name}-{self._key(self.recipe.steps[: index + 1])}"
+
+    def _original(self, state: Compressed, examiner: Examiner) -> dict[str, Any]:
+        cached = self.place / f"original-{self._key(())}-{examiner.key}.json"
+        if cached.exists():
+            found: dict[str, Any] = json.loads(cached.read_text("utf-8"))
+            return found
+        self.listener(Event("compress", "progress", "measuring the original"))
+        folder = Path(local_model(str(self.source)))
+        entry = {"step": "original", "kind": "original", "seconds": 0.0, **self._counts(state, folder)}
+        entry |= examiner.examine(state)
+        entry |= self._speed(folder, examiner, ends=True)
+        write_atomic(cached, json.dumps(entry))
+        return entry
+
+    def _resume(self, state: Compressed, entries: list[dict[str, Any]]) -> tuple[Compressed, int]:
+        """The student after the last finished step, and how many steps that were."""
+        for done in range(len(self.recipe.steps), 0, -1):
+            notes = [self._folder(i) / "step.json" for i in range(done)]
+            if not all(note.exists() for note in notes):
+                continue
+            try:
+                found = load_state(self._folder(done - 1))
+            except PotstillError:
+                shutil.rmtree(self._folder(done - 1))
+                continue
+            entries += [json.loads(note.read_text("utf-8")) for note in notes]
+            found.card = state.card
+            self.listener(Event("compress", "note", f"{done} of {len(self.recipe.steps)} steps were done before"))
+            return found, done
+        return state, 0
+
+    def _one(
+        self, index: int, step: Step, scheme: Scheme | None, state: Compressed, helpers: Helpers, examiner: Examiner,
+        entries: list[dict[str, Any]],
+    ) -> Compressed:  # fmt: skip
+        self.listener(Event("compress", "progress", f"{step}", index, len(self.recipe.steps)))
+        before = self._counts(state, None)
+        started = time.monotonic()
+        facts = run_step(state, step, scheme, helpers, self.listener)
+        seconds = time.monotonic() - started
+        state.steps.append(str(step))
+        after = self._counts(state, None)
+        verify_step(state, step, before, after, scheme)
+        folder = self._folder(index)
+        save_state(state, folder)
+        entry = {"step": str(step), "kind": step.kind, "seconds": round(seconds, 2), "facts": facts}
+        entry |= self._counts(state, folder) | examiner.examine(state)
+        entry |= self._speed(folder, examiner, ends=False)
+        entries.append(entry)
+        # Written last: a folder without it is a step that did not finish.
+        write_atomic(folder / "step.json", json.dumps(entry, indent=1))
+        return state
+
+    def _counts(self, state: Compressed, folder: Path | None) -> dict[str, Any]:
+        return count_weights(state, folder) | {"layers": len(layer_list(state.model))}
+
+    def _speed(self, folder: Path, examiner: Examiner, *, ends: bool) -> dict[str, Any]:
+        if self.options.speed == "none" or (self.options.speed == "ends" and not ends):
+            return {}
+        return probe(folder, examiner.probe_texts, threads=self.options.threads)
+
+    def _finish(self, state: Compressed, examiner: Examiner, entries: list[dict[str, Any]]) -> CompressResult:
+        forms = [best_format(state) if name == "auto" else name for name in self.options.formats]
+        more: dict[str, Path] = {}
+        original = entries[0]
+        for index, form in enumerate(dict.fromkeys(forms)):
+            folder = self.out if index == 0 else self.out / "formats" / form
+            self.listener(Event("compress", "progress", f"writing {form}"))
+            write_files(state, folder, form)
+            entry = {"step": f"files: {form}", "kind": "files", "seconds": 0.0}
+            entry |= {**self._counts(state, None), "size_mib": round(weights_mib(folder), 3)}
+            entry["bits_per_parameter"] = round(entry["size_mib"] * 2**23 / entry["parameters"], 3)
+            entry |= examiner.examine_files(folder, form, entries[-1])
+            entry |= self._speed(folder, examiner, ends=True)
+            entries.append(entry)
+            if index:
+                more[form] = folder
+        for entry in entries:
+            entry |= ratios(entry, original)
+        report = {
+            "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms, "kind": state.kind,
+            "metric": examiner.metric, "test_rows": examiner.rows, "text_tokens": examiner.text_tokens,
+            "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms),
+            "steps": entries,
+        }  # fmt: skip
+        write_atomic(self.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        if not self.options.keep_steps:
+            shutil.rmtree(self.place)
+        return CompressResult(self.out, report, more)
+
+
+def ratios(entry: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, float]:
+    """Size, score, latency and perplexity of an entry over the original's."""
+    found = {}
+    for name in ("size_mib", "score", "perplexity"):
+        if entry.get(name) is not None and original.get(name):
+            found[f"{name.removesuffix('_mib')}_ratio"] = round(entry[name] / original[name], 5)
+    ours, theirs = (item.get("latency_ms") or {} for item in (entry, original))
+    if ours.get("p50") and theirs.get("p50"):
+        found["latency_ratio"] = round(ours["p50"] / theirs["p50"], 4)
+    return found
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of a compressed student.
+
+    Raises:
+        DataError: There is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / REPORT).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no report of a compression ({error}); compress the student again") from None
+    return found
+
+
+def _told(options: CompressOptions, recipe: str) -> dict[str, Any]:
+    """Options as the report shows them, without folders of this machine."""
+    teacher = None if options.teacher is None else source_name(options.teacher)
+    return as_json(replace(options, recipe=recipe, teacher=teacher))
+
+
+def _notes(recipe: Recipe, forms: list[str]) -> list[str]:
+    """What a reader of the report must know to read it right."""
+    notes = []
+    if any(step.kind == "sparsity" for step in recipe.steps):
+        notes.append("zeros in tensors of the old size make no engine faster; only the packed files are smaller")
+    if "packed" in forms and any(step.kind == "quantize" for step in recipe.steps):
+        notes.append("packed files are unpacked when loaded: small on disk, no smaller or faster in memory")
+    return notes

@@ -1,0 +1,86 @@
+"""Whether a step did what was asked, measured on the model itself.
+
+A known library's pruner raises no error and prunes nothing; another's merge of 4-bit weights returns garbage. So after
+each step the zeros, bits and parameters are counted again, by code that knows nothing of the method, and a difference
+ends the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from potstill.errors import TrainingError
+from potstill.train.compress.recipe import Step
+from potstill.train.compress.state import Compressed
+from potstill.train.quantize.schemes import Scheme, scheme_for, targets
+
+_SLACK = 0.01
+
+
+def verify_step(state: Compressed, step: Step, before: dict[str, Any], after: dict[str, Any], scheme: Scheme | None) -> None:
+    """Compare a finished step with what it was asked for.
+
+    Args:
+        state: The student after the step.
+        step: The step.
+        before: Counts before it (`measure.count_weights`).
+        after: Counts after it.
+        scheme: How weights should be rounded by now; None where they should not be.
+
+    Raises:
+        TrainingError: Every difference.
+    """
+    faults = []
+    if step.kind == "sparsity" and isinstance(step.amount, float) and abs(after["zeros"] - step.amount) > _SLACK:
+        faults.append(f"{after['zeros']:.2%} of the layers' weights are 0, asked for {step.amount:.2%}")
+    if step.kind == "structure" and after["parameters"] >= before["parameters"] and after["zeros"] <= before["zeros"]:
+        faults.append(f"it still has {after['parameters']:,} parameters and no new zeros")
+    if step.kind == "structure" and isinstance(step.amount, int) and step.method == "layers":
+        removed = before["layers"] - after["layers"]
+        if removed != step.amount:
+            faults.append(f"{removed} layers were cut, asked for {step.amount}")
+    faults += _masks(state)
+    if scheme is not None:
+        faults += _codes(state, scheme, str(step.options.get("embeddings", "")))
+    if step.method in ("bf16", "fp16") and state.dtype != {"bf16": torch.bfloat16, "fp16": torch.float16}[step.method]:
+        faults.append(f"weights rest in {state.dtype}")
+    if bad := [name for name, value in state.model.named_parameters() if not bool(torch.isfinite(value).all())]:
+        faults.append(f"{len(bad)} tensors hold values that are not finite, {bad[0]} first")
+    if faults:
+        raise TrainingError(
+            f"the step {step} did not do what was asked: {'; '.join(faults)}; the steps before it are kept"
+        )
+
+
+def _masks(state: Compressed) -> list[str]:
+    """Pruned weights that came back."""
+    faults = []
+    for name, mask in state.kept.items():
+        weight = state.model.get_parameter(name)
+        if weight.shape != mask.shape:
+            faults.append(f"{name} has the shape {tuple(weight.shape)} and its mask {tuple(mask.shape)}")
+        elif back := int((weight.detach()[~mask] != 0).sum()):
+            faults.append(f"{back:,} pruned weights of {name} came back")
+    return faults
+
+
+def _codes(state: Compressed, scheme: Scheme, embeddings: str) -> list[str]:
+    """Rounded weights that are missing, take more bits than asked for, or are not in the model."""
+    faults = []
+    for target in targets(state.model):
+        found = state.quantized.get(target.name)
+        if found is None:
+            if target.part == "blocks":
+                faults.append(f"{target.name} is not rounded")
+            continue
+        wanted = scheme_for(target.part, scheme, embeddings or "int8") if target.part != "embeddings" else None
+        levels = int(found.codes.max()) + 1
+        if wanted is not None and (found.lattice.bits != wanted.bits or levels > 2**wanted.bits):
+            faults.append(f"{target.name} has codes of {found.lattice.bits} bits, asked for {wanted.bits}")
+        if wanted is not None and found.codes.numel() >= 2**16 and found.stored_bits > wanted.most_bits:
+            faults.append(f"{target.name} takes {found.stored_bits:.2f} bits a weight, asked for {wanted.bits}")
+        if not torch.equal(found.values(), state.model.get_parameter(target.name).detach().float()):
+            faults.append(f"{target.name} in the model differs from its codes")
+    return faults

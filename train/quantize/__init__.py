@@ -1,0 +1,1 @@
+"""Fewer bits a weight: one method a module, each a function from a weight matrix to codes and what decodes them."""
