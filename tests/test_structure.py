@@ -29,6 +29,7 @@ ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings"),
+    *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load"),
 }
 HEAVY = {
     *("torch", "transformers", "trl", "datasets", "faiss", "sentence_transformers", "openai", "vllm", "matplotlib"),
