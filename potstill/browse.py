@@ -20,7 +20,6 @@ from typing import Any, Literal
 from potstill.decisions import Decision, read_decisions
 from potstill.errors import DataError, OptionError, UserError
 from potstill.ledger import Ledger
-from potstill.options import nearest
 from potstill.rows import read_dropped, row_id
 
 View = Literal["kept", "dropped"]
@@ -57,9 +56,7 @@ class Filter:
 
     def __post_init__(self) -> None:
         if self.view not in ("kept", "dropped"):
-            raise OptionError(
-                "filter", [f"view {self.view!r} is none of kept, dropped{nearest(self.view, ['kept', 'dropped'])}"]
-            )
+            raise OptionError("filter", [f"view {self.view!r} is none of kept, dropped"])
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend,
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_look import app as look_app
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
+from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
 
 app = typer.Typer(
@@ -213,12 +215,16 @@ def predict(
 
 
 app.add_typer(look_app)
+app.add_typer(web_app)
 app.add_typer(catalogue_app)
 app.add_typer(batch_app)
 
 
 def main() -> None:
     """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
+    # The libraries' own bars would tear the live view, and fill a log.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except PotstillError as error:

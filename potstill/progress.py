@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,9 +20,6 @@ _PLAIN_EVERY_S = 10.0
 @contextlib.contextmanager
 def listener_for(*, as_json: bool) -> Iterator[Listener]:
     """The listener that fits: JSON lines, a live view on a terminal, or plain lines."""
-    # The libraries' own bars would tear the view, and lines in a log.
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if as_json:
         yield _json_lines
     elif sys.stderr.isatty():
