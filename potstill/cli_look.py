@@ -145,7 +145,7 @@ def compare(
         console.print(f"note: {note}", markup=False, highlight=False)
 
 
-@app.command(epilog="Example: potstill evaluate runs/support-tickets --on examples/support/test.jsonl")
+@app.command(epilog="Example: potstill evaluate runs/support-tickets --on my-tickets.jsonl")
 def evaluate(
     run: _Run,
     on: Annotated[str, typer.Option("--on", help="JSON lines, CSV, Parquet, a folder, or a dataset of the Hub.")],

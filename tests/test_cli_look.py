@@ -69,7 +69,7 @@ def test_filters_agree_with_a_plain_reading_of_the_rows(run: Path) -> None:
 def test_refused_rows_are_browsed_alike(run: Path) -> None:
     browser = RowBrowser(run)
     page = browser.page(Filter(view="dropped", reason="near_duplicate", stage="merge"))
-    assert page.total == 7
+    assert page.total == 9
     assert page.rows[0]["detail"].startswith("like row 3")
     assert browser.facets("dropped")["reason"] == {"near_duplicate": 9, "label_leak": 1}
     browser.close()
@@ -81,9 +81,11 @@ def test_inspect_shows_rows_and_one_row_with_the_teachers_reply(sample_run: Any,
     run = sample_run.write_run(tmp_path / "run")
     with Ledger(run / "ledger.sqlite") as ledger:
         request = {"messages": [["user", "Write a ticket."]], "temperature": 1.0}
-        ledger.record("key2", purpose="datagen", teacher="t", request=request, reply={"text": "[red]Raw reply"},
+        ledger.record("key14", purpose="datagen", teacher="t", request=request, reply={"text": "[red]Raw reply"},
                       finish="stop", max_tokens=9, prompt_tokens=3, completion_tokens=2).result()  # fmt: skip
-    found = [r for r in _lines("inspect", str(run), "--origin", "generated", "-n", "100") if "key2" in str(r["source"])]
+    found = [
+        r for r in _lines("inspect", str(run), "--origin", "generated", "-n", "100") if "key14" in str(r["source"])
+    ]
     shown = _call("inspect", str(run), "--id", found[0]["id"][:10])
     assert "Write a ticket." in shown
     assert "[red]Raw reply" in shown
