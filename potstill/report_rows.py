@@ -47,9 +47,7 @@ def training_rows(facts: RunFacts) -> list[dict[str, Any]]:
     """Input, output, origin and source of every training row; empty where there are none yet."""
     if "train" not in facts.splits:
         return []
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(facts.splits["train"], columns=["input", "output", "origin", "source"])
+    table = facts.columns("train", ["input", "output", "origin", "source"])
     return [dict(item) for item in table.to_pylist()]
 
 
