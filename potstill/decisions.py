@@ -159,7 +159,8 @@ def apply_decisions(
             dropped.append(Dropped(reason, detail, row.input, row.output, row.origin, row.source, "merge"))
         kept.append(part.select(places).flatten_indices())
     own = []
-    for decision in decisions.values():
+    order = {key: place for place, key in enumerate(decisions)}
+    for place, decision in enumerate(decisions.values()):
         corrected = decision.action == "correct"
         if not corrected and not (decision.action == "accept" and decision.was_dropped):
             continue
@@ -167,6 +168,8 @@ def apply_decisions(
         output = decision.new_output if corrected else decision.output
         if labels and output not in labels:
             continue
+        if (text, output) in gone and order[text, output] > place:
+            continue  # judged again later, as the correction that it had become
         source = Source(dataset=FILE, split="correct" if corrected else "accept")
         own.append(Row(text, output, "user", source, label=output if labels else None, licence=decision.licence))
     return ([rows_to_dataset(own, labels)] if own else []) + kept, dropped

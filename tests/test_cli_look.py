@@ -227,6 +227,20 @@ def test_decisions_are_checked_kept_and_the_last_one_counts(run: Path, tmp_path:
         read_decisions(tmp_path)
 
 
+def test_a_run_shows_its_scores_in_a_notebook(sample_run: Any, tmp_path: Path) -> None:
+    import potstill
+
+    run = sample_run.write_run(tmp_path / "run")
+    place = run / "evaluate" / "scores.json"
+    scores = json.loads(place.read_text())
+    scores["systems"][1]["name"] = "<i>teacher</i>"
+    place.write_text(json.dumps(scores))
+    shown = potstill.load(run)._repr_html_()
+    assert f"<td>{scores['systems'][0]['macro_f1']:.3f}</td>" in shown
+    assert "&lt;i&gt;teacher" in shown
+    assert "60 real rows" in shown
+
+
 def test_decisions_reach_the_merged_rows() -> None:
     from potstill.decisions import apply_decisions, decisions_key
 
@@ -250,6 +264,70 @@ def test_decisions_reach_the_merged_rows() -> None:
     only_looked_at = {k: d for k, d in decisions.items() if d.input == "t2"}
     assert decisions_key(only_looked_at) == [], "a look alone makes no stage again"
     assert len(decisions_key(decisions)) == 4
+
+
+def test_a_correction_can_be_judged_again() -> None:
+    from potstill.decisions import apply_decisions
+
+    labels = ("x", "y")
+    rows = [Row("a", "x", "generated", Source(teacher="t"), "x")]
+
+    def texts(*made: Decision) -> list[tuple[str, str]]:
+        parts, _ = apply_decisions([rows_to_dataset(rows, labels)], {(d.input, d.output): d for d in made}, labels)
+        return [(row.input, row.output) for part in parts for row in dataset_to_rows(part)]
+
+    there, back = Decision("correct", "a", "x", "a", "y"), Decision("correct", "a", "y", "a", "x")
+    assert texts(there) == [("a", "y")]
+    assert texts(there, back) == [("a", "x")], "changed back"
+    assert texts(there, Decision("reject", "a", "y")) == []
+    assert texts(there, Decision("correct", "a", "y", "b", "y")) == [("b", "y")]
+
+
+@pytest.mark.real
+def test_the_next_run_heeds_a_correction(tmp_path: Path, repo_root: Path) -> None:
+    """The run ends where the soft targets begin: what is trained on is decided by then."""
+    import potstill
+    from potstill.events import Event
+
+    class Enough(Exception):
+        pass
+
+    def go_on() -> dict[str, str]:
+        seen = {}
+
+        def listen(event: Event) -> None:
+            seen[event.stage] = event.kind
+            if event.stage == "soft":
+                raise Enough
+
+        with pytest.raises(Enough):
+            potstill.run(str(repo_root / "examples" / "support" / "task.md"), out=tmp_path, listener=listen,
+                         teacher="fake", n=30, sources="generated")  # fmt: skip
+        return seen
+
+    def every() -> dict[str, str]:
+        tables = [read_rows(tmp_path / "merge" / f"{name}.parquet") for name in ("train", "validation")]
+        return {row.input: row.origin for table in tables for row in dataset_to_rows(table)}
+
+    assert go_on()["merge"] == "done"
+    first, second, *rest = every()
+    assert go_on()["merge"] == "reused"
+    browser = RowBrowser(tmp_path)
+    labels = browser.labels
+    found = {row["input"]: row for row in browser.page(Filter(), 0, 100).rows}
+    decide(tmp_path, Decision("accept", first, found[first]["output"]), labels)
+    assert go_on()["merge"] == "reused", "a look changes nothing"
+    decide(tmp_path, Decision("reject", first, found[first]["output"]), labels)
+    text = "Where is the sofa that I paid for in May?"
+    decide(tmp_path, Decision("correct", second, found[second]["output"], text, "delivery"), labels)
+    again = go_on()
+    assert (again["datagen"], again["merge"]) == ("reused", "done")
+    kept = every()
+    assert kept[text] == "user"
+    assert set(kept) == {text, *rest}
+    report = json.loads((tmp_path / "merge" / "report.json").read_text())
+    assert report["decided_by_a_person"] == {"accept": 0, "reject": 1, "correct": 1}
+    assert RowBrowser(tmp_path).page(Filter(view="dropped", reason="rejected")).rows[0]["input"] == first
 
 
 @pytest.mark.real
