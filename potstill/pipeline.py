@@ -92,15 +92,12 @@ class RunResult:
         from markupsafe import Markup
 
         metric, test = self.spec.metric, self.scores["test_set"]
-        lines = Markup("").join(
-            Markup("<tr><td>{}</td><td>{:.3f}</td><td>{}</td></tr>").format(
-                system["name"],
-                system[metric],
-                " to ".join(f"{end:.3f}" for end in system.get("ci", {}).get(metric, ())),
-            )
-            for system in self.scores.get("systems", [])
-            if system.get(metric) is not None
-        )
+        lines = Markup("")
+        for system in self.scores.get("systems", []):
+            if system.get(metric) is not None:
+                ends = " to ".join(f"{end:.3f}" for end in system.get("ci", {}).get(metric, ()))
+                row = Markup("<tr><td>{}</td><td>{:.3f}</td><td>{}</td></tr>")
+                lines += row.format(system["name"], system[metric], ends)
         return Markup(
             "<table><caption>{} of {}, on {} {} rows</caption><tr><th>system</th><th>{}</th><th>95 % interval</th></tr>"
             "{}</table>"

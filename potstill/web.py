@@ -17,6 +17,7 @@ import contextlib
 import hmac
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,11 @@ class Server(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from None
-        names = {"127.0.0.1", "localhost"} if host in ("127.0.0.1", "localhost") else {host}
+        names = {host} if host not in ("127.0.0.1", "localhost") else {"127.0.0.1", "localhost"}
+        if host in ("", "0.0.0.0"):  # every address of this machine: it may be called by each, and by its own name
+            own = socket.gethostname()
+            with contextlib.suppress(OSError):
+                names |= {"127.0.0.1", "localhost", own, *socket.gethostbyname_ex(own)[2]}
         self.hosts = {f"{name}:{self.server_address[1]}" for name in names}
 
     @property

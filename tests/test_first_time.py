@@ -57,8 +57,8 @@ def test_from_a_sentence_to_a_published_model(hub: Any, tmp_path: Path) -> None:
     rows.write_text("\n".join(lines) + "\n")
     code, shown = on_a_terminal(
         ["init", "Classify support tickets as billing, bug or other."], tmp_path, offline,
-        {"belongs to 'billing'": "invoices and charges", "belongs to 'bug'": "it does not work", "belongs to 'other'": "",
-         "labelled rows to measure on": "rows.jsonl", "Which teacher": "fake"},
+        {"belongs to 'billing'": "invoices and charges", "belongs to 'bug'": "it does not work",
+         "belongs to 'other'": "", "labelled rows to measure on": "rows.jsonl", "Which teacher": "fake"},
     )  # fmt: skip
     assert code == 0, shown
     assert "potstill doctor task.md" in shown
