@@ -94,7 +94,7 @@ def variety(rows: Sequence[Mapping[str, Any]]) -> Variety:
         nearest[str(row["origin"])].append(float(value))
     upper = np.triu(alike)
     order = np.argsort(upper, axis=None, kind="stable")[::-1][: 4 * _NEAR_PAIRS]
-    pairs = []
+    pairs: list[tuple[float, str, str]] = []
     for i, j in zip(*np.unravel_index(order, upper.shape), strict=True):
         if upper[i, j] > _NEAR and len(pairs) < _NEAR_PAIRS:
             pairs.append((float(upper[i, j]), str(chosen[i]["input"]), str(chosen[j]["input"])))

@@ -364,3 +364,29 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
                        "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
             assert figure in text, figure
     assert not Page(html).faults
+
+
+@pytest.mark.slow
+def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(sample_run: Any, tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to look at the report")
+    html, _ = write_report(sample_run.write_run(tmp_path / "run", hostile=True))
+    seen: list[str] = []
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: seen.append(request.url))
+        page.goto(html.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        folded = page.locator("details blockquote").first
+        assert not folded.is_visible()
+        page.emulate_media(media="print", color_scheme="light")
+        assert folded.is_visible(), "what is folded is printed"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        printed = page.pdf(format="A4")
+        browser.close()
+    assert seen == [html.as_uri()]
+    assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 2 or len(printed) > 20_000
