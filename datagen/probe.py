@@ -41,12 +41,14 @@ class Probe:
         rows: The rows that came of them.
         fresh: Requests that the teacher answered now, after the first few that woke it.
         seconds: Wall-clock seconds of those.
+        dropped: What was refused, with the reasons that the tally counts.
     """
 
     tally: Tally
     rows: list[Row] = field(default_factory=list)
     fresh: int = 0
     seconds: float = 0.0
+    dropped: list[Dropped] = field(default_factory=list)
 
 
 class _First:
@@ -98,13 +100,14 @@ def probe_generation(
     # The first requests load the model, which would count as speed otherwise.
     _drive(material, asker, min(_WARM, most), window)
     before, started = asker.counts.fresh, time.monotonic()
-    tally, rows = _drive(material, asker, most, window)
-    return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started)
+    tally, rows, dropped = _drive(material, asker, most, window)
+    return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started, dropped)
 
 
-def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Tally, list[Row]]:
+def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Tally, list[Row], list[Dropped]]:
     tally = Tally()
     rows: list[Row] = []
+    dropped: list[Dropped] = []
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
     screen = Screen(material.spec, material.options, shown, styles)
@@ -113,13 +116,10 @@ def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Ta
     def keep(row: Row, reply: Reply | None = None) -> None:
         rows.append(row)
 
-    def drop(dropped: Dropped) -> None:
-        pass  # the tally counts them
-
     plan: Plan
     if material.spec.kind == "classification":
-        plan = LabelFirst(material, screen, name, tally, keep, drop)
+        plan = LabelFirst(material, screen, name, tally, keep, dropped.append)
     else:
-        plan = InputFirst(material, screen, name, tally, keep, drop)
+        plan = InputFirst(material, screen, name, tally, keep, dropped.append)
     drive(_First(plan, most), asker, window=window, purpose=PURPOSE)
-    return tally, rows
+    return tally, rows, dropped

@@ -18,9 +18,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
-from potstill.budget import Budget, Meter, price_of
+from potstill.budget import Budget, Meter, Price, price_of
 from potstill.errors import TeacherRefused
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Entry, Ledger, request_key
@@ -111,7 +112,7 @@ class Asker:
             spent = ledger.totals()
             self.meter = Meter(
                 budget,
-                price_of(teacher.identity) if budget.usd is not None else None,
+                self.price if budget.usd is not None else None,
                 prompt_tokens=spent.prompt_tokens,
                 completion_tokens=spent.completion_tokens,
             )
@@ -120,6 +121,18 @@ class Asker:
     def abilities(self) -> Abilities:
         """What the teacher can do."""
         return self.teacher.abilities
+
+    @cached_property
+    def price(self) -> Price | None:
+        """What this teacher's tokens cost; None where it is not known."""
+        return price_of(self.teacher.identity)
+
+    @property
+    def usd(self) -> float | None:
+        """Money spent: over the whole run where there is a budget, in this call otherwise; None if not known."""
+        if self.meter is not None and self.meter.budget.usd is not None:
+            return self.meter.usd
+        return None if self.price is None else self.price.cost(self.counts.prompt_tokens, self.counts.completion_tokens)
 
     def key(self, request: AnyRequest) -> str:
         """Ledger key of a request to this teacher."""
@@ -414,9 +427,9 @@ class _Run:
         tokens_before, began = self._began
         rate = (counts.completion_tokens - tokens_before) / max(now - began, 1e-9)
         data = {**counts.to_json(), "tokens_per_s": round(rate, 1)}
-        meter = self._asker.meter
-        if meter is not None:
-            data["usd"] = round(meter.usd, 6)
+        usd = self._asker.usd
+        if usd is not None:
+            data["usd"] = round(usd, 6)
         self._asker.listener(
             Event(
                 self._purpose,

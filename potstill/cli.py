@@ -7,6 +7,8 @@ Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend,
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,10 @@ import typer
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_compress import compress
+from potstill.cli_look import app as look_app
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
+from potstill.cli_start import app as start_app
+from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
 
 app = typer.Typer(
@@ -25,11 +30,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.add_typer(catalogue_app)
-app.add_typer(batch_app)
-app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
+app.add_typer(start_app)
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
@@ -63,6 +67,8 @@ def run(
     if as_json:
         print(json.dumps({"kind": "result", "path": str(result.path), "scores": result.scores}))
         return
+    from potstill.cli_tables import print_scores
+
     print_scores(result.scores)
     typer.echo(f"\nreport   {result.report}\nstudent  {result.path / 'train' / 'student'}")
     typer.echo(f"publish  potstill push {result.path} USER/NAME")
@@ -96,6 +102,8 @@ def plan(
     if as_json:
         print(json.dumps({"kind": "plan", **found.to_json()}))
         return
+    from potstill.cli_tables import print_plan
+
     print_plan(found)
 
 
@@ -210,57 +218,18 @@ def predict(
             typer.echo(prediction.output)
 
 
-def print_scores(scores: dict[str, Any]) -> None:
-    """The score table of a run, for a terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = [
-        c for c in ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf") if c in scores["systems"][0]
-    ]
-    kind = scores["test_set"]["kind"]
-    title = f"{scores['test_set']['rows']} {kind} test rows" + ("" if kind == "real" else " (no real test data)")
-    table = Table("system", *columns, "MiB", "ms p50", title=title)
-    for system in scores["systems"]:
-        latency = (system.get("latency_ms") or {}).get("p50")
-        cells = [f"{system[c]:.3f}" if system.get(c) is not None else "" for c in columns]
-        size = system.get("size_mib")
-        table.add_row(system["name"], *cells, f"{size:.0f}" if size else "", f"{latency:.1f}" if latency else "")
-    Console().print(table)
-
-
-def print_plan(plan: Any) -> None:
-    """What a run will take, for a terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        "stage", "requests", "prompt tokens", "new tokens", "minutes", "known from", title=f"teacher {plan.teacher}"
-    )
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for step in plan.steps:
-        minutes = "?" if step.seconds is None else f"{step.seconds / 60:.1f}"
-        counts = [f"{value:,}" for value in (step.requests, step.prompt_tokens, step.completion_tokens)]
-        table.add_row(step.stage, *counts, minutes, step.basis if step.basis != "none" else "")
-    prompt, completion = plan.tokens
-    minutes = "?" if plan.seconds is None else f"{plan.seconds / 60:.1f}"
-    table.add_section()
-    table.add_row("all", f"{plan.requests:,}", f"{prompt:,}", f"{completion:,}", minutes, "")
-    console = Console()
-    for name, rows in plan.datasets:
-        console.print(f"dataset  {name}, {rows:,} rows", markup=False)
-    console.print(table)
-    console.print(f"rows     about {plan.rows:,} after the merge")
-    console.print(f"cost     {'not known' if plan.usd is None else f'{plan.usd:.2f} USD'}")
-    if plan.budget is not None:
-        console.print(f"budget   {plan.budget[0]} {'suffices' if plan.budget[1] else 'does not suffice'}")
-    for note in plan.notes:
-        console.print(f"note     {note}", markup=False)
+app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
+app.add_typer(look_app)
+app.add_typer(web_app)
+app.add_typer(catalogue_app)
+app.add_typer(batch_app)
 
 
 def main() -> None:
     """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
+    # The libraries' own bars would tear the live view, and fill a log.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except PotstillError as error:
@@ -268,7 +237,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == 130:  # typer's code for Ctrl-C
-            print("\nstopped; finished work is kept: the same command goes on from here", file=sys.stderr)
+            again = shlex.join(["potstill", *sys.argv[1:]])
+            print(f"\nstopped; finished work is kept. To go on from here: {again}", file=sys.stderr)
         raise
 
 

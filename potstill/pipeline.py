@@ -95,6 +95,22 @@ class RunResult:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in systems.items() if value is not None)
         return f"RunResult({str(self.path)!r}, {self.spec.metric}: {shown})"
 
+    def _repr_html_(self) -> str:
+        """The score table, for a notebook."""
+        from markupsafe import Markup
+
+        metric, test = self.spec.metric, self.scores["test_set"]
+        lines = Markup("")
+        for system in self.scores.get("systems", []):
+            if system.get(metric) is not None:
+                ends = " to ".join(f"{end:.3f}" for end in system.get("ci", {}).get(metric, ()))
+                row = Markup("<tr><td>{}</td><td>{:.3f}</td><td>{}</td></tr>")
+                lines += row.format(system["name"], system[metric], ends)
+        return Markup(
+            "<table><caption>{} of {}, on {} {} rows</caption><tr><th>system</th><th>{}</th><th>95 % interval</th></tr>"
+            "{}</table>"
+        ).format(metric, self.spec.name, test["rows"], test["kind"], metric, lines)
+
 
 def run(
     task: str,

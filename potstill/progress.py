@@ -1,11 +1,14 @@
-"""Events for a person or a machine: a live line in a terminal, plain lines elsewhere, JSON lines on demand."""
+"""Events for a person or a machine: a live view in a terminal, plain lines elsewhere, JSON lines on demand.
+
+With `--json` every event is one line `{"event": {…}}` with the fields of `events.Event`, and what the command gives is
+the last line, told apart by its `kind`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -20,7 +23,9 @@ def listener_for(*, as_json: bool) -> Iterator[Listener]:
     if as_json:
         yield _json_lines
     elif sys.stderr.isatty():
-        with _live() as listener:
+        from potstill.live_view import live
+
+        with live() as listener:
             yield listener
     else:
         yield _plain()
@@ -31,10 +36,14 @@ def _json_lines(event: Event) -> None:
 
 
 def _plain() -> Listener:
+    from potstill.live_view import RunView, duration
+
     last = {"at": 0.0}
     started: dict[str, float] = {}
+    view = RunView()
 
     def listen(event: Event) -> None:
+        view.take(event)
         if event.kind == "start":
             started[event.stage] = event.time_s
             return
@@ -42,6 +51,9 @@ def _plain() -> Listener:
             if event.time_s - last["at"] < _PLAIN_EVERY_S:
                 return
             last["at"] = event.time_s
+            left = duration(view.stages[event.stage].left_s(event.time_s))
+            print(_line(event, None) + (f", {left} left" if left else ""), file=sys.stderr, flush=True)
+            return
         print(_line(event, started.get(event.stage)), file=sys.stderr, flush=True)
 
     return listen
@@ -54,38 +66,3 @@ def _line(event: Event, started: float | None) -> str:
     mark = {"done": "done", "reused": "kept", "failed": "FAILED", "note": "note"}.get(event.kind, event.kind)
     seconds = f" ({event.time_s - started:.0f} s)" if started and event.kind == "done" else ""
     return f"{mark:<6} {event.stage:<10} {event.message}{seconds}"
-
-
-@contextlib.contextmanager
-def _live() -> Iterator[Listener]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}"),
-    )
-    started: dict[str, float] = {}
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, int] = {}
-
-        def listen(event: Event) -> None:
-            if event.kind == "start":
-                started[event.stage] = time.time()
-                tasks[event.stage] = bars.add_task(event.stage, total=None, message="")
-            elif event.kind == "progress":
-                if event.stage not in tasks:
-                    tasks[event.stage] = bars.add_task(event.stage, total=None, message="")
-                message = event.message[:60]
-                bars.update(tasks[event.stage], completed=event.done, total=event.total, message=message)  # type: ignore[arg-type]
-            else:
-                if event.kind != "note" and event.stage in tasks:
-                    bars.remove_task(tasks.pop(event.stage))  # type: ignore[arg-type]
-                console.print(_line(event, started.get(event.stage)), highlight=False, markup=False)
-
-        yield listen

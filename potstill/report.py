@@ -21,6 +21,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill import report_plots as plots
+from potstill import report_rows
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
 from potstill.run_dir import write_atomic
 from potstill.run_facts import STAGES, RunFacts, public_name, read_run
@@ -86,6 +87,8 @@ def _template(name: str) -> Any:
 def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
     """Everything that the templates show."""
     clean = hide_paths if public else str
+    rows = report_rows.training_rows(facts)
+    varied = report_rows.variety(rows)
     student = facts.system("student")
     run = facts.run
     return {
@@ -116,6 +119,15 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "lengths": plots.histogram(_lengths(facts), title="Length of training rows", x_title="words"),
         "length_table": [(name, *_quantiles(values)) for name, values in _lengths(facts).items() if values],
         "curves": _curves(facts.history),
+        "samples": report_rows.samples(facts, rows),
+        "variety": varied,
+        "variety_plots": report_rows.variety_plots(varied),
+        "by_label": report_rows.by_label(student),
+        "mistakes": report_rows.mistakes(facts),
+        "answers": report_rows.answers(facts),
+        "differences": report_rows.differences(facts),
+        "elsewhere": report_rows.measured_elsewhere(facts),
+        "decided": facts.reports.get("merge", {}).get("decided_by_a_person", {}),
         "stages": _stages(facts),
         "saving": _saving(facts, student),
         "cost": _cost_usd(facts, sum(t["prompt_tokens"] for t in facts.tokens),
@@ -284,6 +296,8 @@ def _saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | Non
     completion = sum(item["completion_tokens"] for item in asked) * 1_000_000 // requests
     return {
         "student_hours": latency["p50"] * 1_000_000 / 3_600_000,
+        "prompt_tokens": _short(prompt),
+        "completion_tokens": _short(completion),
         "teacher_tokens": _short(prompt + completion),
         "usd": _cost_usd(facts, prompt, completion),
         "requests": requests,

@@ -134,6 +134,14 @@ class RunFacts:
         """Rows of each split."""
         return {name: int(_columns(path, []).num_rows) for name, path in self.splits.items()}
 
+    def columns(self, split: str, names: list[str]) -> Any:
+        """Some columns of a split, as a pyarrow table.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return _columns(self.splits[split], names)
+
     @property
     def rows(self) -> int:
         """Rows of all splits."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
@@ -74,7 +75,8 @@ class Job:
         try:
             stage = self.folder.stage(name, {**parts, "versions": versions}, make)
         except BaseException as error:
-            self.listener(Event(name, "failed", message=str(error).split("\n")[0]))
+            stopped = isinstance(error, KeyboardInterrupt)
+            self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))
             raise
         kind: Any = "reused" if stage.reused else "done"
         self.listener(Event(name, kind, message=str(stage.facts.get("summary", "")), data=dict(stage.facts)))
@@ -164,12 +166,15 @@ class Job:
         from potstill.datagen.heldout import separate_splits
         from potstill.datagen.merge import merge_rows, split_rows
 
+        decisions = read_decisions(self.folder.path)
+
         def make(out: Path) -> dict[str, Any]:
             parts = [read_rows(stage.path / "rows.parquet") for stage in (generated, retrieved)]
             if weak is not None:
                 parts.append(read_rows(weak.path / "rows.parquet"))
             if self.spec.labelled is not None:
                 parts.insert(0, self._data(self.spec.labelled, "user"))
+            parts, decided = apply_decisions(parts, decisions, self.spec.label_names)
             test = self.test_rows()
             result = merge_rows(self.spec, parts, self.settings.merge, test=test, listener=self.listener)
             if result.kept.num_rows == 0:
@@ -184,9 +189,10 @@ class Job:
             write_rows(splits.validation, out / "validation.parquet")
             if splits.heldout is not None and splits.heldout.num_rows:
                 write_rows(splits.heldout, out / "heldout.parquet")
-            write_dropped(result.dropped, out / "dropped.jsonl")
-            write_json(out / "report.json", {**result.report, **moved})
-            return {"summary": f"{result.kept.num_rows} rows kept, {len(result.dropped)} dropped"}
+            dropped = (*decided, *result.dropped)
+            write_dropped(dropped, out / "dropped.jsonl")
+            write_json(out / "report.json", {**result.report, **moved, **count_decisions(decisions)})
+            return {"summary": f"{result.kept.num_rows} rows kept, {len(dropped)} dropped"}
 
         parts = {
             "spec": relevant(self.spec),
@@ -194,6 +200,7 @@ class Job:
             "rows": [retrieved.output, generated.output, *([weak.output] if weak else [])],
             "data": [ref_content(self.spec.test), ref_content(self.spec.labelled)],
             "code": code_digest(datagen),
+            **({"decisions": heeded} if (heeded := decisions_key(decisions)) else {}),
         }
         return self.make_stage("merge", parts, make)
 

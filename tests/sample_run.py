@@ -186,7 +186,10 @@ def write_student(folder: Path, seed: int = 0) -> None:
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder.parent / "vocab.txt").unlink()
-    _json(folder / "potstill.json", {"kind": "classification", "labels": list(LABELS), "max_length": 64})
+    _json(
+        folder / "potstill.json",
+        {"name": "support-tickets", "kind": "classification", "labels": list(LABELS), "max_length": 64},
+    )
     (folder / "checkpoint-5").mkdir()
     (folder / "checkpoint-5" / "optimizer.pt").write_bytes(b"never published")
     (folder / "training_args.bin").write_bytes(b"never published")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 POTSTILL = [sys.executable, "-m", "potstill.cli"]
@@ -14,15 +14,17 @@ def _call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*POTSTILL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_help_answers_in_half_a_second(tmp_path: Path) -> None:
+def test_help_costs_less_than_three_tenths_of_a_second(tmp_path: Path) -> None:
+    """Processor time, which a busy machine does not stretch; the quickest of five."""
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = _call("--help", cwd=tmp_path)
-        times.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.returncode == 0
     assert "run" in done.stdout
-    assert min(times) < 0.5, times
+    assert min(times) < 0.3, times
 
 
 def test_an_empty_prompt_says_what_is_missing(tmp_path: Path) -> None:

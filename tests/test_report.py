@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from potstill import report_plots
 from potstill.errors import DataError, UserError
 from potstill.report import hide_paths, render_report, shown, write_report
+from potstill.rows import read_rows
 from potstill.run_facts import read_run
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -161,6 +162,45 @@ def test_a_generation_run_has_a_report(sample_run: Any, tmp_path: Path) -> None:
     assert page.faults == []
     assert "0.410 [0.300, 0.500]" in page.text
     assert "output" in page.text
+    assert "Some of them, as they are" in page.text
+    assert "headline 0" in page.text
+
+
+def test_the_report_shows_rows_labels_and_differences(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run", rows=240)
+    data = tmp_path / "run" / "measured" / "other-1234"
+    data.mkdir(parents=True)
+    student = {"name": "student", "rows": 9, "macro_f1": 0.777, "ci": {}}
+    elsewhere = {"test_set": {"source": "/home/someone/next.csv", "rows": 9, "known": 4}, "metric": "macro_f1",
+                 "systems": [student]}  # fmt: skip
+    (data / "scores.json").write_text(json.dumps(elsewhere))
+    html, markdown = render_report(read_run(run))
+    page = Page(html)
+    assert page.faults == []
+    for words in ("Likeness to the nearest other text", "New words", "Scores of each label", "paired bootstrap",
+                  "The mistakes that it was surest of", "local:next.csv", "0.777", "What the student saves",
+                  ):  # fmt: skip
+        assert words in page.text or words in str(page.tags), words
+    assert "more than luck" in markdown
+    scores = json.loads((run / "evaluate" / "scores.json").read_text())["systems"][0]
+    counts = scores["confusion"]
+    recall = counts[1][1] / sum(counts[1])
+    assert f"| bug | {sum(counts[1])} |" in markdown
+    assert f"| {recall:.3f} |" in next(line for line in markdown.splitlines() if line.startswith("| bug | "))
+    train = {row["input"] for row in read_rows(run / "soft" / "train.parquet")}
+    assert sum(text in page.text for text in train) >= 9, "some rows of each label and origin"
+
+
+def test_likeness_and_new_words_are_what_a_plain_count_gives() -> None:
+    from potstill.report_rows import variety
+
+    texts = ["a b c d", "a b c e", "x y z w q", "m n o p"]
+    rows = [{"input": text, "output": "", "origin": "generated"} for text in texts]
+    found = variety(rows)
+    assert found.nearest["generated"] == pytest.approx([0.75, 0.75, 0.0, 0.0])
+    assert found.pairs == [(pytest.approx(0.75), "a b c d", "a b c e")]
+    assert found.growth["generated"] == [(0, 0), (1, 4), (2, 5), (3, 10), (4, 14)]
+    assert variety(rows[:2]).sample == 0
 
 
 def test_a_cut_student_is_said_to_need_healing(sample_run: Any, tmp_path: Path) -> None:
@@ -324,3 +364,29 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
                        "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
             assert figure in text, figure
     assert not Page(html).faults
+
+
+@pytest.mark.slow
+def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(sample_run: Any, tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to look at the report")
+    html, _ = write_report(sample_run.write_run(tmp_path / "run", hostile=True))
+    seen: list[str] = []
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: seen.append(request.url))
+        page.goto(html.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        folded = page.locator("details blockquote").first
+        assert not folded.is_visible()
+        page.emulate_media(media="print", color_scheme="light")
+        assert folded.is_visible(), "what is folded is printed"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        printed = page.pdf(format="A4")
+        browser.close()
+    assert seen == [html.as_uri()]
+    assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 2 or len(printed) > 20_000

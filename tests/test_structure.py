@@ -30,6 +30,8 @@ ROOF = {
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings"),
     *("cli_compress", "compression", "compress_report"),
+    *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load"),
+    *("report_rows", "viewer", "serving", "cli_web"),
 }
 HEAVY = {
     *("torch", "transformers", "trl", "datasets", "faiss", "sentence_transformers", "openai", "vllm", "matplotlib"),

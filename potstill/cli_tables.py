@@ -1,0 +1,54 @@
+"""Tables that several commands print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """The score table of a run, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [
+        c for c in ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf") if c in scores["systems"][0]
+    ]
+    kind = scores["test_set"]["kind"]
+    title = f"{scores['test_set']['rows']} {kind} test rows" + ("" if kind == "real" else " (no real test data)")
+    table = Table("system", *columns, "MiB", "ms p50", title=title)
+    for system in scores["systems"]:
+        latency = (system.get("latency_ms") or {}).get("p50")
+        cells = [f"{system[c]:.3f}" if system.get(c) is not None else "" for c in columns]
+        size = system.get("size_mib")
+        table.add_row(system["name"], *cells, f"{size:.0f}" if size else "", f"{latency:.1f}" if latency else "")
+    Console().print(table)
+
+
+def print_plan(plan: Any) -> None:
+    """What a run will take, for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "stage", "requests", "prompt tokens", "new tokens", "minutes", "known from", title=f"teacher {plan.teacher}"
+    )
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for step in plan.steps:
+        minutes = "?" if step.seconds is None else f"{step.seconds / 60:.1f}"
+        counts = [f"{value:,}" for value in (step.requests, step.prompt_tokens, step.completion_tokens)]
+        table.add_row(step.stage, *counts, minutes, step.basis if step.basis != "none" else "")
+    prompt, completion = plan.tokens
+    minutes = "?" if plan.seconds is None else f"{plan.seconds / 60:.1f}"
+    table.add_section()
+    table.add_row("all", f"{plan.requests:,}", f"{prompt:,}", f"{completion:,}", minutes, "")
+    console = Console()
+    for name, rows in plan.datasets:
+        console.print(f"dataset  {name}, {rows:,} rows", markup=False)
+    console.print(table)
+    console.print(f"rows     about {plan.rows:,} after the merge")
+    console.print(f"cost     {'not known' if plan.usd is None else f'{plan.usd:.2f} USD'}")
+    if plan.budget is not None:
+        console.print(f"budget   {plan.budget[0]} {'suffices' if plan.budget[1] else 'does not suffice'}")
+    for note in plan.notes:
+        console.print(f"note     {note}", markup=False)

@@ -1,0 +1,294 @@
+"""Whether a run would work here, found out before it is started: one check a line, each failure with its mend.
+
+What enters: a task (or none) and the settings of a run. What leaves: `Check`s. Nothing is kept: the teacher is asked
+two or three short questions through a ledger of its own in a temporary folder, and no stage runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.errors import PotstillError
+from potstill.events import silent
+from potstill.ledger import Ledger
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from potstill.asker import Asker
+    from potstill.settings import Settings
+
+Status = Literal["ok", "warn", "fail"]
+_GIB = 2**30
+_LEAST_DISK_GIB, _ENOUGH_DISK_GIB = 0.5, 5.0
+_ENOUGH_MEMORY_GIB = 3.0  # what the shipped example takes at its peak, embedded teacher included
+_HELLO = "Write one short sentence about the weather."
+_SCHEMA = {
+    "type": "object",
+    "properties": {"town": {"type": "string", "maxLength": 30}},
+    "required": ["town"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        status: `ok`; `warn` where a run works but with less; `fail` where it would not.
+        found: What was met.
+        mend: What to do about it; empty when there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+def examine(task: str | None = None, *, out: str | Path | None = None, **settings: Any) -> Iterator[Check]:
+    """Look at everything that a run with these settings needs, the quick things first.
+
+    Args:
+        task: A prompt or task file; None checks the machine and the teacher alone.
+        out: Run folder.
+        **settings: As for `potstill.run`.
+
+    Yields:
+        Checks, as soon as each is known.
+    """
+    from potstill.settings import resolve
+    from potstill.task_file import read_task_file
+
+    yield _python()
+    spec: TaskSpec | None = None
+    from_file: dict[str, Any] = {}
+    if task is not None:
+        try:
+            found = read_task_file(task, draft=True)
+            spec, from_file = found.spec, {**found.settings, **found.options}
+            labels = f", labels {', '.join(spec.label_names[:6])}" if spec.labels else ""
+            unnamed = spec.kind == "classification" and not spec.labels
+            mend = "name the labels in the prompt or under labels: in the task file" if unnamed else ""
+            yield Check("task", "warn" if unnamed else "ok", f"{spec.kind}{labels}", mend)
+        except PotstillError as error:
+            yield _failed("task", error)
+    try:
+        resolved = resolve(from_file, settings)
+    except PotstillError as error:
+        yield _failed("settings", error)
+        return
+    for name in ("test", "labelled", "unlabelled"):
+        if spec is not None and getattr(spec, name) is not None:
+            yield _data(name, spec)
+    folder = Path(out) if out else Path("runs") / (spec.name if spec else "")
+    yield _disk(folder)
+    yield _memory()
+    yield _gpu()
+    yield _hub_token()
+    yield _encoder(resolved)
+    yield from _teacher(resolved)
+
+
+def _failed(name: str, error: Exception) -> Check:
+    text = str(error).strip()
+    head, _, mend = text.partition("; ")
+    return Check(name, "fail", head, mend) if mend and "\n" not in text else Check(name, "fail", text)
+
+
+def _python() -> Check:
+    from potstill import __version__
+
+    return Check("potstill", "ok", f"{__version__} on Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+
+
+def _data(name: str, spec: TaskSpec) -> Check:
+    from potstill.retrieval.load import read_data, read_texts
+
+    ref = getattr(spec, name)
+    try:
+        count = len(read_texts(ref, spec)) if name == "unlabelled" else read_data(ref, spec).num_rows
+    except PotstillError as error:
+        return _failed(name, error)
+    if not count:
+        return Check(name, "fail", f"{ref.path} has no rows", f"check {name}: in the task file")
+    few = name == "test" and count < 50
+    mend = "the scores will have wide intervals; give a few hundred rows if you can" if few else ""
+    return Check(name, "warn" if few else "ok", f"{count:,} rows in {ref.path}", mend)
+
+
+def _disk(folder: Path) -> Check:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return Check("disk", "fail", f"{place} cannot be written", "choose another folder with --out")
+    free = shutil.disk_usage(place).free / _GIB
+    mend = "free some space, or choose a folder on another disk with --out"
+    status: Status = "fail" if free < _LEAST_DISK_GIB else "warn" if free < _ENOUGH_DISK_GIB else "ok"
+    return Check("disk", status, f"{free:,.1f} GiB free at {place}", "" if status == "ok" else mend)
+
+
+def _memory() -> Check:
+    import psutil
+
+    free = psutil.virtual_memory().available / _GIB
+    if free >= _ENOUGH_MEMORY_GIB:
+        return Check("memory", "ok", f"{free:,.1f} GiB available")
+    mend = "close other programs, or take a smaller student or a teacher on another machine"
+    return Check("memory", "warn", f"{free:,.1f} GiB available; the shipped example takes 2.9", mend)
+
+
+def _gpu() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return Check("gpu", "ok", f"{torch.cuda.device_count()} × {', '.join(sorted(names))}")
+    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists():
+        mend = "install a CUDA build of torch (pip install torch, without a CPU index)"
+        return Check("gpu", "warn", f"a driver is here, but torch {torch.__version__} does not see a GPU", mend)
+    return Check("gpu", "ok", "none; training and an in-process teacher use the processor")
+
+
+def _hub_token() -> Check:
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    token = get_token()
+    if not token:
+        return Check("hub token", "warn", "none; only `potstill push` and gated data need one", "set HF_TOKEN")
+    if constants.is_offline_mode():
+        return Check("hub token", "ok", "set; not tried, since HF_HUB_OFFLINE is on")
+    try:
+        who = HfApi(token=token).whoami()
+    except HfHubHTTPError as error:
+        code = getattr(error.response, "status_code", 0)
+        mend = "set HF_TOKEN to a token with write access" if code in (401, 403) else "try again later"
+        return Check("hub token", "fail", f"the Hub refused it (HTTP {code})", mend)
+    except Exception as error:  # the client raises its transport's own kinds when there is no network
+        return Check("hub token", "warn", f"not tried: the Hub cannot be reached ({type(error).__name__})")
+    role = ((who.get("auth") or {}).get("accessToken") or {}).get("role", "")
+    mend = "it can only read: make one with write access for potstill push" if role == "read" else ""
+    return Check(
+        "hub token", "warn" if mend else "ok", f"user {who.get('name', '?')}{f', {role}' if role else ''}", mend
+    )
+
+
+def _encoder(settings: Settings) -> Check:
+    from potstill.models import sentence_encoder
+
+    try:
+        size = sentence_encoder(settings.encoder).encode(["a text"]).shape[1]
+    except PotstillError as error:
+        return _failed("encoder", error)
+    return Check("encoder", "ok", f"{settings.encoder}, {size} dimensions")
+
+
+def _teacher(settings: Settings) -> Iterator[Check]:
+    if settings.teacher.startswith("vllm") and importlib.util.find_spec("vllm") is None:
+        yield Check("teacher", "fail", "vllm is not installed", "pip install 'potstill[vllm]'")
+        return
+    if settings.executor == "ray" and importlib.util.find_spec("ray") is None:
+        yield Check("teacher", "fail", "ray is not installed", "pip install 'potstill[ray]'")
+        return
+    try:
+        with _asker(settings) as asker:
+            yield from _questions(asker, settings)
+    except PotstillError as error:
+        yield _failed("teacher", error)
+
+
+@contextmanager
+def _asker(settings: Settings) -> Iterator[Asker]:
+    from potstill.pipeline import open_asker
+
+    with tempfile.TemporaryDirectory(prefix="potstill-doctor-") as folder:
+        with Ledger(Path(folder) / "ledger.sqlite") as ledger:
+            with open_asker(replace(settings, budget=None), ledger, silent) as asker:
+                yield asker
+
+
+def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
+    from potstill.budget import price_of
+    from potstill.teacher import Message, Reply, Request, ScoreRequest
+
+    can = asker.abilities
+    hello = (Message("user", _HELLO),)
+
+    def ask(request: Any) -> Reply:
+        reply = asker.ask([request], "doctor")[0].reply
+        if not isinstance(reply, Reply):
+            raise _NoReply(reply.reason)
+        return reply
+
+    def tried(name: str, question: Callable[[], str], mend: str) -> Check:
+        try:
+            return Check(name, "ok", question())
+        except (_NoReply, PotstillError) as error:
+            return Check(name, "fail", str(error).split("\n")[0], mend)
+
+    def answers() -> str:
+        ask(Request(hello, max_tokens=4, temperature=0.0))  # loads the model, which would count as speed otherwise
+        started = time.monotonic()
+        reply = ask(Request(hello, max_tokens=24, temperature=0.0))
+        seconds = time.monotonic() - started
+        if not reply.text.strip():
+            raise _NoReply("the reply was empty")
+        return f"{asker.teacher.name} wrote {reply.completion_tokens} tokens in {seconds:.1f} s"
+
+    first = tried("teacher", answers, "check --teacher, its address and its key; another: --teacher transformers")
+    yield first
+    if first.status != "ok":
+        return
+
+    def log_probs() -> str:
+        if can.scores:
+            reply = ask(ScoreRequest(hello, (" It rains.", " It is dry.")))
+            if len(reply.scores) != 2:
+                raise _NoReply(f"{len(reply.scores)} scores came for 2 texts")
+            return f"scores texts, and gives up to {can.top_logprobs} log-probs a token"
+        reply = ask(Request(hello, max_tokens=4, temperature=0.0, top_logprobs=min(5, can.top_logprobs)))
+        if not reply.top:
+            raise _NoReply("log-probs were asked for and none came")
+        return f"up to {can.top_logprobs} a token"
+
+    if can.scores or can.top_logprobs:
+        yield tried("log-probs", log_probs, "serve the model with vLLM, or go on with hard labels alone")
+    else:
+        mend = "vllm:MODEL or transformers:MODEL give them"
+        yield Check("log-probs", "warn", "none: the student learns from hard labels alone", mend)
+
+    def schema() -> str:
+        reply = ask(Request((Message("user", "Name a town."),), max_tokens=48, temperature=0.0, schema=_SCHEMA))
+        try:
+            return f"followed: {json.dumps(json.loads(reply.text), ensure_ascii=False)[:60]}"
+        except ValueError:
+            raise _NoReply(f"the reply was no JSON: {reply.text[:60]!r}") from None
+
+    if can.json_schema:
+        yield tried("schema", schema, "rows will be read from plain text: --set generation.structured=never")
+    else:
+        yield Check("schema", "ok", "not offered; rows are read from plain text")
+    price = price_of(asker.teacher.identity)
+    if price is None:
+        yield Check("price", "warn", "not known", "cap tokens or time instead of money: --budget 500k-tokens")
+    else:
+        shown = f"{price.prompt:g} and {price.completion:g} USD for a million tokens read and written"
+        yield Check("price", "ok", shown if price.prompt or price.completion else "nothing: it is your own machine")
+
+
+class _NoReply(Exception):
+    """The teacher's answer cannot be used; the text says why."""

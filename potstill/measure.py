@@ -1,0 +1,103 @@
+"""A finished student measured on data that its run did not know.
+
+What enters: a run and a data file (or a Hub dataset). What leaves: `Measured`, and under the run
+`measured/<name>/scores.json` and `predictions.parquet` in the form of the evaluation stage. Test texts that the student
+was trained on are counted, and the score without them is given too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import DataError
+from potstill.events import Event, Listener, silent
+from potstill.run_dir import digest, write_atomic
+from potstill.task import DataRef
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A student's scores on new data.
+
+    Attributes:
+        path: Folder with scores and predictions.
+        scores: As `evaluate/scores.json`: the test set and each system's figures.
+        known: Rows whose text the student was trained on.
+        without_known: The student's figures on the other rows; None where all or none are known.
+    """
+
+    path: Path
+    scores: dict[str, Any]
+    known: int
+    without_known: dict[str, Any] | None
+
+
+def evaluate_on(
+    run: Path | str, ref: DataRef, *, rows: int = 0, latency_rows: int = 20, seed: int = 0, listener: Listener = silent
+) -> Measured:
+    """Measure a run's student on other labelled data.
+
+    Args:
+        run: A run folder whose training is done.
+        ref: The data, and which columns; columns that are not named are found as for `test:` of a task file.
+        rows: Most rows to use, sampled with `seed`; 0 uses all.
+        latency_rows: Single inputs that are timed.
+        seed: Of the sample.
+        listener: Progress.
+
+    Raises:
+        UserError: There is no run.
+        DataError: The data cannot be read, has no rows or other labels than the task, or there is no student.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from potstill.pipeline import load
+    from potstill.retrieval.load import read_data
+    from potstill.run_facts import find_leaks
+    from potstill.train.evaluate import evaluate_student, majority_scores, score_predictions
+
+    found = load(run)
+    spec = found.spec
+    test = read_data(ref, spec)
+    if test.num_rows == 0:
+        raise DataError(f"{ref.path} has no rows; check the file and the columns (--input, --output)")
+    if rows and test.num_rows > rows:
+        test = test.shuffle(seed=seed).select(range(rows)).flatten_indices()
+    listener(Event("evaluate", "progress", f"student on {test.num_rows} rows", 0, test.num_rows))
+    student = found.student
+    scored = evaluate_student(student, spec, test, latency_rows=latency_rows, listener=listener)
+    systems = [{"name": "student", **scored.scores.to_json()}]
+    if spec.kind == "classification":
+        systems.append({"name": "majority", **majority_scores(spec, test).to_json()})
+    trained = [text.casefold().split() for text in found.dataset["input"]]
+    words = {" ".join(text) for text in trained}
+    seen = [" ".join(text.casefold().split()) in words for text in test["input"]]
+    without = None
+    if any(seen) and not all(seen):
+        places = [i for i, known in enumerate(seen) if not known]
+        probs = None if scored.probs is None else scored.probs[places]
+        fresh = test.select(places).flatten_indices()
+        without = score_predictions(spec, fresh, [scored.outputs[i] for i in places], probs).to_json()
+    leak = find_leaks(list(test["input"]), found.dataset["input"])
+    scores = {
+        "test_set": {
+            "kind": "real", "source": ref.path, "rows": test.num_rows, "known": sum(seen),
+            "share_13_words": leak.ngram,
+        },
+        "metric": spec.metric, "labels": list(spec.label_names), "systems": systems, "student_without_known": without,
+    }  # fmt: skip
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(ref.path).stem.lower()).strip("-") or "data"
+    out = found.path / "measured" / f"{stem}-{digest([list(test['id']), seed])[:8]}"
+    write_atomic(out / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
+    columns: dict[str, list[Any]] = {
+        "input": list(test["input"]), "gold": list(test["output"]), "student": list(scored.outputs),
+    }  # fmt: skip
+    if scored.probs is not None:
+        columns["student_confidence"] = [float(max(row)) for row in scored.probs]
+    pq.write_table(pa.table(columns), out / "predictions.parquet", compression="zstd")
+    return Measured(out, scores, sum(seen), without)

@@ -1,0 +1,152 @@
+"""The first rows of a run, made as the run will make them.
+
+What enters: a task and settings. What leaves: `Preview`. Retrieval is the run's own stage, and the teacher's replies
+go to the run's ledger, so that `potstill run` with the same settings asks for none of them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.events import Event, Listener, silent
+from potstill.ledger import Ledger
+from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
+from potstill.run_dir import RunDir
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.asker import Asker
+    from potstill.datagen.options import GenerationOptions
+
+_MOST_REQUESTS_A_ROW = 6
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run's first minutes bring.
+
+    Attributes:
+        path: The run folder, in which `potstill run` goes on.
+        spec: The task as understood.
+        rows: Rows that the teacher wrote and the filters kept.
+        dropped: Rows that were refused on the way.
+        retrieved: A few of the rows that retrieval found.
+        found: How many those are in all.
+        requests: Replies that these rows took (the ledger's earlier ones included).
+        tokens: Tokens read and written by the teacher for them, now.
+    """
+
+    path: Path
+    spec: TaskSpec
+    rows: tuple[Row, ...]
+    dropped: tuple[Dropped, ...]
+    retrieved: tuple[Row, ...] = ()
+    found: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Refused rows by reason, the commonest first."""
+        return dict(Counter(item.reason for item in self.dropped).most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only."""
+
+        def plain(row: Row) -> dict[str, Any]:
+            return {"input": row.input, "output": row.output, "origin": row.origin, "source": vars(row.source)}
+
+        return {
+            "run": str(self.path), "rows": [plain(row) for row in self.rows], "dropped": self.reasons,
+            "retrieved": [plain(row) for row in self.retrieved], "found": self.found, "requests": self.requests,
+            "tokens": self.tokens,
+        }  # fmt: skip
+
+
+def preview_rows(
+    task: str, *, rows: int = 10, out: str | Path | None = None, listener: Listener = silent, **settings: Any
+) -> Preview:
+    """Make the first rows of a run.
+
+    Args:
+        task: As for `potstill.run`.
+        rows: Written rows wanted; fewer come where the teacher's texts are refused too often.
+        out: Run folder; `runs/<task name>` by default.
+        listener: Progress.
+        **settings: As for `potstill.run`.
+
+    Raises:
+        TaskError: The task cannot be read.
+        OptionError: Unknown or impossible settings.
+        RunLocked: Another process works on the folder.
+        TeacherError: The teacher refused or stayed away.
+    """
+    from potstill.pipeline import open_asker
+    from potstill.settings import resolve
+    from potstill.stages import Job
+    from potstill.task_file import read_task_file
+
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(folder.lock())
+        ledger = opened.enter_context(Ledger(folder.ledger_path))
+        asker = opened.enter_context(open_asker(resolved, ledger, listener))
+        spec = read_task_file(task, asker=asker).spec
+        for found in spec.inferred:
+            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
+        job = Job(folder, spec, resolved, ledger, asker, listener)
+        job.task(task)
+        retrieved = read_rows(job.retrieval().path / "rows.parquet")
+        listener(Event("preview", "progress", "asking the teacher", 0, rows))
+        made: list[Row] = []
+        dropped: list[Dropped] = []
+        requests = 0
+        if resolved.sources != "retrieved":
+            options = resolved.generation
+            if spec.kind == "instructions":
+                made, dropped, requests = _instructions(spec, asker, options, rows)
+            else:
+                made, dropped, requests = _written(spec, asker, options, rows, retrieved)
+        counts = asker.counts
+    return Preview(
+        path=folder.path,
+        spec=spec,
+        rows=tuple(made[:rows]),
+        dropped=tuple(dropped),
+        retrieved=tuple(dataset_to_rows(retrieved.select(range(min(3, retrieved.num_rows))))),
+        found=retrieved.num_rows,
+        requests=requests,
+        tokens=counts.prompt_tokens + counts.completion_tokens,
+    )
+
+
+def _written(
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, retrieved: Dataset
+) -> tuple[list[Row], list[Dropped], int]:
+    """The run's first requests, more of them until there are enough rows; those asked before cost nothing."""
+    from potstill.datagen.probe import probe_generation
+
+    count = rows
+    while True:
+        probe = probe_generation(spec, asker, options, count, retrieved=retrieved)
+        if len(probe.rows) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.window):
+            return probe.rows, probe.dropped, probe.tally.requests
+        count = min(2 * count, _MOST_REQUESTS_A_ROW * rows, options.window)
+
+
+def _instructions(
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int
+) -> tuple[list[Row], list[Dropped], int]:
+    """A small Self-Instruct of its own. The run asks its first requests again where its pool has grown otherwise."""
+    from potstill.datagen.generate import generate_rows
+
+    result = generate_rows(spec, asker, replace(options, rows=rows))
+    return list(dataset_to_rows(result.rows)), list(result.dropped), int(result.report.get("requests", 0))

@@ -1,0 +1,170 @@
+"""`potstill serve`: the student behind an HTTP endpoint of this machine, with a small page to try it.
+
+What enters: a run, a unit's folder, or a model's folder. What leaves: a `web.App`.
+
+    POST /predict   {"inputs": ["text", …]}  →  {"predictions": [{"output": …, "probs": {label: p, …}}, …]}
+    GET  /healthz   {"status": "ok", "name": …, "kind": …, "labels": […]}
+    GET  /          the page
+
+One thread holds the model. Texts that arrive together are answered in one batch; when too many wait (`most_waiting`) a
+request is refused with 503 and `Retry-After`, so that a flood costs the callers time and not this machine memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import OptionError, UserError
+from potstill.viewer import render
+from potstill.web import Answer, App, Call
+
+if TYPE_CHECKING:
+    from potstill.train.student import Prediction, Student
+
+MOST_TEXTS, MOST_CHARACTERS = 256, 100_000
+
+
+class Full(Exception):
+    """More texts wait than may."""
+
+
+def student_folder(place: Path | str) -> Path:
+    """The student's own folder in a run (`train/student`), a loaded unit (`model`), or the folder itself.
+
+    Raises:
+        UserError: There is no student.
+    """
+    root = Path(place)
+    for folder in (root / "train" / "student", root / "model", root):
+        if (folder / "config.json").exists():
+            return folder
+    raise UserError(f"no student at {root}; give a finished run, a folder of potstill load, or a model's folder")
+
+
+@dataclass(frozen=True)
+class _Job:
+    texts: tuple[str, ...]
+    done: Future[list[Prediction]]
+
+
+class Batcher:
+    """One thread that answers with the student, several callers' texts at a time.
+
+    Args:
+        student: Who answers.
+        most_waiting: Texts that may wait; beyond it `ask` raises `Full`.
+        batch: Texts answered at a time.
+    """
+
+    def __init__(self, student: Student, *, most_waiting: int = 1024, batch: int = 64):
+        self._student = student
+        self._most, self._batch = most_waiting, batch
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="student", daemon=True)
+        self._thread.start()
+
+    def ask(self, texts: Sequence[str]) -> list[Prediction]:
+        """Answers to texts, in their order.
+
+        Raises:
+            Full: Too many texts wait.
+        """
+        with self._lock:
+            if self._waiting + len(texts) > self._most:
+                raise Full
+            self._waiting += len(texts)
+        job = _Job(tuple(texts), Future())
+        self._queue.put(job)
+        return job.done.result()
+
+    def close(self) -> None:
+        """End the thread once what waits is answered."""
+        self._queue.put(None)
+        self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        ending = False
+        while not ending:
+            job = self._queue.get()
+            jobs: list[_Job] = []
+            count = 0
+            while job is not None:
+                jobs.append(job)
+                count += len(job.texts)
+                if count >= self._batch:
+                    break
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            else:
+                ending = True
+            if jobs:
+                self._answer(jobs)
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        texts = [text for job in jobs for text in job.texts]
+        try:
+            predictions = list(self._student.predict(texts))
+        except Exception as error:  # one failure must not end the thread; its callers are told
+            for job in jobs:
+                job.done.set_exception(error)
+        else:
+            start = 0
+            for job in jobs:
+                job.done.set_result(predictions[start : start + len(job.texts)])
+                start += len(job.texts)
+        finally:
+            with self._lock:
+                self._waiting -= len(texts)
+
+
+def student_app(student: Student, batcher: Batcher) -> App:
+    """The endpoint and the page of a student."""
+    card = student.card
+    labels = list(card.labels)
+
+    def page(call: Call) -> Answer:
+        told = card.instruction or f"A {card.kind} student."
+        return Answer(html=render("student.html.j2", call, name=card.name, instruction=told, labels=labels))
+
+    def health(call: Call) -> Answer:
+        return Answer({"status": "ok", "name": card.name, "kind": card.kind, "labels": labels})
+
+    def predict(call: Call) -> Answer:
+        inputs = call.body.get("inputs")
+        if isinstance(inputs, str):
+            inputs = [inputs]
+        if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
+            raise OptionError("predict", ['send {"inputs": ["text", …]}'])
+        faults = []
+        if len(inputs) > MOST_TEXTS:
+            faults.append(f"{len(inputs)} texts are too many; send at most {MOST_TEXTS} at a time")
+        if sum(map(len, inputs)) > MOST_CHARACTERS:
+            faults.append(f"the texts have more than {MOST_CHARACTERS:,} characters; send fewer at a time")
+        if faults:
+            raise OptionError("predict", faults)
+        try:
+            found = batcher.ask(inputs)
+        except Full:
+            return Answer({"error": "too many texts wait; try again in a second"}, 503)
+        return Answer({"predictions": [_plain(item, labels) for item in found]})
+
+    return App(
+        get={"/": page, "/healthz": health}, post={"/predict": predict}, open_posts=frozenset({"/predict"}), slots=32
+    )
+
+
+def _plain(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    if prediction.probs is None:
+        return {"output": prediction.output}
+    probs = {name: round(float(p), 6) for name, p in zip(labels, prediction.probs, strict=True)}
+    return {"output": prediction.output, "probs": probs}

@@ -1,0 +1,253 @@
+"""A small HTTP server for one person on one machine: what the viewer and the student's page stand on.
+
+What enters: routes, which are plain functions from a `Call` to an `Answer`. What is guarded, whatever a route does:
+
+- it listens on the loopback unless another address is asked for by name;
+- `Host` must be the address it was started on, so that a name which someone pointed at 127.0.0.1 does not reach it
+  (DNS rebinding), and `Origin`, where a browser sends one, must be its own page;
+- what changes something is a POST of JSON with the token that only the page has, in a header that no form can send;
+- bodies are bounded, one that does not come in time is given up, and so many requests run at a time while the others
+  are told to come back (503 with Retry-After);
+- every page forbids scripts, styles and pictures but its own, and being framed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from potstill.errors import PotstillError, RunError, UserError
+
+MAX_BODY = 1 << 20
+_READ_TIMEOUT_S = 15.0
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Attributes:
+        path: Without the query.
+        query: The query's values, the last one of each name.
+        body: The JSON of a POST; empty for a GET.
+        nonce: What the page's own script and style carry.
+        token: What its POSTs must send.
+    """
+
+    path: str
+    query: Mapping[str, str]
+    body: Mapping[str, Any]
+    nonce: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back: JSON, or a page where `html` is set."""
+
+    value: Any = None
+    status: int = 200
+    html: str = ""
+
+
+Route = Callable[[Call], Answer]
+
+
+@dataclass
+class App:
+    """Routes with their guards.
+
+    Attributes:
+        get: Pages and readings, by path.
+        post: What changes something or costs something, by path.
+        open_posts: Paths of `post` that need no token (an endpoint for other programs of this machine); `Host` and
+            `Origin` are checked all the same.
+        slots: Requests that run at a time; the others wait in `queue`.
+        queue: Requests that may wait; more are refused with 503.
+        token: What the page's POSTs carry.
+    """
+
+    get: dict[str, Route]
+    post: dict[str, Route] = field(default_factory=dict)
+    open_posts: frozenset[str] = frozenset()
+    slots: int = 8
+    queue: int = 64
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+
+class Server(ThreadingHTTPServer):
+    """The server of one `App`."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, app: App, host: str = "127.0.0.1", port: int = 0):
+        self.app = app
+        self._slots = threading.Semaphore(app.slots)
+        self._room = threading.Semaphore(app.slots + app.queue)
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from None
+        names = {host} if host not in ("127.0.0.1", "localhost") else {"127.0.0.1", "localhost"}
+        if host in ("", "0.0.0.0"):  # every address of this machine: it may be called by each, and by its own name
+            own = socket.gethostname()
+            with contextlib.suppress(OSError):
+                names |= {"127.0.0.1", "localhost", own, *socket.gethostbyname_ex(own)[2]}
+        self.hosts = {f"{name}:{self.server_address[1]}" for name in names}
+
+    @property
+    def url(self) -> str:
+        """Where its page is."""
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/"
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[bool]:
+        """A place among the requests at work; False where even the queue is full."""
+        if not self._room.acquire(blocking=False):
+            yield False
+            return
+        try:
+            with self._slots:
+                yield True
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no event."""
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """The server in a thread, until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, text: str):
+        self.status, self.text = status, text
+        super().__init__(text)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+    timeout = _READ_TIMEOUT_S
+    server_version, sys_version = "potstill", ""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer("get")
+
+    def do_POST(self) -> None:
+        self._answer("post")
+
+    def _answer(self, method: str) -> None:
+        nonce = secrets.token_urlsafe(12)
+        try:
+            with self.server.turn() as admitted:
+                answer = self._called(method, nonce, admitted)
+        except _Refused as error:
+            self.close_connection = True  # a body may be left unread
+            answer = Answer({"error": error.text}, error.status)
+        except UserError as error:
+            answer = Answer({"error": str(error)}, 400)
+        except PotstillError as error:
+            answer = Answer({"error": str(error)}, 500)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+            return
+        except Exception as error:  # a bug must not take the other requests with it, nor show its traceback to a page
+            answer = Answer({"error": f"{type(error).__name__}: {error}"}, 500)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self._send(answer, nonce)
+
+    def _called(self, method: str, nonce: str, admitted: bool) -> Answer:
+        app, parts = self.server.app, urlsplit(self.path)
+        self._check_sender()
+        if not admitted:
+            raise _Refused(503, "too many requests at a time; try again in a second")
+        routes = app.get if method == "get" else app.post
+        if parts.path not in routes:
+            other = app.post if method == "get" else app.get
+            raise _Refused(405 if parts.path in other else 404, f"no {method.upper()} {parts.path[:200]}")
+        body: Mapping[str, Any] = {}
+        if method == "post":
+            if parts.path not in app.open_posts:
+                given = self.headers.get("X-Potstill-Token", "")
+                if not hmac.compare_digest(given.encode(), app.token.encode()):
+                    raise _Refused(403, "the token is missing or of an earlier start; load the page again")
+            body = self._body()
+        try:
+            query = dict(parse_qsl(parts.query, keep_blank_values=True, max_num_fields=40))
+        except ValueError:
+            raise _Refused(400, "the query has too many fields") from None
+        return routes[parts.path](Call(parts.path, query, body, nonce, app.token))
+
+    def _check_sender(self) -> None:
+        host = self.headers.get("Host", "")
+        if host not in self.server.hosts:
+            raise _Refused(403, f"host {host[:100]!r} is not this server's address")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in {f"http://{name}" for name in self.server.hosts}:
+            raise _Refused(403, f"origin {origin[:100]!r} is not this server's page")
+        if self.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+            raise _Refused(403, "the request comes from another site")
+
+    def _body(self) -> Mapping[str, Any]:
+        if self.headers.get("Transfer-Encoding"):
+            raise _Refused(411, "send the body with a Content-Length")
+        try:
+            size = int(self.headers.get("Content-Length", ""))
+        except ValueError:
+            raise _Refused(411, "send the body with a Content-Length") from None
+        if not 0 <= size <= MAX_BODY:
+            raise _Refused(413, f"the body has {size:,} bytes, at most {MAX_BODY:,} are read")
+        if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _Refused(415, "send application/json")
+        try:
+            value = json.loads(self.rfile.read(size))
+        except (ValueError, RecursionError):
+            raise _Refused(400, "the body is no JSON") from None
+        if not isinstance(value, dict):
+            raise _Refused(400, "the body must be a JSON object")
+        return value
+
+    def _send(self, answer: Answer, nonce: str) -> None:
+        text = answer.html or json.dumps(answer.value, ensure_ascii=False)
+        blob = text.encode("utf-8", "replace")
+        self.send_response(answer.status)
+        kind = "text/html" if answer.html else "application/json"
+        headers = {
+            "Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(blob)), "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+            "Content-Security-Policy": _POLICY.format(nonce=nonce), "Cross-Origin-Resource-Policy": "same-origin",
+        }  # fmt: skip
+        if answer.status == 503:
+            headers["Retry-After"] = "1"
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(blob)

@@ -1,0 +1,185 @@
+"""Every command's help ends with an example, and every example does what it shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from potstill.cli import app
+
+SMALL = ["--teacher", "fake", "--set", "distil.epochs=1", "--set", "distil.min_steps=4", "--set",
+         "evaluate.latency_rows=2", "--set", "retrieval.rows_per_dataset=20", "-n", "24"]  # fmt: skip
+# What is added so that an example costs no model download, no minutes and no money.
+ADDED = {
+    "run": [*SMALL, "-o", "runs/support-tickets"], "plan": ["--teacher", "fake"], "preview": ["--teacher", "fake"],
+    "view": [], "serve": ["--port", "0"],
+}  # fmt: skip
+NEEDS_THE_HUB = {"load"}
+
+
+def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command below a group, with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*before, name))
+        else:
+            yield (*before, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def example_of(words: tuple[str, ...]) -> list[str]:
+    epilog = COMMANDS[words].epilog or ""
+    assert epilog.startswith("Example: potstill "), f"{' '.join(words)}: its help ends with no example"
+    arguments = shlex.split(epilog.removeprefix("Example: "))[1:]
+    assert tuple(arguments[: len(words)]) == words
+    return arguments
+
+
+def test_the_walk_sees_every_command() -> None:
+    assert {
+        ("run",), ("init",), ("doctor",), ("plan",), ("preview",), ("status",), ("report",), ("inspect",), ("compare",),
+        ("evaluate",), ("push",), ("load",), ("view",), ("serve",), ("predict",), ("verify",), ("students",),
+        ("catalogue", "build"), ("catalogue", "info"), ("catalogue", "search"), ("batch", "write"), ("batch", "read"),
+    } <= set(COMMANDS)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", list(COMMANDS), ids=" ".join)
+def test_help_ends_with_the_example(words: tuple[str, ...]) -> None:
+    shown = " ".join(CliRunner().invoke(app, [*words, "--help"]).output.split())
+    assert shown.endswith(" ".join(f"Example: potstill {shlex.join(example_of(words))}".split())) or shown.endswith(
+        COMMANDS[words].epilog
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Iterator[Path]:
+    """A folder with a finished run and the files that examples name; the examples run in it."""
+    folder = tmp_path_factory.mktemp("examples")
+    before = Path.cwd()
+    os.chdir(folder)
+    (folder / "examples").symlink_to(repo_root / "examples")
+    shutil.copytree(repo_root / "retrieval" / "shipped" / "shop-helpdesk", folder / "my-datasets" / "shop-helpdesk")
+    texts = {"billing": "My invoice is wrong", "bug": "The page is blank", "other": "Where are you?"}
+    lines = [json.dumps({"text": f"{text} {i}", "label": label}) for label, text in texts.items() for i in range(4)]
+    (folder / "my-tickets.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "task.md").write_text("Classify support tickets as billing, bug or other.\n")
+    for name in ("output.jsonl", "errors.jsonl"):
+        (folder / name).write_text("")
+    try:
+        done = CliRunner().invoke(app, [*example_of(("run",)), *ADDED["run"]], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        shutil.copytree(folder / "runs" / "support-tickets", folder / "runs" / "support-longer")
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+ORDER = [words for words in COMMANDS if words != ("run",)]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("words", ORDER, ids=" ".join)
+def test_the_example_runs(words: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-used")
+    arguments = [*example_of(words), *ADDED.get(words[0], [])]
+    if words[0] == "catalogue":
+        _own_catalogue(arguments, place)
+    if words == ("batch", "read"):
+        CliRunner().invoke(app, example_of(("batch", "write")), catch_exceptions=False)
+    done = CliRunner().invoke(app, arguments)
+    if words[0] in NEEDS_THE_HUB:
+        assert done.exit_code != 0
+        assert "cannot be fetched" in str(done.exception), "what it does with a Hub is tested with one"
+        return
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    assert done.output.strip(), "it says something"
+
+
+def _own_catalogue(arguments: list[str], place: Path) -> None:
+    """Examples that read `hub` or `hub.parquet` take the folder of cards that is here instead."""
+    if "hub" in arguments:
+        arguments.remove("hub")
+        at = arguments.index("--filter")
+        del arguments[at : at + 2]
+    elif not (place / "hub.parquet").exists():
+        done = CliRunner().invoke(app, ["catalogue", "build", "./my-datasets", "-o", "hub.parquet"])
+        assert done.exit_code == 0, done.output
+
+
+@pytest.mark.real
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "potstill.cli", "run", "Classify support tickets as billing, bug or other.",
+               "--teacher", "fake", "-n", "200000", "--sources", "generated", "-o", str(tmp_path / "run")]  # fmt: skip
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ledger = tmp_path / "run" / "ledger.sqlite-wal"
+    until = time.monotonic() + 120
+    while not (ledger.exists() and ledger.stat().st_size > 200_000) and time.monotonic() < until:
+        assert child.poll() is None, child.communicate()[1]
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "FAILED datagen    stopped" in errors
+    last = errors.strip().splitlines()[-1]
+    assert "To go on from here: potstill run 'Classify support tickets" in last
+    from potstill.ledger import Ledger
+    from potstill.run_dir import RunDir
+
+    with RunDir(tmp_path / "run").lock(), Ledger(tmp_path / "run" / "ledger.sqlite") as kept:
+        assert kept.totals().replies > 50, "the lock is free, and what was answered is there"
+
+
+def test_a_live_view_knows_what_the_events_say() -> None:
+    from potstill.events import Event
+    from potstill.live_view import RunView, drawn, duration
+
+    view = RunView()
+    view.take(Event("datagen", "start", time_s=100.0))
+    view.take(Event("datagen", "progress", "40 replies", 40, None, {"tokens_per_s": 55.5, "fresh": 40, "cached": 2,
+              "prompt_tokens": 900, "completion_tokens": 100, "usd": 0.25}, 101.0))  # fmt: skip
+    view.take(Event("datagen", "progress", "rows", 10, 100, {"dropped": {"short": 3, "copy": 1}}, 110.0))
+    view.take(Event("datagen", "progress", "rows", 30, 100, {"dropped": {"short": 5, "copy": 1}}, 120.0))
+    stage = view.stages["datagen"]
+    assert (stage.done, stage.kept, stage.dropped) == (30, 30, 6)
+    assert stage.left_s(120.0) == pytest.approx(35.0), "70 rows at 2 a second"
+    assert view.teacher_line() == "40 replies, 2 from the ledger, 1,000 tokens, 56 tokens/s, 0.2500 USD"
+    view.take(Event("datagen", "done", "30 rows", data={"rows": 30, "dropped": 6}, time_s=130.0))
+    assert stage.left_s(131.0) is None
+    assert stage.seconds(999.0) == 30
+    from rich.console import Console
+
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(drawn(view, 131.0))
+    shown = console.export_text()
+    assert "✓" in shown
+    assert "0.2500 USD" in shown
+    assert [duration(s) for s in (None, 7.2, 185, 3725)] == ["", "7 s", "3:05", "1:02:05"]
+
+
+def test_json_events_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    from potstill.events import Event
+    from potstill.progress import listener_for
+
+    with listener_for(as_json=True) as listen:
+        listen(Event("merge", "done", "ü\nline", data={"rows": 3}, time_s=1.0))
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert json.loads(line)["event"]["data"] == {"rows": 3}

@@ -1,0 +1,174 @@
+"""`init`, `doctor` and `preview`: what they write, what they find, and that a run goes on from a preview."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from potstill.cli import app
+from potstill.errors import UserError
+from potstill.task_draft import Answers, draft_task, read_prompt
+from potstill.task_file import read_task_file
+
+PROMPT = "Classify support tickets as billing, bug or other."
+
+
+def _call(*arguments: str, input: str = "", code: int = 0) -> str:
+    done = CliRunner().invoke(app, list(arguments), input=input)
+    if isinstance(done.exception, Exception) and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+def test_init_writes_a_file_that_reads_back_as_what_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "tickets.md"
+    out = _call("init", PROMPT, "-o", str(file), "--yes")
+    assert "billing, bug, other" in out
+    assert f"potstill run {file}" in out
+    spec = read_task_file(file).spec
+    assert (spec.kind, spec.label_names, spec.instruction) == ("classification", ("billing", "bug", "other"), PROMPT)
+    assert spec.inferred == (), "everything is written out"
+    assert file.read_text().count("#") > 8, "it is commented"
+    with pytest.raises(UserError, match="is there already"):
+        _call("init", PROMPT, "-o", str(file), "--yes")
+
+
+def test_init_asks_what_the_prompt_does_not_tell(tmp_path: Path) -> None:
+    file, rows = tmp_path / "t.md", tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a", "label": "late"}\n')
+    told = f"late, broken, yes\nIt came late\n\nAgreement: none\nno-such-file\n{rows}\nfake\n"
+    done = CliRunner().invoke(app, ["init", "Classify the tickets.", "-o", str(file)], input=told)
+    assert done.exit_code == 0
+    assert "Which labels" in done.output
+    assert "there is no no-such-file" in done.output
+    found = read_task_file(file)
+    assert {label.name: label.description for label in found.spec.labels} == {
+        "late": "It came late", "broken": "", "yes": "Agreement: none",
+    }  # fmt: skip
+    assert found.spec.test is not None
+    assert found.spec.test.path == str(rows)
+    assert found.settings["teacher"] == "fake"
+
+
+def test_init_without_answers_says_how_to_name_labels(tmp_path: Path) -> None:
+    from potstill.errors import TaskError
+
+    with pytest.raises(TaskError, match="name them in the text"):
+        _call("init", "Classify the tickets.", "-o", str(tmp_path / "t.md"), "--yes")
+    assert not (tmp_path / "t.md").exists()
+
+
+@pytest.mark.parametrize("given", ["examples/support/task.md", "---\nname: a\n---\nSay hello to people."])
+def test_init_of_a_task_file_is_refused(given: str) -> None:
+    with pytest.raises(UserError):
+        read_prompt(given)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=40).map(
+    lambda text: " ".join(text.split())
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(WORDS.filter(bool), min_size=2, max_size=4, unique_by=lambda text: text.casefold()), WORDS)
+def test_any_labels_and_descriptions_survive_the_draft(labels: list[str], described: str) -> None:
+    from potstill.errors import TaskError
+
+    prompt = "Classify the tickets."
+    answers = Answers(labels=tuple(labels), descriptions={labels[0]: described})
+    try:
+        text = draft_task(prompt, read_prompt(prompt), answers)
+    except TaskError:
+        return  # names that no task may have (only punctuation, too long); refused, never altered
+    spec = read_task_file(text).spec
+    assert spec.label_names == tuple(labels)
+    assert spec.labels[0].description == described
+
+
+def _checks(*arguments: str, code: int = 0) -> dict[str, Any]:
+    lines = [line for line in _call("doctor", *arguments, "--json", code=code).splitlines() if line[:1] == "{"]
+    return {check["name"]: check for check in map(json.loads, lines)}
+
+
+@pytest.mark.real
+def test_doctor_finds_a_sound_setting_sound(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    found = _checks(str(repo_root / "examples" / "support" / "task.md"), "--teacher", "fake", "-o", str(tmp_path))
+    for name in ("potstill", "task", "test", "disk", "gpu", "encoder", "teacher", "log-probs", "schema", "price"):
+        assert found[name]["status"] == "ok", found[name]
+    assert not list(tmp_path.iterdir()), "it leaves nothing"
+
+
+@pytest.mark.real
+def test_doctor_names_each_fault_with_its_mend(tmp_path: Path) -> None:
+    task = tmp_path / "task.md"
+    task.write_text(f"---\ntest: {tmp_path / 'none.jsonl'}\n---\n{PROMPT}\n")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    unreachable = "openai:http://127.0.0.1:9/v1#m"
+    found = _checks(str(task), "-o", str(blocked / "run"), "--teacher", unreachable, code=2)
+    assert found["task"]["status"] == "fail"
+    assert "none.jsonl" in found["task"]["found"]
+    assert found["disk"] == found["disk"] | {"status": "fail", "mend": "choose another folder with --out"}
+    assert found["teacher"]["status"] == "fail"
+    assert "--teacher" in found["teacher"]["mend"]
+    assert "schema" not in found, "a teacher that does not answer is asked nothing more"
+
+
+def test_doctor_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from potstill import doctor
+    from potstill.settings import Settings
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (check,) = doctor._teacher(Settings(teacher="vllm:x/y"))
+    assert (check.status, check.mend) == ("fail", "pip install 'potstill[vllm]'")
+
+
+@pytest.mark.real
+def test_a_run_goes_on_from_a_preview(tmp_path: Path, repo_root: Path) -> None:
+    import potstill
+    from potstill.events import Event
+    from potstill.preview import preview_rows
+
+    task, out = str(repo_root / "examples" / "support" / "task.md"), tmp_path / "run"
+    found = preview_rows(task, rows=6, out=out, teacher="fake")
+    assert len(found.rows) == 6
+    assert found.found > 20
+    assert {row.origin for row in found.rows} == {"generated"}
+    assert found.requests >= 6
+    from potstill.ledger import Ledger
+
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        asked = {entry.key for entry in ledger.entries("datagen")}
+    seen: list[Event] = []
+
+    class Enough(Exception):
+        pass
+
+    def listen(event: Event) -> None:
+        seen.append(event)
+        if event.stage == "merge" and event.kind == "start":
+            raise Enough
+
+    with pytest.raises(Enough):
+        potstill.run(task, out=out, listener=listen, teacher="fake", n=40)
+    assert ("retrieval", "reused") in {(event.stage, event.kind) for event in seen}
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries("datagen"))
+    assert len({entry.key for entry in entries}) == len(entries)
+    rows = {row["id"] for row in potstill.rows.read_rows(out / "datagen" / "rows.parquet")}  # type: ignore[attr-defined]
+    assert {row.id for row in found.rows} <= rows, "the run holds the very rows that were shown"
+    assert asked <= {entry.key for entry in entries}
+
+
+def test_preview_is_bounded_by_what_is_asked_for() -> None:
+    _call("preview", PROMPT, "-n", "0", code=2)

@@ -1,0 +1,328 @@
+"""The viewer and the student's server: guards over real sockets, and a real browser that clicks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.decisions import read_decisions
+from potstill.errors import UserError
+from potstill.rows import dataset_to_rows, read_rows
+from potstill.serving import Batcher, student_app, student_folder
+from potstill.train.student import Prediction, StudentCard
+from potstill.viewer import viewer_app
+from potstill.web import MAX_BODY, Answer, App, Server, running
+
+
+def _ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+    host, port = server.server_address[:2]
+    connection = http.client.HTTPConnection(str(host), int(port), timeout=20)
+    blob = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    given = {"Content-Type": "application/json"} if blob is not None else {}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method, path, blob, given)
+        reply = connection.getresponse()
+        text = reply.read().decode()
+        value = json.loads(text) if "json" in (reply.getheader("Content-Type") or "") else text
+        return reply.status, value, {name.lower(): value for name, value in reply.getheaders()}
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def run(sample_run: Any, tmp_path: Path) -> Path:
+    path: Path = sample_run.write_run(tmp_path / "run", hostile=True)
+    return path
+
+
+@pytest.fixture
+def viewer(run: Path) -> Iterator[Server]:
+    with running(Server(viewer_app(run))) as server:
+        yield server
+
+
+def test_the_viewer_pages_filters_and_tells_where_a_row_came_from(viewer: Server) -> None:
+    status, page, headers = _ask(viewer, "GET", "/")
+    assert status == 200
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "<script>alert(1)</script>" not in page, "the instruction is hostile too, and escaped"
+    _, found, _ = _ask(viewer, "GET", "/rows?origin=user&limit=3&offset=2")
+    assert found["total"] > 20
+    assert [row["origin"] for row in found["rows"]] == ["user"] * 3
+    _, facets, _ = _ask(viewer, "GET", "/facets?view=dropped")
+    assert facets["facets"]["reason"]["near_duplicate"] == 9
+    _, row, _ = _ask(viewer, "GET", f"/row?id={found['rows'][0]['id']}")
+    assert row["provenance"]["place"]["dataset"] == "/home/someone/mine.csv"
+    for path, problem in (
+        ("/rows?limit=x", "whole number"), ("/rows?view=else", "view 'else'"), ("/row?id=zz", "no row has the id"),
+        ("/row", "no row has the id"),
+    ):  # fmt: skip
+        status, value, _ = _ask(viewer, "GET", path)
+        assert status == 400
+        assert problem in value["error"]
+
+
+def test_requests_of_other_sites_are_refused(viewer: Server) -> None:
+    token = viewer.app.token
+    for headers, expected in (
+        ({"Host": "evil.example"}, 403), ({"Host": f"evil.example:{viewer.server_address[1]}"}, 403),
+        ({"Origin": "http://evil.example"}, 403), ({"Origin": "null"}, 403), ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({}, 200), ({"Origin": viewer.url.rstrip("/")}, 200),
+    ):  # fmt: skip
+        assert _ask(viewer, "GET", "/rows", **headers)[0] == expected, headers
+    what = {"id": "0", "action": "accept"}
+    assert _ask(viewer, "POST", "/decide", what)[0] == 403
+    assert _ask(viewer, "POST", "/decide", what, X_Potstill_Token="wrong")[0] == 403
+    assert _ask(viewer, "POST", "/decide", what, X_Potstill_Token=token, Origin="http://evil.example")[0] == 403
+    assert _ask(viewer, "POST", "/decide", what, X_Potstill_Token=token, Content_Type="text/plain")[0] == 415
+    assert _ask(viewer, "POST", "/decide", b"[1]", X_Potstill_Token=token)[0] == 400
+    assert _ask(viewer, "POST", "/decide", b"{" * 5000, X_Potstill_Token=token)[0] == 400
+    assert _ask(viewer, "POST", "/decide", b" " * (MAX_BODY + 1), X_Potstill_Token=token)[0] == 413
+    assert _ask(viewer, "POST", "/rows", {}, X_Potstill_Token=token)[0] == 405
+    assert _ask(viewer, "GET", "/../../etc/passwd")[0] == 404
+    assert _ask(viewer, "GET", "/rows")[0] == 200, "it goes on"
+
+
+def test_decisions_of_the_page_are_kept_in_the_run(viewer: Server, run: Path) -> None:
+    def decide(**body: Any) -> tuple[int, Any]:
+        return _ask(viewer, "POST", "/decide", body, X_Potstill_Token=viewer.app.token)[:2]
+
+    first, second = _ask(viewer, "GET", "/rows?limit=2")[1]["rows"]
+    refused = _ask(viewer, "GET", "/rows?view=dropped&reason=label_leak")[1]["rows"][0]
+    assert decide(id=first["id"], action="correct", new_input="What a text", new_output="nope")[0] == 400
+    assert decide(id=first["id"], action="correct", new_input="What a text", new_output="bug")[0] == 200
+    assert decide(id=second["id"], action="reject")[0] == 200
+    assert decide(id=refused["id"], action="accept")[0] == 200
+    assert decide(id=[1], action="accept")[0] == 400
+    kept = read_decisions(run)
+    assert kept[first["input"], first["output"]].new_output == "bug"
+    assert kept[second["input"], second["output"]].action == "reject"
+    assert kept[refused["input"], refused["output"]].was_dropped
+    assert _ask(viewer, "GET", "/rows?limit=1")[1]["rows"][0]["decision"]["action"] == "correct"
+    assert decide(id=second["id"], action="undo") == (200, {"decision": None})
+    assert len(read_decisions(run)) == 2
+
+
+def test_a_client_that_sends_nothing_is_given_up(viewer: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill import web
+
+    monkeypatch.setattr(web._Handler, "timeout", 0.5)
+    with socket.create_connection(viewer.server_address[:2], timeout=10) as held:  # type: ignore[arg-type]
+        lines = [
+            "POST /decide HTTP/1.1", f"Host: 127.0.0.1:{viewer.server_address[1]}", "Content-Type: application/json",
+            f"X-Potstill-Token: {viewer.app.token}", "Content-Length: 50", "", "",
+        ]  # fmt: skip
+        held.sendall("\r\n".join(lines).encode())
+        started = time.monotonic()
+        assert held.recv(100) == b""
+        assert time.monotonic() - started < 8
+    assert _ask(viewer, "GET", "/rows")[0] == 200
+
+
+def test_too_many_requests_are_told_to_come_back() -> None:
+    gate, inside = threading.Event(), threading.Semaphore(0)
+
+    def slow(call: Any) -> Answer:
+        inside.release()
+        gate.wait(10)
+        return Answer({"ok": True})
+
+    with running(Server(App(get={"/slow": slow}, slots=2, queue=1))) as server:
+        replies: list[int] = []
+        threads = [threading.Thread(target=lambda: replies.append(_ask(server, "GET", "/slow")[0])) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        assert inside.acquire(timeout=5)
+        assert inside.acquire(timeout=5)
+        until = time.monotonic() + 5
+        while server._room.acquire(blocking=False):  # until the third waits in the queue
+            server._room.release()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        status, value, headers = _ask(server, "GET", "/slow")
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "too many" in value["error"]
+        gate.set()
+        for thread in threads:
+            thread.join(10)
+        assert replies == [200] * 3
+
+
+class _Slow:
+    """A student that counts its batches."""
+
+    def __init__(self, delay_s: float = 0.0, wrong: bool = False):
+        self.card = StudentCard("moods", "classification", labels=("<b>good</b>", "bad"))
+        self.batches: list[int] = []
+        self.delay_s, self.wrong = delay_s, wrong
+
+    def predict(self, texts: list[str], progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        time.sleep(self.delay_s)
+        self.batches.append(len(texts))
+        if self.wrong:
+            raise ValueError("weights are gone")
+        return [Prediction("bad", (0.25, 0.75)) for _ in texts]
+
+
+@contextmanager
+def _serving(student: Any, most_waiting: int = 1024) -> Iterator[Server]:
+    batcher = Batcher(student, most_waiting=most_waiting)
+    with running(Server(student_app(student, batcher))) as server:
+        yield server
+    batcher.close()
+
+
+def test_the_student_answers_programs_in_batches() -> None:
+    student = _Slow(0.05)
+    with _serving(student) as server:
+        assert _ask(server, "GET", "/healthz")[1]["labels"] == ["<b>good</b>", "bad"]
+        replies: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda: replies.append(_ask(server, "POST", "/predict", {"inputs": ["a", "b"]})))
+            for _ in range(24)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert [status for status, _, _ in replies] == [200] * 24
+    assert replies[0][1]["predictions"] == [{"output": "bad", "probs": {"<b>good</b>": 0.25, "bad": 0.75}}] * 2
+    assert sum(student.batches) == 48
+    assert len(student.batches) < 24, "texts that wait together are answered together"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [({}, "send"), ({"inputs": []}, "send"), ({"inputs": [1]}, "send"), ({"inputs": ["a"] * 257}, "too many"),
+     ({"inputs": ["a" * 100_001]}, "characters")],
+)  # fmt: skip
+def test_bad_questions_to_the_student_are_told_what_is_wrong(body: Any, problem: str) -> None:
+    with _serving(_Slow()) as server:
+        status, value, _ = _ask(server, "POST", "/predict", body)
+        assert status == 400
+        assert problem in value["error"]
+        assert _ask(server, "POST", "/predict", {"inputs": ["a"]}, Origin="http://evil.example")[0] == 403
+
+
+def test_a_flood_is_refused_and_a_fault_is_told() -> None:
+    with _serving(_Slow(0.4), most_waiting=20) as server:
+        busy = threading.Thread(target=lambda: _ask(server, "POST", "/predict", {"inputs": ["a"] * 20}))
+        busy.start()
+        time.sleep(0.15)
+        status, value, headers = _ask(server, "POST", "/predict", {"inputs": ["a"]})
+        assert (status, headers["retry-after"]) == (503, "1")
+        busy.join(10)
+        assert _ask(server, "POST", "/predict", {"inputs": ["a"]})[0] == 200
+    with _serving(_Slow(wrong=True)) as server:
+        for _ in range(2):
+            status, value, _ = _ask(server, "POST", "/predict", {"inputs": ["a"]})
+            assert status == 500
+            assert "weights are gone" in value["error"]
+
+
+def test_a_student_is_found_in_a_run_a_unit_or_a_folder(run: Path, tmp_path: Path) -> None:
+    student = run / "train" / "student"
+    assert student_folder(run) == student == student_folder(student)
+    shutil.copytree(student, tmp_path / "unit" / "model")
+    assert student_folder(tmp_path / "unit") == tmp_path / "unit" / "model"
+    with pytest.raises(UserError, match="no student at"):
+        student_folder(tmp_path)
+
+
+def test_a_port_in_use_is_said(viewer: Server) -> None:
+    from potstill.errors import RunError
+
+    with pytest.raises(RunError, match="choose another with --port"):
+        Server(viewer.app, port=int(viewer.server_address[1]))
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to click through the pages")
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@pytest.mark.real
+def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_path: Path) -> None:
+    faults: list[str] = []
+    with _browser() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: (faults.append(f"a dialog opened: {dialog.message}"), dialog.dismiss()))
+        page.goto(viewer.url)
+        page.wait_for_selector("#rows tr")
+        assert page.locator("#rows tr").count() == 50
+        assert "of 150" in page.text_content("#count")
+        page.select_option("#filter-origin", "generated")
+        count = page.locator("#count")
+        count.filter(has_text="of 74").wait_for()
+        page.click("#on")
+        count.filter(has_text="51–74").wait_for()
+        page.click("#clear")
+        count.filter(has_text="of 150").wait_for()
+        page.fill("#search", "invoice")
+        count.filter(has_not_text="of 150").wait_for()
+        page.click("#rows tr:first-child")
+        page.wait_for_selector("#do-reject")
+        page.click("#do-reject")
+        page.wait_for_selector("#rows tr:first-child .tag.reject")
+        page.keyboard.press("j")
+        page.wait_for_selector("#rows tr:nth-child(2).on")
+        page.wait_for_selector("#do-correct")
+        page.wait_for_timeout(200)
+        page.click("#do-correct")
+        page.fill("#new-input", "A better text <b>here</b>")
+        page.select_option("#new-output", "bug")
+        page.click("#save")
+        page.wait_for_selector("#rows tr:nth-child(2) .tag.correct")
+        page.click("#view-dropped")
+        page.wait_for_selector("#filter-reason")
+        page.screenshot(path=tmp_path / "viewer.png")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults == []
+    kept = list(read_decisions(run).values())
+    assert [d.action for d in kept] == ["reject", "correct"]
+    assert (kept[1].new_input, kept[1].new_output) == ("A better text <b>here</b>", "bug")
+    texts = {row.input for row in dataset_to_rows(read_rows(run / "merge" / "train.parquet"))}
+    assert {d.input for d in kept} <= texts | {
+        row.input for row in dataset_to_rows(read_rows(run / "merge" / "validation.parquet"))
+    }
+
+
+@pytest.mark.real
+def test_the_page_of_the_student_answers_in_a_real_browser() -> None:
+    faults: list[str] = []
+    with _serving(_Slow()) as server, _browser() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 700})
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(server.url)
+        page.fill("#text", "So sad")
+        page.click("#go")
+        page.locator("#answer").filter(has_text="bad").wait_for()
+        assert page.locator("#probs div").count() == 2
+        assert page.text_content("#probs div:last-child span") == "<b>good</b>", "labels are text"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults == []
