@@ -3,12 +3,16 @@
     python benchmarks/distil_init.py                    eight tasks
     python benchmarks/distil_init.py --tasks trec,subj
     python benchmarks/distil_init.py --print            the table of the last results
+    python benchmarks/distil_init.py --choose --tasks trec --copies 0
+                                                        on other rows of the training split, to choose options by;
+                                                        nothing is written
 
 all-MiniLM-L6-v2 is trained on rows of a task's real training split (labels and all: this measures the start of the
 student, not its data), with a tenth held out. Then three of its six layers are trained on the same rows by
-`distil.student_layers=3`: they start from the trained model's layers and learn its probabilities, the labels and the
-direction of its hidden states. With `--cut`, also three layers of the base model without any of that. Macro-F1 is on
-the real test split; latency is one text at a time on one thread, both models on the same texts in turns.
+`distil.student_layers=3`: they start from the trained model's layers and learn its probabilities, the labels, the
+direction of its hidden states, and altered copies of the rows. With `--cut`, also three layers of the base model
+without any of that. Macro-F1 is on the real test split; latency is one text at a time on one thread, both models on the
+same texts in turns.
 
 Writes benchmarks/results/distil_init.json (task, layers, start, macro_f1, latency_ms, kept).
 """
@@ -24,6 +28,8 @@ from typing import Any
 from label_rows import ROOT, TASKS, real_rows, task_spec
 from results_file import merge_results, print_table, read_results
 
+from potstill.train.options import DistilOptions
+
 KEY = ("task", "layers", "start")
 ARMS = (("6", "base"), ("3", "deep"), ("3", "cut"))
 
@@ -36,10 +42,17 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=400)
     parser.add_argument("--max-length", type=int, default=64, help="tokens of a text")
     parser.add_argument("--hidden-weight", type=float, default=1.0)
+    parser.add_argument("--copies", type=int, default=DistilOptions().altered_copies, help="distil.altered_copies")
+    parser.add_argument("--choose", action="store_true", help="measure on rows of the training split, write nothing")
     parser.add_argument("--cut", action="store_true", help="also three layers of the base model")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-init")
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
+    if args.choose:
+        args.out = args.out.with_name(f"bench-init-choose-{args.copies}-{args.hidden_weight:g}")
+        found = [record for task in args.tasks.split(",") for record in bench(task, args)]
+        print_table([*found, *means(found)])
+        return
     if not args.show:
         for task in args.tasks.split(","):
             done = {tuple(record[name] for name in KEY) for record in read_results("distil_init")}
@@ -67,16 +80,22 @@ def bench(task: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     from potstill.datagen.merge import MergeOptions, split_rows
     from potstill.train.classify import distil_classifier
     from potstill.train.evaluate import evaluate_student
-    from potstill.train.options import DistilOptions
     from potstill.train.student import load_student
 
     spec, _ = task_spec(task, args.out)
-    splits = split_rows(spec, real_rows(task, spec, "train", args.rows), MergeOptions(heldout=0.0))
+    given = real_rows(task, spec, "train", args.rows)
     test = real_rows(task, spec, "test", args.test_rows)
+    if args.choose:
+        both = real_rows(task, spec, "train", args.rows + args.test_rows)
+        given, test = both.select(range(args.rows)), both.select(range(args.rows, both.num_rows))
+    splits = split_rows(spec, given, MergeOptions(heldout=0.0))
     place = args.out / task
     # Rows of people have no soft targets; the deep student's own take their place in the second arm.
     plain = DistilOptions(soft_weight=0.0, hard_weight=1.0, max_length=args.max_length, empty_classes="allow")
-    triple = replace(plain, student_layers=3, soft_weight=0.5, hard_weight=0.5, hidden_weight=args.hidden_weight)
+    triple = replace(
+        plain, student_layers=3, soft_weight=0.5, hard_weight=0.5, hidden_weight=args.hidden_weight,
+        altered_copies=args.copies,
+    )  # fmt: skip
     rows, held_out = splits.train, splits.validation
     deep = distil_classifier(spec, rows, held_out, place / "deep", replace(plain, calibrate=False))
     students = {

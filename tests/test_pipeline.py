@@ -161,3 +161,21 @@ def test_rules_over_unlabelled_texts_reach_training(tmp_path: Path) -> None:
     assert "disagreement" in text or "rows checked" in text
     again = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
     assert all(stage.reused for stage in again.stages)
+
+
+def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from potstill.optional_stages import texts_for_prior
+    from potstill.task import DataRef, Label, TaskSpec
+
+    lines = [f"text {i}" for i in range(40)]
+    (tmp_path / "free.txt").write_text("\n".join([*lines, ""]))
+    spec = TaskSpec("t", "Say the kind.", "classification", (Label("a"), Label("b")), estimate_prior=True)
+    asked = replace(spec, unlabelled=DataRef(str(tmp_path / "free.txt")))
+    found = texts_for_prior(asked, 1)
+    assert sorted(found) == sorted(lines)
+    assert found != lines
+    assert found == texts_for_prior(asked, 1)
+    assert texts_for_prior(spec, 1) == []
+    assert texts_for_prior(replace(asked, estimate_prior=False), 1) == []

@@ -44,7 +44,7 @@ from potstill.models import install_hint, local_model, model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
-from potstill.train.from_deep import deep_targets, direction_losses
+from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
 from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
@@ -113,7 +113,7 @@ def _distil(
         held_out = _encode(tokenizer, validation, found, options)
         if options.hard_weight == 0 and not found.has_probs.any():
             held_out_options = replace(options, hard_weight=1.0, soft_weight=0.0)
-    schedule = loop.plan_schedule(len(data), options)
+    schedule = loop.plan_schedule(len(data) * (1 if deep is None else 1 + options.altered_copies), options)
     start = str(deep or options.student)
     content = [
         spec.label_names, _digest(data), _digest(held_out or []), model_identity(start),
@@ -124,8 +124,16 @@ def _distil(
     if finished is not None:
         return finished
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
+    shares = targets.shares
     if deep is not None:
-        told = deep_targets(deep, spec, [row["input_ids"] for row in data], checkpoints / "deep-states.f16")
+        known = set(tokenizer.all_special_ids)
+        nothing = {"label": -1, "probs": np.zeros(len(spec.label_names), dtype=np.float32), "weight": 1.0}
+        copies = altered_copies([row["input_ids"] for row in data], known, options.altered_copies, options.seed)
+        data += [{"input_ids": ids, **nothing} for ids in copies]
+        if targets.shares is not None:
+            shares = np.tile(targets.shares, 1 + options.altered_copies)
+        ids, kept = [row["input_ids"] for row in data], int(options.student_layers or 1)
+        told = deep_targets(deep, spec, ids, checkpoints / "deep-states.f16", kept)
         for i, row in enumerate(data):
             row |= {"probs": told.probs[i], "has_probs": True, "states": told.of_row(i)}
     arguments = loop.trainer_arguments(
@@ -134,7 +142,7 @@ def _distil(
     trainer = ClassifierTrainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=_Rows(data, targets.shares),
+        train_dataset=_Rows(data, shares),
         eval_dataset=None if held_out is None else _Rows(held_out),
         data_collator=_Collator(int(tokenizer.pad_token_id or 0)),
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
@@ -212,7 +220,9 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
         outputs = model(input_ids=inputs["input_ids"], attention_mask=mask, output_hidden_states=turned)
         losses = row_losses(outputs.logits, inputs["labels"], inputs["probs"], inputs["has_probs"], self.options)
         if turned:
-            apart = direction_losses(outputs.hidden_states[-1], inputs["states"], mask)
+            layers = inputs["states"].shape[2]
+            own = torch.stack(outputs.hidden_states[-layers:], 2)
+            apart = direction_losses(own, inputs["states"], mask)
             losses = losses + self.options.hidden_weight * apart
         weights = inputs["weights"]
         loss = loop.scaled_loss(self, (losses * weights).sum(), num_items_in_batch, weights.sum())

@@ -66,6 +66,8 @@ class DistilOptions:
             the student is cut (DistilBERT's triple loss). With `student_layers`, a classifier of all layers is
             trained first; the shallow one starts from its layers and learns its probabilities and states. A
             generation student learns the states of the model that it was cut from. 0 cuts the model as it comes.
+        altered_copies: Copies of each row with some tokens dropped or replaced, which a classifier with
+            `student_layers` learns as well, as the deep one sees them. They count as rows of an epoch.
         generations: Trainings of a classifier on the last one's probabilities and the labels, itself the first
             (born-again networks). They end early once the held-out loss no longer falls; the best one stays.
         ensemble: Each generation learns the mean probabilities of all earlier ones instead of the last one's.
@@ -138,6 +140,7 @@ class DistilOptions:
     student_layer_ids: tuple[int, ...] | None = None
     student_ffn: float | None = None
     hidden_weight: float = 1.0
+    altered_copies: int = 2
     generations: int = 1
     ensemble: bool = False
     method: Method = "word"
@@ -286,6 +289,8 @@ def _faults(options: DistilOptions) -> list[str]:
         value = getattr(options, name)
         if value is not None and value < 1:
             faults.append(f"{name} must be at least 1 (got {value!r})")
+    if options.altered_copies < 0:
+        faults.append(f"altered_copies must be 0 or more (got {options.altered_copies!r})")
     if options.sharding == "fsdp" and options.lora_rank is not None:
         faults.append("lora_rank and sharding fsdp exclude each other; adapters are small enough for ddp")
     if not 0 <= options.on_policy <= 1:

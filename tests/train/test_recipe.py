@@ -15,7 +15,7 @@ from potstill.options import build_options
 from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
-from potstill.train.from_deep import direction_losses
+from potstill.train.from_deep import altered_copies, direction_losses, matched_layers
 from potstill.train.loop import LikeLengths
 from potstill.train.options import DistilOptions, SearchOptions
 from potstill.train.recipe import (
@@ -64,22 +64,57 @@ def _apart(path, deep):
         student = load_student(folder)
         inputs = student.padded([student.tokenizer(text)["input_ids"] for text in texts])
         with torch.inference_mode():
-            states.append(student.model(**inputs, output_hidden_states=True).hidden_states[-1])
+            states.append(student.model(**inputs, output_hidden_states=True).hidden_states[-1].unsqueeze(2))
     return float(direction_losses(*states, inputs["attention_mask"]).mean())
 
 
 def test_direction_losses_are_one_minus_the_cosine():
-    states, wanted = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+    states, wanted = torch.randn(3, 5, 2, 8), torch.randn(3, 5, 2, 8)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
     found = direction_losses(states, wanted, mask)
     for row in range(3):
         cosines = [
-            float(states[row, i] @ wanted[row, i] / (states[row, i].norm() * wanted[row, i].norm()))
+            float(a @ b / (a.norm() * b.norm()))
             for i in range(int(mask[row].sum()))
+            for a, b in zip(states[row, i], wanted[row, i], strict=True)
         ]
-        assert float(found[row]) == pytest.approx(1 - np.mean(cosines), abs=1e-5)
+        assert float(found[row]) == pytest.approx(2 * (1 - np.mean(cosines)), abs=1e-5)
     with pytest.raises(TrainingError, match="width 4 and the student's 8"):
-        direction_losses(states, torch.randn(3, 5, 4), mask)
+        direction_losses(states, torch.randn(3, 5, 2, 4), mask)
+
+
+def test_kept_layers_learn_from_the_same_share_of_the_depth():
+    assert matched_layers(6, 3) == [2, 4, 6]
+    assert matched_layers(12, 4) == [3, 6, 9, 12]
+    assert matched_layers(6, 1) == [6]
+    assert matched_layers(5, 2)[-1] == 5
+
+
+def test_altered_copies_keep_their_special_tokens_and_the_words_of_the_rows():
+    rows = [[2, *range(10 + 20 * i, 20 + 20 * i), 3] for i in range(20)] + [[2, 50, 3]]
+    found = altered_copies(rows, {2, 3}, 3, seed=1)
+    assert found == altered_copies(rows, {2, 3}, 3, seed=1)
+    assert len(found) == 63
+    known = {token for row in rows for token in row}
+    changed = 0
+    for copy, row in zip(found, rows * 3, strict=True):
+        assert (copy[0], copy[-1]) == (2, 3)
+        assert 1 <= len(copy) - 2 <= 10
+        assert set(copy) <= known
+        assert not {2, 3} & set(copy[1:-1])
+        changed += copy != row
+    assert changed > 45
+    assert altered_copies(rows, {2, 3}, 0, seed=1) == []
+
+
+def test_altered_copies_are_rows_of_an_epoch_and_have_no_label(tmp_path, options):
+    chosen = replace(options, student_layers=1, epochs=2)
+    few = train_classifier(SPEC, reviews(32), None, tmp_path / "few", replace(chosen, altered_copies=0))
+    more = train_classifier(SPEC, reviews(32), None, tmp_path / "more", replace(chosen, altered_copies=3))
+    assert more.report["steps"]["taken"] == 4 * few.report["steps"]["taken"]
+    assert more.report["rows"] == few.report["rows"]
+    with pytest.raises(OptionError, match=r"altered_copies must be 0 or more \(got -1\)"):
+        replace(chosen, altered_copies=-1)
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
