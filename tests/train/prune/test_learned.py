@@ -302,7 +302,7 @@ def test_bonsai_finds_neurons_that_look_large_and_do_nothing(encoder, class_text
     by_prior = copy.deepcopy(encoder)
     prune_neurons(by_prior, 0.5, small)
     losses = [mean_loss(one, asked) for one in (encoder, model, by_prior)]
-    assert losses[1] < losses[0] + 0.05 < losses[2]
+    assert losses[1] < min(losses[0], losses[2]) - 0.02
 
 
 def test_bonsai_needs_no_gradient(decoder, causal_texts):
