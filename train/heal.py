@@ -113,7 +113,7 @@ def heal(
                     f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate "
                     f"(now {rate:g})"
                 )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learning, clip)
             optimizer.step()
             schedule.step()

@@ -68,15 +68,16 @@ def heard(
     if causal:
         loss = _causal(model, teacher, ours.last_hidden_state[real], theirs.last_hidden_state[real], temperature)
         if hidden_weight:
-            mine, wanted = ours.last_hidden_state[real], theirs.last_hidden_state[real]
-            loss = loss + hidden_weight * direction_loss(mine, wanted, mine.new_ones(len(mine))) / len(mine)
+            last, goal = ours.last_hidden_state[real], theirs.last_hidden_state[real]
+            loss = loss + hidden_weight * direction_loss(last, goal, last.new_ones(len(last))) / len(last)
     else:
         loss = label_divergence(ours.logits, theirs.logits.float().softmax(-1), temperature).mean()
         if "labels" in batch:
             loss = loss + hard_cross_entropy(ours.logits, batch["labels"]).mean()
     if not states:
         return loss, (), ()
-    return loss, *(tuple(state[real] for state in made.hidden_states[1:]) for made in (ours, theirs))
+    mine, wanted = (tuple(state[real] for state in made.hidden_states[1:]) for made in (ours, theirs))
+    return loss, mine, wanted
 
 
 def _causal(model: Any, teacher: Any, ours: torch.Tensor, theirs: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -194,7 +194,7 @@ def _doubtful(
             order = prior.masked_fill(alive == 0, torch.inf).argsort()[: int(alive.sum())]
             made = [
                 _Module(kind, layer, units, float(prior[units].square().sum().sqrt()))
-                for units in order.split(1 if kind == "groups" else size)
+                for units in torch.split(order, 1 if kind == "groups" else size)  # type: ignore[no-untyped-call]
             ]
             strata.setdefault((kind, layer if uniform else -1), []).extend(made)
     found = []

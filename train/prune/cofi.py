@@ -141,7 +141,7 @@ class _Taught:
                         f"the loss became {float(total.detach())} at step {step} of cofi; "
                         f"lower learning_rate (now {rate:g})"
                     )
-                total.backward()
+                total.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 down.step()
                 up.step()

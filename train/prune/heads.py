@@ -152,7 +152,8 @@ def head_importance(
         for parameter in trained:
             parameter.requires_grad_(True)
     mean = (total / max(rows, 1)).cpu() * alive
-    return mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-20)
+    lengths: torch.Tensor = mean.norm(dim=1, keepdim=True)
+    return mean / lengths.clamp(min=1e-20)
 
 
 def head_masks(parts: Anatomy, alive: torch.Tensor) -> Masks:

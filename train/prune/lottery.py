@@ -106,9 +106,11 @@ def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Tra
     from potstill.train.heal import heal
 
     teacher = copy.deepcopy(model)
-    return lambda student, masks: (
-        heal(student, teacher, None, calibration, steps=steps, masks=masks, seed=seed) and None
-    )
+
+    def train(student: Any, masks: Masks) -> None:
+        heal(student, teacher, None, calibration, steps=steps, masks=masks, seed=seed)
+
+    return train
 
 
 def _still_zero(parts: Anatomy, masks: Masks) -> None:

@@ -56,13 +56,14 @@ class Masks:
         for parameter, mask in pairs:
             if parameter.requires_grad:
                 here = mask.to(parameter.device)
-                hooks.append(parameter.register_hook(lambda gradient, here=here: gradient * here))
+                hook = parameter.register_hook(lambda gradient, here=here: gradient * here)  # type: ignore[no-untyped-call]
+                hooks.append(hook)
         hooks.append(register_optimizer_step_post_hook(lambda *_: self.apply(model)))
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in hooks:
+                handle.remove()
             self.apply(model)
 
     def save(self, path: Path) -> None:
