@@ -89,7 +89,9 @@ def drawing(report: Mapping[str, Any]) -> str:
     )  # fmt: skip
     text = str(drawn)
     svg = text[text.index("<svg ") : text.index("</svg>") + len("</svg>")]
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("><title>", f">{_STYLE}<title>", 1)
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        "><title>", f">{_STYLE}<title>", 1
+    )
 
 
 def write_compression_report(folder: Path, report: Mapping[str, Any]) -> list[Path]:

@@ -43,7 +43,7 @@ def compress(
         student: A run folder, a student's folder, or a decoder's name or folder.
         recipe: Steps such as `int8:channel`, `wanda:0.5 -> heal:steps=100 -> int8`, or `all` for the whole zoo.
         out: Folder of the compressed student; `STUDENT-small` beside it by default.
-        texts: File of inputs that methods look at: Parquet, CSV or JSON lines (with answers, for healing), or plain text.
+        texts: File of inputs that methods look at: rows (Parquet, CSV, JSON lines; answers help healing) or plain text.
         test: File of rows with gold answers.
         held_out: Plain text that a decoder's perplexity is measured on; by default the last tenth of `texts`.
         listener: Progress.
@@ -90,7 +90,9 @@ def run_material(run: Path, *, choosing: bool = False) -> Material:
     from potstill.rows import read_rows
 
     spec = TaskSpec.from_json(json.loads((run / "task" / "task.json").read_text("utf-8")))
-    train = next((path for path in (run / "train" / "train.parquet", run / "soft" / "train.parquet") if path.exists()), None)
+    train = next(
+        (path for path in (run / "train" / "train.parquet", run / "soft" / "train.parquet") if path.exists()), None
+    )
     if train is None:
         raise DataError(f"{run} has no training rows (soft/train.parquet); run the task to its end first")
     validation = run / "merge" / "validation.parquet"

@@ -1,4 +1,4 @@
-"""What a run does only where it is asked for: checks of written rows, labelling by rules, self-training, compression."""
+"""What a run does only where asked: checks of written rows, labelling by rules, self-training, compression."""
 
 from __future__ import annotations
 

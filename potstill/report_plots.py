@@ -78,9 +78,9 @@ def scatter(
     steps = "".join(f"{'L' if j else 'M'}{plot.x(xs[i]):.1f} {plot.y(ys[i]):.1f}" for j, i in enumerate(front))
     drawn = [Markup('<path class="line c1" d="{0}"/>').format(steps)]
     drawn += [
-        Markup('<circle class="mark c{0}" cx="{1:.1f}" cy="{2:.1f}" r="4"><title>{3}: {4:.4g}, {5:.4g}</title></circle>').format(
-            1 if i in front else 2, plot.x(x), plot.y(y), name, x, y
-        )
+        Markup(
+            '<circle class="mark c{0}" cx="{1:.1f}" cy="{2:.1f}" r="4"><title>{3}: {4:.4g}, {5:.4g}</title></circle>'
+        ).format(1 if i in front else 2, plot.x(x), plot.y(y), name, x, y)
         for i, (x, y, name) in enumerate(points)
     ]
     return plot.draw(title, drawn, [])

@@ -1,12 +1,12 @@
 """A compressed student as files, and files as a model again: one name a format.
 
-    packed        every method; the codes at their own bits; unpacked when loaded (small on disk, no faster)
-    plain         safetensors of the rounded values, for anything that reads a Hugging Face folder; no smaller
-    onnx          encoders, int8 or int4: integer products in onnxruntime, small and fast on CPU
-    vllm          compressed-tensors, W8A8 or 4-bit groups: integer products in vLLM; transformers reads it, too
-    gguf-q8_0     GGUF for llama.cpp, blocks of 32 in 8 bits
-    gguf-q4_0     GGUF for llama.cpp, blocks of 32 in 4 bits
-    bitsandbytes  LLM.int8 or NF4 in bitsandbytes' own layout, for transformers on a GPU or CPU
+packed        every method; the codes at their own bits; unpacked when loaded (small on disk, no faster)
+plain         safetensors of the rounded values, for anything that reads a Hugging Face folder; no smaller
+onnx          encoders, int8 or int4: integer products in onnxruntime, small and fast on CPU
+vllm          compressed-tensors, W8A8 or 4-bit groups: integer products in vLLM; transformers reads it, too
+gguf-q8_0     GGUF for llama.cpp, blocks of 32 in 8 bits
+gguf-q4_0     GGUF for llama.cpp, blocks of 32 in 4 bits
+bitsandbytes  LLM.int8 or NF4 in bitsandbytes' own layout, for transformers on a GPU or CPU
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def _write_facts(writer: Any, state: Compressed, gguf: Any, kind: str) -> None:
     writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     rope = getattr(config, "rope_parameters", None) or {}
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or getattr(config, "rope_theta", 10000.0)))
+    theta: Any = rope.get("rope_theta") or getattr(config, "rope_theta", None) or 10000.0
+    writer.add_rope_freq_base(float(theta))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 

@@ -153,7 +153,7 @@ def _read_step(text: str) -> list[Step]:
     found, words = name, text[match.end() :].lstrip(" :,-")
     if name not in METHODS:
         # `gobo3` and `int4g64` are how people write them.
-        joined = re.fullmatch(r"(gobo|int\d)[-_]?(g?\d+)", name)
+        joined = re.fullmatch(r"(gobo|int\d)_?(g\d+|(?<!\d)\d)", name)
         if not joined or joined[1] not in METHODS:
             raise ValueError(f"there is no method {name!r}{nearest(name, METHODS)}")
         found, words = joined[1], f"{joined[2]} {words}"
@@ -278,7 +278,9 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
     for index, step in enumerate(steps):
         if step.kind == "heal":
             if index == 0:
-                faults.append("heal comes first, when nothing was removed yet; put it after a step that prunes or rounds")
+                faults.append(
+                    "heal comes first, when nothing was removed yet; put it after a step that prunes or rounds"
+                )
             elif last in ("bf16", "fp16"):
                 faults.append(f"heal after {last}: the cast would be undone; cast last")
             continue

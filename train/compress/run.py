@@ -246,7 +246,7 @@ class _Work:
             folder = self.out if index == 0 else self.out / "formats" / form
             self.listener(Event("compress", "progress", f"writing {form}"))
             write_files(state, folder, form)
-            entry = {"step": f"files: {form}", "kind": "files", "seconds": 0.0}
+            entry: dict[str, Any] = {"step": f"files: {form}", "kind": "files", "seconds": 0.0}
             entry |= {**self._counts(state, None), "size_mib": round(weights_mib(folder), 3)}
             entry["bits_per_parameter"] = round(entry["size_mib"] * 2**23 / entry["parameters"], 3)
             entry |= examiner.examine_files(folder, form, entries[-1])
@@ -257,7 +257,8 @@ class _Work:
         for entry in entries:
             entry |= ratios(entry, original)
         report = {
-            "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms, "kind": state.kind,
+            "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms,
+            "kind": state.kind,
             "metric": examiner.metric, "test_rows": examiner.rows, "text_tokens": examiner.text_tokens,
             "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms),
             "steps": entries,

@@ -68,7 +68,7 @@ class Examiner:
         return found
 
     def examine_files(self, folder: Path, form: str, before: dict[str, Any]) -> dict[str, Any]:
-        """Score and perplexity of stored files; of packed and plain ones, which hold the same values, the last step's."""
+        """Score and perplexity of stored files; packed and plain ones hold the last step's values and figures."""
         from potstill.train.student import load_student
 
         if form in ("packed", "plain"):

@@ -96,7 +96,9 @@ def open_source(path: Path | str) -> Compressed:
             tokenizer = AutoTokenizer.from_pretrained(place)
             model = auto.from_pretrained(place, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:
-        raise DataError(f"the student at {path} cannot be loaded ({error}); give a folder of a trained student") from None
+        raise DataError(
+            f"the student at {path} cannot be loaded ({error}); give a folder of a trained student"
+        ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Compressed(model, tokenizer, card, kind, config.dtype or torch.float32, source=source_name(path))

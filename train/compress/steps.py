@@ -54,7 +54,9 @@ def scheme_of(step: Step) -> Scheme | None:
     )  # fmt: skip
 
 
-def run_step(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener) -> dict[str, Any]:
+def run_step(
+    state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener
+) -> dict[str, Any]:
     """Do one step in place.
 
     Args:
@@ -113,9 +115,7 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
     return dict(result.facts)
 
 
-def _heal(
-    state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener
-) -> dict[str, Any]:
+def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener) -> dict[str, Any]:
     from potstill.train.heal import heal
     from potstill.train.prune.masks import Masks
     from potstill.train.quantize.straight_through import StraightThrough

@@ -102,9 +102,7 @@ def _label_ids(state: Compressed, answers: Sequence[str] | None) -> list[int] | 
     return [places[name] for name in answers]
 
 
-def _chats(
-    state: Compressed, texts: Sequence[str], answers: Sequence[str], tokens: int, a_batch: int
-) -> Calibration:
+def _chats(state: Compressed, texts: Sequence[str], answers: Sequence[str], tokens: int, a_batch: int) -> Calibration:
     card = state.card
     assert card is not None
     spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind)

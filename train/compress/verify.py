@@ -19,7 +19,9 @@ from potstill.train.quantize.schemes import Scheme, scheme_for, targets
 _SLACK = 0.01
 
 
-def verify_step(state: Compressed, step: Step, before: dict[str, Any], after: dict[str, Any], scheme: Scheme | None) -> None:
+def verify_step(
+    state: Compressed, step: Step, before: dict[str, Any], after: dict[str, Any], scheme: Scheme | None
+) -> None:
     """Compare a finished step with what it was asked for.
 
     Args:

@@ -82,7 +82,9 @@ def compress_all(
         original, facts = report["steps"][0], report
         entries.append({**report["steps"][-1], "step": recipe, "kind": "recipe", "folder": folder.name})
     if not entries:
-        raise TrainingError(f"all {len(chosen)} recipes failed; the first: {failed[0]['why'] if failed else 'none ran'}")
+        raise TrainingError(
+            f"all {len(chosen)} recipes failed; the first: {failed[0]['why'] if failed else 'none ran'}"
+        )
     entries.sort(key=lambda entry: (-_value(entry), entry["size_mib"]))
     best, why = recommend(entries, original, options)
     table = {
@@ -126,7 +128,7 @@ def recommend(
     good = [entry for entry in under if _value(entry) >= 0.99 * _value(original)]
     if good:
         return dict(min(good, key=lambda entry: entry["size_mib"])), "the smallest that keeps 99 % of the original"
-    return dict(max(under, key=_value)), "none keeps 99 % of the original; this one keeps most"
+    return dict(max(under, key=lambda entry: _value(entry))), "none keeps 99 % of the original; this one keeps most"
 
 
 def _fits(entry: Mapping[str, Any], options: CompressOptions) -> bool:

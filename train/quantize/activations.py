@@ -45,5 +45,7 @@ def install(model: Any, threshold: float | None) -> list[Any]:
         return (round_inputs(arguments[0], threshold), *arguments[1:])
 
     return [
-        module.register_forward_pre_hook(before) for module in layer_list(model).modules() if isinstance(module, nn.Linear)
+        module.register_forward_pre_hook(before)
+        for module in layer_list(model).modules()
+        if isinstance(module, nn.Linear)
     ]

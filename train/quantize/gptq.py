@@ -74,7 +74,8 @@ def _inverse_factor(h: Tensor) -> Tensor:
     """Upper Cholesky factor of H⁻¹."""
     lower = torch.linalg.cholesky(h)
     inverse = torch.cholesky_inverse(lower)
-    return torch.linalg.cholesky(inverse, upper=True)
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return upper
 
 
 def _snap(lattice: Lattice, column: Tensor, index: int) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class Lattice:
 
     def columns(self, start: int, stop: int, width: int) -> Lattice:
         """The lattice of some columns of a matrix of `width` columns, without outliers."""
-        cut = {
+        cut: dict[str, Any] = {
             name: value if value.shape[1] == 1 else self._spread(value, width)[:, start:stop]
             for name, value in (("scale", self.scale), ("zero", self.zero))
             if value is not None
@@ -154,4 +155,3 @@ def onto(lattice: Lattice, weight: Tensor, method: str) -> QuantizedWeight:
     """A weight matrix rounded onto a lattice."""
     kept = None if lattice.outliers is None else weight.reshape(-1)[lattice.outliers].float()
     return QuantizedWeight(method, lattice, lattice.encode(weight), kept)
-

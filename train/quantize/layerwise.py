@@ -1,4 +1,4 @@
-"""Layer by layer: GPTQ, and quantisation-aware distillation. One layer's activations are all that exists beside a model.
+"""Layer by layer: GPTQ, and quantisation-aware distillation. Beside the model, one layer's activations exist.
 
 **GPTQ** sums x xᵀ over what each matrix of the layer sees, rounds it, and hands the outputs of the rounded layer on.
 
@@ -169,7 +169,9 @@ def _teach(
     """Train a layer's latent weights; relative error at the start and at the end, over all batches."""
     names = {id(module): name for name, module in layer.named_modules()}
     keys = [f"{names[id(latent.linear)]}.weight" for latent in latents]
-    before = _error(layer, calls, twins, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True)))
+    before = _error(
+        layer, calls, twins, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True))
+    )
     best = (before, [latent.weight.detach().clone() for latent in latents])
     optimiser = torch.optim.AdamW([latent.weight for latent in latents], lr=rate, weight_decay=0.0, betas=(0.9, 0.95))
     with torch.enable_grad():

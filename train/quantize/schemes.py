@@ -129,9 +129,9 @@ def layer_list(model: Any) -> nn.ModuleList:
     """
     depth = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            if any(isinstance(part, nn.Linear) for part in module.modules()):
-                return module
+        linear = any(isinstance(part, nn.Linear) for part in module.modules())
+        if isinstance(module, nn.ModuleList) and len(module) == depth and linear:
+            return module
     raise UserError(
         f"{type(model).__name__} cannot be quantised: it has no list of {depth} layers with linear projections; "
         "supported are encoders like BERT, MiniLM and RoBERTa and decoders like Llama, SmolLM2 and Qwen"

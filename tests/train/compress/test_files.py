@@ -72,7 +72,7 @@ def test_a_packed_file_that_was_cut_short_is_refused(llama, tmp_path):
     save_state(llama, tmp_path / "packed")
     file = tmp_path / "packed" / "packed.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(Exception, match="cannot be loaded .*compress it again"):
+    with pytest.raises(Exception, match=r"cannot be loaded .*compress it again"):
         load_state(tmp_path / "packed")
 
 

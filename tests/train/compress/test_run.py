@@ -47,6 +47,175 @@ def test_int8_keeps_the_score_in_a_third_of_the_bytes_and_never_touches_the_sour
     assert step["agreement"] == 1.0
     assert files["size_ratio"] < 0.5
     assert files_of(student) == before
-    assert [p.output for p in load_student(result.path).predict(["the film was great", "awful plot"])] == ["good", "bad"]
+    assert [p.output for p in load_student(result.path).predict(["the film was great", "awful plot"])] == [
+        "good",
+        "bad",
+    ]
     assert read_report(result.path)["recipe"] == "int8:scope=row"
     assert not (tmp_path / "small.steps").exists()
+
+
+CHAIN = "layers:1 -> wanda:0.5 -> heal:steps=8 -> int8:channel"
+
+
+def test_a_chain_gives_what_each_step_was_asked_for(student, material, tmp_path):
+    result = compress_student(student, CHAIN, tmp_path / "small", material, QUICK)
+    original, cut, sparse, healed, rounded, _ = result.report["steps"]
+    assert (original["layers"], cut["layers"]) == (2, 1)
+    assert cut["parameters"] < original["parameters"]
+    assert sparse["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert healed["zeros"] == pytest.approx(0.5, abs=0.01)
+    assert healed["facts"]["loss_last"] <= healed["facts"]["loss_first"] + 0.05
+    assert rounded["zeros"] >= 0.49
+    assert rounded["bits_per_parameter"] < sparse["bits_per_parameter"] < cut["bits_per_parameter"]
+    assert "zeros in tensors of the old size make no engine faster" in result.report["notes"][0]
+    assert load_student(result.path).model.config.num_hidden_layers == 1
+
+
+def test_a_killed_run_goes_on_after_the_last_finished_step(student, material, tmp_path, monkeypatch):
+    from potstill.train.compress import run as module
+
+    done = []
+    real = module.run_step
+
+    def step(state, step, *more):
+        if step.method == "int8" and not done.count("killed"):
+            done.append("killed")
+            raise mood.Killed
+        done.append(step.method)
+        return real(state, step, *more)
+
+    monkeypatch.setattr(module, "run_step", step)
+    with pytest.raises(mood.Killed):
+        compress_student(student, CHAIN, tmp_path / "small", material, QUICK)
+    assert not (tmp_path / "small").exists()
+    result = compress_student(student, CHAIN, tmp_path / "small", material, QUICK)
+    assert done == ["layers", "wanda", "heal", "killed", "int8"]
+    assert [entry["kind"] for entry in result.report["steps"]] == [
+        "original", "structure", "sparsity", "heal", "quantize", "files",
+    ]  # fmt: skip
+    whole = compress_student(student, CHAIN, tmp_path / "whole", material, QUICK)
+    assert files_of(whole.path)["packed.safetensors"] == files_of(result.path)["packed.safetensors"]
+
+
+def test_another_recipe_does_not_take_over_the_steps_of_a_killed_one(student, material, tmp_path, monkeypatch):
+    from potstill.train.compress import run as module
+
+    monkeypatch.setattr(module, "write_files", lambda *_: (_ for _ in ()).throw(mood.Killed))
+    with pytest.raises(mood.Killed):
+        compress_student(student, "int8:tensor", tmp_path / "small", material, QUICK)
+    monkeypatch.undo()
+    result = compress_student(student, "int8:channel", tmp_path / "small", material, QUICK)
+    assert result.report["steps"][1]["step"] == "int8:scope=row"
+    assert result.report["steps"][1]["facts"]["scheme"] == "int8:row"
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("wanda:0.5", "0.00% of the layers' weights are 0, asked for 50.00%"), ("int8", "is not rounded"),
+     ("layers:1", "still has")],
+)  # fmt: skip
+def test_a_method_that_silently_does_nothing_ends_the_work(method, message, student, material, tmp_path, monkeypatch):
+    from potstill.train.compress import run as module
+
+    monkeypatch.setattr(module, "run_step", lambda *_: {})
+    with pytest.raises(TrainingError, match=message):
+        compress_student(student, method, tmp_path / "small", material, QUICK)
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_pruned_weight_that_comes_back_ends_the_work(student, material, tmp_path, monkeypatch):
+    from potstill.train.compress import steps as module
+
+    real = module._heal
+
+    def heal(state, *more):
+        facts = real(state, *more)
+        name, mask = next(iter(state.kept.items()))
+        state.model.get_parameter(name).data[~mask] = 0.1
+        return facts
+
+    monkeypatch.setattr(module, "_heal", heal)
+    with pytest.raises(TrainingError, match=r"pruned weights of .* came back.*the steps before it are kept"):
+        compress_student(student, "wanda:0.5 -> heal:steps=2", tmp_path / "small", material, QUICK)
+    kept = [path.name for path in (tmp_path / "small.steps").iterdir() if path.is_dir()]
+    assert [name.rpartition("-")[0] for name in kept] == ["1-wanda"]
+
+
+def test_what_cannot_be_done_is_said_before_any_work(student, material, tmp_path):
+    small = compress_student(student, "int8", tmp_path / "small", material, QUICK).path
+    with pytest.raises(OptionError, match=r"compressed already .*compression.json"):
+        compress_student(small, "int8", tmp_path / "again", material, QUICK)
+    with pytest.raises(OptionError, match="tokens of calibration text are too few"):
+        compress_student(student, "wanda:0.5", tmp_path / "again", Material(("good film",), ("good",)), QUICK)
+    with pytest.raises(OptionError, match="vllm is for decoders"):
+        compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=("vllm",)))
+    with pytest.raises(OptionError, match="no format 'onxx'; did you mean 'onnx'"):
+        compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=("onxx",)))
+    with pytest.raises(OptionError, match="is the student itself, which is never changed"):
+        compress_student(student, "int8", student, material, QUICK)
+    assert not (tmp_path / "again.steps").exists()
+
+
+def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_path):
+    from potstill.train.compress.zoo import compress_all
+
+    recipes = ("int8:channel", "binary", "int4:g16", "wanda:0.99 -> int8")
+    result = compress_all(student, tmp_path / "zoo", material, QUICK, recipes=recipes)
+    entries = result.report["steps"]
+    scores = [entry["score"] for entry in entries[1:]]
+    # Rows of 32 weights cannot lose 99 % of them: a line with its reason, not the end of the others.
+    assert [item["step"] for item in result.report["failed"]] == ["wanda:0.99 -> int8"]
+    assert "asked for 99.00%" in result.report["failed"][0]["why"] or "0.99" in result.report["failed"][0]["why"]
+    assert len(entries) == 1 + 3
+    assert scores == sorted(scores, reverse=True)
+    chosen = result.report["recommended"]
+    assert chosen["score"] >= 0.99
+    assert chosen["size_mib"] == min(entry["size_mib"] for entry in entries[1:] if entry["score"] >= 0.99)
+    assert load_student(result.path).predict(["the film was great"])[0].output == "good"
+    limited = CompressOptions(formats=("packed",), speed="none", max_mib=0.001)
+    none = compress_all(student, tmp_path / "zoo", material, limited, recipes=recipes).report
+    assert none["recommended"] is None
+    assert "no recipe stays under 0.001 MiB; the smallest takes" in none["why_none"]
+
+
+def test_an_onnx_student_answers_as_the_packed_one_and_needs_no_torch(student, material, tmp_path):
+    pytest.importorskip("onnxruntime")
+    import subprocess
+    import sys
+
+    options = CompressOptions(formats=("onnx", "packed"), speed="ends")
+    result = compress_student(student, "int8:channel", tmp_path / "small", material, options)
+    texts = list(mood.reviews(40, 9)["input"])
+    small, packed = load_student(result.path), load_student(result.more["packed"])
+    ours, theirs = small.predict(texts), packed.predict(texts)
+    assert [p.output for p in ours] == [p.output for p in theirs]
+    assert max(abs(a.probs[0] - b.probs[0]) for a, b in zip(ours, theirs, strict=True)) < 0.05
+    files = next(entry for entry in result.report["steps"] if entry["step"] == "files: onnx")
+    assert files["agreement"] == 1.0
+    # A quarter on an idle machine: torch is not loaded at all.
+    assert files["peak_rss_mib"] < 0.6 * result.report["steps"][0]["peak_rss_mib"]
+    assert files["latency_ms"]["p50"] > 0
+    assert set(files["tokens_per_s"]) == {"1", "16"}
+    code = (
+        "import sys; from potstill.train.student import load_student; "
+        f"print(load_student({str(result.path)!r})('awful plot'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["bad", "False"]
+
+
+@pytest.mark.parametrize("recipe", ["int8:tensor", "int4:g16,embeddings=int4"])
+def test_onnx_takes_other_roundings(recipe, student, material, tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = CompressOptions(formats=("onnx",), speed="none")
+    result = compress_student(student, recipe, tmp_path / "small", material, options)
+    assert result.report["steps"][-1]["agreement"] >= 0.95
+
+
+def test_files_hold_no_place_of_this_machine(student, material, tmp_path):
+    result = compress_student(student, "int8", tmp_path / "small", material, QUICK)
+    # The card says what the training started from, which here is a folder of the test.
+    texts = [(result.path / name).read_text() for name in ("report.json", "compression.json", "config.json")]
+    assert not any(str(tmp_path.parent) in text or str(student) in text for text in texts)
+    assert json.loads((result.path / "report.json").read_text())["source"] == "mood"

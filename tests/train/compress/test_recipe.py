@@ -1,0 +1,104 @@
+"""Recipes: what is read, what is refused before any work, and that the table of methods is the code's own."""
+
+import inspect
+
+import pytest
+
+from potstill.errors import OptionError
+from potstill.train.compress.methods import METHODS
+from potstill.train.compress.recipe import check_recipe, parse_recipe
+
+READ = [
+    ("wanda:0.5 -> heal:steps=100 -> int8:channel", "wanda:0.5 -> heal:steps=100 -> int8:scope=row"),
+    ("prune: wanda 0.5 → heal: soft 1 epoch → quantize: int8-channel",
+     "wanda:0.5 -> heal:epochs=1.0 -> int8:scope=row"),
+    ([{"prune": "wanda 50%"}, {"heal": {"steps": 7}}, {"quantize": "int8-channel"}],
+     "wanda:0.5 -> heal:steps=7 -> int8:scope=row"),
+    ("layers:2", "layers:2"),
+    ("wanda:2:4", "wanda:0.5,pattern=2:4"),
+    ("int4:g64,zero-point", "int4:scope=group,group=64,zero_point=True"),
+    ("gobo3", "gobo:bits=3"),
+    ("qat:binary,steps=20", "binary -> heal:steps=20"),
+    ("gptq:nf4", "gptq:grid=nf4"),
+    ("llm.int8:threshold=5", "llm.int8:threshold=5.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "means"), READ)
+def test_a_recipe_is_read(given, means):
+    assert str(parse_recipe(given)) == means
+
+
+@pytest.mark.parametrize(("given", "means"), READ)
+def test_what_a_recipe_says_of_itself_is_read_as_the_same(given, means):
+    assert str(parse_recipe(means)) == means
+
+
+REFUSED = [
+    ("wandda:0.5", "no method 'wandda'; did you mean 'wanda'"),
+    ("wanda:1.0", "a sparsity of 1 is not possible"),
+    ("magnitude:0", "a sparsity of 0 is not possible"),
+    ("layers:1.0", "cannot be removed"),
+    ("wanda", "needs a share to remove"),
+    ("int8:bitz=3", "no option 'bitz'"),
+    ("int8:scope=cell", "is none of tensor, row, column, group"),
+    ("int4:group=1", "too small"),
+    ("gptq", "gptq needs grid"),
+    ("quantize: wanda 0.5", "not a method to quantize"),
+    ("int8 -> wanda:0.5", "the order is structure, sparsity, quantisation"),
+    ("wanda:0.5 -> layers:2", "the order is structure, sparsity, quantisation"),
+    ("int8 -> nf4", "both round the weights"),
+    ("wanda:0.5 -> binary", "has no value 0, so the pruned weights would come back"),
+    ("wanda:0.5 -> gptq:gobo3", "has no value 0"),
+    ("heal:steps=3 -> int8", "heal comes first"),
+    ("bf16 -> heal:steps=3", "cast last"),
+    ("", "no step is given"),
+    ([{"prune": "wanda 0.5", "heal": ""}], "a mapping with one key"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_nonsense_is_refused_with_its_reason(given, message):
+    with pytest.raises(OptionError, match=message):
+        parse_recipe(given)
+
+
+def test_all_faults_come_at_once():
+    with pytest.raises(OptionError) as caught:
+        parse_recipe("wandda:0.5 -> int88 -> heal:stepz=3")
+    assert len(caught.value.faults) == 3
+
+
+def test_a_student_that_cannot_take_a_recipe_is_refused_before_any_work():
+    recipe = parse_recipe("wanda:0.5 -> heal:steps=5 -> int8")
+    with pytest.raises(OptionError, match=r"2 faults.*\n.*there are none; give some \(--texts FILE\)"):
+        check_recipe(recipe, kind="causal")
+    with pytest.raises(OptionError, match="100 tokens of calibration text are too few; give at least 1024"):
+        check_recipe(recipe, kind="causal", tokens=100)
+    with pytest.raises(OptionError, match="compressed already"):
+        check_recipe(parse_recipe("int8"), kind="causal", compressed="it has packed.safetensors")
+    check_recipe(recipe, kind="causal", tokens=5000)
+
+
+def test_the_table_of_methods_has_every_pruner_and_only_options_that_it_takes():
+    from potstill.train import prune
+
+    code = {**prune.SPARSITY, **prune.STRUCTURE}
+    table = {name for name, method in METHODS.items() if method.kind in ("structure", "sparsity")}
+    assert table == set(code)
+    for name, function in code.items():
+        keywords = {
+            item.name: item.default
+            for item in inspect.signature(function).parameters.values()
+            if item.kind is item.KEYWORD_ONLY
+        }
+        for option, facts in METHODS[name].options.items():
+            assert option in keywords, (name, option)
+            assert facts.default == keywords[option], (name, option)
+        assert METHODS[name].kind == ("sparsity" if name in prune.SPARSITY else "structure")
+
+
+def test_every_example_can_be_read():
+    assert len(METHODS) >= 18
+    for method in METHODS.values():
+        assert parse_recipe(method.example if method.kind != "heal" else f"int8 -> {method.example}").steps
