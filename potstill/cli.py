@@ -197,20 +197,19 @@ def students(
 
 @app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')
 def predict(
-    run: _Run,
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT…", help="Inputs; none reads lines from stdin.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the student: that of a run, or one in a folder of its own, such as a compressed one."""
-    from potstill.pipeline import load
+    from potstill.serving import student_folder
     from potstill.train.student import load_student
 
     inputs = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    alone = (run / "config.json").exists() and not (run / "task").exists()
-    student = load_student(run) if alone else load(run).student
-    for text, prediction in zip(inputs, student.predict(inputs), strict=True):
+    answers = load_student(student_folder(student)).predict(inputs)
+    for text, prediction in zip(inputs, answers, strict=True):
         if as_json:
             probs = None if prediction.probs is None else [round(float(p), 6) for p in prediction.probs]
             typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))

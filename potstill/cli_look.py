@@ -131,6 +131,8 @@ def compare(
     for name, values in found.facts:
         if any(values):
             table.add_row(name, "", *(Text(value) for value in values))
+    for column in table.columns:
+        column.overflow = "fold"
     console.print(table)
     if found.settings:
         differ = Table("differs", *found.names, title="settings", title_justify="left")

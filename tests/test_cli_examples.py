@@ -93,6 +93,7 @@ ORDER = [words for words in COMMANDS if words != ("run",)]
 
 
 @pytest.mark.real
+@pytest.mark.timeout(900)  # the first one waits for the run that the others look at
 @pytest.mark.parametrize("words", ORDER, ids=" ".join)
 def test_the_example_runs(words: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-used")

@@ -47,6 +47,7 @@ def on_a_terminal(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_from_a_sentence_to_a_published_model(hub: Any, tmp_path: Path) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     home = clean | hub.environment(tmp_path / "home", token="")
