@@ -16,6 +16,7 @@ import typer
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
+from potstill.cli_verify import verify
 from potstill.errors import PotstillError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(catalogue_app)
 app.add_typer(batch_app)
+app.command(epilog="Example: potstill verify runs/support-tickets")(verify)
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
@@ -142,19 +144,6 @@ def status(run: _Run, as_json: Json = False) -> None:
     for name, facts in stages.items():
         typer.echo(f"{name:<10} {facts['seconds']:>8.1f} s  {facts.get('summary', '')}")
     typer.echo("ledger     " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items()))
-
-
-@app.command(epilog="Example: potstill verify runs/support-tickets")
-def verify(run: _Run) -> None:
-    """Check every artefact of a run against its manifest."""
-    from potstill.errors import ManifestError
-    from potstill.pipeline import load
-    from potstill.run_dir import RunDir
-
-    faults = RunDir(load(run).path).verify()
-    if faults:
-        raise ManifestError("\n".join([f"{run}: {len(faults)} faults", *(f"  - {fault}" for fault in faults)]))
-    typer.echo(f"{run}: every file is as its manifest says")
 
 
 @app.command(epilog='Example: potstill students "Classify support tickets as billing, bug or other." --student-mib 200')

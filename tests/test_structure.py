@@ -28,7 +28,7 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
-    *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings"),
+    *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify"),
 }
 HEAVY = {
     *("torch", "transformers", "trl", "datasets", "faiss", "sentence_transformers", "openai", "vllm", "matplotlib"),
