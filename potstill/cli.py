@@ -21,6 +21,7 @@ from potstill.cli_compress import compress
 from potstill.cli_look import app as look_app
 from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
+from potstill.cli_verify import verify
 from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
 
@@ -154,19 +155,6 @@ def status(run: _Run, as_json: Json = False) -> None:
     typer.echo("ledger     " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items()))
 
 
-@app.command(epilog="Example: potstill verify runs/support-tickets")
-def verify(run: _Run) -> None:
-    """Check every artefact of a run against its manifest."""
-    from potstill.errors import ManifestError
-    from potstill.pipeline import load
-    from potstill.run_dir import RunDir
-
-    faults = RunDir(load(run).path).verify()
-    if faults:
-        raise ManifestError("\n".join([f"{run}: {len(faults)} faults", *(f"  - {fault}" for fault in faults)]))
-    typer.echo(f"{run}: every file is as its manifest says")
-
-
 @app.command(epilog='Example: potstill students "Classify support tickets as billing, bug or other." --student-mib 200')
 def students(
     task: Task,
@@ -218,6 +206,7 @@ def predict(
 
 
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
+app.command(epilog="Example: potstill verify runs/support-tickets")(verify)
 app.add_typer(look_app)
 app.add_typer(web_app)
 app.add_typer(catalogue_app)

@@ -22,6 +22,7 @@ import queue
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ CREATE TABLE IF NOT EXISTS replies (
     completion_tokens INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     seconds REAL NOT NULL,
-    at REAL NOT NULL
+    at REAL NOT NULL,
+    sum INTEGER
 );
 CREATE UNIQUE INDEX IF NOT EXISTS replies_key ON replies (key, max_tokens);
 CREATE TABLE IF NOT EXISTS failures (
@@ -112,6 +114,8 @@ class Ledger:
             if not read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
+                if not has_sums(connection):  # a ledger of an earlier version
+                    connection.execute("ALTER TABLE replies ADD COLUMN sum INTEGER")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != _VERSION and (read_only or version != 0):
                 raise DataError(f"{self.path} is a ledger of version {version}, this potstill reads {_VERSION}")
@@ -201,8 +205,8 @@ class Ledger:
             key, purpose, teacher, _blob(request), _blob(reply), finish, max_tokens,
             prompt_tokens, completion_tokens, attempts, seconds, time.time(),
         )  # fmt: skip
-        marks = ",".join("?" * len(row))
-        return self._put(f"INSERT OR REPLACE INTO replies ({_COLUMNS}) VALUES ({marks})", row)
+        marks = ",".join("?" * (len(row) + 1))
+        return self._put(f"INSERT OR REPLACE INTO replies ({_COLUMNS}, sum) VALUES ({marks})", (*row, _row_sum(row)))
 
     def record_failure(self, key: str, *, purpose: str, teacher: str, reason: str, attempts: int) -> Future[None]:
         """Note a request that got no reply."""
@@ -300,6 +304,63 @@ class Ledger:
 _COLUMNS = (
     "key, purpose, teacher, request, reply, finish, max_tokens, prompt_tokens, completion_tokens, attempts, seconds, at"
 )
+
+
+def has_sums(connection: sqlite3.Connection) -> bool:
+    """Whether rows carry a checksum; ledgers of earlier versions have none until they are opened for writing."""
+    return any(column[1] == "sum" for column in connection.execute("PRAGMA table_info(replies)"))
+
+
+def _row_sum(row: tuple[Any, ...]) -> int:
+    """CRC-32 over every column, so that a flipped bit shows where SQLite's own check sees none."""
+    return zlib.crc32(repr(row).encode("utf-8", "surrogatepass"))
+
+
+def ledger_faults(path: Path) -> tuple[list[str], int]:
+    """Check a ledger: SQLite's own check, then every row's checksum, and that its request and reply can be read.
+
+    Returns:
+        The faults (at most ten rows are named), and how many rows were read.
+    """
+    faults: list[str] = []
+    count = bad = 0
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    try:
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            return [f"{path.name}: SQLite finds {'; '.join(found)}"], 0
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != _VERSION:
+            return [f"{path.name}: of version {version}, this potstill reads {_VERSION}"], 0
+        sums = "sum" if has_sums(connection) else "NULL"
+        for number, stored, *row in connection.execute(f"SELECT id, {sums}, {_COLUMNS} FROM replies"):
+            count += 1
+            problem = _row_problem(tuple(row), stored)
+            if problem:
+                bad += 1
+                if bad <= 10:
+                    faults.append(f"{path.name}: reply {number} {problem}")
+        if bad > 10:
+            faults.append(f"{path.name}: {bad - 10} more replies like these")
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        faults.append(f"{path.name}: cannot be read ({error})")
+    finally:
+        connection.close()
+    return faults, count
+
+
+def _row_problem(row: tuple[Any, ...], stored: int | None) -> str:
+    if stored is not None and stored != _row_sum(row):
+        return "differs from its checksum"
+    try:
+        entry = _entry(row)
+        if not isinstance(entry.request, dict) or not isinstance(entry.reply, dict) or len(entry.key) == 0:
+            return "holds no request and reply"
+        if min(int(value) for value in row[6:10]) < 0:
+            return "has a negative count"
+    except (zstandard.ZstdError, ValueError, TypeError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return ""
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

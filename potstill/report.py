@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
-from potstill.run_dir import write_atomic
+from potstill.run_dir import seal_root, write_atomic
 from potstill.run_facts import STAGES, RunFacts, public_name, read_run
 
 _METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match", "rouge_l": "ROUGE-L",
@@ -47,6 +47,7 @@ def write_report(run: Path | str) -> tuple[Path, Path]:
     places = folder / "report.html", folder / "report.md"
     write_atomic(places[0], html)
     write_atomic(places[1], markdown)
+    seal_root(folder)
     return places
 
 

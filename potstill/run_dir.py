@@ -3,6 +3,7 @@
     RUN/
       task.md  task.json          what was asked, as given and as understood
       ledger.sqlite               every teacher request and reply
+      run.json  report.*          what it took and gave; files.json holds their sha256
       <stage>/manifest.json       key, inputs, files with sha256; written last
       <stage>/…                   the stage's output
       .work/<stage>-<key>/        a stage under way; survives a kill, so that training can resume
@@ -34,6 +35,9 @@ from typing import Any
 from potstill.errors import ManifestError, RunError, RunLocked
 
 MANIFEST = "manifest.json"
+ROOT_FILES = "files.json"
+_ROOT_NAMES = ("run.json", "report.html", "report.md")
+_KNOWN_KEYS = {"stage", "key", "key_parts", "files", "output", "seconds", "made_at", "facts", "seal"}
 
 
 def canonical_json(value: Any) -> str:
@@ -227,7 +231,7 @@ class RunDir:
             "facts": facts,
         }
         _fsync_tree(work)
-        write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(work / MANIFEST, _manifest_text({**manifest, "seal": digest(manifest)}))
         self._publish(work, final)
         return Stage(name, final, key, str(manifest["output"]), False, seconds, facts)
 
@@ -261,23 +265,7 @@ class RunDir:
         """Check every file of every stage against its manifest; returns the faults, empty when all is well."""
         faults: list[str] = []
         for manifest_path in sorted(self.path.glob(f"*/{MANIFEST}")):
-            folder = manifest_path.parent
-            try:
-                manifest = read_manifest(folder)
-                present = _file_table(folder)
-            except ManifestError as error:
-                faults.append(str(error))
-                continue
-            listed = manifest["files"]
-            if digest(listed) != manifest["output"]:
-                faults.append(f"{folder.name}/{MANIFEST}: its file list was changed")
-            for file in sorted(set(listed) | set(present)):
-                if file not in present:
-                    faults.append(f"{folder.name}/{file}: missing")
-                elif file not in listed:
-                    faults.append(f"{folder.name}/{file}: not in the manifest")
-                elif listed[file] != present[file]:
-                    faults.append(f"{folder.name}/{file}: content differs from the manifest")
+            faults += folder_faults(manifest_path.parent)
         return faults
 
     def _publish(self, ready: Path, final: Path) -> None:
@@ -291,6 +279,69 @@ class RunDir:
             os.replace(final, aside)
         os.replace(ready, final)
         _fsync_folder(self.path)
+
+
+def folder_faults(folder: Path) -> list[str]:
+    """What is wrong with a stage's folder: files against their hashes, the manifest against its own seal and key."""
+    try:
+        manifest = read_manifest(folder)
+        present = _file_table(folder)
+    except ManifestError as error:
+        return [str(error)]
+    place, listed = f"{folder.name}/{MANIFEST}", manifest["files"]
+    faults = []
+    if digest(listed) != manifest["output"]:
+        faults.append(f"{place}: its file list was changed")
+    elif _changed_by_hand(folder, manifest):
+        faults.append(f"{place}: content differs from its seal")
+    for file in sorted(set(listed) | set(present)):
+        if file not in present:
+            faults.append(f"{folder.name}/{file}: missing")
+        elif file not in listed:
+            faults.append(f"{folder.name}/{file}: not in the manifest")
+        elif listed[file] != present[file]:
+            faults.append(f"{folder.name}/{file}: content differs from the manifest")
+    return faults
+
+
+def _changed_by_hand(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether any byte of the manifest is not as it was written. Manifests of older versions have no seal."""
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    if not set(manifest) <= _KNOWN_KEYS:
+        return True
+    if "seal" not in manifest:
+        return False
+    return manifest["seal"] != digest(rest) or (folder / MANIFEST).read_bytes() != _manifest_text(manifest).encode()
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+
+
+def seal_root(folder: Path) -> None:
+    """Write `files.json`: size and sha256 of the files at the top of a run folder, for `potstill verify`."""
+    table = {name: _file_facts(folder / name) for name in _ROOT_NAMES if (folder / name).is_file()}
+    write_atomic(folder / ROOT_FILES, _manifest_text({"files": table, "output": digest(table)}))
+
+
+def root_faults(folder: Path) -> list[str]:
+    """What is wrong with the files at the top of a run folder; nothing for runs of versions that did not seal them."""
+    path = folder / ROOT_FILES
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        listed = dict(found["files"])
+        if digest(listed) != found["output"] or text != _manifest_text(found):
+            return [f"{ROOT_FILES}: its file list was changed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{ROOT_FILES}: not readable ({error})"]
+    faults = [f"{name}: missing" for name in sorted(listed) if not (folder / name).is_file()]
+    for name in _ROOT_NAMES:
+        if (folder / name).is_file() and listed.get(name) != _file_facts(folder / name):
+            faults.append(f"{name}: content differs from {ROOT_FILES}")
+    return faults
 
 
 def _intact(folder: Path) -> bool:
@@ -326,5 +377,9 @@ def _file_table(folder: Path) -> dict[str, dict[str, Any]]:
         if path.is_symlink():
             raise ManifestError(f"{path} is a symbolic link; stages hold plain files only")
         if path.is_file() and name != MANIFEST and not name.startswith("."):
-            table[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            table[name] = _file_facts(path)
     return table
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
