@@ -24,8 +24,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pack import ROOT, pack_task, write_task
 from results_file import print_table, read_results, write_results
-from tasks import DATA, ROOT, _say
+from tasks import _say
 
 TASKS = ("ag_news", "customer_reviews", "go_emotions", "hate_speech_offensive", "sms_spam", "snips", "subj", "trec")
 ARMS = ("generated", "retrieved", "both")
@@ -66,13 +67,13 @@ def main() -> None:
 
 def bench(task: str, arm: str, seed: int, rows: int, test_rows: int, out: Path, pairs: list[str]) -> dict[str, Any]:
     """One student: its score and what it was trained on."""
-    from potstill.cli import _merge
+    from potstill.cli_settings import merge_settings
     from potstill.pipeline import run
 
     file = write_task(task, out)
-    labels = len(_labels(task))
+    labels = len(pack_task(task).labels)
     given = {"n": max(rows, 12 * labels), "seed": seed, "sources": arm}
-    options = _merge({**given, "evaluate": {"rows": test_rows, "teacher": False, "latency_rows": 1}}, pairs)
+    options = merge_settings({**given, "evaluate": {"rows": test_rows, "teacher": False, "latency_rows": 1}}, pairs)
     record: dict[str, Any] = {"task": task, "arm": arm, "seed": seed, "macro_f1": None}
     started = time.monotonic()
     try:
@@ -108,61 +109,6 @@ def means(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         same = sum(own[task] for task in shared) / len(shared) if shared else None
         rows.append({"arm": arm, "tasks": len(own), "macro_f1": every, "shared": len(shared), "macro_f1_shared": same})
     return rows
-
-
-def write_task(task: str, out: Path) -> Path:
-    """The task file a user would write, the test split for measuring, exclusions."""
-    import yaml
-
-    from potstill.retrieval.catalogue import shipped_catalogue
-
-    card = json.loads((DATA / "tasks" / task / "card.json").read_text("utf-8"))
-    pack = card["pack"]
-    matter: dict[str, Any] = {
-        "name": task.replace("_", "-"),
-        "kind": "classification",
-        "labels": _labels(task),
-        "test": {
-            "path": str(_test_file(task, out)),
-            "inputs": pack["input_columns"],
-            "output": pack["output_column"],
-        },
-        "exclude": sorted({card["id"], task, f"*/{task}", pack.get("catalogue_id") or task}),
-        "retrieval": {
-            "catalogue": [str(shipped_catalogue()), str(DATA / "tasks"), str(DATA / "catalogue" / "catalogue.jsonl.gz")]
-        },
-    }
-    if len(pack["input_columns"]) > 1:
-        matter["inputs"] = pack["input_columns"]
-    path = out / f"{task}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n{pack['task_prompt']}\n")
-    return path
-
-
-def _labels(task: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    pack = json.loads((DATA / "tasks" / task / "card.json").read_text("utf-8"))["pack"]
-    values = pq.read_table(DATA / "tasks" / task / "test.parquet")[pack["output_column"]].to_pylist()
-    return sorted({value for value in values if ", " not in value})
-
-
-def _test_file(task: str, out: Path) -> Path:
-    """The test split; where rows carry several labels, a copy of those with one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    source = DATA / "tasks" / task / "test.parquet"
-    pack = json.loads((DATA / "tasks" / task / "card.json").read_text("utf-8"))["pack"]
-    table = pq.read_table(source)
-    single = [", " not in value for value in table[pack["output_column"]].to_pylist()]
-    if all(single):
-        return source
-    path = out / "single-label" / f"{task}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.filter(pa.array(single)), path)
-    return path
 
 
 if __name__ == "__main__":

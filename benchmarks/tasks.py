@@ -16,19 +16,15 @@ Writes benchmarks/results/tasks.json; README quotes its table.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from pack import DATA, ROOT, pack_task, write_task
 from results_file import print_table, read_results, write_results
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("POTSTILL_DATA", ROOT.parent / "shared" / "data"))
 CLASSIFICATION = ("trec", "ag_news", "banking77", "sms_spam")
 GENERATION = ("scitldr", "mconala")
-METRIC = {"scitldr": "rouge_l", "mconala": "chrf"}
 CEILING_ROWS = {"classification": 4000, "generation": 800}
 FRESH = {"generated": "student (generated)", "retrieved": "student (retrieved)", "both": "student (both)"}
 
@@ -49,7 +45,7 @@ def main() -> None:
     records: list[dict[str, Any]] = read_results("tasks") if args.show else []
     if not args.show:
         for task in args.tasks.split(","):
-            rows = max(args.rows, args.per_label * len(_labels(task)))
+            rows = max(args.rows, args.per_label * len(pack_task(task).labels))
             records += bench(task, rows, args.test_rows, args.ceiling_rows, args.seed, args.out, args.set)
             keep = [r for r in read_results("tasks") if r["task"] not in {x["task"] for x in records}]
             write_results("tasks", keep + records)
@@ -131,46 +127,6 @@ def ceiling(
     scored = evaluate_student(load_student(folder), spec, test, latency_rows=5)
     seconds = time.monotonic() - started
     return _record(task, "student (real labels)", scored.scores.to_json(), real.num_rows, seconds, spec.metric)
-
-
-def write_task(task: str, out: Path) -> Path:
-    """The task file a user would write: prompt, label names, the test split for measuring, exclusions."""
-    import yaml
-
-    card = json.loads((DATA / "tasks" / task / "card.json").read_text())
-    pack = card["pack"]
-    matter: dict[str, Any] = {
-        "name": task.replace("_", "-"),
-        "kind": "classification" if task in CLASSIFICATION else "generation",
-        "test": {
-            "path": str(DATA / "tasks" / task / "test.parquet"),
-            "inputs": list(pack["input_columns"]),  # a copy: YAML would write an anchor for the second use
-            "output": pack["output_column"],
-        },
-        "exclude": sorted({card["id"], task, f"*/{task}", pack.get("catalogue_id") or task}),
-        "retrieval": {"catalogue": [str(DATA / "tasks"), str(DATA / "catalogue" / "catalogue.jsonl.gz")]},
-    }
-    if task in CLASSIFICATION:
-        matter["labels"] = _labels(task)
-        if len(pack["input_columns"]) > 1:
-            matter["inputs"] = list(pack["input_columns"])  # a copy: YAML writes a second mention as an anchor
-    else:
-        matter["metric"] = METRIC[task]
-        if task == "mconala":
-            matter["languages"] = ["es", "ja", "ru"]
-    path = out / f"{task}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---\n{pack['task_prompt']}\n")
-    return path
-
-
-def _labels(task: str) -> list[str]:
-    if task not in CLASSIFICATION:
-        return []
-    import pyarrow.parquet as pq
-
-    pack = json.loads((DATA / "tasks" / task / "card.json").read_text())["pack"]
-    return sorted(set(pq.read_table(DATA / "tasks" / task / "test.parquet")[pack["output_column"]].to_pylist()))
 
 
 def _record(
