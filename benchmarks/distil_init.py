@@ -10,9 +10,9 @@
 all-MiniLM-L6-v2 is trained on rows of a task's real training split (labels and all: this measures the start of the
 student, not its data), with a tenth held out. Then three of its six layers are trained on the same rows by
 `distil.student_layers=3`: they start from the trained model's layers and learn its probabilities, the labels, the
-direction of its hidden states, and altered copies of the rows. With `--cut`, also three layers of the base model
-without any of that. Macro-F1 is on the real test split; latency is one text at a time on one thread, both models on the
-same texts in turns.
+direction of its hidden states, on the rows and `--copies` altered ones of each. With `--cut`, also three layers of the
+base model without any of that. Macro-F1 is on the real test split; latency is one text at a time on one thread, both
+models on the same texts in turns.
 
 Writes benchmarks/results/distil_init.json (task, layers, start, macro_f1, latency_ms, kept).
 """

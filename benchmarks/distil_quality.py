@@ -41,7 +41,7 @@ def main() -> None:
     if args.quick:
         args.out = args.out.with_name("bench-distil-quick")
         results_file.FOLDER = args.out
-        args.rows, args.test_rows, args.minutes, args.seeds = 12, 4, 0.2, "0"
+        args.rows, args.test_rows, args.minutes, args.seeds = 12, 2, 0.1, "0"
     if not args.show:
         for seed in map(int, args.seeds.split(",")):
             if args.half != "generation":

@@ -6,8 +6,8 @@ the hidden states of its last layer, which the shallow student's are turned towa
     loss = (h·CE(label) + s·T²·KL(deep‖shallow at T)) / (h + s) + c·Σ_layers mean_tokens (1 − cos(deep, shallow))
 
 Each layer that was kept learns the states that stand at the same share of the deep student's depth, the last one its
-last. Beside the rows come copies of them with some tokens dropped, replaced or spliced: the deep student says what they
-are, so they need no label, and a few hundred rows are many more texts to agree on.
+last. Beside the rows may come copies of them with some tokens dropped, replaced or spliced (`altered_copies`): the deep
+student says what they are, so they need no label, and a few hundred rows are many more texts to agree on.
 
 The deep student never runs again while the shallow one is trained: its states rest in one file of float16, which is
 mapped into memory, so that many rows cost disk and not memory.

@@ -140,7 +140,7 @@ class DistilOptions:
     student_layer_ids: tuple[int, ...] | None = None
     student_ffn: float | None = None
     hidden_weight: float = 1.0
-    altered_copies: int = 2
+    altered_copies: int = 0
     generations: int = 1
     ensemble: bool = False
     method: Method = "word"
