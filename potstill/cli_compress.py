@@ -68,13 +68,13 @@ def print_report(report: dict[str, Any]) -> None:
 
     from potstill.compress_report import step_rows
 
-    columns, rows = step_rows(report)
+    console = Console()
+    columns, rows = step_rows(report, narrow=console.width < 120)
     table = Table(*columns, title=f"{report['recipe']} on {report['source']}")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row)
-    console = Console()
     console.print(table)
     for item in report.get("failed", ()):
         console.print(f"failed   {item['step']}: {item['why']}", markup=False)

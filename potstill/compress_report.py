@@ -21,8 +21,16 @@ _STYLE = (
 )
 
 
-def step_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Column names and cells of the table of steps; columns that nothing was measured for are left out."""
+_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it"}
+
+
+def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Column names and cells of the table of steps; columns that nothing was measured for are left out.
+
+    Args:
+        report: As in report.json.
+        narrow: Leave out what a terminal of 80 signs has no room for.
+    """
     columns: dict[str, Any] = {
         "step": lambda e: str(e["step"]),
         "MiB": lambda e: _number(e.get("size_mib"), "{:.1f}"),
@@ -40,7 +48,7 @@ def step_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         "s": lambda e: _number(e.get("seconds") or None, "{:.0f}"),
     }
     cells = {name: [make(entry) for entry in report["steps"]] for name, make in columns.items()}
-    shown = [name for name, column in cells.items() if any(column)]
+    shown = [name for name, column in cells.items() if any(column) and not (narrow and name in _WIDE)]
     return shown, [[cells[name][i] for name in shown] for i in range(len(report["steps"]))]
 
 

@@ -122,8 +122,8 @@ def file_material(source: str | Path, texts: str | None, test: str | None, held_
         OptionError: Test rows for a model that has no task.
     """
     from potstill.retrieval.load import read_data
+    from potstill.train.card import CARD, read_card
     from potstill.train.compress.run import Material
-    from potstill.train.student import CARD, read_card
 
     has_card = isinstance(source, Path) or Path(source).is_dir()
     if not (has_card and (Path(source) / CARD).exists()):

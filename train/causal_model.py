@@ -13,10 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
+from potstill.train.card import StudentCard
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
 from potstill.train.qlora import load_4bit, merge_into
-from potstill.train.student import StudentCard, publish
+from potstill.train.student import publish
 from potstill.train.width import keep_neurons
 
 if TYPE_CHECKING:

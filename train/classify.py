@@ -44,14 +44,19 @@ from potstill.models import install_hint, local_model, model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
+<<<<<<< HEAD
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
+=======
+from potstill.train.card import StudentCard
+from potstill.train.from_deep import deep_targets, direction_losses
+>>>>>>> quant
 from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.result import DistilResult
 from potstill.train.rows_check import LabelTargets, check_label_variety, check_not_empty, label_targets
-from potstill.train.student import StudentCard, publish
+from potstill.train.student import publish
 from potstill.train.temperature import divide_logits, held_out_figures
 
 if TYPE_CHECKING:

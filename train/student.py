@@ -12,12 +12,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, TrainingError, UserError
-from potstill.task import KINDS, Kind, TaskSpec
+from potstill.task import TaskSpec
+from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.quiet import quiet_transformers
 
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CARD = "potstill.json"
 TRAINING = "training.json"
-ONNX = "model.onnx"
-_WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
 
 
 @dataclass(frozen=True)
@@ -42,34 +40,6 @@ class Prediction:
 
     output: str
     probs: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class StudentCard:
-    """What potstill.json holds.
-
-    Attributes:
-        name: Name of the task.
-        kind: Kind of the task.
-        instruction: What a causal student is told before its input.
-        labels: Names of the classes, in the order of the logits.
-        max_length: Tokens of input (classification) or of prompt and answer together (generation).
-        max_new_tokens: Tokens of one answer at most (generation).
-        base: Model that the training started from.
-    """
-
-    name: str
-    kind: Kind
-    instruction: str = ""
-    labels: tuple[str, ...] = ()
-    max_length: int = 256
-    max_new_tokens: int = 256
-    base: str = ""
-
-
-def write_card(folder: Path, card: StudentCard) -> None:
-    """Write potstill.json into a student's folder."""
-    (folder / CARD).write_text(json.dumps({"format": 1, **asdict(card)}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: dict[str, Any] | None = None) -> None:
@@ -88,32 +58,6 @@ def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: 
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def read_card(folder: Path) -> StudentCard:
-    """Read potstill.json; without it, what config.json tells about a classifier.
-
-    Raises:
-        DataError: No such student, or a card that cannot be read.
-    """
-    config = folder / "config.json"
-    if not config.exists():
-        raise DataError(f"no student at {folder} (config.json is missing); run the training, or give another folder")
-    try:
-        if (folder / CARD).exists():
-            value = json.loads((folder / CARD).read_text("utf-8"))
-            value.pop("format", None)
-            value["labels"] = tuple(value.get("labels") or ())
-            if value.get("kind") not in KINDS:
-                raise ValueError(f"kind {value.get('kind')!r} is none of {', '.join(KINDS)}")
-            return StudentCard(**value)
-        names = json.loads(config.read_text("utf-8")).get("id2label") or {}
-        labels = tuple(names[key] for key in sorted(names, key=int))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{folder} holds a student whose card cannot be read ({error}); train it again") from None
-    if not labels:
-        raise DataError(f"{folder / CARD} is missing, so the student's task is unknown; train it again")
-    return StudentCard(name=folder.name, kind="classification", labels=labels)
 
 
 def load_student(path: Path | str, *, device: str | None = None) -> Student:
@@ -145,11 +89,6 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
 
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Student(model, tokenizer, card, folder)
-
-
-def weights_mib(folder: Path) -> float:
-    """Size of the weight files in a folder, in MiB."""
-    return sum(path.stat().st_size for pattern in _WEIGHTS for path in folder.glob(pattern)) / 2**20
 
 
 class Student:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
 from potstill.errors import MissingExtra
-from potstill.train.compress.state import Compressed, plain_tensors, write_around
 from potstill.train.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from potstill.train.compress.state import Compressed
 
 
 def bitsandbytes_faults(state: Compressed) -> list[str]:
@@ -32,6 +35,8 @@ def write_bitsandbytes(state: Compressed, folder: Path) -> None:
     Raises:
         MissingExtra: bitsandbytes is not installed.
     """
+    from potstill.train.compress.state import plain_tensors, write_around
+
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:

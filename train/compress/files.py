@@ -15,12 +15,14 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import OptionError
 from potstill.options import nearest
-from potstill.train.compress.state import FACTS, PACKED, Compressed, facts_of, plain_tensors, write_around, write_packed
 from potstill.train.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from potstill.train.compress.state import Compressed
 
 FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes")
 
@@ -75,6 +77,8 @@ def write_files(state: Compressed, folder: Path, form: str) -> None:
         OptionError: The format cannot hold it.
         MissingExtra: A library of the format is not installed.
     """
+    from potstill.train.compress.state import FACTS, facts_of
+
     if faults := format_faults(state, form):
         raise OptionError(f"format {form}", faults)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,8 @@ def write_files(state: Compressed, folder: Path, form: str) -> None:
 
 
 def _write(state: Compressed, folder: Path, form: str) -> None:
+    from potstill.train.compress.state import plain_tensors, write_around, write_packed
+
     if form == "packed":
         write_packed(state, folder)
     elif form == "plain":
@@ -131,9 +137,9 @@ def load_model(folder: Path, *, classifies: bool = False) -> tuple[Any, Any]:
     Raises:
         DataError: Packed files that cannot be read.
     """
-    if (folder / PACKED).exists():
-        from potstill.train.compress.state import load_state
+    from potstill.train.compress.state import PACKED, load_state
 
+    if (folder / PACKED).exists():
         state = load_state(folder)
         return state.model.to(state.dtype), state.tokenizer
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import UserError
-from potstill.train.compress.state import Compressed, plain_tensors, write_around
+
+if TYPE_CHECKING:
+    from potstill.train.compress.state import Compressed
 
 _NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -51,6 +53,8 @@ def write_gguf(state: Compressed, folder: Path, kind: str) -> None:
         UserError: A tensor whose name GGUF has no word for.
     """
     import gguf
+
+    from potstill.train.compress.state import plain_tensors, write_around
 
     rounding = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}[kind]
     writer = gguf.GGUFWriter(folder / f"model-{kind}.gguf", "llama")

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from potstill.errors import TrainingError
 from potstill.train.calibration_data import Calibration
+from potstill.train.card import weights_mib
 from potstill.train.compress.state import Compressed
 from potstill.train.quantize.schemes import targets
-from potstill.train.student import weights_mib
 
 PROBE_TIMEOUT_S = 600
 

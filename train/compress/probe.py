@@ -79,7 +79,8 @@ def _latency(
 
 def _answerer(folder: Path, threads: int) -> tuple[Callable[[list[str]], Any], Callable[[Sequence[str]], int]]:
     """A function that answers texts, and one that counts the tokens that they are (classifier) or get (decoder)."""
-    from potstill.train.student import CARD, load_student
+    from potstill.train.card import CARD
+    from potstill.train.student import load_student
 
     if (folder / CARD).exists():
         student = load_student(folder)

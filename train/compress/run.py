@@ -17,12 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from potstill.errors import DataError, OptionError, PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
 from potstill.run_dir import digest, write_atomic
 from potstill.task import TaskSpec
+from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
 from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.options import CompressOptions
@@ -33,7 +36,6 @@ from potstill.train.compress.steps import Helpers, run_step, scheme_of
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_step
 from potstill.train.quantize.schemes import Scheme, layer_list
-from potstill.train.student import weights_mib
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -215,6 +217,7 @@ class _Work:
         self.listener(Event("compress", "progress", f"{step}", index, len(self.recipe.steps)))
         before = self._counts(state, None)
         started = time.monotonic()
+        torch.manual_seed(self.options.seed)
         facts = run_step(state, step, scheme, helpers, self.listener)
         seconds = time.monotonic() - started
         state.steps.append(str(step))

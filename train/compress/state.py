@@ -29,11 +29,11 @@ from torch import Tensor
 
 from potstill.errors import DataError, OptionError
 from potstill.models import local_model
+from potstill.train.card import CARD, StudentCard, read_card, write_card
 from potstill.train.quantize.activations import install
 from potstill.train.quantize.lattice import QuantizedWeight
 from potstill.train.quantize.packing import describe, pack_bits, restore, stored_tensors, unpack_bits
 from potstill.train.quiet import quiet_transformers
-from potstill.train.student import CARD, StudentCard, read_card, write_card
 
 PACKED = "packed.safetensors"
 FACTS = "compression.json"

@@ -14,6 +14,7 @@ import torch
 from potstill.errors import TrainingError
 from potstill.train.compress.recipe import Step
 from potstill.train.compress.state import Compressed
+from potstill.train.quantize.packing import stored_bits
 from potstill.train.quantize.schemes import Scheme, scheme_for, targets
 
 _SLACK = 0.01
@@ -81,8 +82,8 @@ def _codes(state: Compressed, scheme: Scheme, embeddings: str) -> list[str]:
         levels = int(found.codes.max()) + 1
         if wanted is not None and (found.lattice.bits != wanted.bits or levels > 2**wanted.bits):
             faults.append(f"{target.name} has codes of {found.lattice.bits} bits, asked for {wanted.bits}")
-        if wanted is not None and found.codes.numel() >= 2**16 and found.stored_bits > wanted.most_bits:
-            faults.append(f"{target.name} takes {found.stored_bits:.2f} bits a weight, asked for {wanted.bits}")
+        if wanted is not None and found.codes.numel() >= 2**16 and stored_bits(found) > wanted.most_bits:
+            faults.append(f"{target.name} takes {stored_bits(found):.2f} bits a weight, asked for {wanted.bits}")
         if not torch.equal(found.values(), state.model.get_parameter(target.name).detach().float()):
             faults.append(f"{target.name} in the model differs from its codes")
     return faults

@@ -11,15 +11,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import PotstillError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.options import as_json
 from potstill.run_dir import write_atomic
 from potstill.train.compress.options import CompressOptions
-from potstill.train.compress.run import REPORT, CompressResult, Material, compress_student
-from potstill.train.compress.state import open_source, source_name
+
+if TYPE_CHECKING:
+    from potstill.train.compress.run import CompressResult, Material
 
 ZOO = {
     "classification": (
@@ -58,6 +59,9 @@ def compress_all(
     Raises:
         TrainingError: Every recipe failed.
     """
+    from potstill.train.compress.run import REPORT, CompressResult, compress_student
+    from potstill.train.compress.state import open_source, source_name
+
     state = open_source(source)
     kind = state.kind
     del state
@@ -159,6 +163,8 @@ def _key(recipe: str, options: CompressOptions) -> dict[str, Any]:
 
 def _finished(folder: Path, recipe: str, options: CompressOptions) -> dict[str, Any] | None:
     """The report of a recipe that was finished before under the same options."""
+    from potstill.train.compress.run import REPORT
+
     try:
         if json.loads((folder / "key.json").read_text("utf-8")) != _key(recipe, options):
             return None

@@ -142,14 +142,6 @@ class QuantizedWeight:
             values.view(-1)[self.lattice.outliers] = self.kept
         return values
 
-    @property
-    def stored_bits(self) -> float:
-        """Bits a weight in a file: codes, scales, zeros, outliers."""
-        from potstill.train.quantize.packing import stored_tensors
-
-        stored = stored_tensors(self)
-        return 8 * sum(tensor.numel() * tensor.element_size() for tensor in stored.values()) / self.codes.numel()
-
 
 def onto(lattice: Lattice, weight: Tensor, method: str) -> QuantizedWeight:
     """A weight matrix rounded onto a lattice."""

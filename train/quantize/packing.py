@@ -72,6 +72,12 @@ def stored_tensors(weight: QuantizedWeight) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in stored.items()}
 
 
+def stored_bits(weight: QuantizedWeight) -> float:
+    """Bits a weight in a file: codes, scales, zeros, outliers."""
+    stored = stored_tensors(weight)
+    return 8 * sum(tensor.numel() * tensor.element_size() for tensor in stored.values()) / weight.codes.numel()
+
+
 def describe(weight: QuantizedWeight) -> dict[str, Any]:
     """What `restore` needs beside the tensors, as JSON types."""
     lattice = weight.lattice

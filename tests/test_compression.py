@@ -1,0 +1,93 @@
+"""Compression as a user meets it: the stage of a run, the command, the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import potstill
+from potstill.compress_report import drawing, markdown, pareto_front
+from potstill.errors import OptionError
+from potstill.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = ROOT / "examples" / "support" / "task.md"
+SMALL = {
+    "n": 24, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 8},
+    "evaluate": {"rows": 12, "latency_rows": 2, "teacher": False},
+    "compress": {"recipe": [{"quantize": "int8-channel"}], "formats": ["packed"], "speed": "none"},
+}  # fmt: skip
+
+
+def report_of(*entries: tuple[str, float, float]) -> dict[str, object]:
+    steps = [{"step": name, "kind": "quantize", "size_mib": size, "score": score} for name, size, score in entries]
+    return {"recipe": "all", "source": "x", "metric": "macro_f1", "test_rows": 10, "steps": steps, "notes": ["a note"]}
+
+
+def test_the_front_holds_what_no_other_beats_in_both() -> None:
+    points = [(10.0, 0.9), (5.0, 0.8), (5.0, 0.7), (20.0, 0.9), (2.0, 0.75), (1.0, 0.1)]
+    assert pareto_front(points) == [5, 4, 1, 0]
+
+
+def test_the_report_shows_every_step_and_its_drawing_stands_alone() -> None:
+    report = report_of(("original", 80.0, 0.9), ("int8 | <b>", 20.0, 0.89))
+    text = markdown(report)
+    assert "| original | 80.0 |" in text
+    assert "int8 \\| <b>" in text
+    assert "- a note" in text
+    svg = drawing(report)
+    assert svg.startswith("<svg xmlns=")
+    assert svg.endswith("</svg>")
+    assert "<b>" not in svg
+    import xml.etree.ElementTree as tree
+
+    assert len(tree.fromstring(svg).findall(".//{*}circle")) == 2
+
+
+def test_a_recipe_that_cannot_be_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="did you mean 'wanda'"):
+        potstill.run(str(TASK), out=tmp_path / "run", teacher="fake", compress={"recipe": "wandda:0.5"})
+    assert not (tmp_path / "run" / "retrieval").exists()
+
+
+def test_the_command_lists_its_methods_and_names_a_wrong_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "potstill.cli", "compress"]
+    listed = subprocess.run([*command, "--methods"], capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "gptq" in listed
+    assert "wanda:0.5" in listed
+    done = subprocess.run([*command, "x", "-r", "int88"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no method 'int88'; did you mean 'int8'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.real
+def test_a_run_with_a_recipe_scores_both_students_and_sends_both(tmp_path: Path) -> None:
+    from potstill.export import build_unit
+    from potstill.train.student import load_student
+
+    out = tmp_path / "run"
+    result = potstill.run(str(TASK), out=out, **SMALL)
+    systems = {system["name"]: system for system in result.scores["systems"]}
+    small, whole = systems["student (compressed)"], systems["student"]
+    assert small["size_mib"] < 0.3 * whole["size_mib"]
+    assert small["macro_f1"] >= whole["macro_f1"] - 0.1
+    assert result.compressed is not None
+    assert result.compressed("My invoice is wrong") in result.student.labels
+    report = json.loads((out / "compress" / "report.json").read_text())
+    assert [entry["kind"] for entry in report["steps"]] == ["original", "quantize", "files"]
+    assert "compress" in {stage.name for stage in result.stages}
+    assert "student (compressed)" in result.report.read_text()
+    assert RunDir(out).verify() == []
+    again = potstill.run(str(TASK), out=out, **SMALL)
+    assert all(stage.reused for stage in again.stages)
+    unit = build_unit(out, tmp_path / "unit")
+    assert "compressed/" in (unit.model / "README.md").read_text()
+    assert load_student(unit.model / "compressed").labels == result.student.labels
+    without = potstill.run(str(TASK), out=out, **{**SMALL, "compress": {}})
+    assert "student (compressed)" not in {system["name"] for system in without.scores["systems"]}
+    assert without.compressed is None
