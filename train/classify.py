@@ -44,12 +44,8 @@ from potstill.models import install_hint, local_model, model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
-<<<<<<< HEAD
-from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
-=======
 from potstill.train.card import StudentCard
-from potstill.train.from_deep import deep_targets, direction_losses
->>>>>>> quant
+from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
 from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
