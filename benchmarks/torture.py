@@ -447,7 +447,7 @@ def ledger_size(rows: int, place: Path) -> list[dict[str, Any]]:
 
 
 def whole_runs(
-    names: set[str], kills: int, seed: int, place: Path, done: Callable[[list[dict[str, Any]]], None]
+    names: set[str], kills: int, seed: int, quick: bool, place: Path, done: Callable[[list[dict[str, Any]]], None]
 ) -> None:
     """The suites that make whole runs share one server and one undisturbed run."""
     import torture_runs
@@ -460,10 +460,10 @@ def whole_runs(
             torture_runs.make_calm(runs, "crash" in names)
             if "crash" in names:
                 done(torture_runs.crash(runs, kills, seed, push=True))
-            if "disk" in names:
-                done(torture_runs.disk(runs))
             if "caches" in names:
                 done(torture_runs.caches(runs))
+            if "disk" in names:
+                done(torture_runs.disk(runs, ("datagen", "train") if quick else torture_runs.STAGES))
 
 
 SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "crash", "disk", "caches")
@@ -510,7 +510,7 @@ def main() -> int:
                 done(suite())
         if names & {"crash", "disk", "caches"}:
             (place / "runs").mkdir()
-            whole_runs(names, given.kills or (12 if quick else 200), given.seed, place / "runs", done)
+            whole_runs(names, given.kills or (12 if quick else 200), given.seed, quick, place / "runs", done)
     print_table(records)
     return int(any(record["bad"] for record in records))
 
