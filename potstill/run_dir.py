@@ -19,10 +19,12 @@ contents, so a recomputed stage that gives the same bytes leaves everything belo
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +38,7 @@ from potstill.errors import ManifestError, RunError, RunLocked
 
 MANIFEST = "manifest.json"
 ROOT_FILES = "files.json"
+_OS_ERROR = re.compile(r"\b(?:os error|errno) (\d+)\b")
 _ROOT_NAMES = ("run.json", "report.html", "report.md")
 _KNOWN_KEYS = {"stage", "key", "key_parts", "files", "output", "seconds", "made_at", "facts", "seal"}
 
@@ -192,9 +195,24 @@ class RunDir:
                 run with the same key left there.
 
         Raises:
-            RunError: The stage's folder holds something that no run made; it is left alone.
+            RunError: The stage's folder holds something that no run made; it is left alone. Or the disk is full,
+                read-only or failing; what the stage has so far is kept.
             ManifestError: The stage's manifest cannot be read, or `make` left a symbolic link.
         """
+        try:
+            return self._made_or_reused(name, key_parts, make)
+        except Exception as error:
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            raise RunError(
+                f"stage {name}: {self.path} cannot be written ({problem}); free space or make it writable, then give "
+                "the same command again: finished stages and replies are kept"
+            ) from error
+
+    def _made_or_reused(
+        self, name: str, key_parts: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any] | None]
+    ) -> Stage:
         key = digest({"stage": name, **key_parts})
         final = self.path / name
         if final.exists() and not (final / MANIFEST).exists():
@@ -279,6 +297,27 @@ class RunDir:
             os.replace(final, aside)
         os.replace(ready, final)
         _fsync_folder(self.path)
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """What is wrong with the disk, where that is why something failed; None for other errors.
+
+    Libraries in C++ and Rust raise errors of their own, with the number of the system's in the text.
+    """
+    link: BaseException | None = error
+    for _ in range(8):
+        if link is None:
+            return None
+        number = link.errno if isinstance(link, OSError) else None
+        if number is None and (found := _OS_ERROR.search(str(link))):
+            number = int(found[1])
+        if number in _DISK:
+            return os.strerror(number)
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def folder_faults(folder: Path) -> list[str]:

@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
-        if self.path != "/v1/chat/completions":
+        if self.path.split("?")[0] != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such page {self.path}"}})
             return
         text = body["messages"][-1]["content"]
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.active += 1
             server.most_active = max(server.most_active, server.active)
             server.bodies.append(body)
-            server.headers.append({key.lower(): value for key, value in self.headers.items()})
+            server.headers.append({key.lower(): value for key, value in self.headers.items()} | {":path": self.path})
         try:
             if server.delay_s:
                 time.sleep(server.delay_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -274,3 +275,35 @@ def test_write_atomic_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> N
         write_atomic(path, "new \ud800")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["facts.json"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_error_with_its_mend_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
+    run = RunDir(tmp_path)
+    run.stage("merge", {"n": 1}, Maker())
+
+    def fails(folder: Path) -> None:
+        (folder / "checkpoint").write_text("half")
+        raise error
+
+    with pytest.raises(RunError, match=r"stage train: .* cannot be written .*free space.*same command again"):
+        run.stage("train", {"n": 1}, fails)
+    assert not (tmp_path / "train").exists()
+    assert run.verify() == []
+    assert run.stage("train", {"n": 1}, Maker()).facts == {"rows": 5}
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    def fails(folder: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file", "rows.txt")
+
+    with pytest.raises(FileNotFoundError):
+        RunDir(tmp_path).stage("train", {}, fails)

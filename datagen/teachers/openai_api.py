@@ -23,6 +23,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qsl
 
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
@@ -58,7 +59,10 @@ class OpenAITeacher:
         stripped = [split_url(part) for part in self._urls]
         self._shown = [shown for shown, _ in stripped]
         self._key = SecretStr(os.environ.get(self.options.key_variable, ""))
-        self._secrets = Secrets((self._key.get_secret_value(), *(text for _, found in stripped for text in found)))
+        texts = [text for _, found in stripped for text in found]
+        # A value of a query alone, too: the client may write the query anew.
+        texts += [value for text in texts for _, value in parse_qsl(text) if len(value) > 3]
+        self._secrets = Secrets((self._key.get_secret_value(), *texts))
         faults = [
             f"{shown!r} is no URL of a server; write it like http://localhost:8000/v1"
             for shown in self._shown

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from potstill.datagen.teachers.openai_wire import (
     Fault,
@@ -30,6 +32,27 @@ if TYPE_CHECKING:
     from potstill.datagen.teachers.pace import Pace
 
 _CONNECT_S = 15.0
+_LOGGERS = ("httpx2", "httpx", "httpcore2.connection", "httpcore2.http11", "openai", "openai._base_client")
+
+
+class _Masked(logging.Filter):
+    """Takes secrets out of what other libraries log."""
+
+    def __init__(self, secrets: Secrets):
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask the message; every record passes."""
+        record.msg, record.args = self._secrets.mask(record.getMessage()), ()
+        return True
+
+
+def _client(make: type[AsyncOpenAI], url: str, **options: Any) -> AsyncOpenAI:
+    """A client whose address keeps its query: the client would write paths behind it."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    return make(base_url=urlunsplit(parts._replace(query="")), default_query=query, **options)
 
 
 @dataclass(frozen=True)
@@ -109,11 +132,16 @@ class Endpoints:
         self._all = [
             Endpoint(
                 name,
-                AsyncOpenAI(api_key=key or "EMPTY", base_url=url, max_retries=0, timeout=timeout),
+                _client(AsyncOpenAI, url, api_key=key or "EMPTY", max_retries=0, timeout=timeout),
                 Pace(max(1, start // len(urls)), most),
             )
             for url, name in zip(urls, shown, strict=True)
         ]
+
+        # The client's libraries log each address that they ask, with what is in it.
+        self._masked = _Masked(secrets)
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self._masked)
 
     @property
     def models(self) -> list[str]:
@@ -127,6 +155,8 @@ class Endpoints:
 
     async def close(self) -> None:
         """Close the connections."""
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._masked)
         for endpoint in self._all:
             with contextlib.suppress(Exception):
                 await endpoint.client.close()

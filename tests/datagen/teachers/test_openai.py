@@ -356,6 +356,22 @@ def test_secrets_in_the_url_are_shown_nowhere(server_module: Any, drain: Any) ->
         assert secret not in shown + str(caught.value)
 
 
+def test_a_token_in_the_query_reaches_the_server_and_no_log(
+    server_module: Any, drain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with server_module.running_server() as server:
+        teacher = open_teacher(f"openai:{server.url}?token=tok%2Fsecret&v=2#m", flavour="openai", **FAST)
+        [(_, reply)] = drain(teacher, [ask("x")])
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert server.headers[0][":path"] == "/v1/chat/completions?token=tok%2Fsecret&v=2"
+    assert "HTTP Request: POST" in caplog.text, "nothing was logged that could hold it"
+    assert "tok%2Fsecret" not in caplog.text
+    assert "tok/secret" not in caplog.text
+    assert KEY not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("ref", "says"),
     [
