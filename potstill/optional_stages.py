@@ -37,7 +37,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
         return {"summary": result.report["summary"], "rows": result.rows.num_rows, "dropped": len(result.dropped)}
 
     parts = {
-        "spec": relevant(job.spec, "test", "unlabelled", "rules", "exclude", "licences"),
+        "spec": relevant(job.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
         "options": as_json(options),
         "soft": as_json(job.settings.soft),
         "rows": generated.output,
@@ -88,7 +88,7 @@ def weak_stage(job: Job) -> Stage | None:
         }
 
     parts = {
-        "spec": relevant(job.spec, "examples", "test", "exclude", "licences"),
+        "spec": relevant(job.spec, "examples", "test", "labelled", "exclude", "licences"),
         "options": as_json(job.settings.weak),
         "functions": [function_digest(function) for function in job.functions],
         "texts": ref_content(ref),

@@ -118,7 +118,7 @@ class Job:
             return {"summary": f"{result.rows.num_rows} rows from {used} datasets", "rows": result.rows.num_rows}
 
         parts = {
-            "spec": relevant(self.spec, "examples", "test", "unlabelled", "rules"),
+            "spec": relevant(self.spec, "examples", "test", "labelled", "unlabelled", "rules"),
             "options": as_json(options),
             "sources": self.settings.sources == "generated",
             "catalogue": [content(path) for path in catalogues],
@@ -150,7 +150,7 @@ class Job:
             }
 
         parts = {
-            "spec": relevant(self.spec, "test", "unlabelled", "rules", "exclude", "licences"),
+            "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(self.settings.generation),
             "sources": self.settings.sources == "retrieved",
             "retrieved": retrieved.output,

@@ -179,3 +179,21 @@ def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) ->
     assert found == texts_for_prior(asked, 1)
     assert texts_for_prior(spec, 1) == []
     assert texts_for_prior(replace(asked, estimate_prior=False), 1) == []
+
+
+@pytest.mark.real
+def test_labelled_rows_of_the_user_cost_no_new_retrieval_and_no_new_generation(tmp_path: Path) -> None:
+    task = "---\nname: mood\nlabels: [good, bad]\n{more}---\nIs a review good or bad?\n"
+    rows = [{"text": f"{word} {thing}", "label": label} for word, label in (("fine", "good"), ("poor", "bad"))
+            for thing in ("lamp", "cup", "bed", "rug", "pan", "mug")]  # fmt: skip
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen: list[Event] = []
+    settings = {"n": 16, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 4},
+                "quality": {"verify": True}, "evaluate": {"teacher": False, "latency_rows": 0}}  # fmt: skip
+    for more in ("", "labelled: {path: own.jsonl, inputs: [text], output: label}\n"):
+        (tmp_path / "task.md").write_text(task.format(more=more))
+        seen.clear()
+        result = potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", listener=seen.append, **settings)
+    assert "user" in result.dataset["origin"]
+    reused = {event.stage for event in seen if event.kind == "reused"}
+    assert reused == {"retrieval", "datagen", "quality"}
