@@ -54,6 +54,7 @@ def test_the_walk_sees_every_command() -> None:
     assert {
         ("run",), ("init",), ("doctor",), ("plan",), ("preview",), ("status",), ("report",), ("inspect",), ("compare",),
         ("evaluate",), ("push",), ("load",), ("view",), ("serve",), ("predict",), ("verify",), ("students",),
+        ("compress",),
         ("catalogue", "build"), ("catalogue", "info"), ("catalogue", "search"), ("batch", "write"), ("batch", "read"),
     } <= set(COMMANDS)  # fmt: skip
 
