@@ -21,14 +21,16 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 __version__ = "0.1.0"
-__all__ = ["Task", "load", "run"]
+__all__ = ["Task", "compress", "load", "run"]
 
 if TYPE_CHECKING:
+    from potstill.compression import compress
     from potstill.pipeline import load, run
     from potstill.task import TaskSpec as Task
 
 _FACE = {
     "run": ("potstill.pipeline", "run"),
+    "compress": ("potstill.compression", "compress"),
     "load": ("potstill.pipeline", "load"),
     "Task": ("potstill.task", "TaskSpec"),
 }

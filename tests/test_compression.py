@@ -17,7 +17,7 @@ from potstill.run_dir import RunDir
 ROOT = Path(__file__).resolve().parent.parent
 TASK = ROOT / "examples" / "support" / "task.md"
 SMALL = {
-    "n": 24, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 8},
+    "n": 24, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 4},
     "evaluate": {"rows": 12, "latency_rows": 2, "teacher": False},
     "compress": {"recipe": [{"quantize": "int8-channel"}], "formats": ["packed"], "speed": "none"},
 }  # fmt: skip
@@ -66,6 +66,7 @@ def test_the_command_lists_its_methods_and_names_a_wrong_one(tmp_path: Path) -> 
 
 
 @pytest.mark.real
+@pytest.mark.timeout(900)
 def test_a_run_with_a_recipe_scores_both_students_and_sends_both(tmp_path: Path) -> None:
     from potstill.export import build_unit
     from potstill.train.student import load_student

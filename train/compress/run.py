@@ -32,10 +32,10 @@ from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
-from potstill.train.compress.steps import Helpers, run_step, scheme_of
+from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_step
-from potstill.train.quantize.schemes import Scheme, layer_list
+from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -161,13 +161,20 @@ class _Work:
         return Helpers(first, second, teacher)
 
     def _check_formats(self, state: Compressed) -> None:
-        """Refuse formats that cannot hold what the recipe will give, as far as that is known before."""
-        faults = []
-        for form in self.options.formats:
-            if form == "onnx" and state.kind != "classification":
-                faults += format_faults(state, "onnx")
-            if form in ("vllm", "gguf-q8_0", "gguf-q4_0") and state.kind == "classification":
-                faults.append(f"{form} is for decoders; choose onnx, packed or plain for a classifier")
+        """Refuse formats that cannot hold what the recipe will give: one matrix is rounded to see."""
+        rounding = next((step for step in self.recipe.steps if step.kind == "quantize"), None)
+        scheme = None if rounding is None else scheme_of(rounding)
+        foreseen = replace(state, quantized={}, activations=None)
+        if rounding is not None and scheme is not None:
+            first = next(target for target in targets(state.model) if target.part == "blocks")
+            foreseen.quantized = {first.name: scheme.quantize(weight_of(first))}
+            foreseen.activations = activations_of(rounding)
+        faults = [
+            f"{form}: {fault}"
+            for form in self.options.formats
+            if form != "auto"
+            for fault in format_faults(foreseen, form)
+        ]
         if faults:
             raise OptionError("formats", faults)
 

@@ -99,7 +99,7 @@ def run_step(
         facts["layer_errors"] = [[round(value, 6) for value in pair] for pair in result.errors]
     else:
         state.quantized = quantize_model(state.model, scheme, embeddings)
-    _install_activations(state, step, options)
+    _install_activations(state, step)
     return facts
 
 
@@ -153,13 +153,18 @@ def _round_again(state: Compressed, scheme: Scheme) -> None:
             state.quantized[target.name] = put_rounded(target, chosen.quantize(weight_of(target)))
 
 
-def _install_activations(state: Compressed, step: Step, options: Any) -> None:
+def activations_of(step: Step) -> dict[str, Any] | None:
+    """How a rounding step rounds the inputs of linear layers; None where it leaves them."""
+    options = with_defaults(step).options
+    if step.method == "llm.int8":
+        return {"rounding": "int8 a token", "threshold": options["threshold"]}
+    return {"rounding": "int8 a token", "threshold": None} if options.get("activations") == "int8" else None
+
+
+def _install_activations(state: Compressed, step: Step) -> None:
     from potstill.train.quantize.activations import install
 
-    if step.method == "llm.int8":
-        state.activations = {"rounding": "int8 a token", "threshold": options["threshold"]}
-    elif options.get("activations") == "int8":
-        state.activations = {"rounding": "int8 a token", "threshold": None}
+    state.activations = activations_of(step)
     if state.activations is not None:
         install(state.model, state.activations["threshold"])
 

@@ -132,7 +132,8 @@ def recommend(
     good = [entry for entry in under if _value(entry) >= 0.99 * _value(original)]
     if good:
         return dict(min(good, key=lambda entry: entry["size_mib"])), "the smallest that keeps 99 % of the original"
-    return dict(max(under, key=lambda entry: _value(entry))), "none keeps 99 % of the original; this one keeps most"
+    ranked = sorted(under, key=_value)
+    return dict(ranked[-1]), "none keeps 99 % of the original; this one keeps most"
 
 
 def _fits(entry: Mapping[str, Any], options: CompressOptions) -> bool:

@@ -86,7 +86,9 @@ def test_compressed_tensors_are_read_by_transformers_as_the_same_values(scheme, 
     model, _ = load_model(tmp_path / "vllm")
     if scheme is INT8:
         install(llama.model, None)
-    assert torch.allclose(logits_of(model), logits_of(llama.model), atol=2e-3)
+    # Theirs divides the largest input of a token by 127.5, ours by 127.
+    far = float((logits_of(model) - logits_of(llama.model)).norm() / logits_of(llama.model).norm())
+    assert far < (0.03 if scheme is INT8 else 1e-3)
     config = json.loads((tmp_path / "vllm" / "config.json").read_text())["quantization_config"]
     assert config["quant_method"] == "compressed-tensors"
     assert config["ignore"] == ["lm_head"]

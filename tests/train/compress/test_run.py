@@ -150,6 +150,8 @@ def test_what_cannot_be_done_is_said_before_any_work(student, material, tmp_path
         compress_student(student, "wanda:0.5", tmp_path / "again", Material(("good film",), ("good",)), QUICK)
     with pytest.raises(OptionError, match="vllm is for decoders"):
         compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=("vllm",)))
+    with pytest.raises(OptionError, match="onnxruntime has no operator for nf4"):
+        compress_student(student, "nf4", tmp_path / "again", material, CompressOptions(formats=("onnx",)))
     with pytest.raises(OptionError, match="no format 'onxx'; did you mean 'onnx'"):
         compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=("onxx",)))
     with pytest.raises(OptionError, match="is the student itself, which is never changed"):
