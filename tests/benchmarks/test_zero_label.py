@@ -170,10 +170,10 @@ def test_a_small_run_writes_each_record_and_a_rerun_makes_what_is_missing(tmp_pa
         return records
 
     first = run("teacher_calibrated,soft")
-    assert [record["arm"] for record in first] == ["teacher_calibrated", "soft"]
+    assert [record["arm"] for record in first] == ["teacher_raw", "teacher_calibrated", "soft"]
     stamp = (out / "mood" / "run" / "train" / "manifest.json").read_text()
     records = {record["arm"]: record for record in run("teacher_calibrated,soft,labelled_100,ceiling")}
-    assert list(records) == ["teacher_calibrated", "soft", "labelled_100", "ceiling"]
+    assert list(records) == ["teacher_raw", "teacher_calibrated", "soft", "labelled_100", "ceiling"]
     assert json.loads((out / "zero_label_summary.json").read_text())["records"][1]["tasks"] == 1
     for record in records.values():
         assert record["macro_f1"] is not None, record
