@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_results(NAME, folder)
     failed = []
     for job in [] if args.show else jobs(args):
-        place = (job["task"], job["arm"], job["seed"])
-        if any((r["task"], r["arm"], r["seed"]) == place for r in records):
+        place = _place(job)
+        if any(_place(record) == place for record in records):
             continue
         began = time.monotonic()
         child = subprocess.run(
@@ -95,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             failed.append(place)
             print(f"{place}: ended with {child.returncode}", file=sys.stderr, flush=True)
             continue
-        records = with_ratios([*records, *json.loads(child.stdout.splitlines()[-1])])
+        fresh = json.loads(child.stdout.splitlines()[-1])
+        records = [*records, *(r for r in fresh if not any(_place(r) == _place(known) for known in records))]
+        records = with_ratios(records)
         write_results(NAME, records, folder)
         write_results(f"{NAME}_summary", summary(records), folder)
         shown = {key: value for key, value in records[-1].items() if value is not None}
@@ -175,7 +177,8 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Run one arm in this process.
 
     Returns:
-        Its record; one with a note in place of scores where the product says that it cannot be done.
+        Its record, for the teacher that of each of its arms, since one set of answers serves both; one with a note in
+        place of scores where the product says that it cannot be done.
     """
     from potstill.errors import PotstillError
 
@@ -188,15 +191,16 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     began = time.monotonic()
     try:
         if arm in TEACHERS:
-            found = _teacher(task, arm, file, test, job)
+            measured = _teachers(task, file, test, job)
         elif arm in ("labels_100", "ceiling"):
-            found = _supervised(task, file, test, job)
+            measured = {arm: _supervised(task, file, test, job)}
         else:
-            found = _product(task, file, test, job)
+            measured = {arm: _product(task, file, test, job)}
     except PotstillError as error:  # an arm without rows is a result, not an end
-        found = {"note": str(error).splitlines()[0][:200], "minutes": round((time.monotonic() - began) / 60, 2)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [{**record, **found, "peak_rss_mib": round(peak)}]
+        minutes = round((time.monotonic() - began) / 60, 2)
+        measured = {arm: {"note": str(error).splitlines()[0][:200], "minutes": minutes}}
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return [{**record, "arm": name, **found, "peak_rss_mib": peak} for name, found in measured.items()]
 
 
 def task_file(task: PackTask, arm: str, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> Path:
@@ -288,10 +292,10 @@ def _supervised(
     return found if few else {**found, "labels": len(real)}
 
 
-def _teacher(
-    task: PackTask, arm: str, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The teacher's own answers, kept in the ledger of the task's runs."""
+def _teachers(
+    task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The teacher's own answers, by arm."""
     from potstill.evaluation import teacher_answers
     from potstill.ledger import Ledger
     from potstill.pipeline import open_asker
@@ -305,10 +309,11 @@ def _teacher(
     with Ledger(_folder(job) / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
         assert read.spec.test is not None
         inputs = read_data(read.spec.test, read.spec)["input"][:]
-        found = {name: outputs for name, outputs, _ in teacher_answers(read.spec, inputs, asker, settings.soft)}
+        answers = teacher_answers(read.spec, inputs, asker, settings.soft)
         tokens = asker.counts.prompt_tokens + asker.counts.completion_tokens
-    answers = found[{"teacher_raw": "teacher (raw)", "teacher_calibrated": "teacher (calibrated)"}[arm]]
-    return {**scores(task, test, answers), "tokens": tokens, "minutes": round((time.monotonic() - began) / 60, 2)}
+    cost = {"tokens": tokens, "minutes": round((time.monotonic() - began) / 60, 2)}
+    arms = {"teacher (raw)": "teacher_raw", "teacher (calibrated)": "teacher_calibrated"}
+    return {arms[name]: {**scores(task, test, outputs), **cost} for name, outputs, _ in answers}
 
 
 class Costs:
@@ -450,6 +455,10 @@ def _ratios(records: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
         if record["arm"] == arm and record["task"] in tops:
             found[record["task"]].append(record["ratio_to_ceiling"] or 0.0)
     return {task: sum(values) / len(values) for task, values in found.items()}
+
+
+def _place(record: Mapping[str, Any]) -> tuple[str, str, int]:
+    return record["task"], record["arm"], record["seed"]
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -29,6 +29,8 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(text.split("|"))
 
 
+# A line of the form that the prompts for inputs of several fields show.
+_FORM = re.compile(r"^(\S.{0,60}?): \.\.\.$", re.MULTILINE)
 _SUBJECTS = _list(
     "The company|A customer|My neighbour|The report|Our team|The city council|A recent study|The new device|"
     "An engineer|The local museum|Her colleague|The delivery|This winter|A small bakery|The minister|The airline|"
@@ -199,7 +201,11 @@ class FakeTeacher:
         if request.schema is not None:
             text = json.dumps(_instance(request.schema, request.schema, topic, random), ensure_ascii=False)
             return text[: len(text) // 2] if random.random() < self.options.garbling else text
-        return _prose(topic, random)
+        fields = _FORM.findall(prompt)
+        lines = [f"{name}: {_prose(topic, random, 1)}" for name in fields]
+        # An opened reply goes on behind the name of the first field.
+        opened = bool(fields) and request.prefill.rstrip().endswith(f"{fields[0]}:")
+        return "\n".join(lines).removeprefix(f"{fields[0]}:" if opened else "") if lines else _prose(topic, random)
 
     def _scored(self, request: ScoreRequest, prompt_tokens: int) -> Reply:
         prompt = request.messages[-1].content if request.messages else ""

@@ -159,6 +159,7 @@ def test_a_small_run_writes_each_record_and_a_rerun_makes_what_is_missing(tmp_pa
         sys.executable, str(ROOT / "benchmarks" / "zero_label.py"), "--tasks", "mood", "--seeds", "0", "--rows", "24",
         "--test-rows", "20", "--ceiling-rows", "60", "--teacher", "fake", "--out", str(out),
         "--set", "distil.epochs=1", "--set", "distil.min_steps=4", "--set", "retrieval.rows_per_dataset=20",
+        "--set", "merge.near_duplicates=1", "--set", "merge.test_near=1",
     ]  # fmt: skip
     env = {**os.environ, "POTSTILL_DATA": str(write_pack(tmp_path / "data"))}
 
@@ -170,10 +171,10 @@ def test_a_small_run_writes_each_record_and_a_rerun_makes_what_is_missing(tmp_pa
         return records
 
     first = run("teacher_calibrated,soft")
-    assert [record["arm"] for record in first] == ["teacher_calibrated", "soft"]
+    assert [record["arm"] for record in first] == ["teacher_raw", "teacher_calibrated", "soft"]
     stamp = (out / "mood" / "run" / "train" / "manifest.json").read_text()
     records = {record["arm"]: record for record in run("teacher_calibrated,soft,labelled_100,ceiling")}
-    assert list(records) == ["teacher_calibrated", "soft", "labelled_100", "ceiling"]
+    assert list(records) == ["teacher_raw", "teacher_calibrated", "soft", "labelled_100", "ceiling"]
     assert json.loads((out / "zero_label_summary.json").read_text())["records"][1]["tasks"] == 1
     for record in records.values():
         assert record["macro_f1"] is not None, record

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from potstill.datagen.parse import read_fields
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import OptionError
@@ -87,3 +88,13 @@ def test_no_model_and_known_options() -> None:
         open_teacher("fake:gpt")
     with pytest.raises(OptionError, match="did you mean 'failing'"):
         open_teacher("fake", failling=1)
+
+
+@pytest.mark.parametrize("prefill", ["", "Here is one:\ntitle:"])
+def test_a_text_of_several_fields_has_each_of_them(prefill: str) -> None:
+    prompt = 'Write an article of the category "Sports".\n\nWrite it in this form:\ntitle: ...\nfirst lines: ...\n'
+    reply = FakeTeacher().answer(Request(messages=(Message("user", prompt),), prefill=prefill))
+    assert isinstance(reply, Reply)
+    found = read_fields(prefill.rpartition("\n")[2] + reply.text, ("title", "first lines"))
+    assert found is not None
+    assert min(len(value.split()) for value in found.values()) > 4
