@@ -64,7 +64,7 @@ def teacher(requests: int, place: Path) -> list[dict[str, Any]]:
 
     server_module = beside("teacher_server")
     options = {
-        "backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 2.0, "startup_s": 1.0, "patience_s": 60.0,
+        "backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 8.0, "startup_s": 1.0, "patience_s": 60.0,
         "concurrency": 32, "attempts": 8,
     }  # fmt: skip
     seen: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def teacher(requests: int, place: Path) -> list[dict[str, Any]]:
     asked = [Request((Message("user", f"request {i}"),), max_tokens=16) for i in range(requests)]
     started = time.monotonic()
     bad: Counter[str] = Counter()
-    with server_module.running_server(fault, stall_s=3.0) as server:
+    with server_module.running_server(fault, stall_s=12.0) as server:
         _more_faults(server_module)
         opened = open_teacher(f"openai:{server.url}#m", **options)
         with Ledger(place / "teacher.sqlite") as ledger:
