@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: install install-vllm demo test test-fast test-all check types docs bench clean
+.PHONY: install install-vllm demo test test-fast test-all check types docs bench torture torture-quick sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,17 @@ test-all: $(VENV)/.installed install-vllm
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/tasks.py
+
+# Hours; `torture-quick` is the form of CI.
+torture: $(VENV)/.installed
+	$(BIN)/python benchmarks/torture.py
+
+torture-quick: $(VENV)/.installed
+	$(BIN)/python benchmarks/torture.py --quick --no-write
+
+sbom: $(VENV)/.installed
+	$(BIN)/python scripts/sbom.py --check
+	$(BIN)/python scripts/sbom.py --out sbom.json
 
 clean:
 	rm -rf build dist *.egg-info .types .pytest_cache .mypy_cache .ruff_cache

@@ -64,7 +64,7 @@ def teacher(requests: int, place: Path) -> list[dict[str, Any]]:
 
     server_module = beside("teacher_server")
     options = {
-        "backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 2.0, "startup_s": 1.0, "patience_s": 60.0,
+        "backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 8.0, "startup_s": 1.0, "patience_s": 60.0,
         "concurrency": 32, "attempts": 8,
     }  # fmt: skip
     seen: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def teacher(requests: int, place: Path) -> list[dict[str, Any]]:
     asked = [Request((Message("user", f"request {i}"),), max_tokens=16) for i in range(requests)]
     started = time.monotonic()
     bad: Counter[str] = Counter()
-    with server_module.running_server(fault, stall_s=3.0) as server:
+    with server_module.running_server(fault, stall_s=12.0) as server:
         _more_faults(server_module)
         opened = open_teacher(f"openai:{server.url}#m", **options)
         with Ledger(place / "teacher.sqlite") as ledger:
@@ -162,25 +162,33 @@ _PIECES = (
 )  # fmt: skip
 
 
-def _seeds() -> list[str]:
-    texts = [path.read_text("utf-8") for path in sorted((ROOT / "examples").glob("**/*.md"))]
+def _seeds() -> dict[str, list[str]]:
+    """Sound inputs of each parser."""
     card = {"id": "a/b", "title": "T", "description": "words", "licence": "mit", "tags": ["language:en"],
             "configs": {"default": {"features": {"text": "string", "label": {"class_label": ["x", "y"]}},
                                     "splits": {"train": 9}}}}  # fmt: skip
     reply = {"choices": [{"message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
              "usage": {"prompt_tokens": 5, "completion_tokens": 4}}  # fmt: skip
     stored = {"text": "hello", "finish": "stop", "tokens": [1, 2], "scores": [-1.5], "score_tokens": [1]}
-    texts += [json.dumps(card), json.dumps(reply), json.dumps(stored), '{"texts": ["a", "b"]}']
-    texts += ["1. A text.\n2. Another.", "premise: It rains.\nhypothesis: It is dry.", "Class label: a\nText one."]
-    return [text[:1500] for text in texts]
+    readme = "---\nlicense: mit\nlanguage: [en]\ntags:\n- news\n---\n# News\nA set of texts.\n"
+    return {
+        "task file": [path.read_text("utf-8")[:1500] for path in sorted((ROOT / "examples").glob("**/*.md"))],
+        "teacher's HTTP reply": [json.dumps(reply)],
+        "teacher's text": ['{"texts": ["a", "b"]}', "1. A text.\n2. Another.", "premise: It rains.\nhypothesis: No.",
+                           "Class label: a\nText one.", "Input: 3\nOutput: 4"],
+        "card": [json.dumps(card), readme],
+        "ledger row": [json.dumps(stored), '{"text": "hello", "finish": "length", "tokens": [0, 9], "attempts": 2}'],
+    }  # fmt: skip
 
 
-def mutants(seed: int) -> Iterator[str]:
-    """Texts without end: seeds with cuts, repeats, swaps and pieces put in; some are pieces alone."""
-    draw, seeds = random.Random(seed), _seeds()
+def mutants(seed: int, own: list[str]) -> Iterator[str]:
+    """Texts without end: sound inputs with cuts, repeats, swaps and pieces put in; one in ten is pieces alone."""
+    draw = random.Random(seed)
+    others = [text for texts in _seeds().values() for text in texts]
     while True:
-        text = draw.choice(seeds) if draw.random() < 0.8 else ""
-        for _ in range(draw.randint(1, 5)):
+        chance = draw.random()
+        text = draw.choice(own) if chance < 0.8 else draw.choice(others) if chance < 0.9 else ""
+        for _ in range(draw.choice((1, 1, 2, 3, 5))):
             place = draw.randint(0, len(text))
             end = min(len(text), place + draw.randint(0, 30))
             kind = draw.random()
@@ -263,7 +271,7 @@ def fuzz(inputs: int, place: Path, seed: int = 0) -> list[dict[str, Any]]:
     records = []
     found = parsers(place)
     for number, (name, (parser, may)) in enumerate(found.items()):
-        source, slowest, bad = mutants(seed + number), 0.0, Counter[str]()
+        source, slowest, bad = mutants(seed + number, _seeds().get(name, ["a"])), 0.0, Counter[str]()
         count = inputs // len(found)
         ran = Counter[str]()
         before = sorted(os.listdir(place))

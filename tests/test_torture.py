@@ -1,0 +1,155 @@
+"""The suites of `benchmarks/torture.py`, each in a size that takes seconds; and what the project stands on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Benchmarks and scripts can be imported."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    yield
+    for name in ("torture", "torture_runs", "sbom"):
+        sys.modules.pop(name, None)
+
+
+def bad(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    assert records
+    assert all(record["count"] > 0 for record in records)
+    return [record for record in records if record["bad"]]
+
+
+def test_teacher(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torture
+
+    monkeypatch.setattr(torture, "FAULTS", tuple(f for f in torture.FAULTS if not f.startswith("slow")))
+    records = torture.teacher(180, tmp_path)
+    assert bad(records) == []
+    assert records[0]["failed_with_reason"] == 2  # 77 and 177
+    assert records[0]["kinds_of_fault"] >= 8
+
+
+def test_fuzz(programs: None, tmp_path: Path) -> None:
+    import torture
+
+    records = torture.fuzz(1000, tmp_path)
+    assert bad(records) == []
+    assert all(record["read"] > 0 for record in records)
+
+
+def test_fuzz_sees_a_crash_and_a_file_elsewhere(
+    programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torture
+
+    def broken(text: str) -> None:
+        (tmp_path / "owned").write_text("x")
+        assert "\x00" not in text, "a zero"
+
+    monkeypatch.setattr(torture, "parsers", lambda place: {"broken": (broken, ())})
+    [record] = torture.fuzz(300, tmp_path)
+    assert record["bad"] > 1
+    assert "AssertionError" in record["which"][0]
+
+
+def test_leaks(programs: None) -> None:
+    import torture
+
+    records = torture.leaks(60)
+    assert bad(records) == []
+    recall = {record["what"].split(", ")[-1]: record["recall"] for record in records if "recall" in record}
+    assert recall["1 word in 20 changed"] >= 0.95
+    assert recall["1 word in 3 changed"] < recall["1 word in 10 changed"]
+
+
+def test_secrets(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torture
+
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    [record] = torture.secrets(tmp_path)
+    assert bad([record]) == []
+    assert record["requests_that_carried_it"] >= 6
+    assert record["files_read"] >= 12
+
+
+def test_ledger_look_ups(programs: None, tmp_path: Path) -> None:
+    import torture
+
+    assert bad(torture.ledger_size(3000, tmp_path)) == []
+
+
+@pytest.mark.real
+def test_whole_runs(programs: None, tmp_path: Path) -> None:
+    import torture_runs
+
+    with torture_runs.running(tmp_path) as runs:
+        torture_runs.make_calm(runs, push=False)
+        assert runs.steps > 50
+        assert len(runs.asked) > 30
+        assert bad(torture_runs.crash(runs, 2, seed=0, push=False)) == []
+        again = runs.run(runs.calm, export=False)
+        assert (again["status"], again["made"]) == (0, [])
+        full = runs.run(tmp_path / "full", export=False, stage="datagen", errno=28)
+        assert full["status"] == 4
+        assert "No space left" in full["error"]
+
+
+# ---- supply chain ---------------------------------------------------------------------------------------------------
+
+
+def test_the_lock_pins_and_hashes_every_dependency() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    entries = [entry for entry in re.split(r"\n(?=\S)", text) if not entry.startswith("#")]
+    pins = {}
+    for entry in entries:
+        name, version = re.match(r"([\w.\-]+)==([\w.+!]+)", entry).groups()  # type: ignore[union-attr]
+        assert "--hash=sha256:" in entry, f"{name} has no hash"
+        pins[name.lower().replace("_", "-")] = version
+    for declared in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        need = Requirement(declared)
+        name = need.name.lower().replace("_", "-")
+        if name != "torch":
+            assert need.specifier.contains(pins[name]), declared
+    assert "torch" not in pins
+    assert not re.search(r"https?://|file:|index-url|find-links", text), "the lock names an index"
+
+
+def test_the_bill_of_materials_names_every_dependency_with_its_licence(programs: None) -> None:
+    import sbom
+
+    found = sbom.document("potstill")
+    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
+    names = {item["name"].lower() for item in found["components"]}
+    assert {"torch", "transformers", "numpy", "typer"} <= names
+    assert len(names) > 40
+    assert sbom.problems(found) == []
+    assert json.dumps(found) == json.dumps(sbom.document("potstill")), "it differs each time"
+    numpy = next(item for item in found["components"] if item["name"] == "numpy")
+    assert numpy["purl"] == f"pkg:pypi/numpy@{importlib.metadata.version('numpy')}"
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("MIT", True), ("BSD-3-Clause AND MIT", True), ("GPL-3.0-only", False), ("GPL-2.0 OR MIT", True),
+        ("MIT AND GPL-3.0-or-later", False), ("Proprietary", False), ("LGPL-2.1", True), ("", False),
+    ],
+)  # fmt: skip
+def test_licences(text: str, good: bool, programs: None) -> None:
+    import sbom
+
+    assert sbom.allowed(text) is good
