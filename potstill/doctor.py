@@ -208,7 +208,9 @@ def _teacher(settings: Settings) -> Iterator[Check]:
         with _asker(settings) as asker:
             yield from _questions(asker, settings)
     except PotstillError as error:
-        yield _failed("teacher", error)
+        check = _failed("teacher", error)
+        other = "another teacher: --teacher transformers"
+        yield replace(check, mend=f"{check.mend}; or {other}" if check.mend else other)
 
 
 @contextmanager
