@@ -262,7 +262,7 @@ def parsers(place: Path) -> dict[str, tuple[Callable[[str], Any], tuple[type[Exc
         "teacher's HTTP reply": (reply, (Fault,)),
         "teacher's text": (texts, ()),
         "card": (card, (CardFault,)),
-        "ledger row": (row, (ValueError, KeyError, TypeError)),
+        "ledger row": (row, (ValueError, PotstillError)),
     }
 
 

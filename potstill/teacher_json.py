@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from potstill.errors import DataError
 from potstill.teacher import AnyRequest, FinishReason, Message, Reply, Request, TokenTop
 
 
@@ -80,6 +82,20 @@ def reply_to_json(reply: Reply) -> dict[str, Any]:
 
 
 def reply_from_json(plain: Mapping[str, Any]) -> Reply:
+    """A reply from its stored form.
+
+    Raises:
+        DataError: It is no stored reply.
+    """
+    try:
+        return _reply(plain)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
+        raise DataError(
+            f"a stored reply cannot be read ({type(error).__name__}: {error}); see potstill verify RUN"
+        ) from None
+
+
+def _reply(plain: Mapping[str, Any]) -> Reply:
     """The inverse of `reply_to_json`."""
     top: list[TokenTop] = []
     if "top" in plain:
