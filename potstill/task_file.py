@@ -8,9 +8,8 @@ What is read, surest first:
    found so is listed in `TaskSpec.inferred`, for the user to see.
 
 Decisions: relative paths start at the task file's folder. A label written with other capitals in an example, rule
-or prior is the same label; two labels that differ by capitals alone are a fault. Priors that are counts or
-percentages are normalised; shares below 1 that do not sum to 1 are a fault. Text is data: templates in it are
-never rendered.
+or prior is the same label; two labels that differ by capitals alone are a fault. Priors that are counts or percentages
+are normalised; shares below 1 that do not sum to 1 are a fault. Text is data: templates in it are not rendered.
 """
 
 from __future__ import annotations

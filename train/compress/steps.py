@@ -104,7 +104,7 @@ def run_step(
 
 
 def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) -> dict[str, Any]:
-    from potstill.train import prune
+    from potstill.train.prune import methods as prune
 
     method = (prune.SPARSITY if step.kind == "sparsity" else prune.STRUCTURE)[step.method]
     options = {name: value for name, value in with_defaults(step).options.items() if value is not None}

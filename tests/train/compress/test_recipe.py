@@ -81,7 +81,7 @@ def test_a_student_that_cannot_take_a_recipe_is_refused_before_any_work():
 
 
 def test_the_table_of_methods_has_every_pruner_and_only_options_that_it_takes():
-    from potstill.train import prune
+    from potstill.train.prune import methods as prune
 
     code = {**prune.SPARSITY, **prune.STRUCTURE}
     table = {name for name, method in METHODS.items() if method.kind in ("structure", "sparsity")}

@@ -7,9 +7,9 @@ import torch
 
 from potstill.errors import OptionError, TrainingError, UserError
 from potstill.train.calibration_data import Calibration
-from potstill.train.prune import SPARSITY, PruneResult
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.magnitude import prune_magnitude
+from potstill.train.prune.methods import SPARSITY, PruneResult
 from potstill.train.prune.outcome import checked, zero_share
 from potstill.train.prune.sparse import keep_largest, keep_n_of_m
 from potstill.train.prune.wanda import prune_wanda

@@ -9,13 +9,13 @@ import torch
 from tokens import logits
 
 from potstill.errors import OptionError, UserError
-from potstill.train.prune import STRUCTURE
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.cut import cut_heads, cut_hidden, cut_neurons
 from potstill.train.prune.depth import block_influence, prune_layers
 from potstill.train.prune.gates import gated
 from potstill.train.prune.heads import head_importance, head_masks, nearest_count, prune_heads
 from potstill.train.prune.loss import losses, mean_loss, with_answers
+from potstill.train.prune.methods import STRUCTURE
 from potstill.train.prune.neurons import prune_neurons
 
 
