@@ -129,7 +129,11 @@ def _own_catalogue(arguments: list[str], place: Path) -> None:
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "potstill.cli", "run", "Classify support tickets as billing, bug or other.",
                "--teacher", "fake", "-n", "200000", "--sources", "generated", "-o", str(tmp_path / "run")]  # fmt: skip
-    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+    child = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     ledger = tmp_path / "run" / "ledger.sqlite-wal"
     until = time.monotonic() + 120
     while not (ledger.exists() and ledger.stat().st_size > 200_000) and time.monotonic() < until:
