@@ -195,6 +195,7 @@ def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArr
             avoid=[],
             topic="",
             manners=[],
+            language="",
             count=1,
             fields=[],
         )
