@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,12 @@ def read_results(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def _commit() -> str:
-    """The commit that is checked out, with `+` where tracked code differs from it; empty outside git."""
+    """The commit that is checked out, with `+` where tracked code differs from it.
+
+    A copy of the code that is not a git checkout, on a borrowed GPU say, is told by `$POTSTILL_COMMIT`; else it is empty.
+    """
+    if told := os.environ.get("POTSTILL_COMMIT"):
+        return told
     try:
         root = FOLDER.parent.parent
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
@@ -50,6 +56,11 @@ def _commit() -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
+    with contextlib.suppress(ImportError):
+        import torch
+
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[library] = importlib.metadata.version(library)

@@ -40,7 +40,10 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pack import CLASSIFICATION, GENERATION, ROOT, PackTask, data_ref, pack_task, rows_of, write_rows, write_task
@@ -82,26 +85,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     folder = args.out if args.quick or args.set or args.teacher != "transformers" else FOLDER
     records = read_results(NAME, folder)
-    failed = []
-    for job in [] if args.show else jobs(args):
-        place = _place(job)
-        if any(_place(record) == place for record in records):
-            continue
-        began = time.monotonic()
-        child = subprocess.run(
-            [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(job)], stdout=subprocess.PIPE, text=True
-        )
-        if child.returncode:
-            failed.append(place)
-            print(f"{place}: ended with {child.returncode}", file=sys.stderr, flush=True)
-            continue
-        fresh = json.loads(child.stdout.splitlines()[-1])
-        records = [*records, *(r for r in fresh if not any(_place(r) == _place(known) for known in records))]
-        records = with_ratios(records)
-        write_results(NAME, records, folder)
-        write_results(f"{NAME}_summary", summary(records), folder)
-        shown = {key: value for key, value in records[-1].items() if value is not None}
-        print(f"{json.dumps(shown)} in {time.monotonic() - began:.0f} s", flush=True)
+    failed: list[tuple[str, str, int]] = []
+    lock = Lock()
+
+    def make(jobs_of_task: Sequence[Mapping[str, Any]]) -> None:
+        """Arms of one task share a run folder, so they follow one another; tasks may go side by side."""
+        nonlocal records
+        for job in jobs_of_task:
+            place = _place(job)
+            if _known(job, records):
+                continue
+            began = time.monotonic()
+            log = folder_of(job).with_name("log.txt")
+            with log.open("a") as errors:
+                child = subprocess.run(
+                    [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(job)],
+                    stdout=subprocess.PIPE,
+                    stderr=errors if args.workers > 1 else None,
+                    text=True,
+                )
+            with lock:
+                if child.returncode:
+                    failed.append(place)
+                    print(f"{place}: ended with {child.returncode}; see {log}", file=sys.stderr, flush=True)
+                    continue
+                fresh = [r for r in json.loads(child.stdout.splitlines()[-1]) if not _known(r, records)]
+                records = with_ratios([*records, *fresh])
+                write_results(NAME, records, folder)
+                write_results(f"{NAME}_summary", summary(records), folder)
+                shown = {key: value for key, value in records[-1].items() if value is not None}
+                print(f"{json.dumps(shown)} in {time.monotonic() - began:.0f} s", flush=True)
+
+    by_task = [list(own) for _, own in groupby([] if args.show else jobs(args), key=lambda job: job["task"])]
+    with ThreadPoolExecutor(max_workers=args.workers) as pool:
+        list(pool.map(make, by_task))
     print_table([{key: r.get(key) for key in _columns(records)} for r in records])
     print()
     print_table(by_arm(records))
@@ -126,6 +143,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--teacher", default="transformers")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--quick", action="store_true", help="three tasks, one seed, few rows, one epoch")
+    parser.add_argument("--workers", type=int, default=1, help="tasks side by side; minutes then tell little")
     parser.add_argument("--print", action="store_true", dest="show")
     parser.add_argument("--set", action="append", default=[], help="stage.option=value, for experiments")
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -251,8 +269,8 @@ def _product(task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job:
         given["quality"] = {"judge": True}
     given |= {"n": job["rows"], "seed": job["seed"], "teacher": job["teacher"]}
     given["evaluate"] = {"rows": 0, "teacher": False, "latency_rows": 0}
-    costs = Costs(_folder(job))
-    result = run(str(file), out=_folder(job), listener=costs, **merge_settings(given, job["set"]))
+    costs = Costs(folder_of(job))
+    result = run(str(file), out=folder_of(job), listener=costs, **merge_settings(given, job["set"]))
     answers = pq.read_table(result.path / "evaluate" / "predictions.parquet")["student"].to_pylist()
     origins = Counter(result.dataset["origin"][:])
     rows = {f"{origin}_rows": origins[origin] for origin in ("generated", "retrieved", "pseudo", "user")}
@@ -306,7 +324,7 @@ def _teachers(
     began = time.monotonic()
     read = read_task_file(str(file))
     settings = resolve(read.settings, {"teacher": job["teacher"]})
-    with Ledger(_folder(job) / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
+    with Ledger(folder_of(job) / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
         assert read.spec.test is not None
         inputs = read_data(read.spec.test, read.spec)["input"][:]
         answers = teacher_answers(read.spec, inputs, asker, settings.soft)
@@ -457,6 +475,10 @@ def _ratios(records: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
     return {task: sum(values) / len(values) for task, values in found.items()}
 
 
+def _known(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> bool:
+    return any(_place(record) == _place(other) for other in records)
+
+
 def _place(record: Mapping[str, Any]) -> tuple[str, str, int]:
     return record["task"], record["arm"], record["seed"]
 
@@ -471,7 +493,7 @@ def _columns_of(task: PackTask) -> tuple[str, ...]:
     return (*task.inputs, "output")
 
 
-def _folder(job: Mapping[str, Any]) -> Path:
+def folder_of(job: Mapping[str, Any]) -> Path:
     """One run folder a task: what several arms or seeds share is there once."""
     folder = Path(job["out"]) / job["task"] / "run"
     folder.mkdir(parents=True, exist_ok=True)
