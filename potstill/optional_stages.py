@@ -13,7 +13,9 @@ from potstill.run_dir import Stage, code_digest
 from potstill.stage_parts import prompt_digest, ref_content, relevant, write_json, write_stage
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
+    from numpy.typing import NDArray
 
     from potstill.stages import Job
     from potstill.task import TaskSpec
@@ -185,7 +187,7 @@ def self_train_on(
     from potstill.datagen.decontaminate import TestTexts, normal_hash
     from potstill.student_choice import distil_options
     from potstill.train.recipe import train_classifier
-    from potstill.train.self_training import Unlabelled, self_train
+    from potstill.train.self_training import Unlabelled, learn_labelled, self_train
 
     options, ref = job.settings.self_training, job.spec.unlabelled
     if ref is None or not options.rounds or not validation.num_rows:
@@ -202,12 +204,64 @@ def self_train_on(
         if normal_hash(text) not in known and tests.found_in(text) is None
     ]
 
-    def train(more: Dataset, folder: Path) -> object:
+    def train(more: Dataset, held_out: Dataset, folder: Path) -> object:
         options = distil_options(job.settings, job.spec)
-        return train_classifier(job.spec, more, validation, folder, options, listener=job.listener)
+        return train_classifier(job.spec, more, held_out, folder, options, listener=job.listener)
 
-    result = self_train(job.spec, rows, validation, texts, student, train, options, listener=job.listener)
+    if options.method == "mixture":
+        probs = mixture_labels(job, [text.text for text in texts], rows)
+        result = learn_labelled(
+            job.spec, rows, validation, texts, probs, student, train, options, seed=job.settings.seed,
+            listener=job.listener,
+        )  # fmt: skip
+    else:
+        result = self_train(
+            job.spec, rows, validation, texts, student, lambda more, folder: train(more, validation, folder), options,
+            listener=job.listener,
+        )  # fmt: skip
     if result.rows.num_rows:
         write_rows(concatenate_datasets([rows, result.rows]), student.parent / "train.parquet")
     told = {"texts": len(texts), "rows": result.rows.num_rows, "stopped": result.stopped, "rounds": result.rounds}
     return {"self_training": told}
+
+
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
+    """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
+
+    Args:
+        job: The run: its task, encoder and stated label prior.
+        texts: The texts.
+        rows: The training rows; those of the user stay what they are.
+
+    Returns:
+        (len(texts), n_labels) float64.
+    """
+    import numpy as np
+
+    from potstill.datagen.mixture import first_opinion, fit_mixture
+    from potstill.datagen.wording import readable
+    from potstill.models import sentence_encoder
+
+    spec = job.spec
+    if not texts:
+        return np.zeros((0, len(spec.labels)))
+    encoder = sentence_encoder(job.settings.encoder)
+
+    def encode(some: list[str]) -> NDArray[np.float64]:
+        found = np.asarray(encoder.encode(some), dtype=np.float64)
+        unit: NDArray[np.float64] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    usable = [i for i, label in enumerate(rows["label"]) if label is not None]
+    table = rows.select(usable)
+    labels, gold = table["label"][:], [origin == "user" for origin in table["origin"]]
+    known = encode(table["input"][:]) if usable else np.zeros((0, 1))
+    own = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
+    real = encode(texts)
+    first = first_opinion(real, known, labels, gold, table["weight"][:], encode(own))
+    told = [i for i, is_gold in enumerate(gold) if is_gold]
+    start = np.concatenate([np.eye(len(spec.labels))[[labels[i] for i in told]], first]) if told else first
+    space = np.concatenate([known[told], real]) if told else real
+    prior = [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
+    mixture = fit_mixture(space, start, known=[labels[i] for i in told], prior=prior)
+    return mixture.probs(real)

@@ -309,6 +309,7 @@ class Job:
             "teacher": self.settings.teacher if distil.on_policy > 0 else None,
             "rows": soft.output,
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
+            "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
             "code": code_digest(train),
         }

@@ -137,7 +137,7 @@ def test_rules_over_unlabelled_texts_reach_training(tmp_path: Path) -> None:
         "distil": {"epochs": 1, "min_steps": 10},
         "evaluate": {"rows": 10, "latency_rows": 2, "teacher": False},
         "quality": {"verify": True},
-        "self_training": {"rounds": 1, "confidence": 0.26, "fewest": 2},
+        "self_training": {"method": "student", "rounds": 1, "confidence": 0.26, "fewest": 2},
     }
     out = tmp_path / "rules"
     result = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
@@ -161,6 +161,28 @@ def test_rules_over_unlabelled_texts_reach_training(tmp_path: Path) -> None:
     assert "disagreement" in text or "rows checked" in text
     again = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
     assert all(stage.reused for stage in again.stages)
+
+
+def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
+    games = [
+        f"The {team} won the {cup} after extra time" for team in ("Rovers", "United", "Albion") for cup in "ABCDEF"
+    ]
+    shares = [f"Shares of {firm} fell by {n} percent" for firm in ("Acme", "Globex", "Initech") for n in range(2, 8)]
+    texts = [line for pair in zip(games, shares, strict=True) for line in pair]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    task = tmp_path / "news.md"
+    task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
+    result = potstill.run(
+        str(task), out=tmp_path / "run", n=12, teacher="fake", sources="generated",
+        distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert len(learnt) > 25
+    right = [("won" in row["input"]) == (row["output"] == "sport") for row in learnt]
+    assert sum(right) > 0.9 * len(right)
+    assert {row["source"]["teacher"] for row in learnt} == {"mixture"}
+    told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
+    assert told["stopped"] == "labelled once"
 
 
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
-"""Self-training: the student labels texts that nobody labelled, and learns from those of which it is sure.
+"""Self-training: the student learns from texts that nobody labelled.
 
-In: training rows, held-out rows, unlabelled texts. Out: the best student of all rounds, and the rows that it was given.
-A round lets the best student so far label every text anew, takes the surest texts of each label, and trains a student
-from the start on the training rows and these. It ends when a round does not make the held-out labels likelier, when too
-few texts are sure, or when hardly any label changes. Labels are taken in like numbers as far as they go, since a
-student that prefers a label would otherwise teach itself to prefer it more.
+In: training rows, held-out rows, unlabelled texts. Out: the better student, and the rows that it was given.
+
+`mixture` takes the labels from outside (`potstill.datagen.mixture`) and trains once. Nothing judges that student: the
+held-out rows are written ones for the most part, and a student that fits real texts better can fit these worse.
+
+`student` goes in rounds. A round lets the best student so far label every text anew, takes the surest texts of each
+label, and trains a student from the start on the training rows and these. It ends when a round does not make the
+held-out labels likelier, when too few texts are sure, or when hardly any label changes. Labels are taken in like
+numbers as far as they go, since a student that prefers a label would otherwise teach itself to prefer it more.
 
 Source: Scudder, IEEE Trans. Inf. Theory 11, 1965; training anew in each round as in Noisy Student, arXiv:1911.04252 §2.
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,20 +36,27 @@ class SelfTrainingOptions:
     """How a student learns from texts that it labelled itself. Used where the task has `unlabelled:` texts.
 
     Attributes:
-        rounds: Most rounds; 0 leaves self-training out.
-        confidence: Texts whose likeliest label has less probability than this are not used.
-        most: Most texts of a round, as a multiple of the training rows.
-        fewest: A round needs at least this many texts.
-        weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence.
+        method: Who labels the texts: a `mixture` of the texts in the sentence encoder's space, or the `student`.
+        rounds: Most rounds; 0 leaves self-training out, of either kind.
+        confidence: Texts whose likeliest label has less probability than this are not used; None takes 0.5 with a
+            mixture, 0.9 with the student.
+        most: Most texts of a round, as a multiple of the training rows; None takes 8 with a mixture, 1 with the
+            student.
+        fewest: A round needs at least this many texts; a mixture wants eight a label.
+        weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence; None takes
+            1 with a mixture, 0.5 with the student.
+        written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
     """
 
+    method: Literal["mixture", "student"] = "mixture"
     rounds: int = 3
-    confidence: float = 0.9
-    most: float = 1.0
+    confidence: float | None = None
+    most: float | None = None
     fewest: int = 8
-    weight: float = 0.5
+    weight: float | None = None
+    written_weight: float = 0.2
     min_gain: float = 0.0
     settled: float = 0.02
 
@@ -54,13 +65,21 @@ class SelfTrainingOptions:
         if self.rounds < 0:
             faults.append(f"rounds must be at least 0 (got {self.rounds})")
         for name in ("confidence", "settled"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
-        for name in ("most", "weight"):
-            if getattr(self, name) <= 0:
-                faults.append(f"{name} must be above 0 (got {getattr(self, name)})")
+        for name in ("most", "weight", "written_weight"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                faults.append(f"{name} must be above 0 (got {value})")
         if faults:
             raise ValueError("; ".join(faults))
+
+    def resolved(self) -> SelfTrainingOptions:
+        """With what None stands for."""
+        own = (0.5, 8.0, 1.0) if self.method == "mixture" else (0.9, 1.0, 0.5)
+        told = (self.confidence, self.most, self.weight)
+        confidence, most, weight = (b if a is None else a for a, b in zip(told, own, strict=True))
+        return replace(self, confidence=confidence, most=most, weight=weight)
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class Unlabelled:
     row: int
 
 
-Stop = Literal["rounds", "no gain", "too few sure texts", "settled"]
+Stop = Literal["rounds", "no gain", "too few sure texts", "settled", "labelled once"]
 Trainer = Callable[["Dataset", Path], Any]
 """Trains a student on rows and publishes it in a folder."""
 
@@ -103,7 +122,8 @@ def pick_sure(probs: NDArray[np.float64], options: SelfTrainingOptions, room: in
     best, sure = probs.argmax(axis=1), probs.max(axis=1)
     queues = []
     for label in range(probs.shape[1]):
-        places = [int(i) for i in (-sure).argsort(kind="stable") if best[i] == label and sure[i] >= options.confidence]
+        least = float(options.confidence or 0)
+        places = [int(i) for i in (-sure).argsort(kind="stable") if best[i] == label and sure[i] >= least]
         if places:
             queues.append(places)
     # A label that has few sure texts holds the others back: at most twice as many of them are taken.
@@ -139,13 +159,14 @@ def self_train(
     """
     from datasets import concatenate_datasets
 
+    options = options.resolved()
     best_score = _score(spec, student, validation)
     adopted: list[Row] = []
     before: dict[str, str] = {}
     history: list[dict[str, Any]] = [{"round": 0, "texts": 0, "score": round(best_score, 4), "adopted": True}]
     stopped: Stop = "rounds"
     for number in range(1, options.rounds + 1):
-        chosen = _label(spec, student, texts, options, int(options.most * rows.num_rows), number, licence)
+        chosen = _label(spec, student, texts, options, int((options.most or 0) * rows.num_rows), number, licence)
         now = {row.input: row.output for row in chosen}
         changed = sum(before.get(text) != label for text, label in now.items())
         if len(chosen) < options.fewest:
@@ -174,6 +195,79 @@ def self_train(
     return SelfTrainingResult(rows_to_dataset(adopted, spec.label_names), stopped, history)
 
 
+def learn_labelled(
+    spec: TaskSpec,
+    rows: Dataset,
+    validation: Dataset,
+    texts: Sequence[Unlabelled],
+    probs: NDArray[np.float64],
+    student: Path,
+    train: Callable[[Dataset, Dataset, Path], Any],
+    options: SelfTrainingOptions,
+    *,
+    seed: int = 0,
+    licence: str = "unknown",
+    listener: Listener = silent,
+) -> SelfTrainingResult:
+    """Train a student anew on its rows and on texts with labels from elsewhere; `student` holds it afterwards.
+
+    A tenth of the texts, at most 200, is held out in place of the written rows that were: the student is to be chosen
+    by what it will read. Rows of the user stay in both.
+
+    Args:
+        spec: A classification task.
+        rows: What `student` was trained on.
+        validation: What it was held out from.
+        texts: Unlabelled texts, none of them a test text or a row.
+        probs: (len(texts), n_labels) their labels.
+        student: Folder of the trained student.
+        train: Trains a student on rows, beside held-out ones, into a folder.
+        options: How many texts, how sure, at what weight.
+        seed: Decides which texts, where there are more than wanted.
+        licence: SPDX id of the texts.
+        listener: Progress.
+    """
+    import numpy as np
+    from datasets import concatenate_datasets
+
+    options = options.resolved()
+    sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
+    if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
+        told = {"round": 1, "texts": len(sure), "adopted": False}
+        return SelfTrainingResult(rows_to_dataset([], spec.label_names), "too few sure texts", [told])
+    room = int((options.most or 0) * rows.num_rows)
+    order = np.random.default_rng(seed).permutation(sure)[:room].tolist()
+    held = min(200, len(order) // 10)
+    listener(Event("train", "note", f"self-training on {len(order)} of {len(texts)} texts"))
+    made = [_pseudo_row(spec, texts[i], probs[i], options, "mixture", licence) for i in order]
+    chosen = rows_to_dataset(made[held:], spec.label_names)
+    weights = [w * (options.written_weight if o == "generated" else 1) for w, o in zip(rows["weight"], rows["origin"])]
+    lighter = rows.remove_columns("weight").add_column("weight", weights).cast(rows.features)
+    own = validation.select([i for i, origin in enumerate(validation["origin"]) if origin == "user"])
+    attempt = student.with_name(f"{student.name}-round-1")
+    beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
+    train(concatenate_datasets([lighter, chosen]), beside, attempt)
+    shutil.rmtree(student)
+    attempt.rename(student)
+    return SelfTrainingResult(chosen, "labelled once", [{"round": 1, "texts": len(order), "adopted": True}])
+
+
+def _pseudo_row(
+    spec: TaskSpec, item: Unlabelled, own: NDArray[np.float64], options: SelfTrainingOptions, by: str, licence: str
+) -> Row:
+    label = spec.label_names[int(own.argmax())]
+    return Row(
+        input=item.text,
+        output=label,
+        origin="pseudo",
+        source=Source(dataset=item.dataset, row=item.row, teacher=by),
+        label=label,
+        teacher_probs=tuple(own.tolist()),
+        licence=licence,
+        weight=float((options.weight or 0) * own.max()),
+    )
+
+
 def _label(
     spec: TaskSpec,
     student: Path,
@@ -191,24 +285,8 @@ def _label(
         return []
     model = load_student(student)
     probs = model.in_order(spec, np.array([p.probs for p in model.predict([t.text for t in texts])], dtype=np.float64))
-    names = spec.label_names
-    chosen = []
-    for place in pick_sure(probs, options, room):
-        item, own = texts[place], probs[place]
-        label = names[int(own.argmax())]
-        chosen.append(
-            Row(
-                input=item.text,
-                output=label,
-                origin="pseudo",
-                source=Source(dataset=item.dataset, row=item.row, teacher=f"student of round {number - 1}"),
-                label=label,
-                teacher_probs=tuple(own.tolist()),
-                licence=licence,
-                weight=float(options.weight * own.max()),
-            )
-        )
-    return chosen
+    by = f"student of round {number - 1}"
+    return [_pseudo_row(spec, texts[i], probs[i], options, by, licence) for i in pick_sure(probs, options, room)]
 
 
 def _score(spec: TaskSpec, student: Path, validation: Dataset) -> float:

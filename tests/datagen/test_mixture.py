@@ -1,0 +1,100 @@
+"""The mixture of real texts: what EM recovers, what stays fixed, and where it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.datagen.mixture import first_opinion, fit_mixture, softmax_regression
+
+
+def clusters(per_label: int, labels: int = 3, width: int = 12, apart: float = 4.0, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    gold = np.repeat(np.arange(labels), per_label)
+    return rng.normal(size=(len(gold), width)) + apart * np.eye(labels, width)[gold], gold
+
+
+def noisy(gold: Any, labels: int, right: float, seed: int = 1) -> Any:
+    rng = np.random.default_rng(seed)
+    told = np.where(rng.random(len(gold)) < right, gold, rng.integers(labels, size=len(gold)))
+    return np.full((len(gold), labels), 0.2 / labels) + 0.8 * np.eye(labels)[told]
+
+
+def test_em_recovers_labels_from_a_start_that_is_often_wrong() -> None:
+    texts, gold = clusters(100)
+    start = noisy(gold, 3, 0.4)
+    assert (start.argmax(axis=1) == gold).mean() < 0.65
+    mixture = fit_mixture(texts, start)
+    probs = mixture.probs(texts)
+    assert (probs.argmax(axis=1) == gold).mean() > 0.95
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+    others, wanted = clusters(50, seed=9)
+    assert (mixture.probs(others).argmax(axis=1) == wanted).mean() > 0.95
+
+
+def test_labels_of_the_user_stay_and_name_the_clusters() -> None:
+    texts, gold = clusters(60, labels=2)
+    wrong = np.eye(2)[1 - gold] * 0.2 + 0.4  # the start has the two names the wrong way round
+    assert (fit_mixture(texts, wrong).probs(texts).argmax(axis=1) == gold).mean() < 0.1
+    known = [int(label) if i % 4 == 0 else None for i, label in enumerate(gold)]
+    found = fit_mixture(texts, wrong, known=known).probs(texts)
+    assert (found.argmax(axis=1) == gold).mean() > 0.9
+
+
+def test_a_known_prior_is_kept_and_an_unknown_one_is_estimated_half_way() -> None:
+    texts, gold = clusters(100, labels=2, apart=6.0)
+    few = np.concatenate([np.flatnonzero(gold == 0), np.flatnonzero(gold == 1)[:10]])
+    start = noisy(gold[few], 2, 0.8)
+    estimated = fit_mixture(texts[few], start).shares
+    assert estimated[0] == pytest.approx((100 / 110 + 0.5) / 2, abs=0.02)
+    np.testing.assert_allclose(fit_mixture(texts[few], start, prior=[0.9, 0.1]).shares, [0.9, 0.1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 12), st.integers(2, 4), st.integers(0, 1000))
+def test_few_texts_and_lost_labels_give_numbers(count: int, labels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = rng.normal(size=(count, 6))
+    start = np.eye(labels)[rng.integers(max(1, labels - 1), size=count)]  # the last label has no text
+    probs = fit_mixture(texts, start).probs(texts)
+    assert np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+
+
+def test_no_texts_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs texts"):
+        fit_mixture(np.zeros((0, 4)), np.zeros((0, 2)))
+
+
+def test_written_rows_are_moved_to_the_texts() -> None:
+    # Rows stand elsewhere: without the move every text is on one side of what they teach.
+    rows, labels = clusters(40, labels=2, seed=3)
+    texts, gold = clusters(100, labels=2, seed=4)
+    far = rows + 6.0 * (np.eye(2, 12)[0] - np.eye(2, 12)[1])
+    names = np.zeros((2, 12))
+    moved = first_opinion(texts, far, labels.tolist(), [False] * 80, [1.0] * 80, names)
+    assert (moved.argmax(axis=1) == gold).mean() > 0.9
+    gold_rows = first_opinion(texts, far, labels.tolist(), [True] * 80, [1.0] * 80, names)
+    assert (gold_rows.argmax(axis=1) == gold).mean() < 0.7
+
+
+def test_names_alone_are_a_start() -> None:
+    texts, gold = clusters(50, labels=3)
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    found = first_opinion(texts, np.zeros((0, 12)), [], [], [], np.eye(3, 12))
+    assert (found.argmax(axis=1) == gold).mean() > 0.9
+
+
+def test_the_regression_is_sklearns() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    features, gold = clusters(30, apart=1.0)
+    weights = np.random.default_rng(0).uniform(0.2, 2, len(gold))
+    weight, bias = softmax_regression(features, np.eye(3)[gold], weights, ridge=0.01)
+    other = LogisticRegression(C=1 / (0.01 * weights.sum()), tol=1e-8, max_iter=1000).fit(features, gold, weights)
+    np.testing.assert_allclose(weight, other.coef_, atol=1e-3)
+    np.testing.assert_allclose(bias - bias.mean(), other.intercept_ - other.intercept_.mean(), atol=1e-3)
