@@ -6,21 +6,22 @@
     python benchmarks/zero_label.py --print             the tables of the last results
 
 Each task is given as a user would give it: a task file with the prompt and the label names, nothing else. The task's
-own dataset and its copies are excluded from retrieval, and merge drops every row that meets a test text. Arms:
+own dataset and its copies are excluded from retrieval, and so are the small datasets that potstill ships, whose authors
+knew these tasks; merge drops every row that meets a test text. Arms:
 
     teacher_raw, teacher_calibrated   the teacher itself; batch calibration on the test texts, without their labels
     retrieved, generated, both        a student on these rows with their hard labels
     soft                              `both` with soft targets: the product as it comes
     verified                          `soft`, and the teacher checks the written rows
-    self_training                     `soft`, and texts without labels (the real training texts) for self-training
+    self_training                     `soft`, and texts without labels (the real training texts), which a mixture labels
     rules                             `soft`, and these texts labelled by keywords: words of one label's name alone
     everything                        `soft` with verification, self-training and rules
     labels_100                        a student on 100 real labelled rows and nothing else
-    labelled_100, everything_100      `soft` and `everything` with these 100 rows as `labelled:`
+    labelled_100, self_training_100, everything_100
+                                      `soft`, `self_training`, `everything` with these 100 rows as `labelled:`
     ceiling                           a student on all real rows (at most --ceiling-rows)
 
-Generation tasks have no soft label scores, rules or self-training: they leave out self_training, rules, everything and
-everything_100; their `verified` lets a judge look. gsm8k is judged by the final number, tasks of many sub-tasks by the
+Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these; their `verified` lets a judge look. gsm8k is judged by the final number, tasks of many sub-tasks by the
 mean over them, tasks with several right answers by the best.
 
 Each arm runs in a process of its own, all arms of a task in one run folder, so that a stage that several arms share is
@@ -65,14 +66,15 @@ ARMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "rules": ({"self_training": {"rounds": 0}}, ("unlabelled", "rules")),
     "everything": ({"quality": {"verify": True}}, ("unlabelled", "rules")),
     "labelled_100": ({}, ("labelled",)),
+    "self_training_100": ({}, ("unlabelled", "labelled")),
     "everything_100": ({"quality": {"verify": True}}, ("unlabelled", "rules", "labelled")),
 }
 TEACHERS = ("teacher_raw", "teacher_calibrated")
 ORDER = (*TEACHERS, *ARMS, "labels_100", "ceiling")
-CLASSES_ONLY = ("teacher_calibrated", "self_training", "rules", "everything", "everything_100")
+CLASSES_ONLY = ("teacher_calibrated", "self_training", "rules", "everything", "self_training_100", "everything_100")
 LABELLED = 100
-# What a user gets who changes nothing, by the labels that were given.
-PRODUCT = {0: "soft", LABELLED: "labelled_100"}
+# What a user gets who changes nothing: by the labels that were given, without and with texts that have none.
+PRODUCT = ((0, "soft"), (0, "self_training"), (LABELLED, "labelled_100"), (LABELLED, "self_training_100"))
 FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match")
 QUICK = {"tasks": "subj,trec,scitldr", "seeds": "0", "rows": 40, "test_rows": 60, "ceiling_rows": 300, "texts": 200}
 
@@ -201,7 +203,7 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     from potstill.errors import PotstillError
 
     task, arm = pack_task(job["task"]), job["arm"]
-    labels = {"labels_100": LABELLED, "labelled_100": LABELLED, "everything_100": LABELLED}.get(arm, 0)
+    labels = LABELLED if arm.endswith("_100") else 0
     record: dict[str, Any] = {"task": task.name, "arm": arm, "labels": labels, "seed": job["seed"]}
     record |= dict.fromkeys(FIGURES)
     test = rows_of(task.name, "test", job["test_rows"])
@@ -435,7 +437,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     A task counts by the mean over its seeds; an arm that trained no student counts 0.
     """
     found = []
-    for labels, arm in PRODUCT.items():
+    for labels, arm in PRODUCT:
         ratios = _ratios([r for r in records if r["metric"] == "macro_f1"], arm)
         mean = round(sum(ratios.values()) / len(ratios), 4) if ratios else None
         worst = min(ratios, key=lambda task: ratios[task]) if ratios else None
