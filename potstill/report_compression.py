@@ -34,11 +34,10 @@ def compression(facts: RunFacts, clean: Callable[[str], str] = str) -> dict[str,
         "zoo": report["recipe"] == "all",
         "recipe": clean(str(report["recipe"])),
         "measured": measured_on(report),
+        "scored": bool(report.get("test_rows")),
         "figure": figure(report),
         "columns": columns,
-        "rows": [
-            {"cells": row, "chosen": i == chosen} for i, row in enumerate(rows)
-        ],
+        "rows": [{"cells": row, "chosen": i == chosen} for i, row in enumerate(rows)],
         "chosen": None if chosen is None else rows[chosen][0],
         "why": clean(why),
         "failed": [(clean(str(item["step"])), clean(str(item["why"]))) for item in report.get("failed", ())],

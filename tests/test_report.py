@@ -395,7 +395,9 @@ def test_the_report_shows_the_figures_of_the_compression(sample_run: Any, tmp_pa
     best = result.report["recommended"]
     assert f"Recommended: {best['step']} , {best['why']}." in section.text
     assert f"Recommended: **{best['step'].replace('>', '&gt;')}**, {best['why']}." in markdown
-    chosen = re.findall(r'<tr class="best"><th scope="row" class="text">(.*?)</th>', html[html.index('"compression"') :])
+    chosen = re.findall(
+        r'<tr class="best"><th scope="row" class="text">(.*?)</th>', html[html.index('"compression"') :]
+    )
     assert chosen == [best["step"].replace(">", "&gt;")]
     assert "layers:7" in section.text
     assert result.report["failed"][0]["why"] in section.text
@@ -404,7 +406,7 @@ def test_the_report_shows_the_figures_of_the_compression(sample_run: Any, tmp_pa
 def test_the_report_of_one_recipe_marks_what_was_written_and_of_none_says_why(sample_run: Any, tmp_path: Path) -> None:
     run = sample_run.write_run(tmp_path / "run")
     (run / "compress").mkdir()
-    bad = '<script>alert(1)</script> /home/someone/teacher'
+    bad = "<script>alert(1)</script> /home/someone/teacher"
     steps = [{"step": "original", "kind": "original", "size_mib": 80.0, "score": 0.9, "latency_ms": {"p50": 4.0}},
              {"step": bad, "kind": "heal", "size_mib": 80.0, "score": 0.8, "score_ratio": 0.8889},
              {"step": "files: onnx", "kind": "files", "size_mib": 20.0, "size_ratio": 0.25, "score": 0.8,

@@ -33,7 +33,7 @@ SIGNS = torch.tensor([-1.0, 1.0])
 SCALES_A_BLOCK = 256
 _GOBO_ROUNDS = 20
 _STEPS = 1 << 16
-_CACHED = 1 << 17  # weights that stay in a core's cache through all passes over them
+_CACHED = 1 << 17
 
 
 def fit_nf4(weight: Tensor, *, group: int = 64, double: bool = True) -> Lattice:
@@ -74,8 +74,8 @@ def scales_of(parts: dict[str, Tensor], shape: torch.Size | tuple[int, int]) -> 
 def fit_gobo(weight: Tensor, bits: int, *, threshold: float = -4.0) -> Lattice:
     """Outliers and bin means for a matrix.
 
-    The weights inside the threshold are counted in 65,536 even steps of its reach; a bin is then a stretch of steps, its
-    mean a difference of running sums. A step is 0.0001 deviations wide, a bin of 4 bits a thousand times that.
+    The weights inside the threshold are counted in 65,536 even steps of its reach; a bin is then a stretch of steps,
+    its mean a difference of running sums. A step is 0.0001 deviations wide, a bin of 4 bits a thousand times that.
 
     Args:
         weight: (out, in) float.
@@ -99,12 +99,17 @@ def fit_gobo(weight: Tensor, bits: int, *, threshold: float = -4.0) -> Lattice:
     return Lattice(bits, torch.ones(1, 1), codebook=codebook, outliers=far)
 
 
+def _parts(flat: Tensor) -> list[Tensor]:
+    """A vector in parts that stay in a core's cache through all passes over them."""
+    return [flat[start : start + _CACHED] for start in range(0, len(flat), _CACHED)]
+
+
 def _moments(flat: Tensor) -> tuple[float, float]:
     """Mean and standard deviation, in one pass: (n,) float32."""
     # Sums of distances from a weight in the middle: they lose no digits, and of equal weights they are 0.
     middle = float(flat[:: max(1, len(flat) // 1000)].median())
     total = squares = 0.0
-    for part in flat.split(_CACHED):
+    for part in _parts(flat):
         apart = part - middle
         total += float(apart.sum())
         squares += float(apart.dot(apart))
@@ -117,7 +122,7 @@ def _beyond(flat: Tensor, mean: float, reach: float) -> Tensor:
     limit = np.float32(reach)  # numpy compares and finds places several times as fast as torch
     found = [
         np.flatnonzero(np.greater((part - mean).abs_().numpy(), limit)) + i * _CACHED
-        for i, part in enumerate(flat.split(_CACHED))
+        for i, part in enumerate(_parts(flat))
     ]
     return torch.from_numpy(np.concatenate(found))
 
@@ -125,7 +130,7 @@ def _beyond(flat: Tensor, mean: float, reach: float) -> Tensor:
 def _counted(flat: Tensor, far: Tensor, mean: float, reach: float) -> Tensor:
     """How many weights lie in each of `_STEPS` even steps around the mean, outliers left out: (steps,) int64."""
     places = torch.empty(len(flat), dtype=torch.int32)
-    for part, place in zip(flat.split(_CACHED), places.split(_CACHED), strict=True):
+    for part, place in zip(_parts(flat), _parts(places), strict=True):
         # Copied to integers, a number loses its fraction.
         place.copy_((part - (mean - reach)).mul_(_STEPS / (2 * reach)).clamp_(0, _STEPS - 1))
     counts = torch.bincount(places, minlength=_STEPS)

@@ -127,7 +127,7 @@ def stretches(rows: int, width: int) -> list[slice]:
 
 
 def count_below(values: Tensor, edges: Tensor) -> Tensor:
-    """How many of some ascending edges lie below each value: uint8 of the values' shape, as `torch.bucketize` gives for numbers.
+    """How many of some ascending edges lie below each value, as `torch.bucketize` says: uint8 of the values' shape.
 
     A comparison with every edge is a vector instruction on 8 values and its sum one on 32, where a search takes one
     value at a time: with 15 edges that is ten times as fast.

@@ -3,6 +3,7 @@
 import bisect
 import math
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,7 +47,12 @@ def test_nf4_codes_are_those_of_a_search_and_the_nearest(rows, width, group, see
 
 def test_a_matrix_of_many_stretches_is_rounded_like_each_of_its_rows():
     weight = torch.randn(700, 640) * 0.05
-    for scheme in (Scheme("nf4", 4, double=False), Scheme("binary", 1), Scheme("absmax", 8), Scheme("absmax", 4, "group")):
+    for scheme in (
+        Scheme("nf4", 4, double=False),
+        Scheme("binary", 1),
+        Scheme("absmax", 8),
+        Scheme("absmax", 4, "group"),
+    ):
         whole = scheme.fit(weight).snap(weight)
         for row in (0, 203, 204, 205, 699):
             one = weight[row : row + 1]
@@ -73,13 +79,13 @@ def plain_gobo(weight, bits, threshold=-4.0):
     edges = [round(i * len(ranked) / 2**bits) for i in range(2**bits + 1)]
     book, best, error = [0.0] * 2**bits, [], math.inf
     for _ in range(20):
-        bins = [ranked[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+        bins = [ranked[low:high] for low, high in pairwise(edges)]
         book = [sum(part) / len(part) if part else old for part, old in zip(bins, book, strict=True)]
         now = sum(abs(value - place) for part, place in zip(bins, book, strict=True) for value in part)
         if now >= error:
             break
         best, error = book, now
-        middles = [(low + high) / 2 for low, high in zip(book, book[1:], strict=False)]
+        middles = [(low + high) / 2 for low, high in pairwise(book)]
         edges = [0, *(bisect.bisect_left(ranked, middle) for middle in middles), len(ranked)]
     return torch.tensor(sorted(best)), far.nonzero().view(-1)
 
@@ -99,9 +105,7 @@ def test_gobo_finds_the_bins_of_a_sorted_list(kind, bits):
     kept = torch.ones(weight.numel(), dtype=torch.bool)
     kept[far] = False
     inside = weight.view(-1)[kept]
-    error, plain = (
-        float((inside.unsqueeze(-1) - book).abs().amin(-1).mean()) for book in (lattice.codebook, wanted)
-    )
+    error, plain = (float((inside.unsqueeze(-1) - book).abs().amin(-1).mean()) for book in (lattice.codebook, wanted))
     assert error == pytest.approx(plain, rel=2e-4)
 
 
@@ -110,7 +114,8 @@ def test_gobo_of_numbers_in_half_precision_errs_no_more_than_a_sorted_list():
     for bits in (2, 3, 4):
         wanted, _ = plain_gobo(weight, bits)
         error, plain = (
-            float((weight.unsqueeze(-1) - book).abs().amin(-1).mean()) for book in (fit_gobo(weight, bits).codebook, wanted)
+            float((weight.unsqueeze(-1) - book).abs().amin(-1).mean())
+            for book in (fit_gobo(weight, bits).codebook, wanted)
         )
         assert error < 1.001 * plain
 
