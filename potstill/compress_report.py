@@ -23,7 +23,7 @@ _STYLE = (
 )
 
 
-_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it", "kept", "of ms"}
+_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it", "kept", "of ms", "GPU tokens/s (16)"}
 
 
 def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
@@ -48,6 +48,8 @@ def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[
         "of ms": lambda e: _number(e.get("latency_ratio"), "{:.0%}"),
         "tokens/s (1)": lambda e: _number((e.get("tokens_per_s") or {}).get("1"), "{:,.0f}"),
         "tokens/s (16)": lambda e: _number((e.get("tokens_per_s") or {}).get("16"), "{:,.0f}"),
+        "GPU ms": lambda e: _number(((e.get("gpu") or {}).get("latency_ms") or {}).get("p50"), "{:.1f}"),
+        "GPU tokens/s (16)": lambda e: _number(((e.get("gpu") or {}).get("tokens_per_s") or {}).get("16"), "{:,.0f}"),
         "peak MiB": lambda e: _number(e.get("peak_rss_mib"), "{:.0f}"),
         "s": lambda e: _number(e.get("seconds") or None, "{:.0f}"),
     }
@@ -143,7 +145,11 @@ def measured_on(report: Mapping[str, Any]) -> str:
     if report.get("text_tokens"):
         parts.append(f"perplexity on {report['text_tokens']:,} tokens")
     threads = report.get("options", {}).get("threads", 1)
-    parts.append(f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}")
+    gpu = next((entry["gpu"]["name"] for entry in report["steps"] if (entry.get("gpu") or {}).get("name")), None)
+    parts.append(
+        f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}"
+        + (f", and on one {gpu}" if gpu else "")
+    )
     return "; ".join(parts) + "."
 
 
