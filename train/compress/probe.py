@@ -137,10 +137,10 @@ def _answerer(
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+        given = {"input_ids": rows.to(model.device), "attention_mask": mask.to(model.device)}
         with torch.inference_mode():
             model.generate(
-                input_ids=rows.to(model.device), attention_mask=mask.to(model.device), do_sample=False, temperature=None,
-                top_p=None, top_k=None,
+                **given, do_sample=False, temperature=None, top_p=None, top_k=None,
                 min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS, pad_token_id=pad,
             )  # fmt: skip
 
