@@ -1,6 +1,6 @@
 """How many weights a second each grid rounds, beside the search and the sort that its definition would need.
 
-    python benchmarks/rounding.py [--threads 2] [--repeats 7]
+    python benchmarks/rounding.py [--threads 1,2] [--repeats 9]
 
 `round` is what a recipe pays: the scales are fitted to the matrix and every weight gets its code; `read` turns codes
 into values again. `plain` rounds by the textbook: every middle between two values searched for each weight, and for
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from results_file import print_table, write_results
+from results_file import merge_results, print_table, read_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,16 +29,17 @@ SHAPE = (16_384, 576)
 def main() -> None:
     """Measure every grid and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--repeats", type=int, default=9)
     args = parser.parse_args()
     import torch
 
-    torch.set_num_threads(args.threads)
     weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 0.05
-    records = [measure(scheme, weight, args.threads, args.repeats) for scheme in schemes()]
-    write_results("rounding", records)
-    print_table(records)
+    for threads in map(int, args.threads.split(",")):
+        torch.set_num_threads(threads)
+        records = [measure(scheme, weight, threads, args.repeats) for scheme in schemes()]
+        merge_results("rounding", records, ("grid", "threads"))
+    print_table(read_results("rounding"))
 
 
 def schemes() -> list[Scheme]:
