@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.errors import TrainingError
 from potstill.train.quantize.lattice import Lattice
 
 NF4 = torch.tensor([
@@ -81,9 +82,15 @@ def fit_gobo(weight: Tensor, bits: int, *, threshold: float = -4.0) -> Lattice:
         weight: (out, in) float.
         bits: 2 to 4 in the paper; up to 8 here.
         threshold: Log density of the fitted normal distribution below which a weight is an outlier.
+
+    Raises:
+        TrainingError: Weights that are not finite.
     """
     flat = weight.detach().reshape(-1).float()
     mean, deviation = _moments(flat)
+    if not math.isfinite(deviation):
+        shape = " x ".join(map(str, weight.shape))
+        raise TrainingError(f"a matrix of {shape} holds weights that are not finite, so it has no bins; train it again")
     if deviation == 0:
         return Lattice(bits, torch.ones(1, 1), codebook=torch.full((2**bits,), mean))
     # log p(w) = −(w − μ)² / 2σ² − log σ − ½ log 2π, so a threshold on it is a distance from the mean.
@@ -114,7 +121,9 @@ def _moments(flat: Tensor) -> tuple[float, float]:
         total += float(apart.sum())
         squares += float(apart.dot(apart))
     spread = squares - total * total / len(flat)
-    return middle + total / len(flat), math.sqrt(max(0.0, spread) / max(1, len(flat) - 1))
+    if spread < 0:  # by rounding; what is not a number stays so
+        spread = 0.0
+    return middle + total / len(flat), math.sqrt(spread / max(1, len(flat) - 1))
 
 
 def _beyond(flat: Tensor, mean: float, reach: float) -> Tensor:

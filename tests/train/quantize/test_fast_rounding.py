@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.errors import TrainingError
 from potstill.train.quantize.absmax import SHARES, Scope, fit_absmax
 from potstill.train.quantize.codebook import NF4, fit_binary, fit_gobo, fit_nf4
 from potstill.train.quantize.lattice import count_below
@@ -124,6 +125,14 @@ def test_gobo_of_equal_weights_is_exact():
     for value in (0.05, 0.0, -3.1):
         weight = torch.full((40, 70), value)
         assert torch.equal(fit_gobo(weight, 3).snap(weight), weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_gobo_of_numbers_that_are_not_finite_says_so(value):
+    weight = torch.randn(3, 50)
+    weight[1, 7] = value
+    with pytest.raises(TrainingError, match="a matrix of 3 x 50 holds weights that are not finite"):
+        fit_gobo(weight, 3)
 
 
 @settings(max_examples=40, deadline=None)
