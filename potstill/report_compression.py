@@ -6,10 +6,13 @@ cell that `potstill compress` prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from potstill.compress_report import chosen_step, figure, measured_on, step_rows
+from potstill.report_plots import lines
 from potstill.run_facts import RunFacts
 
 
@@ -36,6 +39,7 @@ def compression(facts: RunFacts, clean: Callable[[str], str] = str) -> dict[str,
         "measured": measured_on(report),
         "scored": bool(report.get("test_rows")),
         "figure": figure(report),
+        "curves": _curves(steps, "token" if report.get("kind") == "causal" else "row"),
         "columns": columns,
         "rows": [{"cells": row, "chosen": i == chosen} for i, row in enumerate(rows)],
         "chosen": None if chosen is None else rows[chosen][0],
@@ -43,3 +47,16 @@ def compression(facts: RunFacts, clean: Callable[[str], str] = str) -> dict[str,
         "failed": [(clean(str(item["step"])), clean(str(item["why"]))) for item in report.get("failed", ())],
         "notes": [clean(str(note)) for note in report.get("notes", ())],
     }
+
+
+def _curves(steps: Sequence[Mapping[str, Any]], unit: str) -> Markup:
+    """The loss of every step that trained: healing, and training on rounded weights."""
+    series = {}
+    for i, entry in enumerate(steps):
+        facts = entry.get("facts") or {}
+        losses = [value for value in facts.get("losses", ()) if isinstance(value, int | float)]
+        # Of a long training, every so many losses were kept.
+        every = max(1, int(facts.get("steps") or 0) // 50)
+        if len(losses) > 1:
+            series[f"{i}: {entry['step']}"] = [(float(every * j), float(loss)) for j, loss in enumerate(losses)]
+    return lines(series, title="Loss of the steps that train", x_title="step", y_title=f"nats a {unit}")

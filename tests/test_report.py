@@ -408,7 +408,8 @@ def test_the_report_of_one_recipe_marks_what_was_written_and_of_none_says_why(sa
     (run / "compress").mkdir()
     bad = "<script>alert(1)</script> /home/someone/teacher"
     steps = [{"step": "original", "kind": "original", "size_mib": 80.0, "score": 0.9, "latency_ms": {"p50": 4.0}},
-             {"step": bad, "kind": "heal", "size_mib": 80.0, "score": 0.8, "score_ratio": 0.8889},
+             {"step": bad, "kind": "heal", "size_mib": 80.0, "score": 0.8, "score_ratio": 0.8889,
+              "facts": {"steps": 100, "losses": [3.0, 2.5, 2.0]}},
              {"step": "files: onnx", "kind": "files", "size_mib": 20.0, "size_ratio": 0.25, "score": 0.8,
               "score_ratio": 0.8889, "latency_ms": {"p50": 1.0}, "latency_ratio": 0.25}]  # fmt: skip
     report = {"recipe": bad, "source": "train/student", "metric": "macro_f1", "test_rows": 10, "steps": steps}
@@ -418,6 +419,8 @@ def test_the_report_of_one_recipe_marks_what_was_written_and_of_none_says_why(sa
     assert "/home/someone/teacher" not in html[html.index('id="compression"') :] + markdown
     assert "<script" not in html + markdown
     assert '<tr class="best"><th scope="row" class="text">files: onnx</th>' in html
+    drawn = html[html.index("Loss of the steps that train") :]
+    assert [f"{x}, {y}" in drawn for x, y in ((0, 3), (2, 2.5), (4, 2))] == [True] * 3
     assert "Use: files: onnx , what the recipe wrote." in Page(html).text
     assert "| files: onnx | 20.0 | 25% | 0.8000 | 88.9% | 1.0 | 25% |" in markdown
     report |= {"recipe": "all", "recommended": None, "why_none": "no recipe stays under 1 MiB"}
