@@ -68,10 +68,16 @@ def measure(scheme: Scheme, weight: Tensor, threads: int, repeats: int) -> dict[
     speeds = {
         "round": median_speed(lambda: scheme.quantize(weight), weight.numel(), repeats, threads),
         "read": median_speed(rounded.values, weight.numel(), repeats, threads),
-        "plain": median_speed(lambda: plainly(scheme, weight), weight.numel(), 3, threads),
+        "plain": None
+        if scheme.clip == "mse"
+        else median_speed(lambda: plainly(scheme, weight), weight.numel(), 3, threads),
     }
     title = scheme.title + (",clip=mse" if scheme.clip == "mse" else "")
-    return {"grid": title, "threads": threads, **{f"{name}_m_per_s": round(value) for name, value in speeds.items()}}
+    return {
+        "grid": title,
+        "threads": threads,
+        **{f"{name}_m_per_s": value and round(value) for name, value in speeds.items()},
+    }
 
 
 def plainly(scheme: Scheme, weight: Tensor) -> Tensor:

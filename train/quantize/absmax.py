@@ -100,7 +100,11 @@ def _best_share(weight: Tensor, low: Tensor, high: Tensor, bits: int, symmetric:
                 total += error.sum(0, keepdim=True)
             else:
                 total[rows] += error.sum(1, keepdim=True) if low.shape[0] > 1 else error.sum()
-    return torch.tensor(SHARES)[totals.argmin(0)]
+    best, found = totals[0], torch.full_like(low, SHARES[0])
+    for share, total in zip(SHARES[1:], totals[1:], strict=True):  # several times as fast as argmin
+        found = torch.where(total < best, share, found)
+        best = torch.minimum(total, best)
+    return found
 
 
 def _error(weight: Tensor, lattice: Lattice, rows: slice, out: Tensor) -> Tensor:
