@@ -54,9 +54,12 @@ class Lattice:
         rows, width = weight.shape
         codes = torch.empty(rows, width, dtype=torch.uint8)
         middles = None if self.codebook is None else (self.codebook[1:] + self.codebook[:-1]) / 2
+        # A sign has no scale, and GOBO's is 1.
+        sign = middles is not None and len(middles) == 1 and float(middles[0]) == 0
+        unscaled = sign or (self.scale.numel() == 1 and float(self.scale) == 1)
         for part in stretches(rows, width):
-            if middles is not None and len(middles) == 1 and float(middles[0]) == 0:
-                codes[part] = count_below(weight[part].float(), middles)  # a sign has no scale
+            if middles is not None and unscaled:
+                codes[part] = count_below(weight[part].float(), middles)
                 continue
             scale = self._rows(self.scale, part, width)
             # A zero matrix has scale 0; its codes mean 0 whatever they are divided by.
