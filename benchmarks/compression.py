@@ -143,7 +143,15 @@ def record_of(
         "model": model, "task": task, "recipe": recipe, "files": files, **{name: entry.get(name) for name in names},
         "latency_ms": latency, "latency_ratio": entry.get("latency_ratio"), "peak_rss_mib": entry.get("peak_rss_mib"),
         "tokens_per_s_16": (entry.get("tokens_per_s") or {}).get("16"), "seconds": round(seconds, 1),
+        **gpu_figures(entry.get("gpu") or {}),
     }  # fmt: skip
+
+
+def gpu_figures(gpu: dict[str, Any]) -> dict[str, Any]:
+    """Latency and speed on a GPU, where one was at hand."""
+    if "latency_ms" not in gpu:
+        return {}
+    return {"gpu_latency_ms": gpu["latency_ms"]["p50"], "gpu_tokens_per_s_16": gpu["tokens_per_s"]["16"]}
 
 
 def student(task: str, out: Path, rows: int) -> tuple[Path, Any, Any, Any]:

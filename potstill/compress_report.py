@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from potstill.report_plots import scatter
 from potstill.run_dir import write_atomic
 
@@ -21,7 +23,7 @@ _STYLE = (
 )
 
 
-_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it"}
+_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it", "kept", "of ms", "GPU tokens/s (16)"}
 
 
 def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
@@ -39,11 +41,15 @@ def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[
         "zeros": lambda e: _number(e.get("zeros") or None, "{:.0%}"),
         "bits": lambda e: _number(e.get("bits_per_parameter"), "{:.2f}"),
         str(report.get("metric") or "score"): lambda e: _number(e.get("score"), "{:.4f}"),
+        "kept": lambda e: _number(e.get("score_ratio"), "{:.1%}"),
         "agrees": lambda e: _number(e.get("agreement", e.get("token_agreement")), "{:.1%}"),
         "perplexity": lambda e: _number(e.get("perplexity"), "{:.4g}"),
         "ms": lambda e: _number((e.get("latency_ms") or {}).get("p50"), "{:.1f}"),
+        "of ms": lambda e: _number(e.get("latency_ratio"), "{:.0%}"),
         "tokens/s (1)": lambda e: _number((e.get("tokens_per_s") or {}).get("1"), "{:,.0f}"),
         "tokens/s (16)": lambda e: _number((e.get("tokens_per_s") or {}).get("16"), "{:,.0f}"),
+        "GPU ms": lambda e: _number(((e.get("gpu") or {}).get("latency_ms") or {}).get("p50"), "{:.1f}"),
+        "GPU tokens/s (16)": lambda e: _number(((e.get("gpu") or {}).get("tokens_per_s") or {}).get("16"), "{:,.0f}"),
         "peak MiB": lambda e: _number(e.get("peak_rss_mib"), "{:.0f}"),
         "s": lambda e: _number(e.get("seconds") or None, "{:.0f}"),
     }
@@ -65,7 +71,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     shown, rows = step_rows(report)
-    lines = [f"# {report['recipe']}", "", f"Made from `{report['source']}`. {_measured_on(report)}", ""]
+    lines = [f"# {report['recipe']}", "", f"Made from `{report['source']}`. {measured_on(report)}", ""]
     lines += ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") or "–" for cell in row) + " |" for row in rows]
     lines += ["", *(f"- {note}" for note in report.get("notes", ()))]
@@ -84,18 +90,37 @@ def quality(entry: Mapping[str, Any]) -> float | None:
     return None if not ratio else 1 / float(ratio)
 
 
-def drawing(report: Mapping[str, Any]) -> str:
-    """Size against quality as SVG, the Pareto front as a line; empty where nothing was measured."""
+def chosen_step(report: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The line of the steps that is the student to use, and why; None where no recipe fits the limits."""
+    steps = report["steps"]
+    if best := report.get("recommended"):
+        found = next((i for i, entry in enumerate(steps) if entry["step"] == best["step"]), None)
+        return found, str(best.get("why", ""))
+    if "recommended" in report:
+        return None, str(report.get("why_none", ""))
+    # One recipe alone: what was written first is what loads.
+    files = next((i for i, entry in enumerate(steps) if entry.get("kind") == "files"), len(steps) - 1)
+    return files, "what the recipe wrote"
+
+
+def figure(report: Mapping[str, Any]) -> Markup:
+    """Size against quality for a page, the Pareto front as a line; empty where nothing was measured."""
     entries = [entry for entry in report["steps"] if entry.get("size_mib") and quality(entry) is not None]
     points = [(float(entry["size_mib"]), float(quality(entry) or 0.0)) for entry in entries]
     if len(points) < 2:
-        return ""
+        return Markup("")
     y_title = str(report.get("metric") or "perplexity of the original over this one's")
-    drawn = scatter(
+    return scatter(
         [(x, y, str(entry["step"])) for (x, y), entry in zip(points, entries, strict=True)],
         front=pareto_front(points), title="Size and quality", x_title="MiB on disk", y_title=y_title,
     )  # fmt: skip
-    text = str(drawn)
+
+
+def drawing(report: Mapping[str, Any]) -> str:
+    """The figure as an SVG file that stands alone; empty where nothing was measured."""
+    text = str(figure(report))
+    if not text:
+        return ""
     svg = text[text.index("<svg ") : text.index("</svg>") + len("</svg>")]
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
         "><title>", f">{_STYLE}<title>", 1
@@ -112,14 +137,19 @@ def write_compression_report(folder: Path, report: Mapping[str, Any]) -> list[Pa
     return places
 
 
-def _measured_on(report: Mapping[str, Any]) -> str:
+def measured_on(report: Mapping[str, Any]) -> str:
+    """What the figures were measured on, as a sentence."""
     parts = []
     if report.get("test_rows"):
         parts.append(f"{report['metric']} on {report['test_rows']:,} test rows")
     if report.get("text_tokens"):
         parts.append(f"perplexity on {report['text_tokens']:,} tokens")
     threads = report.get("options", {}).get("threads", 1)
-    parts.append(f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}")
+    gpu = next((entry["gpu"]["name"] for entry in report["steps"] if (entry.get("gpu") or {}).get("name")), None)
+    parts.append(
+        f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}"
+        + (f", and on one {gpu}" if gpu else "")
+    )
     return "; ".join(parts) + "."
 
 

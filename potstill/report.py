@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
+from potstill.report_compression import compression
 from potstill.run_dir import seal_root, write_atomic
 from potstill.run_facts import STAGES, RunFacts, public_name, read_run
 
@@ -120,6 +121,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "lengths": plots.histogram(_lengths(facts), title="Length of training rows", x_title="words"),
         "length_table": [(name, *_quantiles(values)) for name, values in _lengths(facts).items() if values],
         "curves": _curves(facts.history),
+        "compression": compression(facts, clean),
         "samples": report_rows.samples(facts, rows),
         "variety": varied,
         "variety_plots": report_rows.variety_plots(varied),

@@ -82,7 +82,9 @@ def test_a_run_with_a_recipe_scores_both_students_and_sends_both(tmp_path: Path)
     report = json.loads((out / "compress" / "report.json").read_text())
     assert [entry["kind"] for entry in report["steps"]] == ["original", "quantize", "files"]
     assert "compress" in {stage.name for stage in result.stages}
-    assert "student (compressed)" in result.report.read_text()
+    page = result.report.read_text()
+    assert "student (compressed)" in page
+    assert '<tr class="best"><th scope="row" class="text">files: packed</th>' in page
     assert RunDir(out).verify() == []
     again = potstill.run(str(TASK), out=out, **SMALL)
     assert all(stage.reused for stage in again.stages)

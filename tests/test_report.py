@@ -366,6 +366,69 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     assert not Page(html).faults
 
 
+def test_the_report_shows_the_figures_of_the_compression(sample_run: Any, tmp_path: Path) -> None:
+    from potstill.compress_report import step_rows
+    from potstill.compression import run_material
+    from potstill.train.compress.options import CompressOptions
+    from potstill.train.compress.zoo import compress_all
+
+    run = sample_run.write_run(tmp_path / "run", kind="held-out")
+    assert 'id="compression"' not in render_report(read_run(run))[0]
+    material = run_material(run, choosing=True)
+    options = CompressOptions(recipe="all", speed="none", formats=("packed",), max_mib=0.1)
+    recipes = ("int8:channel", "nf4:group=16", "wanda:0.5 -> int8:channel", "layers:7")
+    result = compress_all(run / "train" / "student", tmp_path / "zoo", material, options, recipes=recipes)
+    (run / "compress").mkdir()
+    (run / "compress" / "report.json").write_text(json.dumps({**result.report, "source": "train/student"}))
+    html, markdown = render_report(read_run(run))
+    page = Page(html)
+    assert page.faults == []
+    columns, rows = step_rows(result.report)
+    assert {"MiB", "of it", "kept", "macro_f1", "agrees"} <= set(columns)
+    assert [row[0] for row in rows] == ["original", *(entry["step"] for entry in result.report["steps"][1:])]
+    assert len(rows) == 4
+    section = Page(html[html.index('<h2 id="compression">') : html.index('<h2 id="cost">')])
+    for row in (columns, *rows):
+        assert " ".join(cell or "–" for cell in row) in section.text
+        assert f"| {' | '.join(cell.replace('>', '&gt;') or '–' for cell in row)} |" in markdown
+    assert [a["r"] for t, a in section.tags if t == "circle"] == ["4"] * 4
+    best = result.report["recommended"]
+    assert f"Recommended: {best['step']} , {best['why']}." in section.text
+    assert f"Recommended: **{best['step'].replace('>', '&gt;')}**, {best['why']}." in markdown
+    chosen = re.findall(
+        r'<tr class="best"><th scope="row" class="text">(.*?)</th>', html[html.index('"compression"') :]
+    )
+    assert chosen == [best["step"].replace(">", "&gt;")]
+    assert "layers:7" in section.text
+    assert result.report["failed"][0]["why"] in section.text
+
+
+def test_the_report_of_one_recipe_marks_what_was_written_and_of_none_says_why(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    (run / "compress").mkdir()
+    bad = "<script>alert(1)</script> /home/someone/teacher"
+    steps = [{"step": "original", "kind": "original", "size_mib": 80.0, "score": 0.9, "latency_ms": {"p50": 4.0}},
+             {"step": bad, "kind": "heal", "size_mib": 80.0, "score": 0.8, "score_ratio": 0.8889,
+              "facts": {"steps": 100, "losses": [3.0, 2.5, 2.0]}},
+             {"step": "files: onnx", "kind": "files", "size_mib": 20.0, "size_ratio": 0.25, "score": 0.8,
+              "score_ratio": 0.8889, "latency_ms": {"p50": 1.0}, "latency_ratio": 0.25}]  # fmt: skip
+    report = {"recipe": bad, "source": "train/student", "metric": "macro_f1", "test_rows": 10, "steps": steps}
+    (run / "compress" / "report.json").write_text(json.dumps(report))
+    html, markdown = render_report(read_run(run), public=True)
+    assert Page(html).faults == []
+    assert "/home/someone/teacher" not in html[html.index('id="compression"') :] + markdown
+    assert "<script" not in html + markdown
+    assert '<tr class="best"><th scope="row" class="text">files: onnx</th>' in html
+    drawn = html[html.index("Loss of the steps that train") :]
+    assert [f"{x}, {y}" in drawn for x, y in ((0, 3), (2, 2.5), (4, 2))] == [True] * 3
+    assert "Use: files: onnx , what the recipe wrote." in Page(html).text
+    assert "| files: onnx | 20.0 | 25% | 0.8000 | 88.9% | 1.0 | 25% |" in markdown
+    report |= {"recipe": "all", "recommended": None, "why_none": "no recipe stays under 1 MiB"}
+    (run / "compress" / "report.json").write_text(json.dumps(report))
+    for text in render_report(read_run(run)):
+        assert "Recommended: none; no recipe stays under 1 MiB." in text
+
+
 @pytest.mark.slow
 def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(sample_run: Any, tmp_path: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")

@@ -28,7 +28,7 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
-    *("cli_compress", "compression", "compress_report"),
+    *("cli_compress", "compression", "compress_report", "report_compression"),
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load"),
     *("report_rows", "viewer", "serving", "cli_web"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify"),

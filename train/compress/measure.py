@@ -90,7 +90,8 @@ def probe(folder: Path, texts: Sequence[str], *, threads: int = 1, rows: int = 4
         rows: Inputs at batch 1.
 
     Returns:
-        `load_s`, `peak_rss_mib`, `latency_ms` (p50 and p95 of one input), `tokens_per_s` at batch 1 and 16.
+        `load_s`, `peak_rss_mib`, `latency_ms` (p50 and p95 of one input), `tokens_per_s` at batch 1 and 16, on the CPU;
+        `gpu` holds its name and the last two where there is one.
 
     Raises:
         TrainingError: The process failed.

@@ -80,7 +80,7 @@ def compress_all(
                 report = compress_student(source, recipe, folder, material, one, listener=listener).report
                 write_atomic(folder / "key.json", json.dumps(_key(recipe, options)))
         except PotstillError as error:
-            failed.append({"step": recipe, "why": str(error).replace("\n", " ")})
+            failed.append({"step": recipe, "why": " ".join(str(error).split())})
             listener(Event("compress", "note", f"{recipe}: {failed[-1]['why']}"))
             continue
         original, facts = report["steps"][0], report

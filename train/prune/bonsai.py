@@ -39,7 +39,7 @@ from potstill.train.prune.outcome import (
     checked_calibration,
     checked_share,
     parameter_count,
-    zero_share,
+    size_facts,
 )
 from potstill.train.prune.regression import ridge_by_rank
 from potstill.train.prune.rounding import block_weights, neuron_masks
@@ -111,10 +111,7 @@ def prune_bonsai(
         masks.apply(model)
         facts |= {"structure": "masked", "note": "zero-masked, as layers differ: no tensor is smaller"}
         facts |= {"neurons": int(_alive(parts, 1)), "groups": int(_alive(parts, parts.group_width))}
-    facts |= {
-        "sparsity": 1 - block_weights(parts) / weights, "parameters": parameter_count(model),
-        "parameters_before": before, "zeros": zero_share(parts),
-    }  # fmt: skip
+    facts |= {"sparsity": 1 - block_weights(parts) / weights, **size_facts(parts, before)}
     return checked(PruneResult(facts, masks, asked))
 
 

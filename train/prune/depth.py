@@ -13,26 +13,18 @@ Measured for SmolLM2-135M on CPython's language reference (dense 12.41): 5 of 30
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
 from potstill.train.layers import keep_layers, spaced_layers
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.loss import small_batches
-from potstill.train.prune.outcome import (
-    PruneResult,
-    checked,
-    checked_calibration,
-    checked_count,
-    parameter_count,
-    zero_share,
-)  # fmt: skip
+from potstill.train.prune.outcome import PruneResult, checked, checked_cut, size_facts
 from potstill.train.prune.stream import evaluating, inputs_of
 
 By = Literal["influence", "alternate", "top"]
@@ -55,14 +47,12 @@ def prune_layers(
         OptionError: An impossible amount, an unknown choice, or too little text.
         UserError: An unknown build of model.
     """
-    if by not in ("influence", "alternate", "top"):
-        raise OptionError("prune layers", [f"by {by!r} is unknown; known: influence, alternate, top"])
-    parts = anatomy(model)
-    depth, before = len(parts.blocks), parameter_count(model)
-    count = checked_count("layers", "layers", amount, depth)
+    parts, count, before = checked_cut(
+        "layers", model, amount, calibration, total=lambda parts: len(parts.blocks), by=by, known=get_args(By)
+    )
+    depth = len(parts.blocks)
     facts: dict[str, Any] = {"by": by, "layers_before": depth}
     if by == "influence":
-        checked_calibration("layers", calibration, 64)
         influence = block_influence(parts, calibration)
         kept = sorted(influence.argsort(descending=True, stable=True)[: depth - count].tolist())
         facts["influence"] = [round(float(value), 5) for value in influence]
@@ -72,10 +62,7 @@ def prune_layers(
         kept = list(range(depth - count))
     keep_layers(model, len(kept), kept)
     parts = anatomy(model)
-    facts |= {
-        "structure": "cut", "kept_layers": kept, "layers": len(parts.blocks), "parameters": parameter_count(model),
-        "parameters_before": before, "zeros": zero_share(parts),
-    }  # fmt: skip
+    facts |= {"structure": "cut", "kept_layers": kept, "layers": len(parts.blocks), **size_facts(parts, before)}
     listener(Event("compress", "progress", f"layers: {len(kept)} of {depth} left"))
     return checked(PruneResult(facts, None, {"layers": float(depth - count)}))
 

@@ -35,7 +35,7 @@ from potstill.train.prune.outcome import (
     checked_calibration,
     checked_share,
     parameter_count,
-    zero_share,
+    size_facts,
 )  # fmt: skip
 from potstill.train.prune.stream import evaluating
 
@@ -102,7 +102,7 @@ def prune_heads(
             "heads": _heads_alive(parts),
             "note": f"zero-masked ({why}): no tensor is smaller",
         }
-    facts |= {"parameters": parameter_count(model), "parameters_before": before, "zeros": zero_share(parts)}
+    facts |= size_facts(parts, before)
     return checked(PruneResult(facts, masks, {"heads": float(wanted)}))
 
 

@@ -31,7 +31,7 @@ from potstill.train.prune.outcome import (
     checked_calibration,
     checked_count,
     parameter_count,
-    zero_share,
+    size_facts,
 )
 from potstill.train.prune.stream import column_norms, stream
 
@@ -66,7 +66,7 @@ def prune_hidden(model: Any, amount: float | int, calibration: Calibration, list
     cut_hidden(parts, picked, heads)
     facts = {
         "structure": "cut", "hidden": int(model.config.get_text_config().hidden_size), "hidden_before": width,
-        "parameters": parameter_count(model), "parameters_before": before, "zeros": zero_share(anatomy(model)),
+        **size_facts(anatomy(model), before),
     }  # fmt: skip
     listener(Event("compress", "progress", f"hidden: {keep} of {width} channels left"))
     return checked(PruneResult(facts, None, {"hidden": float(keep)}))

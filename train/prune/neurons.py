@@ -12,32 +12,24 @@ samples, then distillation).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
-from potstill.train.prune.anatomy import Anatomy, Block, anatomy
+from potstill.train.prune.anatomy import Anatomy, Block
 from potstill.train.prune.cut import cut_neurons
-from potstill.train.prune.outcome import (
-    PruneResult,
-    checked,
-    checked_calibration,
-    checked_count,
-    parameter_count,
-    zero_share,
-)  # fmt: skip
+from potstill.train.prune.outcome import PruneResult, checked, checked_cut, size_facts
 from potstill.train.prune.stream import column_norms, stream
 
+By = Literal["activations", "weights"]
 _MULTIPLE = 8
 
 
 def prune_neurons(
-    model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *,
-    by: Literal["activations", "weights"] = "activations",
-) -> PruneResult:  # fmt: skip
+    model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *, by: By = "activations"
+) -> PruneResult:
     """Cut the least important neurons of every layer in place.
 
     Args:
@@ -52,23 +44,19 @@ def prune_neurons(
         OptionError: An impossible amount, an unknown choice, or too little text.
         UserError: An unknown build of model.
     """
-    if by not in ("activations", "weights"):
-        raise OptionError("prune neurons", [f"by {by!r} is unknown; known: activations, weights"])
-    parts = anatomy(model)
-    total, layers, before = parts.neurons, len(parts.blocks), parameter_count(model)
-    keep = total - checked_count("neurons", "neurons", amount, total)
+    parts, count, before = checked_cut(
+        "neurons", model, amount, calibration, total=lambda parts: parts.neurons, by=by, known=get_args(By)
+    )
+    total, layers = parts.neurons, len(parts.blocks)
+    keep = total - count
     if keep > _MULTIPLE and isinstance(amount, float):
         keep = min(total - 1, _MULTIPLE * round(keep / _MULTIPLE))
-    if by == "activations":
-        checked_calibration("neurons", calibration, 64)
-        scores = neuron_importance(parts, calibration)
-    else:
-        scores = _by_weights(parts)
+    scores = neuron_importance(parts, calibration) if by == "activations" else _by_weights(parts)
     kept = [row.topk(keep).indices.sort().values.tolist() for row in scores]
     parts = cut_neurons(parts, kept)
     facts = {
         "structure": "cut", "by": by, "neurons": parts.neurons * layers, "neurons_before": total * layers,
-        "parameters": parameter_count(model), "parameters_before": before, "zeros": zero_share(parts),
+        **size_facts(parts, before),
     }  # fmt: skip
     listener(Event("compress", "progress", f"neurons: {keep} of {total} a layer left"))
     return checked(PruneResult(facts, None, {"neurons": float(keep * layers)}))

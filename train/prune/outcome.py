@@ -6,6 +6,7 @@ when a method is done, and a method whose figures are not those that were asked 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from torch import nn
 from potstill.errors import OptionError, TrainingError
 from potstill.events import Listener
 from potstill.train.calibration_data import Calibration
-from potstill.train.prune.anatomy import Anatomy
+from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.masks import Masks
 
 _SLACK = 0.005
@@ -66,6 +67,18 @@ def zero_share(parts: Anatomy) -> float:
     return zeros / total
 
 
+def size_facts(parts: Anatomy, before: int) -> dict[str, Any]:
+    """The facts that every method gives, measured on the model as it is now.
+
+    Args:
+        parts: The model.
+        before: Its parameters before the method.
+    """
+    return {
+        "parameters": parameter_count(parts.model), "parameters_before": before, "zeros": zero_share(parts),
+    }  # fmt: skip
+
+
 def checked(result: PruneResult) -> PruneResult:
     """The result itself, once its facts are what was asked for.
 
@@ -107,6 +120,37 @@ def checked_count(method: str, what: str, amount: float | int, total: int) -> in
         given = f"{amount!r}" if isinstance(amount, int) else f"{amount!r} of {total}, which is {count},"
         raise OptionError(f"prune {method}", [f"{given} is no number of {what} to remove; choose 1 to {total - 1}"])
     return int(count)
+
+
+def checked_cut(
+    units: str, model: Any, amount: float | int, calibration: Calibration, *, total: Callable[[Anatomy], int],
+    by: str, known: Sequence[str],
+) -> tuple[Anatomy, int, int]:  # fmt: skip
+    """What a cut of whole units starts from, once it can be done.
+
+    Args:
+        units: Their name, which is the method's.
+        model: A model that `anatomy` knows.
+        amount: Units to remove (int), or their share (float).
+        calibration: Texts.
+        total: How many units a model has.
+        by: What their importance is taken from.
+        known: Every `by` of the method; the first one looks at the texts.
+
+    Returns:
+        The model's parts, how many units go, its parameters before.
+
+    Raises:
+        OptionError: An impossible amount, an unknown choice, or too little text.
+        UserError: An unknown build of model.
+    """
+    if by not in known:
+        raise OptionError(f"prune {units}", [f"by {by!r} is unknown; known: {', '.join(known)}"])
+    parts = anatomy(model)
+    count = checked_count(units, units, amount, total(parts))
+    if by == known[0]:
+        checked_calibration(units, calibration, 64)
+    return parts, count, parameter_count(model)
 
 
 def checked_calibration(method: str, calibration: Calibration, tokens: int) -> None:

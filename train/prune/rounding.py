@@ -18,7 +18,7 @@ from potstill.train.prune.cut import can_cut_heads, cut_heads, cut_hidden, cut_n
 from potstill.train.prune.heads import head_masks
 from potstill.train.prune.hidden import best_heads, possible_width
 from potstill.train.prune.masks import Masks
-from potstill.train.prune.outcome import PruneResult, checked, parameter_count, zero_share
+from potstill.train.prune.outcome import PruneResult, checked, parameter_count, size_facts
 
 _OFF = 0.5
 
@@ -134,8 +134,7 @@ def round_units(
         **how, **learnt, "structure": "cut", "note": "rounded to the same numbers in every layer", "asked_share": share,
         "layers": len(parts.blocks), "key_value_groups": parts.groups, "neurons": parts.neurons,
         "hidden": parts.blocks[0].query.in_features, "sparsity": 1 - block_weights(parts) / weights,
-        "block_weights": block_weights(parts), "parameters": parameter_count(model), "parameters_before": before,
-        "zeros": zero_share(parts),
+        "block_weights": block_weights(parts), **size_facts(parts, before),
     }  # fmt: skip
     return checked(PruneResult(facts, None, {"block_weights": float(plan.weights)}))
 
@@ -168,11 +167,9 @@ def mask_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, ho
     neurons = left[wanted["groups"].numel() :].view_as(wanted["neurons"])
     masks = Masks({**head_masks(parts, heads).kept, **neuron_masks(parts, neurons).kept})
     masks.apply(parts.model)
-    count = parameter_count(parts.model)
     facts = {
         **how, "structure": "masked", "note": "zero-masked, as layers differ: no tensor is smaller",
-        "parameters": count,
-        "parameters_before": count, "zeros": zero_share(parts), "asked_share": share,
+        **size_facts(parts, parameter_count(parts.model)), "asked_share": share,
         "learnt_groups": heads[:, ::each].sum(1).int().tolist(),
         "learnt_neurons": neurons.sum(1).int().tolist(),
     }  # fmt: skip

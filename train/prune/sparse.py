@@ -10,7 +10,7 @@ import torch
 from potstill.errors import OptionError
 from potstill.train.prune.anatomy import Anatomy
 from potstill.train.prune.masks import Masks
-from potstill.train.prune.outcome import PruneResult, checked, parameter_count, zero_share
+from potstill.train.prune.outcome import PruneResult, checked, parameter_count, size_facts
 
 
 def keep_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
@@ -94,13 +94,10 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
         TrainingError: The measured zeros are not what was asked for.
     """
     masks.apply(parts.model)
-    count = parameter_count(parts.model)
     facts = {
         **how,
-        "zeros": zero_share(parts),
+        **size_facts(parts, parameter_count(parts.model)),
         "matrices": len(masks.kept),
-        "parameters": count,
-        "parameters_before": count,
         "structure": "kept",
         "note": "single zeros make no engine faster and no tensor smaller; they pack on disk",
     }

@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _CACHED = 1 << 17
+_COUNTED = 15
 
 
 @dataclass(frozen=True)
@@ -52,27 +54,34 @@ class Lattice:
         rows, width = weight.shape
         codes = torch.empty(rows, width, dtype=torch.uint8)
         middles = None if self.codebook is None else (self.codebook[1:] + self.codebook[:-1]) / 2
-        for part in self._stretches(rows, width):
+        # A sign has no scale, and GOBO's is 1.
+        sign = middles is not None and len(middles) == 1 and float(middles[0]) == 0
+        unscaled = sign or (self.scale.numel() == 1 and float(self.scale) == 1)
+        for part in stretches(rows, width):
+            if middles is not None and unscaled:
+                codes[part] = count_below(weight[part].float(), middles)
+                continue
             scale = self._rows(self.scale, part, width)
             # A zero matrix has scale 0; its codes mean 0 whatever they are divided by.
             scaled = self._cut(weight[part].float(), scale) / torch.where(scale == 0, 1.0, scale)
             if middles is not None:
-                found = torch.bucketize(scaled, middles, out_int32=True)
+                found = count_below(scaled, middles)
             else:
                 assert self.zero is not None
                 found = scaled.round_().add_(self._rows(self.zero, part, width)).clamp_(self.low, 2**self.bits - 1)
-            codes[part] = found.reshape(-1, width)  # converts
+                found = found.to(torch.int32)  # to bytes through integers is three times as fast as at once
+            codes[part] = found.reshape(-1, width)
         return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of codes: (out, in) uint8 -> (out, in) float32. Outliers are not put in."""
         rows, width = codes.shape
         values = torch.empty(rows, width)
-        for part in self._stretches(rows, width):
+        for part in stretches(rows, width):
             scale = self._rows(self.scale, part, width)
             cut = self._cut(codes[part], scale)
             if self.codebook is not None:
-                found = self.codebook[cut.int()]
+                found = self.codebook.index_select(0, cut.reshape(-1).int()).view(cut.shape)
             else:
                 assert self.zero is not None
                 found = cut - self._rows(self.zero, part, width)
@@ -95,11 +104,6 @@ class Lattice:
         }
         return replace(self, **cut, group=0, outliers=None, scale_parts=None)
 
-    def _stretches(self, rows: int, width: int) -> list[slice]:
-        """Rows in stretches that stay in a core's cache through all passes over them."""
-        step = max(1, _CACHED // max(1, width))
-        return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
-
     def _rows(self, value: Tensor, part: slice, width: int) -> Tensor:
         """Scales or zeros of some rows, in a shape that meets the one that `_cut` gives the weights."""
         chosen = value if value.shape[0] == 1 else value[part]
@@ -117,6 +121,29 @@ class Lattice:
         if not self.group:
             return value
         return value.repeat_interleave(self.group, 1)[:, :width]
+
+
+def stretches(rows: int, width: int) -> list[slice]:
+    """Rows in stretches that stay in a core's cache through all passes over them."""
+    step = max(1, _CACHED // max(1, width))
+    return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
+
+
+def count_below(values: Tensor, edges: Tensor) -> Tensor:
+    """How many of some ascending edges lie below each value, as `torch.bucketize` says: uint8 of the values' shape.
+
+    A comparison with every edge is a vector instruction on 8 values and its sum one on 32, where a search takes one
+    value at a time: with 15 edges that is ten times as fast.
+    """
+    if not 1 <= len(edges) <= _COUNTED or values.device.type != "cpu":
+        return torch.bucketize(values, edges.to(values.device), out_int32=True).to(torch.uint8)
+    given = values.detach().numpy()
+    count = np.greater(given, np.float32(edges[0])).view(np.uint8)
+    above = np.empty_like(given, dtype=np.bool_)
+    for edge in edges[1:].numpy():
+        np.greater(given, edge, out=above)
+        np.add(count, above.view(np.uint8), out=count)
+    return torch.from_numpy(count)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
 """A recipe on tiny models, from the first step to the files."""
 
+import contextlib
+import io
 import json
+import sys
+import time
 
 import mood
 import pytest
+import torch
 
 from potstill.errors import OptionError, TrainingError
 from potstill.train.classify import distil_classifier
@@ -213,6 +218,46 @@ def test_onnx_takes_other_roundings(recipe, student, material, tmp_path):
     options = CompressOptions(formats=("onnx",), speed="none")
     result = compress_student(student, recipe, tmp_path / "small", material, options)
     assert result.report["steps"][-1]["agreement"] >= 0.95
+
+
+def test_speed_is_that_of_the_processor_and_of_a_gpu_beside_it(student, tmp_path, monkeypatch):
+    from potstill.compress_report import markdown
+    from potstill.train.compress import probe
+
+    if not torch.cuda.is_available():
+        assert probe.gpu_speed(student, 1, ["a"]) is None
+    asked = []
+
+    def answerer(folder, threads, device):
+        asked.append(device)
+        return (lambda texts: time.sleep(0.001)), (lambda texts: 3 * len(texts))
+
+    monkeypatch.setattr(probe, "_answerer", answerer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"texts": ["a", "b"], "rows": 2, "threads": 1}))
+    monkeypatch.setattr(sys, "argv", ["probe", str(student), str(job)])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        probe.main()
+    found = json.loads(printed.getvalue())
+    assert asked == ["cpu", "cuda"]
+    assert found["gpu"]["name"] == "H100"
+    for place in (found, found["gpu"]):
+        assert 1 <= place["latency_ms"]["p50"] < 100
+        assert 0 < place["tokens_per_s"]["1"] < 3000 < 10 * place["tokens_per_s"]["16"]
+    steps = [{"step": "original", "kind": "original", "size_mib": 1.0, **found}, {"step": "int8", "kind": "quantize"}]
+    text = markdown({"recipe": "int8", "source": "x", "steps": steps})
+    assert "| GPU ms | GPU tokens/s (16) |" in text
+    assert "on 1 thread, and on one H100." in text
+
+    def refuses(folder, threads, device):
+        raise ValueError(f"`.to` is not supported for {device}")
+
+    monkeypatch.setattr(probe, "_answerer", refuses)
+    assert probe.gpu_speed(student, 1, ["a"]) == {"failed": "`.to` is not supported for cuda"}
+    assert "GPU" not in markdown({"recipe": "int8", "source": "x", "steps": [{"step": "a", "gpu": {"failed": "x"}}]})
 
 
 def test_files_hold_no_place_of_this_machine(student, material, tmp_path):
