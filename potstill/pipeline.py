@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from potstill.export import PushResult
     from potstill.retrieval.students import StudentRanking
     from potstill.settings import Settings
+    from potstill.stages import Job
     from potstill.teacher import Teacher
     from potstill.train.student import Student
 
@@ -141,28 +142,9 @@ def run(
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
-    from potstill.settings import resolve
-    from potstill.stages import Job
-    from potstill.task_file import read_task_file
-
-    # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
-    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(folder.lock())
-        ledger = opened.enter_context(Ledger(folder.ledger_path))
-        asker = opened.enter_context(open_asker(resolved, ledger, listener))
-        checker = None
-        if resolved.quality.on and resolved.quality.teacher:
-            other = replace(resolved, teacher=resolved.quality.teacher)
-            checker = opened.enter_context(open_asker(other, ledger, listener))
-        spec = read_task_file(task, asker=asker).spec
-        for found in spec.inferred:
-            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
-        job = Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
+    with open_job(task, out, listener, settings, labelling_functions) as job:
         stages = job.all_stages(task)
-    return RunResult(folder.path, spec, stages)
+    return RunResult(job.folder.path, job.spec, stages)
 
 
 def students(task: str, *, listener: Listener = silent, **settings: Any) -> StudentRanking:
@@ -204,6 +186,40 @@ def load(path: str | Path) -> RunResult:
     names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
     stages = [stage for name in names if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))
+
+
+@contextlib.contextmanager
+def open_job(
+    task: str,
+    out: str | Path | None,
+    listener: Listener,
+    settings: Mapping[str, Any],
+    labelling_functions: Sequence[Callable[[str], str | None]] = (),
+) -> Iterator[Job]:
+    """A run made ready for its stages: the task read, the settings resolved, the folder locked, the teachers at hand.
+
+    Arguments and errors are those of `run`.
+    """
+    from potstill.settings import resolve
+    from potstill.stages import Job
+    from potstill.task_file import read_task_file
+
+    # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(folder.lock())
+        ledger = opened.enter_context(Ledger(folder.ledger_path))
+        asker = opened.enter_context(open_asker(resolved, ledger, listener))
+        checker = None
+        if resolved.quality.on and resolved.quality.teacher:
+            other = replace(resolved, teacher=resolved.quality.teacher)
+            checker = opened.enter_context(open_asker(other, ledger, listener))
+        spec = read_task_file(task, asker=asker).spec
+        for found in spec.inferred:
+            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
+        yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
 
 
 @contextlib.contextmanager
