@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import UserError
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Ledger
+from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
 from potstill.run_dir import RunDir, Stage
 from potstill.task import TaskSpec
@@ -210,6 +211,7 @@ def open_job(
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
     with contextlib.ExitStack() as opened:
         opened.enter_context(folder.lock())
+        opened.enter_context(library_bars_off())
         ledger = opened.enter_context(Ledger(folder.ledger_path))
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = None
