@@ -41,7 +41,7 @@ def read_results(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
 def _commit() -> str:
     """The commit that is checked out, with `+` where tracked code differs from it.
 
-    A copy of the code that is not a git checkout, on a borrowed GPU say, is told by `$POTSTILL_COMMIT`; else it is empty.
+    A copy of the code that is no git checkout, on a borrowed GPU say, is told by `$POTSTILL_COMMIT`; else it is empty.
     """
     if told := os.environ.get("POTSTILL_COMMIT"):
         return told
