@@ -200,17 +200,27 @@ def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) ->
 
 @pytest.mark.real
 def test_labelled_rows_of_the_user_cost_no_new_retrieval_and_no_new_generation(tmp_path: Path) -> None:
+    """Both runs end where the soft targets begin: what is bought and made again before them is decided by then."""
+
+    class Enough(Exception):
+        pass
+
+    def listen(event: Event) -> None:
+        seen.append(event)
+        if (event.stage, event.kind) == ("soft", "start"):
+            raise Enough
+
     task = "---\nname: mood\nlabels: [good, bad]\n{more}---\nIs a review good or bad?\n"
     rows = [{"text": f"{word} {thing}", "label": label} for word, label in (("fine", "good"), ("poor", "bad"))
             for thing in ("lamp", "cup", "bed", "rug", "pan", "mug")]  # fmt: skip
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     seen: list[Event] = []
-    settings = {"n": 16, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 4},
-                "quality": {"verify": True}, "evaluate": {"teacher": False, "latency_rows": 0}}  # fmt: skip
+    settings = {"n": 16, "teacher": "fake", "sources": "generated", "quality": {"verify": True}}
     for more in ("", "labelled: {path: own.jsonl, inputs: [text], output: label}\n"):
         (tmp_path / "task.md").write_text(task.format(more=more))
         seen.clear()
-        result = potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", listener=seen.append, **settings)
-    assert "user" in result.dataset["origin"]
-    reused = {event.stage for event in seen if event.kind == "reused"}
-    assert reused == {"retrieval", "datagen", "quality"}
+        with pytest.raises(Enough):
+            potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", listener=listen, **settings)
+    assert "user" in read_rows(tmp_path / "run" / "merge" / "train.parquet")["origin"]
+    assert {event.stage for event in seen if event.kind == "reused"} == {"retrieval", "datagen", "quality"}
+    assert "merge" in {event.stage for event in seen if event.kind == "done"}

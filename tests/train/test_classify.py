@@ -334,7 +334,7 @@ def test_minilm_beats_the_majority_on_real_questions(tmp_path, data_pack):
             names,
         )  # fmt: skip
 
-    options = DistilOptions(epochs=3, seed=0)
+    options = DistilOptions(epochs=4, min_steps=1, seed=0)
     result = distil_classifier(spec, read("train", 240), None, tmp_path / "student", options)
     test = read("test", 200)
     scores = evaluate_student(load_student(result.path), spec, test, latency_rows=5).scores
