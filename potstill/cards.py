@@ -205,6 +205,7 @@ def model_card(facts: RunFacts, unit: UnitInfo) -> str:
             {"name": s.get("name", ""), "cells": [score_text(s, key) for key, _ in columns]} for s in facts.systems
         ],
         columns=columns,
+        majority=facts.system("majority"),
         leak=leak_sentence(facts),
         size_mib=student.get("size_mib"),
         latency_ms=(student.get("latency_ms") or {}).get("p50"),

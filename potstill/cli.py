@@ -7,7 +7,6 @@ Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend,
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from potstill.cli_start import app as start_app
 from potstill.cli_verify import verify
 from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
+from potstill.progress import switch_library_bars_off
 
 app = typer.Typer(
     name="potstill",
@@ -215,9 +215,7 @@ app.add_typer(batch_app)
 
 def main() -> None:
     """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
-    # The libraries' own bars would tear the live view, and fill a log.
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    switch_library_bars_off()
     try:
         app()
     except PotstillError as error:

@@ -15,6 +15,7 @@ app = typer.Typer()
 
 _Host = Annotated[str, typer.Option(help="Address to listen on; the default can be reached from this machine alone.")]
 _Port = Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")]
+_Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")]
 _For = Annotated[float, typer.Option("--for", help="Stop after so many seconds; 0 waits for Ctrl-C.")]
 
 
@@ -23,7 +24,7 @@ def view(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     host: _Host = "127.0.0.1",
     port: _Port = 0,
-    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    show: _Open = True,
     seconds: _For = 0,
 ) -> None:
     """Browse, judge and correct a run's rows on a local page; the next `potstill run` heeds it."""
@@ -37,7 +38,7 @@ def serve(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
     host: _Host = "127.0.0.1",
     port: _Port = 8765,
-    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
+    show: _Open = False,
     seconds: _For = 0,
 ) -> None:
     """Serve the student: POST /predict, and a page to try it."""

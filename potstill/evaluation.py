@@ -9,7 +9,6 @@ answers.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,7 @@ def evaluate_run(
         asker: The teacher, or None to leave it out.
         soft: How label scores are taken.
         options: How many rows, and whether the teacher is measured.
-        train_rows: What the student learnt from; the majority answer is taken from it.
+        train_rows: What the student learnt from; the majority answer is taken from it where no label prior is known.
         seed: Of the sample when there are more rows than `options.rows`.
         calibration: What the soft-target stage fitted on the training texts, where it did.
         compressed: Folder of the compressed student, where there is one.
@@ -66,7 +65,7 @@ def evaluate_run(
     Raises:
         DataError: There are no test rows.
     """
-    from potstill.train.evaluate import evaluate_student, score_predictions
+    from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
     from potstill.train.student import load_student
 
     if test.num_rows == 0:
@@ -101,8 +100,7 @@ def evaluate_run(
             # Scores of a finished student must not be lost because the teacher is away.
             listener(Event("evaluate", "note", f"the teacher was not measured: {error}"))
     if spec.kind == "classification":
-        answer = Counter(train_rows["output"]).most_common(1)[0][0]
-        systems.append({"name": "majority", **score_predictions(spec, test, [answer] * test.num_rows).to_json()})
+        systems.append(majority_system(spec, test, train_rows, estimated_prior(spec, calibration)))
     scores = {
         "test_set": {**test_set, "rows": test.num_rows},
         "metric": spec.metric,
@@ -150,6 +148,20 @@ def teacher_answers(
         probs = correction.apply(scores)
         answers.append((name, [names[i] for i in probs.argmax(axis=1)], probs.tolist()))
     return answers
+
+
+def frozen_calibration(soft: Path) -> Calibration | None:
+    """What the soft-target stage in the folder `soft` fitted on the training texts, where it did."""
+    from potstill.datagen.calibration import Calibration
+
+    path = soft / "calibration.json"
+    return Calibration.from_json(json.loads(path.read_text())) if path.exists() else None
+
+
+def estimated_prior(spec: TaskSpec, calibration: Calibration | None) -> tuple[float, ...] | None:
+    """Shares of the labels as the soft-target stage estimated them on unlabelled texts, where the task asked for it."""
+    known = calibration is not None and spec.estimate_prior and calibration.rule != "raw"
+    return calibration.prior if calibration is not None and known else None
 
 
 def _write_predictions(columns: Mapping[str, list[Any]], path: Path) -> None:

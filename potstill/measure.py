@@ -56,10 +56,11 @@ def evaluate_on(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from potstill.evaluation import estimated_prior, frozen_calibration
     from potstill.pipeline import load
     from potstill.retrieval.load import read_data
     from potstill.run_facts import find_leaks
-    from potstill.train.evaluate import evaluate_student, majority_scores, score_predictions
+    from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
 
     found = load(run)
     spec = found.spec
@@ -73,7 +74,8 @@ def evaluate_on(
     scored = evaluate_student(student, spec, test, latency_rows=latency_rows, listener=listener)
     systems = [{"name": "student", **scored.scores.to_json()}]
     if spec.kind == "classification":
-        systems.append({"name": "majority", **majority_scores(spec, test).to_json()})
+        estimated = estimated_prior(spec, frozen_calibration(found.path / "soft"))
+        systems.append(majority_system(spec, test, found.dataset, estimated))
     trained = [text.casefold().split() for text in found.dataset["input"]]
     words = {" ".join(text) for text in trained}
     seen = [" ".join(text.casefold().split()) in words for text in test["input"]]

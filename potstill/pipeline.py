@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import UserError
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Ledger
+from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
 from potstill.run_dir import RunDir, Stage
 from potstill.task import TaskSpec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from potstill.export import PushResult
     from potstill.retrieval.students import StudentRanking
     from potstill.settings import Settings
+    from potstill.stages import Job
     from potstill.teacher import Teacher
     from potstill.train.student import Student
 
@@ -141,28 +143,9 @@ def run(
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
-    from potstill.settings import resolve
-    from potstill.stages import Job
-    from potstill.task_file import read_task_file
-
-    # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
-    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(folder.lock())
-        ledger = opened.enter_context(Ledger(folder.ledger_path))
-        asker = opened.enter_context(open_asker(resolved, ledger, listener))
-        checker = None
-        if resolved.quality.on and resolved.quality.teacher:
-            other = replace(resolved, teacher=resolved.quality.teacher)
-            checker = opened.enter_context(open_asker(other, ledger, listener))
-        spec = read_task_file(task, asker=asker).spec
-        for found in spec.inferred:
-            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
-        job = Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
+    with open_job(task, out, listener, settings, labelling_functions) as job:
         stages = job.all_stages(task)
-    return RunResult(folder.path, spec, stages)
+    return RunResult(job.folder.path, job.spec, stages)
 
 
 def students(task: str, *, listener: Listener = silent, **settings: Any) -> StudentRanking:
@@ -204,6 +187,41 @@ def load(path: str | Path) -> RunResult:
     names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
     stages = [stage for name in names if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))
+
+
+@contextlib.contextmanager
+def open_job(
+    task: str,
+    out: str | Path | None,
+    listener: Listener,
+    settings: Mapping[str, Any],
+    labelling_functions: Sequence[Callable[[str], str | None]] = (),
+) -> Iterator[Job]:
+    """A run made ready for its stages: the task read, the settings resolved, the folder locked, the teachers at hand.
+
+    Arguments and errors are those of `run`.
+    """
+    from potstill.settings import resolve
+    from potstill.stages import Job
+    from potstill.task_file import read_task_file
+
+    # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(folder.lock())
+        opened.enter_context(library_bars_off())
+        ledger = opened.enter_context(Ledger(folder.ledger_path))
+        asker = opened.enter_context(open_asker(resolved, ledger, listener))
+        checker = None
+        if resolved.quality.on and resolved.quality.teacher:
+            other = replace(resolved, teacher=resolved.quality.teacher)
+            checker = opened.enter_context(open_asker(other, ledger, listener))
+        spec = read_task_file(task, asker=asker).spec
+        for found in spec.inferred:
+            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
+        yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
 
 
 @contextlib.contextmanager

@@ -6,16 +6,13 @@ go to the run's ledger, so that `potstill run` with the same settings asks for n
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.events import Event, Listener, silent
-from potstill.ledger import Ledger
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
-from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -87,37 +84,24 @@ def preview_rows(
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed away.
     """
-    from potstill.pipeline import open_asker
-    from potstill.settings import resolve
-    from potstill.stages import Job
-    from potstill.task_file import read_task_file
+    from potstill.pipeline import open_job
 
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
-    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
-    with contextlib.ExitStack() as opened:
-        opened.enter_context(folder.lock())
-        ledger = opened.enter_context(Ledger(folder.ledger_path))
-        asker = opened.enter_context(open_asker(resolved, ledger, listener))
-        spec = read_task_file(task, asker=asker).spec
-        for found in spec.inferred:
-            listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
-        job = Job(folder, spec, resolved, ledger, asker, listener)
+    with open_job(task, out, listener, settings) as job:
+        spec, asker, options = job.spec, job.asker, job.settings.generation
         job.task(task)
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
         listener(Event("preview", "progress", "asking the teacher", 0, rows))
         made: list[Row] = []
         dropped: list[Dropped] = []
         requests = 0
-        if resolved.sources != "retrieved":
-            options = resolved.generation
+        if job.settings.sources != "retrieved":
             if spec.kind == "instructions":
                 made, dropped, requests = _instructions(spec, asker, options, rows)
             else:
                 made, dropped, requests = _written(spec, asker, options, rows, retrieved)
         counts = asker.counts
     return Preview(
-        path=folder.path,
+        path=job.folder.path,
         spec=spec,
         rows=tuple(made[:rows]),
         dropped=tuple(dropped),

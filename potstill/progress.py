@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -29,6 +30,35 @@ def listener_for(*, as_json: bool) -> Iterator[Listener]:
             yield listener
     else:
         yield _plain()
+
+
+# Said by the environment, their bars are off (or on) for good, and there is no need to load them for it.
+_BARS = {"datasets": "HF_DATASETS_DISABLE_PROGRESS_BARS", "transformers": "HF_HUB_DISABLE_PROGRESS_BARS"}
+
+
+def switch_library_bars_off() -> None:
+    """No progress bar of the libraries in this process: they would tear the live view, and fill a log."""
+    for variable in _BARS.values():
+        os.environ.setdefault(variable, "1")
+
+
+@contextlib.contextmanager
+def library_bars_off() -> Iterator[None]:
+    """The same inside a block, for a caller whose process is not ours. A run tells its progress by events."""
+    with contextlib.ExitStack() as restore:
+        if _BARS["datasets"] not in os.environ:
+            import datasets
+
+            if not datasets.are_progress_bars_disabled():
+                datasets.disable_progress_bars()
+                restore.callback(datasets.enable_progress_bars)
+        if _BARS["transformers"] not in os.environ:
+            from transformers.utils import logging
+
+            if logging.is_progress_bar_enabled():
+                logging.disable_progress_bar()
+                restore.callback(logging.enable_progress_bar)
+        yield
 
 
 def _json_lines(event: Event) -> None:

@@ -99,6 +99,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "given": clean(facts.given),
         "inferred": facts.spec.inferred,
         "metric": str(facts.scores.get("metric", facts.spec.metric)),
+        "majority": facts.system("majority"),
         "metrics": {key: title for key, title in _METRICS.items() if any(key in s for s in facts.systems)},
         "metric_titles": _METRICS,
         "student": student,

@@ -318,8 +318,7 @@ class Job:
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
         from potstill import datagen, train
-        from potstill.datagen.calibration import Calibration
-        from potstill.evaluation import evaluate_run
+        from potstill.evaluation import evaluate_run, frozen_calibration
 
         def make(out: Path) -> dict[str, Any]:
             test = self.test_rows()
@@ -328,7 +327,6 @@ class Job:
                 held = merged.path / "heldout.parquet"
                 kind = "held-out"
                 test = read_rows(held if held.exists() else merged.path / "validation.parquet")
-            frozen = soft.path / "calibration.json"
             source = self.spec.test.path if self.spec.test and kind == "real" else "a held-out part of the merged rows"
             facts = evaluate_run(
                 self.spec,
@@ -342,7 +340,7 @@ class Job:
                 train_rows=read_rows(soft.path / "train.parquet"),
                 compressed=small.path / "student" if small is not None else None,
                 seed=self.settings.seed,
-                calibration=Calibration.from_json(json.loads(frozen.read_text())) if frozen.exists() else None,
+                calibration=frozen_calibration(soft.path),
                 listener=self.listener,
             )
             return facts

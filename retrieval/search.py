@@ -30,7 +30,7 @@ from potstill.retrieval.fusion import fuse, standing
 from potstill.retrieval.index import CardIndex, Encoder, open_index
 from potstill.retrieval.mentions import mention_pairs
 from potstill.retrieval.options import RetrievalOptions
-from potstill.retrieval.words import search_words
+from potstill.retrieval.words import search_words, word_index
 from potstill.rows import UNKNOWN_LICENCE
 from potstill.task import LicencePolicy, TaskSpec
 
@@ -241,16 +241,11 @@ def reranked(
 
 def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = silent) -> CardSearch:
     """Make a catalogue ready: its index from disk or anew, and its words."""
-    import bm25s
-
     texts = [card.text for card in catalogue.cards]
     index = open_index(texts, encoder, listener=listener)
     corpus = [search_words(text) for text in texts]
     vocabulary = frozenset(word for words in corpus for word in words)
-    bm25 = None
-    if vocabulary:
-        bm25 = bm25s.BM25(k1=0.9, b=0.4)
-        bm25.index(corpus, show_progress=False)
+    bm25 = word_index(corpus) if vocabulary else None
     return CardSearch(
         catalogue.cards, index, bm25, encoder, mention_pairs(catalogue.cards), standing(catalogue.cards), vocabulary
     )

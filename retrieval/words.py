@@ -1,4 +1,4 @@
-"""Words for lexical search: lower case, accents off, function words out, light stems.
+"""Words for lexical search, and their index: lower case, accents off, function words out, light stems.
 
 The stemmer only takes plural and verb endings off (Harman 1991 found that such a light stemmer serves short texts
 as well as Porter's). Scripts without blanks (Chinese, Japanese, Thai) are cut into pairs of characters.
@@ -7,7 +7,10 @@ as well as Porter's). Scripts without blanks (Chinese, Japanese, Thai) are cut i
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 _STOP = """
 a about above after again all also am an and any are as at be because been before being below between both but
@@ -33,6 +36,25 @@ def search_words(text: str) -> list[str]:
         elif word not in STOP_WORDS and len(word) > 1:
             words.append(stem(word))
     return words
+
+
+def word_index(corpus: Sequence[Sequence[str]]) -> Any:
+    """BM25 over the words of each text, as `bm25s.BM25`; there must be one word at least.
+
+    bm25s is kept from importing JAX. Where that is installed, bm25s runs an operation of it on import, for a top-k
+    that is not used here, and JAX then takes three quarters of the GPU's memory, which teacher and student need.
+    """
+    jax = sys.modules.get("jax")
+    sys.modules["jax"] = None  # type: ignore[assignment]  # Python's mark of a module that cannot be imported
+    try:
+        import bm25s
+    finally:
+        del sys.modules["jax"]
+        if jax is not None:
+            sys.modules["jax"] = jax
+    index = bm25s.BM25(k1=0.9, b=0.4, backend="numpy")
+    index.index(list(corpus), show_progress=False)
+    return index
 
 
 def stem(word: str) -> str:

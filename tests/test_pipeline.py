@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -24,7 +26,7 @@ TASK = ROOT / "examples" / "support" / "task.md"
 SMALL = {
     "n": 40,
     "teacher": "fake",
-    "distil": {"epochs": 1, "student": "auto"},
+    "distil": {"epochs": 1, "min_steps": 4, "student": "auto"},
     "evaluate": {"rows": 30, "latency_rows": 3},
     "retrieval": {"rows_per_dataset": 40},
 }
@@ -33,7 +35,10 @@ SMALL = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, potstill.pipeline.RunResult]:  # type: ignore[name-defined]
     out = tmp_path_factory.mktemp("run") / "support"
-    return out, potstill.run(str(TASK), out=out, **SMALL)
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        result = potstill.run(str(TASK), out=out, **SMALL)
+    (out.parent / "stderr").write_text(shown.getvalue())
+    return out, result
 
 
 @pytest.mark.real
@@ -57,6 +62,18 @@ def test_a_run_leaves_everything_that_was_promised(finished) -> None:  # type: i
     assert result.scores["test_set"]["kind"] == "real"
     labels = json.loads((out / "task" / "task.json").read_text())["labels"]
     assert result.student("Where is my parcel?") in {label["name"] for label in labels}
+
+
+@pytest.mark.real
+def test_a_run_shows_no_progress_bars_of_the_libraries(finished) -> None:  # type: ignore[no-untyped-def]
+    from datasets import Dataset
+
+    out, _ = finished
+    assert (out.parent / "stderr").read_text() == ""
+    # Bars would be seen, and are given back to the program around the run.
+    with contextlib.redirect_stderr(io.StringIO()) as shown:
+        Dataset.from_dict({"n": [1, 2]}).select([1, 0]).flatten_indices()
+    assert "Flattening the indices" in shown.getvalue()
 
 
 @pytest.mark.real
@@ -92,7 +109,7 @@ def test_a_second_run_makes_nothing_again(finished) -> None:  # type: ignore[no-
 def test_a_change_of_training_recomputes_training_only(finished) -> None:  # type: ignore[no-untyped-def]
     out, _ = finished
     seen: list[Event] = []
-    changed = {**SMALL, "distil": {"epochs": 1, "temperature": 3.0}}
+    changed = {**SMALL, "distil": {**SMALL["distil"], "temperature": 3.0}}
     potstill.run(str(TASK), out=out, listener=seen.append, **changed)
     assert {event.stage for event in seen if event.kind == "done"} == {"train", "evaluate"}
     seen.clear()
@@ -205,17 +222,27 @@ def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) ->
 
 @pytest.mark.real
 def test_labelled_rows_of_the_user_cost_no_new_retrieval_and_no_new_generation(tmp_path: Path) -> None:
+    """Both runs end where the soft targets begin: what is bought and made again before them is decided by then."""
+
+    class Enough(Exception):
+        pass
+
+    def listen(event: Event) -> None:
+        seen.append(event)
+        if (event.stage, event.kind) == ("soft", "start"):
+            raise Enough
+
     task = "---\nname: mood\nlabels: [good, bad]\n{more}---\nIs a review good or bad?\n"
     rows = [{"text": f"{word} {thing}", "label": label} for word, label in (("fine", "good"), ("poor", "bad"))
             for thing in ("lamp", "cup", "bed", "rug", "pan", "mug")]  # fmt: skip
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     seen: list[Event] = []
-    settings = {"n": 16, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 4},
-                "quality": {"verify": True}, "evaluate": {"teacher": False, "latency_rows": 0}}  # fmt: skip
+    settings = {"n": 16, "teacher": "fake", "sources": "generated", "quality": {"verify": True}}
     for more in ("", "labelled: {path: own.jsonl, inputs: [text], output: label}\n"):
         (tmp_path / "task.md").write_text(task.format(more=more))
         seen.clear()
-        result = potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", listener=seen.append, **settings)
-    assert "user" in result.dataset["origin"]
-    reused = {event.stage for event in seen if event.kind == "reused"}
-    assert reused == {"retrieval", "datagen", "quality"}
+        with pytest.raises(Enough):
+            potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", listener=listen, **settings)
+    assert "user" in read_rows(tmp_path / "run" / "merge" / "train.parquet")["origin"]
+    assert {event.stage for event in seen if event.kind == "reused"} == {"retrieval", "datagen", "quality"}
+    assert "merge" in {event.stage for event in seen if event.kind == "done"}

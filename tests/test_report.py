@@ -75,12 +75,13 @@ def test_the_report_tells_the_whole_run(run: Path) -> None:
         "1 dataset was left out before ranking", "cc-by-4.0", "near_duplicate", "like row 3", "label scores",
         "Calibration on the test rows", "Loss", "Validation score", "Length of training rows",
         "potstill run /home/someone/task.md -n 120", "2.13.0", "A million answers", "nested.distinct_2", "Inferred",
+        "Majority always answers billing (the commonest label of the training rows).",
     ):  # fmt: skip
         assert words.lower() in page.text.lower() or words in str(page.tags), words
     scores = json.loads((run / "evaluate" / "scores.json").read_text())["systems"]
     for system in scores:
         assert f"{system['macro_f1']:.3f}" in page.text
-    for words in ("real test data", "near_duplicate", "acme/tickets", "Checks"):
+    for words in ("real test data", "near_duplicate", "acme/tickets", "Checks", "Majority always answers billing"):
         assert words in markdown.read_text(encoding="utf-8")
 
 

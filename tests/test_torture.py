@@ -23,8 +23,8 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     yield
-    for name in ("torture", "torture_runs", "sbom"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name == "sbom" or name.startswith("torture")]:
+        del sys.modules[name]
 
 
 def bad(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -34,19 +34,19 @@ def bad(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_teacher(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torture
+    import torture_teacher
 
-    monkeypatch.setattr(torture, "FAULTS", tuple(f for f in torture.FAULTS if not f.startswith("slow")))
-    records = torture.teacher(180, tmp_path)
+    monkeypatch.setattr(torture_teacher, "FAULTS", tuple(f for f in torture_teacher.FAULTS if not f.startswith("slow")))
+    records = torture_teacher.teacher(180, tmp_path)
     assert bad(records) == []
     assert records[0]["failed_with_reason"] == 2  # 77 and 177
     assert records[0]["kinds_of_fault"] >= 8
 
 
 def test_fuzz(programs: None, tmp_path: Path) -> None:
-    import torture
+    import torture_fuzz
 
-    records = torture.fuzz(1000, tmp_path)
+    records = torture_fuzz.fuzz(1000, tmp_path)
     assert bad(records) == []
     assert all(record["read"] > 0 for record in records)
 
@@ -54,22 +54,22 @@ def test_fuzz(programs: None, tmp_path: Path) -> None:
 def test_fuzz_sees_a_crash_and_a_file_elsewhere(
     programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torture
+    import torture_fuzz
 
     def broken(text: str) -> None:
         (tmp_path / "owned").write_text("x")
         assert "\x00" not in text, "a zero"
 
-    monkeypatch.setattr(torture, "parsers", lambda place: {"broken": (broken, ())})
-    [record] = torture.fuzz(300, tmp_path)
+    monkeypatch.setattr(torture_fuzz, "parsers", lambda place: {"broken": (broken, ())})
+    [record] = torture_fuzz.fuzz(300, tmp_path)
     assert record["bad"] > 1
     assert "AssertionError" in record["which"][0]
 
 
 def test_leaks(programs: None) -> None:
-    import torture
+    import torture_leaks
 
-    records = torture.leaks(60)
+    records = torture_leaks.leaks(60)
     assert bad(records) == []
     recall = {record["what"].split(", ")[-1]: record["recall"] for record in records if "recall" in record}
     assert recall["1 word in 20 changed"] >= 0.95
@@ -77,30 +77,31 @@ def test_leaks(programs: None) -> None:
 
 
 def test_secrets(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torture
+    import torture_secrets
 
     monkeypatch.setenv("OPENAI_API_KEY", "another")
-    [record] = torture.secrets(tmp_path)
+    [record] = torture_secrets.secrets(tmp_path)
     assert bad([record]) == []
     assert record["requests_that_carried_it"] >= 6
     assert record["files_read"] >= 12
 
 
 def test_ledger_look_ups(programs: None, tmp_path: Path) -> None:
-    import torture
+    import torture_ledger
 
-    assert bad(torture.ledger_size(3000, tmp_path)) == []
+    assert bad(torture_ledger.ledger_size(3000, tmp_path)) == []
 
 
 @pytest.mark.real
 def test_whole_runs(programs: None, tmp_path: Path) -> None:
+    import torture_crash
     import torture_runs
 
     with torture_runs.running(tmp_path) as runs:
         torture_runs.make_calm(runs, push=False)
         assert runs.steps > 50
         assert len(runs.asked) > 30
-        assert bad(torture_runs.crash(runs, 2, seed=0, push=False)) == []
+        assert bad(torture_crash.crash(runs, 2, seed=0, push=False)) == []
         again = runs.run(runs.calm, export=False)
         assert (again["status"], again["made"]) == (0, [])
         full = runs.run(tmp_path / "full", export=False, stage="datagen", errno=28)

@@ -175,10 +175,46 @@ def evaluate_student(
     return Evaluation(scores, tuple(p.output for p in predictions), probs)
 
 
-def majority_scores(spec: TaskSpec, gold: Dataset, *, resamples: int = 1000, seed: int = 0) -> Scores:
-    """Scores of answering the gold rows' commonest label (or text) every time: the floor for any system."""
-    common = Counter(_gold_texts(gold)).most_common(1)
-    return score_predictions(spec, gold, [common[0][0] if common else ""] * len(gold), resamples=resamples, seed=seed)
+def majority_answer(spec: TaskSpec, rows: Dataset, estimated: Sequence[float] | None = None) -> tuple[str, str]:
+    """The label that the majority baseline always answers, and where it is from. No gold row is looked at.
+
+    Quotas make the labels of written rows about equally common, so that their commonest says little of the texts that
+    the student will meet; a prior does.
+
+    Args:
+        spec: The task; the largest class of its `label_prior` is the answer, where it states one.
+        rows: What the student learnt from; their commonest label is the answer where no prior is known.
+        estimated: (labels,) shares that were estimated on the user's unlabelled texts, where they were.
+
+    Returns:
+        The label, of equal ones the first in the task's order, and its source in words.
+
+    Raises:
+        DataError: No prior is known and no row has a label of the task.
+    """
+    names = spec.label_names
+    if spec.label_prior:
+        shares, source = [spec.label_prior.get(name, 0.0) for name in names], "the task's label prior"
+    elif estimated is not None:
+        shares, source = list(estimated), "the label prior estimated on the unlabelled texts"
+    else:
+        counts = Counter(_gold_texts(rows))
+        shares, source = [float(counts[name]) for name in names], "the commonest label of the training rows"
+    if not any(shares):
+        raise DataError(f"no row has a label of the task ({', '.join(names)}), so there is no majority to answer")
+    equal = shares.count(max(shares))
+    if equal > 1:
+        source += f", the first of {equal} equal ones"
+    return names[shares.index(max(shares))], source
+
+
+def majority_system(
+    spec: TaskSpec, gold: Dataset, rows: Dataset, estimated: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """The majority baseline's entry of `scores.json`: the floor for any system. Arguments as for `majority_answer`."""
+    answer, source = majority_answer(spec, rows, estimated)
+    scores = score_predictions(spec, gold, [answer] * len(gold))
+    return {"name": "majority", **scores.to_json(), "answer": answer, "answer_from": source}
 
 
 def measure_latency(

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"good": ("great", "lovely", "fine"), "bad": ("awful", "broken", "poor")}
-MODULES = ("zero_label", "pack", "results_file", "tasks")
+MODULES = ("zero_label", "zero_label_arms", "pack", "results_file", "tasks")
 
 
 def write_pack(folder: Path) -> Path:
@@ -56,7 +56,7 @@ def _card(folder: Path, name: str, inputs: list[str], output: str, prompt: str) 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The benchmark's module, reading a made-up pack."""
+    """The runner's module, reading a made-up pack."""
     monkeypatch.setenv("POTSTILL_DATA", str(write_pack(tmp_path / "data")))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     for name in MODULES:
@@ -66,19 +66,25 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-def test_a_task_file_holds_what_a_user_has_and_nothing_more(bench: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def arms(bench: Any) -> Any:
+    """The module of its arms."""
+    return sys.modules["zero_label_arms"]
+
+
+def test_a_task_file_holds_what_a_user_has_and_nothing_more(arms: Any, tmp_path: Path) -> None:
     from potstill.retrieval.load import read_data, read_texts
     from potstill.task_file import read_task_file
 
     job = {"task": "mood", "out": str(tmp_path / "out"), "seed": 3, "texts": 50}
-    task, test = bench.pack_task("mood"), bench.rows_of("mood", "test", 20)
+    task, test = arms.pack_task("mood"), arms.rows_of("mood", "test", 20)
     assert task.labels == ("bad", "good"), "rows with several labels name none of their own"
-    plain = read_task_file(str(bench.task_file(task, "soft", test, job))).spec
+    plain = read_task_file(str(arms.task_file(task, "soft", test, job))).spec
     assert (plain.inputs, plain.labelled, plain.unlabelled, plain.rules) == (("title", "text"), None, None, ())
     assert "pack/mood" in plain.exclude
     assert plain.test is not None
     assert read_data(plain.test, plain).num_rows == 20
-    full = read_task_file(str(bench.task_file(task, "everything_100", test, job))).spec
+    full = read_task_file(str(arms.task_file(task, "everything_100", test, job))).spec
     assert full.labelled is not None
     assert full.unlabelled is not None
     assert read_data(full.labelled, full).num_rows == 100
@@ -88,14 +94,14 @@ def test_a_task_file_holds_what_a_user_has_and_nothing_more(bench: Any, tmp_path
     assert [(rule.label, rule.patterns) for rule in full.rules] == [("bad", ("bad",)), ("good", ("good",))]
 
 
-def test_instruction_tasks_read_as_potstill_writes_them(bench: Any) -> None:
-    row = bench.rows_of("instruction_induction", "test")[0]
+def test_instruction_tasks_read_as_potstill_writes_them(arms: Any) -> None:
+    row = arms.rows_of("instruction_induction", "test")[0]
     assert row["text"] == "Give the sum.\n\n0 0"
     assert (row["output"], row["references"], row["group"]) == ("0", ["0", "it is 0"], "sum")
 
 
-def test_rules_are_the_words_of_one_name_alone(bench: Any) -> None:
-    rules = bench.keyword_rules(["card_arrival", "card_lost", "GetWeather", "not ok"])
+def test_rules_are_the_words_of_one_name_alone(arms: Any) -> None:
+    rules = arms.keyword_rules(["card_arrival", "card_lost", "GetWeather", "not ok"])
     assert {rule["label"]: rule["keyword"] for rule in rules} == {
         "card_arrival": ["arrival"], "card_lost": ["lost"], "GetWeather": ["get", "weather"],
     }  # fmt: skip
@@ -108,15 +114,15 @@ def test_rules_are_the_words_of_one_name_alone(bench: Any) -> None:
         ("-4", "-4"), ("#### none, but 5 before", "5"), ("none", ""), ("2.5", "2.5"), ("it is 12, or 13,", "13"),
     ],
 )  # fmt: skip
-def test_the_final_number(bench: Any, text: str, number: str) -> None:
-    assert bench.final_number(text) == number
+def test_the_final_number(arms: Any, text: str, number: str) -> None:
+    assert arms.final_number(text) == number
 
 
-def test_figures_of_answers_made_by_hand(bench: Any) -> None:
-    mood, induction = bench.pack_task("mood"), bench.pack_task("instruction_induction")
+def test_figures_of_answers_made_by_hand(arms: Any) -> None:
+    mood, induction = arms.pack_task("mood"), arms.pack_task("instruction_induction")
     gold = [{"output": label} for label in ("good", "good", "bad", "bad")]
     # good: 1 of 2 found, 1 of 1 told; bad: 1 of 2 found, 1 of 2 told; the third answer is no label.
-    found = bench.scores(mood, gold, ["good", "bad", "bad", "?"])
+    found = arms.scores(mood, gold, ["good", "bad", "bad", "?"])
     assert found["accuracy"] == 0.5
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3, abs=1e-4)
     rows = [
@@ -124,10 +130,10 @@ def test_figures_of_answers_made_by_hand(bench: Any) -> None:
         {"output": "6", "references": ["6", "six"], "group": "sum"},
         {"output": "8", "references": ["8"], "group": "total"},
     ]
-    told = bench.scores(induction, rows, ["Four.", "5", "8"])
+    told = arms.scores(induction, rows, ["Four.", "5", "8"])
     assert told["exact_match"] == told["rouge_l"] == 0.75, "the best reference, and each sub-task counts once"
     with pytest.raises(SystemExit, match="2 answers for 3"):
-        bench.scores(induction, rows, ["4", "6"])
+        arms.scores(induction, rows, ["4", "6"])
 
 
 def test_shares_of_the_ceiling_and_their_means(bench: Any) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +223,45 @@ def test_words() -> None:
     assert (stem("news"), stem("bus"), stem("2017s")) == ("new", "bus", "2017s")
     assert search_words("日本語") == ["日本", "本語"]
     assert search_words("") == []
+
+
+FAKE_JAX = """
+import os
+with open(os.environ["JAX_USES"], "a") as file:
+    file.write(__name__ + "\\n")
+"""
+SEARCH = """
+import sys
+import numpy as np
+from potstill.retrieval.cards import Card
+from potstill.retrieval.catalogue import make_catalogue
+from potstill.retrieval.options import RetrievalOptions
+from potstill.retrieval.search import open_search
+class Encoder:
+    identity = "ones"
+    def encode(self, texts):
+        return np.ones((len(texts), 4), dtype=np.float32) / 2
+cards = make_catalogue([Card("a/spam", "Spam messages", ""), Card("b/news", "News topics", "")])
+found = open_search(cards, Encoder()).rank("news", RetrievalOptions())
+print(*(cards.cards[item.position].id for item in found), "jax" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import jax.lax\n"], ids=["jax unused", "jax in use by the caller"])
+def test_the_word_search_leaves_an_installed_jax_alone(tmp_path: Path, first: str) -> None:
+    """JAX takes three quarters of a GPU's memory at its first operation, and bm25s does one when it is imported."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text(FAKE_JAX)
+    (tmp_path / "jax" / "lax.py").write_text(FAKE_JAX + "def top_k(*given):\n    open('top_k', 'w')\n")
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{first}{SEARCH}import jax.lax\njax.lax.top_k"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "JAX_USES": str(tmp_path / "uses")},
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert shown.split() == ["b/news", "a/spam", str(bool(first))]
+    assert not (tmp_path / "top_k").exists()
+    # Only the program's own import, before or after the search, reaches it.
+    assert (tmp_path / "uses").read_text().split() == ["jax", "jax.lax"]
 
 
 def test_options_list_every_fault() -> None:

@@ -1,0 +1,278 @@
+"""The arms of `zero_label.py` (which tells what each is), and what their answers are scored by.
+
+In: a job as `zero_label.jobs` makes it, all JSON types. Out: the arm's record. Each part of the product is taken as a
+user takes it, through a task file in the job's folder, with that arm's own data and options.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pack import PackTask, data_ref, pack_task, rows_of, write_rows, write_task
+
+if TYPE_CHECKING:
+    from potstill.pipeline import RunResult
+
+HARD = {"distil": {"soft_weight": 0.0}}
+# What the caller of an arm says, and what stands in its task file beside prompt and labels.
+ARMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "both": (HARD, ()),
+    "soft": ({}, ()),
+    "generated": ({"sources": "generated", **HARD}, ()),
+    "retrieved": ({"sources": "retrieved", **HARD}, ()),
+    "verified": ({"quality": {"verify": True}}, ()),
+    "self_training": ({}, ("unlabelled",)),
+    "rules": ({"self_training": {"rounds": 0}}, ("unlabelled", "rules")),
+    "everything": ({"quality": {"verify": True}}, ("unlabelled", "rules")),
+    "labelled_100": ({}, ("labelled",)),
+    "self_training_100": ({}, ("unlabelled", "labelled")),
+    "everything_100": ({"quality": {"verify": True}}, ("unlabelled", "rules", "labelled")),
+}
+TEACHERS = ("teacher_raw", "teacher_calibrated")
+ORDER = (*TEACHERS, *ARMS, "labels_100", "ceiling")
+CLASSES_ONLY = ("teacher_calibrated", "self_training", "rules", "everything", "self_training_100", "everything_100")
+LABELLED = 100
+FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match")
+
+
+def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Run one arm in this process.
+
+    Returns:
+        Its record, for the teacher that of each of its arms, since one set of answers serves both; one with a note in
+        place of scores where the product says that it cannot be done.
+    """
+    from potstill.errors import PotstillError
+
+    task, arm = pack_task(job["task"]), job["arm"]
+    labels = LABELLED if arm.endswith("_100") else 0
+    record: dict[str, Any] = {"task": task.name, "arm": arm, "labels": labels, "seed": job["seed"]}
+    record |= dict.fromkeys(FIGURES)
+    test = rows_of(task.name, "test", job["test_rows"])
+    file = task_file(task, arm, test, job)
+    began = time.monotonic()
+    try:
+        if arm in TEACHERS:
+            measured = _teachers(task, file, test, job)
+        elif arm in ("labels_100", "ceiling"):
+            measured = {arm: _supervised(task, file, test, job)}
+        else:
+            measured = {arm: _product(task, file, test, job)}
+    except PotstillError as error:  # an arm without rows is a result, not an end
+        minutes = round((time.monotonic() - began) / 60, 2)
+        measured = {arm: {"note": str(error).splitlines()[0][:200], "minutes": minutes}}
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return [{**record, "arm": name, **found, "peak_rss_mib": peak} for name, found in measured.items()]
+
+
+def task_file(task: PackTask, arm: str, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> Path:
+    """The arm's task file, with the user's data that the arm has."""
+    out, seed = Path(job["out"]) / task.name, job["seed"]
+    more: dict[str, Any] = {}
+    wanted = ARMS.get(arm, ({}, ()))[1]
+    if "unlabelled" in wanted:
+        texts = rows_of(task.name, "train", job["texts"])
+        path = write_rows(texts, out / "data" / "texts.parquet", task.inputs)
+        more["unlabelled"] = data_ref(task.name, path, labelled=False)
+    if "rules" in wanted and (rules := keyword_rules(task.labels)):
+        more["rules"] = rules
+    if "labelled" in wanted:
+        path = write_rows(real_rows(task, LABELLED, seed), out / "data" / f"labelled-{seed}.parquet", _columns_of(task))
+        more["labelled"] = data_ref(task.name, path)
+    tested = write_rows(test, out / "data" / "test.parquet", _columns_of(task))
+    return write_task(task.name, out, test=tested, file=f"{arm}-{seed}", **more)
+
+
+def keyword_rules(labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Rules that anyone could write without reading a text: the words that stand in one label's name alone."""
+    from potstill.datagen.wording import readable
+
+    words = {label: dict.fromkeys(re.findall(r"\w{3,}", readable(label).lower())) for label in labels}
+    in_names = Counter(word for found in words.values() for word in found)
+    own = {label: [word for word in found if in_names[word] == 1 and word != "not"] for label, found in words.items()}
+    return [{"label": label, "keyword": found} for label, found in own.items() if found]
+
+
+def real_rows(task: PackTask, count: int, seed: int) -> list[dict[str, Any]]:
+    """Some real training rows, drawn by the seed."""
+    from random import Random
+
+    rows = rows_of(task.name, "train")
+    return Random(f"{task.name}-{seed}").sample(rows, min(count, len(rows)))
+
+
+def _product(task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> dict[str, Any]:
+    """The product from the task file to a student."""
+    import pyarrow.parquet as pq
+
+    from potstill.cli_settings import merge_settings
+    from potstill.pipeline import run
+
+    given = json.loads(json.dumps(ARMS[job["arm"]][0]))
+    if not task.labels and "quality" in given:
+        given["quality"] = {"judge": True}
+    given |= {"n": job["rows"], "seed": job["seed"], "teacher": job["teacher"]}
+    given["evaluate"] = {"rows": 0, "teacher": False, "latency_rows": 0}
+    costs = Costs(folder_of(job))
+    result = run(str(file), out=folder_of(job), listener=costs, **merge_settings(given, job["set"]))
+    answers = pq.read_table(result.path / "evaluate" / "predictions.parquet")["student"].to_pylist()
+    origins = Counter(result.dataset["origin"][:])
+    rows = {f"{origin}_rows": origins[origin] for origin in ("generated", "retrieved", "pseudo", "user")}
+    return {**scores(task, test, answers), **costs.of(result), **rows}
+
+
+def _supervised(
+    task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same student on real rows alone."""
+    from tasks import train_on
+
+    from potstill.cli_settings import merge_settings
+    from potstill.options import as_json
+    from potstill.retrieval.load import read_data
+    from potstill.run_dir import digest
+    from potstill.settings import resolve
+    from potstill.task import DataRef
+    from potstill.task_file import read_task_file
+    from potstill.train.student import load_student
+
+    began = time.monotonic()
+    read = read_task_file(str(file))
+    few = job["arm"] == "labels_100"
+    # 100 rows need not hold every label.
+    given = {"seed": job["seed"], "distil": {"empty_classes": "allow"} if few else {}}
+    settings = resolve(read.settings, merge_settings(given, job["set"]))
+    real = real_rows(task, LABELLED if few else job["ceiling_rows"], job["seed"])
+    name = f"{job['arm']}-{job['seed']}-{len(real)}-{digest(as_json(settings.distil))[:8]}"
+    path = write_rows(real, file.parent / "data" / f"{name}.parquet", _columns_of(task))
+    ref = DataRef(str(path), inputs=task.inputs, output="output")
+    student = train_on(read.spec, read_data(ref, read.spec), file.parent / "supervised" / name, settings)
+    inputs = read_data(read.spec.test, read.spec)["input"][:] if read.spec.test else []
+    answers = [prediction.output for prediction in load_student(student).predict(inputs)]
+    minutes = round((time.monotonic() - began) / 60, 2)
+    found = {**scores(task, test, answers), "tokens": 0, "minutes": minutes, "user_rows": len(real)}
+    return found if few else {**found, "labels": len(real)}
+
+
+def _teachers(
+    task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The teacher's own answers, by arm."""
+    from potstill.evaluation import teacher_answers
+    from potstill.ledger import Ledger
+    from potstill.pipeline import open_asker
+    from potstill.retrieval.load import read_data
+    from potstill.settings import resolve
+    from potstill.task_file import read_task_file
+
+    began = time.monotonic()
+    read = read_task_file(str(file))
+    settings = resolve(read.settings, {"teacher": job["teacher"]})
+    with Ledger(folder_of(job) / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
+        assert read.spec.test is not None
+        inputs = read_data(read.spec.test, read.spec)["input"][:]
+        answers = teacher_answers(read.spec, inputs, asker, settings.soft)
+        tokens = asker.counts.prompt_tokens + asker.counts.completion_tokens
+    cost = {"tokens": tokens, "minutes": round((time.monotonic() - began) / 60, 2)}
+    arms = {"teacher (raw)": "teacher_raw", "teacher (calibrated)": "teacher_calibrated"}
+    return {arms[name]: {**scores(task, test, outputs), **cost} for name, outputs, _ in answers}
+
+
+class Costs:
+    """A listener that notes what each stage bought, and remembers it for later arms that reuse the stage.
+
+    A stage of the same content that another arm made over again from the ledger keeps the higher, first price.
+    """
+
+    def __init__(self, folder: Path):
+        self._file, self._ledger = folder / "costs.json", folder / "ledger.sqlite"
+        self._before: dict[str, int] = {}
+        self._bought: dict[str, int] = {}
+
+    def __call__(self, event: Any) -> None:
+        if event.kind == "start":
+            self._before[event.stage] = self._total()
+        elif event.kind == "done" and event.stage in self._before:
+            self._bought[event.stage] = self._total() - self._before[event.stage]
+        if event.kind in ("done", "failed"):
+            print(f"[{event.stage}] {event.message}", file=sys.stderr, flush=True)
+
+    def _total(self) -> int:
+        from potstill.ledger import Ledger
+
+        if not self._ledger.exists():
+            return 0
+        with Ledger(self._ledger, read_only=True) as ledger:
+            totals = ledger.totals()
+        return totals.prompt_tokens + totals.completion_tokens
+
+    def of(self, result: RunResult) -> dict[str, Any]:
+        """Tokens and minutes of a run's stages."""
+        known: dict[str, list[float]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        tokens, seconds = 0.0, 0.0
+        for stage in result.stages:
+            place = f"{stage.name}:{stage.output}"
+            old = known.get(place, [0, 0.0])
+            known[place] = [max(old[0], self._bought.get(stage.name, 0)), max(old[1], stage.seconds)]
+            tokens, seconds = tokens + known[place][0], seconds + known[place][1]
+        self._file.write_text(json.dumps(known, indent=1) + "\n")
+        return {"tokens": round(tokens), "minutes": round(seconds / 60, 2)}
+
+
+def scores(task: PackTask, test: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, float]:
+    """The figures of a system's answers, in [0, 1]: see the module for tasks with sub-tasks or several references."""
+    import numpy as np
+
+    from potstill.train import metrics
+
+    if len(test) != len(answers):
+        raise SystemExit(f"{task.name}: {len(answers)} answers for {len(test)} test rows")
+    if task.labels:
+        index = {label: place for place, label in enumerate(task.labels)}
+        gold = np.array([index[row["output"]] for row in test])
+        told = np.array([index.get(answer, -1) for answer in answers])
+        f1 = metrics.macro_f1(metrics.confusion(gold, told, len(index)))
+        return {"accuracy": round(metrics.accuracy(gold, told), 4), "macro_f1": round(float(f1), 4)}
+    exact: dict[str, list[float]] = defaultdict(list)
+    overlap: dict[str, list[float]] = defaultdict(list)
+    for row, answer in zip(test, answers, strict=True):
+        right = [str(reference) for reference in row["references"]]
+        said = final_number(answer) if task.name == "gsm8k" else answer
+        wanted = [final_number(one) for one in right] if task.name == "gsm8k" else right
+        exact[row["group"]].append(float(metrics.exact_matches(wanted, [said] * len(wanted)).max()))
+        full = [row["output"]] if task.name == "gsm8k" else right
+        overlap[row["group"]].append(max(metrics.rouge_l(one, answer) for one in full))
+    chrf = metrics.chrf(metrics.chrf_statistics([row["output"] for row in test], answers).sum(axis=0))
+    return {"exact_match": _mean_of_means(exact), "rouge_l": _mean_of_means(overlap), "chrf": round(float(chrf), 4)}
+
+
+def final_number(text: str) -> str:
+    """The number after `####`, or the last one of a text, as plain digits; empty where there is none."""
+    tail = text.rpartition("####")[2]
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", tail) or re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    value = found[0 if "####" in text else -1].replace(",", "") if found else ""
+    return re.sub(r"\.0+$", "", value).rstrip(",")
+
+
+def _mean_of_means(groups: Mapping[str, Sequence[float]]) -> float:
+    means = [sum(values) / len(values) for values in groups.values()]
+    return round(sum(means) / len(means), 4)
+
+
+def _columns_of(task: PackTask) -> tuple[str, ...]:
+    return (*task.inputs, "output")
+
+
+def folder_of(job: Mapping[str, Any]) -> Path:
+    """One run folder a task: what several arms or seeds share is there once."""
+    folder = Path(job["out"]) / job["task"] / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
