@@ -151,9 +151,13 @@ def test_shares_of_the_ceiling_and_their_means(bench: Any) -> None:
     assert ratios["soft", 1] == 1.0
     assert ratios["soft", 2] == 0.5, "no ceiling of that seed: the mean of the others"
     assert ratios["retrieved", 0] is None
-    none, hundred = bench.summary(records)
-    assert (none["labels"], none["mean_ratio_to_ceiling"], none["tasks"]) == (0, 0.75, 1)
-    assert (hundred["labels"], hundred["mean_ratio_to_ceiling"], hundred["tasks"]) == (100, None, 0)
+    lines = {
+        line["arm"]: (line["labels"], line["mean_ratio_to_ceiling"], line["tasks"]) for line in bench.summary(records)
+    }
+    assert lines == {
+        "soft": (0, 0.75, 1), "self_training": (0, None, 0), "labelled_100": (100, None, 0),
+        "self_training_100": (100, None, 0),
+    }  # fmt: skip
     means = {line["arm"]: line["mean_ratio_to_ceiling"] for line in bench.by_arm(records)}
     assert means["retrieved"] == 0.0, "an arm without a student is no missing value"
 

@@ -35,7 +35,13 @@ def rows(n=8, start=0):
 @pytest.fixture
 def options(tiny_llama):
     return DistilOptions(
-        student=str(tiny_llama), epochs=2, batch_size=4, learning_rate=5e-3, max_length=96, early_stopping=None
+        student=str(tiny_llama),
+        epochs=2,
+        batch_size=4,
+        learning_rate=5e-3,
+        max_length=96,
+        early_stopping=None,
+        precision="fp32",
     )
 
 

@@ -72,7 +72,7 @@ def test_hidden_states_turn_towards_the_uncut_model(tmp_path, options):
         result = distil_causal(SPEC, table, None, None, tmp_path / f"s{weight}", chosen)
         resolved, _, whole, data = encoded(options, table)
         states = uncut_states(data, resolved, tmp_path / f"states{weight}").of_rows(list(range(len(table))))
-        cut = load_student(result.path).model.float()
+        cut = load_student(result.path).model.float().cpu()
         found = []
         for ids, labels in zip(data.table["input_ids"], data.table["labels"], strict=True):
             at = torch.tensor(labels)[1:] != -100
