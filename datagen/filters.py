@@ -36,7 +36,7 @@ _META = re.compile(
     r"|\b(?:the (?:category|label|class) (?:is|of this)|belongs to the (?:category|class|label)|for which the "
     r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|"
     r"insert (?:name|text|title|here)|lorem ipsum)\b"
-    r"|\[(?:your|name|insert|company|date|city|product|title)[^\]\n]{0,40}\]",
+    r"|\[(?:your|name|insert|company|date|city|product|title|customer|recipient|sender|bank|amount|number)[^\]\n]{0,40}\]",
     re.IGNORECASE,
 )
 _NATURAL = re.compile(r"^[^\W\d_]+(?:[ '-][^\W\d_]+){0,4}$")
@@ -84,6 +84,13 @@ def meta_talk(text: str) -> Dropped | None:
     """Talk about the text in place of the text, or an unfilled placeholder."""
     found = _META.search(text[:600])
     return Dropped("meta_talk", found.group(0), text, stage=STAGE) if found else None
+
+
+def unfinished(text: str) -> Dropped | None:
+    """What was to follow is missing: a greeting alone (`Dear Sir,`), or an announcement (`Here is why:`)."""
+    if text.rstrip().endswith((",", ":", "，", "：")):
+        return Dropped("unfinished", f"ends with {text.rstrip()[-1]}", text, stage=STAGE)
+    return None
 
 
 def prompt_echo(text: str, prompt: str) -> Dropped | None:

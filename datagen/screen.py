@@ -43,6 +43,7 @@ class Screen:
             or filters.too_long(text, options.max_words)
             or filters.refusal(text)
             or filters.meta_talk(text)
+            or filters.unfinished(text)
             or filters.label_leak(text, self._names)
             or filters.example_echo(text, self._shown)
             or filters.example_echo(text, self._styles, "retrieved_echo")

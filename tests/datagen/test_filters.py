@@ -41,6 +41,16 @@ def test_refusal(text: str, found: str | None) -> None:
     assert reason(filters.refusal(text)) == found
 
 
+@pytest.mark.parametrize("text", ["Dear Sir,", "Hey AI assistant,  ", "This is what it says:", "你好，"])
+def test_a_greeting_alone_is_unfinished(text: str) -> None:
+    assert reason(filters.unfinished(text)) == "unfinished"
+
+
+@pytest.mark.parametrize("text", ["Dear Sir, my card is lost", "Who, me?", "at 10:30", "Bring milk; bread"])
+def test_finished_texts_pass(text: str) -> None:
+    assert filters.unfinished(text) is None
+
+
 @pytest.mark.parametrize(
     "text",
     [
