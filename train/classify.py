@@ -226,7 +226,11 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
             groups: dict[tuple[float, float], list[Any]] = {}
             for name, weights in model.named_parameters():
                 if weights.requires_grad:
-                    head = "classifier" in name or ("pooler" in name and not self.fitted) or name.startswith(("score.", "head."))
+                    head = (
+                        "classifier" in name
+                        or ("pooler" in name and not self.fitted)
+                        or name.startswith(("score.", "head."))
+                    )
                     rate = self.options.head_learning_rate if head else self.options.learning_rate
                     decay = 0.0 if weights.ndim < 2 else self.options.weight_decay
                     groups.setdefault((float(rate or 0), decay), []).append(weights)

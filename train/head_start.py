@@ -1,9 +1,9 @@
-"""A start of the head for students that are sentence encoders: fitted on frozen features, joined with the labels' names.
+"""A head that knows the labels before the first step: fitted on frozen features, joined with the labels' names.
 
 A head that starts at random learns from noisy rows before it knows the labels, and takes the encoder with it. Here the
 student knows the labels before its first step:
 
-    logits(x) = W·f(x) + b  +  (s·cos(f(x), f(name of y)) + o_y) / 2
+    logits(x) = W·f(x) + b  +  (s·cos(f(x), f(name of y)) − o_y) / 2
 
 W and b are a softmax regression on the rows' own targets (h·label + s·teacher, as in the loss), drawn towards 0; the
 second part is nearness to the labels' names, with the offsets o under which the labels are equally common over the
@@ -11,8 +11,8 @@ rows. Both are linear in f, so their sum is the head. A label without rows is kn
 
 f is the mean over a text's tokens, which sentence encoders are made for, while a BERT head reads the first token. So
 one more BERT layer averages: queries and keys are next to 0, so that each token attends to all alike; values are
-copied, times a scale beside which the residual hardly counts; the feed-forward part is next to 0. It and the pooler (0.1·I: its tanh is
-nearly a straight line) are an ordinary layer and pooler, and plain transformers loads the student.
+copied, times a scale beside which the residual hardly counts; the feed-forward part is next to 0. It and the pooler
+(0.1·I: its tanh is nearly a straight line) are an ordinary layer and pooler, so plain transformers loads the student.
 
 Sources: Reimers & Gurevych, arXiv:1908.10084 §3 (mean pooling); Kumar et al., arXiv:2202.10054 (the head first, then
 all weights); Chang et al., AAAI 2008 (labels by nearness to their names).
@@ -179,7 +179,7 @@ def balanced_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
         offsets += step
         if np.abs(step).max() < 1e-6:
             break
-    return offsets - offsets.mean()
+    return np.asarray(offsets - offsets.mean(), dtype=np.float64)
 
 
 def _mixed(targets: LabelTargets, options: DistilOptions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
