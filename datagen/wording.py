@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from potstill.task import Label, TaskSpec
+from potstill.task import readable as readable
 
 _NOUN = re.compile(
     r"\b(?:an?|each|every|the given)\s+([a-z][\w' -]{1,90}?)"
@@ -16,7 +17,6 @@ _NOT_INPUTS = re.compile(
     r"^(?:(?:single|short|one)\s)?(?:word|number|sentence|text label|label|category|class|answer|output|input)$"
 )
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
-_SPLIT = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def input_noun(spec: TaskSpec) -> str:
@@ -38,14 +38,6 @@ def input_noun(spec: TaskSpec) -> str:
 def with_article(noun: str) -> str:
     """`a question`, `an email`."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def readable(name: str) -> str:
-    """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`."""
-    parts = [part for part in _SPLIT.split(name) if part]
-    if len(parts) < 2 or (" " in name and "_" not in name):
-        return name
-    return " ".join(part if part.isupper() and len(part) > 1 else part.lower() for part in parts)
 
 
 def is_cryptic(label: Label) -> bool:

@@ -7,6 +7,7 @@ Markdown file, and infers what is absent.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Kind = Literal["classification", "generation", "instructions"]
 KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
 Metric = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "chrf"]
 METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "rouge_l", "chrf")
+_WORDS = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -156,3 +158,11 @@ class TaskSpec:
         from potstill.options import build_options
 
         return build_options(TaskSpec, value, "task")
+
+
+def readable(name: str) -> str:
+    """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`."""
+    parts = [part for part in _WORDS.split(name) if part]
+    if len(parts) < 2 or (" " in name and "_" not in name):
+        return name
+    return " ".join(part if part.isupper() and len(part) > 1 else part.lower() for part in parts)

@@ -22,7 +22,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ from potstill.task import TaskSpec
 from potstill.train import loop, metrics
 from potstill.train.card import StudentCard
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
+from potstill.train.head_start import can_start, start_head
 from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
@@ -115,15 +116,17 @@ def _distil(
         if options.hard_weight == 0 and not found.has_probs.any():
             held_out_options = replace(options, hard_weight=1.0, soft_weight=0.0)
     schedule = loop.plan_schedule(len(data) * (1 if deep is None else 1 + options.altered_copies), options)
-    start = str(deep or options.student)
     content = [
-        spec.label_names, _digest(data), _digest(held_out or []), model_identity(start),
+        spec.label_names, _digest(data), _digest(held_out or []), model_identity(str(deep or options.student)),
         None if targets.shares is None else targets.shares.tolist(),
     ]  # fmt: skip
     key = loop.training_key(options, content)
     finished = loop.finished_training(out, key) if options.resume else None
     if finished is not None:
         return finished
+    fitted = options.start == "features" and deep is None and options.student_layers is None and can_start(model)
+    if fitted:
+        start_head(model, tokenizer, spec, [row["input_ids"] for row in data], targets, options)
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
     shares = targets.shares
     if deep is not None:
@@ -149,10 +152,16 @@ def _distil(
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
     )
     trainer.options, trainer.held_out_options = options, held_out_options
-    trainer.started, trainer.n_labels = started, len(spec.label_names)
+    trainer.started, trainer.n_labels, trainer.fitted = started, len(spec.label_names), fitted
+    start = trainer.remember_start() if fitted and held_out is not None else None
     loop.finish(trainer, options, resume_from)
+    if start is not None:
+        trainer.keep_the_better(start)
     history = loop.history_of(trainer.state.log_history)
     report = _report(trainer, targets, len(train), schedule, resume_from)
+    report["start"] = {"head": "features" if fitted else "random"} | ({} if start is None else start.to_json())
+    if start is not None and start.kept:
+        report |= {"steps": {**report["steps"], "best": 0}, "best_score": start.score}
     if held_out is not None:
         report["held_out"] = _settle(trainer, held_out, spec, options)
     report["seconds"] = round(time.monotonic() - started, 2)
@@ -175,6 +184,20 @@ def _distil(
     return DistilResult(out, history, report)
 
 
+@dataclass
+class Start:
+    """A fitted head before the first step: its held-out loss and score, the weights, and whether they stayed."""
+
+    loss: float
+    score: float
+    weights: dict[str, torch.Tensor]
+    kept: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types, for the report."""
+        return {"loss": self.loss, "score": self.score, "kept": self.kept}
+
+
 class ClassifierTrainer(Trainer):  # type: ignore[misc]
     """Trainer with the mixed loss, exact under accumulation, and its own held-out evaluation."""
 
@@ -184,6 +207,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     held_out_options: DistilOptions
     started: float
     n_labels: int
+    fitted: bool
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -202,7 +226,11 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
             groups: dict[tuple[float, float], list[Any]] = {}
             for name, weights in model.named_parameters():
                 if weights.requires_grad:
-                    head = "classifier" in name or "pooler" in name or name.startswith(("score.", "head."))
+                    head = (
+                        "classifier" in name
+                        or ("pooler" in name and not self.fitted)
+                        or name.startswith(("score.", "head."))
+                    )
                     rate = self.options.head_learning_rate if head else self.options.learning_rate
                     decay = 0.0 if weights.ndim < 2 else self.options.weight_decay
                     groups.setdefault((float(rate or 0), decay), []).append(weights)
@@ -231,7 +259,10 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Held-out loss and macro-F1 (against labels, or the teacher's likeliest where a row has none)."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        loss, score = self._held_out(self.eval_dataset if eval_dataset is None else eval_dataset)
+        return loop.report_evaluation(self, loss, score, self.started)
+
+    def _held_out(self, rows: Any) -> tuple[float, float]:
         logits, batch = self.logits_of(rows), self.data_collator([rows[i] for i in range(len(rows))])
         options = self.held_out_options
         losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], options)
@@ -239,8 +270,21 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
         weight = float((batch["weights"] * measured).sum())
         gold = torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1))
         counts = metrics.confusion(gold.numpy(), logits.argmax(1).numpy(), self.n_labels)
-        loss = float((losses * batch["weights"]).sum()) / max(weight, 1e-12)
-        return loop.report_evaluation(self, loss, float(metrics.macro_f1(counts)), self.started)
+        return float((losses * batch["weights"]).sum()) / max(weight, 1e-12), float(metrics.macro_f1(counts))
+
+    def remember_start(self) -> Start:
+        """Evaluate the weights as they are before the first step, and keep those that training changes."""
+        loss, score = self._held_out(self.eval_dataset)
+        changed = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        return Start(loss, score, {name: value.detach().cpu().clone() for name, value in changed.items()})
+
+    def keep_the_better(self, start: Start) -> None:
+        """Take the weights of the start again where no evaluation was better than its own."""
+        best = self.state.best_metric
+        # The parts of sharded weights lie in other processes.
+        if self.options.sharding == "ddp" and (best is None or loop.choice_figure(start.score, start.loss) >= best):
+            self.accelerator.unwrap_model(self.model).load_state_dict(start.weights, strict=False)
+            start.kept = True
 
     def logits_of(self, rows: Any) -> torch.Tensor:
         """(len(rows), labels) float32 on the CPU, in the rows' order."""

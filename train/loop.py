@@ -247,11 +247,16 @@ def report_evaluation(trainer: Any, loss: float, score: float | None, started: f
     figures = {"eval_loss": loss, "eval_seconds": trainer.seconds_before + time.monotonic() - started}
     if score is not None:
         figures["eval_score"] = score
-        # Few held-out rows give the same score again and again; the lower loss decides between those.
-        figures["eval_choice"] = score - 1e-6 * min(loss, 1e3)
+        figures["eval_choice"] = choice_figure(score, loss)
     trainer.log(figures)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, figures)
     return figures
+
+
+def choice_figure(score: float, loss: float) -> float:
+    """What the best evaluation is chosen by: the score, and the lower loss between equal ones."""
+    # Few held-out rows give the same score again and again.
+    return score - 1e-6 * min(loss, 1e3)
 
 
 def history_of(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

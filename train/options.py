@@ -24,6 +24,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Precision = Literal["fp32", "bf16"]
 Method = Literal["word", "sequence", "both"]
 CrossTokenizer = Literal["carry_over", "gold", "uld"]
+Start = Literal["features", "random"]
 StudentKind = Literal["classification", "causal"]
 
 
@@ -105,6 +106,10 @@ class DistilOptions:
         max_grad_norm: Gradients are clipped to this norm.
         dropout: Dropout before the classification head.
         label_smoothing: Mass of the hard target that is spread over all labels.
+        start: Where the head of a classifier starts. `features`: fitted on the frozen encoder's features of the rows,
+            joined with the labels' names (see `potstill.train.head_start`), for a BERT of all its layers; it is
+            evaluated as well, and stays where training makes it no better. Other students, and `random`, start with
+            random weights.
         calibrate: Divide a classifier's logits by the temperature under which the held-out labels are likeliest. The
             answers stay the same, the confidences are put right.
         class_weights: `balanced` weighs each row by the inverse frequency of its label; None does not.
@@ -168,6 +173,7 @@ class DistilOptions:
     dropout: float = 0.1
     label_smoothing: float = 0.0
     calibrate: bool = True
+    start: Start = "features"
     class_weights: Literal["balanced"] | None = None
     empty_classes: Literal["refuse", "allow"] = "refuse"
     sampling: Mapping[str, float] = field(default_factory=dict)

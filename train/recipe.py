@@ -213,11 +213,15 @@ def repeat_training(
 
 
 def training_summary(report: Mapping[str, Any]) -> str:
-    """What search, deep student, generations and calibration gave, in a phrase each; empty without any."""
+    """What search, fitted start, deep student, generations and calibration gave, in a phrase each; else empty."""
     parts = []
     if search := report.get("search"):
         values = ", ".join(f"{name} {value:.3g}" for name, value in search["values"].items())
         parts.append(f"trial {search['best'] + 1} of {len(search['trials'])} was best ({values})")
+    start = report.get("start") or {}
+    if "score" in start:
+        outcome = "kept, as training made it no better" if start["kept"] else "trained on"
+        parts.append(f"head fitted on frozen features first (held-out macro-F1 {start['score']:.3f}, {outcome})")
     if report.get("deep"):
         parts.append(f"started from a student of all layers, kept {report['options']['student_layers']}")
     if rounds := report.get("rounds"):

@@ -26,7 +26,7 @@ def student(tiny_bert, tmp_path_factory):
 
     options = DistilOptions(
         student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
-        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False,
+        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False, start="random",
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("student") / "mood"
     distil_classifier(mood.SPEC, mood.reviews(200), mood.reviews(40, 1), folder, options)
