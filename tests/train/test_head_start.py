@@ -8,6 +8,8 @@ import pytest
 import torch
 from mood import SPEC, Killed, reviews, weights
 
+from potstill.errors import OptionError
+from potstill.options import build_options
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
@@ -192,3 +194,9 @@ def test_compression_takes_the_layer_that_averages(tmp_path, fitted, recipe, for
     assert after > 0.9
     texts = ["the film was great", "awful plot"]
     assert [p.output for p in load_student(result.path).predict(texts)] == ["good", "bad"]
+
+
+def test_an_unknown_start_is_refused():
+    assert build_options(DistilOptions, {"start": "random"}, "distil").start == "random"
+    with pytest.raises(OptionError, match=r"distil\.start"):
+        build_options(DistilOptions, {"start": "feature"}, "distil")
