@@ -6,11 +6,12 @@ What enters: the merged rows with labels, calibrated teacher probabilities, or b
 Each row's loss is h·CE(label) + s·T²·KL(teacher‖student at T), divided by the sum of the weights of the targets
 that the row has, so that a row without probabilities counts as much as any other.
 
-The head reads BERT's pooler (the first token), although all-MiniLM-L6-v2 was made for mean pooling: over 400 rows
-of TREC, clean and with a quarter of the labels replaced, both reached the same score after fine-tuning (88.5 and
-87.7, 79–82 and 83), and the pooler is what plain transformers loads. Fitting the head on frozen features first
-was left out: it made noisy labels worse (67 instead of 79), as the head had fitted the noise before the backbone
-moved.
+The head of a BERT reads the pooler (the first token), as plain transformers does; a sentence encoder is made for mean
+pooling, so that a layer that averages comes before it, and the head starts from a regression on frozen features and the
+labels' names (`head_start`). On 360 rows of TREC that a small teacher wrote, macro-F1 rises from .26–.28 to .57, on 360
+clean ones from .90 to .93. The start takes part in the choice of the best evaluation: where training on noisy rows
+makes it no better, it stays (Snips, written rows: .74 against .62). Held-out rows that are noisy as well may miss that:
+on AG News the start's .72 became .68.
 
 Sources: Hinton et al., arXiv:1503.02531 §2; Devlin et al., arXiv:1810.04805 §4.
 """
@@ -124,10 +125,10 @@ def _distil(
     finished = loop.finished_training(out, key) if options.resume else None
     if finished is not None:
         return finished
+    checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
     fitted = options.start == "features" and deep is None and options.student_layers is None and can_start(model)
     if fitted:
         start_head(model, tokenizer, spec, [row["input_ids"] for row in data], targets, options)
-    checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
     shares = targets.shares
     if deep is not None:
         known = set(tokenizer.all_special_ids)
