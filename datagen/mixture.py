@@ -119,6 +119,31 @@ def fit_mixture(
     return mixture
 
 
+def trust(
+    texts: NDArray[np.float64], start: NDArray[np.float64], labels: Sequence[int], prior: Sequence[float] | None = None
+) -> float:
+    """How far a mixture is to be believed, by labels that the user gave: in [0, 1].
+
+    Two mixtures know half of the labels each and are asked for the others; the trust is the square of how far they are
+    above chance.
+
+    Args:
+        texts: (n, width) embeddings; the first are the user's rows.
+        start: (n, n_labels) first probabilities, those of the user's rows as if nobody had labelled them.
+        labels: Labels of the user's rows.
+        prior: As in `fit_mixture`.
+    """
+    import numpy as np
+
+    gold, right = np.asarray(labels, dtype=int), 0
+    for half in (0, 1):
+        known = [label if i % 2 == half else None for i, label in enumerate(labels)]
+        found = fit_mixture(texts, start, known=known, prior=prior).probs(texts[: len(gold)]).argmax(axis=1)
+        right += int((found == gold)[1 - half :: 2].sum())
+    chance = 1 / start.shape[1]
+    return float(max(0.0, (right / max(1, len(gold)) - chance) / (1 - chance)) ** 2)
+
+
 def first_opinion(
     texts: NDArray[np.float64],
     rows: NDArray[np.float64],
@@ -144,7 +169,7 @@ def first_opinion(
 
     places, real = np.asarray(labels, dtype=int), np.asarray(gold, dtype=bool)
     # Labels count alike among the rows, whatever their numbers; texts alone are supposed to hold them in like numbers.
-    balance = (1.0 / np.bincount(places, minlength=len(names))[places]).tolist() if len(places) else None
+    balance = (1.0 / np.maximum(np.bincount(places, minlength=len(names)), 1)[places]).tolist() if len(places) else None
     scores = NAME_SHARPNESS * ((rows if len(places) else texts) @ names.T)
     offsets = fit_calibration(scores, rule="balanced", weights=balance)
     near = np.log(np.maximum(offsets.apply(NAME_SHARPNESS * (texts @ names.T)), 1e-12))

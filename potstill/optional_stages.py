@@ -209,11 +209,16 @@ def self_train_on(
         return train_classifier(job.spec, more, held_out, folder, options, listener=job.listener)
 
     if options.method == "mixture":
-        probs = mixture_labels(job, [text.text for text in texts], rows)
+        probs, believed = mixture_labels(job, [text.text for text in texts], rows)
+        if believed is not None and believed < options.trust:
+            told = {"texts": len(texts), "rows": 0, "stopped": "not believed", "trust": round(believed, 4)}
+            return {"self_training": told}
         result = learn_labelled(
             job.spec, rows, validation, texts, probs, student, train, options, seed=job.settings.seed,
             listener=job.listener,
         )  # fmt: skip
+        if believed is not None:
+            result.rounds[-1]["trust"] = round(believed, 4)
     else:
         result = self_train(
             job.spec, rows, validation, texts, student, lambda more, folder: train(more, validation, folder), options,
@@ -225,7 +230,7 @@ def self_train_on(
     return {"self_training": told}
 
 
-def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float | None]:
     """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
 
     Args:
@@ -234,17 +239,17 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.floa
         rows: The training rows; those of the user stay what they are.
 
     Returns:
-        (len(texts), n_labels) float64.
+        (len(texts), n_labels) float64; and how far they are to be believed, where the user labelled rows enough to say.
     """
     import numpy as np
 
-    from potstill.datagen.mixture import first_opinion, fit_mixture
+    from potstill.datagen.mixture import first_opinion, fit_mixture, trust
     from potstill.datagen.wording import readable
     from potstill.models import sentence_encoder
 
     spec = job.spec
     if not texts:
-        return np.zeros((0, len(spec.labels)))
+        return np.zeros((0, len(spec.labels))), None
     encoder = sentence_encoder(job.settings.encoder)
 
     def encode(some: list[str]) -> NDArray[np.float64]:
@@ -258,10 +263,16 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.floa
     known = encode(table["input"][:]) if usable else np.zeros((0, 1))
     own = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
     real = encode(texts)
-    first = first_opinion(real, known, labels, gold, table["weight"][:], encode(own))
     told = [i for i, is_gold in enumerate(gold) if is_gold]
-    start = np.concatenate([np.eye(len(spec.labels))[[labels[i] for i in told]], first]) if told else first
     space = np.concatenate([known[told], real]) if told else real
+    weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
     prior = [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
-    mixture = fit_mixture(space, start, known=[labels[i] for i in told], prior=prior)
-    return mixture.probs(real)
+    start = first_opinion(space, known, labels, gold, weights, names)
+    believed = None
+    if len(told) >= max(20, len(spec.labels)):
+        others = [i for i, is_gold in enumerate(gold) if not is_gold]
+        made = [weights[i] for i in others]
+        blind = first_opinion(space, known[others], [labels[i] for i in others], [False] * len(others), made, names)
+        believed = trust(space, blind, own_labels, prior)
+    mixture = fit_mixture(space, start, known=own_labels, prior=prior)
+    return mixture.probs(real), believed

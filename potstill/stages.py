@@ -266,6 +266,7 @@ class Job:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import train
         from potstill.student_choice import distil_options
+        from potstill.train.gold_rows import favour_gold
         from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import training_summary
 
@@ -276,6 +277,9 @@ class Job:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
             options = distil
+            if self.spec.kind == "classification":
+                rows, validation, drawn = favour_gold(rows, validation, len(self.spec.labels))
+                options = replace(options, sampling={**drawn, **options.sampling})
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
             student = out / "student"

@@ -130,7 +130,8 @@ class DistilOptions:
             teacher; `allow` trains a student that knows the name alone.
         sampling: How often rows of an origin are drawn, relative to the others, such as `{retrieved: 2}`: an epoch
             holds as many rows as there are, and rows of this origin come twice as often. Origins that are not named
-            count 1. Rows of generation tasks weigh as much instead.
+            count 1, but for written rows beside rows that the user labelled (see `potstill.train.gold_rows`). Rows of
+            generation tasks weigh as much instead.
         search: Search of epochs, learning rate and mix of the two losses.
         processes: Processes that share the training on this machine, one a GPU where there are any (see
             `potstill.train.launch`). Each takes `batch_size` rows of a step.

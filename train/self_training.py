@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill.events import Event, Listener, silent
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
+from potstill.train.gold_rows import LEAST_HELD_OUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,8 @@ class SelfTrainingOptions:
         fewest: A round needs at least this many texts; a mixture wants eight a label.
         weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence; None takes
             1 with a mixture, 0.5 with the student.
+        trust: A mixture is left out where the user's rows say that it deserves less (see
+            `potstill.datagen.mixture.trust`; 0 takes any).
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -56,6 +59,7 @@ class SelfTrainingOptions:
     most: float | None = None
     fewest: int = 8
     weight: float | None = None
+    trust: float = 0.3
     written_weight: float = 0.2
     min_gain: float = 0.0
     settled: float = 0.02
@@ -64,7 +68,7 @@ class SelfTrainingOptions:
         faults = []
         if self.rounds < 0:
             faults.append(f"rounds must be at least 0 (got {self.rounds})")
-        for name in ("confidence", "settled"):
+        for name in ("confidence", "settled", "trust"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
         for name in ("most", "weight", "written_weight"):
@@ -212,7 +216,7 @@ def learn_labelled(
     """Train a student anew on its rows and on texts with labels from elsewhere; `student` holds it afterwards.
 
     A tenth of the texts, at most 200, is held out in place of the written rows that were: the student is to be chosen
-    by what it will read. Rows of the user stay in both.
+    by what it will read. Where the user's own held-out rows are enough, they choose alone.
 
     Args:
         spec: A classification task.
@@ -245,7 +249,9 @@ def learn_labelled(
     lighter = rows.remove_columns("weight").add_column("weight", weights).cast(rows.features)
     own = validation.select([i for i, origin in enumerate(validation["origin"]) if origin == "user"])
     attempt = student.with_name(f"{student.name}-round-1")
-    beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
+    beside = own
+    if own.num_rows < LEAST_HELD_OUT:
+        beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
     train(concatenate_datasets([lighter, chosen]), beside, attempt)
     shutil.rmtree(student)
     attempt.rename(student)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import first_opinion, fit_mixture, softmax_regression
+from potstill.datagen.mixture import first_opinion, fit_mixture, softmax_regression, trust
 
 
 def clusters(per_label: int, labels: int = 3, width: int = 12, apart: float = 4.0, seed: int = 0) -> tuple[Any, Any]:
@@ -98,3 +98,13 @@ def test_the_regression_is_sklearns() -> None:
     other = LogisticRegression(C=1 / (0.01 * weights.sum()), tol=1e-8, max_iter=1000).fit(features, gold, weights)
     np.testing.assert_allclose(weight, other.coef_, atol=1e-3)
     np.testing.assert_allclose(bias - bias.mean(), other.intercept_ - other.intercept_.mean(), atol=1e-3)
+
+
+def test_trust_is_high_where_clusters_are_labels_and_low_where_they_are_not() -> None:
+    texts, gold = clusters(60)
+    order = np.random.default_rng(2).permutation(len(gold))
+    texts, gold = texts[order], gold[order]
+    start = noisy(gold, 3, 0.6)
+    assert trust(texts, start, gold[:40].tolist()) > 0.9
+    other = np.random.default_rng(3).integers(3, size=len(gold))  # labels that have nothing to do with the clusters
+    assert trust(texts, noisy(other, 3, 0.6), other[:40].tolist()) < 0.1
