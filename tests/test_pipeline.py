@@ -201,6 +201,18 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
     assert told["stopped"] == "labelled once"
 
+    own = [{"text": f"{text} again", "label": "sport" if "won" in text else "business"} for text in texts[:24]]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    task.write_text(task.read_text().replace("unlabelled:", "labelled: {path: own.jsonl, inputs: [text]}\nunlabelled:"))
+    result = potstill.run(
+        str(task), out=tmp_path / "run", n=12, teacher="fake", sources="generated", merge={"near_duplicates": 1.0},
+        distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    report = json.loads((tmp_path / "run" / "train" / "report.json").read_text())
+    assert report["options"]["sampling"]["generated"] < 0.5, "written rows step back behind those of the user"
+    assert report["self_training"]["rounds"][-1]["trust"] > 0.8
+    assert all(row["teacher_probs"] is None for row in result.dataset if row["origin"] == "user")
+
 
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
     from dataclasses import replace

@@ -9,9 +9,9 @@ labels that are known, and a held-out part of written rows stops the training wh
   would not do, since batches of them would still be learnt from,
 - the held-out rows are the user's alone, where there are enough of them.
 
-On 400 texts of TREC and Snips (88 rows of the user, 12 held out, 360 written ones; macro-F1): all alike .67 (TREC), a
-fifth of the weight .70 and .86, drawn a tenth as often .93 (Snips), a fiftieth as often .82 and .89, without the written
-rows .83 and .92 (single runs).
+On 400 texts of TREC and Snips (88 rows of the user, 12 held out, 360 written; macro-F1, single runs): all alike .67
+(TREC), a fifth of the weight .70 and .86, drawn a tenth as often .93 (Snips), a fiftieth as often .82 and .89, without
+the written rows .83 and .92.
 """
 
 from __future__ import annotations
