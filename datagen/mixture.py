@@ -144,6 +144,38 @@ def trust(
     return float(max(0.0, (right / max(1, len(gold)) - chance) / (1 - chance)) ** 2)
 
 
+def agreement(
+    texts: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    labels: Sequence[int],
+    weights: Sequence[float],
+    names: NDArray[np.float64],
+    prior: Sequence[float] | None = None,
+) -> float:
+    """How far two mixtures agree on the texts that start from one half of the rows each: a share in [0, 1].
+
+    Where the labels are no clusters of the encoder's space, EM goes wherever it is pushed. On training splits the two
+    agreed on .86 to .96 of the texts of tasks that the mixture served well (AG News, Snips, subj, sms_spam, …) and on
+    .62 to .75 of those of boolq, sick and go_emotions.
+
+    Args:
+        texts: (n, width) embeddings.
+        rows: (m, width) embeddings of written rows.
+        labels: Label of each row.
+        weights: Weight of each row.
+        names: (n_labels, width) embeddings of the label names.
+        prior: As in `fit_mixture`.
+    """
+    told = []
+    for half in (0, 1):
+        own = list(range(half, len(rows), 2))
+        start = first_opinion(
+            texts, rows[own], [labels[i] for i in own], [False] * len(own), [weights[i] for i in own], names
+        )
+        told.append(fit_mixture(texts, start, prior=prior).probs(texts).argmax(axis=1))
+    return float((told[0] == told[1]).mean())
+
+
 def first_opinion(
     texts: NDArray[np.float64],
     rows: NDArray[np.float64],

@@ -210,15 +210,14 @@ def self_train_on(
 
     if options.method == "mixture":
         probs, believed = mixture_labels(job, [text.text for text in texts], rows)
-        if believed is not None and believed < options.trust:
+        if believed < (options.trust if "user" in rows["origin"][:] else options.agreement):
             told = {"texts": len(texts), "rows": 0, "stopped": "not believed", "trust": round(believed, 4)}
-            return {"self_training": told}
+            return {"self_training": {**told, "rounds": []}}
         result = learn_labelled(
             job.spec, rows, validation, texts, probs, student, train, options, seed=job.settings.seed,
             listener=job.listener,
         )  # fmt: skip
-        if believed is not None:
-            result.rounds[-1]["trust"] = round(believed, 4)
+        result.rounds[-1]["trust"] = round(believed, 4)
     else:
         result = self_train(
             job.spec, rows, validation, texts, student, lambda more, folder: train(more, validation, folder), options,
@@ -230,7 +229,7 @@ def self_train_on(
     return {"self_training": told}
 
 
-def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float | None]:
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float]:
     """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
 
     Args:
@@ -239,17 +238,18 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
         rows: The training rows; those of the user stay what they are.
 
     Returns:
-        (len(texts), n_labels) float64; and how far they are to be believed, where the user labelled rows enough to say.
+        (len(texts), n_labels) float64; and how far they are to be believed: by the user's rows where there are any
+        (`mixture.trust`), by the written ones otherwise (`mixture.agreement`).
     """
     import numpy as np
 
-    from potstill.datagen.mixture import first_opinion, fit_mixture, trust
+    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
     from potstill.datagen.wording import readable
     from potstill.models import sentence_encoder
 
     spec = job.spec
     if not texts:
-        return np.zeros((0, len(spec.labels))), None
+        return np.zeros((0, len(spec.labels))), 0.0
     encoder = sentence_encoder(job.settings.encoder)
 
     def encode(some: list[str]) -> NDArray[np.float64]:
@@ -268,11 +268,12 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
     prior = [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
     start = first_opinion(space, known, labels, gold, weights, names)
-    believed = None
-    if len(told) >= max(20, len(spec.labels)):
-        others = [i for i, is_gold in enumerate(gold) if not is_gold]
-        made = [weights[i] for i in others]
-        blind = first_opinion(space, known[others], [labels[i] for i in others], [False] * len(others), made, names)
+    others = [i for i, is_gold in enumerate(gold) if not is_gold]
+    made, made_labels = [weights[i] for i in others], [labels[i] for i in others]
+    if told:
+        blind = first_opinion(space, known[others], made_labels, [False] * len(others), made, names)
         believed = trust(space, blind, own_labels, prior)
+    else:
+        believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
     return mixture.probs(real), believed

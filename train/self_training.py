@@ -48,6 +48,8 @@ class SelfTrainingOptions:
             1 with a mixture, 0.5 with the student.
         trust: A mixture is left out where the user's rows say that it deserves less (see
             `potstill.datagen.mixture.trust`; 0 takes any).
+        agreement: Without rows of the user, it is left out where mixtures that start from one half of the rows each
+            agree on a smaller share of the texts.
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -60,6 +62,7 @@ class SelfTrainingOptions:
     fewest: int = 8
     weight: float | None = None
     trust: float = 0.3
+    agreement: float = 0.8
     written_weight: float = 0.2
     min_gain: float = 0.0
     settled: float = 0.02
@@ -68,7 +71,7 @@ class SelfTrainingOptions:
         faults = []
         if self.rounds < 0:
             faults.append(f"rounds must be at least 0 (got {self.rounds})")
-        for name in ("confidence", "settled", "trust"):
+        for name in ("confidence", "settled", "trust", "agreement"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
         for name in ("most", "weight", "written_weight"):
@@ -163,7 +166,7 @@ def self_train(
     """
     from datasets import concatenate_datasets
 
-    options = options.resolved()
+    options = replace(options, method="student").resolved()
     best_score = _score(spec, student, validation)
     adopted: list[Row] = []
     before: dict[str, str] = {}
@@ -234,7 +237,7 @@ def learn_labelled(
     import numpy as np
     from datasets import concatenate_datasets
 
-    options = options.resolved()
+    options = replace(options, method="mixture").resolved()
     sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
     if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
         told = {"round": 1, "texts": len(sure), "adopted": False}

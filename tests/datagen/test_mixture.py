@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import first_opinion, fit_mixture, softmax_regression, trust
+from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, softmax_regression, trust
 
 
 def clusters(per_label: int, labels: int = 3, width: int = 12, apart: float = 4.0, seed: int = 0) -> tuple[Any, Any]:
@@ -108,3 +108,14 @@ def test_trust_is_high_where_clusters_are_labels_and_low_where_they_are_not() ->
     assert trust(texts, start, gold[:40].tolist()) > 0.9
     other = np.random.default_rng(3).integers(3, size=len(gold))  # labels that have nothing to do with the clusters
     assert trust(texts, noisy(other, 3, 0.6), other[:40].tolist()) < 0.1
+
+
+def test_mixtures_of_clusters_agree_and_those_of_a_cloud_do_not() -> None:
+    rows, labels = clusters(40, labels=3, seed=5)
+    names, weights = np.zeros((3, 12)), [1.0] * 120
+    order = np.random.default_rng(1).permutation(120)
+    rows, told = rows[order], labels[order].tolist()
+    assert agreement(clusters(100, labels=3, seed=6)[0], rows, told, weights, names) > 0.95
+    rng = np.random.default_rng(7)
+    cloud, noise = rng.normal(size=(300, 12)), rng.integers(3, size=120).tolist()
+    assert agreement(cloud, rng.normal(size=(120, 12)), noise, weights, names) < 0.7
