@@ -163,7 +163,8 @@ def write_packed(state: Compressed, folder: Path) -> None:
             tensors[name] = value.clone()  # slices and tied tensors share storage, which the format refuses
             continue
         tensors |= {f"{name}::{part}": tensor for part, tensor in parts.items()}
-    save_file(tensors, folder / PACKED, {"format": "pt", "potstill": json.dumps(facts)})
+    # One entry of metadata: safetensors writes several in an order of chance, and equal students have equal files.
+    save_file(tensors, folder / PACKED, {"potstill": json.dumps(facts)})
     write_around(state, folder)
     (folder / FACTS).write_text(json.dumps(facts_of(state, "packed"), indent=1) + "\n", "utf-8")
 
