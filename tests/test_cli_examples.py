@@ -136,7 +136,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     )  # fmt: skip
     ledger = tmp_path / "run" / "ledger.sqlite-wal"
     until = time.monotonic() + 120
-    while not (ledger.exists() and ledger.stat().st_size > 200_000) and time.monotonic() < until:
+    while not (ledger.exists() and ledger.stat().st_size > 400_000) and time.monotonic() < until:
         assert child.poll() is None, child.communicate()[1]
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
