@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from potstill.regression import softmax_regression
 from potstill.task import TaskSpec, readable
 from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
@@ -149,23 +150,11 @@ def fit_regression(
     """
     # A label that no row is likeliest to have would only learn to be absent.
     met = np.unique(wanted[weights > 0].argmax(1))
-    x, y = torch.from_numpy(inputs), torch.from_numpy(wanted[:, met])
-    y = y / y.sum(1, keepdim=True).clamp(min=1e-12)
-    shares = torch.from_numpy(weights / weights.sum())
-    matrix = torch.zeros(len(met), x.shape[1], dtype=torch.float64, requires_grad=True)
-    biases = torch.zeros(len(met), dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([matrix, biases], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        solver.zero_grad()
-        likely = torch.log_softmax(x @ matrix.T + biases, 1)
-        total = -(shares * (y * likely).sum(1)).sum() + l2 * matrix.square().sum() / 2
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
+    known = wanted[:, met]
+    known = known / np.maximum(known.sum(1, keepdims=True), 1e-12)
+    matrix, biases = softmax_regression(inputs, known, weights, ridge=l2)
     rows, constants = np.zeros((wanted.shape[1], inputs.shape[1])), np.zeros(wanted.shape[1])
-    rows[met], constants[met] = matrix.detach().numpy(), biases.detach().numpy()
+    rows[met], constants[met] = matrix, biases
     return rows, constants
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, softmax_regression, trust
+from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
+from potstill.regression import softmax_regression
 
 
 def clusters(per_label: int, labels: int = 3, width: int = 12, apart: float = 4.0, seed: int = 0) -> tuple[Any, Any]:
