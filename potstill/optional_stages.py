@@ -186,6 +186,7 @@ def self_train_on(
 
     from potstill.datagen.decontaminate import TestTexts, normal_hash
     from potstill.student_choice import distil_options
+    from potstill.train.gold_rows import LEAST_HELD_OUT
     from potstill.train.recipe import train_classifier
     from potstill.train.self_training import Unlabelled, learn_labelled, self_train
 
@@ -210,7 +211,8 @@ def self_train_on(
 
     if options.method == "mixture":
         probs, believed = mixture_labels(job, [text.text for text in texts], rows)
-        if believed < (options.trust if "user" in rows["origin"][:] else options.agreement):
+        asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
+        if believed < (options.trust if asked else options.agreement):
             told = {"texts": len(texts), "rows": 0, "stopped": "not believed", "trust": round(believed, 4)}
             return {"self_training": {**told, "rounds": []}}
         result = learn_labelled(
@@ -238,14 +240,15 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
         rows: The training rows; those of the user stay what they are.
 
     Returns:
-        (len(texts), n_labels) float64; and how far they are to be believed: by the user's rows where there are any
-        (`mixture.trust`), by the written ones otherwise (`mixture.agreement`).
+        (len(texts), n_labels) float64; and how far they are to be believed: by the user's rows where there are enough
+        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`).
     """
     import numpy as np
 
     from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
-    from potstill.datagen.wording import readable
     from potstill.models import sentence_encoder
+    from potstill.task import readable
+    from potstill.train.gold_rows import LEAST_HELD_OUT
 
     spec = job.spec
     if not texts:
@@ -268,9 +271,9 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
     prior = [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
     start = first_opinion(space, known, labels, gold, weights, names)
-    others = [i for i, is_gold in enumerate(gold) if not is_gold]
-    made, made_labels = [weights[i] for i in others], [labels[i] for i in others]
-    if told:
+    if len(told) >= LEAST_HELD_OUT:
+        others = [i for i, is_gold in enumerate(gold) if not is_gold]
+        made, made_labels = [weights[i] for i in others], [labels[i] for i in others]
         blind = first_opinion(space, known[others], made_labels, [False] * len(others), made, names)
         believed = trust(space, blind, own_labels, prior)
     else:
