@@ -7,32 +7,107 @@ import re
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
 
-_NOUN = re.compile(
-    r"\b(?:an?|each|every|the given)\s+([a-z][\w' -]{1,90}?)"
-    r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|so|and (?:say|decide|name|tell)|is|are|was|"
-    r"states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|contains?|should|using|whether|or)\b)",
-    re.IGNORECASE,
+_END = (
+    r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|from (?:[A-Z]|\d)\S*|so|and|if|when|is|are|was|were|"
+    r"states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|contains?|should|using|whether|or)\b)"
 )
+_PHRASE = r"([A-Za-z][\w'/ -]{1,90}?)"
+_ARTICLE = re.compile(r"\b(?i:an?|each|every|this|these|the given|(?:the )?following)\s+" + _PHRASE + _END)
+_OBJECT = re.compile(
+    r"^\W*(?:(?i:classify|categori[sz]e|label|tag|sort|route|triage|moderate|rate|score|grade|screen|filter|translate|"
+    r"paraphrase|rewrite|rephrase|shorten|simplify|summari[sz]e|answer|solve|correct|proofread|complete|read))\s+"
+    r"((?:all |the (?:given |following )?|our |my |some )?)" + _PHRASE + _END
+)
+_PLURAL = re.compile(r"\b(?:in|of|for|on|from)\s+([a-zA-Z][\w'-]*(?: [\w'-]+){0,3}?s)" + _END)
 _NOT_INPUTS = re.compile(
     r"^(?:(?:single|short|one)\s)?(?:word|number|sentence|text label|label|category|class|answer|output|input)$"
 )
+# What is asked about an input, not what it is: "the sentiment of a tweet".
+_ASKED = re.compile(
+    r"^(?:\w+ )?(?:sentiment|emotion|feeling|tone|mood|attitude|opinion|stance|topic|theme|subject|category|class|type|"
+    r"kind|genre|intent|intention|purpose|language|polarity|toxicity|urgency|priority|severity|quality|level|meaning|"
+    r"relation|relationship|answer|label|truth)s?\b",
+    re.IGNORECASE,
+)
+_JOINT = r"(?:of|from|to|about|on|for|in|with|at|sent|asked|received|written|posted|left|made|that|which|who|where)"
+_YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
 
 def input_noun(spec: TaskSpec) -> str:
-    """What the task's instruction calls its inputs (`news article`, `question`), or `text`.
+    """What the task's instruction calls one of its inputs (`news article`, `question`), or `text`.
 
-    The first noun phrase with an indefinite article or `each`: "Classify a news article, given …" gives
-    `news article`.
+    "Classify support tickets" gives `support ticket`: the object of a verb that is done to inputs. Otherwise it is the
+    first phrase after an indefinite article, `each` or `this`: "Given a question, say …" gives `question`. Otherwise a
+    plural after a preposition: "Find spam in text messages" gives `text message`.
     """
     text = spec.instruction[:1000]
     if _OUTPUT_FIRST_VERB.match(text):
         return "text"
-    for found in _NOUN.finditer(text):
-        noun = found.group(1).strip().lower()
-        if len(noun) > 2 and len(noun.split()) <= 9 and not (_NOT_INPUTS.match(noun) and found.start() > 40):
+    object_ = _OBJECT.match(text)
+    if object_ and not _ASKED.match(object_.group(2)):
+        noun = _tidy(object_.group(2), text[object_.end() :])
+        noun = _singular(noun) or (noun if object_.group(1).startswith("the") else "")
+        if noun:
+            return noun
+    for found in _ARTICLE.finditer(text):
+        noun = _tidy(found.group(1), text[found.end() :])
+        if found.group(0).lower().startswith("these") or found.group(1).startswith("of "):
+            noun = _singular(noun)
+        if _YES_NO.match(text) and found.group(0).lower().startswith("this"):  # "Is this comment toxic?"
+            head, joint, _ = _split(noun)
+            first = re.split(r" (?:the|an?) ", head)[0]
+            noun = first if joint and first == head else " ".join(first.split()[:-1]) or first
+        late = _NOT_INPUTS.match(noun) and found.start() > 40
+        if len(noun) > 2 and len(noun.split()) <= 9 and not late and not _ASKED.match(noun):
+            return noun
+    for found in _PLURAL.finditer(text.split("\n")[0]):
+        noun = _singular(found.group(1))
+        if noun and not _ASKED.match(noun):
             return noun
     return "text"
+
+
+def _tidy(phrase: str, rest: str) -> str:
+    """A phrase without what does not belong to it: half of "a household or electronic product", the verb of "names"."""
+    head, joint, tail = _split(re.sub(r"^of (?:the |these )?(?:following |given )?", "", phrase.strip()))
+    cut = re.match(r"\s*(?:or|and)\b", rest) and joint in ("of", "from", "to", "about", "on", "for", "in", "with", "at")
+    if cut or re.search(r"^one of|\b(?:it|they|he|she|we|you)$", tail):
+        return head
+    # After a singular noun a word in -s is its verb: "a sentence names", "a review reports a bug".
+    head, *verb = re.split(r" (?=[a-z]+[^\Wsui]s (?:an?|the|its|how|what|no)\b)", head, maxsplit=1)
+    words = head.split()
+    if not joint and len(words) > 1 and re.match(r"\s+(?:and|or|is|are|what|how)\b", rest) and _is_plural(words[-1]):
+        head = " ".join(words[:-1])
+    return f"{head} {joint} {tail}" if joint and tail and not verb else head
+
+
+def _split(phrase: str) -> tuple[str, str, str]:
+    """A noun phrase before its first preposition or relative clause, that word, and what follows."""
+    found = re.search(rf"\s{_JOINT}\b", phrase)
+    if found is None:
+        return phrase, "", ""
+    return phrase[: found.start()], found.group(0).strip(), phrase[found.end() :].strip()
+
+
+def _is_plural(word: str) -> bool:
+    return bool(re.search(r"[^\W\d_]s$", word)) and not re.search(r"(?:ss|us|is|news|series|[^\w]s)$", word)
+
+
+def _singular(phrase: str) -> str:
+    """`reviews of films` → `review of films`; empty where the noun is not a plural and so cannot take an article."""
+    head, joint, tail = _split(phrase)
+    words = re.sub(r"^(?:an?|the) ", "", head).split()
+    if not words or len(words) > 5 or not _is_plural(words[-1]):
+        return ""
+    last = words[-1]
+    if last.endswith("ies") and len(last) > 4:
+        last = last[:-3] + "y"
+    elif re.search(r"(?:ss|sh|ch|x|z)es$", last):
+        last = last[:-2]
+    else:
+        last = last[:-1]
+    return " ".join([*words[:-1], last, *([joint, tail] if joint else [])])
 
 
 def with_article(noun: str) -> str:

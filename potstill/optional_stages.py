@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from potstill.events import Event
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_rows
 from potstill.run_dir import Stage, code_digest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from potstill.stages import Job
     from potstill.task import TaskSpec
+    from potstill.train.self_training import MixedIn, Unlabelled
 
 
 def quality_stage(job: Job, generated: Stage) -> Stage | None:
@@ -165,10 +168,51 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     return job.make_stage("compress", parts, make)
 
 
+def mixture_rows(
+    job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset
+) -> tuple[MixedIn | None, dict[str, Any]]:
+    """The unlabelled texts, labelled by a mixture, beside the training rows.
+
+    Args:
+        job: The run.
+        weak: The stage that read the texts.
+        merged: The stage that split the rows.
+        rows: Training rows.
+        validation: Held-out rows.
+
+    Returns:
+        What to train on, None where the texts are left out; and what the report says of them.
+    """
+    from potstill.train.gold_rows import LEAST_HELD_OUT
+    from potstill.train.self_training import mix_in
+
+    options = job.settings.self_training
+    texts = _unlabelled(job, weak, merged, rows, validation)
+    if options.method != "mixture" or not texts:
+        return None, {}
+    probs, believed = mixture_labels(job, [text.text for text in texts], rows)
+    asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
+    told: dict[str, Any] = {"texts": len(texts), "rows": 0, "trust": round(believed, 4), "rounds": []}
+    if believed < (options.trust if asked else options.agreement):
+        return None, {"self_training": {**told, "stopped": "not believed"}}
+    mixed = mix_in(job.spec, rows, validation, texts, probs, options, seed=job.settings.seed)
+    if mixed is None:
+        return None, {"self_training": {**told, "stopped": "too few sure texts"}}
+    count = mixed.chosen.num_rows
+    job.listener(Event("train", "note", f"self-training on {count} of {len(texts)} texts"))
+    return mixed, {"self_training": {**told, "rows": count, "stopped": "labelled once"}}
+
+
 def self_train_on(
-    job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset, student: Path
+    job: Job,
+    weak: Stage,
+    merged: Stage,
+    rows: Dataset,
+    validation: Dataset,
+    student: Path,
+    train: Callable[[Dataset, Path], object],
 ) -> dict[str, Any]:
-    """Let a trained student learn from the unlabelled texts that are in no split and in no test.
+    """Let a trained student label the unlabelled texts that are in no split and in no test, and learn from them.
 
     Args:
         job: The run.
@@ -178,57 +222,45 @@ def self_train_on(
         validation: Held-out rows, which decide whether a round is kept.
         student: The trained student's folder; the better one's afterwards. Beside it, `train.parquet` gets all rows
             that it was trained on.
+        train: Trains a student on rows into a folder.
 
     Returns:
         What the report says.
     """
     from datasets import concatenate_datasets
 
-    from potstill.datagen.decontaminate import TestTexts, normal_hash
-    from potstill.student_choice import distil_options
-    from potstill.train.gold_rows import LEAST_HELD_OUT
-    from potstill.train.recipe import train_classifier
-    from potstill.train.self_training import Unlabelled, learn_labelled, self_train
+    from potstill.train.self_training import self_train
 
-    options, ref = job.settings.self_training, job.spec.unlabelled
-    if ref is None or not options.rounds or not validation.num_rows:
+    options = job.settings.self_training
+    texts = _unlabelled(job, weak, merged, rows, validation)
+    if options.method != "student" or not texts:
         return {}
+    result = self_train(job.spec, rows, validation, texts, student, train, options, listener=job.listener)
+    if result.rows.num_rows:
+        write_rows(concatenate_datasets([rows, result.rows]), student.parent / "train.parquet")
+    told = {"texts": len(texts), "rows": result.rows.num_rows, "stopped": result.stopped, "rounds": result.rounds}
+    return {"self_training": told}
+
+
+def _unlabelled(job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset) -> list[Unlabelled]:
+    """The texts to learn from: none that is a row or meets a test text; none where there is no way to judge them."""
+    from potstill.datagen.decontaminate import TestTexts, normal_hash
+    from potstill.train.self_training import Unlabelled
+
+    ref = job.spec.unlabelled
+    if ref is None or not job.settings.self_training.rounds or not validation.num_rows:
+        return []
     held = merged.path / "heldout.parquet"
     tables = [rows, validation, *([read_rows(held)] if held.exists() else [])]
     known = {normal_hash(text) for table in tables for text in table["input"]}
     test = job.test_rows()
     tests = TestTexts(test["input"] if test is not None else (), job.settings.merge.test_near if test else None)
     found = json.loads((weak.path / "texts.json").read_text(encoding="utf-8"))
-    texts = [
+    return [
         Unlabelled(text, ref.path, place)
         for text, place in zip(found["texts"], found["places"], strict=True)
         if normal_hash(text) not in known and tests.found_in(text) is None
     ]
-
-    def train(more: Dataset, held_out: Dataset, folder: Path) -> object:
-        options = distil_options(job.settings, job.spec)
-        return train_classifier(job.spec, more, held_out, folder, options, listener=job.listener)
-
-    if options.method == "mixture":
-        probs, believed = mixture_labels(job, [text.text for text in texts], rows)
-        asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
-        if believed < (options.trust if asked else options.agreement):
-            told = {"texts": len(texts), "rows": 0, "stopped": "not believed", "trust": round(believed, 4)}
-            return {"self_training": {**told, "rounds": []}}
-        result = learn_labelled(
-            job.spec, rows, validation, texts, probs, student, train, options, seed=job.settings.seed,
-            listener=job.listener,
-        )  # fmt: skip
-        result.rounds[-1]["trust"] = round(believed, 4)
-    else:
-        result = self_train(
-            job.spec, rows, validation, texts, student, lambda more, folder: train(more, validation, folder), options,
-            listener=job.listener,
-        )  # fmt: skip
-    if result.rows.num_rows:
-        write_rows(concatenate_datasets([rows, result.rows]), student.parent / "train.parquet")
-    told = {"texts": len(texts), "rows": result.rows.num_rows, "stopped": result.stopped, "rounds": result.rounds}
-    return {"self_training": told}
 
 
 def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float]:

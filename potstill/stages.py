@@ -18,7 +18,14 @@ from potstill.decisions import apply_decisions, count_decisions, decisions_key, 
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
-from potstill.optional_stages import check_compression, compress_stage, quality_stage, self_train_on, weak_stage
+from potstill.optional_stages import (
+    check_compression,
+    compress_stage,
+    mixture_rows,
+    quality_stage,
+    self_train_on,
+    weak_stage,
+)
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
@@ -276,13 +283,23 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
-            options = distil
+            options, student, told = distil, out / "student", {}
             if self.spec.kind == "classification":
                 rows, validation, drawn = favour_gold(rows, validation, len(self.spec.labels))
-                options = replace(options, sampling={**drawn, **options.sampling})
+                mixed, told = mixture_rows(self, weak, merged, rows, validation) if weak else (None, {})
+                if mixed is None:
+                    options = replace(options, sampling={**drawn, **options.sampling})
+                else:  # written rows weigh less already
+                    rows, validation = mixed.rows, mixed.validation
+                    write_rows(rows, out / "train.parquet")
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
-            student = out / "student"
+
+            def learn(more: Dataset, folder: Path) -> Any:
+                from potstill.train.recipe import train_classifier
+
+                return train_classifier(self.spec, more, validation, folder, options, listener=self.listener)
+
             stored = soft.path / "token_targets.parquet"
             targets = read_rows(stored) if stored.exists() else None
             if options.processes > 1:
@@ -291,19 +308,18 @@ class Job:
                 job = write_job(out / "job", self.spec, rows, validation, targets, student, options)
                 result = launch(job, options, listener=self.listener)
             elif self.spec.kind == "classification":
-                from potstill.train.recipe import train_classifier
-
-                result = train_classifier(self.spec, rows, validation, student, options, listener=self.listener)
+                result = learn(rows, student)
             else:
                 from potstill.train.recipe import train_generator
 
                 result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
             if weak is not None and self.spec.kind == "classification":
-                result.report.update(self_train_on(self, weak, merged, rows, validation, student))
+                told = told or self_train_on(self, weak, merged, rows, validation, student, learn)
             write_json(out / "history.json", result.history)
-            write_json(out / "report.json", {**result.report, "base_model": name})
-            told = training_summary(result.report)
-            return {"summary": f"{name} on {rows.num_rows} rows{'; ' if told else ''}{told}", "rows": rows.num_rows}
+            report = {**result.report, **told}
+            write_json(out / "report.json", {**report, "base_model": name})
+            how = training_summary(report)
+            return {"summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}", "rows": rows.num_rows}
 
         from potstill.models import model_identity
 

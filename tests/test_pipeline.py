@@ -209,8 +209,11 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
         distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
     )  # fmt: skip
     report = json.loads((tmp_path / "run" / "train" / "report.json").read_text())
-    assert report["options"]["sampling"]["generated"] < 0.5, "written rows step back behind those of the user"
-    assert report["self_training"]["rounds"][-1]["trust"] > 0.8
+    learnt = read_rows(tmp_path / "run" / "train" / "train.parquet")
+    weights = {(origin, w > 0.5) for origin, w in zip(learnt["origin"], learnt["weight"], strict=True)}
+    assert weights == {("user", True), ("pseudo", True), ("generated", False)}, "written rows step back"
+    assert report["self_training"]["trust"] > 0.8
+    assert not list((tmp_path / "run" / "train").glob("student-*")), "one student is trained, not two"
     assert all(row["teacher_probs"] is None for row in result.dataset if row["origin"] == "user")
 
 

@@ -1,9 +1,10 @@
 """Self-training: the student learns from texts that nobody labelled.
 
-In: training rows, held-out rows, unlabelled texts. Out: the better student, and the rows that it was given.
+In: training rows, held-out rows, unlabelled texts. Out: more rows to train on, or a better student.
 
-`mixture` takes the labels from outside (`potstill.datagen.mixture`) and trains once. Nothing judges that student: the
-held-out rows are written ones for the most part, and a student that fits real texts better can fit these worse.
+`mixture` takes the labels from outside (`potstill.datagen.mixture`), before the student is trained. Nothing judges that
+student beside one without them: the held-out rows are written ones for the most part, and a student that fits real
+texts better can fit these worse.
 
 `student` goes in rounds. A round lets the best student so far label every text anew, takes the surest texts of each
 label, and trains a student from the start on the training rows and these. It ends when a round does not make the
@@ -98,7 +99,7 @@ class Unlabelled:
     row: int
 
 
-Stop = Literal["rounds", "no gain", "too few sure texts", "settled", "labelled once"]
+Stop = Literal["rounds", "no gain", "too few sure texts", "settled"]
 Trainer = Callable[["Dataset", Path], Any]
 """Trains a student on rows and publishes it in a folder."""
 
@@ -202,37 +203,46 @@ def self_train(
     return SelfTrainingResult(rows_to_dataset(adopted, spec.label_names), stopped, history)
 
 
-def learn_labelled(
+@dataclass(frozen=True)
+class MixedIn:
+    """Rows to train on once texts that a mixture labelled have joined them.
+
+    Attributes:
+        rows: The training rows, written ones at less weight, and the texts as rows of origin `pseudo`.
+        validation: The held-out rows that choose the student.
+        chosen: Those of `rows` that are texts.
+    """
+
+    rows: Dataset
+    validation: Dataset
+    chosen: Dataset
+
+
+def mix_in(
     spec: TaskSpec,
     rows: Dataset,
     validation: Dataset,
     texts: Sequence[Unlabelled],
     probs: NDArray[np.float64],
-    student: Path,
-    train: Callable[[Dataset, Dataset, Path], Any],
     options: SelfTrainingOptions,
     *,
     seed: int = 0,
     licence: str = "unknown",
-    listener: Listener = silent,
-) -> SelfTrainingResult:
-    """Train a student anew on its rows and on texts with labels from elsewhere; `student` holds it afterwards.
+) -> MixedIn | None:
+    """Let texts with labels from elsewhere join the training rows; None where too few of them are sure.
 
     A tenth of the texts, at most 200, is held out in place of the written rows that were: the student is to be chosen
     by what it will read. Where the user's own held-out rows are enough, they choose alone.
 
     Args:
         spec: A classification task.
-        rows: What `student` was trained on.
-        validation: What it was held out from.
+        rows: Training rows.
+        validation: Held-out rows.
         texts: Unlabelled texts, none of them a test text or a row.
         probs: (len(texts), n_labels) their labels.
-        student: Folder of the trained student.
-        train: Trains a student on rows, beside held-out ones, into a folder.
         options: How many texts, how sure, at what weight.
         seed: Decides which texts, where there are more than wanted.
         licence: SPDX id of the texts.
-        listener: Progress.
     """
     import numpy as np
     from datasets import concatenate_datasets
@@ -240,25 +250,19 @@ def learn_labelled(
     options = replace(options, method="mixture").resolved()
     sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
     if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
-        told = {"round": 1, "texts": len(sure), "adopted": False}
-        return SelfTrainingResult(rows_to_dataset([], spec.label_names), "too few sure texts", [told])
+        return None
     room = int((options.most or 0) * rows.num_rows)
     order = np.random.default_rng(seed).permutation(sure)[:room].tolist()
     held = min(200, len(order) // 10)
-    listener(Event("train", "note", f"self-training on {len(order)} of {len(texts)} texts"))
     made = [_pseudo_row(spec, texts[i], probs[i], options, "mixture", licence) for i in order]
     chosen = rows_to_dataset(made[held:], spec.label_names)
     weights = [w * (options.written_weight if o == "generated" else 1) for w, o in zip(rows["weight"], rows["origin"])]
     lighter = rows.remove_columns("weight").add_column("weight", weights).cast(rows.features)
     own = validation.select([i for i, origin in enumerate(validation["origin"]) if origin == "user"])
-    attempt = student.with_name(f"{student.name}-round-1")
     beside = own
     if own.num_rows < LEAST_HELD_OUT:
         beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
-    train(concatenate_datasets([lighter, chosen]), beside, attempt)
-    shutil.rmtree(student)
-    attempt.rename(student)
-    return SelfTrainingResult(chosen, "labelled once", [{"round": 1, "texts": len(order), "adopted": True}])
+    return MixedIn(concatenate_datasets([lighter, chosen]), beside, chosen)
 
 
 def _pseudo_row(

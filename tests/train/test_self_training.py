@@ -14,7 +14,7 @@ from potstill.options import build_options
 from potstill.rows import Row, rows_to_dataset
 from potstill.task import Label, TaskSpec
 from potstill.train.options import DistilOptions
-from potstill.train.self_training import SelfTrainingOptions, Unlabelled, learn_labelled, pick_sure, self_train
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled, mix_in, pick_sure, self_train
 
 SPEC = TaskSpec("mail", "Say what a mail is about.", "classification", (Label("billing"), Label("praise")))
 BILLING = ("invoice", "refund", "charge", "payment", "bill", "price")
@@ -90,8 +90,8 @@ def test_rounds_better_a_student_or_leave_it(tmp_path: Path) -> None:
     assert self_train(SPEC, rows, validation, unlabelled, student, train, strict).stopped == "too few sure texts"
 
 
-def taught(tmp_path: Path, options: SelfTrainingOptions, count: int = 40) -> tuple[Any, list[Any], Any]:
-    """Learn from `count` texts a label with a trainer that only notes what it gets."""
+def mixed_in(options: SelfTrainingOptions, count: int = 40) -> tuple[Any, Any]:
+    """Rows, half of them written, and what `count` texts a label make of them."""
     rows = table(5)
     written = [{**row, "origin": "generated"} if i % 2 else row for i, row in enumerate(rows)]
     rows = type(rows).from_list(written, features=rows.features)
@@ -100,42 +100,25 @@ def taught(tmp_path: Path, options: SelfTrainingOptions, count: int = 40) -> tup
     probs = np.tile([0.8, 0.2], (2 * count, 1))
     probs[count:] = [0.1, 0.9]
     probs[0] = [0.45, 0.55]
-    student, calls = tmp_path / "student", []
-    student.mkdir(parents=True)
-    (student / "old").touch()
-
-    def train(more: Any, held_out: Any, out: Path) -> None:
-        calls.append((more, held_out))
-        out.mkdir()
-
-    result = learn_labelled(SPEC, rows, validation, unlabelled, probs, student, train, options)
-    return rows, calls, result
+    return rows, mix_in(SPEC, rows, validation, unlabelled, probs, options)
 
 
-def test_a_student_learns_from_texts_with_labels_from_elsewhere(tmp_path: Path) -> None:
-    rows, calls, result = taught(tmp_path, SelfTrainingOptions(confidence=0.6, written_weight=0.2))
-    [(more, held_out)] = calls
-    assert not (tmp_path / "student" / "old").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["student"]
-    origins = more["origin"][:]
-    assert more.features == rows.features
+def test_texts_with_labels_from_elsewhere_join_the_rows() -> None:
+    rows, mixed = mixed_in(SelfTrainingOptions(confidence=0.6, written_weight=0.2))
+    origins = mixed.rows["origin"][:]
+    assert mixed.rows.features == rows.features
     # 79 texts are sure; a tenth is held out, beside the user's own held-out rows.
     assert origins.count("pseudo") == 72
-    assert held_out["origin"][:].count("pseudo") == 7
-    assert held_out["origin"][:].count("user") == 6
-    assert not set(more["input"]) & set(held_out["input"])
-    weights = {origin: {round(w, 3) for w, o in zip(more["weight"], origins, strict=True) if o == origin}
+    assert mixed.validation["origin"][:].count("pseudo") == 7
+    assert mixed.validation["origin"][:].count("user") == 6
+    assert not set(mixed.rows["input"]) & set(mixed.validation["input"])
+    weights = {origin: {round(w, 3) for w, o in zip(mixed.rows["weight"], origins, strict=True) if o == origin}
                for origin in set(origins)}  # fmt: skip
     assert weights == {"user": {1.0}, "generated": {0.2}, "pseudo": {0.8, 0.9}}
-    assert result.stopped == "labelled once"
-    assert result.rows.num_rows == 72
-    assert set(result.rows["output"]) == {"billing", "praise"}
+    assert mixed.chosen.num_rows == 72
+    assert set(mixed.chosen["output"]) == {"billing", "praise"}
 
 
-def test_few_sure_texts_leave_the_student_alone(tmp_path: Path) -> None:
-    _, calls, result = taught(tmp_path, SelfTrainingOptions(confidence=0.95))
-    assert not calls
-    assert (tmp_path / "student" / "old").exists()
-    assert result.stopped == "too few sure texts"
-    assert result.rows.num_rows == 0
-    assert taught(tmp_path / "b", SelfTrainingOptions(most=2.0), 40)[2].rows.num_rows == 18
+def test_few_sure_texts_are_left_out() -> None:
+    assert mixed_in(SelfTrainingOptions(confidence=0.95))[1] is None
+    assert mixed_in(SelfTrainingOptions(most=2.0))[1].chosen.num_rows == 18
