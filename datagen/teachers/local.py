@@ -196,10 +196,12 @@ class _Loaded:
         joining: list[Row] = []
         while waiting and self.decoder.fits(waiting[0], joining):
             joining.append(waiting.popleft())
-        joining.sort(key=lambda row: len(row.prompt))
         while joining:
+            # Each pass leaves beginnings that shorten what the next has to read.
+            unread = {id(row): self.decoder.unread(row) for row in joining}
+            joining.sort(key=lambda row: unread[id(row)])
             count = 1
-            while count < len(joining) and (count + 1) * len(joining[count].prompt) <= self.options.batch_tokens:
+            while count < len(joining) and (count + 1) * unread[id(joining[count])] <= self.options.batch_tokens:
                 count += 1
             for row in self.decoder.join(joining[:count]):
                 yield row.request, self.reply(row)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from potstill.datagen.teachers.local_model import OutputHead, Slots, attention_masks, end_tokens, padded
+from potstill.datagen.teachers.local_prefixes import Prefixes
 from potstill.datagen.teachers.local_sampling import choose_tokens, token_tops
 from potstill.teacher import FinishReason, Request, TokenTop
 
@@ -85,6 +86,7 @@ class Decoder:
         self._positions = positions
         self._ends = end_tokens(model, tokenizer)
         self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
+        self._prefixes = Prefixes(positions // 8)
         self._head = OutputHead(model)
         self._pad = next(iter(self._ends), 0)
         self.rows: list[Row] = []
@@ -97,32 +99,59 @@ class Decoder:
         longest = max([row.needs, *(other.needs for other in (*self.rows, *joining))])
         return count == 1 or count * longest <= self._positions
 
+    def unread(self, row: Row) -> int:
+        """Tokens of a row's prompt that are to be read: all but those that it begins with like an earlier one."""
+        return len(row.prompt) - self._prefixes.longest(row.prompt)
+
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Read the prompts of new rows (several of like length at once) and choose their first tokens."""
         if not self.rows:
             self._cache.release()
-        self._cache.reserve(max(row.needs for row in rows))
-        first = len(self.rows)
-        slots = torch.arange(first, first + len(rows), device=self._model.device)
-        ids = padded([row.prompt for row in rows], self._pad, self._model.device)
-        lengths = torch.tensor([len(row.prompt) for row in rows], device=ids.device)
-        span = torch.arange(ids.shape[1], device=ids.device)
-        # Right-padded: no real token comes after a padding one, so the causal mask hides it.
-        allowed = (span.unsqueeze(0) <= span.unsqueeze(1)).expand(len(rows), 1, -1, -1)
-        distance = (span.unsqueeze(1) - span.unsqueeze(0)).expand(len(rows), 1, -1, -1)
-        self._cache.prefill(slots)
-        with self._head.using(lengths - 1, precise=_keeps_logprobs(rows)):
-            logits = self._model(
-                input_ids=ids,
-                attention_mask=attention_masks(self._model, allowed, distance),
-                position_ids=span.unsqueeze(0).expand(len(rows), -1),
-                past_key_values=self._cache,
-                use_cache=True,
-            ).logits
+        first, device = len(self.rows), self._model.device
+        places: dict[tuple[int, ...], int] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(tuple(row.prompt), place)
+        different = [rows[place] for place in places.values()]
+        starts = [self._prefixes.longest(row.prompt) for row in different]
+        rest = max(len(row.prompt) - start for row, start in zip(different, starts, strict=True))
+        reach = max(starts) + rest
+        self._cache.reserve(max(reach, *(row.needs for row in rows)))
+        for place, row in zip(places.values(), different, strict=True):
+            self._prefixes.fill(self._cache, first + place, row.prompt)
+        logits = self._read(different, [first + place for place in places.values()], starts, reach)
+        for place, row in zip(places.values(), different, strict=True):
+            self._prefixes.keep(self._cache, first + place, row.prompt)
+        index = {tokens: i for i, tokens in enumerate(places)}
+        for place, row in enumerate(rows):
+            origin = places[tuple(row.prompt)]
+            if origin != place:
+                length = len(row.prompt)
+                self._cache.fill(first + place, self._cache.saved(first + origin, length), length)
+        logits = logits[torch.tensor([index[tuple(row.prompt)] for row in rows], device=device)]
         self.rows.extend(rows)
         self._choose(rows, logits[:, -1].float())
         return self._ended()
+
+    def _read(self, rows: Sequence[Row], slots: Sequence[int], starts: Sequence[int], reach: int) -> torch.Tensor:
+        """Logits after each prompt, of which the first `starts` positions are in its slot: (n, 1, vocabulary)."""
+        device = self._model.device
+        ids = padded([row.prompt[start:] for row, start in zip(rows, starts, strict=True)], self._pad, device)
+        begin = torch.tensor(starts, device=device)
+        lengths = torch.tensor([len(row.prompt) for row in rows], device=device) - begin
+        positions = begin.unsqueeze(1) + torch.arange(ids.shape[1], device=device)
+        # Right-padded: no real token comes after a padding one, so the causal mask hides it.
+        distance = (positions.unsqueeze(2) - torch.arange(reach, device=device)).unsqueeze(1)
+        self._cache.prefill(torch.tensor(slots, device=device), begin, reach)
+        with self._head.using(lengths - 1, precise=_keeps_logprobs(rows)):
+            logits: torch.Tensor = self._model(
+                input_ids=ids,
+                attention_mask=attention_masks(self._model, distance >= 0, distance),
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            ).logits
+        return logits
 
     @torch.inference_mode()
     def step(self) -> Iterator[Row]:
