@@ -41,7 +41,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 demo: $(VENV)/.installed
-	$(BIN)/potstill run examples/support/task.md --out runs/demo
+	$(BIN)/potstill run examples/support/task.md -n 300 --out runs/demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow and not network and not gpu"

@@ -98,7 +98,7 @@ def trainer_arguments(
         "weight_decay": options.weight_decay,
         "max_grad_norm": options.max_grad_norm,
         "bf16": options.precision == "bf16",
-        "gradient_checkpointing": options.gradient_checkpointing,
+        _checkpointing_name(): options.gradient_checkpointing,
         "seed": options.seed,
         "data_seed": options.seed,
         "eval_strategy": every if validated else "no",
@@ -167,6 +167,14 @@ class LikeLengths(torch.utils.data.Sampler[int]):
         ends = (expected.cumsum(0) + start).add(1e-9).floor().long()
         drawn = order.repeat_interleave(torch.diff(ends, prepend=torch.zeros(1, dtype=torch.long)))
         return drawn[torch.randperm(len(drawn), generator=generator)]
+
+
+def _checkpointing_name() -> str:
+    """What transformers calls it: another name since 5.24, which warns of the old one."""
+    from transformers import TrainingArguments
+
+    names = TrainingArguments.__dataclass_fields__
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
 def summed_over_processes(trainer: Any, local: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ The continuations of a prompt are merged into a prefix tree. Its inner nodes are
 sees the prompt and its own ancestors (a tree-shaped attention mask) at the position it would have if its branch
 stood alone. A token's log-prob is read where its parent stands, so leaves are never fed: labels of one token cost
 nothing beyond the prompt, and 77 labels little more than their shared beginnings. Prompts are left-padded, so
-that the columns whose logits are needed stand together at the end.
+that the columns whose logits are needed stand together at the end. What all prompts of a pass begin with (the system's
+and the task's words) is read once.
 
 What enters: tokens of prompts and continuations. What leaves: the exact summed log-probs (nats, temperature 1)
 that one pass for each continuation would give.
@@ -19,11 +20,14 @@ from typing import Any
 import torch
 
 from potstill.datagen.teachers.local_model import attention_masks
+from potstill.datagen.teachers.local_prefixes import Beginning, shared_length
 from potstill.datagen.teachers.prefix_tree import Tree, build_tree
 from potstill.teacher import TokenTop
 
 # Logits of this many positions are held at a time (float32: 200 KiB each for a vocabulary of 50,000).
 _LOGIT_ROWS = 512
+# A shorter beginning is not worth a pass of its own.
+_LEAST_SHARED = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[
     """Summed log-prob of each continuation of each item, and the token log-probs where they were asked for."""
     trees = [build_tree(item.continuations) for item in items]
     device = model.device
-    prompt_length = max(len(item.prompt) for item in items)
+    shared = _shared_beginning(model, items)
+    known = shared.length if shared else 0
+    prompt_length = max(len(item.prompt) for item in items) - known
     tree_length = max(len(tree.tokens) for tree in trees)
     length = prompt_length + tree_length
     ids = torch.full((len(items), length), pad, dtype=torch.int64)
@@ -58,9 +64,10 @@ def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[
     lower = torch.ones((prompt_length, prompt_length), dtype=torch.bool).tril()
     shapes: dict[tuple[int, ...], tuple[torch.Tensor, list[int]]] = {}
     for row, (item, tree) in enumerate(zip(items, trees, strict=True)):
-        count, start = len(item.prompt), prompt_length - len(item.prompt)
-        ids[row, start:prompt_length] = torch.as_tensor(item.prompt)
-        positions[row, start:prompt_length] = torch.arange(count)
+        count = len(item.prompt) - known
+        start = prompt_length - count
+        ids[row, start:prompt_length] = torch.as_tensor(item.prompt[known:])
+        positions[row, start:prompt_length] = torch.arange(count) + known
         allowed[row, 0, start:prompt_length, start:prompt_length] = lower[:count, :count]
         nodes = len(tree.tokens)
         if nodes:
@@ -69,19 +76,43 @@ def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[
             seen, depths = shapes[tree.parents]
             end = prompt_length + nodes
             ids[row, prompt_length:end] = torch.as_tensor(tree.tokens)
-            positions[row, prompt_length:end] = torch.as_tensor(depths) + count
+            positions[row, prompt_length:end] = torch.as_tensor(depths) + count + known
             allowed[row, 0, prompt_length:end, start:prompt_length] = True
             allowed[row, 0, prompt_length:end, prompt_length:end] = seen
     ids, positions, allowed = ids.to(device), positions.to(device), allowed.to(device)
-    distance = (positions.unsqueeze(2) - positions.unsqueeze(1)).unsqueeze(1)
+    places = torch.cat([torch.arange(known, device=device).expand(len(items), -1), positions], dim=1)
+    distance = (positions.unsqueeze(2) - places.unsqueeze(1)).unsqueeze(1)
     output = model(
         input_ids=ids,
-        attention_mask=attention_masks(model, allowed, distance),
+        attention_mask=attention_masks(model, torch.nn.functional.pad(allowed, (known, 0), value=True), distance),
         position_ids=positions,
-        use_cache=False,
+        past_key_values=shared,
+        use_cache=shared is not None,
         logits_to_keep=tree_length + 1,
     )
     return [_read(output.logits[row], item, tree) for row, (item, tree) in enumerate(zip(items, trees, strict=True))]
+
+
+def _shared_beginning(model: Any, items: Sequence[ScoreItem]) -> Beginning | None:
+    """Keys and values of the tokens that all prompts begin with, where it pays to read them apart."""
+    first, last = min(items, key=lambda item: item.prompt).prompt, max(items, key=lambda item: item.prompt).prompt
+    length = shared_length(first, last)
+    length = min(length, min(len(item.prompt) for item in items) - 1)
+    if len(items) < 2 or length < _LEAST_SHARED:
+        return None
+    beginning = Beginning(length)
+    ids = torch.tensor([first[:length]], device=model.device)
+    span = torch.arange(length, device=model.device)
+    distance = (span.unsqueeze(1) - span).view(1, 1, length, length)
+    model(
+        input_ids=ids,
+        attention_mask=attention_masks(model, distance >= 0, distance),
+        position_ids=span.unsqueeze(0),
+        past_key_values=beginning,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return beginning
 
 
 def _ancestry(parents: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,61 @@ def test_rows_leave_and_join_without_disturbing_each_other(smollm2: LocalTeacher
     together = [reply.text for _, reply in drain(smollm2, requests)]
     alone = [drain(smollm2, [request])[0][1].text for request in requests[::5]]
     assert together[::5] == alone
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_shared_beginnings_are_read_once_and_change_nothing(kind: str, tmp_path: Path, drain: Any) -> None:
+    teacher = LocalTeacher(tiny(tmp_path / kind, kind), LocalOptions(dtype="float32", device="cpu", concurrency=4))
+    loaded, begin = teacher._load(), "Write a message of the category refund, in which a customer wants money back, "
+    requests = [
+        ask(f"{begin}{what}.", temperature=0.0, max_tokens=4, top_logprobs=1)
+        for what in ("about shoes", "about a lamp that broke on the way", "about shoes", "and be short", "about socks")
+    ]
+    read: list[int] = []
+    plain = loaded.decoder._read
+    loaded.decoder._read = lambda rows, slots, starts, reach: (  # type: ignore[method-assign]
+        read.extend(len(row.prompt) - start for row, start in zip(rows, starts, strict=True)),
+        plain(rows, slots, starts, reach),
+    )[1]
+    for request, reply in drain(teacher, [replace(requests[0]), *requests]):
+        prompt = loaded.prompts.ids(loaded.prompts.text(request.messages))
+        tokens = tuple(top.token_id for top in reply.top)
+        expected = oracle(loaded.model, prompt, tokens)
+        assert tokens == tuple(expected.argmax(dim=-1).tolist())
+        for top, row in zip(reply.top, expected):
+            assert top.logprob == pytest.approx(float(row[top.token_id]), abs=1e-3)
+    whole = len(loaded.prompts.ids(loaded.prompts.text(requests[0].messages)))
+    assert max(read) > whole - 1, "the first is read from its start"
+    assert min(read) < whole // 3
+    drain(teacher, requests[:1])
+    assert read[-1] == 1, "of a prompt that is known whole, the last token alone"
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=24), min_size=1, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_kept_prompts_stay_within_their_room(prompts: list[list[int]]) -> None:
+    import torch
+
+    from potstill.datagen.teachers.local_model import Slots
+    from potstill.datagen.teachers.local_prefixes import Prefixes
+
+    kept, cache = Prefixes(60), Slots(1, 1)
+    seen: list[list[int]] = []
+    for prompt in prompts:
+        length = kept.longest(prompt)
+        assert length < len(prompt)
+        assert length == 0 or any(other[:length] == prompt[:length] for other in seen)
+        # Keys that say which prefix they belong to: what is filled in must be this prompt's own.
+        own = torch.tensor([float(hash(tuple(prompt[: i + 1])) % 9973) for i in range(len(prompt))])
+        cache.reserve(64)
+        cache.fill(0, [(own.view(1, -1, 1), own.view(1, -1, 1))], len(prompt))
+        cache._keys[0][0, :, :length] = -1.0
+        kept.fill(cache, 0, prompt)
+        assert torch.equal(cache._keys[0][0, 0, : len(prompt), 0], own)
+        kept.keep(cache, 0, prompt)
+        seen.append(prompt)
+        assert sum(map(len, kept._kept)) == kept._positions <= 60
 
 
 def test_a_model_that_is_not_there() -> None:
