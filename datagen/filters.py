@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from potstill.datagen.language import other_language
 from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
 from potstill.datagen.recent_novelty import RecentNovelty
+from potstill.language_guess import other_language
 from potstill.rows import Dropped
 
 STAGE = "datagen"

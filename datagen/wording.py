@@ -8,8 +8,8 @@ from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
 
 _END = (
-    r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|from (?:[A-Z]|\d)\S*|so|and|if|when|is|are|was|were|"
-    r"states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|contains?|should|using|whether|or)\b)"
+    r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
+    r"is|are|was|were|states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|contains?|should|using|whether|or)\b)"
 )
 _PHRASE = r"([A-Za-z][\w'/ -]{1,90}?)"
 _ARTICLE = re.compile(r"\b(?i:an?|each|every|this|these|the given|(?:the )?following)\s+" + _PHRASE + _END)

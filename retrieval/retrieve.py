@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
+from potstill.language_guess import other_language
+from potstill.languages import language_code
 from potstill.licences import merged_terms
 from potstill.models import SentenceEncoder
-from potstill.retrieval.adapt import LeftOutError, adapt_dataset
+from potstill.retrieval.adapt import Adapted, LeftOutError, adapt_dataset
 from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
 from potstill.retrieval.nearest import anchors_of, nearest_rows
 from potstill.retrieval.options import RetrievalOptions
@@ -87,7 +89,7 @@ def retrieve_rows(
         try:
             if hit.score < _floor(spec, options):
                 raise LeftOutError(f"similarity {hit.score:.2f} is under the floor {_floor(spec, options):.2f}")
-            adapted = adapt_dataset(spec, hit.card, options, encoder, asker)
+            adapted = _in_own_language(spec, adapt_dataset(spec, hit.card, options, encoder, asker))
         except (DataError, LeftOutError) as error:
             hits.append(replace(hit, status="skipped", reason=str(error)))
             continue
@@ -120,6 +122,30 @@ def retrieve_rows(
         "datasets": notes,
     }
     return RetrievalResult(ranking, rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
+
+
+def _in_own_language(spec: TaskSpec, adapted: Adapted) -> Adapted:
+    """Without the rows whose input is clearly in none of the task's languages; a card may not say its language.
+
+    Raises:
+        LeftOutError: Most rows are.
+    """
+    allowed = tuple(code for word in spec.languages if (code := language_code(word)))
+    found = [other_language(row.input, allowed) for row in adapted.rows]
+    foreign = Counter(language for language in found if language)
+    if 2 * foreign.total() > len(found):
+        raise LeftOutError(
+            f"most of its rows are in {foreign.most_common(1)[0][0]}; the task is in {', '.join(sorted(allowed))}"
+        )
+    if not foreign:
+        return adapted
+    kept = [row for row, language in zip(adapted.rows, found, strict=True) if not language]
+    refused = [
+        Dropped("wrong_language", f"{language}, not {', '.join(allowed)}", row.input, row.output, source=row.source)
+        for row, language in zip(adapted.rows, found, strict=True)
+        if language
+    ]
+    return replace(adapted, rows=kept, dropped=[*adapted.dropped, *refused])
 
 
 def _floor(spec: TaskSpec, options: RetrievalOptions) -> float:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.datagen import filters
-from potstill.datagen.language import guess_language, other_language
 from potstill.datagen.novelty import NoveltyFilter
+from potstill.language_guess import guess_language, other_language
 from potstill.rows import Dropped
 
 

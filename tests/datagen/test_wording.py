@@ -26,6 +26,7 @@ def noun(instruction: str) -> str:
         ("Rate the essays of pupils from 1 to 5.", "essay of pupils"),
         ("Classify a doctor's notes by urgency.", "doctor's note"),
         ("Translate sentences from English to German.", "sentence"),
+        ("Translate English sentences to French.", "English sentence"),
         ("Summarise the notes of a short work meeting in one sentence.", "note of a short work meeting"),
         ("Summarise the abstract of a scientific paper in one short sentence (a TLDR).",
          "abstract of a scientific paper"),
