@@ -283,7 +283,8 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
-            options, student, told = distil, out / "student", {}
+            options, student = distil, out / "student"
+            told: dict[str, Any] = {}
             if self.spec.kind == "classification":
                 rows, validation, drawn = favour_gold(rows, validation, len(self.spec.labels))
                 mixed, told = mixture_rows(self, weak, merged, rows, validation) if weak else (None, {})

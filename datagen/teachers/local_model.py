@@ -90,7 +90,7 @@ def _multiply_few_rows_fast(model: Any) -> None:
 
     for layer in model.modules():
         if type(layer) is torch.nn.Linear:
-            layer.forward = faster(layer)
+            layer.forward = faster(layer)  # type: ignore[method-assign]
 
 
 def _use_grouped_attention(model: Any) -> None:

@@ -95,9 +95,10 @@ def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[
 
 def _shared_beginning(model: Any, items: Sequence[ScoreItem]) -> Beginning | None:
     """Keys and values of the tokens that all prompts begin with, where it pays to read them apart."""
-    first, last = min(items, key=lambda item: item.prompt).prompt, max(items, key=lambda item: item.prompt).prompt
-    length = shared_length(first, last)
-    length = min(length, min(len(item.prompt) for item in items) - 1)
+    # What the first and the last in order share, all between them share.
+    prompts = [tuple(item.prompt) for item in items]
+    first = min(prompts)
+    length = min(shared_length(first, max(prompts)), min(map(len, prompts)) - 1)
     if len(items) < 2 or length < _LEAST_SHARED:
         return None
     beginning = Beginning(length)
