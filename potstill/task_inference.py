@@ -128,6 +128,7 @@ _SORT_CUES = (
     r"(?: either)?\s*:?\s+(?:about\s+)?",
     r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+[\w-]+\s+",
     r"\b(?:either)\s+",
+    r"\((?=\d{1,2}\s*,\s*\d)",
     rf"\b(?:by|for|in terms of) {_ASPECT}\s*[:(–—-]\s*",
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign)\b[^.:;]{0,80}:\s*",

@@ -131,6 +131,7 @@ PROMPTS: list[tuple[str, str, list[str] | None]] = [
     ("Correct the grammar of the sentence.", "generation", []),
     ("Follow user instructions of many kinds.", "instructions", []),
     ("Train an instruction-following assistant for a library desk.", "instructions", []),
+    ("Predict the star rating (1, 2, 3, 4, or 5) of a review.", "classification", ["1", "2", "3", "4", "5"]),
     ("Select all the labels that apply to a film plot: drama, comedy, action.", "generation", []),
     ("Classify tweets in German as hateful or harmless.", "classification", ["hateful", "harmless"]),
     ("Moderate forum posts: allow, warn, remove", "classification", ["allow", "warn", "remove"]),
@@ -830,12 +831,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     ids=lambda text: repr(text[:24] + text[-6:]),
 )
 def test_no_text_takes_long(text: str) -> None:
-    started, faults = time.monotonic(), 0
+    started, faults = time.process_time(), 0
     try:
         read_task(text)
     except TaskError as error:
         faults = len(error.faults)
-    assert time.monotonic() - started < 8
+    assert time.process_time() - started < 8
     assert faults <= 201
 
 
