@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from potstill.errors import OptionError
 from potstill.options import nearest
+from potstill.regression import balanced_offsets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,24 +154,9 @@ def fit_calibration(
     elif rule == "balanced" and len(good):
         shares = wanted if weights is None else np.full(count, 1.0 / count)
         # The prior comes in again where the correction is applied.
-        offsets = _balanced(good, mass, shares) + np.log(shares)
+        offsets = balanced_offsets(good, mass, shares) + np.log(shares)
     offsets = offsets - offsets.mean()
     return Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
-
-
-def _balanced(
-    scores: NDArray[np.float64], mass: NDArray[np.float64], shares: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Offsets with which the mean corrected probabilities are `shares` (iterative proportional fitting)."""
-    import numpy as np
-
-    offsets = np.zeros(scores.shape[1])
-    for _ in range(_ROUNDS):
-        step = np.log(mass @ np.exp(log_softmax(scores - offsets)) + 1e-300) - np.log(shares)
-        offsets = offsets + step
-        if np.abs(step).max() < 1e-6:
-            break
-    return offsets
 
 
 def estimate_prior(probs: NDArray[np.float64], shrinkage: float = SHRINKAGE) -> tuple[float, ...]:

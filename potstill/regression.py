@@ -1,4 +1,4 @@
-"""Softmax regression, which both the mixture of real texts and the start of a classifier's head are fitted by."""
+"""Softmax regression and the offsets that balance it: what the labelling of texts and the student's head share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_ROUNDS = 200
+
+
+def balanced_offsets(
+    scores: NDArray[np.float64], mass: NDArray[np.float64] | None = None, shares: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """What to subtract from scores so that their softmax has a wanted mean (iterative proportional fitting).
+
+    Args:
+        scores: (n, n_labels), finite.
+        mass: (n,) weight of each row in the mean, of sum 1; equal by default.
+        shares: (n_labels,) the mean wanted, of sum 1; equal by default.
+
+    Returns:
+        (n_labels,) of mean 0.
+    """
+    import numpy as np
+
+    count, labels = scores.shape
+    mass = np.full(count, 1 / count) if mass is None else mass
+    wanted = np.log(np.full(labels, 1 / labels) if shares is None else shares)
+    offsets = np.zeros(labels)
+    for _ in range(_ROUNDS):
+        moved = scores - offsets
+        likely = np.exp(moved - moved.max(axis=1, keepdims=True))
+        step = np.log(mass @ (likely / likely.sum(axis=1, keepdims=True)) + 1e-300) - wanted
+        offsets = offsets + step
+        if np.abs(step).max() < 1e-6:
+            break
+    return np.asarray(offsets - offsets.mean(), dtype=np.float64)
 
 
 def softmax_regression(

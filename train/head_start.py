@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.regression import softmax_regression
+from potstill.regression import balanced_offsets, softmax_regression
 from potstill.task import TaskSpec, readable
 from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
@@ -43,7 +43,6 @@ _BATCH_TOKENS = 8192
 _NAMES_SCALE = 20.0
 _NAMES_SHARE = 0.5
 _L2 = 3e-3
-_ROUNDS = 200
 
 
 def can_start(model: Any) -> bool:
@@ -156,19 +155,6 @@ def fit_regression(
     rows, constants = np.zeros((wanted.shape[1], inputs.shape[1])), np.zeros(wanted.shape[1])
     rows[met], constants[met] = matrix, biases
     return rows, constants
-
-
-def balanced_offsets(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(labels,) what to subtract from (n, labels) scores so that their softmax has the same mean for each label."""
-    offsets = np.zeros(scores.shape[1])
-    for _ in range(_ROUNDS):
-        moved = scores - offsets
-        likely = np.exp(moved - moved.max(1, keepdims=True))
-        step = np.log(np.maximum((likely / likely.sum(1, keepdims=True)).mean(0), 1e-300) * scores.shape[1])
-        offsets += step
-        if np.abs(step).max() < 1e-6:
-            break
-    return np.asarray(offsets - offsets.mean(), dtype=np.float64)
 
 
 def _mixed(targets: LabelTargets, options: DistilOptions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,13 +10,14 @@ from mood import SPEC, Killed, reviews, weights
 
 from potstill.errors import OptionError
 from potstill.options import build_options
+from potstill.regression import balanced_offsets
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student
 from potstill.train.evaluate import evaluate_student
-from potstill.train.head_start import add_averaging_layer, balanced_offsets, can_start, features, fit_regression
+from potstill.train.head_start import add_averaging_layer, can_start, features, fit_regression
 from potstill.train.options import DistilOptions
 from potstill.train.recipe import train_classifier
 from potstill.train.student import load_student
