@@ -1,6 +1,7 @@
-"""Generation beside raw vLLM on the same engine: in process, and through vLLM's OpenAI server.
+"""Generation beside raw vLLM on the same engine: in process, and through vLLM's OpenAI server. And the transformers
+teacher beside transformers' own `generate`.
 
-    python benchmarks/generation_throughput.py [--requests 1000] [--rounds 3] [--only engine|server]
+    python benchmarks/generation_throughput.py [--requests 1000] [--rounds 3] [--only engine|server|transformers]
 
 Both sides get the same prompts (those that `potstill run` sends for the support task), the same sampling and the
 same seeds, on one engine that stays up; its prefix cache is emptied before each side's turn, and the sides take turns
@@ -12,6 +13,10 @@ potstill's side is what a run uses: the asker with its ledger on disk, over the 
 `cpu_ratio` is the same of tokens a CPU second (of this process; through the server, of both processes), which other
 work on the machine cannot change. `ledger_share` is the time that the asker's thread spent in the ledger, waiting
 included, and the writer thread's CPU time, by wall-clock time.
+
+`generate` gets the same prompts in batches of as many rows as the teacher has, left-padded, those of like length
+together, in the same numeric format, with the same temperature, nucleus and bound; neither side has stop strings, so
+that both write until the end token or the bound. Its ratio is `ratio_to_generate`.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from results_file import print_table, read_results, write_results
 
 from potstill.asker import Asker
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.teachers.local import LocalTeacher
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import chat_body
@@ -120,7 +126,9 @@ def own_cpu() -> float:
     return time.process_time()
 
 
-def summary(backend: str, requests: int, pairs: Sequence[tuple[Turn, Turn]], **more: Any) -> dict[str, Any]:
+def summary(
+    backend: str, requests: int, pairs: Sequence[tuple[Turn, Turn]], beside: str = "raw_vllm", **more: Any
+) -> dict[str, Any]:
     """One record from pairs of turns, ours first."""
     ratios = [(mine.tokens / mine.wall_s) / (raw.tokens / raw.wall_s) for mine, raw in pairs]
     return {
@@ -129,7 +137,7 @@ def summary(backend: str, requests: int, pairs: Sequence[tuple[Turn, Turn]], **m
         "rounds": len(pairs),
         "tokens_per_s": round(statistics.median(mine.tokens / mine.wall_s for mine, _ in pairs), 1),
         "raw_tokens_per_s": round(statistics.median(raw.tokens / raw.wall_s for _, raw in pairs), 1),
-        "ratio_to_raw_vllm": round(statistics.median(ratios), 4),
+        f"ratio_to_{beside}": round(statistics.median(ratios), 4),
         "lowest_ratio": round(min(ratios), 4),
         "highest_ratio": round(max(ratios), 4),
         "cpu_ratio": round(
@@ -188,6 +196,46 @@ def in_process(count: int, rounds: int, max_tokens: int, max_num_seqs: int | Non
     pairs = turns(rounds, mine, raw)
     teacher.close()
     return summary("vllm in process", count, pairs)
+
+
+def beside_generate(count: int, rounds: int, max_tokens: int) -> dict[str, Any]:
+    """potstill's transformers teacher against `generate`, in this process, on one model each."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    teacher = LocalTeacher()
+    loaded = teacher._load()
+    model: Any = AutoModelForCausalLM.from_pretrained(local_model(SMOLLM2), dtype=loaded.model.dtype).eval()
+    requests = [replace(request, stop=()) for request in prompts(count, max_tokens, teacher.abilities)]
+    ids = [list(loaded.prompts.ids(loaded.prompts.text(r.messages, r.prefill))) for r in requests]
+    pad = loaded.tokenizer.pad_token_id or 0
+    ends = list(loaded._ends)
+
+    def raw(number: int) -> Turn:
+        torch.manual_seed(number)
+        tokens, size = 0, teacher.concurrency
+        began, cpu_began = time.perf_counter(), own_cpu()
+        order = sorted(ids, key=len)
+        for batch in (order[start : start + size] for start in range(0, count, size)):
+            longest = max(map(len, batch))
+            given = torch.tensor([[pad] * (longest - len(row)) + row for row in batch])
+            seen = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
+            found = model.generate(
+                given, attention_mask=seen, do_sample=True, temperature=requests[0].temperature,
+                top_p=requests[0].top_p, top_k=0, max_new_tokens=max_tokens, pad_token_id=pad, eos_token_id=ends,
+            )[:, longest:]  # fmt: skip
+            ended = torch.isin(found, torch.tensor(ends)).int()
+            tokens += int(((ended.cumsum(1) - ended) == 0).sum())
+        return Turn(tokens, time.perf_counter() - began, own_cpu() - cpu_began)
+
+    def mine(number: int) -> Turn:
+        seeded = [replace(request, seed=request.seed + 1_000_003 * number) for request in requests]
+        return ours(teacher, seeded, f"round {number}", own_cpu)
+
+    pairs = turns(rounds, mine, raw)
+    teacher.close()
+    dtype = str(model.dtype).removeprefix("torch.")
+    return summary("transformers in process", count, pairs, "generate", dtype=dtype, threads=torch.get_num_threads())
 
 
 @contextmanager
@@ -294,13 +342,15 @@ def main() -> None:
     arguments.add_argument("--max-tokens", type=int, default=48)
     arguments.add_argument("--max-num-seqs", type=int, default=None)
     arguments.add_argument("--concurrency", type=int, default=OpenAIOptions().concurrency)
-    arguments.add_argument("--only", choices=("engine", "server"))
+    arguments.add_argument("--only", choices=("engine", "server", "transformers"))
     arguments.add_argument("--no-write", action="store_true", help="print only")
     given = arguments.parse_args()
     records = []
-    if given.only != "server":
+    if given.only in (None, "transformers"):
+        records.append(beside_generate(min(given.requests, 256), given.rounds, given.max_tokens))
+    if given.only in (None, "engine"):
         records.append(in_process(given.requests, given.rounds, given.max_tokens, given.max_num_seqs))
-    if given.only != "engine":
+    if given.only in (None, "server"):
         records.append(
             through_server(given.requests, given.rounds, given.max_tokens, given.max_num_seqs, given.concurrency)
         )
@@ -309,7 +359,7 @@ def main() -> None:
         kept = [old for old in read_results("generation_throughput") if old["backend"] not in made]
         records = sorted([*kept, *records], key=lambda record: str(record["backend"]))
         write_results("generation_throughput", records)
-    print_table(records)
+    print_table([{key: record.get(key) for key in dict.fromkeys(k for r in records for k in r)} for record in records])
 
 
 if __name__ == "__main__":
