@@ -221,6 +221,12 @@ def main() -> None:
     except PotstillError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        library = str(error.name).split(".")[0]
+        if library == "potstill":
+            raise
+        print(f"error: the library {library} is not installed here; run: pip install potstill", file=sys.stderr)
+        sys.exit(1)
     except SystemExit as ended:
         if ended.code == 130:  # typer's code for Ctrl-C
             again = shlex.join(["potstill", *sys.argv[1:]])

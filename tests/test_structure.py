@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -331,30 +332,29 @@ print(repr((good, missing)))
 """
 
 
-def test_the_wheel_holds_everything_and_installs_in_a_bare_environment(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(source folder, folder of the wheel and the sdist)."""
     pytest.importorskip("build", reason="the package `build` makes the wheel; pip install build")
-    source = tmp_path / "source"
+    source = tmp_path_factory.mktemp("wheel") / "source"
     # A copy, because setuptools reuses what an older build left in build/.
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source / name)
-    if not (source / "README.md").exists():
-        (source / "README.md").write_text("potstill\n")
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--skip-dependency-check",
-        "--outdir",
-        str(tmp_path),
-    ]
+    out = source.parent / "dist"
+    build = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "--outdir", str(out)]
     done = subprocess.run([*build, str(source)], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (wheel,) = tmp_path.glob("*.whl")
+    return source, out
+
+
+def test_the_wheel_holds_everything(built: tuple[Path, Path]) -> None:
+    """`build` makes the wheel out of the sdist, so the sdist holds everything as well."""
+    source, out = built
+    assert len(list(out.glob("*.tar.gz"))) == 1
+    (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     wanted = set()
@@ -366,11 +366,33 @@ def test_the_wheel_holds_everything_and_installs_in_a_bare_environment(tmp_path:
     assert wanted - held == set(), "not in the wheel: add them to packages or package-data in pyproject.toml"
     assert held - wanted == set()
 
-    bare = tmp_path / "bare"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True, timeout=60)
-    python = bare / "bin" / "python"
+
+def _interpreter(version: str) -> str:
+    """A Python of this version: the one that runs, one on the path, one of pyenv's; skips where there is none."""
+    if version == ".".join(map(str, sys.version_info[:2])):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [*sorted(pyenv.glob(f"versions/{version}.*/bin/python")), *filter(None, [shutil.which(f"python{version}")])]
+    if not found:
+        pytest.skip(f"there is no Python {version} here")
+    return str(found[0])
+
+
+def _bare_environment(place: Path, version: str, wheel: Path) -> Path:
+    """The Python of a fresh environment that holds the wheel and nothing else."""
+    subprocess.run([_interpreter(version), "-m", "venv", "--without-pip", str(place)], check=True, timeout=60)
+    python = place / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
     subprocess.run([*pip, str(wheel)], check=True, timeout=120, capture_output=True)
+    return python
+
+
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_wheel_installs_in_a_bare_environment(built: tuple[Path, Path], tmp_path: Path, version: str) -> None:
+    python = _bare_environment(tmp_path / "bare", version, next(built[1].glob("*.whl")))
     shown = subprocess.run(
         [str(python), "-I", "-c", IMPORT_ALL], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
     ).stdout
@@ -387,6 +409,36 @@ def test_the_wheel_holds_everything_and_installs_in_a_bare_environment(tmp_path:
         "markupsafe",
     }
     assert {name.split(".")[0] for name in missing.values()} <= known
+
+
+# What holds a GPU's libraries is left out: gigabytes a version of Python.
+_HEAVY = {"torch", "transformers", "trl", "accelerate", "sentence-transformers"}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_command_line_runs_where_the_wheel_was_installed(
+    built: tuple[Path, Path], tmp_path: Path, version: str
+) -> None:
+    python = _bare_environment(tmp_path / "bare", version, next(built[1].glob("*.whl")))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    light = [item for item in declared if re.split(r"[^\w-]", item)[0] not in _HEAVY]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *light]
+    subprocess.run(pip, check=True, timeout=600, capture_output=True)
+
+    def potstill(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [str(python.with_name("potstill")), *args]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    shown = potstill("--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "compress" in shown.stdout
+    made = potstill("init", "Classify tickets as bug or other.", "--out", "t.md")
+    assert made.returncode == 0, made.stderr
+    assert "bug" in (tmp_path / "t.md").read_text()
+    refused = potstill("run", "t.md", "--teacher", "fake", "-n", "4")
+    assert refused.returncode != 0
+    assert "pip install" in refused.stderr + refused.stdout, "a missing library names its install command"
 
 
 # What a module is called where its distribution has another name; parts of the standard library are not looked for.
