@@ -42,7 +42,7 @@ def measure(task: str, rows: int, teacher: str) -> dict[str, Any]:
     from potstill.asker import Asker
     from potstill.datagen.calibration import fit_calibration
     from potstill.datagen.evidence import encoder_logits
-    from potstill.datagen.soft import label_scores
+    from potstill.datagen.label_scores import label_scores
     from potstill.datagen.teachers import open_teacher
     from potstill.ledger import Ledger
     from potstill.models import sentence_encoder

@@ -70,7 +70,8 @@ def written_rows(task: str, rows: int, test_rows: int, seed: int, out: Path) -> 
 def _write(spec: Any, settings: dict[str, Any], rows: int, seed: int, out: Path, test: Any) -> Any:
     """The stages of a run up to the soft targets, and the teacher's label probabilities of the test rows."""
     from potstill.datagen.calibration import Calibration
-    from potstill.datagen.soft import fit_calibration, label_scores
+    from potstill.datagen.label_scores import label_scores
+    from potstill.datagen.soft import fit_calibration
     from potstill.ledger import Ledger
     from potstill.pipeline import open_asker
     from potstill.progress import _plain

@@ -34,6 +34,10 @@ CLASSIFICATION = ("trec", "ag_news", "banking77", "sms_spam")
 GENERATION = ("scitldr", "mconala")
 CEILING_ROWS = {"classification": 4000, "generation": 800}
 FRESH = {"generated": "student (generated)", "retrieved": "student (retrieved)", "both": "student (both)"}
+SYSTEMS = (
+    "teacher (raw)", "teacher (calibrated)", *(FRESH[arm] for arm in ("retrieved", "generated", "both")),
+    "student (real labels)",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -56,7 +60,19 @@ def main() -> None:
             records += bench(task, rows, args.test_rows, args.ceiling_rows, args.seed, args.out, args.set)
             keep = [r for r in read_results("tasks") if r["task"] not in {x["task"] for x in records}]
             write_results("tasks", keep + records)
-    print_table([{k: v for k, v in record.items() if k not in ("seconds",)} for record in records])
+    print_table([{k: record.get(k) for k in dict.fromkeys(k for r in records for k in r)} for record in records])
+    print()
+    print_table(by_task(records))
+
+
+def by_task(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """README's table: a row a task, a column a system, the task's metric; None where an arm trained nothing."""
+    rows = []
+    for task in dict.fromkeys(record["task"] for record in records):
+        metric = pack_task(task).metric
+        own = {record["system"]: record.get(metric) for record in records if record["task"] == task}
+        rows.append({"task": task, "metric": metric, **{name: own.get(name) for name in SYSTEMS}})
+    return rows
 
 
 def bench(

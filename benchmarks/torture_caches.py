@@ -59,7 +59,7 @@ def caches(runs: Runs) -> list[dict[str, Any]]:
 def _soft_change() -> dict[str, Any]:
     from dataclasses import fields
 
-    from potstill.datagen.soft import SoftOptions
+    from potstill.datagen.soft_options import SoftOptions
 
     for option in fields(SoftOptions):
         if option.name == "temperature":

@@ -27,10 +27,11 @@ from potstill import prompts
 from potstill.datagen import filters
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages, refuse_output
+from potstill.datagen.label_scores import answer_spellings, label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
 from potstill.datagen.parse import plain
 from potstill.datagen.self_instruct_text import is_yes
-from potstill.datagen.soft import SoftOptions, answer_spellings, label_scores
+from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.writing import rng
 from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent

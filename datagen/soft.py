@@ -1,8 +1,6 @@
 """Soft targets for classification: the teacher's calibrated probability of each label for each text.
 
-A label's score is the summed log-prob of its whole name as the answer (`direct`), or of the text as written for the
-label (`channel`, Min et al., arXiv:2108.04106); calibration (see `calibration`) turns scores into probabilities. Sums
-are not divided by length: that favours long names.
+`label_scores` asks the teacher; calibration (see `calibration`) turns its scores into probabilities.
 """
 
 from __future__ import annotations
@@ -10,9 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from potstill import prompts
 from potstill.datagen.calibration import (
     RULES,
     Calibration,
@@ -23,11 +20,12 @@ from potstill.datagen.calibration import (
     weighed_by,
 )
 from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
-from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.datagen.label_scores import label_scores
+from potstill.datagen.soft_options import SoftOptions
+from potstill.datagen.wording import input_noun, with_article
 from potstill.events import Event, Listener, silent
 from potstill.rows import label_names
 from potstill.task import TaskSpec
-from potstill.teacher import Message, Reply, ScoreRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,68 +35,13 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
     from potstill.models import TextEncoder
 
-__all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit_calibration", "label_scores"]
+__all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit_calibration"]
 
-PURPOSE = "soft"
 _CONTENT_FREE = ("N/A", "[MASK]", "")
 # Nats that a rule must gain over the default one on all texts labelled by the user together: a factor of e.
 _CLEAR_GAIN = 1.0
 # Texts that are scored for an estimate of the prior, at most.
 _MOST_UNLABELLED = 400
-
-
-@dataclass(frozen=True)
-class SoftOptions:
-    """How soft targets are taken.
-
-    Attributes:
-        rule: Calibration: `raw`, `contextual`, `dcpmi`, `batch`, `balanced`, or `auto`: the rule under which the
-            user's own labelled texts are clearly likelier than under `batch`, else `batch`. An estimate of the prior
-            supposes probabilities that are right on average, so there `balanced` stands in for `batch`.
-        direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
-            label, one request a text and label.
-        variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
-            together.
-        encoder: Whether the sentence encoder's opinion joins the teacher's, weighted by the known labels (see
-            `evidence`).
-        trust: Whether written rows whose label both opinions find unlikely weigh less in training.
-        max_chars: Longer texts are cut for scoring.
-        top_k: Log-probs kept for each output token of generation tasks.
-        candidates: Outputs that the teacher writes for each input where `distil.method` asks for its own: one
-            greedily, the others sampled. With `pick: beam`, the width of the search.
-        candidate_temperature: Temperature of the sampled ones.
-        pick: Which one is learnt: the `likeliest` by its mean log-prob a token, the `nearest` to the row's own
-            output by BLEU (sequence-level interpolation), or what a `beam` search finds (teachers of the transformers
-            backend).
-        max_output_tokens: Most tokens of one output.
-        seed: Of sampled steps.
-    """
-
-    rule: Literal["auto", "raw", "contextual", "dcpmi", "batch", "balanced"] = "auto"
-    direction: Literal["direct", "channel"] = "direct"
-    variants: bool = True
-    encoder: bool = True
-    trust: bool = True
-    max_chars: int = 4000
-    top_k: int = 32
-    candidates: int = 4
-    candidate_temperature: float = 0.7
-    pick: Literal["likeliest", "nearest", "beam"] = "likeliest"
-    max_output_tokens: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "max_output_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
-        if self.pick == "beam" and self.candidates < 2:
-            raise ValueError(f"a beam search needs candidates of 2 or more, its width (got {self.candidates})")
-        if not self.candidate_temperature > 0:
-            raise ValueError(f"candidate_temperature must be above 0 (got {self.candidate_temperature})")
-        if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1 (got {self.top_k})")
-        if self.max_chars < 1:
-            raise ValueError(f"max_chars must be at least 1 (got {self.max_chars})")
 
 
 @dataclass(frozen=True)
@@ -114,103 +57,6 @@ class SoftResult:
     table: Dataset
     calibration: Calibration
     report: dict[str, Any]
-
-
-def label_scores(
-    spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions | None = None
-) -> NDArray[np.float64]:
-    """Summed log-probs of the labels for each text.
-
-    Args:
-        spec: A classification task.
-        inputs: Texts.
-        asker: A teacher that can score (`abilities.scores`).
-        options: How; defaults as in `SoftOptions`.
-
-    Returns:
-        (len(inputs), n_labels) float64, nats, in the order of `spec.labels`; NaN where there was no reply.
-
-    Raises:
-        TeacherError: The teacher refused, stayed away or cannot score.
-    """
-    options = options or SoftOptions()
-    texts = [text[: options.max_chars] for text in inputs]
-    if options.direction == "channel":
-        return _channel_scores(spec, texts, asker)
-    return _direct_scores(spec, texts, asker, options)
-
-
-def answer_spellings(name: str) -> tuple[str, ...]:
-    """The spellings of a label's name that count as the same answer.
-
-    The last is the name after a space: some templates leave that space to the answer, and its token is another one.
-    """
-    forms = [name, name.lower(), readable(name), name[:1].upper() + name[1:], f" {name}"]
-    return tuple(dict.fromkeys(form for form in forms if form.strip()))
-
-
-def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:
-    import numpy as np
-
-    prompt = prompts.load("score_label")
-    spellings = [answer_spellings(name) if options.variants else (name,) for name in spec.label_names]
-    # Two labels may share a spelling (`US`, `us`): it is scored once and counts for both.
-    continuations = tuple(dict.fromkeys(form for forms in spellings for form in forms))
-    place = {form: i for i, form in enumerate(continuations)}
-    requests = [
-        ScoreRequest(
-            messages=(
-                Message(
-                    "user",
-                    prompt.render(instruction=spec.instruction, input=text, labels=list(spec.label_names)),
-                ),
-            ),
-            continuations=continuations,
-        )
-        for text in texts
-    ]
-    scores = np.full((len(texts), len(spec.labels)), np.nan)
-    for row, answer in enumerate(asker.ask(requests, PURPOSE)):
-        if not isinstance(answer.reply, Reply) or len(answer.reply.scores) != len(continuations):
-            continue
-        values = np.asarray(answer.reply.scores, dtype=np.float64)
-        for column, forms in enumerate(spellings):
-            scores[row, column] = np.logaddexp.reduce(values[[place[form] for form in forms]])
-    return scores
-
-
-def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArray[np.float64]:
-    import numpy as np
-
-    prompt = prompts.load("write_for_label_short")
-    noun = input_noun(spec)
-    asked = [
-        prompt.render(
-            label=readable(label.name),
-            description=label.description,
-            noun=noun,
-            article=with_article(noun).split()[0],
-            examples=[],
-            style=[],
-            avoid=[],
-            topic="",
-            manners=[],
-            language="",
-            count=1,
-            fields=[],
-        )
-        for label in spec.labels
-    ]
-    requests = [
-        ScoreRequest(messages=(Message("user", question),), continuations=(text or " ",))
-        for text in texts
-        for question in asked
-    ]
-    scores = np.full(len(requests), np.nan)
-    for index, answer in enumerate(asker.ask(requests, PURPOSE)):
-        if isinstance(answer.reply, Reply) and len(answer.reply.scores) == 1:
-            scores[index] = answer.reply.scores[0]
-    return scores.reshape(len(texts), len(spec.labels))
 
 
 def add_teacher_probs(

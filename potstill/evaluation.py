@@ -135,7 +135,8 @@ def teacher_answers(
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
     if not asker.abilities.scores:
         return []
-    from potstill.datagen.soft import calibrate_texts, fit_calibration, label_scores, stated_prior
+    from potstill.datagen.label_scores import label_scores
+    from potstill.datagen.soft import calibrate_texts, fit_calibration, stated_prior
 
     names = spec.label_names
     scores = label_scores(spec, inputs, asker, soft)

@@ -306,7 +306,7 @@ class _Planner:
         return Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
 
     def _probe_scores(self, texts: list[str]) -> Size:
-        from potstill.datagen.soft import label_scores
+        from potstill.datagen.label_scores import label_scores
 
         before = replace(self.asker.counts)
         label_scores(self.spec, texts[:2], self.asker, self.settings.soft)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
-from potstill.datagen.soft import SoftOptions
+from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError

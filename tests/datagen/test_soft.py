@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from potstill.asker import Asker
 from potstill.datagen.calibration import RULES, Calibration, estimate_prior, fit_calibration, weighed_by
-from potstill.datagen.soft import SoftOptions, add_teacher_probs, answer_spellings, calibrate_texts, label_scores
+from potstill.datagen.label_scores import answer_spellings, label_scores
+from potstill.datagen.soft import SoftOptions, add_teacher_probs, calibrate_texts
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
 from potstill.errors import OptionError
@@ -217,6 +219,37 @@ def test_scores_are_sums_over_spellings(tmp_path: Path) -> None:
     assert np.isnan(scores[1]).all()
     assert plain[0].tolist() == [-0.5, -2.0, -4.0]
     assert np.allclose(scores[0, 1], np.logaddexp.reduce([-2.0, -2.5, -3.0]))
+
+
+class Spelling(ScoringTeacher):
+    """Each label has its likely spelling, and the others a thousandth of it; counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def answer(self, request: ScoreRequest) -> Reply | Failure:
+        self.sizes.append(len(request.continuations))
+        text = request.messages[-1].content
+        if "broken" in text:
+            return Failure("no reply")
+        scores = [-float(len(c.split("_"))) - 7.0 * (not c[0].islower()) + (c in text) for c in request.continuations]
+        return Reply(scores=tuple(scores), score_tokens=(1,) * len(scores))
+
+
+def test_with_many_labels_spellings_without_probability_are_asked_of_the_first_texts_alone(tmp_path: Path) -> None:
+    many = replace(SPEC, labels=tuple(Label(f"label_{i}_name") for i in range(40)))
+    texts = ["broken", *(f"text of label_{i % 40}_name no {i}" for i in range(39))]
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        teacher = Spelling()
+        scores = label_scores(many, texts, Asker(teacher, ledger))
+    assert sorted(set(teacher.sizes)) == [80, 160], "two of four spellings are left"
+    assert teacher.sizes.count(160) == 8
+    assert np.isnan(scores[0]).all()
+    assert np.isfinite(scores[1:]).all()
+    exact = np.logaddexp.reduce([-3.0, -1.0, -10.0, -10.0])  # label_7_name, label 7 name, and the two left out
+    assert np.allclose(scores[1:7, 7], exact, atol=0.01)
+    assert np.allclose(scores[20:30, 7], exact, atol=0.01)
 
 
 def table(texts: list[str], labels: list[str]) -> Any:
