@@ -34,7 +34,7 @@ class LocalOptions:
         concurrency: Rows in a batch; more is faster until memory or the processor is full.
         dtype: `bfloat16`, `float16` or `float32`; None takes bfloat16 where the device multiplies it.
         device: Such as `cpu` or `cuda:0`; None takes a GPU where there is one.
-        kv_cache_gib: Memory for keys and values, GiB.
+        kv_cache_gib: Memory for keys and values, GiB; on a CPU an eighth more for prompts that others begin like.
         batch_tokens: Prompt tokens that are read in one pass.
         threads: CPU threads; None leaves torch's own choice.
     """

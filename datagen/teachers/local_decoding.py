@@ -86,7 +86,9 @@ class Decoder:
         self._positions = positions
         self._ends = end_tokens(model, tokenizer)
         self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
-        self._prefixes = Prefixes(positions // 8)
+        # Many small copies: they cost a GPU more than the reading that they save, so it reads every prompt whole.
+        self._shares = model.device.type == "cpu"
+        self._prefixes = Prefixes(positions // 8 if self._shares else 0)
         self._head = OutputHead(model)
         self._pad = next(iter(self._ends), 0)
         self.rows: list[Row] = []
@@ -109,41 +111,43 @@ class Decoder:
         if not self.rows:
             self._cache.release()
         first, device = len(self.rows), self._model.device
-        places: dict[tuple[int, ...], int] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(tuple(row.prompt), place)
-        different = [rows[place] for place in places.values()]
-        starts = [self._prefixes.longest(row.prompt) for row in different]
-        rest = max(len(row.prompt) - start for row, start in zip(different, starts, strict=True))
-        reach = max(starts) + rest
+        # Of rows with one prompt the first is read, the others are copies of it.
+        origins = list(range(len(rows)))
+        seen: dict[tuple[int, ...], int] = {}
+        for place, row in enumerate(rows if self._shares else ()):
+            origins[place] = seen.setdefault(tuple(row.prompt), place)
+        places = sorted(set(origins))
+        starts = [self._prefixes.longest(rows[place].prompt) for place in places]
+        reach = max(starts) + max(len(rows[place].prompt) - start for place, start in zip(places, starts, strict=True))
         self._cache.reserve(max(reach, *(row.needs for row in rows)))
-        for place, row in zip(places.values(), different, strict=True):
-            self._prefixes.fill(self._cache, first + place, row.prompt)
-        logits = self._read(different, [first + place for place in places.values()], starts, reach)
-        for place, row in zip(places.values(), different, strict=True):
-            self._prefixes.keep(self._cache, first + place, row.prompt)
-        index = {tokens: i for i, tokens in enumerate(places)}
-        for place, row in enumerate(rows):
-            origin = places[tuple(row.prompt)]
-            if origin != place:
-                length = len(row.prompt)
+        for place in places:
+            self._prefixes.fill(self._cache, first + place, rows[place].prompt)
+        slots = [first + place for place in places]
+        logits = self._read([rows[place].prompt for place in places], slots, starts, precise=_keeps_logprobs(rows))
+        for place, origin in enumerate(origins):
+            length = len(rows[place].prompt)
+            if place == origin:
+                self._prefixes.keep(self._cache, first + place, rows[place].prompt)
+            else:
                 self._cache.fill(first + place, self._cache.saved(first + origin, length), length)
-        logits = logits[torch.tensor([index[tuple(row.prompt)] for row in rows], device=device)]
+        logits = logits[torch.tensor([places.index(origin) for origin in origins], device=device)]
         self.rows.extend(rows)
         self._choose(rows, logits[:, -1].float())
         return self._ended()
 
-    def _read(self, rows: Sequence[Row], slots: Sequence[int], starts: Sequence[int], reach: int) -> torch.Tensor:
+    def _read(
+        self, prompts: Sequence[Sequence[int]], slots: Sequence[int], starts: Sequence[int], *, precise: bool
+    ) -> torch.Tensor:
         """Logits after each prompt, of which the first `starts` positions are in its slot: (n, 1, vocabulary)."""
         device = self._model.device
-        ids = padded([row.prompt[start:] for row, start in zip(rows, starts, strict=True)], self._pad, device)
-        begin = torch.tensor(starts, device=device)
-        lengths = torch.tensor([len(row.prompt) for row in rows], device=device) - begin
+        ids = padded([prompt[start:] for prompt, start in zip(prompts, starts, strict=True)], self._pad, device)
+        begin, reach = torch.tensor(starts, device=device), max(starts) + ids.shape[1]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device) - begin
         positions = begin.unsqueeze(1) + torch.arange(ids.shape[1], device=device)
         # Right-padded: no real token comes after a padding one, so the causal mask hides it.
         distance = (positions.unsqueeze(2) - torch.arange(reach, device=device)).unsqueeze(1)
         self._cache.prefill(torch.tensor(slots, device=device), begin, reach)
-        with self._head.using(lengths - 1, precise=_keeps_logprobs(rows)):
+        with self._head.using(lengths - 1, precise=precise):
             logits: torch.Tensor = self._model(
                 input_ids=ids,
                 attention_mask=attention_masks(self._model, distance >= 0, distance),

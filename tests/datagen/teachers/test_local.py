@@ -223,10 +223,12 @@ def test_shared_beginnings_are_read_once_and_change_nothing(kind: str, tmp_path:
     ]
     read: list[int] = []
     plain = loaded.decoder._read
-    loaded.decoder._read = lambda rows, slots, starts, reach: (  # type: ignore[method-assign]
-        read.extend(len(row.prompt) - start for row, start in zip(rows, starts, strict=True)),
-        plain(rows, slots, starts, reach),
-    )[1]
+
+    def spy(prompts: Any, slots: Any, starts: Any, **more: Any) -> Any:
+        read.extend(len(prompt) - start for prompt, start in zip(prompts, starts, strict=True))
+        return plain(prompts, slots, starts, **more)
+
+    loaded.decoder._read = spy  # type: ignore[method-assign]
     for request, reply in drain(teacher, [replace(requests[0]), *requests]):
         prompt = loaded.prompts.ids(loaded.prompts.text(request.messages))
         tokens = tuple(top.token_id for top in reply.top)
