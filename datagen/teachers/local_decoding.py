@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_model import OutputHead, Slots, attention_masks, end_tokens, padded
+from potstill.datagen.teachers.local_model import OutputHead, Slots, attention_masks, cache_argument, end_tokens, padded
 from potstill.datagen.teachers.local_prefixes import Prefixes
 from potstill.datagen.teachers.local_sampling import choose_tokens, token_tops
 from potstill.teacher import FinishReason, Request, TokenTop
@@ -152,8 +152,8 @@ class Decoder:
                 input_ids=ids,
                 attention_mask=attention_masks(self._model, distance >= 0, distance),
                 position_ids=positions,
-                past_key_values=self._cache,
                 use_cache=True,
+                **cache_argument(self._model, self._cache),
             ).logits
         return logits
 
@@ -170,8 +170,8 @@ class Decoder:
                 input_ids=torch.tensor([[row.tokens[-1]] for row in rows], device=device),
                 attention_mask=attention_masks(self._model, distance >= 0, distance),
                 position_ids=positions.unsqueeze(1),
-                past_key_values=self._cache,
                 use_cache=True,
+                **cache_argument(self._model, self._cache),
             ).logits
         self._choose(rows, logits[:, -1].float())
         return self._ended()

@@ -15,6 +15,7 @@ SmolLM2-135M:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,12 @@ def _use_grouped_attention(model: Any) -> None:
     AttentionInterface.register(_ATTENTION, grouped)
     AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
     model.set_attn_implementation(_ATTENTION)
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """`cache` under the name that the model's forward takes: `past_key_values`, since transformers 5.24 `cache`."""
+    takes = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in takes else "past_key_values": cache}
 
 
 def context_length(model: Any) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_model import attention_masks
+from potstill.datagen.teachers.local_model import attention_masks, cache_argument
 from potstill.datagen.teachers.local_prefixes import Beginning, shared_length
 from potstill.datagen.teachers.prefix_tree import Tree, build_tree
 from potstill.teacher import TokenTop
@@ -86,9 +86,9 @@ def score_batch(model: Any, items: Sequence[ScoreItem], pad: int) -> list[tuple[
         input_ids=ids,
         attention_mask=attention_masks(model, torch.nn.functional.pad(allowed, (known, 0), value=True), distance),
         position_ids=positions,
-        past_key_values=shared,
         use_cache=shared is not None,
         logits_to_keep=tree_length + 1,
+        **cache_argument(model, shared),
     )
     return [_read(output.logits[row], item, tree) for row, (item, tree) in enumerate(zip(items, trees, strict=True))]
 
@@ -109,9 +109,9 @@ def _shared_beginning(model: Any, items: Sequence[ScoreItem]) -> Beginning | Non
         input_ids=ids,
         attention_mask=attention_masks(model, distance >= 0, distance),
         position_ids=span.unsqueeze(0),
-        past_key_values=beginning,
         use_cache=True,
         logits_to_keep=1,
+        **cache_argument(model, beginning),
     )
     return beginning
 
