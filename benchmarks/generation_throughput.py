@@ -359,7 +359,7 @@ def main() -> None:
         kept = [old for old in read_results("generation_throughput") if old["backend"] not in made]
         records = sorted([*kept, *records], key=lambda record: str(record["backend"]))
         write_results("generation_throughput", records)
-    print_table([{key: record.get(key) for key in dict.fromkeys(k for r in records for k in r)} for record in records])
+    print_table(records)
 
 
 if __name__ == "__main__":

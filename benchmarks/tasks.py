@@ -60,7 +60,7 @@ def main() -> None:
             records += bench(task, rows, args.test_rows, args.ceiling_rows, args.seed, args.out, args.set)
             keep = [r for r in read_results("tasks") if r["task"] not in {x["task"] for x in records}]
             write_results("tasks", keep + records)
-    print_table([{k: record.get(k) for k in dict.fromkeys(k for r in records for k in r)} for record in records])
+    print_table(records)
     print()
     print_table(by_task(records))
 
