@@ -86,7 +86,7 @@ class Decoder:
         self._positions = positions
         self._ends = end_tokens(model, tokenizer)
         self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
-        # Many small copies: they cost a GPU more than the reading that they save, so it reads every prompt whole.
+        # Many small copies, which a GPU is slow at while it reads fast; there it has not been measured, so it is off.
         self._shares = model.device.type == "cpu"
         self._prefixes = Prefixes(positions // 8 if self._shares else 0)
         self._head = OutputHead(model)

@@ -15,8 +15,9 @@ SmolLM2-135M:
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,13 @@ def _use_grouped_attention(model: Any) -> None:
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """`cache` under the name that the model's forward takes: `past_key_values`, since transformers 5.24 `cache`."""
-    takes = inspect.signature(model.forward).parameters
-    return {"cache" if "cache" in takes else "past_key_values": cache}
+    kind: Any = type(model)
+    return {_cache_name(kind.forward): cache}
+
+
+@functools.cache
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def context_length(model: Any) -> int:
