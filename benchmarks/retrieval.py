@@ -5,7 +5,8 @@
 Each query describes a research idea; the answer is the datasets that its paper used. The collection is turned into
 cards (a collection's `variants` are the names that a dataset is known by) and searched by the product's own index
 and search, with its default options; the other systems leave out or add one part each. `--teacher` adds those that
-ask a teacher, on sentences with the year filter only. Metrics are the paper's, over
+ask a teacher, on sentences with the year filter only, and beside them the product without a teacher on the same
+queries. Metrics are the paper's, over
 the first five results: gold datasets that are not in the collection stay in the denominator of recall. With the
 year filter, datasets newer than the paper are dropped before ranking. `popular5` answers the five most common gold
 datasets to every query (it looks at the answers: no system, but a mark that a good one must pass).
@@ -33,7 +34,7 @@ from results_file import print_table, read_results, write_results
 from potstill.models import cache_folder, sentence_encoder
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import make_catalogue
-from potstill.retrieval.expansion import hypothetical_cards
+from potstill.retrieval.expansion import PURPOSE, hypothetical_card_requests, hypothetical_cards
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.search import CardSearch, open_search, reranked
 
@@ -46,6 +47,7 @@ SYSTEMS = {
     "potstill": RetrievalOptions(),
 }
 WITH_TEACHER = {
+    "potstill, same queries": RetrievalOptions(),
     "potstill+hyde": RetrievalOptions(hyde=1),
     "potstill+rerank": RetrievalOptions(rerank=10),
 }
@@ -159,6 +161,7 @@ def with_teacher(
     cache_folder().mkdir(parents=True, exist_ok=True)
     with Ledger(cache_folder() / "benchmark-retrieval.sqlite") as ledger:
         asker = Asker(teacher, ledger)
+        asker.ask([request for item in queries for request in hypothetical_card_requests(item["query"], 1)], PURPOSE)
         for system, options in WITH_TEACHER.items():
 
             def rank(
@@ -182,6 +185,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POTSTILL_DATA") or DEFAULT_DATA))
     parser.add_argument("--systems", help=f"some of {', '.join(SYSTEMS)}")
     parser.add_argument("--teacher", help="also measure what this teacher adds, such as transformers")
+    parser.add_argument("--teacher-queries", type=int, help="for the systems with a teacher, the first so many alone")
     parser.add_argument("--small", action="store_true", help="the older collection of 3,294; writes no records")
     given = parser.parse_args()
     folder = given.data / "datafinder"
@@ -204,7 +208,7 @@ def main() -> None:
                 scores = evaluate(rank, queries, years, field=field, year_filter=year_filter)
                 records.append({"system": system, "query": query, "year_filter": year_filter, **scores})
     if given.teacher:
-        records += with_teacher(given.teacher, search, queries, years)
+        records += with_teacher(given.teacher, search, queries[: given.teacher_queries], years)
     scores = metrics([common] * len(queries), [item["gold"] for item in queries])
     records.append({"system": "popular5", "query": "sentence", "year_filter": False, **scores})
     print_table(records)

@@ -38,14 +38,18 @@ def hypothetical_cards(task: str, count: int, asker: Asker, *, seed: int = 0) ->
 
     Source: arXiv:2212.10496 §3 (there: of one to eight samples the embeddings are averaged with the query's).
     """
+    answers = asker.ask(hypothetical_card_requests(task, count, seed=seed), PURPOSE)
+    texts = [answer.reply.text.strip() for answer in answers if isinstance(answer.reply, Reply)]
+    return [text for text in texts if text]
+
+
+def hypothetical_card_requests(task: str, count: int, *, seed: int = 0) -> list[Request]:
+    """What `hypothetical_cards` asks; whoever has many tasks asks for all of them at once first."""
     message = Message("user", prompts.load("hypothetical_card").render(task=task))
-    requests = [
+    return [
         Request((message,), max_tokens=MAX_TOKENS, temperature=0.8 if sample else 0.0, seed=seed, sample=sample)
         for sample in range(count)
     ]
-    answers = asker.ask(requests, PURPOSE)
-    texts = [answer.reply.text.strip() for answer in answers if isinstance(answer.reply, Reply)]
-    return [text for text in texts if text]
 
 
 def query_likelihood(task: str, cards: Sequence[str], asker: Asker) -> NDArray[np.float64]:
