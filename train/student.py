@@ -121,7 +121,7 @@ class Student:
 
         Args:
             texts: Inputs.
-            batch_size: Texts a batch; None takes 64 for classification and 16 for generation.
+            batch_size: Texts a batch; None takes 64 for classification and 32 for generation.
             progress: Called with the number of texts answered so far.
 
         Raises:
@@ -133,7 +133,7 @@ class Student:
         else:
             room = max(8, self.card.max_length - self.card.max_new_tokens)
             encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in texts]
-            answer, size = self._generate, batch_size or 16
+            answer, size = self._generate, batch_size or 32
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found: list[Prediction | None] = [None] * len(encoded)
         for start in range(0, len(order), size):

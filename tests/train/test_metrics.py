@@ -1,11 +1,11 @@
-"""Metrics against scikit-learn, rouge_score and sacrebleu."""
+"""Metrics against scikit-learn, rouge_score and sacrebleu; latency by a clock of the test."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.train import metrics
+from potstill.train import evaluate, metrics
 
 words = st.lists(
     st.sampled_from(["a", "the", "cat", "sat", "on", "mat", "3.5", "Dogs,", "ran!", "été", "x-y"]), max_size=14
@@ -86,3 +86,21 @@ def test_macro_f1_of_draws_equals_one_by_one():
     found = metrics.macro_f1_of_draws(gold, answer, 4)(draws)
     expected = [float(metrics.macro_f1(metrics.confusion(gold[d], answer[d], 4))) for d in draws]
     np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(("seconds", "asked", "counted"), [(0.001, 62, 60), (6.0, 3, 3)])
+def test_latency_of_a_slow_student_is_taken_on_few_inputs(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, asked: int, counted: int
+) -> None:
+    class Clocked:
+        now, asked = 0.0, 0
+
+        def predict(self, texts: list[str]) -> None:
+            self.now += seconds
+            self.asked += 1
+
+    student = Clocked()
+    monkeypatch.setattr(evaluate.time, "perf_counter", lambda: student.now)
+    found = evaluate.measure_latency(student, [f"text {i}" for i in range(60)])
+    assert student.asked == asked
+    assert found == {"p50": 1000 * seconds, "p95": 1000 * seconds, "threads": 1, "inputs": counted}
