@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill.chat import task_messages
-from potstill.datagen import filters
-from potstill.datagen.parse import plain
+from potstill.datagen.outputs import read_output
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Heard, Material, read_reply, rng, write_request
@@ -154,8 +153,7 @@ class InputFirst:
             self._to_answer.append(_Accepted(written.text, source.requests[0]))
 
     def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:
-        output = plain(reply.text).strip()
-        fault = refuse_output(accepted.text, output, reply.finish)
+        output, fault = read_output(self._material.spec, accepted.text, reply)
         if fault is not None:
             self._refuse(fault, source)
             return
@@ -173,17 +171,3 @@ class InputFirst:
     def _refuse(self, fault: Dropped, source: Source) -> None:
         self._tally.drop(fault.reason)
         self._drop(replace(fault, origin="generated", source=source, stage="datagen"))
-
-
-def refuse_output(input: str, output: str, finish: str) -> Dropped | None:
-    """Why an output cannot be learnt from: empty, refused, cut off, a copy of its input, or a loop."""
-    if finish == "refused" or filters.refusal(output):
-        return Dropped("refusal", output[:200], input, output)
-    if not output:
-        return Dropped("empty_output", "", input, output)
-    if finish == "length":
-        return Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
-    if " ".join(output.split()).lower() == " ".join(input.split()).lower():
-        return Dropped("output_is_input", "", input, output)
-    loop = filters.repetition(output)
-    return Dropped("repetition", loop.detail, input, output) if loop else None

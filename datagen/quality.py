@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill import prompts
 from potstill.datagen import filters
 from potstill.datagen.calibration import fit_calibration
-from potstill.datagen.input_first import answer_messages, refuse_output
+from potstill.datagen.input_first import answer_messages
 from potstill.datagen.label_scores import answer_spellings, label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
+from potstill.datagen.outputs import read_output
 from potstill.datagen.parse import plain
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
@@ -253,8 +254,8 @@ def _answer_votes(
     for answer in asker.ask(requests, PURPOSE):
         if isinstance(answer.reply, Reply):
             index = int(str(answer.request.tag))
-            text = plain(answer.reply.text).strip()
-            if refuse_output(rows[index].input, text, answer.reply.finish) is None:
+            text, fault = read_output(spec, rows[index].input, answer.reply)
+            if fault is None:
                 answers[index].append((text, answer.key))
     voted, agreement = [], np.full(len(rows), np.nan)
     for index, row in enumerate(rows):

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from potstill.datagen.input_first import answer_messages, refuse_output
-from potstill.datagen.parse import plain
+from potstill.datagen.input_first import answer_messages
+from potstill.datagen.outputs import read_output
 from potstill.datagen.soft import SoftOptions
 from potstill.datagen.token_targets import target_table, targets_for, written_target
 from potstill.errors import TeacherError, UserError
@@ -91,7 +91,7 @@ def write_outputs(
     figures: list[tuple[int, float, float]] = []
     for place, row in enumerate(given):
         mine = answers[place * each : (place + 1) * each]
-        picked = _pick(row, mine, options, refused)
+        picked = _pick(spec, row, mine, options, refused)
         if picked is None:
             continue
         number, answer, reply, output = picked
@@ -195,7 +195,7 @@ def _request(spec: TaskSpec, row: Row, number: int, k: int, options: SoftOptions
 
 
 def _pick(
-    row: Row, answers: Sequence[Answer], options: SoftOptions, refused: Counter[str]
+    spec: TaskSpec, row: Row, answers: Sequence[Answer], options: SoftOptions, refused: Counter[str]
 ) -> tuple[int, Answer, Reply, str] | None:
     """The best usable candidate: its number, its answer, the reply and its text."""
     usable = []
@@ -204,8 +204,7 @@ def _pick(
         if not isinstance(reply, Reply):
             refused["no_reply"] += 1
             continue
-        output = plain(reply.text).strip()
-        fault = refuse_output(row.input, output, reply.finish)
+        output, fault = read_output(spec, row.input, reply)
         if fault is not None:
             refused[fault.reason] += 1
             continue

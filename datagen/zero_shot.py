@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from potstill.chat import task_messages
-from potstill.datagen.parse import plain
+from potstill.datagen.outputs import stated_output
 from potstill.task import TaskSpec
 from potstill.teacher import Reply, Request
 
@@ -31,4 +31,4 @@ def zero_shot_outputs(spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, ma
     """
     requests = [Request(messages=task_messages(spec, text), max_tokens=max_tokens, temperature=0.0) for text in inputs]
     answers = asker.ask(requests, "zero-shot")
-    return [plain(answer.reply.text).strip() if isinstance(answer.reply, Reply) else "" for answer in answers]
+    return [stated_output(spec, answer.reply.text) if isinstance(answer.reply, Reply) else "" for answer in answers]

@@ -141,3 +141,11 @@ def other_language(text: str, allowed: tuple[str, ...]) -> str | None:
     if guess is not None and guess not in allowed and all(c in _FUNCTION_WORDS or c in _SCRIPT_OF for c in allowed):
         return guess
     return None
+
+
+def own_language(text: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a text is clearly in one of `allowed` (ISO 639-1 codes): by its words, or by its script."""
+    if guess_language(text) in allowed:
+        return True
+    scripts = {_SCRIPT_OF[code] for code in allowed if code in _SCRIPT_OF}
+    return sum(share for name, share in script_shares(text).items() if name in scripts) > 0.5

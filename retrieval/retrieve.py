@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
-from potstill.language_guess import other_language
+from potstill.language_guess import other_language, own_language
 from potstill.languages import language_code
 from potstill.licences import merged_terms
 from potstill.models import SentenceEncoder
@@ -35,6 +35,8 @@ __all__ = ["RetrievalOptions", "RetrievalResult", "retrieve_rows"]
 
 # Candidates of a dataset for each row that is wanted of it, where the nearest are picked.
 _CANDIDATES = 4
+# Share of rows in another language that tells something of a dataset.
+_FOREIGN = 0.2
 
 
 @dataclass(frozen=True)
@@ -128,17 +130,19 @@ def _in_own_language(spec: TaskSpec, adapted: Adapted) -> Adapted:
     """Without the rows whose input is clearly in none of the task's languages; a card may not say its language.
 
     Raises:
-        LeftOutError: Most rows are.
+        LeftOutError: A fifth of the rows are, and more than are clearly in one of the task's: short ones tell nothing.
     """
     allowed = tuple(code for word in spec.languages if (code := language_code(word)))
     found = [other_language(row.input, allowed) for row in adapted.rows]
     foreign = Counter(language for language in found if language)
-    if 2 * foreign.total() > len(found):
-        raise LeftOutError(
-            f"most of its rows are in {foreign.most_common(1)[0][0]}; the task is in {', '.join(sorted(allowed))}"
-        )
     if not foreign:
         return adapted
+    own = sum(own_language(row.input, allowed) for row, other in zip(adapted.rows, found, strict=True) if not other)
+    if foreign.total() > max(own, _FOREIGN * len(found)):
+        raise LeftOutError(
+            f"its rows are in {foreign.most_common(1)[0][0]} ({foreign.total()} of the {foreign.total() + own} whose "
+            f"language shows); the task is in {', '.join(sorted(allowed))}"
+        )
     kept = [row for row, language in zip(adapted.rows, found, strict=True) if not language]
     refused = [
         Dropped("wrong_language", f"{language}, not {', '.join(allowed)}", row.input, row.output, source=row.source)

@@ -163,23 +163,23 @@ def test_nearest_rows_are_those_like_the_examples(tmp_path: Path) -> None:
     assert sorted(near.report["labels"].values()) == [10, 10]
 
 
-@pytest.mark.parametrize("foreign", [3, 30])
-def test_rows_in_another_language_are_left_out(tmp_path: Path, foreign: int) -> None:
-    """A card that does not say its language: the rows do."""
+@pytest.mark.parametrize(("foreign", "silent"), [(3, 0), (30, 0), (15, 25)])
+def test_rows_in_another_language_are_left_out(tmp_path: Path, foreign: int, silent: int) -> None:
+    """A card that does not say its language: the rows do, less those too short to tell (`silent`)."""
     place = add(tmp_path / "data", "mixed")
     card = CARD.replace("language: [en]\n", "").format(licence="mit", more="", body="")
     (place / "README.md").write_text(card)
     german = "Das ist die Nachricht, die ich dir noch nicht geschickt habe, nummer {}"
     english = "this is the message that you have not seen from me, number {}"
-    lines = [
-        {"text": (german if i < foreign else english).format(i), "label": ("spam", "ham")[i % 2]} for i in range(40)
-    ]
+    texts = [german] * foreign + ["Nummer {}"] * silent + [english] * (40 - foreign - silent)
+    lines = [{"text": text.format(i), "label": ("spam", "ham")[i % 2]} for i, text in enumerate(texts)]
     (place / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     options = RetrievalOptions(catalogue=(str(tmp_path / "data"),), min_score=0.0)
     result = retrieve_rows(spec(languages=("en",)), options, encoder=Bag())
-    if foreign > 20:
+    if foreign > 10:
+        told = f"its rows are in de ({foreign} of the {40 - silent} whose language shows); the task is in en"
         assert result.rows.num_rows == 0
-        assert "most of its rows are in de; the task is in en" in str([hit.reason for hit in result.ranking.hits])
+        assert told in str([hit.reason for hit in result.ranking.hits])
     else:
         assert result.rows.num_rows == 37
         assert [item.reason for item in result.dropped].count("wrong_language") == 3

@@ -1,0 +1,77 @@
+"""A teacher's reply to one input of a task: what of it is the task's output, and why an output cannot be learnt from.
+
+Chat models wrap code, queries and markup in a fence, often with a lead-in before it and remarks behind. A student that
+learns from such replies writes the fence and the remarks as well.
+"""
+
+from __future__ import annotations
+
+import re
+
+from potstill.datagen import filters
+from potstill.datagen.parse import plain
+from potstill.rows import Dropped
+from potstill.task import TaskSpec
+from potstill.teacher import Reply
+
+_MARKS = ("```", "~~~")
+_WANTS_FENCE = re.compile(r"```|~~~|\b(?:fenced?|code blocks?|markdown)\b", re.IGNORECASE)
+_ALONE = re.compile(
+    r"\b(?:only|just|alone|nothing (?:else|but)|no (?:other|explanations?|comments?|remarks?))\b", re.IGNORECASE
+)
+_LEAD_IN_WORDS = 15
+
+
+def stated_output(spec: TaskSpec, text: str) -> str:
+    """The output that a reply states.
+
+    It is the content of a fence when the reply holds one fence, with nothing around it but a short lead-in that ends
+    with a colon, or with anything around it where the task wants its output alone ("Python code only"). Otherwise it is
+    the whole reply: also for a task that speaks of fences or Markdown, or whose examples hold a fence.
+
+    Args:
+        spec: The task.
+        text: The reply.
+    """
+    text = plain(text).strip()
+    parts = _around_one_fence(text)
+    if parts is None or _WANTS_FENCE.search("\n".join([spec.instruction, *(e.output for e in spec.examples)])):
+        return text
+    before, content, behind = parts
+    led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
+    return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
+
+
+def _around_one_fence(text: str) -> tuple[str, str, str] | None:
+    """What stands before, in and behind the only fence of a text; None where there is none, or more, or it is open."""
+    lines = text.split("\n")
+    marks = [number for number, line in enumerate(lines) if line.lstrip().startswith(_MARKS)]
+    if len(marks) != 2 or lines[marks[1]].strip() != lines[marks[0]].strip()[:3]:
+        return None
+    first, last = marks
+    before, content, behind = lines[:first], lines[first + 1 : last], lines[last + 1 :]
+    return "\n".join(before).strip(), "\n".join(content).strip("\n").rstrip(), "\n".join(behind).strip()
+
+
+def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped | None]:
+    """The output of a reply, and why it is refused.
+
+    Remarks that were cut off behind a closed fence do no harm.
+    """
+    output = stated_output(spec, reply.text)
+    whole = output == plain(reply.text).strip()
+    return output, refuse_output(input, output, reply.finish if whole or reply.finish == "refused" else "stop")
+
+
+def refuse_output(input: str, output: str, finish: str) -> Dropped | None:
+    """Why an output cannot be learnt from: empty, refused, cut off, a copy of its input, or a loop."""
+    if finish == "refused" or filters.refusal(output):
+        return Dropped("refusal", output[:200], input, output)
+    if not output:
+        return Dropped("empty_output", "", input, output)
+    if finish == "length":
+        return Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
+    if " ".join(output.split()).lower() == " ".join(input.split()).lower():
+        return Dropped("output_is_input", "", input, output)
+    loop = filters.repetition(output)
+    return Dropped("repetition", loop.detail, input, output) if loop else None

@@ -1,0 +1,68 @@
+"""What of a reply is the task's output."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.datagen.outputs import read_output, stated_output
+from potstill.task import Example, TaskSpec
+from potstill.teacher import Reply
+
+PLAIN = "Write the SQL query that answers a question."
+ALONE = "Write a line of Python that does what the text asks. The output is Python code only."
+REMARKS = "You can use this:\n\n```python\nx = 1\nprint(x)\n```\n\nThis prints the number."
+
+
+def spec(instruction: str, *outputs: str) -> TaskSpec:
+    examples = tuple(Example(input=f"text {i}", output=output) for i, output in enumerate(outputs))
+    return TaskSpec(name="t", instruction=instruction, kind="generation", examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reply", "output"),
+    [
+        (PLAIN, "```sql\nSELECT 1\n```", "SELECT 1"),
+        (PLAIN, "SQL:\n```\nSELECT 1\n```", "SELECT 1"),
+        (PLAIN, "Here is the query:\n\n~~~sql\nSELECT a\n  FROM b\n~~~\n", "SELECT a\n  FROM b"),
+        (PLAIN, "  SELECT 1\n", "SELECT 1"),
+        (PLAIN, REMARKS, REMARKS),
+        (ALONE, REMARKS, "x = 1\nprint(x)"),
+        (ALONE, "```python\n    x = 1\n```", "    x = 1"),
+        (ALONE, "```python\nx = 1", "```python\nx = 1"),
+        (ALONE, "```\na\n```\n```\nb\n```", "```\na\n```\n```\nb\n```"),
+        ("Write a README in Markdown, nothing else.", "```sh\nmake\n```", "```sh\nmake\n```"),
+    ],
+)
+def test_a_fence_is_taken_off_where_it_only_wraps(instruction: str, reply: str, output: str) -> None:
+    assert stated_output(spec(instruction), reply) == output
+
+
+def test_a_task_whose_examples_are_fenced_keeps_its_fences() -> None:
+    assert stated_output(spec(ALONE, "```\nx = 2\n```"), "```\nx = 1\n```") == "```\nx = 1\n```"
+    assert stated_output(spec(ALONE, "x = 2"), "```\nx = 1\n```") == "x = 1"
+
+
+def test_remarks_cut_off_behind_a_closed_fence_do_no_harm() -> None:
+    cut = Reply(text=REMARKS, finish="length", prompt_tokens=1, completion_tokens=9)
+    assert read_output(spec(ALONE), "set x", cut) == ("x = 1\nprint(x)", None)
+    output, fault = read_output(spec(PLAIN), "set x", cut)
+    assert (output, fault.reason if fault else None) == (REMARKS, "truncated_output")
+    empty = Reply(text="```python\n```", finish="stop", prompt_tokens=1, completion_tokens=4)
+    _, fault = read_output(spec(ALONE), "set x", empty)
+    assert fault is not None
+    assert fault.reason == "empty_output"
+
+
+@given(st.text(st.sampled_from(list("`~ \n:ab")), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_nothing_is_made_up(reply: str) -> None:
+    for instruction in (PLAIN, ALONE):
+        assert stated_output(spec(instruction), reply) in reply
+
+
+def test_many_fences_cost_little() -> None:
+    started = time.process_time()
+    stated_output(spec(ALONE), "```a\n" * 100_000)
+    assert time.process_time() - started < 0.5
