@@ -9,7 +9,8 @@ dataset and its known copies are excluded, and merge drops every row that meets 
     python benchmarks/tasks.py --print              the table of the last results
 
 Systems: teacher raw, teacher calibrated (batch calibration on the test texts themselves), student on retrieved
-rows only, on generated rows only, on both, and the same student on the real training split (the ceiling).
+rows only, on generated rows only, on both, and the same student on the real training split (the ceiling). `seconds`
+is the whole run of an arm, empty where an earlier call had done a part of it.
 Writes benchmarks/results/tasks.json; README quotes its table.
 """
 
@@ -90,20 +91,20 @@ def bench(
             if same is not None:
                 records.append({**same, "system": name, "note": "the generated rows: retrieval brought none"})
             continue
-        started = time.monotonic()
+        started, reused = time.monotonic(), set[str]()
         options = merge_settings({"n": rows, "seed": seed, "sources": arm, "evaluate": {"rows": test_rows}}, pairs)
         try:
-            result = run(str(file), out=out / task, listener=_say(task, arm), **options)
+            result = run(str(file), out=out / task, listener=_say(task, arm, reused), **options)
         except Exception as error:  # an arm without rows is a result, not an end
             print(f"{task} {arm}: {type(error).__name__}: {error}", flush=True)
             records.append({"task": task, "system": name, "train_rows": 0, "note": str(error).split(";")[0]})
             continue
-        seconds = time.monotonic() - started
+        seconds = None if {"datagen", "train"} & reused else time.monotonic() - started
         for system in result.scores["systems"]:
             if system["name"] == "student":
                 records.append(_record(task, name, system, result.dataset.num_rows, seconds, result.spec.metric))
             elif arm == "generated":
-                records.append(_record(task, system["name"], system, 0, 0.0, result.spec.metric))
+                records.append(_record(task, system["name"], system, 0, None, result.spec.metric))
     records.append(ceiling(task, file, test_rows, ceiling_rows, seed, out, pairs))
     return records
 
@@ -124,6 +125,7 @@ def ceiling(
     spec, settings = read.spec, resolve(read.settings, merge_settings({"seed": seed}, pairs))
     assert spec.test is not None
     folder = out / task / f"ceiling-{seed}-{rows or CEILING_ROWS[spec.kind]}"
+    trained = (folder / "config.json").exists()
     started = time.monotonic()
     real = read_data(
         DataRef(str(DATA / "tasks" / task / "train.parquet"), None, None, spec.test.inputs, spec.test.output), spec
@@ -134,7 +136,7 @@ def ceiling(
     if test.num_rows > test_rows:
         test = test.shuffle(seed=seed).select(range(test_rows)).flatten_indices()
     scored = evaluate_student(load_student(folder), spec, test, latency_rows=5)
-    seconds = time.monotonic() - started
+    seconds = None if trained else time.monotonic() - started
     return _record(task, "student (real labels)", scored.scores.to_json(), count, seconds, spec.metric)
 
 
@@ -160,7 +162,7 @@ def train_on(spec: TaskSpec, rows: Dataset, folder: Path, settings: Settings) ->
 
 
 def _record(
-    task: str, system: str, scores: dict[str, Any], train_rows: int, seconds: float, metric: str
+    task: str, system: str, scores: dict[str, Any], train_rows: int, seconds: float | None, metric: str
 ) -> dict[str, Any]:
     kept = {
         k: round(v, 4) for k in ("accuracy", "macro_f1", "ece", "rouge_l", "chrf") if (v := scores.get(k)) is not None
@@ -173,16 +175,19 @@ def _record(
         **kept,
         "ci_low": ci[0],
         "ci_high": ci[1],
-        "seconds": round(seconds),
+        "seconds": None if seconds is None else round(seconds),
     }
 
 
-def _say(task: str, arm: str) -> Any:
+def _say(task: str, arm: str, reused: set[str] | None = None) -> Any:
+    """A listener that prints what ends, and puts the stages that an earlier call had finished into `reused`."""
     from potstill.progress import _plain
 
     listen = _plain()
 
     def say(event: Any) -> None:
+        if event.kind == "reused" and reused is not None:
+            reused.add(event.stage)
         if event.kind in ("done", "failed", "note"):
             print(f"[{task}/{arm}]", end=" ", flush=True)
         listen(event)
