@@ -43,8 +43,8 @@ _META = re.compile(
     r"service|item)\]",
     re.IGNORECASE,
 )
-# A greeting line that nothing follows. "Dear me" is none.
-_GREETING = re.compile(r"(?:dear(?: (?!me\b)\w+){1,4}|(?:hi|hey|hello|greetings)(?: \w+){0,2})\W*", re.IGNORECASE)
+# The first line of a letter, without the letter. "Hi there" is left: for a label of greetings it is a right text.
+_SALUTATION = re.compile(r"dear(?: (?!me\b)\w+){1,4}\W*", re.IGNORECASE)
 _NATURAL = re.compile(r"^[^\W\d_]+(?:[ '-][^\W\d_]+){0,4}$")
 _CAMEL = re.compile(r"[a-z][A-Z]")
 
@@ -94,7 +94,7 @@ def meta_talk(text: str) -> Dropped | None:
 
 def unfinished(text: str) -> Dropped | None:
     """What was to follow is missing: a greeting alone (`Dear Sir,`), or an announcement (`Here is why:`)."""
-    if _GREETING.fullmatch(text.strip()):
+    if _SALUTATION.fullmatch(text.strip()):
         return Dropped("unfinished", "a greeting alone", text, stage=STAGE)
     if text.rstrip().endswith((",", ":", "，", "：")):
         return Dropped("unfinished", f"ends with {text.rstrip()[-1]}", text, stage=STAGE)

@@ -49,8 +49,6 @@ def test_refusal(text: str, found: str | None) -> None:
         "This is what it says:",
         "你好，",
         "Dear Huggables Team",
-        "Hi there!",
-        "Hello",
     ],
 )
 def test_a_greeting_alone_is_unfinished(text: str) -> None:
@@ -66,7 +64,7 @@ def test_a_greeting_alone_is_unfinished(text: str) -> None:
         "Bring milk; bread",
         "Hi I lost my card",
         "Dear me",
-        "Hello where is it?",
+        "Hi there!",
         "Dear Sir\nMy card is lost",
     ],
 )
