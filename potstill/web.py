@@ -19,6 +19,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ from potstill.errors import PotstillError, RunError, UserError
 
 MAX_BODY = 1 << 20
 _READ_TIMEOUT_S = 15.0
+_FORGET_BYTES = 4 * MAX_BODY
+_FORGET_S = 2.0
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -153,6 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
     timeout = _READ_TIMEOUT_S
+    _read = False  # whether the body of the request has been
     server_version, sys_version = "potstill", ""
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -165,12 +169,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("post")
 
     def _answer(self, method: str) -> None:
-        nonce = secrets.token_urlsafe(12)
+        nonce, refused, self._read = secrets.token_urlsafe(12), False, False
         try:
             with self.server.turn() as admitted:
                 answer = self._called(method, nonce, admitted)
         except _Refused as error:
-            self.close_connection = True  # a body may be left unread
+            self.close_connection = refused = True  # a body may be left unread
             answer = Answer({"error": error.text}, error.status)
         except UserError as error:
             answer = Answer({"error": str(error)}, 400)
@@ -183,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = Answer({"error": f"{type(error).__name__}: {error}"}, 500)
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(answer, nonce)
+            if refused:
+                self._forget_body()
 
     def _called(self, method: str, nonce: str, admitted: bool) -> Answer:
         app, parts = self.server.app, urlsplit(self.path)
@@ -206,6 +212,19 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(400, "the query has too many fields") from None
         return routes[parts.path](Call(parts.path, query, body, nonce, app.token))
 
+    def _forget_body(self) -> None:
+        """Read what a refused client is still sending, a bounded while.
+
+        Closed on unread bytes, the connection is reset, and the client sees a broken pipe in place of the answer.
+        """
+        announced = self.headers.get("Content-Length", "")
+        known = announced.isascii() and announced.isdigit() and not self._read
+        left = min(int(announced[:12]), _FORGET_BYTES) if known else 0
+        deadline = time.monotonic() + _FORGET_S
+        self.connection.settimeout(_FORGET_S)
+        while left > 0 and time.monotonic() < deadline and (part := self.rfile.read1(min(left, 1 << 16))):  # type: ignore[attr-defined]
+            left -= len(part)
+
     def _check_sender(self) -> None:
         host = self.headers.get("Host", "")
         if host not in self.server.hosts:
@@ -227,8 +246,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(413, f"the body has {size:,} bytes, at most {MAX_BODY:,} are read")
         if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise _Refused(415, "send application/json")
+        text, self._read = self.rfile.read(size), True
         try:
-            value = json.loads(self.rfile.read(size))
+            value = json.loads(text)
         except (ValueError, RecursionError):
             raise _Refused(400, "the body is no JSON") from None
         if not isinstance(value, dict):
@@ -247,6 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
         }  # fmt: skip
         if answer.status == 503:
             headers["Retry-After"] = "1"
+        if self.close_connection:
+            headers["Connection"] = "close"
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

@@ -96,6 +96,23 @@ def test_requests_of_other_sites_are_refused(viewer: Server) -> None:
     assert _ask(viewer, "GET", "/rows")[0] == 200, "it goes on"
 
 
+def test_who_is_still_sending_a_body_too_long_hears_that_it_is(viewer: Server) -> None:
+    host = viewer.url.removeprefix("http://").rstrip("/")
+    head = (
+        f"POST /decide HTTP/1.1\r\nHost: {host}\r\nX-Potstill-Token: {viewer.app.token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {3 * MAX_BODY}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(viewer.server_address[1])), timeout=10) as client:
+        client.sendall(head.encode() + b" " * MAX_BODY)
+        time.sleep(0.3)
+        for _ in range(2):
+            client.sendall(b" " * MAX_BODY)
+            time.sleep(0.1)
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"Connection: close" in answer
+
+
 def test_decisions_of_the_page_are_kept_in_the_run(viewer: Server, run: Path) -> None:
     def decide(**body: Any) -> tuple[int, Any]:
         return _ask(viewer, "POST", "/decide", body, X_Potstill_Token=viewer.app.token)[:2]

@@ -88,9 +88,11 @@ def test_macro_f1_of_draws_equals_one_by_one():
     np.testing.assert_allclose(found, expected)
 
 
-@pytest.mark.parametrize(("seconds", "asked", "counted"), [(0.001, 62, 60), (6.0, 3, 3)])
+@pytest.mark.parametrize(
+    ("texts", "seconds", "asked", "counted"), [(60, 0.001, 62, 60), (60, 6.0, 3, 3), (1, 0.001, 2, 1), (2, 0.001, 4, 2)]
+)
 def test_latency_of_a_slow_student_is_taken_on_few_inputs(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, asked: int, counted: int
+    monkeypatch: pytest.MonkeyPatch, texts: int, seconds: float, asked: int, counted: int
 ) -> None:
     class Clocked:
         now, asked = 0.0, 0
@@ -101,6 +103,6 @@ def test_latency_of_a_slow_student_is_taken_on_few_inputs(
 
     student = Clocked()
     monkeypatch.setattr(evaluate.time, "perf_counter", lambda: student.now)
-    found = evaluate.measure_latency(student, [f"text {i}" for i in range(60)])
+    found = evaluate.measure_latency(student, [f"text {i}" for i in range(texts)])
     assert student.asked == asked
     assert found == {"p50": 1000 * seconds, "p95": 1000 * seconds, "threads": 1, "inputs": counted}
