@@ -169,12 +169,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("post")
 
     def _answer(self, method: str) -> None:
-        nonce, refused, self._read = secrets.token_urlsafe(12), False, False
+        nonce, self._read = secrets.token_urlsafe(12), False
         try:
             with self.server.turn() as admitted:
                 answer = self._called(method, nonce, admitted)
         except _Refused as error:
-            self.close_connection = refused = True  # a body may be left unread
+            self.close_connection = True  # a body may be left unread
             answer = Answer({"error": error.text}, error.status)
         except UserError as error:
             answer = Answer({"error": str(error)}, 400)
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = Answer({"error": f"{type(error).__name__}: {error}"}, 500)
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(answer, nonce)
-            if refused:
+            if self.close_connection:
                 self._forget_body()
 
     def _called(self, method: str, nonce: str, admitted: bool) -> Answer:
@@ -213,9 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         return routes[parts.path](Call(parts.path, query, body, nonce, app.token))
 
     def _forget_body(self) -> None:
-        """Read what a refused client is still sending, a bounded while.
+        """Before the connection is closed, read what is left of the body, a bounded while.
 
-        Closed on unread bytes, the connection is reset, and the client sees a broken pipe in place of the answer.
+        Closed on unread bytes, it is reset, and who is still sending sees a broken pipe in place of the answer.
         """
         announced = self.headers.get("Content-Length", "")
         known = announced.isascii() and announced.isdigit() and not self._read
