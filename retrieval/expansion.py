@@ -1,8 +1,8 @@
 """What a teacher adds to the search: hypothetical cards before it, a second opinion on its first hits after it.
 
-Both are off by default: what they bring has not been measured yet. Both go through the asker, so a search that is
-repeated asks nothing again. A card's text reaches a teacher only where the reply is a number, the likelihood of the
-user's own words, so a card that holds instructions can give none.
+Both are off by default: with the embedded teacher neither helps (docs/retrieval-search.md). Both go through the asker,
+so a search that is repeated asks nothing again. A card's text reaches a teacher only where the reply is a number, the
+likelihood of the user's own words, so a card that holds instructions can give none.
 """
 
 from __future__ import annotations
