@@ -231,8 +231,6 @@ def measure_latency(
 
     Where an input takes seconds, as a generator's does on a CPU, the first two count: they cost more than cold caches.
 
-    A first input that takes seconds, as a generator's on a CPU, is its own warm-up and counts.
-
     Args:
         student: What is measured.
         inputs: Texts to answer.
