@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from potstill.datagen.soft_options import FormChoice
 from potstill.errors import OptionError
 from potstill.options import nearest
 from potstill.regression import balanced_offsets
@@ -48,12 +49,14 @@ class Calibration:
         offsets: Subtracted from each label's score, in nats.
         prior: Expected share of each label where it is applied; sums to 1.
         fitted_on: How many texts it was fitted on.
+        form: How the scores were asked for (`SoftOptions.form`): offsets are good for no other form.
     """
 
     rule: Rule
     offsets: tuple[float, ...]
     prior: tuple[float, ...]
     fitted_on: int = 0
+    form: FormChoice = "auto"
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of the labels.
@@ -87,6 +90,7 @@ class Calibration:
             "offsets": list(self.offsets),
             "prior": list(self.prior),
             "fitted_on": self.fitted_on,
+            "form": self.form,
         }
 
     @staticmethod
@@ -97,6 +101,7 @@ class Calibration:
             offsets=tuple(float(item) for item in value["offsets"]),
             prior=tuple(float(item) for item in value["prior"]),
             fitted_on=int(value.get("fitted_on", 0)),
+            form=value.get("form", "auto"),
         )
 
 

@@ -2,15 +2,24 @@
 
 A label's score is the summed log-prob of its whole name as the answer (`direct`), or of the text as written for the
 label (`channel`, Min et al., arXiv:2108.04106). Sums are not divided by length: that favours long names.
+
+How the question is put moves a small teacher more than anything else: on 300 training texts each of nine tasks, the
+macro-F1 of SmolLM2-135M after batch calibration is .37 where it is asked what the task says, and .50 where it is to end
+the sentence "This is an example of …" behind the text alone. A teacher that follows instructions knows more from the
+task. So a few texts are asked in each form, and the form is taken whose answers say most about which label a text has:
+mutual information of text and label, H(mean p) − mean H(p) (Sorensen et al., arXiv:2203.11364), no label looked at.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from potstill import prompts
-from potstill.datagen.soft_options import SoftOptions
+from potstill.datagen.calibration import fit_calibration
+from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.task import TaskSpec
 from potstill.teacher import Message, Reply, ScoreRequest
@@ -26,6 +35,12 @@ PURPOSE = "soft"
 # probability in the first texts are scored in these alone. On banking77 that leaves 177 of 308, and moves a score by
 # 0.004 nats on average.
 _MANY_SPELLINGS, _PROBE, _TRACE = 100, 8, 0.02
+FORMS: tuple[Form, ...] = get_args(Form)
+_OPENINGS: dict[Form, str] = {"task": "", "example": "This is an example of ", "category": "Category: "}
+# Texts that are asked in every form, fewer with many labels, and how few do not tell which form is better.
+_ASKED, _ASKED_MANY, _FEWEST = 48, 16, 8
+# The task's own words stay where they tell at least this share of what labels can tell.
+_TASK_TELLS = 0.5
 
 
 def label_scores(
@@ -45,11 +60,71 @@ def label_scores(
     Raises:
         TeacherError: The teacher refused, stayed away or cannot score.
     """
-    options = options or SoftOptions()
+    options, _ = settle_form(spec, inputs, asker, options or SoftOptions())
     texts = [text[: options.max_chars] for text in inputs]
     if options.direction == "channel":
         return _channel_scores(spec, texts, asker)
     return _direct_scores(spec, texts, asker, options)
+
+
+def settle_form(
+    spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions
+) -> tuple[SoftOptions, dict[str, Any]]:
+    """The options with a form in place of `auto`.
+
+    Args:
+        spec: A classification task.
+        inputs: Texts of the kind that is to be scored; some of them are asked in every form.
+        asker: A teacher that can score.
+        options: As given.
+
+    Returns:
+        Options whose form is settled, and what the report says: the form, and nats that each form tells about the
+        label of a text (see `information`); only the form where it was given or the texts are too few to choose by.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+    """
+    if options.direction == "channel" or options.form != "auto":
+        return options, {"chosen": options.form}
+    count = _asked_in_each_form(spec, len(inputs))
+    if not count:
+        return replace(options, form="task"), {"chosen": "task"}
+    some = list(inputs)[:: len(inputs) // count][:count]
+    told = {form: information(label_scores(spec, some, asker, replace(options, form=form))) for form in FORMS}
+    enough = told["task"] >= _TASK_TELLS * math.log(len(spec.labels))
+    chosen: Form = "task" if enough else max(FORMS, key=lambda form: told[form])
+    report = {"chosen": chosen, "texts": len(some), "nats": {form: round(told[form], 4) for form in FORMS}}
+    return replace(options, form=chosen), report
+
+
+def questions_for_form(spec: TaskSpec, options: SoftOptions, texts: int) -> int:
+    """Requests that settling the form takes beside those that score the texts."""
+    if options.direction == "channel" or options.form != "auto":
+        return 0
+    return (len(FORMS) - 1) * _asked_in_each_form(spec, texts)
+
+
+def _asked_in_each_form(spec: TaskSpec, texts: int) -> int:
+    many = sum(len(answer_spellings(name)) for name in spec.label_names) >= _MANY_SPELLINGS
+    return 0 if texts < _FEWEST else min(texts, _ASKED_MANY if many else _ASKED)
+
+
+def information(scores: NDArray[np.float64]) -> float:
+    """Mutual information of text and label, nats: from 0, all texts alike, to log(n_labels), each text sure.
+
+    Args:
+        scores: (n, n_labels) summed log-probs; rows with NaN are left out. They are first corrected so that the labels
+            are equally common, as they will be when they are used.
+    """
+    import numpy as np
+
+    heard = scores[np.isfinite(scores).all(axis=1)]
+    if not len(heard):
+        return 0.0
+    probs = np.maximum(fit_calibration(heard, rule="balanced").apply(heard), 1e-12)
+    mean = probs.mean(axis=0)
+    return float(-(mean * np.log(mean)).sum() + (probs * np.log(probs)).sum(axis=1).mean())
 
 
 def answer_spellings(name: str) -> tuple[str, ...]:
@@ -64,12 +139,10 @@ def answer_spellings(name: str) -> tuple[str, ...]:
 def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:
     import numpy as np
 
-    prompt = prompts.load("score_label")
-    spellings = [answer_spellings(name) if options.variants else (name,) for name in spec.label_names]
+    form: Form = "task" if options.form == "auto" else options.form
     names = list(spec.label_names)
-    asked = [
-        (Message("user", prompt.render(instruction=spec.instruction, input=text, labels=names)),) for text in texts
-    ]
+    spellings = [_spellings(name, form, options.variants) for name in names]
+    asked = [(Message("user", _question(spec, text, form)),) for text in texts]
 
     def scored(messages: Sequence[tuple[Message, ...]], forms: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Log-prob of each spelling, for each question; empty where there was no reply."""
@@ -94,6 +167,21 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
         for column, forms in enumerate(spellings if own else ()):
             scores[row, column] = np.logaddexp.reduce([own[form] for form in forms])
     return scores
+
+
+def _question(spec: TaskSpec, text: str, form: Form) -> str:
+    if form == "task":
+        prompt = prompts.load("score_label")
+        return prompt.render(instruction=spec.instruction, input=text, labels=list(spec.label_names))
+    return prompts.load("score_text").render(input=text, framed=form == "category")
+
+
+def _spellings(name: str, form: Form, variants: bool) -> tuple[str, ...]:
+    if form == "task":
+        return answer_spellings(name) if variants else (name,)
+    words = readable(name)
+    found = (words, words.lower()) if variants else (words,)
+    return tuple(dict.fromkeys(_OPENINGS[form] + one for one in found))
 
 
 def _telling(forms: Sequence[str], found: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

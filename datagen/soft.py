@@ -20,7 +20,7 @@ from potstill.datagen.calibration import (
     weighed_by,
 )
 from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
-from potstill.datagen.label_scores import label_scores
+from potstill.datagen.label_scores import label_scores, settle_form
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.wording import input_noun, with_article
 from potstill.events import Event, Listener, silent
@@ -100,6 +100,7 @@ def add_teacher_probs(
     count = len(inputs)
     extra = list(unlabelled[:_MOST_UNLABELLED]) if spec.estimate_prior else []
     listener(Event("soft", "progress", f"scoring the labels of {count + len(extra)} texts", 0, count))
+    options, form = settle_form(spec, [*inputs, *extra], asker, options)
     everything = label_scores(spec, [*inputs, *extra], asker, options)
     scores = everything[:count]
     labels = table["label"][:]
@@ -137,10 +138,11 @@ def add_teacher_probs(
         free = [i for i in free if np.isfinite(everything[i]).all()]
         prior, told = list(estimate_prior(even[free])), {"source": "estimated", "texts": len(free)}
     probs = weighed_by(even, prior)[:count]
-    calibration = replace(calibration, prior=calibration.prior if prior is None else tuple(prior))
+    calibration = replace(calibration, prior=calibration.prior if prior is None else tuple(prior), form=options.form)
     report = _report(calibration, chosen, probs, scores, answered, hard, label_names(table) or list(names))
     shares = {name: round(share, 4) for name, share in zip(names, calibration.prior, strict=True)}
     report["prior"] = told if rule == "raw" else {**told, "shares": shares}
+    report["form"] = form
     if joined:
         report["joined"] = joined
     for place, row, good in zip(asked, probs, answered, strict=True):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Form = Literal["task", "example", "category"]
+FormChoice = Literal["auto", "task", "example", "category"]
+
 
 @dataclass(frozen=True)
 class SoftOptions:
@@ -16,6 +19,9 @@ class SoftOptions:
             supposes probabilities that are right on average, so there `balanced` stands in for `batch`.
         direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
             label, one request a text and label.
+        form: How the question for the label is put, where it is asked directly: the `task` in the user's words; the
+            text alone, whose answer is an `example` of the label; the text, whose `category` it is; or `auto`: the one
+            whose answers tell most (see `label_scores`), found on up to 48 texts.
         variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
             together.
         encoder: Whether the sentence encoder's opinion joins the teacher's, weighted by the known labels (see
@@ -35,6 +41,7 @@ class SoftOptions:
 
     rule: Literal["auto", "raw", "contextual", "dcpmi", "batch", "balanced"] = "auto"
     direction: Literal["direct", "channel"] = "direct"
+    form: FormChoice = "auto"
     variants: bool = True
     encoder: bool = True
     trust: bool = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +136,13 @@ def teacher_answers(
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
     if not asker.abilities.scores:
         return []
-    from potstill.datagen.label_scores import label_scores
+    from potstill.datagen.label_scores import label_scores, settle_form
     from potstill.datagen.soft import calibrate_texts, fit_calibration, stated_prior
 
     names = spec.label_names
+    if calibration is not None:  # its offsets are those of one form
+        soft = replace(soft, form=calibration.form)
+    soft, _ = settle_form(spec, inputs, asker, soft)
     scores = label_scores(spec, inputs, asker, soft)
     fitted = {
         "teacher (raw)": fit_calibration(scores, rule="raw", prior=stated_prior(spec)),

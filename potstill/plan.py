@@ -246,7 +246,10 @@ class _Planner:
         if self.spec.kind == "classification":
             if not self.asker.abilities.scores:
                 return []
-            return [self._size("soft", texts).times("soft", train * self._per_text())]
+            from potstill.datagen.label_scores import questions_for_form
+
+            more = questions_for_form(self.spec, self.settings.soft, train)
+            return [self._size("soft", texts).times("soft", train * self._per_text() + more)]
         if not self.asker.abilities.top_logprobs:
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.
@@ -308,10 +311,15 @@ class _Planner:
     def _probe_scores(self, texts: list[str]) -> Size:
         from potstill.datagen.label_scores import label_scores
 
+        soft = self.settings.soft
+        # Which form a run settles on is not known before its rows are: half of the texts in the longest, half in a
+        # short one.
+        forms = [replace(soft, form="task"), replace(soft, form="example")] if soft.form == "auto" else [soft]
         before = replace(self.asker.counts)
-        label_scores(self.spec, texts[:2], self.asker, self.settings.soft)
+        label_scores(self.spec, texts[:2], self.asker, forms[0])
         started = replace(self.asker.counts)
-        label_scores(self.spec, texts[2 : 2 + _SCORED_IN_PROBE], self.asker, self.settings.soft)
+        for place, options in enumerate(forms):
+            label_scores(self.spec, texts[2 + place : 2 + _SCORED_IN_PROBE : len(forms)], self.asker, options)
         counts = self.asker.counts
         asked = counts.fresh - before.fresh
         timed = counts.fresh - started.fresh

@@ -64,8 +64,10 @@ def scorer(bias: float = 6.0) -> Checker:
 
     def answer(request: AnyRequest) -> Reply:
         assert isinstance(request, ScoreRequest)
-        text = request.messages[-1].content.split("\n\n")[1]
-        forms = [form.lower() for form in request.continuations]
+        text = request.messages[-1].content.split("\n\n")[-1 if "\n\n" not in request.messages[-1].content else 1]
+        text = text.removeprefix("Text: ")
+        # The label is the last word of an answer in any form.
+        forms = [form.lower().split()[-1] for form in request.continuations]
         return Reply(scores=tuple(-20 + 4.0 * (text.split()[0] == form) + bias * (form == "red") for form in forms))
 
     return Checker(answer, Abilities(scores=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ from hypothesis import strategies as st
 
 from potstill.asker import Asker
 from potstill.datagen.calibration import RULES, Calibration, estimate_prior, fit_calibration, weighed_by
-from potstill.datagen.label_scores import answer_spellings, label_scores
+from potstill.datagen.label_scores import (
+    answer_spellings,
+    information,
+    label_scores,
+    questions_for_form,
+    settle_form,
+)
 from potstill.datagen.soft import SoftOptions, add_teacher_probs, calibrate_texts
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
 from potstill.errors import OptionError
+from potstill.evaluation import teacher_answers
 from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Example, Label, TaskSpec
@@ -192,18 +200,26 @@ def test_mistakes_are_named() -> None:
         fit_calibration(np.zeros((2, 2))).apply(np.zeros((2, 3)))
 
 
+def asked(request: ScoreRequest) -> tuple[str, list[str]]:
+    """The text that is asked about, and the spellings without what they begin with, in any form of the question."""
+    said = request.messages[-1].content
+    openings = ("This is an example of ", "Category: ")
+    forms = [next((c.removeprefix(o) for o in openings if c.startswith(o)), c) for c in request.continuations]
+    return said.split("\n\n")[1] if "\n\n" in said else said.removeprefix("Text: "), forms
+
+
 class ScoringTeacher(FakeTeacher):
     """Scores a label by whether the text holds it, with a lean to `red` and its mass split over spellings."""
 
     def answer(self, request: Any) -> Reply | Failure:
         if not isinstance(request, ScoreRequest):
             return super().answer(request)
-        text = request.messages[-1].content.split("\n\n")[1]
+        text, forms = asked(request)
         if "broken" in text:
             return Failure("no reply")
         scores = [
             -1.0 * len(c) + 3.0 * (c.lower() in text) + 2.5 * (c.lower() == "red") - (c[0].isupper()) * 0.5
-            for c in request.continuations
+            for c in forms
         ]
         return Reply(scores=tuple(scores), score_tokens=(1,) * len(scores))
 
@@ -242,7 +258,7 @@ def test_with_many_labels_spellings_without_probability_are_asked_of_the_first_t
     texts = ["broken", *(f"text of label_{i % 40}_name no {i}" for i in range(39))]
     with Ledger(tmp_path / "l.sqlite") as ledger:
         teacher = Spelling()
-        scores = label_scores(many, texts, Asker(teacher, ledger))
+        scores = label_scores(many, texts, Asker(teacher, ledger), SoftOptions(form="task"))
     assert sorted(set(teacher.sizes)) == [80, 160], "two of four spellings are left"
     assert teacher.sizes.count(160) == 8
     assert np.isnan(scores[0]).all()
@@ -250,6 +266,88 @@ def test_with_many_labels_spellings_without_probability_are_asked_of_the_first_t
     exact = np.logaddexp.reduce([-3.0, -1.0, -10.0, -10.0])  # label_7_name, label 7 name, and the two left out
     assert np.allclose(scores[1:7, 7], exact, atol=0.01)
     assert np.allclose(scores[20:30, 7], exact, atol=0.01)
+
+
+class Reader(FakeTeacher):
+    """Knows the label of a text in the forms given, and finds all labels alike in the others."""
+
+    def __init__(self, **sure: float) -> None:
+        super().__init__()
+        self.sure, self.forms = sure, Counter[str]()
+
+    def answer(self, request: Any) -> Reply:
+        said, opening = request.messages[-1].content, request.continuations[0]
+        form = "task" if "Answer with" in said else "category" if opening.startswith("Category: ") else "example"
+        assert (form == "category") == said.startswith("Text: ")
+        assert (form == "example") == opening.startswith("This is an example of ")
+        self.forms[form] += 1
+        text, forms = asked(request)
+        scores = [self.sure.get(form, 0.0) * (c.strip().lower() in text) - 4.0 for c in forms]
+        return Reply(scores=tuple(scores), score_tokens=(1,) * len(scores))
+
+
+COLOURED = [f"{('a red rose', 'a green leaf', 'a blue sky')[i % 3]} number {i}" for i in range(90)]
+
+
+@pytest.mark.parametrize(
+    ("sure", "chosen"),
+    [
+        ({"task": 0.3, "example": 2.0}, "example"),
+        ({"task": 0.3, "category": 1.0, "example": 0.2}, "category"),
+        # A teacher that follows the task well keeps it, even where a bare text makes it surer.
+        ({"task": 4.0, "example": 9.0}, "task"),
+    ],
+)
+def test_the_form_that_tells_most_is_taken(tmp_path: Path, sure: dict[str, float], chosen: str) -> None:
+    plain = replace(SPEC, instruction="Name the colour.")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        teacher = Reader(**sure)
+        asker = Asker(teacher, ledger)
+        settled, report = settle_form(plain, COLOURED, asker, SoftOptions())
+        assert settled.form == report["chosen"] == chosen
+        assert teacher.forms == {"task": 48, "example": 48, "category": 48}
+        assert questions_for_form(plain, SoftOptions(), 90) == 96
+        label_scores(plain, COLOURED, asker)
+        assert teacher.forms[chosen] == 90, "what was asked once is not asked again"
+        assert sum(teacher.forms.values()) == 90 + questions_for_form(plain, SoftOptions(), 90)
+
+
+def test_a_given_form_or_few_texts_ask_for_nothing_more(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        teacher = Reader(example=2.0)
+        asker = Asker(teacher, ledger)
+        assert settle_form(SPEC, COLOURED[:7], asker, SoftOptions())[0].form == "task"
+        assert settle_form(SPEC, COLOURED, asker, SoftOptions(form="category"))[0].form == "category"
+        assert settle_form(SPEC, COLOURED, asker, SoftOptions(direction="channel"))[0].form == "auto"
+        assert not teacher.forms
+        assert questions_for_form(SPEC, SoftOptions(), 7) == questions_for_form(SPEC, SoftOptions(form="task"), 90) == 0
+
+
+def test_the_teacher_is_measured_in_the_form_of_its_soft_targets(tmp_path: Path) -> None:
+    plain = replace(SPEC, instruction="Name the colour.")
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        asker = Asker(Reader(example=3.0), ledger)
+        result = add_teacher_probs(plain, table(COLOURED, ["red", "green", "blue"] * 30), asker, SoftOptions())
+        assert result.report["form"]["chosen"] == result.calibration.form == "example"
+        assert Calibration.from_json(result.calibration.to_json()) == result.calibration
+        teacher = Reader(task=9.0, example=3.0)
+        tests = [text + ", of the test" for text in COLOURED[:30]]
+        answers = teacher_answers(plain, tests, Asker(teacher, ledger), SoftOptions(), result.calibration)
+    assert set(teacher.forms) == {"example"}
+    calibrated = {name: outputs for name, outputs, _ in answers}["teacher (calibrated)"]
+    assert calibrated == ["red", "green", "blue"] * 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 2**31))
+def test_information_lies_between_nothing_and_everything(labels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 3, (60, labels))
+    assert -1e-9 <= information(scores) <= np.log(labels) + 1e-9
+    assert information(scores[:1].repeat(60, axis=0)) == pytest.approx(0, abs=1e-6)
+    sure = np.where(np.eye(labels)[np.arange(10 * labels) % labels] > 0, 0.0, -40.0)
+    assert information(sure + rng.normal(0, 2, labels)) == pytest.approx(np.log(labels), abs=1e-3)
+    assert information(np.full((3, labels), np.nan)) == 0.0
 
 
 def table(texts: list[str], labels: list[str]) -> Any:
@@ -339,8 +437,8 @@ def test_few_labelled_texts_move_the_rule_only_when_they_are_clear(tmp_path: Pat
 def test_a_teacher_without_a_leaning_is_left_alone_where_the_rows_are_uneven(tmp_path: Path) -> None:
     class Fair(FakeTeacher):
         def answer(self, request: Any) -> Reply | Failure:
-            text = request.messages[-1].content.split("\n\n")[1]
-            scores = [np.log(0.8 if c.strip().lower() in text else 0.1) for c in request.continuations]
+            text, forms = asked(request)
+            scores = [np.log(0.8 if c.strip().lower() in text else 0.1) for c in forms]
             return Reply(scores=tuple(map(float, scores)), score_tokens=(1,) * len(scores))
 
     texts = [f"a {c} thing {i}" for i, c in enumerate(["red"] * 40 + ["green", "blue"])]

@@ -175,6 +175,8 @@ Task: Is it even?"""
             {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": ["World", "Sports"]},
             SCORE,
         ),
+        ("score_text", {"input": "A {{ 7 * 7 }} text", "framed": False}, "A {{ 7 * 7 }} text"),
+        ("score_text", {"input": "A text", "framed": True}, "Text: A text"),
         ("propose_topics", BASE | {"count": 20}, TOPICS),
         (
             "describe_label",
@@ -208,7 +210,15 @@ def test_forms_of_the_reply(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["write_for_label", "write_for_label_short", "write_input", "score_label", "propose_topics", "describe_label"],
+    [
+        "write_for_label",
+        "write_for_label_short",
+        "write_input",
+        "score_label",
+        "score_text",
+        "propose_topics",
+        "describe_label",
+    ],
 )
 def test_every_prompt_says_what_it_is_for_and_misses_no_variable(name: str) -> None:
     prompt = prompts.load(name)
