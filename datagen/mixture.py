@@ -8,6 +8,11 @@ texts' centre, times the nearness to the label names. From there EM fits one Gau
 On the training splits of eleven tasks (1,000 texts without labels, macro-F1 on 500 others) the start reached .534 and
 the mixture .622, with 100 labels .675; a softmax regression on the 1,000 real labels reached .737.
 
+Labels of the user do more where they teach an encoder first and the mixture lies in the space that it has then. With
+100 labelled texts among 1,500 of eight training splits (macro-F1 on 700 others, one seed), a student on the labels
+alone reaches .732 and one on all texts, labelled by the mixture in its space, .746. On eleven tasks, texts that the
+mixture in the untaught space labelled gave .674, the labels alone .697.
+
 Sources: mixtures fitted from unlabelled texts, Nigam et al., Machine Learning 39, 2000; started from label names,
 X-Class, Wang et al., arXiv:2010.12794 §3.3; shrinkage, Ledoit and Wolf, J. Multivariate Analysis 88, 2004.
 """
@@ -141,8 +146,12 @@ def trust(
         known = [label if i % 2 == half else None for i, label in enumerate(labels)]
         found = fit_mixture(texts, start, known=known, prior=prior).probs(texts[: len(gold)]).argmax(axis=1)
         right += int((found == gold)[1 - half :: 2].sum())
-    chance = 1 / start.shape[1]
-    return float(max(0.0, (right / max(1, len(gold)) - chance) / (1 - chance)) ** 2)
+    return above_chance(right / max(1, len(gold)), start.shape[1])
+
+
+def above_chance(share: float, labels: int) -> float:
+    """How far a share of right answers is above that of guessing, squared: in [0, 1]."""
+    return max(0.0, (share - 1 / labels) / (1 - 1 / labels)) ** 2
 
 
 def agreement(

@@ -169,9 +169,18 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
 
 
 def mixture_rows(
-    job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset
+    job: Job,
+    weak: Stage,
+    merged: Stage,
+    rows: Dataset,
+    validation: Dataset,
+    teach: Callable[[Dataset, Path], object],
+    folder: Path,
 ) -> tuple[MixedIn | None, dict[str, Any]]:
     """The unlabelled texts, labelled by a mixture, beside the training rows.
+
+    The mixture lies in the sentence encoder's space; where the user labelled some rows, in that of a student which
+    learnt from them first, since such rows teach an encoder what the labels are about.
 
     Args:
         job: The run.
@@ -179,6 +188,8 @@ def mixture_rows(
         merged: The stage that split the rows.
         rows: Training rows.
         validation: Held-out rows.
+        teach: Trains a student on rows into a folder.
+        folder: Where that first student may lie.
 
     Returns:
         What to train on, None where the texts are left out; and what the report says of them.
@@ -190,9 +201,16 @@ def mixture_rows(
     texts = _unlabelled(job, weak, merged, rows, validation)
     if options.method != "mixture" or not texts:
         return None, {}
-    probs, believed = mixture_labels(job, [text.text for text in texts], rows)
     asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
-    told: dict[str, Any] = {"texts": len(texts), "rows": 0, "trust": round(believed, 4), "rounds": []}
+    found = None
+    if asked:
+        teach(rows, folder)
+        found = taught_labels(job, [text.text for text in texts], rows, folder)
+    space = "encoder" if found is None else "student"
+    probs, believed = found or mixture_labels(job, [text.text for text in texts], rows)
+    told: dict[str, Any] = {
+        "texts": len(texts), "rows": 0, "space": space, "trust": round(believed, 4), "rounds": []
+    }  # fmt: skip
     if believed < (options.trust if asked else options.agreement):
         return None, {"self_training": {**told, "stopped": "not believed"}}
     mixed = mix_in(job.spec, rows, validation, texts, probs, options, seed=job.settings.seed)
@@ -263,6 +281,46 @@ def _unlabelled(job: Job, weak: Stage, merged: Stage, rows: Dataset, validation:
     ]
 
 
+def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:
+    """Probabilities of the labels of texts that nobody labelled, by a mixture in a trained student's space.
+
+    Args:
+        job: The run: its task and stated label prior.
+        texts: The texts.
+        rows: The training rows; those of the user stay what they are.
+        student: Folder of a student that learnt from the rows; its answers are where the mixture starts.
+
+    Returns:
+        (len(texts), n_labels) float64; and how far mixture and student agree above chance, squared, in [0, 1]. None for
+        a student whose head reads no vector of the whole text.
+    """
+    import numpy as np
+
+    from potstill.datagen.mixture import above_chance, fit_mixture
+    from potstill.train.self_training import space_of
+    from potstill.train.student import load_student
+
+    spec = job.spec
+    told = [i for i, origin in enumerate(rows["origin"]) if origin == "user" and rows["label"][i] is not None]
+    inputs, labels = rows["input"][:], rows["label"][:]
+    every = [*(inputs[i] for i in told), *texts]
+    model = load_student(student)
+    space = space_of(model, every)
+    if space is None:
+        return None
+    start = model.in_order(spec, np.array([found.probs for found in model.predict(every)], dtype=np.float64))
+    mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=_stated_prior(job))
+    probs = mixture.probs(space[len(told) :])
+    same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean()) if texts else 0.0
+    return probs, above_chance(same, len(spec.labels))
+
+
+def _stated_prior(job: Job) -> list[float] | None:
+    """Shares of the labels where the task states them, none of them 0."""
+    spec = job.spec
+    return [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
+
+
 def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float]:
     """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
 
@@ -301,7 +359,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     told = [i for i, is_gold in enumerate(gold) if is_gold]
     space = np.concatenate([known[told], real]) if told else real
     weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
-    prior = [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
+    prior = _stated_prior(job)
     start = first_opinion(space, known, labels, gold, weights, names)
     if len(told) >= LEAST_HELD_OUT:
         others = [i for i, is_gold in enumerate(gold) if not is_gold]

@@ -7,6 +7,7 @@ that a change recomputes what depends on it and leaves the rest.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -274,8 +275,8 @@ class Job:
         from potstill import train
         from potstill.student_choice import distil_options
         from potstill.train.gold_rows import favour_gold
-        from potstill.train.options import local_teacher, student_name
-        from potstill.train.recipe import training_summary
+        from potstill.train.options import SearchOptions, local_teacher, student_name
+        from potstill.train.recipe import train_classifier, training_summary
 
         distil = distil_options(self.settings, self.spec, self.listener)
         name = student_name(distil, self.spec.kind)
@@ -287,18 +288,23 @@ class Job:
             told: dict[str, Any] = {}
             if self.spec.kind == "classification":
                 rows, validation, drawn = favour_gold(rows, validation, len(self.spec.labels))
-                mixed, told = mixture_rows(self, weak, merged, rows, validation) if weak else (None, {})
-                if mixed is None:
-                    options = replace(options, sampling={**drawn, **options.sampling})
-                else:  # written rows weigh less already
+                options = replace(options, sampling={**drawn, **options.sampling})
+
+                def teach(some: Dataset, folder: Path) -> Any:
+                    first = replace(options, generations=1, search=SearchOptions())
+                    return train_classifier(self.spec, some, validation, folder, first, listener=self.listener)
+
+                first = out / "first-student"
+                mixed, told = mixture_rows(self, weak, merged, rows, validation, teach, first) if weak else (None, {})
+                shutil.rmtree(first, ignore_errors=True)
+                if mixed is not None:  # written rows weigh less already
+                    options = replace(options, sampling={**mixed.sampling, **distil.sampling})
                     rows, validation = mixed.rows, mixed.validation
                     write_rows(rows, out / "train.parquet")
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
 
             def learn(more: Dataset, folder: Path) -> Any:
-                from potstill.train.recipe import train_classifier
-
                 return train_classifier(self.spec, more, validation, folder, options, listener=self.listener)
 
             stored = soft.path / "token_targets.parquet"

@@ -199,7 +199,7 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     assert sum(right) > 0.9 * len(right)
     assert {row["source"]["teacher"] for row in learnt} == {"mixture"}
     told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
-    assert told["stopped"] == "labelled once"
+    assert (told["stopped"], told["space"]) == ("labelled once", "encoder")
 
     own = [{"text": f"{text} again", "label": "sport" if "won" in text else "business"} for text in texts[:24]]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
@@ -213,7 +213,10 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     weights = {(origin, w > 0.5) for origin, w in zip(learnt["origin"], learnt["weight"], strict=True)}
     assert weights == {("user", True), ("pseudo", True), ("generated", False)}, "written rows step back"
     assert report["self_training"]["trust"] > 0.8
-    assert not list((tmp_path / "run" / "train").glob("student-*")), "one student is trained, not two"
+    assert report["self_training"]["space"] == "student", "labels of the user teach the space first"
+    right = [("won" in r["input"]) == (r["output"] == "sport") for r in learnt if r["origin"] == "pseudo"]
+    assert sum(right) > 0.9 * len(right) > 20
+    assert sorted(path.name for path in (tmp_path / "run" / "train").iterdir() if path.is_dir()) == ["student"]
     assert all(row["teacher_probs"] is None for row in result.dataset if row["origin"] == "user")
 
 

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
+    from potstill.train.student import Student
+
+# Rows that the user labelled make up this share of what is drawn beside texts that a mixture labelled, or are drawn
+# this many times as often.
+USER_SHARE, MOST_REPEATS = 0.3, 10.0
+
 
 @dataclass(frozen=True)
 class SelfTrainingOptions:
@@ -47,8 +53,9 @@ class SelfTrainingOptions:
         fewest: A round needs at least this many texts; a mixture wants eight a label.
         weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence; None takes
             1 with a mixture, 0.5 with the student.
-        trust: A mixture is left out where the user's rows say that it deserves less (see
-            `potstill.datagen.mixture.trust`; 0 takes any).
+        trust: With ten rows of the user or more, a mixture is left out where it and the student of these rows agree
+            less than this (above chance, squared; without a student's space it is `potstill.datagen.mixture.trust`; 0
+            takes any).
         agreement: Without rows of the user, it is left out where mixtures that start from one half of the rows each
             agree on a smaller share of the texts.
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
@@ -211,11 +218,34 @@ class MixedIn:
         rows: The training rows, written ones at less weight, and the texts as rows of origin `pseudo`.
         validation: The held-out rows that choose the student.
         chosen: Those of `rows` that are texts.
+        sampling: How often rows of an origin are drawn, as `distil.sampling` says it.
     """
 
     rows: Dataset
     validation: Dataset
     chosen: Dataset
+    sampling: dict[str, float]
+
+
+def space_of(student: Student, texts: Sequence[str]) -> NDArray[np.float64] | None:
+    """What a classifier's head reads of texts, as vectors of length 1.
+
+    Args:
+        student: A trained classifier.
+        texts: Texts, cut at its longest input.
+
+    Returns:
+        (len(texts), width) float64; None for a model without such a vector (see `head_start.can_start`).
+    """
+    import numpy as np
+
+    from potstill.train.head_start import can_start, features
+
+    if not can_start(student.model):
+        return None
+    cut = {"truncation": True, "max_length": student.card.max_length}
+    found = features(student.model, student.tokenizer(list(texts), **cut)["input_ids"]) if texts else np.zeros((0, 1))
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
 
 
 def mix_in(
@@ -262,7 +292,10 @@ def mix_in(
     beside = own
     if own.num_rows < LEAST_HELD_OUT:
         beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
-    return MixedIn(concatenate_datasets([lighter, chosen]), beside, chosen)
+    gold = rows["origin"][:].count("user")
+    wanted = USER_SHARE / (1 - USER_SHARE) * chosen.num_rows / max(1, gold)
+    sampling = {"user": round(min(MOST_REPEATS, max(1.0, wanted)), 4)} if gold else {}
+    return MixedIn(concatenate_datasets([lighter, chosen]), beside, chosen, sampling)
 
 
 def _pseudo_row(

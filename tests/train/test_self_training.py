@@ -14,7 +14,7 @@ from potstill.options import build_options
 from potstill.rows import Row, rows_to_dataset
 from potstill.task import Label, TaskSpec
 from potstill.train.options import DistilOptions
-from potstill.train.self_training import SelfTrainingOptions, Unlabelled, mix_in, pick_sure, self_train
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled, mix_in, pick_sure, self_train, space_of
 
 SPEC = TaskSpec("mail", "Say what a mail is about.", "classification", (Label("billing"), Label("praise")))
 BILLING = ("invoice", "refund", "charge", "payment", "bill", "price")
@@ -115,8 +115,40 @@ def test_texts_with_labels_from_elsewhere_join_the_rows() -> None:
     weights = {origin: {round(w, 3) for w, o in zip(mixed.rows["weight"], origins, strict=True) if o == origin}
                for origin in set(origins)}  # fmt: skip
     assert weights == {"user": {1.0}, "generated": {0.2}, "pseudo": {0.8, 0.9}}
+    # Three of ten rows that are drawn are the user's: 5 · 6.17 beside 72 texts and 5 written rows.
+    assert mixed.sampling == {"user": pytest.approx(0.3 / 0.7 * 72 / 5, abs=1e-3)}
     assert mixed.chosen.num_rows == 72
     assert set(mixed.chosen["output"]) == {"billing", "praise"}
+
+
+def test_rows_of_the_user_are_drawn_ten_times_as_often_at_most() -> None:
+    assert mixed_in(SelfTrainingOptions(most=20.0), count=100)[1].sampling == {"user": 10.0}
+
+
+@pytest.mark.real
+def test_the_space_of_a_student_is_what_its_head_reads(tmp_path: Path) -> None:
+    from potstill.train.classify import distil_classifier
+    from potstill.train.student import load_student
+
+    rows = table(6)
+    distil_classifier(SPEC, rows, None, tmp_path / "s", DistilOptions(soft_weight=0.0, epochs=1, min_steps=4))
+    student = load_student(tmp_path / "s")
+    some = ["Where is my invoice?", "thank you " * 400, "perfect"]
+    space = space_of(student, some)
+    assert space is not None
+    assert space.shape == (3, 384)
+    assert np.linalg.norm(space, axis=1) == pytest.approx(1)
+    assert space_of(student, some[:1]) == pytest.approx(space[:1], abs=1e-5)
+    assert space_of(student, []).shape[0] == 0
+    # The head is linear in it, but for the length of the vector and the temperature of the answers.
+    weights = student.model.classifier.weight.detach().numpy()
+    raw = student.model.bert(**student.tokenizer(some[0], return_tensors="pt")).pooler_output.detach().numpy()[0]
+    assert space[0] == pytest.approx(raw / np.linalg.norm(raw), abs=1e-4)
+    assert (weights @ raw + student.model.classifier.bias.detach().numpy()).argmax() == np.argmax(
+        student.in_order(SPEC, np.array([student.predict(some[:1])[0].probs]))[0]
+    )
+    student.model.bert.pooler = None
+    assert space_of(student, some) is None
 
 
 def test_few_sure_texts_are_left_out() -> None:
