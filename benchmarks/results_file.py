@@ -1,4 +1,8 @@
-"""Results of the benchmarks: one JSON file each under benchmarks/results, and the table that docs quote."""
+"""Results of the benchmarks: one JSON file each under benchmarks/results, and the table that docs quote.
+
+A file may hold records of several runs, since a benchmark goes on where it stopped or measures one task again: each
+record names the commit that it was measured at; the file's own commit and versions are those of its last writing.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,14 @@ LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-t
 
 
 def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> Path:
-    """Write `FOLDER/NAME.json`: {commit, versions, records}, where records is a list of flat records."""
+    """Write `FOLDER/NAME.json`: {commit, versions, records}, where records is a list of flat records.
+
+    A record without a `commit` gets the one that is checked out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    table = {"commit": _commit(), "versions": _versions(), "records": list(records)}
+    path, commit = folder / f"{name}.json", _commit()
+    stamped = [{**record, "commit": record.get("commit") or commit} for record in records]
+    table = {"commit": commit, "versions": _versions(), "records": stamped}
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     unfinished.replace(path)  # so that a kill in the middle of a long benchmark costs no record
@@ -30,12 +38,12 @@ def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path 
 
 
 def read_results(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """The records of `FOLDER/NAME.json`; none where it does not exist."""
+    """The records of `FOLDER/NAME.json`, each with its commit; none where the file does not exist."""
     path = folder / f"{name}.json"
     if not path.exists():
         return []
-    records: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["records"]
-    return records
+    table = json.loads(path.read_text("utf-8"))
+    return [{**record, "commit": record.get("commit") or table["commit"]} for record in table["records"]]
 
 
 def _commit() -> str:
