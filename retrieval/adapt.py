@@ -106,7 +106,7 @@ def adapt_dataset(
 
 def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
     if card.location is None and not options.hub:
-        raise LeftOutError("its rows are on the Hub, which is switched off (retrieval.hub)")
+        raise DataError("its rows are on the Hub, which is switched off (retrieval.hub)")
     config = choose_config(card, spec)
     split = _split(card, config)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.

@@ -15,7 +15,7 @@ class RetrievalOptions:
     Attributes:
         catalogue: Catalogues to search: JSONL (`.gz` too), Parquet, or folders of datasets. Empty means the
             small one that potstill ships.
-        top: Datasets that the ranking lists.
+        top: Datasets that the ranking lists; one whose rows cannot be read adds the next one, up to four times as many.
         datasets: Datasets that rows are taken from, at most.
         rows_per_dataset: Rows taken from one dataset, at most.
         min_score: Cosine similarity of prompt and card below which a dataset is never used, -1 to 1.

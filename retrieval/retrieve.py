@@ -8,7 +8,7 @@ left out with the reason, one that cannot be reached is named as found and not r
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,10 @@ def retrieve_rows(
     counts: Counter[str] = Counter()
     hits, used = [], 0
     notes: dict[str, dict[str, Any]] = {}
-    for number, hit in enumerate(ranking.hits):
+    # A hit whose rows cannot be read, on the Hub without a network say, leaves its place to the next one.
+    waiting, further = deque(ranking.hits), deque(ranking.further)
+    while waiting:
+        number, hit = len(hits), waiting.popleft()
         listener(Event("retrieval", "progress", hit.card.id, number, len(ranking.hits)))
         if used >= options.datasets:
             hits.append(replace(hit, status="skipped", reason=f"{options.datasets} better datasets were used"))
@@ -94,6 +97,8 @@ def retrieve_rows(
             adapted = _in_own_language(spec, adapt_dataset(spec, hit.card, options, encoder, asker))
         except (DataError, LeftOutError) as error:
             hits.append(replace(hit, status="skipped", reason=str(error)))
+            if isinstance(error, DataError) and further:
+                waiting.append(further.popleft())
             continue
         used += 1
         share = options.rows_per_dataset * (_CANDIDATES if options.rows_by == "nearest" else 1)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
 
+# A ranking holds this many times the hits that are listed: what cannot be read leaves its place to the next.
+_FURTHER = 4
 _MEDIA = ("image", "video", "audio", "speech", "depth", "mask-generation", "object-detection", "robotics")
 MAX_QUERY = 2_000
 
@@ -86,11 +88,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the search found. `hits` are best first; `refused` stood among them until a filter took them out."""
+    """What the search found. `hits` are best first; `refused` stood among them until a filter took them out.
+
+    `further` are the next best, which take the place of hits whose rows cannot be read; they are not part of the file.
+    """
 
     query: str
     hits: tuple[Hit, ...]
     refused: tuple[Refused, ...] = ()
+    further: tuple[Hit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of ranking.json."""
@@ -289,8 +295,10 @@ def find_datasets(
     ranked = search.rank(query, options, allowed=lambda position: position not in reasons, imagined=imagined)
     if asker is not None and options.rerank and asker.abilities.scores:
         ranked = reranked(query, ranked, catalogue.cards, options, asker)
-    ranked = ranked[: options.top]
-    hits = tuple(Hit(catalogue.cards[item.position], item.score, item.fused) for item in ranked)
+    listed = tuple(
+        Hit(catalogue.cards[item.position], item.score, item.fused) for item in ranked[: _FURTHER * options.top]
+    )
+    hits = listed[: options.top]
     # What was refused matters to a reader only where it would have been listed.
     floor = min((hit.score for hit in hits), default=-1.0)
     refused = tuple(
@@ -306,7 +314,7 @@ def find_datasets(
             data={"cards": len(catalogue.cards), "refused": len(reasons), "skipped": len(catalogue.skipped)},
         )
     )
-    return Ranking(query, hits, refused)
+    return Ranking(query, hits, refused, listed[options.top :])
 
 
 def refusal(card: Card, spec: TaskSpec) -> str | None:

@@ -138,6 +138,29 @@ def test_hostile_neighbours_are_left_out_with_their_reasons(tmp_path: Path, monk
     assert after == before
 
 
+def test_what_cannot_be_read_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    for number in range(6):
+        lost = add(folder, f"lost-{number}")
+        (lost / "train.jsonl").write_text("no rows\n" * 40)
+    far = add(folder, "farther", body="Messages and other things.") / "README.md"
+    assert far.exists()
+    farthest = add(folder, "farthest", body="Messages, letters, bread, stones, ships and many other things.")
+    assert farthest.exists()
+    found = retrieve_rows(spec(), RetrievalOptions(catalogue=(str(folder),), top=4), encoder=Bag())  # type: ignore[arg-type]
+    status = {hit["id"]: hit["status"] for hit in found.ranking.to_json()["hits"]}
+    assert status == {**{f"lost-{n}": "skipped" for n in range(6)}, "farther": "used", "farthest": "used"}
+    assert "further" not in found.ranking.to_json()
+    # Six of eight cannot be read, so that a list of one is lengthened to four at most.
+    short = retrieve_rows(spec(), RetrievalOptions(catalogue=(str(folder),), top=1), encoder=Bag())  # type: ignore[arg-type]
+    assert len(short.ranking.hits) == 4
+    # What does not fit is an answer, and adds nothing to the list.
+    for number in range(6):
+        (folder / f"lost-{number}" / "train.jsonl").write_text('{"text": "a", "label": "spam"}\n')
+    small = retrieve_rows(spec(), RetrievalOptions(catalogue=(str(folder),), top=4), encoder=Bag())  # type: ignore[arg-type]
+    assert len(small.ranking.hits) == 4
+
+
 def test_the_report_says_the_terms_of_the_whole(tmp_path: Path) -> None:
     add(tmp_path / "sets", "one", licence="cc-by-nc-4.0")
     add(tmp_path / "sets", "two", licence="cc-by-sa-4.0")
