@@ -286,7 +286,7 @@ def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> t
 
     Args:
         job: The run: its task and stated label prior.
-        texts: The texts.
+        texts: The texts, at least one.
         rows: The training rows; those of the user stay what they are.
         student: Folder of a student that learnt from the rows; its answers are where the mixture starts.
 
@@ -294,24 +294,22 @@ def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> t
         (len(texts), n_labels) float64; and how far mixture and student agree above chance, squared, in [0, 1]. None for
         a student whose head reads no vector of the whole text.
     """
-    import numpy as np
 
     from potstill.datagen.mixture import above_chance, fit_mixture
-    from potstill.train.self_training import space_of
+    from potstill.train.self_training import read_texts
     from potstill.train.student import load_student
 
     spec = job.spec
-    told = [i for i, origin in enumerate(rows["origin"]) if origin == "user" and rows["label"][i] is not None]
     inputs, labels = rows["input"][:], rows["label"][:]
-    every = [*(inputs[i] for i in told), *texts]
+    told = [i for i, origin in enumerate(rows["origin"][:]) if origin == "user" and labels[i] is not None]
     model = load_student(student)
-    space = space_of(model, every)
-    if space is None:
+    found = read_texts(model, [*(inputs[i] for i in told), *texts])
+    if found is None:
         return None
-    start = model.in_order(spec, np.array([found.probs for found in model.predict(every)], dtype=np.float64))
+    space, start = found[0], model.in_order(spec, found[1])
     mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=_stated_prior(job))
     probs = mixture.probs(space[len(told) :])
-    same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean()) if texts else 0.0
+    same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean())
     return probs, above_chance(same, len(spec.labels))
 
 

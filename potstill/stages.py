@@ -291,7 +291,7 @@ class Job:
                 options = replace(options, sampling={**drawn, **options.sampling})
 
                 def teach(some: Dataset, folder: Path) -> Any:
-                    first = replace(options, generations=1, search=SearchOptions())
+                    first = replace(options, generations=1, student_layers=None, search=SearchOptions())
                     return train_classifier(self.spec, some, validation, folder, first, listener=self.listener)
 
                 first = out / "first-student"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.errors import DataError
 from potstill.licences import merged_terms
 from potstill.retrieval.cards import Card, class_names
 from potstill.retrieval.columns import ColumnChoice, choose_columns

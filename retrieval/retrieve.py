@@ -22,7 +22,7 @@ from potstill.retrieval.adapt import Adapted, LeftOutError, adapt_dataset
 from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
 from potstill.retrieval.nearest import anchors_of, nearest_rows
 from potstill.retrieval.options import RetrievalOptions
-from potstill.retrieval.search import Ranking, find_datasets
+from potstill.retrieval.search import Hit, Ranking, find_datasets
 from potstill.rows import Dropped, Row, rows_to_dataset
 from potstill.task import TaskSpec
 
@@ -81,7 +81,8 @@ def retrieve_rows(
     rows: list[Row] = []
     dropped: list[Dropped] = []
     counts: Counter[str] = Counter()
-    hits, used = [], 0
+    hits: list[Hit] = []
+    used = 0
     notes: dict[str, dict[str, Any]] = {}
     # A hit whose rows cannot be read, on the Hub without a network say, leaves its place to the next one.
     waiting, further = deque(ranking.hits), deque(ranking.further)

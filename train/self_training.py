@@ -227,25 +227,30 @@ class MixedIn:
     sampling: dict[str, float]
 
 
-def space_of(student: Student, texts: Sequence[str]) -> NDArray[np.float64] | None:
-    """What a classifier's head reads of texts, as vectors of length 1.
+def read_texts(student: Student, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """What a classifier's head reads of texts, and what it answers.
 
     Args:
         student: A trained classifier.
         texts: Texts, cut at its longest input.
 
     Returns:
-        (len(texts), width) float64; None for a model without such a vector (see `head_start.can_start`).
+        (len(texts), width) float64 vectors of length 1, and (len(texts), labels) probabilities in the order of the
+        student's labels; None for a model without such a vector (see `head_start.can_start`).
     """
     import numpy as np
 
+    from potstill.datagen.calibration import log_softmax
     from potstill.train.head_start import can_start, features
 
     if not can_start(student.model):
         return None
     cut = {"truncation": True, "max_length": student.card.max_length}
-    found = features(student.model, student.tokenizer(list(texts), **cut)["input_ids"]) if texts else np.zeros((0, 1))
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+    found = features(student.model, student.tokenizer(list(texts), **cut)["input_ids"])
+    head = student.model.classifier
+    weights, biases = (part.detach().double().cpu().numpy() for part in (head.weight, head.bias))
+    space = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return space, np.exp(log_softmax(found @ weights.T + biases))
 
 
 def mix_in(

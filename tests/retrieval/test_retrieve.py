@@ -207,3 +207,16 @@ def test_rows_in_another_language_are_left_out(tmp_path: Path, foreign: int, sil
         assert result.rows.num_rows == 37
         assert [item.reason for item in result.dropped].count("wrong_language") == 3
     assert retrieve_rows(spec(languages=("en", "de")), options, encoder=Bag()).rows.num_rows == 40
+
+
+def test_rows_on_the_hub_with_the_hub_switched_off_leave_their_place(tmp_path: Path) -> None:
+    cards = tmp_path / "cards.jsonl"
+    said = {"pretty_name": "Spam messages", "description": "Messages that are spam or ham.", "license": "mit"}
+    cards.write_text("".join(json.dumps({"id": f"who/far-{n}", **said}) + "\n" for n in range(4)))
+    folder = tmp_path / "sets"
+    add(folder, "near")
+    options = RetrievalOptions(catalogue=(str(cards), str(folder)), top=2, hub=False, min_score=-1.0)
+    found = retrieve_rows(spec(), options, encoder=Bag())  # type: ignore[arg-type]
+    told = {hit["id"]: hit["reason"] for hit in found.ranking.to_json()["hits"]}
+    assert told["near"] == "40 rows"
+    assert all("switched off" in reason for name, reason in told.items() if name != "near")

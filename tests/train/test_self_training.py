@@ -14,7 +14,7 @@ from potstill.options import build_options
 from potstill.rows import Row, rows_to_dataset
 from potstill.task import Label, TaskSpec
 from potstill.train.options import DistilOptions
-from potstill.train.self_training import SelfTrainingOptions, Unlabelled, mix_in, pick_sure, self_train, space_of
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled, mix_in, pick_sure, read_texts, self_train
 
 SPEC = TaskSpec("mail", "Say what a mail is about.", "classification", (Label("billing"), Label("praise")))
 BILLING = ("invoice", "refund", "charge", "payment", "bill", "price")
@@ -134,21 +134,17 @@ def test_the_space_of_a_student_is_what_its_head_reads(tmp_path: Path) -> None:
     distil_classifier(SPEC, rows, None, tmp_path / "s", DistilOptions(soft_weight=0.0, epochs=1, min_steps=4))
     student = load_student(tmp_path / "s")
     some = ["Where is my invoice?", "thank you " * 400, "perfect"]
-    space = space_of(student, some)
-    assert space is not None
+    found = read_texts(student, some)
+    assert found is not None
+    space, probs = found
     assert space.shape == (3, 384)
     assert np.linalg.norm(space, axis=1) == pytest.approx(1)
-    assert space_of(student, some[:1]) == pytest.approx(space[:1], abs=1e-5)
-    assert space_of(student, []).shape[0] == 0
-    # The head is linear in it, but for the length of the vector and the temperature of the answers.
-    weights = student.model.classifier.weight.detach().numpy()
     raw = student.model.bert(**student.tokenizer(some[0], return_tensors="pt")).pooler_output.detach().numpy()[0]
     assert space[0] == pytest.approx(raw / np.linalg.norm(raw), abs=1e-4)
-    assert (weights @ raw + student.model.classifier.bias.detach().numpy()).argmax() == np.argmax(
-        student.in_order(SPEC, np.array([student.predict(some[:1])[0].probs]))[0]
-    )
+    told = np.array([prediction.probs for prediction in student.predict(some)])
+    assert probs == pytest.approx(told, abs=1e-4)
     student.model.bert.pooler = None
-    assert space_of(student, some) is None
+    assert read_texts(student, some) is None
 
 
 def test_few_sure_texts_are_left_out() -> None:
