@@ -37,7 +37,7 @@ PURPOSE = "soft"
 # 0.004 nats on average.
 _MANY_SPELLINGS, _PROBE, _TRACE = 100, 8, 0.02
 FORMS: tuple[Form, ...] = get_args(Form)
-_OPENINGS: dict[Form, str] = {"task": "", "example": "This is an example of ", "category": "Category: "}
+_OPENINGS: dict[Form, str] = {"task": "", "example": "This is an example of", "category": "Category:"}
 # Texts that are asked in every form, fewer with many labels, and how few do not tell which form is better.
 _ASKED, _ASKED_MANY, _FEWEST = 48, 16, 8
 # The task's own words stay where they tell at least this share of what labels can tell.
@@ -142,14 +142,17 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
 
     form: Form = "task" if options.form == "auto" else options.form
     names = list(spec.label_names)
-    spellings = [_spellings(name, form, options.variants) for name in names]
+    # Begun for the teacher, the reply is the label alone, which takes one pass where it is one token.
+    begun = _OPENINGS[form] if asker.abilities.prefill else ""
+    spellings = [_spellings(name, form, options.variants, begun) for name in names]
     asked = [(Message("user", _question(spec, text, form)),) for text in texts]
 
     def scored(messages: Sequence[tuple[Message, ...]], forms: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Log-prob of each spelling, for each question; empty where there was no reply."""
         # Two labels may share a spelling (`US`, `us`): it is scored once and counts for both.
         every = tuple(dict.fromkeys(form for own in forms for form in own))
-        answers = asker.ask([ScoreRequest(messages=item, continuations=every) for item in messages], PURPOSE)
+        requests = [ScoreRequest(messages=item, continuations=every, prefill=begun) for item in messages]
+        answers = asker.ask(requests, PURPOSE)
         replies = [answer.reply for answer in answers]
         return [
             dict(zip(every, reply.scores, strict=True))
@@ -177,12 +180,12 @@ def _question(spec: TaskSpec, text: str, form: Form) -> str:
     return prompts.load("score_text").render(input=text, framed=form == "category")
 
 
-def _spellings(name: str, form: Form, variants: bool) -> tuple[str, ...]:
+def _spellings(name: str, form: Form, variants: bool, begun: str) -> tuple[str, ...]:
     if form == "task":
         return answer_spellings(name) if variants else (name,)
-    words = readable(name)
+    words, opening = readable(name), "" if begun else _OPENINGS[form]
     found = (words, words.lower()) if variants else (words,)
-    return tuple(dict.fromkeys(_OPENINGS[form] + one for one in found))
+    return tuple(dict.fromkeys(f"{opening} {one}" for one in found))
 
 
 def _telling(forms: Sequence[str], found: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

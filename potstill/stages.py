@@ -273,6 +273,7 @@ class Job:
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import train
+        from potstill.datagen import mixture
         from potstill.student_choice import distil_options
         from potstill.train.gold_rows import favour_gold
         from potstill.train.options import SearchOptions, local_teacher, student_name
@@ -338,7 +339,7 @@ class Job:
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
-            "code": code_digest(train),
+            "code": code_digest(train, *([mixture] if weak else [])),
         }
         return self.make_stage("train", parts, make)
 

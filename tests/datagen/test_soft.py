@@ -29,7 +29,7 @@ from potstill.evaluation import teacher_answers
 from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Example, Label, TaskSpec
-from potstill.teacher import Failure, Reply, ScoreRequest
+from potstill.teacher import Abilities, Failure, Reply, ScoreRequest
 
 SPEC = TaskSpec("t", "Say the kind.", "classification", tuple(Label(n) for n in ("red", "green", "blue")))
 
@@ -201,10 +201,9 @@ def test_mistakes_are_named() -> None:
 
 
 def asked(request: ScoreRequest) -> tuple[str, list[str]]:
-    """The text that is asked about, and the spellings without what they begin with, in any form of the question."""
+    """The text that is asked about, and the spellings of the labels, in any form of the question."""
     said = request.messages[-1].content
-    openings = ("This is an example of ", "Category: ")
-    forms = [next((c.removeprefix(o) for o in openings if c.startswith(o)), c) for c in request.continuations]
+    forms = [c.strip() if request.prefill else c for c in request.continuations]
     return said.split("\n\n")[1] if "\n\n" in said else said.removeprefix("Text: "), forms
 
 
@@ -276,10 +275,11 @@ class Reader(FakeTeacher):
         self.sure, self.forms = sure, Counter[str]()
 
     def answer(self, request: Any) -> Reply:
-        said, opening = request.messages[-1].content, request.continuations[0]
-        form = "task" if "Answer with" in said else "category" if opening.startswith("Category: ") else "example"
+        said, opening = request.messages[-1].content, request.prefill
+        form = {"": "task", "This is an example of": "example", "Category:": "category"}[opening]
+        assert (form == "task") == ("Answer with" in said)
         assert (form == "category") == said.startswith("Text: ")
-        assert (form == "example") == opening.startswith("This is an example of ")
+        assert form == "task" or all(c.startswith(" ") for c in request.continuations)
         self.forms[form] += 1
         text, forms = asked(request)
         scores = [self.sure.get(form, 0.0) * (c.strip().lower() in text) - 4.0 for c in forms]
@@ -310,6 +310,23 @@ def test_the_form_that_tells_most_is_taken(tmp_path: Path, sure: dict[str, float
         label_scores(plain, COLOURED, asker)
         assert teacher.forms[chosen] == 90, "what was asked once is not asked again"
         assert sum(teacher.forms.values()) == 90 + questions_for_form(plain, SoftOptions(), 90)
+
+
+def test_a_teacher_whose_reply_cannot_be_begun_is_asked_for_the_whole_sentence(tmp_path: Path) -> None:
+    class Unbegun(Reader):
+        @property
+        def abilities(self) -> Abilities:
+            return replace(super().abilities, prefill=False)
+
+        def answer(self, request: Any) -> Reply:
+            assert not request.prefill
+            assert all(c.startswith("This is an example of ") for c in request.continuations)
+            scores = [-3.0 * (c.split()[-1] not in request.messages[-1].content) for c in request.continuations]
+            return Reply(scores=tuple(scores), score_tokens=(6,) * len(scores))
+
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        scores = label_scores(SPEC, COLOURED[:9], Asker(Unbegun(), ledger), SoftOptions(form="example"))
+    assert scores.argmax(axis=1).tolist() == [0, 1, 2] * 3
 
 
 def test_a_given_form_or_few_texts_ask_for_nothing_more(tmp_path: Path) -> None:
