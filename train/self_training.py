@@ -239,18 +239,17 @@ def read_texts(student: Student, texts: Sequence[str]) -> tuple[NDArray[np.float
         student's labels; None for a model without such a vector (see `head_start.can_start`).
     """
     import numpy as np
+    import torch
 
-    from potstill.datagen.calibration import log_softmax
     from potstill.train.head_start import can_start, features
 
     if not can_start(student.model):
         return None
     cut = {"truncation": True, "max_length": student.card.max_length}
     found = features(student.model, student.tokenizer(list(texts), **cut)["input_ids"])
-    head = student.model.classifier
-    weights, biases = (part.detach().double().cpu().numpy() for part in (head.weight, head.bias))
-    space = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    return space, np.exp(log_softmax(found @ weights.T + biases))
+    weights, biases = (part.detach().double().cpu() for part in student.model.classifier.parameters())
+    probs = (torch.from_numpy(found) @ weights.T + biases).softmax(1).numpy()
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), probs
 
 
 def mix_in(
