@@ -46,6 +46,9 @@ def test_vllm_says_what_the_model_in_this_process_says(recipe, tmp_path):
         [sys.executable, "-c", ASK, str(tmp_path / "small"), json.dumps(TEXTS)], capture_output=True, text=True,
         timeout=850, check=False, env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
     )  # fmt: skip
+    # vLLM for CPUs is built without its kernel for 4-bit weights where the processor has AVX2 alone.
+    if "has no attribute 'cpu_gemm_wna16'" in done.stdout + done.stderr:
+        pytest.skip("this build of vLLM has no kernel for 4-bit weights on this processor")
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOKENS ")]
     assert lines, done.stderr[-2000:]
     theirs = json.loads(lines[0].removeprefix("TOKENS "))
