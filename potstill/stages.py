@@ -292,8 +292,8 @@ class Job:
                 options = replace(options, sampling={**drawn, **options.sampling})
 
                 def teach(some: Dataset, folder: Path) -> Any:
-                    first = replace(options, generations=1, student_layers=None, search=SearchOptions())
-                    return train_classifier(self.spec, some, validation, folder, first, listener=self.listener)
+                    plain = replace(options, generations=1, student_layers=None, search=SearchOptions())
+                    return train_classifier(self.spec, some, validation, folder, plain, listener=self.listener)
 
                 first = out / "first-student"
                 mixed, told = mixture_rows(self, weak, merged, rows, validation, teach, first) if weak else (None, {})
