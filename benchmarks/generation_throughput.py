@@ -195,7 +195,7 @@ def in_process(count: int, rounds: int, max_tokens: int, max_num_seqs: int | Non
     ours(teacher, seeded(rounds)[:64], "warm-up", own_cpu)
     pairs = turns(rounds, mine, raw)
     teacher.close()
-    return summary("vllm in process", count, pairs)
+    return summary("vllm in process", count, pairs, dtype=teacher.dtype)
 
 
 def beside_generate(count: int, rounds: int, max_tokens: int) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def beside_generate(count: int, rounds: int, max_tokens: int) -> dict[str, Any]:
 
 @contextmanager
 def vllm_server(max_num_seqs: int | None) -> Iterator[tuple[str, psutil.Process]]:
-    """vLLM's own OpenAI server on a free port of the loopback."""
+    """vLLM's own OpenAI server on a free port of the loopback, in the numeric format of the vLLM teacher."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -248,7 +248,8 @@ def vllm_server(max_num_seqs: int | None) -> Iterator[tuple[str, psutil.Process]
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", local_model(SMOLLM2),
         "--no-enable-chunked-prefill",  # vLLM 0.32 on a CPU dies of a seeded prompt read in two steps
         "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
-        "--max-model-len", str(_MODEL_LEN), *(["--max-num-seqs", str(max_num_seqs)] if max_num_seqs else []),
+        "--dtype", VllmTeacher(None).dtype, "--max-model-len", str(_MODEL_LEN),
+        *(["--max-num-seqs", str(max_num_seqs)] if max_num_seqs else []),
     ]  # fmt: skip
     environment = {
         **os.environ,
@@ -331,7 +332,7 @@ def through_server(
         ours(teacher, seeded(rounds)[:64], "warm-up", cpu)
         pairs = turns(rounds, mine, raw)
         teacher.close()
-        return summary("vllm server", count, pairs, concurrency=concurrency)
+        return summary("vllm server", count, pairs, concurrency=concurrency, dtype=VllmTeacher(None).dtype)
 
 
 def main() -> None:
