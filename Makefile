@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+# Half of the tests' time is waiting and single-threaded Python; the tests of one file stay together, in one process.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: install install-vllm install-browser demo test test-fast test-all check types docs bench torture torture-quick sbom clean
 
@@ -50,13 +52,13 @@ demo: $(VENV)/.installed
 	$(BIN)/potstill run examples/support/task.md -n 240 --out runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not network and not gpu"
+	$(PYTEST) -m "not slow and not network and not gpu"
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not network and not gpu and not real and not vllm"
+	$(PYTEST) -m "not slow and not network and not gpu and not real and not vllm"
 
 test-all: $(VENV)/.installed install-vllm
-	$(BIN)/python -m pytest -m "not network and not gpu"
+	$(PYTEST) -m "not network and not gpu"
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/tasks.py

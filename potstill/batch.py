@@ -149,7 +149,7 @@ def write_batch(
 
     draft = read_task_file(task, draft=True)
     resolved = resolve({**draft.settings, **draft.options}, settings)
-    teacher = open_teacher(resolved.teacher)
+    teacher = open_teacher(resolved.teacher, **resolved.teacher_options)
     if not isinstance(teacher, OpenAITeacher):
         raise OptionError(
             "teacher", [f"a batch file is for an OpenAI-compatible teacher, not {resolved.teacher!r}; openai:#MODEL"]

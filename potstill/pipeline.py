@@ -216,7 +216,7 @@ def open_job(
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = None
         if resolved.quality.on and resolved.quality.teacher:
-            other = replace(resolved, teacher=resolved.quality.teacher)
+            other = replace(resolved, teacher=resolved.quality.teacher, teacher_options={})
             checker = opened.enter_context(open_asker(other, ledger, listener))
         spec = read_task_file(task, asker=asker).spec
         for found in spec.inferred:
@@ -231,7 +231,7 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener) -> Iterat
     from potstill.budget import Budget
     from potstill.datagen.teachers import open_teacher
 
-    extra = {"concurrency": settings.concurrency} if settings.concurrency else {}
+    extra = {**settings.teacher_options, **({"concurrency": settings.concurrency} if settings.concurrency else {})}
     if settings.executor == "ray":
         from potstill.datagen.teachers.ray_cluster import RayTeacher
 

@@ -14,6 +14,7 @@ from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
 from potstill.datagen.soft_options import SoftOptions
+from potstill.datagen.teachers import options_class
 from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
@@ -64,6 +65,8 @@ class Settings:
         seed: Decides every draw of the run.
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
         concurrency: Requests in flight; 0 leaves it to the backend. With `executor: ray`, of each worker.
+        teacher_options: Options of the teacher's backend, such as `max_model_len` of vLLM or `timeout_s` of a server:
+            the fields of `LocalOptions`, `VllmOptions`, `OpenAIOptions` or `FakeOptions`.
         executor: Where the teacher runs: `local` in this process, or `ray` in workers of a Ray cluster.
         origin: For each value that is not a default, `task file` or `caller`.
     """
@@ -75,6 +78,7 @@ class Settings:
     budget: str | None = None
     concurrency: int = 0
     executor: Executor = "local"
+    teacher_options: Mapping[str, Any] = field(default_factory=dict)
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
@@ -103,15 +107,18 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
 
     Args:
         from_file: Front matter of the task file: plain settings and one mapping a stage.
-        from_caller: The same shape, from the command line or keyword arguments; wins.
+        from_caller: The same shape, from the command line or keyword arguments; wins. A teacher of another backend
+            leaves the file's `teacher_options` out, which are not for it.
 
     Raises:
         OptionError: Every unknown key and impossible value of both, in one message.
     """
     values: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {name: {} for name in _NESTED}
+    nested: dict[str, dict[str, Any]] = {name: {} for name in (*_NESTED, "teacher_options")}
     origin: dict[str, str] = {}
     faults: list[str] = []
+    if _backend(from_caller) not in (None, _backend(from_file) or _backend({"teacher": Settings.teacher})):
+        from_file = {key: value for key, value in from_file.items() if key != "teacher_options"}
     for where, given in (("task file", from_file), ("caller", from_caller)):
         for key, value in given.items():
             if value is None:
@@ -123,14 +130,14 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
             elif key in _PLAIN:
                 values[key] = value
                 origin[key] = where
-            elif key in _NESTED:
+            elif key in nested:
                 if not isinstance(value, Mapping):
                     faults.append(f"{key}: a mapping of options is needed (got {value!r})")
                     continue
                 nested[key].update(value)
                 origin.update({f"{key}.{option}": where for option in value})
             else:
-                faults.append(f"{key}: no such setting{nearest(key, [*_PLAIN, *_SHORT, *_NESTED])}")
+                faults.append(f"{key}: no such setting{nearest(key, [*_PLAIN, *_SHORT, *nested])}")
     seed = values.get("seed", 0)
     if "sources" in values and values["sources"] not in get_args(Sources):
         faults.append(f"sources: {values.pop('sources')!r} is none of {', '.join(get_args(Sources))}")
@@ -143,6 +150,19 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
             values[name] = build_options(cls, nested[name], name)
         except OptionError as error:
             faults.extend(error.faults)
+    values["teacher_options"] = nested["teacher_options"]
+    if nested["teacher_options"]:
+        try:
+            cls = options_class(values.get("teacher", Settings.teacher))
+            build_options(cls, nested["teacher_options"], "teacher_options")
+        except OptionError as error:
+            faults.extend(error.faults)
     if faults:
         raise OptionError("options", faults)
     return replace(build_options(Settings, {}, "settings"), **values, origin=origin)
+
+
+def _backend(given: Mapping[str, Any]) -> str | None:
+    """The backend of the teacher that somebody named."""
+    teacher = given.get("teacher")
+    return str(teacher).partition(":")[0].strip() if teacher else None

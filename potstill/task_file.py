@@ -60,7 +60,7 @@ FIELDS = (
 SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
 STAGES = (
     "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "compress",
-    "evaluate", "ray",
+    "evaluate", "ray", "teacher_options",
 )  # fmt: skip
 MAX_INSTRUCTION = 32_000
 _METRICS_OF: dict[str, tuple[str, ...]] = {

@@ -32,12 +32,19 @@ def data_pack() -> Path:
     return folder
 
 
+# Two threads, shared by the processes that run tests; what a test starts inherits its share.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, 2 // _WORKERS)
+if _WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+
 @pytest.fixture(autouse=True)
-def _two_torch_threads() -> None:
+def _few_torch_threads() -> None:
     """Keep a test from taking every core, where it has loaded torch at all."""
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(2)
+        torch.set_num_threads(THREADS)
 
 
 def _sibling(name: str) -> Any:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
+from potstill.datagen.teachers import options_class
 from potstill.errors import OptionError
+from potstill.ledger import Ledger
+from potstill.pipeline import open_asker
 from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
 from potstill.task_file import SETTINGS, STAGES, read_task_file
+from potstill.teacher import Failure, Message, Request
 
 
 def test_the_caller_wins_over_the_task_file_and_both_are_remembered() -> None:
@@ -34,9 +42,48 @@ def test_all_faults_come_in_one_message_with_the_nearest_name() -> None:
 
 
 def test_a_task_file_takes_every_setting() -> None:
-    assert set(STAGES) == set(_NESTED)
+    assert set(STAGES) == {*_NESTED, "teacher_options"}
     assert set(SETTINGS) == {*_PLAIN, *_SHORT}
     text = "---\nlabels: [spam, ham]\nquality: {votes: 2}\nray: {workers: 3}\n---\nTell spam from ham messages."
     read = read_task_file(text, draft=True)
     settings = resolve({**read.settings, **read.options}, {})
     assert (settings.quality.votes, settings.ray.workers) == (2, 3)
+
+
+def test_the_options_of_the_teachers_backend_are_checked_with_all_others() -> None:
+    file = {"teacher": "vllm:m", "teacher_options": {"max_model_len": 4096, "dtype": "bfloat16"}}
+    settings = resolve(file, {"teacher_options": {"dtype": "float16"}})
+    assert settings.teacher_options == {"max_model_len": 4096, "dtype": "float16"}
+    assert settings.origin["teacher_options.dtype"] == "caller"
+    with pytest.raises(OptionError) as caught:
+        resolve({**file, "seeed": 1}, {"teacher_options": {"max_model_length": 1, "kv_cache_gib": "much"}})
+    text = str(caught.value)
+    assert "teacher_options.max_model_length: no such option; did you mean 'max_model_len'?" in text
+    assert "teacher_options.kv_cache_gib" in text
+    assert "did you mean 'seed'?" in text
+    with pytest.raises(OptionError, match="no backend 'vlm'"):
+        resolve({}, {"teacher": "vlm:m", "teacher_options": {"dtype": "float16"}})
+
+
+def test_a_teacher_of_another_backend_leaves_the_files_options_out() -> None:
+    file = {"teacher": "openai:http://127.0.0.1:1/v1#m", "teacher_options": {"timeout_s": 5}}
+    assert resolve(file, {"teacher": "openai:#other"}).teacher_options == {"timeout_s": 5}
+    assert resolve(file, {"teacher": "fake"}).teacher_options == {}
+    assert resolve(file, {"teacher": "fake", "teacher_options": {"seed": 3}}).teacher_options == {"seed": 3}
+    assert resolve({"teacher_options": {"threads": 1}}, {"teacher": "transformers:m"}).teacher_options == {"threads": 1}
+
+
+def test_a_teacher_is_opened_with_them(tmp_path: Path) -> None:
+    settings = resolve({"teacher": "fake"}, {"teacher_options": {"failing": 1.0, "concurrency": 3}})
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
+        assert asker.teacher.concurrency == 3
+        (answer,) = asker.ask([Request((Message("user", "hello"),))], "test")
+        assert isinstance(answer.reply, Failure)
+
+
+@pytest.mark.parametrize("backend", ["openai", "vllm", "transformers"])
+def test_the_page_of_teachers_names_every_option(backend: str, repo_root: Path) -> None:
+    page = (repo_root / "docs" / "howto-teacher.md").read_text("utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{backend}:` |")]
+    names = {field.name for field in fields(options_class(backend))} - {"concurrency"}
+    assert names == set(re.findall(r"`(\w+)`", row))

@@ -43,26 +43,50 @@ def open_teacher(ref: str, **options: Any) -> Teacher:
         UserError: No such model folder.
     """
     backend, _, rest = ref.strip().partition(":")
+    built: Any = build_options(options_class(ref), options, "teacher")
     if backend == "fake":
-        from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
+        from potstill.datagen.teachers.fake import FakeTeacher
 
         if rest:
             raise OptionError("teacher", [f"{ref!r}: the fake teacher takes no model; write fake"])
-        return FakeTeacher(build_options(FakeOptions, options, "teacher"))
+        return FakeTeacher(built)
     if backend == "transformers":
-        from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
+        from potstill.datagen.teachers.local import LocalTeacher
 
-        return LocalTeacher(rest or None, build_options(LocalOptions, options, "teacher"))
+        return LocalTeacher(rest or None, built)
     if backend == "vllm":
-        from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
+        from potstill.datagen.teachers.vllm_engine import VllmTeacher
 
-        return VllmTeacher(rest or None, build_options(VllmOptions, options, "teacher"))
+        return VllmTeacher(rest or None, built)
+    from potstill.datagen.teachers.openai_api import OpenAITeacher
+
+    url, _, model = rest.partition("#")
+    return OpenAITeacher(url, model, built)
+
+
+def options_class(ref: str) -> type[Any]:
+    """The dataclass of a backend's options: what `open_teacher(ref, …)` and `teacher_options` of a task file take.
+
+    Raises:
+        OptionError: An unknown backend; the nearest name is given.
+    """
+    backend = ref.strip().partition(":")[0]
+    if backend == "fake":
+        from potstill.datagen.teachers.fake import FakeOptions
+
+        return FakeOptions
+    if backend == "transformers":
+        from potstill.datagen.teachers.local import LocalOptions
+
+        return LocalOptions
+    if backend == "vllm":
+        from potstill.datagen.teachers.vllm_engine import VllmOptions
+
+        return VllmOptions
     if backend == "openai":
-        from potstill.datagen.teachers.openai_api import OpenAITeacher
         from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 
-        url, _, model = rest.partition("#")
-        return OpenAITeacher(url, model, build_options(OpenAIOptions, options, "teacher"))
+        return OpenAIOptions
     raise OptionError(
         "teacher",
         [

@@ -320,7 +320,7 @@ class OpenAITeacher:
         elif now - max(self.endpoints.last_success or 0.0, self._began) >= self.options.patience_s:
             raise TeacherUnavailable(
                 f"{', '.join(self._shown)} gave no answer for {self.options.patience_s:g} s ({fault}); finished "
-                "replies are in the ledger: run again when the server is back, or raise patience_s"
+                "replies are in the ledger: run again when the server is back, or raise teacher_options.patience_s"
             )
 
     def _refused(self, fault: Fault) -> TeacherError:

@@ -228,8 +228,8 @@ class _Engine:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"vLLM cannot start with the model {ref!r} ({str(error).strip().splitlines()[-1]}); check the name, "
-                "lower max_model_len or kv_cache_gib where memory is short, give a dtype that the model takes, or use "
-                "transformers:MODEL"
+                "lower max_model_len or kv_cache_gib of teacher_options where memory is short, give a dtype that the "
+                "model takes, or use transformers:MODEL"
             ) from None
         self._vllm = vllm
         self._driver = self._llm.llm_engine

@@ -1,4 +1,4 @@
-"""Label scores and calibration: what must move, moves; what must not, does not."""
+"""Label scores and soft targets: what is asked, what is kept, which rule is taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.asker import Asker
-from potstill.datagen.calibration import RULES, Calibration, estimate_prior, fit_calibration, weighed_by
+from potstill.datagen.calibration import Calibration
 from potstill.datagen.label_scores import (
     answer_spellings,
     information,
@@ -21,10 +21,9 @@ from potstill.datagen.label_scores import (
     questions_for_form,
     settle_form,
 )
-from potstill.datagen.soft import SoftOptions, add_teacher_probs, calibrate_texts
+from potstill.datagen.soft import SoftOptions, add_teacher_probs
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
-from potstill.errors import OptionError
 from potstill.evaluation import teacher_answers
 from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset
@@ -32,172 +31,6 @@ from potstill.task import Example, Label, TaskSpec
 from potstill.teacher import Abilities, Failure, Reply, ScoreRequest
 
 SPEC = TaskSpec("t", "Say the kind.", "classification", tuple(Label(n) for n in ("red", "green", "blue")))
-
-
-def biased_scores(rng: np.random.Generator, n: int = 600, bias: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
-    """Scores that know the label but lean by `bias` nats to the first one."""
-    gold = rng.integers(0, 3, n)
-    scores = rng.normal(0, 1, (n, 3)) - 20
-    scores[np.arange(n), gold] += 3
-    scores[:, 0] += bias
-    return scores, gold
-
-
-@pytest.mark.parametrize("rule", ["batch", "balanced"])
-def test_calibration_takes_a_bias_out_and_stays_frozen(rule: Any) -> None:
-    rng = np.random.default_rng(0)
-    train, gold = biased_scores(rng)
-    test, test_gold = biased_scores(rng)
-    raw = (train.argmax(1) == gold).mean()
-    fitted = fit_calibration(train, rule=rule)
-    assert (fitted.apply(train).argmax(1) == gold).mean() > raw + 0.2
-    assert (fitted.apply(test).argmax(1) == test_gold).mean() > raw + 0.2
-    one = fitted.apply(test[:1])
-    assert np.allclose(one, fitted.apply(test)[:1])  # nothing is re-fitted on the texts it is applied to
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.sampled_from(RULES), st.integers(2, 6), st.integers(1, 30), st.integers(0, 10_000))
-def test_probabilities_sum_to_one_and_survive_json(rule: Any, labels: int, rows: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(-30, 15, (rows, labels))
-    fitted = fit_calibration(scores, rule=rule, reference=scores[:2], prior=rng.random(labels))
-    probs = fitted.apply(scores)
-    assert np.allclose(probs.sum(1), 1)
-    assert (probs >= 0).all()
-    again = Calibration.from_json(fitted.to_json())
-    assert again == fitted
-    shifted = fitted.apply(scores + rng.normal(0, 50, (rows, 1)))  # one constant a text changes nothing
-    assert np.allclose(probs, shifted, atol=1e-6)
-
-
-def test_balanced_meets_the_shares() -> None:
-    scores, _ = biased_scores(np.random.default_rng(1))
-    assert np.allclose(fit_calibration(scores, rule="balanced").apply(scores).mean(0), 1 / 3, atol=1e-4)
-
-
-def test_balanced_meets_a_stated_prior_on_texts_that_have_it() -> None:
-    prior = [0.7, 0.2, 0.1]
-    scores, _ = biased_scores(np.random.default_rng(1))
-    fitted = fit_calibration(scores, rule="balanced", prior=prior)
-    assert np.allclose(fitted.apply(scores).mean(0), prior, atol=1e-4)
-    # Where the texts are weighed to equal shares, the prior is only applied.
-    told = fit_calibration(scores, rule="balanced", prior=prior, weights=[1.0] * len(scores))
-    assert np.allclose(told.offsets, fit_calibration(scores, rule="balanced").offsets, atol=1e-6)
-
-
-def drawn(shares: list[float], strength: float, seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities under equal shares, calibrated as such, of texts drawn with `shares`; and their labels."""
-    rng = np.random.default_rng(seed)
-    gold = rng.choice(len(shares), n, p=shares)
-    centres = strength * np.eye(len(shares))
-    logits = (rng.normal(0, 1, (n, len(shares))) + centres[gold]) @ centres.T  # the log-likelihood of unit Gaussians
-    probs = np.exp(logits - logits.max(1, keepdims=True))
-    return probs / probs.sum(1, keepdims=True), gold
-
-
-def macro_f1(gold: np.ndarray, told: np.ndarray, labels: int) -> float:
-    from potstill.train import metrics
-
-    return float(metrics.macro_f1(metrics.confusion(gold, told, labels)))
-
-
-@pytest.mark.parametrize("strength", [1.0, 1.5, 2.5])
-@pytest.mark.parametrize("shares", [[0.87, 0.13], [0.8, 0.15, 0.05], [0.6, 0.2, 0.1, 0.1]])
-def test_an_estimated_prior_helps_where_the_labels_are_uneven(shares: list[float], strength: float) -> None:
-    gains, likelier = [], []
-    for seed in range(8):
-        probs, gold = drawn(shares, strength, seed)
-        found = estimate_prior(probs)
-        assert sum(found) == pytest.approx(1)
-        # Nearer to the truth than uniform is, and never beyond it by much.
-        assert np.abs(np.subtract(found, shares)).sum() < 0.6 * np.abs(np.subtract(shares, 1 / len(shares))).sum()
-        better = weighed_by(probs, found)
-        gains.append((better.argmax(1) == gold).mean() - (probs.argmax(1) == gold).mean())
-        rows = np.arange(len(gold))
-        likelier.append(np.log(better[rows, gold]).mean() - np.log(probs[rows, gold]).mean())
-    assert np.mean(gains) > 0.01
-    assert np.mean(likelier) > 0.02
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 2.5])
-@pytest.mark.parametrize("labels", [2, 4])
-def test_an_estimated_prior_does_no_harm_where_they_are_even(labels: int, strength: float) -> None:
-    changes, f1 = [], []
-    for seed in range(8):
-        probs, gold = drawn([1 / labels] * labels, strength, seed)
-        found = estimate_prior(probs)
-        assert max(found) < 1.35 / labels
-        better = weighed_by(probs, found)
-        changes.append((better.argmax(1) == gold).mean() - (probs.argmax(1) == gold).mean())
-        f1.append(macro_f1(gold, better.argmax(1), labels) - macro_f1(gold, probs.argmax(1), labels))
-    assert np.mean(changes) > -0.01
-    assert np.mean(f1) > -0.015
-
-
-def test_probabilities_that_say_nothing_leave_the_prior_uniform() -> None:
-    flat = np.full((50, 3), 1 / 3) + np.random.default_rng(0).normal(0, 0.01, (50, 3))
-    assert np.allclose(estimate_prior(flat), 1 / 3, atol=0.1)
-    assert estimate_prior(np.full((4, 2), np.nan)) == (0.5, 0.5)
-    assert np.allclose(weighed_by(np.array([[0.5, 0.5]]), [0.9, 0.1]), [[0.9, 0.1]])
-
-
-def test_batch_calibration_of_uneven_texts_needs_their_prior() -> None:
-    """What hurt on short-message spam: 87 of 100 texts are ham, and batch calibration supposes 50."""
-    probs, gold = drawn([0.87, 0.13], 1.5, 0)
-    scores = np.log(probs) + [0.0, 1.0]  # the teacher leans to spam
-    known, _ = drawn([0.5, 0.5], 1.5, 1)
-    frozen = fit_calibration(np.log(known) + [0.0, 1.0], rule="balanced")
-    accuracy = {}
-    for name, spec in {
-        "uniform": TaskSpec("t", "x", "classification", SPEC.labels[:2]),
-        "told": TaskSpec("t", "x", "classification", SPEC.labels[:2], label_prior={"red": 0.87, "green": 0.13}),
-        "estimated": TaskSpec("t", "x", "classification", SPEC.labels[:2], estimate_prior=True),
-    }.items():
-        fitted = calibrate_texts(spec, scores, None, SoftOptions(), frozen)  # type: ignore[arg-type]
-        accuracy[name] = (fitted.apply(scores).argmax(1) == gold).mean()
-    best = (weighed_by(probs, [0.87, 0.13]).argmax(1) == gold).mean()
-    assert accuracy["uniform"] < best - 0.1
-    assert accuracy["told"] > best - 0.03
-    assert accuracy["estimated"] > best - 0.03
-
-
-def test_batch_is_its_formula() -> None:
-    scores, _ = biased_scores(np.random.default_rng(2), n=50)
-    p = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
-    expected = p / p.mean(0)
-    expected /= expected.sum(1, keepdims=True)
-    assert np.allclose(fit_calibration(scores, rule="batch").apply(scores), expected)
-    prior = np.array([0.7, 0.2, 0.1])
-    with_prior = p / p.mean(0) * prior
-    with_prior /= with_prior.sum(1, keepdims=True)
-    assert np.allclose(fit_calibration(scores, rule="batch", prior=prior).apply(scores), with_prior)
-
-
-@pytest.mark.parametrize("rule", ["batch", "balanced"])
-def test_weights_keep_an_uneven_batch_uneven(rule: Any) -> None:
-    """Texts that are mostly one label must not have that label calibrated away."""
-    rng = np.random.default_rng(3)
-    gold = rng.choice(3, 900, p=[0.8, 0.1, 0.1])
-    scores = rng.normal(0, 1, (900, 3))
-    scores[np.arange(900), gold] += 2
-    told = fit_calibration(scores, rule=rule, weights=1 / np.bincount(gold)[gold])
-    blind = fit_calibration(scores, rule=rule)
-    assert abs(np.ptp(told.offsets)) < 0.3 * abs(np.ptp(blind.offsets))
-
-
-def test_rows_without_scores_get_the_prior() -> None:
-    fitted = fit_calibration(np.zeros((4, 2)), prior=[0.75, 0.25])
-    assert np.allclose(fitted.apply(np.array([[np.nan, 1.0]])), [[0.75, 0.25]])
-
-
-def test_mistakes_are_named() -> None:
-    with pytest.raises(OptionError, match="'bach' is no calibration rule; did you mean 'batch'"):
-        fit_calibration(np.zeros((2, 2)), rule="bach")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="contextual needs the scores of reference texts"):
-        fit_calibration(np.zeros((2, 2)), rule="contextual")
-    with pytest.raises(ValueError, match="the calibration has 2 labels"):
-        fit_calibration(np.zeros((2, 2))).apply(np.zeros((2, 3)))
 
 
 def asked(request: ScoreRequest) -> tuple[str, list[str]]:
