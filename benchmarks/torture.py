@@ -3,7 +3,9 @@
     python benchmarks/torture.py [--quick] [--only crash,teacher,…] [--no-write]
 
     crash     SIGKILL at random moments and file-system steps of whole runs, with export and a push
+    power     power failures: what was not fsynced is gone or cut
     disk      a full disk, a read-only disk, files that stop growing: in each stage
+    clock     the wall clock jumps, forwards and back
     caches    one input changed: which stages are made again
     teacher   a real HTTP server on the loopback that misbehaves on 30 % of the requests; refusals
     fuzz      made-up and mutated inputs for every parser of what strangers write
@@ -38,8 +40,10 @@ def whole_runs(
 ) -> None:
     """The suites that make whole runs share one server and one undisturbed run."""
     import torture_caches
+    import torture_clock
     import torture_crash
     import torture_disk
+    import torture_power
     import torture_runs
 
     hub_module = beside("hub_server")
@@ -50,13 +54,17 @@ def whole_runs(
             torture_runs.make_calm(runs, "crash" in names)
             if "crash" in names:
                 done(torture_crash.crash(runs, kills, seed, push=True))
+            if "power" in names:
+                done(torture_power.power(runs, kills, seed))
+            if "clock" in names:
+                done(torture_clock.clock(runs, 3 if quick else 20, seed))
             if "caches" in names:
                 done(torture_caches.caches(runs))
             if "disk" in names:
                 done(torture_disk.disk(runs, ("datagen", "train") if quick else torture_runs.STAGES))
 
 
-SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "crash", "disk", "caches")
+SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "crash", "power", "clock", "disk", "caches")
 
 
 def main() -> int:
@@ -64,7 +72,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     arguments.add_argument("--quick", action="store_true", help="the short form of CI")
     arguments.add_argument("--only", default=",".join(SUITES), help=f"some of {','.join(SUITES)}")
-    arguments.add_argument("--kills", type=int, help="200; 12 with --quick")
+    arguments.add_argument("--kills", type=int, help="of crash and of power: 200; 12 with --quick")
     arguments.add_argument("--requests", type=int, help="10000; 500 with --quick")
     arguments.add_argument("--inputs", type=int, help="1000000; 20000 with --quick")
     arguments.add_argument("--ledger-rows", type=int, help="1000000; 100000 with --quick; 10000000 takes about 5 GB")
@@ -98,7 +106,7 @@ def main() -> int:
         for name, suite in small.items():
             if name in names:
                 done(suite())
-        if names & {"crash", "disk", "caches"}:
+        if names & {"crash", "power", "clock", "disk", "caches"}:
             (place / "runs").mkdir()
             whole_runs(names, given.kills or (12 if quick else 200), given.seed, quick, place / "runs", done)
     print_table(records)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,19 @@ class Layer:
 
     Args:
         folder: Only paths below it count.
-        job: `kill_at` (a step), `errno` and `stage` (what to raise, and below which stage's working folder).
+        job: `kill_at` (a step), `errno` and `stage` (what to raise, and below which stage's working folder), `shadow`
+            (a folder for the notes of `torture_power`).
     """
 
     def __init__(self, folder: str, job: Mapping[str, Any]):
         self.folder, self.job, self.steps = folder, job, 0
         self.match = f"/.work/{job['stage']}-" if job.get("stage") else ""
+        self._lock, self._inside = threading.Lock(), threading.local()
+        self.recorder: Any = None
+        if job.get("shadow"):
+            from torture_power import Recorder
+
+            self.recorder = Recorder(Path(folder), Path(job["shadow"]))
         self._fsync = os.fsync
         os.fsync = self.fsync
         sys.addaudithook(self)
@@ -42,6 +51,17 @@ class Layer:
         """A step like the others."""
         self.step(self.folder if not self.match else "")
         self._fsync(descriptor)
+        if self.recorder:
+            self._record(self.recorder.synced, descriptor)
+
+    def _record(self, call: Callable[..., None], *arguments: Any) -> None:
+        """What the recorder itself does to files is no step."""
+        with self._lock:
+            self._inside.yes = True
+            try:
+                call(*arguments)
+            finally:
+                self._inside.yes = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -54,12 +74,14 @@ class Layer:
             return
         if isinstance(path, bytes):
             path = os.fsdecode(path)
-        if isinstance(path, str) and path.startswith(self.folder):
+        if isinstance(path, str) and path.startswith(self.folder) and not getattr(self._inside, "yes", False):
             self.step(path)
 
     def step(self, path: str) -> None:
         """Count; then kill, raise, or nothing."""
         self.steps += 1
+        if self.recorder:
+            self._record(self.recorder.note)
         if self.steps == self.job.get("kill_at"):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.match and self.match in path:
@@ -131,6 +153,9 @@ def _change_teacher(asked: Path, job: Mapping[str, Any]) -> None:
     fake.FakeTeacher.answer = noting  # type: ignore[method-assign]
     if job.get("identity"):
         fake.FakeTeacher.identity = property(lambda self: {**identity(self), **job["identity"]})  # type: ignore
+    if job.get("clock"):
+        draw, now = random.Random(job["clock"]), time.time
+        time.time = lambda: now() + draw.uniform(-1e9, 1e9)
     if job.get("version"):
         name, number = job["version"]
         known = stages.version

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import random
 import re
 import sys
 import tomllib
@@ -92,9 +94,49 @@ def test_ledger_look_ups(programs: None, tmp_path: Path) -> None:
     assert bad(torture_ledger.ledger_size(3000, tmp_path)) == []
 
 
+def test_a_power_failure_takes_what_was_not_synced_and_no_more(programs: None, tmp_path: Path) -> None:
+    import torture_power
+
+    seen = set()
+    for seed in range(60):
+        folder, shadow = tmp_path / f"run-{seed}", tmp_path / f"shadow-{seed}"
+        folder.mkdir()
+        recorder = torture_power.Recorder(folder, shadow)
+        with (folder / "kept").open("w") as file:
+            file.write("safe")
+            file.flush()
+            os.fsync(file.fileno())
+            recorder.synced(file.fileno())
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            recorder.synced(descriptor)
+            os.close(descriptor)
+            file.write(" and more")
+        (folder / "first").write_text("not synced")
+        recorder.note()
+        (folder / "kept").rename(folder / "renamed")
+        recorder.note()
+        (folder / "last").write_text("")
+        torture_power.lose(folder, shadow, random.Random(seed))
+        left = {path.name: path.read_text() for path in folder.iterdir()}
+        kept = left.get("kept", left.get("renamed", ""))
+        assert kept.startswith("safe")
+        assert "safe and more".startswith(kept)
+        assert "not synced".startswith(left.get("first", ""))
+        names = frozenset(left)
+        # Names come in order: none without those before it, and a rename leaves one of its two.
+        assert names in [{"kept"}, {"kept", "first"}, {"renamed", "first"}, {"renamed", "first", "last"}]
+        seen |= {names, kept, left.get("first")}
+    assert {"safe", "safe and more", "", "not synced"} < seen
+    assert frozenset({"kept"}) in seen
+    assert frozenset({"renamed", "first", "last"}) in seen
+
+
 @pytest.mark.real
 def test_whole_runs(programs: None, tmp_path: Path) -> None:
+    import torture_clock
     import torture_crash
+    import torture_power
     import torture_runs
 
     with torture_runs.running(tmp_path) as runs:
@@ -102,6 +144,8 @@ def test_whole_runs(programs: None, tmp_path: Path) -> None:
         assert runs.steps > 50
         assert len(runs.asked) > 30
         assert bad(torture_crash.crash(runs, 2, seed=0, push=False)) == []
+        assert bad(torture_power.power(runs, 3, seed=0)) == []
+        assert bad(torture_clock.clock(runs, 1, seed=0)) == []
         again = runs.run(runs.calm, export=False)
         assert (again["status"], again["made"]) == (0, [])
         full = runs.run(tmp_path / "full", export=False, stage="datagen", errno=28)
