@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 # Half of the tests' time is waiting and single-threaded Python; the tests of one file stay together, in one process.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 .PHONY: install install-vllm install-ray install-browser demo test test-fast test-all check types docs bench torture torture-quick sbom clean
 
