@@ -1,6 +1,6 @@
 """potstill beside distilabel 1.5.3: 200 rows for the same classification task from the same vLLM server.
 
-    python benchmarks/side_by_side.py [--task ag_news] [--rows 200]
+    python benchmarks/side_by_side.py [--task ag_news] [--rows 200] [--only potstill|distilabel]
 
 The program makes a virtual environment for distilabel under runs/ (its pins do not fit potstill's), starts one vLLM
 server with the embedded model on the loopback, and runs each system in a process of its own: once undisturbed; once
@@ -13,9 +13,12 @@ usable                rows with a text, one a label at least, in the output
 near_duplicate_rate   of these, ROUGE-L F1 above 0.7 with an earlier one
 label_ratio           rows of the rarest label by rows of the commonest
 names_label           texts that hold their own label's name
+teaches               macro-F1 on 500 real test texts of a logistic head on frozen MiniLM features of the texts
 requests              that the server answered, undisturbed
 kept_after_kill       requests answered before the kill that were not asked again
 asked_again           requests that the server answered twice
+rows_after_kill       rows with a text that the second start gave
+hangs_after_kill      the second start asked the server for nothing in five minutes and did not end; it is ended then
 """
 
 from __future__ import annotations
@@ -35,12 +38,14 @@ from typing import Any
 
 from generation_quality import near_duplicates
 from generation_throughput import vllm_server
-from results_file import print_table, write_results
+from results_file import merge_results, print_table, read_results
+from row_checks import embed, head
 from tasks import ROOT, write_task
 
 VERSION = "1.5.3"
 VENV = ROOT / "runs" / "venvs" / f"distilabel-{VERSION}"
 HERE = Path(__file__).resolve().parent
+_IDLE_S = 300
 
 
 def main() -> None:
@@ -49,33 +54,37 @@ def main() -> None:
     parser.add_argument("--task", default="ag_news")
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-side-by-side")
+    parser.add_argument("--only", choices=("potstill", "distilabel"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         potstill_child(Path(args.child))
         return
     make_environment()
-    shutil.rmtree(args.out, ignore_errors=True)
-    args.out.mkdir(parents=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     file = write_task(args.task, args.out)
     from potstill.task_file import read_task_file
 
     spec = read_task_file(str(file)).spec
-    records = []
     with vllm_server(64) as (url, _):
         jobs = {
             "potstill": {"task": str(file), "count": args.rows},
             f"distilabel {VERSION}": {"rows": prompts_of(spec, args.rows)},
         }
-        for number, (system, job) in enumerate(jobs.items()):
+        for system, job in jobs.items():
+            if args.only and not system.startswith(args.only):
+                continue
             job |= {"url": url, "model": "smollm2"}
-            folder = args.out / f"system-{number}"
+            folder = args.out / system.partition(" ")[0]
+            shutil.rmtree(folder, ignore_errors=True)
             whole = undisturbed(job, folder / "whole", url, system)
+            if whole.get("hangs"):
+                raise SystemExit(f"{system} asks for nothing any more and does not end; see {folder / 'whole'}")
             broken = killed(job, folder / "killed", url, system, whole["requests"])
-            records.append({"task": args.task, "system": system, **judge(whole, spec, args.rows), **broken})
-            print(records[-1], flush=True)
-    print_table(records)
-    write_results("side_by_side", records)
+            record = {"task": args.task, "system": system, **judge(whole, spec, args.rows), **broken}
+            print(record, flush=True)
+            merge_results("side_by_side", [record], ("task", "system"))
+    print_table(read_results("side_by_side"))
 
 
 def make_environment() -> None:
@@ -153,10 +162,19 @@ def answered(url: str) -> int:
 
 
 def undisturbed(job: dict[str, Any], folder: Path, url: str, system: str) -> dict[str, Any]:
-    """One run to its end."""
+    """One run to its end; `hangs` alone when it asks for nothing any more and does not end."""
     before, started = answered(url), time.monotonic()
     process = start(job, folder, system)
-    if process.wait(1800):
+    then, since = before, started
+    while process.poll() is None:
+        time.sleep(1)
+        if (now := answered(url)) != then:
+            then, since = now, time.monotonic()
+        if time.monotonic() - since > _IDLE_S:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return {"hangs": True, "requests": answered(url) - before}
+    if process.returncode:
         raise SystemExit(f"{system} failed:\n{(folder / 'log.txt').read_text(errors='replace')[-3000:]}")
     found: dict[str, Any] = json.loads((folder / "out.json").read_text("utf-8"))
     return found | {"requests": answered(url) - before, "whole_s": time.monotonic() - started}
@@ -182,12 +200,14 @@ def killed(job: dict[str, Any], folder: Path, url: str, system: str, requests: i
         then = now
     again = undisturbed(job, folder, url, system)
     spent = now - before
-    kept = max(0, requests - again["requests"])
+    # What a start that hangs has not asked for is not there, and so not kept.
+    kept = 0 if again.get("hangs") else max(0, requests - again["requests"])
     return {
         "answered_before_kill": spent,
         "kept_after_kill": kept,
         "asked_again": max(0, spent + again["requests"] - requests),
-        "rows_after_kill": sum(bool(row["text"]) for row in again["rows"]),
+        "rows_after_kill": sum(bool(row["text"]) for row in again.get("rows", ())),
+        "hangs_after_kill": bool(again.get("hangs")),
     }
 
 
@@ -206,8 +226,23 @@ def judge(found: dict[str, Any], spec: Any, rows: int) -> dict[str, Any]:
         "label_fill": round(sum(min(c, rows // len(counts)) for c in counts) / rows, 4),
         "label_ratio": round(min(counts) / max(1, max(counts)), 3),
         "names_label": round(sum(names_itself(r["text"], readable(r["label"])) for r in good) / max(1, len(good)), 3),
+        "teaches": round(teaches(good, spec), 4),
         "requests": found["requests"],
     }
+
+
+def teaches(rows: list[dict[str, str]], spec: Any) -> float:
+    """Macro-F1 of the quickest student that learns from the rows."""
+    import numpy as np
+    from sklearn.metrics import f1_score
+
+    from potstill.retrieval.load import read_data
+
+    test = read_data(spec.test, spec).shuffle(seed=0)
+    test = test.select(range(min(500, test.num_rows))).flatten_indices()
+    labels = np.array([spec.label_names.index(row["label"]) for row in rows])
+    model = head(embed([row["text"] for row in rows]), labels, None, spec)
+    return float(f1_score(test["label"][:], model.predict(embed(test["input"][:])), average="macro"))
 
 
 if __name__ == "__main__":
