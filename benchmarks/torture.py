@@ -12,6 +12,7 @@
     leaks     test texts planted in training rows: exact, other case, other spaces, some words changed
     secrets   a sentinel key through a server that fails in every way: no file of the run holds it
     ledger    look-ups in a large ledger (`--ledger-rows`)
+    load      `potstill serve` under few clients and under too many
 
 Each record says how much was tried (`count`) and how much of it was wrong (`bad`); if anything was, the exit code is 1.
 """
@@ -30,6 +31,7 @@ from results_file import merge_results, print_table
 from torture_fuzz import fuzz
 from torture_leaks import leaks
 from torture_ledger import ledger_size
+from torture_load import load
 from torture_secrets import secrets
 from torture_servers import beside
 from torture_teacher import teacher
@@ -64,7 +66,7 @@ def whole_runs(
                 done(torture_disk.disk(runs, ("datagen", "train") if quick else torture_runs.STAGES))
 
 
-SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "crash", "power", "clock", "disk", "caches")
+SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "load", "crash", "power", "clock", "disk", "caches")
 
 
 def main() -> int:
@@ -102,6 +104,7 @@ def main() -> int:
             "teacher": lambda: teacher(given.requests or (500 if quick else 10_000), place / "small"),
             "fuzz": lambda: fuzz(given.inputs or (20_000 if quick else 1_000_000), place / "small", given.seed),
             "ledger": lambda: ledger_size(given.ledger_rows or (100_000 if quick else 1_000_000), place / "small"),
+            "load": lambda: load(10 if quick else 60, place / "small"),
         }
         for name, suite in small.items():
             if name in names:

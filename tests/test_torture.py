@@ -133,6 +133,16 @@ def test_a_power_failure_takes_what_was_not_synced_and_no_more(programs: None, t
 
 
 @pytest.mark.real
+def test_load(programs: None, tmp_path: Path) -> None:
+    import torture_load
+
+    few, many = torture_load.load(2, tmp_path)
+    assert bad([few, many]) == []
+    assert few["refused"] == 0
+    assert many["refused"] > 0
+
+
+@pytest.mark.real
 def test_whole_runs(programs: None, tmp_path: Path) -> None:
     import torture_clock
     import torture_crash
