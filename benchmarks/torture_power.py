@@ -39,6 +39,12 @@ class Recorder:
         shadow.mkdir(exist_ok=True)
         self._states = (shadow / _STATES).open("a", encoding="utf-8")
         self._last: dict[str, int] | None = None
+        self.note()
+        # What is there at the start has been on the disk since the power came back.
+        for path, inode in (self._last or {}).items():
+            if inode >= 0:
+                shutil.copyfile(folder / path, shadow / f"synced-{inode}")
+        self._write("safe")
 
     def note(self) -> None:
         """The names as they are now."""
