@@ -46,7 +46,7 @@ def server_module() -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _one_torch_thread(_two_torch_threads: None) -> None:
+def _one_torch_thread(_few_torch_threads: None) -> None:
     """Small passes gain nothing from a second thread, and lose much where other work holds the core."""
     import torch
 
