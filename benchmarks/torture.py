@@ -9,6 +9,7 @@
     caches    one input changed: which stages are made again
     teacher   a real HTTP server on the loopback that misbehaves on 30 % of the requests; refusals
     fuzz      made-up and mutated inputs for every parser of what strangers write
+    files     data, catalogue, index and student files that were cut or changed
     leaks     test texts planted in training rows: exact, other case, other spaces, some words changed
     secrets   a sentinel key through a server that fails in every way: no file of the run holds it
     ledger    look-ups in a large ledger (`--ledger-rows`)
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from results_file import merge_results, print_table
+from torture_files import files
 from torture_fuzz import fuzz
 from torture_leaks import leaks
 from torture_ledger import ledger_size
@@ -66,7 +68,7 @@ def whole_runs(
                 done(torture_disk.disk(runs, ("datagen", "train") if quick else torture_runs.STAGES))
 
 
-SUITES = ("secrets", "leaks", "teacher", "fuzz", "ledger", "load", "crash", "power", "clock", "disk", "caches")
+SUITES = ("secrets", "leaks", "teacher", "fuzz", "files", "ledger", "load", "crash", "power", "clock", "disk", "caches")
 
 
 def main() -> int:
@@ -103,6 +105,7 @@ def main() -> int:
             "leaks": lambda: leaks(300 if quick else 2000),
             "teacher": lambda: teacher(given.requests or (500 if quick else 10_000), place / "small"),
             "fuzz": lambda: fuzz(given.inputs or (20_000 if quick else 1_000_000), place / "small", given.seed),
+            "files": lambda: files(240 if quick else 12_000, place / "small", given.seed),
             "ledger": lambda: ledger_size(given.ledger_rows or (100_000 if quick else 1_000_000), place / "small"),
             "load": lambda: load(10 if quick else 60, place / "small"),
         }

@@ -133,6 +133,18 @@ def test_a_power_failure_takes_what_was_not_synced_and_no_more(programs: None, t
 
 
 @pytest.mark.real
+def test_files(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torture_files
+
+    some = ("parquet", "jsonl.gz", "index", "student's card")
+    monkeypatch.setattr(torture_files, "KINDS", {kind: torture_files.KINDS[kind] for kind in some})
+    records = torture_files.files(80, tmp_path)
+    assert bad(records) == []
+    assert {record["what"] for record in records} == set(some)
+    assert sum(record["refused"] for record in records) > 20
+
+
+@pytest.mark.real
 def test_load(programs: None, tmp_path: Path) -> None:
     import torture_load
 
