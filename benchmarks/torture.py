@@ -1,6 +1,7 @@
 """Is anything lost, paid twice or let in, whatever goes wrong? `make torture` runs all of it, `--quick` a short form.
 
     python benchmarks/torture.py [--quick] [--only crash,teacher,…] [--no-write]
+    python benchmarks/torture.py --print                    the table of docs/trust.md from the last results
 
     crash     SIGKILL at random moments and file-system steps of whole runs, with export and a push
     power     power failures: what was not fsynced is gone or cut
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results_file import merge_results, print_table
+from results_file import merge_results, print_table, read_results
 from torture_files import files
 from torture_fuzz import fuzz
 from torture_leaks import leaks
@@ -69,6 +70,7 @@ def whole_runs(
 
 
 SUITES = ("secrets", "leaks", "teacher", "fuzz", "files", "ledger", "load", "crash", "power", "clock", "disk", "caches")
+_COMMON = {"suite", "what", "count", "bad", "which", "form", "commit", "seconds", "file_mib", "seconds_to_fill"}
 
 
 def main() -> int:
@@ -82,7 +84,11 @@ def main() -> int:
     arguments.add_argument("--ledger-rows", type=int, help="1000000; 100000 with --quick; 10000000 takes about 5 GB")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--no-write", action="store_true", help="print only")
+    arguments.add_argument("--print", action="store_true", dest="show")
     given = arguments.parse_args()
+    if given.show:
+        print_table([_shown(record) for record in read_results("trust")])
+        return 0
     names = set(given.only.split(","))
     if names - set(SUITES):
         arguments.error(f"no suite {sorted(names - set(SUITES))[0]!r}; there are {', '.join(SUITES)}")
@@ -117,6 +123,14 @@ def main() -> int:
             whole_runs(names, given.kills or (12 if quick else 200), given.seed, quick, place / "runs", done)
     print_table(records)
     return int(any(record["bad"] for record in records))
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as docs/trust.md shows it: what only its suite counts is one column."""
+    own = {name: value for name, value in record.items() if value is not None and name not in _COMMON}
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
+    shown = {"suite": record["suite"], "what": record["what"], "tried": f"{record['count']:,}", "wrong": record["bad"]}
+    return {**shown, "of these": told, "form": record["form"], "commit": record["commit"]}
 
 
 if __name__ == "__main__":
