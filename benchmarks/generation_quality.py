@@ -21,7 +21,6 @@ it stops after as many requests as rows were asked for.
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,14 +70,11 @@ def measure(task: str, rows: int, teacher_name: str, out: Path) -> list[dict[str
     try:
         with Ledger(out / f"{task}.sqlite") as ledger:
             asker = Asker(teacher, ledger)
-            started = time.monotonic()
             result = generate_rows(spec, asker, options)
-            seconds = time.monotonic() - started
             own = {
                 **figures(list(result.rows["input"]), list(result.rows["output"]), spec, rows),
                 "yield_per_1k_tokens": result.report["yield_per_1k_tokens"],
                 "requests": result.report["requests"],
-                "seconds": round(seconds, 1),
             }
             records = [{"task": task, "system": "potstill", **own}]
             if task in CLASSIFICATION:
@@ -114,7 +110,6 @@ def plain(spec: TaskSpec, asker: Asker, rows: int) -> dict[str, Any]:
         )
         for i in range(rows)
     ]
-    started = time.monotonic()
     texts, outputs, tokens = [], [], 0
     for i, answer in enumerate(asker.ask(requests, "plain")):
         if isinstance(answer.reply, Reply):
@@ -127,7 +122,6 @@ def plain(spec: TaskSpec, asker: Asker, rows: int) -> dict[str, Any]:
         **figures(texts, outputs, spec, rows),
         "yield_per_1k_tokens": round(1000 * len(texts) / max(1, tokens), 4),
         "requests": rows,
-        "seconds": round(time.monotonic() - started, 1),
     }
 
 
