@@ -102,7 +102,7 @@ def _child(job: dict[str, Any]) -> int:
         _change_teacher(Path(job["asked"]), job)
         layer = Layer(str(folder), job)
         if job.get("fsize"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+            _bound_files(job["fsize"])
 
         def note(event: Any) -> None:
             if event.kind == "done":
@@ -122,15 +122,16 @@ def _child(job: dict[str, Any]) -> int:
     except BaseException:
         told["traceback"] = traceback.format_exc()
         code = 70
-    if not job.get("fsize"):
-        Path(job["told"]).write_text(json.dumps(told))
-    else:
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-        )
-        with open(job["told"], "w") as file:  # shorter than the smallest limit
-            file.write(json.dumps({key: str(value)[-700:] for key, value in told.items()}))
+    if job.get("fsize"):
+        _bound_files(resource.RLIM_INFINITY)
+    Path(job["told"]).write_text(json.dumps(told))
     return code
+
+
+def _bound_files(size: int) -> None:
+    """No file of this process grows beyond `size` bytes: `EFBIG` (Python ignores the signal)."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
 def _change_teacher(asked: Path, job: Mapping[str, Any]) -> None:
