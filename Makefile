@@ -52,7 +52,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict --quiet
 
 demo: $(VENV)/.installed
-	$(BIN)/potstill run examples/support/task.md -n 240 --out runs/demo
+	$(BIN)/potstill run examples/support/task.md -n 200 --out runs/demo
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow and not network and not gpu"
