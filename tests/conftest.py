@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,24 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Hub on the loopback (see `hub_server`). Clients read its address at import: run them in a process."""
     with _sibling("hub_server").running_hub(tmp_path_factory.mktemp("hub")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shop_files() -> Callable[[Path], None]:
+    """Writes into a folder what the commands of help and docs name: a task, rows, empty batch files, own datasets."""
+
+    def write(folder: Path) -> None:
+        texts = {"billing": "My invoice is wrong", "bug": "The page is blank", "other": "Where are you?"}
+        rows = [json.dumps({"text": f"{text} {i}", "label": label}) for label, text in texts.items() for i in range(4)]
+        for name in ("my-tickets.jsonl", "next-month.jsonl"):
+            (folder / name).write_text("\n".join(rows) + "\n")
+        (folder / "task.md").write_text("Classify support tickets as billing, bug or other.\n")
+        for name in ("output.jsonl", "errors.jsonl"):
+            (folder / name).write_text("")
+        for name in ("my-datasets", "our-datasets"):
+            shutil.copytree(ROOT / "retrieval" / "shipped" / "shop-helpdesk", folder / name / "shop-helpdesk")
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -68,19 +68,13 @@ def test_help_ends_with_the_example(words: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, repo_root: Path, shop_files: Any) -> Iterator[Path]:
     """A folder with a finished run and the files that examples name; the examples run in it."""
     folder = tmp_path_factory.mktemp("examples")
     before = Path.cwd()
     os.chdir(folder)
     (folder / "examples").symlink_to(repo_root / "examples")
-    shutil.copytree(repo_root / "retrieval" / "shipped" / "shop-helpdesk", folder / "my-datasets" / "shop-helpdesk")
-    texts = {"billing": "My invoice is wrong", "bug": "The page is blank", "other": "Where are you?"}
-    lines = [json.dumps({"text": f"{text} {i}", "label": label}) for label, text in texts.items() for i in range(4)]
-    (folder / "my-tickets.jsonl").write_text("\n".join(lines) + "\n")
-    (folder / "task.md").write_text("Classify support tickets as billing, bug or other.\n")
-    for name in ("output.jsonl", "errors.jsonl"):
-        (folder / name).write_text("")
+    shop_files(folder)
     try:
         done = CliRunner().invoke(app, [*example_of(("run",)), *ADDED["run"]], catch_exceptions=False)
         assert done.exit_code == 0, done.output

@@ -8,7 +8,6 @@ tested elsewhere.
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -114,15 +113,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def furnish(place: Path, finished: Path, story: list[tuple[str, str]]) -> None:
-    """The files that a page's reader has."""
-    texts = {"billing": "My invoice is wrong", "bug": "The page is blank", "other": "Where are you?"}
-    rows = [json.dumps({"text": f"{text} {i}", "label": label}) for label, text in texts.items() for i in range(4)]
-    (place / "next-month.jsonl").write_text("\n".join(rows) + "\n")
-    (place / "task.md").write_text("Classify support tickets as billing, bug or other.\n")
-    for name in ("output.jsonl", "errors.jsonl"):
-        (place / name).write_text("")
-    for name in ("our-datasets", "my-datasets"):
-        shutil.copytree(ROOT / "retrieval" / "shipped" / "shop-helpdesk", place / name / "shop-helpdesk")
+    """The task and the runs that a page's reader has."""
     text = " ".join(line for _, line in story)
     if "potstill init" not in text:
         (place / "tickets.md").write_text("Classify support tickets as billing, bug or other.\n")
@@ -135,7 +126,10 @@ def furnish(place: Path, finished: Path, story: list[tuple[str, str]]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", STORIES)
-def test_a_page_runs_from_its_first_command_to_its_last(page: str, finished: Path, tmp_path: Path, hub: Any) -> None:
+def test_a_page_runs_from_its_first_command_to_its_last(
+    page: str, finished: Path, tmp_path: Path, hub: Any, shop_files: Any
+) -> None:
+    shop_files(tmp_path)
     furnish(tmp_path, finished, STORIES[page])
     environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "OPENAI_API_KEY": "sk-x"}
     for kind, text in STORIES[page]:

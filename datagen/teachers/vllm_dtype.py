@@ -2,7 +2,7 @@
 
 vLLM takes the one that a model was saved in, bfloat16 for most. On a CPU that does not multiply bfloat16 every
 product is then computed through conversions: SmolLM2-135M wrote 19 tokens a second in bfloat16 and 77 in float32 on
-two cores with AVX2.
+two cores with AVX2 (a scratch measurement, 64 requests each).
 """
 
 from __future__ import annotations

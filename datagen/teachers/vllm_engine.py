@@ -132,8 +132,9 @@ class VllmTeacher:
     @cached_property
     def dtype(self) -> str:
         """The numeric format that the engine is told; `auto` is the model's own."""
-        quantized = self.options.quantization is not None or is_quantized(self._ref)
-        return self.options.dtype or ("auto" if quantized else fastest_dtype())
+        if self.options.dtype:
+            return self.options.dtype
+        return "auto" if self.options.quantization or is_quantized(self._ref) else fastest_dtype()
 
     @property
     def abilities(self) -> Abilities:
