@@ -46,7 +46,7 @@ COMMANDS = [
 
 def parse(line: str) -> str:
     """Parse a command line as the program would, without running it; returns the command's name."""
-    words = shlex.split(line, comments=True)[1:]
+    words = shlex.split(re.sub(r"\s#.*", "", line))[1:]  # within a word, # is no comment
     group: Any = typer.main.get_command(app)
     context = group.make_context("potstill", words, resilient_parsing=False)
     rest = [*context._protected_args, *context.args]

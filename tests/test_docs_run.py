@@ -72,7 +72,7 @@ def script(text: str) -> str:
 
 def adapted(line: str) -> list[str]:
     """A command's words, with what it asks of the world made small."""
-    words = shlex.split(line, comments=True)[1:]
+    words = shlex.split(re.sub(r"\s#.*", "", line))[1:]  # within a word, # is no comment
     for name, value in (("--teacher", "fake"), ("-n", "24"), ("--executor", "local"), ("--filter", None)):
         if name in words and words[0] != "batch":
             at = words.index(name)
