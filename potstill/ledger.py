@@ -301,6 +301,7 @@ class Ledger:
         return None
 
 
+_MOST_BYTES = 1 << 28
 _COLUMNS = (
     "key, purpose, teacher, request, reply, finish, max_tokens, prompt_tokens, completion_tokens, attempts, seconds, at"
 )
@@ -373,6 +374,10 @@ def _blob(value: Mapping[str, Any]) -> bytes:
 
 
 def _unblob(blob: bytes) -> dict[str, Any]:
-    text = zstandard.ZstdDecompressor().decompress(blob, max_output_size=1 << 30)
+    # A frame's head says how much memory to take before anything is read; a flipped bit makes that exabytes.
+    size = zstandard.frame_content_size(blob)
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError(f"a stored text of {size} bytes; at most {_MOST_BYTES} are read")
+    text = zstandard.ZstdDecompressor().decompress(blob)
     value: dict[str, Any] = json.loads(text.decode("utf-8", "surrogatepass"))
     return value

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import DataError
-from potstill.ledger import Ledger, request_key
+from potstill.ledger import Ledger, _unblob, request_key
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -206,3 +206,11 @@ def test_reading_beside_a_writer(tmp_path: Path) -> None:
                 record(reader, "x")
     with pytest.raises(DataError, match="closed"):
         record(ledger, "x")
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_a_stored_text_that_claims_exabytes_is_a_fault_of_its_row_and_takes_no_memory(size: int) -> None:
+    # Magic number, a head that says: one segment, the size in eight bytes; then nothing.
+    frame = bytes.fromhex("28b52ffd") + b"\xe0" + size.to_bytes(8, "little") + b"\x01\x00\x00"
+    with pytest.raises(ValueError, match="at most"):
+        _unblob(frame)
