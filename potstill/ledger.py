@@ -158,7 +158,7 @@ class Ledger:
     def find(self, key: str, max_tokens: int) -> Entry | None:
         """The stored reply for a key, unless it was truncated by a bound smaller than `max_tokens`.
 
-        A complete reply that is longer than `max_tokens` does not answer the request either.
+        A complete reply that is longer than `max_tokens` does not answer the request either, nor does a damaged one.
         """
         row = (
             self._connect()
@@ -170,10 +170,17 @@ class Ledger:
             )
             .fetchone()
         )
-        return None if row is None else _entry(row)
+        try:
+            return None if row is None else _entry(row)
+        except DataError:  # asked again, and replaced by what comes
+            return None
 
     def get(self, key: str) -> Entry | None:
-        """The stored reply for a key, whatever its length: a complete one before a truncated, the longest of those."""
+        """The stored reply for a key, whatever its length: a complete one before a truncated, the longest of those.
+
+        Raises:
+            DataError: The stored reply is damaged.
+        """
         row = (
             self._connect()
             .execute(
@@ -359,13 +366,21 @@ def _row_problem(row: tuple[Any, ...], stored: int | None) -> str:
             return "holds no request and reply"
         if min(int(value) for value in row[6:10]) < 0:
             return "has a negative count"
-    except (zstandard.ZstdError, ValueError, TypeError) as error:
-        return f"cannot be read ({type(error).__name__})"
+    except DataError:
+        return "cannot be read"
+    except (ValueError, TypeError) as error:
+        return f"holds no numbers where they should be ({type(error).__name__})"
     return ""
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    return Entry(row[0], row[1], row[2], _unblob(row[3]), _unblob(row[4]), *row[5:])
+    try:
+        return Entry(row[0], row[1], row[2], _unblob(row[3]), _unblob(row[4]), *row[5:])
+    except (zstandard.ZstdError, ValueError, TypeError) as error:
+        raise DataError(
+            f"the ledger's entry {row[0]!s:.12} cannot be read ({type(error).__name__}: {error}); "
+            "`potstill verify RUN` lists what is damaged"
+        ) from error
 
 
 def _blob(value: Mapping[str, Any]) -> bytes:

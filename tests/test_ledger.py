@@ -214,3 +214,19 @@ def test_a_stored_text_that_claims_exabytes_is_a_fault_of_its_row_and_takes_no_m
     frame = bytes.fromhex("28b52ffd") + b"\xe0" + size.to_bytes(8, "little") + b"\x01\x00\x00"
     with pytest.raises(ValueError, match="at most"):
         _unblob(frame)
+
+
+def test_a_damaged_reply_is_asked_again_and_named_where_it_is_looked_for(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        record(ledger, "a").result()
+        record(ledger, "b").result()
+    with sqlite3.connect(tmp_path / "l.sqlite") as connection:
+        connection.execute("UPDATE replies SET reply = ? WHERE key = 'a'", (b"\x28\xb5\x2f\xfdgarbage",))
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert ledger.find("a", 64) is None
+        assert ledger.find("b", 64) is not None
+        with pytest.raises(DataError, match="verify"):
+            ledger.get("a")
+        record(ledger, "a", "anew").result()
+        found = ledger.find("a", 64)
+    assert found is not None and found.reply["text"] == "anew"
