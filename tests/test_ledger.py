@@ -229,4 +229,5 @@ def test_a_damaged_reply_is_asked_again_and_named_where_it_is_looked_for(tmp_pat
             ledger.get("a")
         record(ledger, "a", "anew").result()
         found = ledger.find("a", 64)
-    assert found is not None and found.reply["text"] == "anew"
+    assert found is not None
+    assert found.reply["text"] == "anew"
