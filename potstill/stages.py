@@ -7,6 +7,7 @@ that a change recomputes what depends on it and leaves the rest.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -389,7 +390,7 @@ class Job:
         from potstill.report import write_report
 
         facts = {
-            "command": " ".join(["potstill", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "potstill" else "",
+            "command": command_given(),
             "settings": self.settings.to_json(),
             "versions": {library: version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
             "teacher": dict(self.asker.teacher.identity),
@@ -414,6 +415,11 @@ class Job:
         from potstill.retrieval.load import read_data
 
         return read_data(ref, self.spec, origin=origin)
+
+
+def command_given() -> str:
+    """The command that started this process, quoted so that a shell reads the same arguments; empty for Python."""
+    return shlex.join(["potstill", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "potstill" else ""
 
 
 def _is_file(given: str) -> bool:

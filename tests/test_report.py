@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import struct
 import subprocess
 import zlib
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,28 @@ def test_the_report_tells_the_whole_run(run: Path) -> None:
         assert f"{system['macro_f1']:.3f}" in page.text
     for words in ("real test data", "near_duplicate", "acme/tickets", "Checks", "Majority always answers billing"):
         assert words in markdown.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Sort the mails by tone.", 'It\'s $HOME & a "quote"', "Two lines\n\n  of a prompt" * 90]
+)
+def test_the_command_shown_gives_its_arguments_back(
+    sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    from potstill.stages import command_given
+
+    arguments = ["run", prompt, "--set", "distil.epochs=1", "-o", "my runs/<a>"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/potstill", *arguments])
+    run = sample_run.write_run(tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text()) | {"command": command_given()}
+    (run / "run.json").write_text(json.dumps(facts))
+    html, markdown = render_report(read_run(run))
+    page = unescape(re.findall(r"<pre[^>]*>(potstill .*?)</pre>", html, re.S)[0])
+    text = re.findall(r"^    (potstill .*?)\n(?! {4}|\n {4})", markdown, re.M | re.S)[0].replace("\n    ", "\n")
+    for shown_command in (page, text):
+        assert shlex.split(shown_command) == ["potstill", *arguments]
+    monkeypatch.setattr("sys.argv", ["/somewhere/notebook.py", "run"])
+    assert command_given() == ""
 
 
 def test_held_out_rows_are_never_passed_off_as_test_data(sample_run: Any, tmp_path: Path) -> None:
