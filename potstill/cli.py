@@ -18,7 +18,7 @@ from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_compress import compress
 from potstill.cli_look import app as look_app
-from potstill.cli_settings import Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
+from potstill.cli_settings import Group, Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
 from potstill.cli_verify import verify
 from potstill.cli_web import app as web_app
@@ -27,7 +27,9 @@ from potstill.progress import switch_library_bars_off
 
 app = typer.Typer(
     name="potstill",
+    cls=Group,
     help="From a task prompt to a small distilled model.",
+    epilog='Example: potstill run "Classify support tickets as billing, bug or other." -n 300',
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -35,6 +37,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.add_typer(start_app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from potstill import __version__
+
+        typer.echo(f"potstill {__version__}, Python {sys.version.split()[0]}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version, and end.")
+    ] = False,
+) -> None:
+    """From a task prompt to a small distilled model."""
+
 
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 

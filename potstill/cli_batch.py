@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli_settings import Json, Rows, Seed, Set, SourcesOf, Task, Teacher
+from potstill.cli_settings import Group, Json, Rows, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
 
 app = typer.Typer(
-    name="batch", help="Requests as files of OpenAI's Batch API, and their results back.", no_args_is_help=True
-)
+    name="batch", cls=Group, no_args_is_help=True,
+    help="Requests as files of OpenAI's Batch API, and their results back.",
+    epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a",
+)  # fmt: skip
 
 
 @app.command(epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a")
@@ -30,7 +32,6 @@ def write(
 ) -> None:
     """Write what a run with these settings would ask now. Give `potstill run` the same settings afterwards."""
     from potstill.batch import write_batch
-    from potstill.cli_settings import merge_settings
     from potstill.progress import listener_for
 
     settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources}
@@ -40,7 +41,8 @@ def write(
         typer.echo(json.dumps({**asdict(written), "run": str(written.run), "files": [str(f) for f in written.files]}))
         return
     if not written.requests:
-        typer.echo(f"nothing is left to ask; go on with: potstill run {task} --out {written.run}")
+        line = run_command(task, written.run, settings, options)
+        typer.echo(f"nothing is left to ask; go on with: {line}")
         return
     typer.echo(f"{written.requests} requests in {', '.join(map(str, written.files))}")
     if written.full:

@@ -9,9 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli_settings import Json
+from potstill.cli_settings import Group, Json
 
-app = typer.Typer(name="catalogue", help="Catalogues of datasets: build, look into, search.", no_args_is_help=True)
+app = typer.Typer(
+    name="catalogue", cls=Group, help="Catalogues of datasets: build, look into, search.", no_args_is_help=True,
+    epilog="Example: potstill catalogue info hub.parquet",
+)  # fmt: skip
 
 _Paths = Annotated[
     list[str] | None,

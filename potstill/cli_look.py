@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +51,15 @@ def inspect(
             for record in page.rows:
                 typer.echo(json.dumps(record, ensure_ascii=False))
             return
-        _print_rows(page.rows, view)
-        end = offset + len(page.rows)
-        typer.echo(f"rows {offset + 1 if page.rows else 0}–{end} of {page.total:,}; one of them: --id ID")
-        if not page.rows and page.total == 0:
+        if page.rows:
+            _print_rows(page.rows, view)
+            places = f"rows {offset + 1:,}–{offset + len(page.rows):,} of {page.total:,}"
+            typer.echo(f"{places}; all of one: potstill inspect {shlex.quote(str(run))} --id {page.rows[0]['id'][:8]}")
+        elif page.total:
+            typer.echo(f"no rows after {offset:,}: there are {page.total:,}; give a smaller --offset")
+        else:
+            every = browser.page(Filter(view), 0, 0).total  # type: ignore[arg-type]
+            typer.echo(f"none of the {every:,} {view} rows fit; there are:" if every else f"there are no {view} rows")
             facets = browser.facets(view)  # type: ignore[arg-type]
             for name, counts in facets.items():
                 typer.echo(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from potstill.errors import OptionError
+
+if TYPE_CHECKING:
+    from typer._click.core import Context, Parameter
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
@@ -21,6 +26,17 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
+
+
+class Group(TyperGroup):
+    """A group of commands whose help loads little: to read a flag without a default, typer loads pydantic."""
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        params: list[Parameter] = super().get_params(ctx)
+        for parameter in params:
+            if parameter.default is None and getattr(parameter, "is_bool_flag", False):
+                parameter.default = False
+        return params
 
 
 def merge_settings(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:
@@ -45,3 +61,14 @@ def merge_settings(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]
     if faults:
         raise OptionError("command line", faults)
     return merged
+
+
+def run_command(task: str, out: Path, settings: dict[str, Any], pairs: list[str] | None) -> str:
+    """The `potstill run` with the settings that another command was given, as a line for a shell."""
+    words = ["potstill", "run", task, "--out", str(out)]
+    for name, value in settings.items():
+        if value is not None:
+            words += ["-n" if name == "n" else f"--{name}", str(value)]
+    for pair in pairs or []:
+        words += ["--set", pair]
+    return shlex.join(words)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from potstill.cli_settings import Json, Out, Seed, Set, SourcesOf, Task, Teacher, merge_settings
+from potstill.cli_settings import Json, Out, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
 from potstill.errors import UserError
 
 if TYPE_CHECKING:
@@ -153,12 +153,10 @@ def preview(
     if as_json:
         print(json.dumps({"kind": "preview", **found.to_json()}, ensure_ascii=False))
         return
-    _print_preview(found, task)
+    _print_preview(found, run_command(task, found.path, settings, options))
 
 
-def _print_preview(found: Preview, task: str) -> None:
-    import shlex
-
+def _print_preview(found: Preview, line: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -178,10 +176,7 @@ def _print_preview(found: Preview, task: str) -> None:
         )
     if found.found:
         console.print(f"retrieval found {found.found:,} rows; {len(found.retrieved)} of them are shown")
-    shown = shlex.quote(task)
-    console.print(
-        f"go on with the same settings: potstill run {shown} --out {found.path}", markup=False, soft_wrap=True
-    )
+    console.print(f"go on with the same settings: {line}", markup=False, soft_wrap=True)
 
 
 def _short(text: str, most: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,8 +92,14 @@ def test_inspect_shows_rows_and_one_row_with_the_teachers_reply(sample_run: Any,
     assert "[red]Raw reply" in shown
     assert "like row 3" in _call("inspect", str(run), "--dropped", "-n", "3")
     nothing = _call("inspect", str(run), "--label", "nope")
-    assert "of 0" in nothing
+    assert "none of the 150 kept rows fit; there are:" in nothing
     assert "billing" in nothing, "it says which labels there are"
+    assert "--id ID" not in nothing
+    past = _call("inspect", str(run), "--offset", "1000")
+    assert past == "no rows after 1,000: there are 150; give a smaller --offset\n"
+    last = _call("inspect", str(run), "--offset", "148").splitlines()[-1]
+    assert last.startswith("rows 149–150 of 150; all of one: potstill inspect ")
+    assert _call(*shlex.split(last.partition("potstill ")[2])).startswith("id "), "the line that it prints works"
     with pytest.raises(UserError, match="no row has the id"):
         _call("inspect", str(run), "--id", "zzzz")
 

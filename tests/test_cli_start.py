@@ -172,3 +172,44 @@ def test_a_run_goes_on_from_a_preview(tmp_path: Path, repo_root: Path) -> None:
 
 def test_preview_is_bounded_by_what_is_asked_for() -> None:
     _call("preview", PROMPT, "-n", "0", code=2)
+
+
+@pytest.mark.real
+def test_the_line_that_preview_prints_asks_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that changes a request is given; the run ends where the rows are merged."""
+    import shlex
+
+    from potstill.errors import PotstillError
+    from potstill.ledger import Ledger
+    from potstill.stages import Job
+
+    monkeypatch.chdir(tmp_path)
+    task = tmp_path / "my task.md"
+    task.write_text(f"{PROMPT}\n")
+    given = ["--teacher", "fake", "--seed", "7", "--sources", "generated", "--set", "generation.texts_per_request=2",
+             "--set", 'generation.attributes="builtin"']  # fmt: skip
+    shown = _call("preview", "my task.md", "-n", "4", "-o", "p 1", *given)
+    (line,) = [line for line in shown.splitlines() if "potstill run" in line]
+    words = shlex.split(line.partition("potstill ")[2])
+    assert words == ["run", "my task.md", "--out", "p 1", *given]
+
+    def asked() -> set[str]:
+        with Ledger(tmp_path / "p 1" / "ledger.sqlite", read_only=True) as ledger:
+            return {entry.key for entry in ledger.entries()}
+
+    before = asked()
+    assert len(before) >= 2
+    seen: list[Any] = []
+
+    def stop(job: Job, *arguments: Any) -> None:
+        seen.append(job)
+        raise PotstillError("enough")
+
+    monkeypatch.setattr(Job, "merge", stop)
+    with pytest.raises(PotstillError, match="enough"):
+        _call(*words, "-n", "20")
+    (job,) = seen
+    assert job.asker.counts.cached >= len(before), "the run found all that the preview had asked"
+    assert job.settings.seed == 7
+    assert job.settings.sources == "generated"
+    assert before < asked()

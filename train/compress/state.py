@@ -81,6 +81,11 @@ def open_source(path: Path | str) -> Compressed:
 
     place = local_model(str(path))
     folder = Path(place)
+    missing = f"{path} is no folder here, and no model of that name is at hand or on the Hub; give a run, a student's"
+    missing += " folder, or a decoder's name as on the Hub"
+    # A name of the Hub has one slash at most, and is not meant where the part before it is a folder.
+    if not folder.exists() and (len(folder.parts) > 2 or (len(folder.parts) == 2 and folder.parent.is_dir())):
+        raise DataError(missing)
     if already := compressed_as(folder):
         raise OptionError(
             "recipe", [f"{path} is compressed already ({already}); give the student that it was made from"]
@@ -96,6 +101,8 @@ def open_source(path: Path | str) -> Compressed:
             tokenizer = AutoTokenizer.from_pretrained(place)
             model = auto.from_pretrained(place, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:
+        if not folder.exists():
+            raise DataError(missing) from None
         raise DataError(
             f"the student at {path} cannot be loaded ({error}); give a folder of a trained student"
         ) from None
