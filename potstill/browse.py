@@ -3,13 +3,14 @@
 What enters: a run folder. What leaves: `Page`s of records (JSON types) out of the merged splits or of what stages
 refused. Parquet files are scanned by row group, and only the columns that a filter needs; the places that a filter
 found are kept for the latest filters, so turning a page reads one row group. Refused rows lie in JSON lines; they are
-copied into one passing Parquet file at first use, so that both are browsed alike.
+copied into one passing Parquet file at first use (see `refused`), so that both are browsed alike.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -20,14 +21,14 @@ from typing import Any, Literal
 from potstill.decisions import Decision, read_decisions
 from potstill.errors import DataError, OptionError, UserError
 from potstill.ledger import Ledger
-from potstill.rows import read_dropped, row_id
+from potstill.refused import copy_refused, refused_id, refused_ids
 
 View = Literal["kept", "dropped"]
 STAGES = ("retrieval", "datagen", "quality", "weak", "merge")
 SPLITS = ("train", "validation", "heldout")
 _KEPT_COLUMNS = ["id", "input", "output", "origin", "source", "licence", "weight", "teacher_probs"]
 _REMEMBERED_FILTERS = 32
-_GROUP = 5000
+_REMEMBERED_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class RowBrowser:
         if not (self.run / "task" / "task.json").exists():
             raise UserError(f"no run at {self.run} (task/task.json is missing); make one with: potstill run TASK")
         self._found: OrderedDict[tuple[Filter, str], list[tuple[int, int]]] = OrderedDict()
+        self._shown: OrderedDict[str, tuple[View, str, int, int]] = OrderedDict()
         self._passing: tempfile.TemporaryDirectory[str] | None = None
+        self._refused_ids: tuple[Path, Any] | None = None
+        self._copying = threading.Lock()
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -108,9 +112,18 @@ class RowBrowser:
 
     def close(self) -> None:
         """Remove the passing copy of the refused rows."""
-        if self._passing is not None:
-            self._passing.cleanup()
-            self._passing = None
+        with self._copying:
+            if self._passing is not None:
+                self._passing.cleanup()
+                self._passing = None
+
+    def prepare(self) -> None:
+        """Copy the refused rows before somebody asks for them. Needs no turn.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        self._dropped_table()
 
     def page(self, wanted: Filter, offset: int = 0, limit: int = 50) -> Page:
         """Rows `offset` to `offset + limit` of those that the filter lets through.
@@ -121,7 +134,12 @@ class RowBrowser:
         """
         tables = self._tables(wanted.view)
         places = self._places(wanted, tables)
-        rows = [self._record(wanted.view, tables[table], table, row) for table, row in places[offset : offset + limit]]
+        rows = []
+        for table, row in places[offset : offset + limit]:
+            rows.append(self._record(wanted.view, tables[table], row))
+            self._shown[rows[-1]["id"]] = (wanted.view, _mark(tables), table, row)
+        while len(self._shown) > _REMEMBERED_ROWS:
+            self._shown.popitem(last=False)
         decided = self.decisions()
         for record in rows:
             decision = decided.get((record["input"], record["output"]))
@@ -159,28 +177,50 @@ class RowBrowser:
         Raises:
             UserError: No such row, or several.
         """
+        record = self._shown_record(id) or self._found_record(id)
+        decision = self.decisions().get((record["input"], record["output"]))
+        record["decision"] = None if decision is None else decision.to_json()
+        return record | {"provenance": self.provenance(record)}
+
+    def _shown_record(self, id: str) -> dict[str, Any] | None:
+        """A row that a page has shown, while its files are the same: the quick way to a row that is clicked."""
+        if id not in self._shown:
+            return None
+        view, mark, table, row = self._shown[id]
+        tables = self._tables(view, missing_ok=True)
+        return self._record(view, tables[table], row) if _mark(tables) == mark else None
+
+    def _found_record(self, id: str) -> dict[str, Any]:
         import pyarrow.compute as pc
 
         hits: list[dict[str, Any]] = []
         views: tuple[View, ...] = ("kept", "dropped")
         for view in views:
-            for number, table in enumerate(tables := self._tables(view, missing_ok=True)):
+            for table in self._tables(view, missing_ok=True):
                 start = 0
-                for batch in _batches(table.path, ["id"]):
-                    for row in pc.indices_nonzero(pc.starts_with(batch["id"], id)).to_pylist():
-                        hits.append(self._record(view, tables[number], number, start + row))
-                    start += batch.num_rows
+                for ids in self._ids(view, table):
+                    for row in pc.indices_nonzero(pc.starts_with(ids, id)).to_pylist():
+                        hits.append(self._record(view, table, start + row))
+                    start += len(ids)
                     if len(hits) > 20:
                         break
+            if any(hit["id"] == id for hit in hits):
+                break  # a kept row goes before the refused ones, whose ids take a second
         whole = [hit for hit in hits if hit["id"] == id]
         unique = {hit["id"] for hit in hits}
         if not hits or (not whole and len(unique) > 1):
             what = f"{len(unique)} rows begin with" if unique else "no row has"
             raise UserError(f"{what} the id {id!r} in {self.run}; list ids with: potstill inspect {self.run}")
-        record = (whole or hits)[0]
-        decision = self.decisions().get((record["input"], record["output"]))
-        record["decision"] = None if decision is None else decision.to_json()
-        return record | {"provenance": self.provenance(record)}
+        return (whole or hits)[0]
+
+    def _ids(self, view: View, table: _Table) -> Iterator[Any]:
+        """The ids of a table, in parts."""
+        if view == "kept":
+            yield from (batch["id"] for batch in _batches(table.path, ["id"]))
+            return
+        if self._refused_ids is None or self._refused_ids[0] != table.path:
+            self._refused_ids = (table.path, refused_ids(table.path))
+        yield self._refused_ids[1]
 
     def provenance(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Where a row came from: the dataset's card and row, or each request to the teacher with its raw reply."""
@@ -239,16 +279,16 @@ class RowBrowser:
         """The refused rows of all stages as one Parquet file, copied again when one of them has changed."""
         files = [path for stage in STAGES if (path := self.run / stage / "dropped.jsonl").exists()]
         mark = "-".join(f"{path.stat().st_mtime_ns:x}" for path in files) or "none"
-        if self._passing is None:
-            self._passing = tempfile.TemporaryDirectory(prefix="potstill-browse-")
-        place = Path(self._passing.name) / f"{hash(mark) & 0xFFFFFFFFFFFF:x}.parquet"
-        if not place.exists():
-            _copy_dropped(files, place)
+        with self._copying:
+            if self._passing is None:
+                self._passing = tempfile.TemporaryDirectory(prefix="potstill-browse-")
+            place = Path(self._passing.name) / f"{hash(mark) & 0xFFFFFFFFFFFF:x}.parquet"
+            if not place.exists():
+                copy_refused(files, place)
         return place
 
     def _places(self, wanted: Filter, tables: list[_Table]) -> list[tuple[int, int]]:
-        mark = "".join(f"{table.path}{table.path.stat().st_mtime_ns}" for table in tables)
-        key = (wanted, mark)
+        key = (wanted, _mark(tables))
         if key in self._found:
             self._found.move_to_end(key)
             return self._found[key]
@@ -262,14 +302,21 @@ class RowBrowser:
             self._found.popitem(last=False)
         return places
 
-    def _record(self, view: View, table: _Table, number: int, row: int) -> dict[str, Any]:
+    def _record(self, view: View, table: _Table, row: int) -> dict[str, Any]:
         record = _row_at(table.path, row, None if view == "dropped" else _KEPT_COLUMNS)
+        if view == "dropped":
+            record = {"id": refused_id(record)} | record
         record["source"] = {
             key: value for key, value in (record.get("source") or {}).items() if value not in (None, [])
         }
         if record.get("teacher_probs") is not None:
             record["teacher_probs"] = [round(float(value), 4) for value in record["teacher_probs"]]
         return record | {"view": view, **({"split": table.split} if view == "kept" else {})}
+
+
+def _mark(tables: list[_Table]) -> str:
+    """Changes when a file of theirs does."""
+    return "".join(f"{table.path}{table.path.stat().st_mtime_ns}" for table in tables)
 
 
 def _matching(path: Path, wanted: Filter) -> Iterator[int]:
@@ -360,39 +407,6 @@ def _source_names(batch: Any) -> Any:
     if isinstance(source, pa.ChunkedArray):
         source = source.chunk(0) if source.num_chunks else pa.array([], type=source.type)
     return pc.coalesce(source.field("dataset"), source.field("teacher"))
-
-
-def _copy_dropped(files: list[Path], place: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = pa.string()
-    source = pa.struct(
-        [("dataset", text), ("config", text), ("split", text), ("row", pa.int64()), ("teacher", text),
-         ("requests", pa.list_(text))]
-    )  # fmt: skip
-    names = ("id", "input", "output", "origin", "reason", "detail", "stage")
-    schema = pa.schema([*((name, text) for name in names), ("source", source)])
-    temporary = place.with_suffix(".tmp")
-    with pq.ParquetWriter(temporary, schema) as writer:
-        buffer: list[dict[str, Any]] = []
-        for file in files:
-            try:
-                for item in read_dropped(file):
-                    record = {name: getattr(item, name) for name in names if name != "id"}
-                    record["id"] = row_id(item.input, item.output, item.source)
-                    record["stage"] = item.stage or file.parent.name
-                    record["source"] = {**vars(item.source), "requests": list(item.source.requests)}
-                    buffer.append(record)
-                    if len(buffer) >= _GROUP:
-                        writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
-                        buffer.clear()
-            except (ValueError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"{file} is not what potstill wrote ({error}); delete its folder and run again"
-                ) from None
-        writer.write_table(pa.Table.from_pylist(buffer, schema=schema))
-    temporary.replace(place)
 
 
 FILTERS = tuple(item.name for item in fields(Filter))

@@ -7,6 +7,7 @@ and heeded by its next merge (see `decisions`).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill.browse import FILTERS, Filter, RowBrowser
 from potstill.decisions import Decision, decide
-from potstill.errors import OptionError
+from potstill.errors import OptionError, PotstillError
 from potstill.web import Answer, App, Call
 
 MOST_ROWS = 200
@@ -32,6 +33,12 @@ def viewer_app(run: Path | str) -> App:
     browser = RowBrowser(run)
     browser.page(Filter(), 0, 1)  # a run without rows is said now, not on the page
     taking_turns = threading.Lock()
+
+    def prepare() -> None:
+        with contextlib.suppress(PotstillError, OSError):  # said when somebody looks
+            browser.prepare()
+
+    threading.Thread(target=prepare, daemon=True).start()
 
     def page(call: Call) -> Answer:
         return Answer(html=render(
