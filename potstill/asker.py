@@ -97,25 +97,29 @@ class Asker:
         teacher: The backend.
         ledger: Where replies are kept.
         counts: What was asked so far.
-        meter: What was spent, when there is a budget.
+        meter: What was spent, when there is a budget; the teachers of one run share it.
         purpose: Of the latest stream.
     """
 
-    def __init__(self, teacher: Teacher, ledger: Ledger, *, budget: Budget | None = None, listener: Listener = silent):
+    def __init__(
+        self,
+        teacher: Teacher,
+        ledger: Ledger,
+        *,
+        budget: Budget | None = None,
+        meter: Meter | None = None,
+        listener: Listener = silent,
+    ):
         self.teacher = teacher
         self.ledger = ledger
         self.listener = listener
         self.counts = Counts()
-        self.meter: Meter | None = None
+        self.meter = meter
         self.purpose = ""
-        if budget is not None:
-            spent = ledger.totals()
-            self.meter = Meter(
-                budget,
-                self.price if budget.usd is not None else None,
-                prompt_tokens=spent.prompt_tokens,
-                completion_tokens=spent.completion_tokens,
-            )
+        if meter is None and budget is not None:
+            self.meter = Meter(budget, ledger.spent())
+        if self.meter is not None:
+            self.meter.join(teacher.name, self.price if self.meter.budget.usd is not None else None)
 
     @property
     def abilities(self) -> Abilities:
@@ -334,7 +338,7 @@ class _Run:
                 "can: transformers or vllm"
             )
         if asker.meter is not None:
-            verdict = asker.meter.admit(request)
+            verdict = asker.meter.admit(request, asker.teacher.name)
             if verdict == "stop" or (verdict == "wait" and not self._flying):
                 self.budget_met = True
             if verdict != "send":
@@ -358,7 +362,7 @@ class _Run:
         if isinstance(reply, Failure):
             counts.failed += len(item.waiting)
             if asker.meter is not None:
-                asker.meter.settle(request, 0, 0)
+                asker.meter.settle(request, asker.teacher.name, 0, 0)
             done = asker.ledger.record_failure(
                 item.key,
                 purpose=self._purpose,
@@ -376,7 +380,7 @@ class _Run:
             counts.prompt_tokens += reply.prompt_tokens
             counts.completion_tokens += reply.completion_tokens
             if asker.meter is not None:
-                asker.meter.settle(request, reply.prompt_tokens, reply.completion_tokens)
+                asker.meter.settle(request, asker.teacher.name, reply.prompt_tokens, reply.completion_tokens)
             done = asker.ledger.record(
                 item.key,
                 purpose=self._purpose,

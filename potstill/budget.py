@@ -116,15 +116,18 @@ def price_of(identity: Mapping[str, str]) -> Price | None:
         return Price()
     from genai_prices import Usage, calc_price
 
-    million = 1_000_000
+    # Some prices rise with the length of the prompt: the size asked about is that of one request.
+    tokens = 1_000
     model, endpoint = identity.get("model", ""), identity.get("endpoint", "").split(",")[0]
     try:
         found = calc_price(
-            Usage(input_tokens=million, output_tokens=million), model_ref=model, provider_api_url=endpoint
+            Usage(input_tokens=tokens, output_tokens=tokens), model_ref=model, provider_api_url=endpoint or None
         )
     except LookupError:
         return None
-    return Price(prompt=float(found.input_price), completion=float(found.output_price))
+    return Price(
+        prompt=float(found.input_price * 1_000_000 / tokens), completion=float(found.output_price * 1_000_000 / tokens)
+    )
 
 
 def expected_tokens(request: AnyRequest) -> tuple[int, int]:
@@ -136,67 +139,86 @@ def expected_tokens(request: AnyRequest) -> tuple[int, int]:
 
 
 class Meter:
-    """What is spent and what is in flight, against a budget."""
+    """What a run has spent and what is in flight, against a budget; all its teachers share one.
 
-    def __init__(self, budget: Budget, price: Price | None, *, prompt_tokens: int = 0, completion_tokens: int = 0):
-        if budget.usd is not None and price is None:
+    Args:
+        budget: The caps.
+        spent: Prompt and completion tokens of earlier calls, by the teacher's name (`Ledger.spent`).
+    """
+
+    def __init__(self, budget: Budget, spent: Mapping[str, tuple[int, int]] | None = None):
+        self.budget = budget
+        self._prices: dict[str, Price] = {}
+        self._spent = {name: list(tokens) for name, tokens in (spent or {}).items()}
+        self._reserved_tokens = 0
+        self._reserved_usd = 0.0
+        self._started = time.monotonic()
+        for name in self._spent:
+            # A teacher of an earlier call, of whom only the name is left; where its price is not known it counts 0.
+            backend, _, model = name.partition(":")
+            self._prices[name] = price_of({"backend": backend, "model": model}) or Price()
+
+    def join(self, teacher: str, price: Price | None) -> None:
+        """Let a teacher spend.
+
+        Raises:
+            OptionError: Money is capped and this teacher's price is not known.
+        """
+        if self.budget.usd is not None and price is None:
             raise OptionError(
                 "budget",
                 [
-                    f"the price of this teacher is not known, so {budget.usd:g} USD cannot be watched; "
+                    f"the price of the teacher {teacher} is not known, so {self.budget.usd:g} USD cannot be watched; "
                     "cap tokens or time instead, such as 500k-tokens or 30min"
                 ],
             )
-        self.budget = budget
-        self.price = price or Price()
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = completion_tokens
-        self._reserved = [0, 0]
-        self._started = time.monotonic()
+        self._prices[teacher] = price or Price()
+        self._spent.setdefault(teacher, [0, 0])
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens spent so far, by all teachers."""
+        return sum(prompt + completion for prompt, completion in self._spent.values())
 
     @property
     def usd(self) -> float:
-        """US dollars spent so far."""
-        return self.price.cost(self.prompt_tokens, self.completion_tokens)
+        """US dollars spent so far, each teacher's tokens at its own price."""
+        return sum(self._prices[name].cost(*tokens) for name, tokens in self._spent.items())
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds since this call began."""
         return time.monotonic() - self._started
 
-    def admit(self, request: AnyRequest) -> Verdict:
+    def admit(self, request: AnyRequest, teacher: str) -> Verdict:
         """`send` reserves the request's worst case; `wait` may fit once others finish; `stop` never will."""
         prompt, completion = expected_tokens(request)
-        cap = self.budget
+        cap, worst = self.budget, self._prices[teacher].cost(prompt, completion)
         if cap.seconds is not None and self.seconds >= cap.seconds:
             return "stop"
-        if self._fits(prompt, completion, self._reserved):
-            self._reserved[0] += prompt
-            self._reserved[1] += completion
+        tokens, usd = self.tokens + prompt + completion, self.usd + worst
+        if self._fits(tokens + self._reserved_tokens, usd + self._reserved_usd):
+            self._reserved_tokens += prompt + completion
+            self._reserved_usd += worst
             return "send"
-        return "wait" if self._fits(prompt, completion, (0, 0)) else "stop"
+        return "wait" if self._fits(tokens, usd) else "stop"
 
-    def _fits(self, prompt: int, completion: int, reserved: list[int] | tuple[int, int]) -> bool:
-        all_prompt = self.prompt_tokens + reserved[0] + prompt
-        all_completion = self.completion_tokens + reserved[1] + completion
+    def _fits(self, tokens: int, usd: float) -> bool:
         cap = self.budget
-        if cap.tokens is not None and all_prompt + all_completion > cap.tokens:
-            return False
-        return cap.usd is None or self.price.cost(all_prompt, all_completion) <= cap.usd
+        return (cap.tokens is None or tokens <= cap.tokens) and (cap.usd is None or usd <= cap.usd)
 
-    def settle(self, request: AnyRequest, prompt_tokens: int, completion_tokens: int) -> None:
+    def settle(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Replace a request's reservation by what it took (zero for a failure)."""
         prompt, completion = expected_tokens(request)
-        self._reserved[0] -= prompt
-        self._reserved[1] -= completion
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+        self._reserved_tokens -= prompt + completion
+        self._reserved_usd -= self._prices[teacher].cost(prompt, completion)
+        self._spent[teacher][0] += prompt_tokens
+        self._spent[teacher][1] += completion_tokens
 
     def reached(self) -> BudgetReached:
         """The error to raise, with what was spent and the mend."""
-        total = self.prompt_tokens + self.completion_tokens
         money = f"{self.usd:.4f} USD, " if self.budget.usd is not None else ""
         return BudgetReached(
-            f"the budget of {self.budget} is met: {money}{total:,} tokens, {self.seconds / 60:.1f} min; every reply "
-            "so far is in the ledger: run again with a larger --budget to go on from here"
+            f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min; "
+            "every reply so far is in the ledger: run again with a larger --budget to go on from here"
         )

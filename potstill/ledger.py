@@ -241,6 +241,13 @@ class Ledger:
         failed = connection.execute(f"SELECT COUNT(*) FROM failures {where}", values).fetchone()[0]
         return Totals(sums[0], sums[1], sums[2], failed, sums[3], sums[4], sums[5])
 
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """Prompt and completion tokens of all stored replies, by the teacher's name."""
+        found = self._connect().execute(
+            "SELECT teacher, SUM(prompt_tokens), SUM(completion_tokens) FROM replies GROUP BY teacher"
+        )
+        return {name: (prompt, completion) for name, prompt, completion in found}
+
     def close(self) -> None:
         """Write what is queued and close."""
         if self._writer is not None:

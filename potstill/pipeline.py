@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.asker import Asker
+    from potstill.budget import Meter
     from potstill.export import PushResult
     from potstill.retrieval.students import StudentRanking
     from potstill.settings import Settings
@@ -217,7 +218,7 @@ def open_job(
         checker = None
         if resolved.quality.on and resolved.quality.teacher:
             other = replace(resolved, teacher=resolved.quality.teacher, teacher_options={})
-            checker = opened.enter_context(open_asker(other, ledger, listener))
+            checker = opened.enter_context(open_asker(other, ledger, listener, asker.meter))
         spec = read_task_file(task, asker=asker).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
@@ -225,8 +226,11 @@ def open_job(
 
 
 @contextlib.contextmanager
-def open_asker(settings: Settings, ledger: Ledger, listener: Listener) -> Iterator[Asker]:
-    """The asker of a run. Backends load their model at the first request, so a finished run opens none."""
+def open_asker(settings: Settings, ledger: Ledger, listener: Listener, meter: Meter | None = None) -> Iterator[Asker]:
+    """An asker of a run; a second one spends by the first one's meter.
+
+    Backends load their model at the first request, so a finished run opens none.
+    """
     from potstill.asker import Asker
     from potstill.budget import Budget
     from potstill.datagen.teachers import open_teacher
@@ -243,6 +247,6 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener) -> Iterat
         teacher = open_teacher(settings.teacher, **extra)
     budget = Budget.parse(settings.budget) if settings.budget else None
     try:
-        yield Asker(teacher, ledger, budget=budget, listener=listener)
+        yield Asker(teacher, ledger, budget=budget, meter=meter, listener=listener)
     finally:
         teacher.close()

@@ -101,14 +101,18 @@ def test_prices() -> None:
     assert api is not None
     assert 0 < api.prompt < api.completion < 10
     assert price_of({"backend": "openai", "model": "my-own", "endpoint": "http://localhost:8000/v1"}) is None
+    # The price of prompts of ordinary length, not the higher one of prompts beyond 200,000 tokens.
+    tiered = price_of({"backend": "openai", "model": "claude-sonnet-4-5", "endpoint": "https://api.anthropic.com/v1"})
+    assert tiered == Price(3.0, 15.0)
 
 
 def test_money_is_counted() -> None:
-    meter = Meter(Budget(usd=0.01), Price(prompt=1.0, completion=10.0))
+    meter = Meter(Budget(usd=0.01))
+    meter.join("a", Price(prompt=1.0, completion=10.0))
     request = Request((Message("user", "hi"),), max_tokens=400)
     sent = 0
-    while meter.admit(request) == "send":
-        meter.settle(request, 10, 100)
+    while meter.admit(request, "a") == "send":
+        meter.settle(request, "a", 10, 100)
         sent += 1
     assert 5 <= sent <= 9
     assert meter.usd <= 0.01
@@ -117,4 +121,38 @@ def test_money_is_counted() -> None:
 
 def test_money_without_a_price_is_refused() -> None:
     with pytest.raises(OptionError, match="cap tokens or time instead"):
-        Meter(Budget(usd=1.0), None)
+        Meter(Budget(usd=1.0)).join("a", None)
+
+
+def test_each_teacher_spends_at_its_own_price_from_one_purse() -> None:
+    # 3,000 tokens of one's own engine cost nothing, whoever comes after it.
+    meter = Meter(Budget(usd=0.01), {"fake:x": (2_000, 1_000), "openai:gpt-4o": (1_000, 100)})
+    meter.join("fake:x", Price())
+    before = meter.usd
+    assert before == pytest.approx(0.0035)
+    meter.join("openai:gpt-4o", Price(2.5, 10.0))
+    assert meter.usd == before
+    request = Request((Message("user", "hi"),), max_tokens=400)
+    assert meter.admit(request, "openai:gpt-4o") == "send"
+    assert meter.admit(request, "fake:x") == "send"
+    assert meter.admit(request, "openai:gpt-4o") == "wait"
+    meter.settle(request, "openai:gpt-4o", 10, 400)
+    meter.settle(request, "fake:x", 10, 400)
+    assert meter.usd == pytest.approx(before + 0.004025)
+    assert meter.admit(request, "openai:gpt-4o") == "stop"
+    assert meter.admit(request, "fake:x") == "send"
+    assert meter.tokens == 4_920
+
+
+def test_two_teachers_of_one_run_stop_at_one_cap(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        first = Asker(FakeTeacher(), ledger, budget=Budget(tokens=5_000))
+        second = Asker(FakeTeacher(), ledger, meter=first.meter)
+        requests = [Request((Message("user", f"say {i}"),), max_tokens=50) for i in range(400)]
+        first.ask(requests[:20], "p")
+        with pytest.raises(BudgetReached):
+            second.ask(requests[20:], "q")
+        with pytest.raises(BudgetReached):
+            first.ask(requests[-20:], "p")
+        spent = ledger.totals()
+    assert 4_000 < spent.prompt_tokens + spent.completion_tokens <= 5_000
