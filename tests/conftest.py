@@ -69,6 +69,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def teacher_server() -> Any:
+    """The module of the OpenAI-compatible server on the loopback: `teacher_server.running_server(…)`."""
+    return _sibling("teacher_server")
+
+
+@pytest.fixture(scope="session")
 def shop_files() -> Callable[[Path], None]:
     """Writes into a folder what the commands of help and docs name: a task, rows, empty batch files, own datasets."""
 

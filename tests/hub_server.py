@@ -125,10 +125,11 @@ class Hub:
         folder: Where blobs and large files are kept.
         token: The only token that may write or see private repos.
         user: Who that token belongs to.
+        role: What the token is said to be good for.
     """
 
-    def __init__(self, folder: Path, *, token: str = "hf_testtoken", user: str = "me"):
-        self.folder, self.token, self.user = folder, token, user
+    def __init__(self, folder: Path, *, token: str = "hf_testtoken", user: str = "me", role: str = "write"):
+        self.folder, self.token, self.user, self.role = folder, token, user, role
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[tuple[str, str]] = []
         self.warnings: list[str] = []
@@ -354,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _whoami(self) -> None:
         self._need_token()
-        auth = {"accessToken": {"role": "write", "displayName": "test"}}
+        auth = {"accessToken": {"role": self.hub.role, "displayName": "test"}}
         self._json({"type": "user", "name": self.hub.user, "auth": auth, "orgs": []})
 
     def _create(self) -> None:
