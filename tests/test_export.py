@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from potstill.cards import dataset_card, md, merge_licences, model_card, score_text, teacher_terms, unit_info
 from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
+from potstill.run_dir import file_digest
 from potstill.run_facts import find_leaks, measure_diversity, public_name, read_run
 
 REPO = "me/support-tickets"
@@ -366,6 +368,38 @@ def test_a_kill_in_the_middle_leaves_the_readers_view_and_the_next_push_finishes
     result = pushed(hub, tmp_path, held_out)
     assert result["changed"]
     assert json.loads(hub.read("models", REPO, "potstill-unit.json"))["unit"] == result["unit"]
+
+
+def test_a_push_after_a_kill_sends_no_large_file_again(run: Path, hub: Any, tmp_path: Path) -> None:
+    """Killed while the weights, the last of the large files, are on their way: only they go again."""
+    unit = build_unit(run, tmp_path / "unit")
+    large = {part: [path for path in unit.folder(part).rglob("*") if path.suffix in (".parquet", ".safetensors")]
+             for part in ("dataset", "model")}  # fmt: skip
+    (weights,) = (file_digest(path) for path in large["model"])
+    tables = {file_digest(path) for path in large["dataset"]}
+    code = f"from potstill.export import push\npush({str(run)!r}, {REPO!r})"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    process = subprocess.Popen([sys.executable, "-c", code], env=clean | hub.environment(tmp_path / "killed"))
+    hub.fail("PUT", weights, 503, before=process.kill)
+    assert process.wait(timeout=120) != 0
+    assert _sent(hub) == {**dict.fromkeys(tables, 1), weights: 1}
+    hub.requests.clear()
+    assert pushed(hub, tmp_path, run)["changed"]
+    assert _sent(hub) == {weights: 1}, "the tables were there"
+    assert len(hub.repo("models", REPO).log) == len(hub.repo("datasets", REPO).log) == 2
+    # Killed again where everything is sent and nothing committed: the next push sends no large file at all.
+    hub.repos.clear()
+    process = subprocess.Popen([sys.executable, "-c", code], env=clean | hub.environment(tmp_path / "killed"))
+    hub.fail("POST", "/api/datasets/.*/commit/", 503, before=process.kill)
+    assert process.wait(timeout=120) != 0
+    hub.requests.clear()
+    assert pushed(hub, tmp_path, run)["changed"]
+    assert _sent(hub) == {}
+
+
+def _sent(hub: Any) -> dict[str, int]:
+    """How often each large file was sent, by its sha256."""
+    return dict(Counter(path.rsplit("/", 1)[1] for verb, path in hub.requests if verb == "PUT" and "/lfs/" in path))
 
 
 def test_a_half_published_unit_says_so_and_is_finished_by_the_next_push(run: Path, hub: Any, tmp_path: Path) -> None:
