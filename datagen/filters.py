@@ -61,7 +61,12 @@ def length_of(text: str) -> int:
 
 
 def too_short(text: str, min_words: int) -> Dropped | None:
-    """Nothing but space and marks, or fewer words than `min_words`."""
+    """Nothing but space and marks, or fewer words than `min_words`.
+
+    Example:
+        >>> too_short("One word", 3).reason
+        'too_short'
+    """
     if not any(c.isalnum() for c in text):
         return Dropped("empty", "no letter or digit", text, stage=STAGE)
     count = length_of(text)
@@ -81,7 +86,12 @@ def too_long(text: str, max_words: int) -> Dropped | None:
 
 
 def refusal(text: str) -> Dropped | None:
-    """The teacher speaks as a model or declines."""
+    """The teacher speaks as a model or declines.
+
+    Example:
+        >>> refusal("As an AI language model, I cannot write that.").reason
+        'refusal'
+    """
     found = _REFUSAL.search(text[:160])
     return Dropped("refusal", found.group(0), text, stage=STAGE) if found else None
 
@@ -177,7 +187,12 @@ def label_leak(text: str, names: Sequence[str]) -> Dropped | None:
 
 
 def names_itself(text: str, name: str) -> bool:
-    """Whether a text holds its label's name as words."""
+    """Whether a text holds its label's name as words.
+
+    Example:
+        >>> names_itself("Spam, spam and more spam", "spam")
+        True
+    """
     return f" {' '.join(words(name))} " in f" {' '.join(words(text))} "
 
 

@@ -42,7 +42,12 @@ Tokenise = Callable[[str], list[str]]
 
 
 def rouge_tokens(text: str) -> list[str]:
-    """Tokens as `rouge_score` makes them without a stemmer: lower-cased runs of a-z and 0-9."""
+    """Tokens as `rouge_score` makes them without a stemmer: lower-cased runs of a-z and 0-9.
+
+    Example:
+        >>> rouge_tokens("The lamp's light, twice!")
+        ['the', 'lamp', 's', 'light', 'twice']
+    """
     return _NOT_ROUGE.sub(" ", text.lower()).split()
 
 
@@ -53,7 +58,12 @@ def any_script_tokens(text: str) -> list[str]:
 
 
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Length of the longest common subsequence."""
+    """Length of the longest common subsequence.
+
+    Example:
+        >>> lcs_length("abcde", "ace")
+        3
+    """
     return _lcs(len(a), _masks(a), b)
 
 
@@ -78,7 +88,12 @@ def _lcs(length: int, masks: dict[Hashable, int], other: Sequence[Hashable]) -> 
 
 
 def rouge_l_f1(a: str, b: str, tokenise: Tokenise = rouge_tokens) -> float:
-    """ROUGE-L F1 of two texts, equal to `rouge_score`'s."""
+    """ROUGE-L F1 of two texts, equal to `rouge_score`'s.
+
+    Example:
+        >>> round(rouge_l_f1("a cat sat on the mat", "a dog sat on a mat"), 3)
+        0.667
+    """
     first, second = tokenise(a), tokenise(b)
     return rouge_f1(lcs_length(first, second), len(first), len(second))
 

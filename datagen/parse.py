@@ -46,7 +46,12 @@ def plain(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """One written text without quotes, `Text:` names, markdown fences, chatter and closing remarks."""
+    """One written text without quotes, `Text:` names, markdown fences, chatter and closing remarks.
+
+    Example:
+        >>> clean_text('Sure! Here is a review: "A fine lamp."')
+        'A fine lamp.'
+    """
     text = plain(text).strip()
     text = _unfence(text)
     for _ in range(3):
@@ -84,7 +89,12 @@ def _unquote(text: str) -> str:
 
 
 def last_full_sentence(text: str) -> str:
-    """The text up to its last sentence end, or an empty string when no sentence ends."""
+    """The text up to its last sentence end, or an empty string when no sentence ends.
+
+    Example:
+        >>> last_full_sentence("It was founded in 2016. It sells la")
+        'It was founded in 2016.'
+    """
     end = 0
     for match in _SENTENCE_END.finditer(text):
         end = match.end()
@@ -92,7 +102,12 @@ def last_full_sentence(text: str) -> str:
 
 
 def split_list(text: str, limit: int) -> list[str]:
-    """The items of a numbered or bulleted list, or of lines; at most `limit`."""
+    """The items of a numbered or bulleted list, or of lines; at most `limit`.
+
+    Example:
+        >>> split_list("1. A lamp.\\n2. A chair.\\n3. A ta", 2)
+        ['A lamp.', 'A chair.']
+    """
     text = plain(text).strip()
     starts = [match.start() for match in _NUMBER.finditer(text)]
     if starts:
@@ -110,6 +125,10 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
 
     A reply that opens with the first field and lacks the names of the others is read as lines: one a field, the rest
     in the last. None when a field stays empty.
+
+    Example:
+        >>> read_fields("title: Rain\\ntext: It rained all day.", ["title", "text"])
+        {'title': 'Rain', 'text': 'It rained all day.'}
     """
     text = _unfence(plain(text).strip())
     values: dict[str, list[str]] = {}
@@ -144,7 +163,12 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
 
 
 def read_json(text: str) -> Any:
-    """The JSON value in a reply (mended where it is cut short), or None. Bounded in length and depth."""
+    """The JSON value in a reply (mended where it is cut short), or None. Bounded in length and depth.
+
+    Example:
+        >>> read_json('Here: {"texts": ["a", "b')
+        {'texts': ['a', 'b']}
+    """
     text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8").strip()
     text = _unfence(text)
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)

@@ -111,7 +111,12 @@ def _singular(phrase: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """`a question`, `an email`."""
+    """`a question`, `an email`.
+
+    Example:
+        >>> with_article("email")
+        'an email'
+    """
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 

@@ -53,6 +53,12 @@ class Budget:
 
         Raises:
             OptionError: A part that is no amount with a unit, an amount of zero, or a unit given twice.
+
+        Example:
+            >>> Budget.parse("2usd, 500k-tokens")
+            Budget(usd=2.0, tokens=500000, seconds=None)
+            >>> Budget.parse("1.5h").seconds
+            5400.0
         """
         caps: dict[str, float] = {}
         faults: list[str] = []
@@ -102,7 +108,12 @@ class Price:
     completion: float = 0.0
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """US dollars for so many tokens."""
+        """US dollars for so many tokens.
+
+        Example:
+            >>> Price(prompt=2.5, completion=10.0).cost(1_000_000, 100_000)
+            3.5
+        """
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 

@@ -262,6 +262,11 @@ def join_fields(values: Mapping[str, str]) -> str:
     """One input text from one or more named fields.
 
     A single field is its value; several become `name: value` lines, in the mapping's order.
+
+    Example:
+        >>> print(join_fields({"premise": "It rains.", "hypothesis": "It is wet."}))
+        premise: It rains.
+        hypothesis: It is wet.
     """
     items = [(name, str(value).strip()) for name, value in values.items()]
     if len(items) == 1:

@@ -161,7 +161,12 @@ class TaskSpec:
 
 
 def readable(name: str) -> str:
-    """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`."""
+    """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`.
+
+    Example:
+        >>> readable("order_status")
+        'order status'
+    """
     parts = [part for part in _WORDS.split(name) if part]
     if len(parts) < 2 or (" " in name and "_" not in name):
         return name

@@ -28,7 +28,12 @@ LEAST_HELD_OUT = 10
 
 
 def written_share(gold: int, labels: int) -> float:
-    """How often a written row is drawn beside a row of the user: once without any, `LEAST_SHARE` from `ENOUGH` on."""
+    """How often a written row is drawn beside a row of the user: once without any, `LEAST_SHARE` from `ENOUGH` on.
+
+    Example:
+        >>> written_share(0, 4), written_share(16, 4), written_share(100, 4)
+        (1.0, 0.5, 0.05)
+    """
     return max(LEAST_SHARE, 1.0 - gold / (ENOUGH * max(1, labels)))
 
 

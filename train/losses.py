@@ -37,6 +37,10 @@ def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothin
 
     Returns:
         (n,) float32, nats.
+
+    Example:
+        >>> hard_cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.6931])
     """
     return F.cross_entropy(
         student_logits.float(), labels.clamp(min=-1), ignore_index=-1, reduction="none", label_smoothing=label_smoothing
@@ -99,6 +103,10 @@ def label_divergence(
         ValueError: temperature <= 0.
 
     Source: arXiv:1503.02531 §2.
+
+    Example:
+        >>> label_divergence(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), 1.0)
+        tensor([0.6931])
     """
     _check_temperature(temperature)
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)

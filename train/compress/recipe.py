@@ -75,6 +75,10 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
 
     Raises:
         OptionError: Every step that cannot be read, with the nearest name of an unknown one.
+
+    Example:
+        >>> [step.method for step in parse_recipe("wanda:0.5 -> heal:steps=100 -> int8:channel").steps]
+        ['wanda', 'heal', 'int8']
     """
     parts = re.split(r"->|→|\n|;", given) if isinstance(given, str) else list(given)
     steps: list[Step] = []
