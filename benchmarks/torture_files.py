@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import resource
 import shutil
@@ -177,6 +178,9 @@ def work(folder: Path, kind: str, first: int, count: int, seed: int) -> None:
     """Read mutants `first` to `count`, with a line of JSON for each."""
     from potstill.errors import PotstillError
 
+    # Libraries print to the standard output of the process, which is the parent's ear.
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     reader = _readers(folder)[kind]
     sound = (folder / KINDS[kind]).read_bytes()
     place = folder.parent / "mutants" / kind.replace(" ", "-").replace("'", "")
@@ -207,6 +211,7 @@ def work(folder: Path, kind: str, first: int, count: int, seed: int) -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
         print(
             json.dumps({"next": number + 1, "told": told, "slowest": slowest, "grown": grown, "wrong": wrong}),
+            file=report,
             flush=True,
         )
         told, wrong = Counter(), []
