@@ -106,7 +106,8 @@ def plan(
     sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Say whether 2usd, 500k-tokens or 30min suffice.")] = None,
     probe: Annotated[
-        int | None, typer.Option(help="Requests to make now; 32 with a teacher of your own, else none.")
+        int | None,
+        typer.Option(help="Requests to make now; by default 32, and none with an API or after a run in that folder."),
     ] = None,
     options: Set = None,
     as_json: Json = False,

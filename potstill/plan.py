@@ -5,8 +5,8 @@ options: how many rows are written and kept, scored and measured. What a request
 known in one of three ways, the surest that there is:
 
     earlier    the run folder's ledger and reports hold replies of the same teacher
-    probe      the first requests of the run are made now: for a teacher on this machine by default, since they cost
-               nothing but seconds; the run finds their replies in its ledger
+    probe      the first requests of the run are made now: for a teacher on this machine by default, where no earlier
+               run tells its speed, since they cost nothing but seconds; the run finds their replies in its ledger
     assumed    prompts are rendered and counted at four characters a token; two thirds of the texts are kept, and a
                reply takes half of what it may take
 
@@ -62,7 +62,8 @@ def plan_run(
     Args:
         task: As for `potstill.run`.
         out: Run folder; what an earlier run left there makes the prediction surer.
-        probe: Requests to make now; None makes 32 with a teacher on this machine and none with an API.
+        probe: Requests to make now; None makes 32 with a teacher in this process whose speed no earlier run in the
+            folder tells, and none with an API.
         listener: Progress.
         **settings: As for `potstill.run`.
 
@@ -82,21 +83,48 @@ def plan_run(
     local = not resolved.teacher.startswith("openai")
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
     with _ledger(folder, count) as ledger, open_asker(replace(resolved, budget=None), ledger, listener) as asker:
+        if probe is None and count and _is_known(folder, asker):
+            count = 0
         spec = read_task_file(task, asker=asker if count else None, draft=not count).spec
         return _Planner(spec, resolved, folder, asker, count, listener).plan()
 
 
 @contextlib.contextmanager
 def _ledger(folder: Path, probe: int) -> Iterator[Ledger]:
-    """The run's own ledger where a probe may write to it or a run left one; else a passing one."""
+    """The run's own ledger where a probe may write to it or a run left one; else a passing one.
+
+    What was made for a probe goes again where no reply came.
+    """
     with contextlib.ExitStack() as stack:
         if probe or (folder / "ledger.sqlite").exists():
+            new = [place for place in (folder / "ledger.sqlite", folder, *folder.parents) if not place.exists()]
             run = RunDir(folder)
             stack.enter_context(run.lock())
+            if new:
+                stack.callback(_remove_if_empty, folder, new)
             yield stack.enter_context(Ledger(run.ledger_path))
         else:
             place = stack.enter_context(TemporaryDirectory(prefix="potstill-plan-"))
             yield stack.enter_context(Ledger(Path(place) / "ledger.sqlite"))
+
+
+def _remove_if_empty(folder: Path, new: list[Path]) -> None:
+    """Take an empty ledger away, with its lock and the folders that were made for it, the innermost first."""
+    with Ledger(folder / "ledger.sqlite", read_only=True) as ledger:
+        if ledger.totals().replies:
+            return
+    for file in (*folder.glob("ledger.sqlite*"), folder / ".lock"):
+        file.unlink(missing_ok=True)
+    for place in new[1:]:
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            place.rmdir()
+
+
+def _is_known(folder: Path, asker: Asker) -> bool:
+    """Whether the folder holds a run of this teacher, from which requests, tokens and time follow without a probe."""
+    stages = {stage: _manifest(folder, stage) for stage in ("datagen", "soft", "train")}
+    teacher = stages["datagen"].get("key_parts", {}).get("teacher")
+    return all(stages.values()) and teacher == dict(asker.teacher.identity)
 
 
 class _Planner:

@@ -87,6 +87,42 @@ def test_nothing_is_asked_and_nothing_written_for_an_api(tmp_path: Path, monkeyp
     assert planned.seconds is None
 
 
+INSTRUCTIONS = "---\nkind: instructions\n---\nAnswer questions of gardeners.\n"
+
+
+def test_a_plan_that_asks_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = plan_run(INSTRUCTIONS, teacher="fake", sources="generated", n=50)
+    assert planned.requests > 50
+    assert not list(tmp_path.iterdir()), "no folder runs/ either"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    plan_run(INSTRUCTIONS, out="mine", teacher="fake", sources="generated", n=50)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    plan_run(GENERATION, out="mine", teacher="fake", sources="generated", n=40)
+    assert ledger_replies(tmp_path / "mine") >= 32, "what was asked is kept"
+
+
+@pytest.mark.parametrize(("missing", "probes"), [((), 0), (("train",), 32), (("datagen",), 32), (("teacher",), 32)])
+def test_a_speed_that_a_run_has_told_is_not_probed(
+    missing: tuple[str, ...], probes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages' manifests stand for the run; `_Planner` says how many requests it may make."""
+    from potstill import plan
+
+    for stage in {"datagen", "soft", "train"} - set(missing):
+        (tmp_path / stage).mkdir()
+        teacher = {"backend": "other"} if "teacher" in missing else dict(FakeTeacher().identity)
+        manifest = {"key_parts": {"teacher": teacher}, "seconds": 1.0}
+        (tmp_path / stage / "manifest.json").write_text(json.dumps(manifest))
+    Ledger(tmp_path / "ledger.sqlite").close()
+    seen = []
+    monkeypatch.setattr(plan._Planner, "plan", lambda self: seen.append(self.probe))
+    plan_run(GENERATION, out=tmp_path, teacher="fake")
+    plan_run(GENERATION, out=tmp_path, teacher="fake", probe=5)
+    assert seen == [probes, 5]
+
+
 def test_the_command_prints_both_forms(tmp_path: Path) -> None:
     arguments = ["plan", GENERATION, "--teacher", "fake", "-n", "40", "--sources", "generated", "-o", str(tmp_path)]
     shown = CliRunner().invoke(app, arguments)
