@@ -330,6 +330,88 @@ def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_p
 
 
 @pytest.mark.real
+def test_a_person_filters_looks_and_takes_back_in_a_real_browser(sample_run: Any, tmp_path: Path) -> None:
+    from potstill.ledger import Ledger
+
+    run = sample_run.write_run(tmp_path / "run")
+    prompt, reply = "Write a <b>ticket</b> about bugs.", "<i>Raw</i> reply\n1. and more"
+    with Ledger(run / "ledger.sqlite") as ledger:
+        request = {"messages": [["system", "You write."], ["user", prompt]], "temperature": 0.7}
+        ledger.record("key14", purpose="datagen", teacher="a teacher", request=request, reply={"text": reply},
+                      finish="stop", max_tokens=9, prompt_tokens=3, completion_tokens=2).result()  # fmt: skip
+    rows = list(dataset_to_rows(read_rows(run / "merge" / "train.parquet")))
+    written = next(row for row in rows if row.source.requests == ("key14",))
+    faults: list[str] = []
+    with running(Server(viewer_app(run))) as viewer, _browser() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(viewer.url)
+        count, detail = page.locator("#count"), page.locator("#detail")
+        page.wait_for_selector("#filter-label")
+
+        page.select_option("#filter-label", "bug")
+        count.filter(has_text="of 50").wait_for()
+        assert set(page.locator("#rows td:nth-child(2) div").all_text_contents()) == {"bug"}
+        page.click("#clear")
+        count.filter(has_text="of 150").wait_for()
+        page.locator("#filter-label").filter(has_text="any label").wait_for()
+        page.select_option("#filter-source", "acme/tickets")
+        count.filter(has_text="of 38").wait_for()
+        page.click("#rows tr:nth-child(2)")
+        detail.filter(has_text="Found in").wait_for()
+        assert page.locator("#detail h2").all_text_contents() == ["Input", "Output", "Found in", "Card"]
+        shown = dict(
+            zip(page.locator("#detail dt").all_text_contents(), page.locator("#detail dd").all_text_contents())
+        )
+        assert (shown["dataset"], shown["row"], shown["split"]) == ("acme/tickets", "4", "train"), "which row it was"
+        assert (shown["title"].strip(), shown["score"], shown["licence"]) == ("Tickets", "0.71", "cc-by-4.0"), (
+            "its card"
+        )
+
+        page.click("#clear")
+        count.filter(has_text="of 150").wait_for()
+        page.click(f'#rows tr[data-id="{written.id}"]')
+        detail.filter(has_text="Asked of a teacher").wait_for()
+        assert page.locator("#detail pre").all_text_contents() == [
+            written.input, written.output, "You write.", prompt, reply
+        ]  # fmt: skip
+        assert page.locator("#detail pre b, #detail pre i").count() == 0, "texts are texts"
+        assert "raw reply (stop, 2 tokens)" in str(detail.text_content())
+        assert '"temperature":0.7' in str(detail.text_content())
+
+        line = page.locator(f'#rows tr[data-id="{written.id}"]')
+        assert page.is_disabled("#do-undo")
+        page.click("#do-accept")
+        line.locator(".tag.accept").wait_for()
+        assert [d.action for d in read_decisions(run).values()] == ["accept"]
+        page.click("#do-undo")
+        line.locator(".tag").wait_for(state="detached")
+        assert read_decisions(run) == {}
+        page.keyboard.press("a")
+        line.locator(".tag.accept").wait_for()
+        page.keyboard.press("u")
+        line.locator(".tag").wait_for(state="detached")
+        assert read_decisions(run) == {}
+
+        page.click("#view-dropped")
+        page.wait_for_selector("#filter-reason")
+        count.filter(has_text="of 10").wait_for()
+        page.select_option("#filter-reason", "near_duplicate")
+        count.filter(has_text="of 9").wait_for()
+        page.select_option("#filter-origin", "generated")
+        count.filter(has_text="of 9").wait_for()
+        page.select_option("#filter-reason", "label_leak")
+        count.filter(has_text="1–1 of 1").wait_for()
+        page.click("#rows tr:first-child")
+        detail.filter(has_text="label_leak").wait_for()
+        page.click("#do-accept")
+        page.wait_for_selector("#rows tr:first-child .tag.accept")
+    assert faults == []
+    (kept,) = read_decisions(run).values()
+    assert (kept.action, kept.was_dropped, kept.input.strip()) == ("accept", True, "This is a bug")
+
+
+@pytest.mark.real
 def test_the_page_of_the_student_answers_in_a_real_browser() -> None:
     faults: list[str] = []
     with _serving(_Slow()) as server, _browser() as browser:
