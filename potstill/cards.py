@@ -34,7 +34,10 @@ HUB_LICENCES = frozenset(
     }
 )  # fmt: skip
 _BASE_LICENCES = {MINILM: "apache-2.0", SMOLLM2: "apache-2.0"}
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SIZES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+)  # fmt: skip
 _METRICS = {
     "accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro-F1"), "exact_match": ("exact_match", "Exact match"),
     "rouge_l": ("rouge", "ROUGE-L"), "chrf": ("chrf", "chrF"),
@@ -161,7 +164,7 @@ def dataset_card(facts: RunFacts, unit: UnitInfo) -> str:
         pretty_name=f"{facts.spec.name} (potstill)",
         language=list(facts.spec.languages),
         multilinguality="monolingual" if len(facts.spec.languages) == 1 else "multilingual",
-        size_categories=[next((name for top, name in _SIZES if facts.rows < top), "1M<n<10M")],
+        size_categories=[next((name for top, name in _SIZES if facts.rows < top), "100M<n<1B")],
         task_categories=[_task_type(facts)],
         annotations_creators=["found"] * bool(origins & {"retrieved", "user"})
         + ["machine-generated"] * bool(origins & {"generated", "pseudo"}),

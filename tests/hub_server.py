@@ -45,7 +45,36 @@ LICENCES = frozenset(
         "ncsa unlicense zlib pddl lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 gemma unknown other",
     )
 )
-SIZES = re.compile(r"n<1K|1K<n<10K|10K<n<100K|100K<n<1M|1M<n<10M|10M<n<100M|100M<n<1B|n>1T|other")
+_SIZES = "n<1K 1K<n<10K 10K<n<100K 100K<n<1M 1M<n<10M 10M<n<100M 100M<n<1B 1B<n<10B 10B<n<100B 100B<n<1T n>1T other"
+# The names of `packages/tasks/src/pipelines.ts` of huggingface.js.
+TASKS = frozenset(
+    re.split(
+        " ",
+        "text-classification token-classification table-question-answering question-answering zero-shot-classification "
+        "translation summarization feature-extraction text-generation text2text-generation fill-mask "
+        "sentence-similarity text-to-speech text-to-audio automatic-speech-recognition audio-to-audio "
+        "audio-classification audio-text-to-text voice-activity-detection depth-estimation image-classification "
+        "object-detection image-segmentation text-to-image image-to-text image-to-image image-to-video "
+        "unconditional-image-generation video-classification reinforcement-learning robotics tabular-classification "
+        "tabular-regression tabular-to-text table-to-text multiple-choice text-ranking text-retrieval "
+        "time-series-forecasting text-to-video image-text-to-text visual-question-answering "
+        "document-question-answering zero-shot-image-classification graph-ml mask-generation "
+        "zero-shot-object-detection text-to-3d image-to-3d image-feature-extraction video-text-to-text "
+        "keypoint-detection visual-document-retrieval any-to-any other",
+    )
+)
+# What a field may hold, where the Hub or its card templates list it.
+CHOICES = {
+    "size_categories": frozenset(_SIZES.split()),
+    "task_categories": TASKS,
+    "pipeline_tag": TASKS,
+    "multilinguality": frozenset({"monolingual", "multilingual", "translation", "other"}),
+    "annotations_creators": frozenset(
+        {"found", "machine-generated", "expert-generated", "crowdsourced", "no-annotation", "other"}
+    ),
+}
+LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+DATASET_TYPE = re.compile(r"(?:[\w-]+/)?[\w.-]+")
 
 
 def git_oid(content: bytes) -> str:
@@ -646,13 +675,14 @@ def check_card(text: str, kind: str) -> tuple[object, list[str], list[str]]:
     if data.get("license_link") and not re.fullmatch(r"https?://.+|LICENSE(\.md)?", str(data["license_link"])):
         errors.append('"license_link" must be a URL, LICENSE or LICENSE.md')
     for language in several("language"):
-        if not isinstance(language, str) or not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z]+)?|code|multilingual", language):
+        if not isinstance(language, str) or not LANGUAGE.fullmatch(language):
             errors.append(f'"language" must be an ISO 639 code, got {language!r}')
-    for size in several("size_categories"):
-        if not SIZES.fullmatch(str(size)):
-            errors.append(f'"size_categories" must be one of the known ranges, got {size!r}')
-    for name in ("tags", "task_categories", "datasets", "metrics", "base_model"):
-        if any(not isinstance(item, str) for item in several(name)):
+    for name, known in CHOICES.items():
+        errors += [f'"{name}" has no {value!r}' for value in several(name) if not _is_one_of(value, known)]
+    if isinstance(data.get("pipeline_tag"), list):
+        errors.append('"pipeline_tag" must be one name')
+    for name in ("tags", "datasets", "metrics", "base_model", "pretty_name", "library_name"):
+        if any(not isinstance(item, str) or not item.strip() for item in several(name)):
             errors.append(f'"{name}" must hold strings')
     for name in ("datasets", "base_model"):
         if any(not re.fullmatch(r"\w[\w.\-]*(/\w[\w.\-]*)?", str(item)) for item in several(name)):
@@ -663,11 +693,27 @@ def check_card(text: str, kind: str) -> tuple[object, list[str], list[str]]:
     return json.loads(json.dumps(data, default=str)), errors, warned
 
 
+def _is_one_of(value: object, known: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in known
+
+
 def _check_configs(data: dict[str, object], errors: list[str]) -> None:
     configs = data.get("configs", [])
+    names = []
     for config in configs if isinstance(configs, list) else [configs]:
         if not isinstance(config, dict) or not config.get("config_name"):
             errors.append('"configs[].config_name" is required')
+            continue
+        names.append(config["config_name"])
+        files = config.get("data_files") or []
+        if any(not isinstance(file, dict) or not {"split", "path"} <= set(file) for file in files):
+            errors.append('"configs[].data_files[]" needs split and path')
+            continue
+        splits = [str(file["split"]) for file in files]
+        if len(set(splits)) < len(splits) or any(not re.fullmatch(r"\w+(\.\w+)*", split) for split in splits):
+            errors.append('"configs[].data_files[].split" must be names, each once')
+    if len(set(names)) < len(names):
+        errors.append('"configs[].config_name" must be there once')
 
 
 def _check_model_index(index: object, errors: list[str]) -> None:
@@ -677,13 +723,28 @@ def _check_model_index(index: object, errors: list[str]) -> None:
         errors.append('"model-index" must be an array')
         return
     for model in index:
-        if not model.get("name"):
+        if not _is_text(model.get("name")):
             errors.append('"model-index[].name" is required')
-        for result in model.get("results") or []:
-            if not (result.get("task") or {}).get("type"):
-                errors.append('"model-index[].results[].task.type" is required')
-            if not {"type", "name"} <= set(result.get("dataset") or {}):
+        results = model.get("results")
+        if not isinstance(results, list) or not results:
+            errors.append('"model-index[].results" is required')
+            continue
+        for result in results:
+            task, dataset, metrics = (result.get(name) or {} for name in ("task", "dataset", "metrics"))
+            if not _is_one_of(task.get("type"), TASKS):
+                errors.append('"model-index[].results[].task.type" must be a known task')
+            if not _is_text(dataset.get("name")) or not _is_text(dataset.get("type")):
                 errors.append('"model-index[].results[].dataset" needs type and name')
-            for metric in result.get("metrics") or [{}]:
-                if "type" not in metric or "value" not in metric:
+            elif not DATASET_TYPE.fullmatch(dataset["type"]):
+                errors.append('"model-index[].results[].dataset.type" must be the id of a dataset')
+            if not isinstance(metrics, list) or not metrics:
+                errors.append('"model-index[].results[].metrics" is required')
+                continue
+            for metric in metrics:
+                value = metric.get("value")
+                if not _is_text(metric.get("type")) or value is None or value == "" or value != value:
                     errors.append('"model-index[].results[].metrics[]" needs type and value')
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

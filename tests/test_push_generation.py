@@ -125,8 +125,8 @@ def test_a_generation_student_is_read_back_as_its_cards_say(run: Path, hub: Any,
     assert pushed["changed"]
     assert hub.warnings == [], "the cards gave warnings"
     cards = {kind: hub.read(kind, REPO, "README.md").decode() for kind in ("models", "datasets")}
-    for card in cards.values():
-        _, errors, warned = sys.modules["hub_server"].check_card(card, "models")
+    for kind, card in cards.items():
+        _, errors, warned = sys.modules["hub_server"].check_card(card, kind)
         assert (errors, warned) == ([], [])
     assert "pipeline_tag: text-generation\n" in cards["models"]
     text = "Let's meet on the 3rd of May 2021 at noon."
