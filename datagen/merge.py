@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.datagen.decontaminate import TestTexts, normal_hash
 from potstill.datagen.novelty import NoveltyFilter
+from potstill.decisions import FILE as DECISIONS
 from potstill.events import Event, Listener, silent
 from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
@@ -276,7 +277,7 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
     """Split merged rows at random, label by label.
 
     A label with too few rows for its share gives none to validation or the held-out part before it gives its last row
-    to training: training never lacks a label.
+    to training: training never lacks a label. What a person corrected or took back in is always trained on.
 
     Args:
         spec: The task.
@@ -289,7 +290,9 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
     options = options or MergeOptions()
     groups: dict[str, list[int]] = defaultdict(list)
     outputs = table["output"][:]
-    for i in range(table.num_rows):
+    for i, origin in enumerate(table["origin"][:]):
+        if origin == "user" and table[i]["source"]["dataset"] == DECISIONS:
+            continue
         groups[outputs[i] if spec.kind == "classification" else ""].append(i)
     held: list[int] = []
     checked: list[int] = []
