@@ -7,8 +7,10 @@ learns from such replies writes the fence and the remarks as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 from potstill.datagen import filters
+from potstill.datagen.label_scores import answer_spellings
 from potstill.datagen.parse import plain
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
@@ -40,6 +42,28 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     before, content, behind = parts
     led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
     return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
+
+
+def label_reader(names: Sequence[str]) -> Callable[[str], str | None]:
+    """What reads the label off a written answer: the whole of it, or else the longest name that it holds as words.
+
+    Args:
+        names: The labels.
+
+    Returns:
+        A function from an answer to the label's name, None where it names none.
+    """
+    spelling = {form.lower(): name for name in names for form in answer_spellings(name)}
+    by_length = sorted(spelling, key=len, reverse=True)
+
+    def read(text: str) -> str | None:
+        if text in names:  # before names that differ in case only are taken for one
+            return text
+        said = " ".join(plain(text).lower().split()).strip(" .\"'*`")
+        named = said if said in spelling else next((n for n in by_length if filters.names_itself(said, n)), None)
+        return None if named is None else spelling[named]
+
+    return read
 
 
 def _around_one_fence(text: str) -> tuple[str, str, str] | None:

@@ -24,13 +24,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
-from potstill.datagen import filters
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
-from potstill.datagen.label_scores import answer_spellings, label_scores
+from potstill.datagen.label_scores import label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
-from potstill.datagen.outputs import read_output
-from potstill.datagen.parse import plain
+from potstill.datagen.outputs import label_reader, read_output
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.writing import rng
@@ -199,8 +197,7 @@ def _label_votes(spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: Qua
 
     names = spec.label_names
     prompt = prompts.load("score_label")
-    spelling = {form.lower(): place for place, name in enumerate(names) for form in answer_spellings(name)}
-    by_length = sorted(spelling, key=len, reverse=True)
+    read = label_reader(names)
     requests = [
         Request(
             messages=(
@@ -220,12 +217,10 @@ def _label_votes(spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: Qua
     heard = np.zeros(len(rows), dtype=bool)
     for answer in asker.ask(requests, PURPOSE):
         if isinstance(answer.reply, Reply):
-            said = " ".join(plain(answer.reply.text).lower().split()).strip(" .\"'*`")
-            # The whole reply, or else the longest name that it holds as words.
-            name = said if said in spelling else next((n for n in by_length if filters.names_itself(said, n)), None)
+            name = read(answer.reply.text)
             if name is not None:
                 row = int(str(answer.request.tag))
-                counts[row, spelling[name]] += 1
+                counts[row, names.index(name)] += 1
                 heard[row] = True
     votes: NDArray[np.float64] = np.log(counts / counts.sum(axis=1, keepdims=True))
     votes[~heard] = np.nan

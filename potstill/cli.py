@@ -20,6 +20,7 @@ from potstill.cli_compress import compress
 from potstill.cli_look import app as look_app
 from potstill.cli_settings import Group, Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
+from potstill.cli_status import status
 from potstill.cli_verify import verify
 from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
@@ -156,26 +157,6 @@ def report(run: _Run) -> None:
         typer.echo(str(path))
 
 
-@app.command(epilog="Example: potstill status runs/support-tickets")
-def status(run: _Run, as_json: Json = False) -> None:
-    """Which stages are done, what they gave, what was asked of the teacher."""
-    from potstill.ledger import Ledger
-    from potstill.pipeline import load
-
-    found = load(run)
-    stages = {stage.name: {"seconds": stage.seconds, **stage.facts} for stage in found.stages}
-    totals: dict[str, Any] = {}
-    if (run / "ledger.sqlite").exists():
-        with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
-            totals = dict(vars(ledger.totals()))
-    if as_json:
-        typer.echo(json.dumps({"stages": stages, "ledger": totals}))
-        return
-    for name, facts in stages.items():
-        typer.echo(f"{name:<10} {facts['seconds']:>8.1f} s  {facts.get('summary', '')}")
-    typer.echo("ledger     " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items()))
-
-
 @app.command(epilog='Example: potstill students "Classify support tickets as billing, bug or other." --student-mib 200')
 def students(
     task: Task,
@@ -226,6 +207,7 @@ def predict(
             typer.echo(prediction.output)
 
 
+app.command(epilog="Example: potstill status runs/support-tickets")(status)
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 app.command(epilog="Example: potstill verify runs/support-tickets")(verify)
 app.add_typer(look_app)

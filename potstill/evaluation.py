@@ -2,7 +2,8 @@
 
 For classification the teacher answers zero-shot by label scores: raw (the likeliest label string) and calibrated
 on the very texts it is measured on (batch calibration needs texts and a prior, not labels; see
-`soft.calibrate_texts`), which is the strongest form that costs nothing. For generation it writes its own greedy
+`soft.calibrate_texts`), which is the strongest form that costs nothing. A teacher that gives no label scores, as most
+APIs, writes a label for each text: raw answers, with nothing to calibrate. For generation it writes its own greedy
 answers.
 """
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
     from potstill.datagen.soft import Calibration, SoftOptions
     from potstill.settings import EvaluateOptions
+
+
+WRITTEN = "the labels that it writes, greedy and without calibration, since it gives no label scores"
 
 
 def evaluate_run(
@@ -89,16 +93,21 @@ def evaluate_run(
         systems.append({"name": "student (compressed)", **small.scores.to_json()})
         predictions["compressed"] = list(small.outputs)
     listener(Event("evaluate", "progress", "teacher", 1, 3))
+    left_out: dict[str, str] = {}
     if asker is not None and options.teacher:
         try:
             for name, outputs, probs in teacher_answers(spec, predictions["input"], asker, soft, calibration):
-                systems.append({"name": name, **score_predictions(spec, test, outputs, probs).to_json()})
+                system = {"name": name, **score_predictions(spec, test, outputs, probs).to_json()}
+                if spec.kind == "classification" and probs is None:
+                    system["answer_from"] = WRITTEN
+                systems.append(system)
                 column = name.replace("teacher (", "teacher_").rstrip(")")
                 predictions[column] = outputs
                 if probs is not None:
                     predictions[f"{column}_confidence"] = [max(row) for row in probs]
         except TeacherError as error:
             # Scores of a finished student must not be lost because the teacher is away.
+            left_out["teacher_left_out"] = str(error)
             listener(Event("evaluate", "note", f"the teacher was not measured: {error}"))
     if spec.kind == "classification":
         systems.append(majority_system(spec, test, train_rows, estimated_prior(spec, calibration)))
@@ -107,6 +116,7 @@ def evaluate_run(
         "metric": spec.metric,
         "labels": label_names(test),
         "systems": systems,
+        **left_out,
     }
     (out / "scores.json").write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _write_predictions(predictions, out / "predictions.parquet")
@@ -118,7 +128,7 @@ def evaluate_run(
 def teacher_answers(
     spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions, calibration: Calibration | None = None
 ) -> list[tuple[str, list[str], list[list[float]] | None]]:
-    """The teacher's zero-shot answers, raw and for classification calibrated: (name, outputs, probabilities or None).
+    """The teacher's zero-shot answers: (name, outputs, probabilities or None), raw and, from label scores, calibrated.
 
     Args:
         spec: The task.
@@ -135,7 +145,9 @@ def teacher_answers(
 
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
     if not asker.abilities.scores:
-        return []
+        from potstill.datagen.zero_shot import zero_shot_labels
+
+        return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, max_chars=soft.max_chars), None)]
     from potstill.datagen.label_scores import label_scores, settle_form
     from potstill.datagen.soft import calibrate_texts, fit_calibration, stated_prior
 

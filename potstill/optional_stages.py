@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from potstill.train.self_training import MixedIn, Unlabelled
 
 
+def optional_stages(job: Job) -> list[str]:
+    """Those of the stages in this module that a run has."""
+    wanted = {
+        "quality": job.settings.quality.on and job.settings.sources != "retrieved",
+        "weak": job.spec.unlabelled is not None,
+        "compress": bool(job.settings.compress.recipe),
+    }
+    return [name for name, on in wanted.items() if on]
+
+
 def quality_stage(job: Job, generated: Stage) -> Stage | None:
     """The written rows, checked by a teacher; None where no check is asked for."""
     from potstill import datagen, prompts

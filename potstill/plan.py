@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from potstill.budget import Budget, price_of
+from potstill.budget import Budget, Price, price_of
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Ledger
 from potstill.plan_steps import RunPlan, Size, Step, joined
@@ -159,9 +159,9 @@ class _Planner:
         steps += self._soft(train, written, texts)
         steps.append(self._training(train, texts))
         if settings.evaluate.teacher:
-            purpose = "soft" if spec.kind == "classification" else "zero-shot"
-            if spec.kind != "classification" or self.asker.abilities.scores:
-                steps.append(self._size(purpose, texts).times("evaluate", measured * self._per_text()))
+            scored = spec.kind == "classification" and self.asker.abilities.scores
+            purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
+            steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
 
@@ -334,6 +334,9 @@ class _Planner:
             return self._probe_scores(texts)
         characters = (sum(map(len, texts)) / len(texts) if texts else 300) + len(self.spec.instruction) + 60
         replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
+        if purpose == "zero-shot" and self.spec.labels:  # a label is written, and the question names all of them
+            characters += sum(len(name) + 2 for name in self.spec.label_names)
+            replied = 8.0 + max(map(len, self.spec.label_names)) / _CHARS_A_TOKEN
         return Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
 
     def _probe_scores(self, texts: list[str]) -> Size:
@@ -370,9 +373,16 @@ class _Planner:
         return Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
 
     def _priced(self, plan: RunPlan) -> RunPlan:
-        price = price_of(self.asker.teacher.identity)
+        own = price_of(self.asker.teacher.identity)
+        checker = self._checker_price() if self.settings.quality.teacher else own
+        costs = [
+            None if price is None else price.cost(step.prompt_tokens, step.completion_tokens)
+            for step in plan.steps
+            if step.requests
+            for price in [checker if step.stage == "quality" else own]
+        ]
         prompt, completion = plan.tokens
-        usd = None if price is None else round(price.cost(prompt, completion), 4)
+        usd = None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
         if usd is None:
             plan = replace(plan, notes=(*plan.notes, "the teacher's price is not known"))
         budget = None
@@ -385,6 +395,15 @@ class _Planner:
             )
             budget = (str(cap), fits)
         return replace(plan, usd=usd, budget=budget)
+
+    def _checker_price(self) -> Price | None:
+        from potstill.datagen.teachers import open_teacher
+
+        checker = open_teacher(str(self.settings.quality.teacher))
+        try:
+            return price_of(checker.identity)
+        finally:
+            checker.close()
 
 
 def _report(folder: Path, stage: str) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
 from potstill.report_compression import compression
+from potstill.report_saving import list_price, saving
 from potstill.run_dir import seal_root, write_atomic
 from potstill.run_facts import STAGES, RunFacts, public_name, read_run
 
@@ -77,7 +78,8 @@ def _environment(markup: bool) -> ImmutableSandboxedEnvironment:
         undefined=StrictUndefined, autoescape=markup, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"shown": shown, "md": lambda value: md(shown(value, 200)), "score": score_text,
-                            "n": _count, "percent": _percent, "seconds": _seconds}  # fmt: skip
+                            "n": _count, "percent": _percent, "seconds": _seconds, "short": _short,
+                            "usd": _usd, "hours": lambda value: f"{value:,.1f}"}  # fmt: skip
     return environment
 
 
@@ -93,6 +95,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
     varied = report_rows.variety(rows)
     student = facts.system("student")
     run = facts.run
+    price = list_price(dict(run.get("teacher", {})))
     return {
         "facts": facts,
         "name": facts.spec.name,
@@ -100,6 +103,8 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "inferred": facts.spec.inferred,
         "metric": str(facts.scores.get("metric", facts.spec.metric)),
         "majority": facts.system("majority"),
+        "written": [s for s in facts.systems if s.get("answer_from") and s.get("name") != "majority"],
+        "left_out": clean(str(facts.scores.get("teacher_left_out", ""))),
         "metrics": {key: title for key, title in _METRICS.items() if any(key in s for s in facts.systems)},
         "metric_titles": _METRICS,
         "student": student,
@@ -133,9 +138,9 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "elsewhere": report_rows.measured_elsewhere(facts),
         "decided": facts.reports.get("merge", {}).get("decided_by_a_person", {}),
         "stages": _stages(facts),
-        "saving": _saving(facts, student),
-        "cost": _cost_usd(facts, sum(t["prompt_tokens"] for t in facts.tokens),
-                          sum(t["completion_tokens"] for t in facts.tokens)),
+        "saving": saving(facts, student),
+        "cost": price.cost(sum(t["prompt_tokens"] for t in facts.tokens),
+                           sum(t["completion_tokens"] for t in facts.tokens)) if price else None,
         "command": clean(str(run.get("command") or "")),
         "versions": run.get("versions", {}),
         "teacher": {key: clean(str(value)) for key, value in dict(run.get("teacher", {})).items()},
@@ -289,39 +294,6 @@ def _stages(facts: RunFacts) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a million answers take: the student here, and the teacher as it was seen to answer this task."""
-    latency = _latency(student)
-    asked = [t for t in facts.tokens if re.search(r"scor|soft|zero|evaluat", str(t["purpose"]))]
-    requests = sum(item["requests"] for item in asked)
-    if not latency or not requests:
-        return None
-    prompt = sum(item["prompt_tokens"] for item in asked) * 1_000_000 // requests
-    completion = sum(item["completion_tokens"] for item in asked) * 1_000_000 // requests
-    return {
-        "student_hours": latency["p50"] * 1_000_000 / 3_600_000,
-        "prompt_tokens": _short(prompt),
-        "completion_tokens": _short(completion),
-        "teacher_tokens": _short(prompt + completion),
-        "usd": _cost_usd(facts, prompt, completion),
-        "requests": requests,
-    }
-
-
-def _cost_usd(facts: RunFacts, prompt: int, completion: int) -> float | None:
-    """List price of tokens, for a teacher behind an API that has one."""
-    teacher = dict(facts.run.get("teacher", {}))
-    if teacher.get("backend") != "openai" or not teacher.get("model"):
-        return None
-    from genai_prices import Usage, calc_price
-
-    try:
-        price = calc_price(Usage(input_tokens=prompt, output_tokens=completion), model_ref=str(teacher["model"]))
-    except LookupError:
-        return None
-    return float(price.total_price)
-
-
 def _flat(value: Mapping[str, Any], clean: Any, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
     """A stage's own report as name and value, nested mappings joined by dots; long lists are counted."""
     lines: list[tuple[str, str]] = []
@@ -391,6 +363,10 @@ def _short(value: float) -> str:
         if value >= size:
             return f"{value / size:.1f}{mark}"
     return f"{value:.0f}"
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f} USD" if value < 100 else f"{value:,.0f} USD"
 
 
 def _percent(value: float) -> str:

@@ -24,6 +24,7 @@ from potstill.optional_stages import (
     check_compression,
     compress_stage,
     mixture_rows,
+    optional_stages,
     quality_stage,
     self_train_on,
     weak_stage,
@@ -31,6 +32,7 @@ from potstill.optional_stages import (
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
+from potstill.run_state import stages_with, told_state
 from potstill.stage_parts import content, prompt_digest, ref_content, relevant, version, write_json, write_stage
 from potstill.task import DataRef, TaskSpec
 
@@ -80,9 +82,10 @@ class Job:
     def make_stage(self, name: str, parts: Mapping[str, Any], make: Any) -> Stage:
         """Run or reuse one stage and say so."""
         versions = {library: version(library) for library in _LIBRARIES}
-        self.listener(Event(name, "start"))
         try:
-            stage = self.folder.stage(name, {**parts, "versions": versions}, make)
+            with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
+                self.listener(Event(name, "start"))
+                stage = self.folder.stage(name, {**parts, "versions": versions}, make)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))
@@ -346,7 +349,7 @@ class Job:
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
-        from potstill import datagen, train
+        from potstill import datagen, prompts, train
         from potstill.evaluation import evaluate_run, frozen_calibration
 
         def make(out: Path) -> dict[str, Any]:
@@ -381,7 +384,8 @@ class Job:
             "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
             "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
-            "code": code_digest(train, datagen),
+            "code": code_digest(train, datagen, prompts),
+            "prompts": prompt_digest(),
         }
         return self.make_stage("evaluate", parts, make)
 
@@ -394,6 +398,7 @@ class Job:
             "settings": self.settings.to_json(),
             "versions": {library: version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
             "teacher": dict(self.asker.teacher.identity),
+            "teacher_name": self.asker.teacher.name,
             "seconds_this_time": round(seconds, 1),
             "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
             "tokens": {

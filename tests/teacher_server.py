@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Fault = Callable[[int, str], str | None]
+Reply = Callable[[dict[str, Any]], str]
 
 
 class TeacherServer(ThreadingHTTPServer):
@@ -28,10 +29,11 @@ class TeacherServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, fault: Fault | None, owner: str, delay_s: float, stall_s: float):
+    def __init__(self, fault: Fault | None, owner: str, delay_s: float, stall_s: float, reply: Reply | None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.fault = fault
         self.owner = owner
+        self.reply = reply
         self.delay_s = delay_s
         self.stall_s = stall_s
         self.lock = threading.Lock()
@@ -85,14 +87,14 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.fault(number, text) if server.fault else None
             with server.lock:
                 server.faults[fault or "none"] += 1
-            self._answer(fault, text)
+            self._answer(fault, text, server.reply(body) if server.reply else f"reply to {text}")
         finally:
             with server.lock:
                 server.active -= 1
 
-    def _answer(self, fault: str | None, text: str) -> None:
+    def _answer(self, fault: str | None, text: str, content: str) -> None:
         server = self.server
-        message: dict[str, Any] = {"role": "assistant", "content": f"reply to {text}"}
+        message: dict[str, Any] = {"role": "assistant", "content": content}
         reply: dict[str, Any] = {
             "id": "x",
             "object": "chat.completion",
@@ -172,10 +174,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running_server(
-    fault: Fault | None = None, *, owner: str = "someone", delay_s: float = 0.0, stall_s: float = 5.0
+    fault: Fault | None = None,
+    *,
+    owner: str = "someone",
+    delay_s: float = 0.0,
+    stall_s: float = 5.0,
+    reply: Reply | None = None,
 ) -> Iterator[TeacherServer]:
-    """The server, listening on a free port until the block ends."""
-    server = TeacherServer(fault, owner, delay_s, stall_s)
+    """The server, listening on a free port until the block ends; `reply` writes the text for a request's body."""
+    server = TeacherServer(fault, owner, delay_s, stall_s, reply)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

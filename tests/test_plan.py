@@ -87,6 +87,20 @@ def test_nothing_is_asked_and_nothing_written_for_an_api(tmp_path: Path, monkeyp
     assert planned.seconds is None
 
 
+def test_the_checks_are_priced_at_the_price_of_their_own_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    quality = {"judge": True, "teacher": "openai:https://api.openai.com/v1#gpt-4o"}
+    planned = plan_run(TASK, out=tmp_path / "run", quality=quality, budget="1000usd", **SMALL)
+    step = next(step for step in planned.steps if step.stage == "quality")
+    assert planned.usd == pytest.approx((step.prompt_tokens * 2.5 + step.completion_tokens * 10) / 1e6, abs=1e-4)
+    assert planned.usd > 0
+    small = plan_run(TASK, out=tmp_path / "run", quality=quality, budget=f"{planned.usd / 2:.6f}usd", **SMALL)
+    assert small.budget is not None
+    assert not small.budget[1]
+
+
 INSTRUCTIONS = "---\nkind: instructions\n---\nAnswer questions of gardeners.\n"
 
 

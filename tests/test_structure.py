@@ -31,7 +31,7 @@ ROOF = {
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
     *("cli_compress", "compression", "compress_report", "report_compression"),
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load"),
-    *("report_rows", "viewer", "serving", "cli_web"),
+    *("report_rows", "report_saving", "viewer", "serving", "cli_web"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify"),
 }
 HEAVY = {

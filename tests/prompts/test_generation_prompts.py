@@ -175,6 +175,12 @@ Task: Is it even?"""
             {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": ["World", "Sports"]},
             SCORE,
         ),
+        (
+            "choose_label",
+            {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": [f"l{i}" for i in range(30)]},
+            f"{BASE['instruction']}\n\nA {{{{ 7 * 7 }}}} text\n\nAnswer with one of these names and nothing else: "
+            f"{', '.join(f'l{i}' for i in range(30))}.",
+        ),
         ("score_text", {"input": "A {{ 7 * 7 }} text", "framed": False}, "A {{ 7 * 7 }} text"),
         ("score_text", {"input": "A text", "framed": True}, "Text: A text"),
         ("propose_topics", BASE | {"count": 20}, TOPICS),
@@ -215,6 +221,7 @@ def test_forms_of_the_reply(name: str) -> None:
         "write_for_label_short",
         "write_input",
         "score_label",
+        "choose_label",
         "score_text",
         "propose_topics",
         "describe_label",
