@@ -102,10 +102,10 @@ def _more_faults(module: Any) -> None:
     """`429-soon`: throttled, with a Retry-After of 0 seconds."""
     plain = module._Handler._answer
 
-    def answer(self: Any, fault: str | None, text: str) -> None:
+    def answer(self: Any, fault: str | None, *said: str) -> None:
         if fault == "429-soon":
             self._json(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"})
         else:
-            plain(self, fault, text)
+            plain(self, fault, *said)
 
     module._Handler._answer = answer
