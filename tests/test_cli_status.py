@@ -143,7 +143,7 @@ def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> No
     run = tmp_path / "run"
     command = [sys.executable, "-m", "potstill.cli", "run", "Classify support tickets as billing, bug or other.",
                "--teacher", "fake", "-n", "40", "--sources", "generated", "-o", str(run), "--json", "--set",
-               "distil.epochs=6", "--set", "evaluate.latency_rows=2"]  # fmt: skip
+               "distil.epochs=1", "--set", "distil.min_steps=20", "--set", "evaluate.latency_rows=2"]  # fmt: skip
 
     def call(stop_in: str = "") -> tuple[int, str, list[dict[str, Any]]]:
         # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.

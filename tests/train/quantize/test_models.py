@@ -42,7 +42,8 @@ def test_outlier_features_stay_and_the_others_are_rounded():
     step = inputs[..., others].abs().amax(-1, keepdim=True) / 127
     assert bool(((apart - inputs)[..., others].abs() <= step / 2 + 1e-6).all())
     naive = round_inputs(inputs)
-    assert float((naive - inputs).norm()) > 3 * float((apart - inputs).norm())
+    # The row that holds the outlier: its step is that of 40 in the one and of about 2 in the other.
+    assert float((naive - inputs)[2, 3].norm()) > 8 * float((apart - inputs)[2, 3].norm())
 
 
 def test_llm_int8_is_that_of_bitsandbytes():
