@@ -18,6 +18,7 @@ from potstill.datagen.teachers import options_class
 from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
+from potstill.masking import masked
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.train.compress.options import CompressOptions
@@ -93,8 +94,8 @@ class Settings:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The resolved values as JSON types."""
-        return as_json(self)
+        """The resolved values as JSON types, the keys in teachers' URLs masked."""
+        return dict(masked(as_json(self)))
 
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}

@@ -20,6 +20,7 @@ from potstill.decisions import apply_decisions, count_decisions, decisions_key, 
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
+from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
     check_compression,
     compress_stage,
@@ -85,7 +86,7 @@ class Job:
         try:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
-                stage = self.folder.stage(name, {**parts, "versions": versions}, make)
+                stage = self.folder.stage(name, masked({**parts, "versions": versions}), make)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))
@@ -423,8 +424,11 @@ class Job:
 
 
 def command_given() -> str:
-    """The command that started this process, quoted so that a shell reads the same arguments; empty for Python."""
-    return shlex.join(["potstill", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "potstill" else ""
+    """The command that started this process, quoted so that a shell reads the same arguments; empty for Python.
+
+    Keys in a teacher's URL are masked: the command stands in files that are shown and pushed.
+    """
+    return shlex.join(["potstill", *map(mask_teacher, sys.argv[1:])]) if Path(sys.argv[0]).stem == "potstill" else ""
 
 
 def _is_file(given: str) -> bool:

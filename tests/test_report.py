@@ -109,6 +109,19 @@ def test_the_command_shown_gives_its_arguments_back(
     assert command_given() == ""
 
 
+def test_a_key_in_a_teachers_url_stands_in_no_command_and_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.settings import resolve
+    from potstill.stages import command_given
+
+    ref = "openai:https://bob:SECRET@host/v1?token=SECRET,http://SECRET@b/v1#m"
+    arguments = ["run", "t.md", "--teacher", ref, f"--teacher={ref}", "--set", f"quality.teacher={ref}"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/potstill", *arguments])
+    assert "host/v1" in command_given()
+    settings = resolve({}, {"teacher": ref, "quality": {"judge": True, "teacher": ref}})
+    assert settings.teacher == ref
+    assert "SECRET" not in command_given() + json.dumps(settings.to_json())
+
+
 def test_held_out_rows_are_never_passed_off_as_test_data(sample_run: Any, tmp_path: Path) -> None:
     html, markdown = render_report(read_run(sample_run.write_run(tmp_path / "run", kind="held-out")))
     assert "These scores are not from real test data." in Page(html).text

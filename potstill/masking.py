@@ -1,0 +1,36 @@
+"""Keys in a teacher's URL, out of what is written down: the user and password before the host, and the query."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_TEACHER = re.compile(r"(?:[\w.-]+=)?openai:")
+_USER = re.compile(r"(https?://)[^/@\s]*@")
+_QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*")
+
+
+def mask_teacher(ref: str) -> str:
+    """The name of a teacher (or an argument that gives one) with `***` for the secrets of its URLs.
+
+    Example:
+        >>> mask_teacher("openai:https://bob:key@host/v1?token=key#model")
+        'openai:https://***@host/v1?***#model'
+        >>> mask_teacher("Answer https://a.b/?q=1")
+        'Answer https://a.b/?q=1'
+    """
+    if not _TEACHER.match(ref):
+        return ref
+    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", ref))
+
+
+def masked(value: Any) -> Any:
+    """JSON types with every teacher in them masked."""
+    if isinstance(value, str):
+        return mask_teacher(value)
+    if isinstance(value, Mapping):
+        return {key: masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return value
