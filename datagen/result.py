@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PURPOSE = "datagen"
 ROWS, DROPPED, TARGETS = "rows.parquet", "dropped.jsonl", "token_targets.parquet"
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,12 @@ class GenerationResult:
         """Top-k log-probs of the outputs by row id (see `token_targets`), or None."""
         path = self.folder / TARGETS
         return read_rows(path) if path.exists() else None
+
+    def _repr_html_(self) -> str:
+        """The first rows, and why others were refused, for a notebook."""
+        from potstill.notebook import html_table
+
+        rows = [(row["output"], row["input"]) for row in self.rows.select(range(min(_SHOWN, self.kept)))]
+        shown = html_table(("output", "input"), rows, f"{self.kept:,} rows written, {self.refused:,} refused")
+        reasons = Counter(item.reason for item in self.dropped)
+        return shown + html_table(("refused for", "rows"), reasons.most_common()) if reasons else shown

@@ -89,6 +89,18 @@ class Comparison:
             "notes": list(self.notes),
         }
 
+    def _repr_html_(self) -> str:
+        """Scores, facts and settings side by side, for a notebook."""
+        from potstill.notebook import html_lines, html_table
+
+        lines = [(system, figure, *values) for system, figure, values in self.scores]
+        lines += [(name, "", *values) for name, values in self.facts if any(values)]
+        shown = html_table(("system", "figure", *self.names), lines, "scores, with 95 % intervals")
+        if self.settings:
+            differ = [(name, *values) for name, values in self.settings]
+            shown += html_table(("setting that differs", *self.names), differ)
+        return shown + html_lines([*map(str, self.differences), *(f"note: {note}" for note in self.notes)])
+
 
 def compare_runs(paths: Sequence[Path | str]) -> Comparison:
     """Compare finished runs.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.compress_report import write_compression_report
 from potstill.errors import DataError, OptionError
-from potstill.events import Listener, silent
+from potstill.events import Listener
+from potstill.notebook import listening
 from potstill.options import build_options
 from potstill.task import DataRef, TaskSpec
 
@@ -34,7 +35,7 @@ def compress(
     texts: str | None = None,
     test: str | None = None,
     held_out: str | None = None,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     **options: Any,
 ) -> CompressResult:
     """Make a student smaller and say what that did to it.
@@ -46,7 +47,7 @@ def compress(
         texts: File of inputs that methods look at: rows (Parquet, CSV, JSON lines; answers help healing) or plain text.
         test: File of rows with gold answers.
         held_out: Plain text that a decoder's perplexity is measured on; by default the last tenth of `texts`.
-        listener: Progress.
+        listener: As for `potstill.run`: without one, a notebook shows a table.
         **options: Anything of `potstill.train.compress.options.CompressOptions`.
 
     Raises:
@@ -67,10 +68,11 @@ def compress(
     source = place / "train" / "student" if run else student
     material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
     target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
-    if steps is None:
-        result = compress_all(source, target, material, chosen, listener=listener)
-    else:
-        result = compress_student(source, steps, target, material, chosen, listener=listener)
+    with listening(listener) as told:
+        if steps is None:
+            result = compress_all(source, target, material, chosen, listener=told)
+        else:
+            result = compress_student(source, steps, target, material, chosen, listener=told)
     write_compression_report(target, result.report)
     return result
 

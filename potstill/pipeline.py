@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
-from potstill.events import Event, Listener, silent
+from potstill.events import Event, Listener
 from potstill.ledger import Ledger
+from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
 from potstill.run_dir import RunDir, Stage
@@ -100,26 +101,21 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         """The score table, for a notebook."""
-        from markupsafe import Markup
-
         metric, test = self.spec.metric, self.scores["test_set"]
-        lines = Markup("")
+        lines = []
         for system in self.scores.get("systems", []):
             if system.get(metric) is not None:
                 ends = " to ".join(f"{end:.3f}" for end in system.get("ci", {}).get(metric, ()))
-                row = Markup("<tr><td>{}</td><td>{:.3f}</td><td>{}</td></tr>")
-                lines += row.format(system["name"], system[metric], ends)
-        return Markup(
-            "<table><caption>{} of {}, on {} {} rows</caption><tr><th>system</th><th>{}</th><th>95 % interval</th></tr>"
-            "{}</table>"
-        ).format(metric, self.spec.name, test["rows"], test["kind"], metric, lines)
+                lines.append((system["name"], float(system[metric]), ends))
+        caption = f"{metric} of {self.spec.name}, on {test['rows']} {test['kind']} rows"
+        return html_table(("system", metric, "95 % interval"), lines, caption)
 
 
 def run(
     task: str,
     *,
     out: str | Path | None = None,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     labelling_functions: Sequence[Callable[[str], str | None]] = (),
     **settings: Any,
 ) -> RunResult:
@@ -128,7 +124,8 @@ def run(
     Args:
         task: A prompt in English, or the path of a task file.
         out: Run folder; `runs/<task name>` by default. The same folder continues.
-        listener: Called with every progress event.
+        listener: Called with every progress event. Without one, a notebook shows a table that follows the run and a
+            script shows nothing; `potstill.events.silent` shows nothing in either.
         labelling_functions: Functions from a text to a label's name, or None to abstain, that vote on the task's
             unlabelled texts beside its rules.
         **settings: Anything of `potstill.settings.Settings` (`teacher="vllm"`, `n=2000`, `budget="2usd"`), and a
@@ -144,17 +141,17 @@ def run(
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
-    with open_job(task, out, listener, settings, labelling_functions) as job:
+    with listening(listener) as told, open_job(task, out, told, settings, labelling_functions) as job:
         stages = job.all_stages(task)
     return RunResult(job.folder.path, job.spec, stages)
 
 
-def students(task: str, *, listener: Listener = silent, **settings: Any) -> StudentRanking:
+def students(task: str, *, listener: Listener | None = None, **settings: Any) -> StudentRanking:
     """Models that could be the student of a task; what `distil.student: auto` takes the first of.
 
     Args:
         task: A prompt in English, or the path of a task file.
-        listener: Called with every progress event.
+        listener: As for `run`.
         **settings: As for `run`; `retrieval` holds the catalogues and the largest size.
 
     Raises:
@@ -170,7 +167,8 @@ def students(task: str, *, listener: Listener = silent, **settings: Any) -> Stud
     draft = read_task_file(task, draft=True)
     resolved = resolve({**draft.settings, **draft.options}, settings)
     encoder = sentence_encoder(resolved.encoder)
-    return find_students(draft.spec, resolved.retrieval, encoder=encoder, listener=listener)
+    with listening(listener) as told:
+        return find_students(draft.spec, resolved.retrieval, encoder=encoder, listener=told)
 
 
 def load(path: str | Path) -> RunResult:

@@ -25,8 +25,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from potstill.budget import Budget, Price, price_of
-from potstill.events import Event, Listener, silent
+from potstill.events import Event, Listener
 from potstill.ledger import Ledger
+from potstill.notebook import listening
 from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
@@ -54,7 +55,7 @@ def plan_run(
     *,
     out: str | Path | None = None,
     probe: int | None = None,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     **settings: Any,
 ) -> RunPlan:
     """Predict a run.
@@ -64,7 +65,7 @@ def plan_run(
         out: Run folder; what an earlier run left there makes the prediction surer.
         probe: Requests to make now; None makes 32 with a teacher in this process whose speed no earlier run in the
             folder tells, and none with an API.
-        listener: Progress.
+        listener: As for `potstill.run`: without one, a notebook shows a table.
         **settings: As for `potstill.run`.
 
     Raises:
@@ -82,11 +83,15 @@ def plan_run(
     folder = Path(out) if out else Path("runs") / draft.spec.name
     local = not resolved.teacher.startswith("openai")
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
-    with _ledger(folder, count) as ledger, open_asker(replace(resolved, budget=None), ledger, listener) as asker:
+    with (
+        listening(listener) as told,
+        _ledger(folder, count) as ledger,
+        open_asker(replace(resolved, budget=None), ledger, told) as asker,
+    ):
         if probe is None and count and _is_known(folder, asker):
             count = 0
         spec = read_task_file(task, asker=asker if count else None, draft=not count).spec
-        return _Planner(spec, resolved, folder, asker, count, listener).plan()
+        return _Planner(spec, resolved, folder, asker, count, told).plan()
 
 
 @contextlib.contextmanager

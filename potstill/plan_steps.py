@@ -84,6 +84,27 @@ class RunPlan:
             "notes": list(self.notes),
         }
 
+    def _repr_html_(self) -> str:
+        """Stages with what each takes, for a notebook."""
+        from potstill.notebook import html_lines, html_table
+
+        def minutes(seconds: float | None) -> str:
+            return "?" if seconds is None else f"{seconds / 60:.1f}"
+
+        lines: list[tuple[object, ...]] = [
+            (s.stage, s.requests, s.prompt_tokens, s.completion_tokens, minutes(s.seconds), s.basis.replace("none", ""))
+            for s in self.steps
+        ]
+        lines.append(("all", self.requests, *self.tokens, minutes(self.seconds), ""))
+        heads = ("stage", "requests", "prompt tokens", "new tokens", "minutes", "known from")
+        said = [f"dataset {name}, {rows:,} rows" for name, rows in self.datasets]
+        said.append(f"about {self.rows:,} rows after the merge")
+        said.append(f"cost: {'not known' if self.usd is None else f'{self.usd:.2f} USD'}")
+        if self.budget is not None:
+            said.append(f"budget {self.budget[0]}: {'suffices' if self.budget[1] else 'does not suffice'}")
+        said += [f"note: {note}" for note in self.notes]
+        return html_table(heads, lines, f"plan with teacher {self.teacher}") + html_lines(said)
+
 
 @dataclass(frozen=True)
 class Size:

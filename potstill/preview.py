@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.events import Event, Listener, silent
+from potstill.events import Event, Listener
+from potstill.notebook import html_lines, html_table, listening
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
 from potstill.task import TaskSpec
 
@@ -65,9 +66,17 @@ class Preview:
             "tokens": self.tokens,
         }  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        """The rows, and what was refused, for a notebook."""
+        rows = [(row.output, row.input, row.origin) for row in (*self.rows, *self.retrieved)]
+        caption = f"first rows of {self.spec.name}: {len(self.rows)} written, {self.found} retrieved"
+        refused = html_table(("refused for", "rows"), self.reasons.items()) if self.dropped else ""
+        said = html_lines([f"{self.requests:,} requests, {self.tokens:,} tokens; the run goes on in {self.path}"])
+        return html_table(("output", "input", "origin"), rows, caption) + refused + said
+
 
 def preview_rows(
-    task: str, *, rows: int = 10, out: str | Path | None = None, listener: Listener = silent, **settings: Any
+    task: str, *, rows: int = 10, out: str | Path | None = None, listener: Listener | None = None, **settings: Any
 ) -> Preview:
     """Make the first rows of a run.
 
@@ -75,7 +84,7 @@ def preview_rows(
         task: As for `potstill.run`.
         rows: Written rows wanted; fewer come where the teacher's texts are refused too often.
         out: Run folder; `runs/<task name>` by default.
-        listener: Progress.
+        listener: As for `potstill.run`: without one, a notebook shows a table.
         **settings: As for `potstill.run`.
 
     Raises:
@@ -86,11 +95,11 @@ def preview_rows(
     """
     from potstill.pipeline import open_job
 
-    with open_job(task, out, listener, settings) as job:
+    with listening(listener) as told, open_job(task, out, told, settings) as job:
         spec, asker, options = job.spec, job.asker, job.settings.generation
         job.task(task)
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
-        listener(Event("preview", "progress", "asking the teacher", 0, rows))
+        told(Event("preview", "progress", "asking the teacher", 0, rows))
         made: list[Row] = []
         dropped: list[Dropped] = []
         requests = 0

@@ -159,6 +159,22 @@ class TaskSpec:
 
         return build_options(TaskSpec, value, "task")
 
+    def _repr_html_(self) -> str:
+        """The fields that say something, with how each was found, for a notebook."""
+        from potstill.notebook import html_table
+
+        how = {item.field: item.how for item in self.inferred}
+        shown: dict[str, object] = {
+            "name": self.name, "instruction": self.instruction, "kind": self.kind,
+            "labels": "; ".join(f"{item.name}: {item.description}".removesuffix(": ") for item in self.labels),
+            "examples": len(self.examples), "inputs": ", ".join(self.inputs), "languages": ", ".join(self.languages),
+            "metric": self.metric,
+            "label_prior": ", ".join(f"{name} {share:.3g}" for name, share in self.label_prior.items()),
+            **{name: ref.path for name in ("test", "labelled", "unlabelled") if (ref := getattr(self, name))},
+            "rules": len(self.rules), "seed_tasks": self.seed_tasks, "exclude": ", ".join(self.exclude),
+        }  # fmt: skip
+        return html_table(("field", "value", "how"), [(k, v, how.get(k, "")) for k, v in shown.items() if v])
+
 
 def readable(name: str) -> str:
     """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`.

@@ -106,6 +106,16 @@ class Ranking:
             "refused": [{"id": item.id, "reason": item.reason} for item in self.refused],
         }
 
+    def _repr_html_(self) -> str:
+        """Datasets in order, for a notebook; refused ones below."""
+        from potstill.notebook import html_table
+
+        lines = [(hit.card.id, hit.score, hit.card.licence, hit.card.rows or None, hit.reason) for hit in self.hits]
+        shown = html_table(("dataset", "score", "licence", "rows", "what became of it"), lines)
+        if self.refused:
+            shown += html_table(("refused", "because"), [(item.id, item.reason) for item in self.refused])
+        return shown
+
 
 @dataclass(frozen=True)
 class Scored:

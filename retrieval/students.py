@@ -96,6 +96,16 @@ class StudentRanking:
             "refused": [{"id": item.id, "reason": item.reason} for item in self.refused],
         }
 
+    def _repr_html_(self) -> str:
+        """Models in order, for a notebook; refused ones below."""
+        from potstill.notebook import html_table
+
+        lines = [(h.model.card.id, h.score, f"{h.model.size_mib:,.0f} MiB", h.model.card.licence) for h in self.hits]
+        shown = html_table(("model", "score", "size", "licence"), lines)
+        if self.refused:
+            shown += html_table(("refused", "because"), [(item.id, item.reason) for item in self.refused])
+        return shown
+
     @property
     def best(self) -> Model:
         """The first hit.

@@ -243,7 +243,7 @@ def test_a_run_shows_its_scores_in_a_notebook(sample_run: Any, tmp_path: Path) -
     scores["systems"][1]["name"] = "<i>teacher</i>"
     place.write_text(json.dumps(scores))
     shown = potstill.load(run)._repr_html_()
-    assert f"<td>{scores['systems'][0]['macro_f1']:.3f}</td>" in shown
+    assert f">{scores['systems'][0]['macro_f1']:.3f}</td>" in shown
     assert "&lt;i&gt;teacher" in shown
     assert "60 real rows" in shown
 
