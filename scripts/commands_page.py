@@ -1,0 +1,75 @@
+"""Write docs/commands.md, every command with its arguments and options, from what `--help` says.
+
+python scripts/commands_page.py          write the page
+python scripts/commands_page.py --check  exit with 1 where it is not as the commands are
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+TOP = """# Commands
+
+Made from what `potstill COMMAND --help` says, by `scripts/commands_page.py`. `--set NAME=VALUE` sets anything of the
+[settings](reference.md#settings).
+"""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Each command's words and the command, in the order of `potstill --help`."""
+    from potstill.cli import app
+
+    def below(words: str, group: Any) -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from below(f"{words} {name}", command)
+            elif not command.hidden:
+                yield f"{words} {name}", command
+
+    yield from below("potstill", typer.main.get_command(app))
+
+
+def render() -> str:
+    """The page."""
+    parts = [TOP]
+    for words, command in commands():
+        parts.append(f"\n## {words}\n\n{_text(command.help)}\n")
+        lines = [_line(item) for item in command.params if not getattr(item, "hidden", False)]
+        if lines:
+            parts.append("\n| argument or option | what it says | default |\n|---|---|---|\n" + "\n".join(lines) + "\n")
+        if command.epilog:
+            parts.append(f"\nExample: `{command.epilog.removeprefix('Example: ').strip()}`\n")
+    return "".join(parts)
+
+
+def _line(item: Any) -> str:
+    if item.param_type_name == "argument":
+        name = item.metavar or item.name.upper()
+    else:
+        name = ", ".join([*item.opts, *item.secondary_opts])
+    shown = item.default is not None and not isinstance(item.default, bool) and item.default != ""
+    default = f" `{item.default}` |" if shown else " |"
+    return f"| `{name}` | {_text(item.help)} |{default}"
+
+
+def _text(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def main() -> int:
+    """Write or check."""
+    made = render()
+    if "--check" in sys.argv[1:]:
+        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != made)
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
