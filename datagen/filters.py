@@ -63,7 +63,7 @@ def length_of(text: str) -> int:
 def too_short(text: str, min_words: int) -> Dropped | None:
     """Nothing but space and marks, or fewer words than `min_words`.
 
-    Example:
+    Examples:
         >>> too_short("One word", 3).reason
         'too_short'
     """
@@ -88,7 +88,7 @@ def too_long(text: str, max_words: int) -> Dropped | None:
 def refusal(text: str) -> Dropped | None:
     """The teacher speaks as a model or declines.
 
-    Example:
+    Examples:
         >>> refusal("As an AI language model, I cannot write that.").reason
         'refusal'
     """
@@ -189,7 +189,7 @@ def label_leak(text: str, names: Sequence[str]) -> Dropped | None:
 def names_itself(text: str, name: str) -> bool:
     """Whether a text holds its label's name as words.
 
-    Example:
+    Examples:
         >>> names_itself("Spam, spam and more spam", "spam")
         True
     """

@@ -44,7 +44,7 @@ Tokenise = Callable[[str], list[str]]
 def rouge_tokens(text: str) -> list[str]:
     """Tokens as `rouge_score` makes them without a stemmer: lower-cased runs of a-z and 0-9.
 
-    Example:
+    Examples:
         >>> rouge_tokens("The lamp's light, twice!")
         ['the', 'lamp', 's', 'light', 'twice']
     """
@@ -60,7 +60,7 @@ def any_script_tokens(text: str) -> list[str]:
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence.
 
-    Example:
+    Examples:
         >>> lcs_length("abcde", "ace")
         3
     """
@@ -90,7 +90,7 @@ def _lcs(length: int, masks: dict[Hashable, int], other: Sequence[Hashable]) -> 
 def rouge_l_f1(a: str, b: str, tokenise: Tokenise = rouge_tokens) -> float:
     """ROUGE-L F1 of two texts, equal to `rouge_score`'s.
 
-    Example:
+    Examples:
         >>> round(rouge_l_f1("a cat sat on the mat", "a dog sat on a mat"), 3)
         0.667
     """

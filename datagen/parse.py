@@ -48,7 +48,7 @@ def plain(text: str) -> str:
 def clean_text(text: str) -> str:
     """One written text without quotes, `Text:` names, markdown fences, chatter and closing remarks.
 
-    Example:
+    Examples:
         >>> clean_text('Sure! Here is a review: "A fine lamp."')
         'A fine lamp.'
     """
@@ -91,7 +91,7 @@ def _unquote(text: str) -> str:
 def last_full_sentence(text: str) -> str:
     """The text up to its last sentence end, or an empty string when no sentence ends.
 
-    Example:
+    Examples:
         >>> last_full_sentence("It was founded in 2016. It sells la")
         'It was founded in 2016.'
     """
@@ -104,7 +104,7 @@ def last_full_sentence(text: str) -> str:
 def split_list(text: str, limit: int) -> list[str]:
     """The items of a numbered or bulleted list, or of lines; at most `limit`.
 
-    Example:
+    Examples:
         >>> split_list("1. A lamp.\\n2. A chair.\\n3. A ta", 2)
         ['A lamp.', 'A chair.']
     """
@@ -126,7 +126,7 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
     A reply that opens with the first field and lacks the names of the others is read as lines: one a field, the rest
     in the last. None when a field stays empty.
 
-    Example:
+    Examples:
         >>> read_fields("title: Rain\\ntext: It rained all day.", ["title", "text"])
         {'title': 'Rain', 'text': 'It rained all day.'}
     """
@@ -165,7 +165,7 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
 def read_json(text: str) -> Any:
     """The JSON value in a reply (mended where it is cut short), or None. Bounded in length and depth.
 
-    Example:
+    Examples:
         >>> read_json('Here: {"texts": ["a", "b')
         {'texts': ['a', 'b']}
     """

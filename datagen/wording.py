@@ -113,7 +113,7 @@ def _singular(phrase: str) -> str:
 def with_article(noun: str) -> str:
     """`a question`, `an email`.
 
-    Example:
+    Examples:
         >>> with_article("email")
         'an email'
     """

@@ -54,7 +54,7 @@ class Budget:
         Raises:
             OptionError: A part that is no amount with a unit, an amount of zero, or a unit given twice.
 
-        Example:
+        Examples:
             >>> Budget.parse("2usd, 500k-tokens")
             Budget(usd=2.0, tokens=500000, seconds=None)
             >>> Budget.parse("1.5h").seconds
@@ -110,7 +110,7 @@ class Price:
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars for so many tokens.
 
-        Example:
+        Examples:
             >>> Price(prompt=2.5, completion=10.0).cost(1_000_000, 100_000)
             3.5
         """

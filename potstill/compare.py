@@ -147,6 +147,11 @@ def paired_interval(
         seed: Of the draws.
 
     Source: Koehn 2004, W04-3250, §3.
+
+    Examples:
+        >>> value, low, high = paired_interval(["a", "b"] * 5, ["a"] * 10, ["a", "b"] * 5, "accuracy", ["a", "b"])
+        >>> round(value, 2), low > 0
+        (0.5, True)
     """
     import numpy as np
 

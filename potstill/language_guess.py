@@ -95,7 +95,12 @@ def script_shares(text: str) -> dict[str, float]:
 
 
 def guess_language(text: str) -> str | None:
-    """ISO 639-1 code of a text in the Latin or Cyrillic script, or None where the words do not tell."""
+    """ISO 639-1 code of a text in the Latin or Cyrillic script, or None where the words do not tell.
+
+    Examples:
+        >>> guess_language("Ich habe das nicht gewusst, aber es ist so.")
+        'de'
+    """
     scores: Counter[str] = Counter()
     words = _WORDS.findall(text[:_MAX_CHARS].lower())
     distinct: Counter[str] = Counter()

@@ -53,6 +53,10 @@ def language_code(text: str) -> str | None:
 
     Args:
         text: What a person or a dataset card wrote; case does not matter.
+
+    Examples:
+        >>> language_code("German"), language_code("pt-BR"), language_code("Klingon")
+        ('de', 'pt', None)
     """
     word = text.strip().lower()
     if word in _BY_NAME:

@@ -75,7 +75,14 @@ class Terms:
 
 
 def merged_terms(licences: Iterable[str]) -> Terms:
-    """Terms of what is made from parts under these licences."""
+    """Terms of what is made from parts under these licences.
+
+    Examples:
+        >>> merged_terms(["mit", "cc-by-nc-4.0"]).sentence
+        'As a whole: non-commercial use only (cc-by-nc-4.0).'
+        >>> merged_terms(["cc-by-sa-4.0", "gpl-3.0"]).conflict
+        'cc-by-sa and gpl each ask that the whole be under their own licence'
+    """
     found = tuple(
         sorted({part.strip().lower() or UNKNOWN_LICENCE for licence in licences for part in licence.split(" and ")})
     )

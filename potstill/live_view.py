@@ -137,7 +137,12 @@ class RunView:
 
 
 def duration(seconds: float | None) -> str:
-    """`7 s`, `3:05` or `1:02:03`; empty for None."""
+    """A time for people; empty for None.
+
+    Examples:
+        >>> duration(7), duration(185), duration(3723)
+        ('7 s', '3:05', '1:02:03')
+    """
     if seconds is None:
         return ""
     whole = round(seconds)

@@ -14,7 +14,7 @@ _QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*")
 def mask_teacher(ref: str) -> str:
     """The name of a teacher (or an argument that gives one) with `***` for the secrets of its URLs.
 
-    Example:
+    Examples:
         >>> mask_teacher("openai:https://bob:key@host/v1?token=key#model")
         'openai:https://***@host/v1?***#model'
         >>> mask_teacher("Answer https://a.b/?q=1")

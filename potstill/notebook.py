@@ -27,7 +27,7 @@ _LEFT = Markup(' style="text-align:left"')
 def html_table(heads: Sequence[str], lines: Iterable[Sequence[object]], caption: str = "") -> Markup:
     """A table; numbers stand right, texts left and cut where they are long.
 
-    Example:
+    Examples:
         >>> print(html_table(["rows"], [["<b>"], [1200]]))
         <table><thead><tr><th style="text-align:left">rows</th></tr></thead>
         <tbody><tr><td style="text-align:left">&lt;b&gt;</td></tr>

@@ -18,7 +18,14 @@ T = TypeVar("T")
 
 
 def nearest(word: str, known: object) -> str:
-    """A hint `; did you mean 'x'?` for an unknown word, or the list of known ones."""
+    """A hint `; did you mean 'x'?` for an unknown word, or the list of known ones.
+
+    Examples:
+        >>> nearest("epoch", {"epochs", "lr"})
+        "; did you mean 'epochs'?"
+        >>> nearest("shape", {"epochs", "batch"})
+        '; known: batch, epochs'
+    """
     names = sorted(str(name) for name in known)  # type: ignore[attr-defined]
     close = get_close_matches(word, names, n=1, cutoff=0.5)
     if close:

@@ -263,7 +263,7 @@ def join_fields(values: Mapping[str, str]) -> str:
 
     A single field is its value; several become `name: value` lines, in the mapping's order.
 
-    Example:
+    Examples:
         >>> print(join_fields({"premise": "It rains.", "hypothesis": "It is wet."}))
         premise: It rains.
         hypothesis: It is wet.

@@ -117,6 +117,14 @@ class TaskSpec:
         exclude: Dataset ids that retrieval must not use; `*` at an end matches a prefix or suffix.
         licences: Licence policy.
         inferred: What was not written but inferred.
+
+    Examples:
+        >>> from potstill.task_file import read_task
+        >>> task = read_task("Classify support tickets as billing, bug or other.")
+        >>> task.kind, task.label_names, task.metric
+        ('classification', ('billing', 'bug', 'other'), 'macro_f1')
+        >>> TaskSpec.from_json(task.to_json()) == task
+        True
     """
 
     name: str
@@ -179,7 +187,7 @@ class TaskSpec:
 def readable(name: str) -> str:
     """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`.
 
-    Example:
+    Examples:
         >>> readable("order_status")
         'order status'
     """

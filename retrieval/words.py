@@ -28,7 +28,7 @@ _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 def search_words(text: str) -> list[str]:
     """The stems of a text, in order, with repetitions.
 
-    Example:
+    Examples:
         >>> search_words("Classifying the questions of TREC")
         ['classify', 'question', 'trec']
     """

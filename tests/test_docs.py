@@ -132,6 +132,7 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     reference = (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
     assert "potstill.pipeline.run" in reference
     assert "near_duplicates" in reference
+    assert "<blockquote>" not in reference  # what `Example:` makes of `>>>`; `Examples:` makes code of it
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAST = 25
+LEAST = 48
 
 
 def modules_with_examples() -> list[str]:

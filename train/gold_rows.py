@@ -30,7 +30,7 @@ LEAST_HELD_OUT = 10
 def written_share(gold: int, labels: int) -> float:
     """How often a written row is drawn beside a row of the user: once without any, `LEAST_SHARE` from `ENOUGH` on.
 
-    Example:
+    Examples:
         >>> written_share(0, 4), written_share(16, 4), written_share(100, 4)
         (1.0, 0.5, 0.05)
     """

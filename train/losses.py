@@ -38,7 +38,7 @@ def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothin
     Returns:
         (n,) float32, nats.
 
-    Example:
+    Examples:
         >>> hard_cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.6931])
     """
@@ -104,7 +104,7 @@ def label_divergence(
 
     Source: arXiv:1503.02531 §2.
 
-    Example:
+    Examples:
         >>> label_divergence(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), 1.0)
         tensor([0.6931])
     """

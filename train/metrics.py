@@ -33,7 +33,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def accuracy(gold: Ints, predicted: Ints) -> float:
     """Share of rows where both agree. A prediction of −1 is no label and never right.
 
-    Example:
+    Examples:
         >>> accuracy(np.array([0, 1, 1]), np.array([0, 1, 0]))
         0.6666666666666666
     """
@@ -57,7 +57,7 @@ def macro_f1(counts: Ints) -> Floats:
         (...) float64: mean F1 over the labels that occur in gold or in the predictions, and over "no known label"
         where it was predicted (its F1 is 0).
 
-    Example:
+    Examples:
         >>> float(macro_f1(confusion(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0]), 2)))
         0.7333333333333334
     """
@@ -102,7 +102,7 @@ def normalise_answer(text: str) -> str:
 def exact_matches(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
     """(n,) 1.0 where the normalised texts agree. Texts that normalise to nothing are compared as they are.
 
-    Example:
+    Examples:
         >>> exact_matches(["The Nile"], ["nile."]).tolist()
         [1.0]
     """
@@ -117,7 +117,7 @@ def _same(gold: str, output: str) -> bool:
 def rouge_l(gold: str, output: str) -> float:
     """ROUGE-L F1 of one pair, tokens lower-cased and alphanumeric, no stemming. 0 where either has no token.
 
-    Example:
+    Examples:
         >>> round(rouge_l("a cat sat on the mat", "a cat on a mat"), 3)
         0.727
     """

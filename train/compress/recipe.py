@@ -76,7 +76,7 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
     Raises:
         OptionError: Every step that cannot be read, with the nearest name of an unknown one.
 
-    Example:
+    Examples:
         >>> [step.method for step in parse_recipe("wanda:0.5 -> heal:steps=100 -> int8:channel").steps]
         ['wanda', 'heal', 'int8']
     """

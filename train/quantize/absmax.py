@@ -37,6 +37,10 @@ def fit_absmax(
         group: Neighbours of a row that share one, for `group`; the last group of a row may be shorter.
         symmetric: Whether 0 lies in the middle.
         clip: `absmax` reaches the largest weight, `mse` the least squared error.
+
+    Examples:
+        >>> fit_absmax(torch.tensor([[0.5, -1.27]]), 8).encode(torch.tensor([[0.5, -1.27]])).tolist()  # 0 is 128
+        [[178, 1]]
     """
     low, high = _range(weight.float(), scope, group)
     if clip == "mse":

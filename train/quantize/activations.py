@@ -27,6 +27,12 @@ def round_inputs(inputs: Tensor, threshold: float | None = None) -> Tensor:
     Args:
         inputs: Activations.
         threshold: α; None takes no feature apart.
+
+    Examples:
+        >>> round_inputs(torch.tensor([[0.1, 12.7]])).tolist() == round_inputs(torch.tensor([[0.12, 12.7]])).tolist()
+        True
+        >>> round_inputs(torch.tensor([[0.1, 12.7]]), threshold=6.0)[0, 1].item() == torch.tensor(12.7).item()
+        True
     """
     apart = None
     small = inputs

@@ -189,6 +189,11 @@ def _bin_means(steps: Tensor, counts: Tensor, bins: int) -> Tensor:
 
 
 def fit_binary(weight: Tensor) -> Lattice:
-    """±α for each row of a matrix (out, in)."""
+    """±α for each row of a matrix (out, in).
+
+    Examples:
+        >>> fit_binary(torch.tensor([[0.5, -1.0, 0.25, -0.25]])).scale.item()
+        0.5
+    """
     alpha = weight.float().abs().mean(1, keepdim=True).half().float()
     return Lattice(1, alpha, codebook=SIGNS)

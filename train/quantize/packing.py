@@ -19,6 +19,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     Raises:
         ValueError: `bits` is not 1 to 8.
+
+    Examples:
+        >>> pack_bits(torch.tensor([1, 2, 3], dtype=torch.uint8), 4).tolist()  # 1 + 16 · 2, and 3
+        [33, 3]
     """
     if not 1 <= bits <= 8:
         raise ValueError(f"codes of {bits} bits cannot be packed; 1 to 8 can")
@@ -41,7 +45,12 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The reverse of `pack_bits`: (count,) uint8."""
+    """The reverse of `pack_bits`: (count,) uint8.
+
+    Examples:
+        >>> unpack_bits(torch.tensor([33, 3], dtype=torch.uint8), 4, 3).tolist()
+        [1, 2, 3]
+    """
     if bits == 8:
         return packed[:count].clone()
     padded = torch.nn.functional.pad(packed, (0, -packed.numel() % bits)).view(-1, bits).to(torch.int16)
