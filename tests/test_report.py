@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
 import shutil
-import struct
-import subprocess
-import zlib
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -317,70 +316,110 @@ def test_any_lengths_are_drawn(values: list[int]) -> None:
     assert report_plots.histogram({"input": []}, title="t", x_title="words") == ""
 
 
-def _pixels(path: Path) -> tuple[int, int, list[bytes]]:
-    """Width, height and raw rows of an 8-bit RGB(A) PNG."""
-    data = path.read_bytes()
-    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
-    assert depth == 8
-    step = {2: 3, 6: 4}[kind]
-    packed, at = b"", 8
-    while at < len(data):
-        size, name = struct.unpack(">I4s", data[at : at + 8])
-        packed += data[at + 8 : at + 8 + size] if name == b"IDAT" else b""
-        at += 12 + size
-    raw, rows, before = zlib.decompress(packed), [], bytes(width * step)
-    for y in range(height):
-        line = bytearray(raw[y * (width * step + 1) + 1 : (y + 1) * (width * step + 1)])
-        filtered = raw[y * (width * step + 1)]
-        for i in range(len(line)):
-            left = line[i - step] if i >= step else 0
-            up, corner = before[i], before[i - step] if i >= step else 0
-            if filtered == 1:
-                line[i] = (line[i] + left) & 255
-            elif filtered == 2:
-                line[i] = (line[i] + up) & 255
-            elif filtered == 3:
-                line[i] = (line[i] + (left + up) // 2) & 255
-            elif filtered == 4:
-                guess = left + up - corner
-                best = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))
-                line[i] = (line[i] + best[2]) & 255
-        before = bytes(line)
-        rows.append(before)
-    return width, height, rows
+# What a picture of a page shows: its size, the ground, whether anything stands at the right edge, how many pixels of
+# each 600 differ from the ground, and how many pixels of a plot's box have each colour asked for.
+_LOOK = """async ([shot, plots]) => {
+  const image = new Image();
+  image.src = 'data:image/png;base64,' + shot;
+  await image.decode();
+  const canvas = document.createElement('canvas');
+  canvas.width = image.width;
+  canvas.height = image.height;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(image, 0, 0);
+  const count = (x, y, w, h, fits) => {
+    const data = context.getImageData(x, y, w, h).data;
+    let found = 0;
+    for (let i = 0; i < data.length; i += 4) found += fits(data[i], data[i + 1], data[i + 2]) ? 1 : 0;
+    return found;
+  };
+  const ground = [...context.getImageData(2, 2, 1, 1).data].slice(0, 3);
+  const near = (c) => (r, g, b) => Math.abs(r - c[0]) + Math.abs(g - c[1]) + Math.abs(b - c[2]) <= 12;
+  const off = (r, g, b) => !near(ground)(r, g, b);
+  const bands = [];
+  for (let y = 0; y + 600 <= image.height; y += 600) bands.push(count(0, y, image.width, 600, off));
+  return {
+    size: [image.width, image.height], ground, bands,
+    edge: count(image.width - 6, 0, 6, image.height, off),
+    plots: plots.map(({box, colours}) => colours.map((c) => count(...box, near(c)))),
+  };
+}"""
+# Where each plot of a page lies, and the colours of its series.
+_PLOTS = """[...document.querySelectorAll('svg.plot')].map((plot) => {
+  const at = plot.getBoundingClientRect();
+  const colours = [...plot.querySelectorAll('.line, .mark')].map((mark) => getComputedStyle(mark).color);
+  return {
+    box: [at.x + scrollX, at.y + scrollY, at.width, at.height].map(Math.round),
+    colours: [...new Set(colours)].map((c) => c.match(/\\d+/g).slice(0, 3).map(Number)),
+  };
+})"""
+_OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to look at the report")
+    with sync_api.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def hostile_page(sample_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = sample_run.write_run(tmp_path_factory.mktemp("hostile") / "run", hostile=True)
+    return write_report(run)[0]
+
+
+def _look(browser: Any, page: Any) -> dict[str, Any]:
+    """The whole page as a picture, from top to bottom, and what is seen on it."""
+    shot = base64.b64encode(page.screenshot(full_page=True)).decode()
+    desk = browser.new_page()
+    try:
+        return dict(desk.evaluate(_LOOK, [shot, page.evaluate(_PLOTS)]))
+    finally:
+        desk.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1100, 390])
-def test_a_real_browser_shows_it(sample_run: Any, tmp_path: Path, theme: str, width: int) -> None:
-    """Hostile rows included: the page is not blank, has the theme's ground, and does not scroll sideways."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium here; install it to look at the report")
-    html, _ = write_report(sample_run.write_run(tmp_path / "run", hostile=True))
-    frame = tmp_path / "frame.html"
-    # A headless window has a least width, a frame has none; the red ground shows where the page ends.
-    frame.write_text(
-        f'<body style="margin:0;background:#f00"><iframe src="{html.as_uri()}" width="{width}" height="900"'
-        f' style="border:0;color-scheme:light dark"></iframe>'
-    )
-    shot = tmp_path / "shot.png"
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-               "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}",
-               "--window-size=1200,900"]  # fmt: skip
-    if theme == "dark":
-        command += ["--blink-settings=preferredColorScheme=0"]
-    subprocess.run([*command, frame.as_uri()], check=True, capture_output=True, timeout=120)
-    _, height, rows = _pixels(shot)
-    step = len(rows[0]) // 1200
-    ground = rows[5][5 * step : 5 * step + 3]
-    assert (sum(ground) > 600) == (theme == "light"), ground
-    assert height == 900
-    ink = sum(row[i : i + 3] != ground for row in rows[::7] for i in range(0, (width - 20) * step, 5 * step))
-    assert ink > 300, "the page is blank"
-    edge = {row[(width - 6) * step : (width - 6) * step + 3] for row in rows}
-    assert edge == {ground}, "something reaches over the right edge"
+def test_a_real_browser_shows_the_whole_page(browser: Any, hostile_page: Path, theme: str, width: int) -> None:
+    """Hostile rows included: nothing is blank, the ground is the theme's, plots are drawn, nothing scrolls sideways."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.goto(hostile_page.as_uri())
+    seen = _look(browser, page)
+    assert seen["size"] == [width, page.evaluate("document.documentElement.scrollHeight")]
+    assert seen["size"][1] > 5000, "the whole page, not its first screen"
+    assert (sum(seen["ground"]) > 600) == (theme == "light"), seen["ground"]
+    assert min(seen["bands"]) > 2000, "a part of the page is blank"
+    assert seen["edge"] == 0, "something reaches over the right edge"
+    assert page.evaluate(_OVERFLOW) == 0
+    assert len(seen["plots"]) == 6
+    for number, series in enumerate(seen["plots"]):
+        assert series, f"plot {number} has no series"
+        assert min(series) > 20, f"plot {number} has a series that is not drawn: {series}"
+    page.evaluate("document.querySelectorAll('details').forEach((folded) => { folded.open = true; })")
+    assert page.evaluate(_OVERFLOW) == 0, "what is folded is too wide"
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_look_finds_what_is_wrong_with_a_page(browser: Any, hostile_page: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(hostile_page.as_uri())
+    page.evaluate("document.querySelectorAll('svg.plot')[2].querySelectorAll('.line, .mark').forEach("
+                  "(mark) => { mark.style.opacity = 0; })")  # fmt: skip
+    page.evaluate("document.querySelector('footer').style.paddingTop = '1500px'")
+    page.evaluate("document.querySelector('h1').style.cssText = 'width: 100vw; background: red'")
+    seen = _look(browser, page)
+    assert [number for number, series in enumerate(seen["plots"]) if min(series) <= 20] == [2]
+    assert min(seen["bands"]) == 0
+    assert page.evaluate(_OVERFLOW) > 0
+    page.close()
 
 
 def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> None:
@@ -467,27 +506,30 @@ def test_the_report_of_one_recipe_marks_what_was_written_and_of_none_says_why(sa
         assert "Recommended: none; no recipe stays under 1 MiB." in text
 
 
+def _pages(printed: bytes) -> int:
+    """Pages of a PDF that Chromium wrote: it leaves the objects of pages uncompressed."""
+    return len(re.findall(rb"/Type\s*/Page\b", printed))
+
+
 @pytest.mark.slow
-def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(sample_run: Any, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here; install it to look at the report")
-    html, _ = write_report(sample_run.write_run(tmp_path / "run", hostile=True))
+def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(
+    browser: Any, hostile_page: Path
+) -> None:
     seen: list[str] = []
-    with sync_api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
-        page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: seen.append(request.url))
-        page.goto(html.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        folded = page.locator("details blockquote").first
-        assert not folded.is_visible()
-        page.emulate_media(media="print", color_scheme="light")
-        assert folded.is_visible(), "what is folded is printed"
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        printed = page.pdf(format="A4")
-        browser.close()
-    assert seen == [html.as_uri()]
-    assert printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 2 or len(printed) > 20_000
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: seen.append(request.url))
+    page.goto(hostile_page.as_uri())
+    folded = page.locator("details blockquote").first
+    assert not folded.is_visible()
+    page.emulate_media(media="print", color_scheme="light")
+    assert folded.is_visible(), "what is folded is printed"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    whole = _pages(page.pdf(format="A4"))
+    page.evaluate("document.querySelectorAll('details > :not(summary)').forEach((folded) => folded.remove())")
+    shut = _pages(page.pdf(format="A4"))
+    page.evaluate("document.body.replaceChildren('nothing')")
+    assert _pages(page.pdf(format="A4")) == 1
+    assert 3 < shut < whole < 40, "what is folded takes pages of its own"
+    page.close()
+    assert seen == [hostile_page.as_uri()]
