@@ -22,9 +22,9 @@ from potstill.decisions import Decision, read_decisions
 from potstill.errors import DataError, OptionError, UserError
 from potstill.ledger import Ledger
 from potstill.refused import copy_refused, refused_id, refused_ids
+from potstill.run_dir import REFUSING_STAGES
 
 View = Literal["kept", "dropped"]
-STAGES = ("retrieval", "datagen", "quality", "weak", "merge")
 SPLITS = ("train", "validation", "heldout")
 _KEPT_COLUMNS = ["id", "input", "output", "origin", "source", "licence", "weight", "teacher_probs"]
 _REMEMBERED_FILTERS = 32
@@ -277,7 +277,7 @@ class RowBrowser:
 
     def _dropped_table(self) -> Path:
         """The refused rows of all stages as one Parquet file, copied again when one of them has changed."""
-        files = [path for stage in STAGES if (path := self.run / stage / "dropped.jsonl").exists()]
+        files = [path for stage in REFUSING_STAGES if (path := self.run / stage / "dropped.jsonl").exists()]
         mark = "-".join(f"{path.stat().st_mtime_ns:x}" for path in files) or "none"
         with self._copying:
             if self._passing is None:

@@ -21,7 +21,7 @@ from potstill.ledger import Ledger
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
-from potstill.run_dir import RunDir, Stage
+from potstill.run_dir import REFUSING_STAGES, STAGES, RunDir, Stage
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ class RunResult:
     @cached_property
     def dropped(self) -> tuple[Dropped, ...]:
         """Every row that a stage refused, with its reason."""
-        stages = ("retrieval", "datagen", "quality", "weak", "merge")
-        return tuple(item for stage in stages for item in read_dropped(self.path / stage / "dropped.jsonl"))
+        return tuple(item for stage in REFUSING_STAGES for item in read_dropped(self.path / stage / "dropped.jsonl"))
 
     @property
     def report(self) -> Path:
@@ -183,8 +182,7 @@ def load(path: str | Path) -> RunResult:
     except FileNotFoundError:
         raise UserError(f"no run at {folder} (task/task.json is missing); make one with: potstill run TASK") from None
     found = RunDir(folder)
-    names = ("retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
-    stages = [stage for name in names if (stage := found.finished(name)) is not None]
+    stages = [stage for name in STAGES if name != "task" if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))
 
 

@@ -36,6 +36,10 @@ from typing import Any
 
 from potstill.errors import ManifestError, RunError, RunLocked
 
+# Every stage of a run in its order, those that a run need not have, and those that refuse rows.
+STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
+OPTIONAL_STAGES = ("quality", "weak", "compress")
+REFUSING_STAGES = ("retrieval", "datagen", "quality", "weak", "merge")
 MANIFEST = "manifest.json"
 ROOT_FILES = "files.json"
 _OS_ERROR = re.compile(r"\b(?:os error|errno) (\d+)\b")

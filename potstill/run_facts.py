@@ -19,9 +19,9 @@ from typing import Any
 
 from potstill.errors import DataError, UserError
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
+from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
 
-STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
 SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
 _EXAMPLES_A_REASON = 3
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -208,7 +208,7 @@ class RunFacts:
     def drops(self) -> list[DropLine]:
         """What was refused and why, with examples; the most frequent reason of a stage first."""
         lines = []
-        for stage in ("retrieval", "datagen", "quality", "weak", "merge"):
+        for stage in REFUSING_STAGES:
             counts: Counter[str] = Counter()
             examples: dict[str, list[Dropped]] = {}
             for item in _dropped(self.path / stage / "dropped.jsonl"):

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from potstill.errors import UserError
-from potstill.run_dir import MANIFEST, RunDir, read_manifest, write_atomic
+from potstill.run_dir import MANIFEST, OPTIONAL_STAGES, STAGES, RunDir, read_manifest, write_atomic
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 _FILE = ".state.json"
-_ORDER = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
-_OPTIONAL = ("quality", "weak", "compress")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class RunState:
 
 def stages_with(optional: Sequence[str]) -> list[str]:
     """The stages of a run that has those of the optional ones, in order."""
-    return [name for name in _ORDER if name not in _OPTIONAL or name in optional]
+    return [name for name in STAGES if name not in OPTIONAL_STAGES or name in optional]
 
 
 @contextlib.contextmanager
@@ -98,7 +96,7 @@ def read_state(run: Path) -> RunState:
     if not told and not (run / "task" / "task.json").exists():
         raise UserError(f"no run at {run} (task/task.json is missing); make one with: potstill run TASK")
     process = _holder(run)
-    names = stages_with(told.get("stages") or [name for name in _OPTIONAL if (run / name / MANIFEST).exists()])
+    names = stages_with(told.get("stages") or [name for name in OPTIONAL_STAGES if (run / name / MANIFEST).exists()])
     at = names.index(told["stage"]) if told else len(names)
     stages = [_stage(RunDir(run), name, place, at, told, process) for place, name in enumerate(names)]
     return RunState(tuple(stages), process, _next(run, stages, told, process))

@@ -22,9 +22,17 @@ from typing import Any
 
 from potstill.errors import ManifestError, UserError
 from potstill.ledger import ledger_faults
-from potstill.run_dir import MANIFEST, ROOT_FILES, RunDir, digest, folder_faults, read_manifest, root_faults
-
-STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "evaluate")
+from potstill.run_dir import (
+    MANIFEST,
+    OPTIONAL_STAGES,
+    ROOT_FILES,
+    STAGES,
+    RunDir,
+    digest,
+    folder_faults,
+    read_manifest,
+    root_faults,
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def _order(manifests: Mapping[str, dict[str, Any]], faults: list[Fault], notes: 
                         "give the same `potstill run` again: it makes the stages that are out of date",
                     )
                 )
-    missing = [name for name in STAGES if name not in manifests and name not in ("quality", "weak")]
+    missing = [name for name in STAGES if name not in manifests and name not in OPTIONAL_STAGES]
     if missing:
         notes.append(f"not made yet: {', '.join(missing)}")
 
@@ -134,7 +142,8 @@ def _made_from(name: str, parts: Mapping[str, Any]) -> Iterator[tuple[tuple[str,
         "merge": ("rows", [("retrieval",), ("quality", "datagen"), ("weak",)]),
         "soft": ("rows", [("merge",), ("datagen",)]),
         "train": ("rows", [("soft",)]),
-        "evaluate": ("inputs", [("train",), ("soft",), ("merge",)]),
+        "compress": ("inputs", [("train",), ("soft",), ("merge",)]),
+        "evaluate": ("inputs", [("train",), ("soft",), ("merge",), ("compress",)]),
     }
     if name in places and places[name][0] in parts:
         given = parts[places[name][0]]

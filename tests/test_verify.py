@@ -14,8 +14,8 @@ import pytest
 from potstill.errors import RunLocked, UserError
 from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset, write_rows
-from potstill.run_dir import MANIFEST, RunDir, seal_root
-from potstill.verify import STAGES, verify_run
+from potstill.run_dir import MANIFEST, OPTIONAL_STAGES, STAGES, RunDir, seal_root
+from potstill.verify import verify_run
 
 
 def write_run(folder: Path) -> Path:
@@ -71,6 +71,23 @@ def flip(path: Path, place: int) -> bytes:
     data = path.read_bytes()
     path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     return data
+
+
+def test_a_compressed_student_is_checked_like_the_others(run: Path) -> None:
+    folder = RunDir(run)
+    with folder.lock():
+        before = {name: folder.finished(name) for name in ("train", "soft", "merge")}
+        inputs = [stage.output for stage in before.values() if stage is not None]
+
+        def small(out: Path) -> dict[str, str]:
+            (out / "report.json").write_text("{}")
+            return {"summary": "half"}
+
+        folder.stage("compress", {"inputs": inputs}, small)
+        folder.stage("train", {"rows": "others"}, small)
+    assert any(what.startswith("compress: stale; it was made from an output of train") for what in faults(run))
+    (run / "compress" / MANIFEST).unlink()
+    assert f"compress/{MANIFEST}: missing" in faults(run)
 
 
 def test_a_sound_run_has_no_fault(run: Path) -> None:
@@ -237,4 +254,4 @@ def test_the_stages_are_those_of_the_pipeline() -> None:
     from potstill.stages import Job
 
     own = {name for name in vars(Job) if name in STAGES}
-    assert own | {"quality", "weak"} == set(STAGES)
+    assert own | set(OPTIONAL_STAGES) == set(STAGES)
