@@ -12,7 +12,7 @@
     fuzz      made-up and mutated inputs for every parser of what strangers write
     files     data, catalogue, index and student files that were cut or changed
     leaks     test texts planted in training rows: exact, other case, other spaces, some words changed
-    secrets   a sentinel key through a server that fails in every way: no file of the run holds it
+    secrets   a sentinel key through a server that fails in every way, and through a whole run: no file holds it
     ledger    look-ups in a large ledger (`--ledger-rows`)
     load      `potstill serve` under few clients and under too many
 
@@ -35,7 +35,7 @@ from torture_fuzz import fuzz
 from torture_leaks import leaks
 from torture_ledger import ledger_size
 from torture_load import load
-from torture_secrets import secrets
+from torture_secrets import secrets, secrets_of_a_run
 from torture_servers import beside
 from torture_teacher import teacher
 
@@ -107,7 +107,7 @@ def main() -> int:
         place = Path(folder)
         (place / "small").mkdir()
         small: dict[str, Callable[[], list[dict[str, Any]]]] = {
-            "secrets": lambda: secrets(place / "small"),
+            "secrets": lambda: [*secrets(place / "small"), *secrets_of_a_run(place / "small" / "typed")],
             "leaks": lambda: leaks(300 if quick else 2000),
             "teacher": lambda: teacher(given.requests or (500 if quick else 10_000), place / "small"),
             "fuzz": lambda: fuzz(given.inputs or (20_000 if quick else 1_000_000), place / "small", given.seed),

@@ -1,14 +1,18 @@
-"""The suite `secrets` of `torture.py`: a sentinel key through a server that fails in every way."""
+"""The suite `secrets` of `torture.py`: a sentinel key through a server that fails in every way, and through a run."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from torture_servers import beside
 
 KEY = "sk-sentinel-7d1e9b42c6f0"
+_WORDS = ("parcel", "invoice", "login", "crash", "refund", "button", "colour", "delivery", "password", "screen", "box")
 
 
 def secrets(place: Path) -> list[dict[str, Any]]:
@@ -64,3 +68,58 @@ def secrets(place: Path) -> list[dict[str, Any]]:
          "count": len(kinds), "bad": len(held) + (used == 0), "files_read": len(files), "texts_read": len(shown),
          "requests_that_carried_it": used, "which": held[:5] or None}
     ]  # fmt: skip
+
+
+def secrets_of_a_run(place: Path) -> list[dict[str, Any]]:
+    """A whole run from the command line, its key typed in the teacher's URL: nothing written or said holds it."""
+    key = "tok-sentinel-33cc44dd"
+    place.mkdir(parents=True, exist_ok=True)
+    with beside("teacher_server").running_server(reply=_answer) as server:
+        url = server.url.replace("http://", f"http://bob:{key}@") + f"?token={key}"
+        teacher = f"openai:{url}#m"
+        command = [
+            str(Path(sys.executable).with_name("potstill")), "run",
+            "Classify support tickets as billing, bug or other.", "--teacher", teacher,
+            "--sources", "generated", "-n", "12", "--out", "run",
+        ]  # fmt: skip
+        for pair in ("quality.judge=true", f"quality.teacher={teacher}", "distil.epochs=1", "distil.min_steps=2",
+                     "evaluate.rows=6", "evaluate.latency_rows=2"):  # fmt: skip
+            command += ["--set", pair]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=300)
+        status = subprocess.run(
+            [command[0], "status", "run"], cwd=place, capture_output=True, text=True, check=False, timeout=60
+        )
+        carried = sum(key in str(headers) or "authorization" in headers for headers in server.headers)
+    files = [path for path in (place / "run").rglob("*") if path.is_file()]
+    held = [str(path.relative_to(place)) for path in files if key.encode() in path.read_bytes()]
+    said = (done.stdout, done.stderr, status.stdout, status.stderr)
+    held += ["what was printed"] * any(key in text for text in said)
+    if done.returncode or not (place / "run" / "report.html").exists():
+        held.append(f"the run ended with {done.returncode}: {done.stderr.strip()[-200:].replace(key, '***')}")
+    return [
+        {"suite": "secrets", "what": "a whole run from the command line with the key in the teacher's URL",
+         "count": 1, "bad": len(held) + (carried == 0), "files_read": len(files), "texts_read": len(said),
+         "requests_that_carried_it": carried, "which": held[:5] or None}
+    ]  # fmt: skip
+
+
+def _answer(body: dict[str, Any]) -> str:
+    """A reply in the shape that was asked for, different for each request."""
+    number = hash(json.dumps(body, sort_keys=True)) % 10**6
+    schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+    return _text(number) if schema is None else json.dumps(_shaped(schema, number))
+
+
+def _shaped(schema: dict[str, Any], number: int) -> Any:
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("type") == "array":
+        return [_shaped(schema["items"], number + i) for i in range(3)]
+    if schema.get("type") == "object":
+        return {name: _shaped(inner, number) for name, inner in schema["properties"].items()}
+    return _text(number)
+
+
+def _text(number: int) -> str:
+    picked = [_WORDS[number // 11**place % len(_WORDS)] for place in range(4)]
+    return f"The {picked[0]} and the {picked[1]} went wrong with my {picked[2]} near the {picked[3]} {number}."

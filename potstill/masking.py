@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEACHER = re.compile(r"(?:[\w.-]+=)?openai:")
-_USER = re.compile(r"(https?://)[^/@\s]*@")
-_QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*")
+_USER = re.compile(r"(https?://)[^/\s?#,]*@", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*", re.IGNORECASE)
 
 
 def mask_teacher(ref: str) -> str:
@@ -17,6 +17,8 @@ def mask_teacher(ref: str) -> str:
     Examples:
         >>> mask_teacher("openai:https://bob:key@host/v1?token=key#model")
         'openai:https://***@host/v1?***#model'
+        >>> mask_teacher("openai:https://bob:k@y@host/v1#m")
+        'openai:https://***@host/v1#m'
         >>> mask_teacher("Answer https://a.b/?q=1")
         'Answer https://a.b/?q=1'
     """

@@ -88,6 +88,16 @@ def test_secrets(programs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert record["files_read"] >= 12
 
 
+@pytest.mark.real
+def test_secrets_of_a_run(programs: None, tmp_path: Path) -> None:
+    import torture_secrets
+
+    [record] = torture_secrets.secrets_of_a_run(tmp_path)
+    assert bad([record]) == []
+    assert record["requests_that_carried_it"] >= 12
+    assert record["files_read"] >= 20
+
+
 def test_ledger_look_ups(programs: None, tmp_path: Path) -> None:
     import torture_ledger
 
