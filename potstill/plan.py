@@ -380,14 +380,13 @@ class _Planner:
     def _priced(self, plan: RunPlan) -> RunPlan:
         own = price_of(self.asker.teacher.identity)
         checker = self._checker_price() if self.settings.quality.teacher else own
-        costs = [
-            None if price is None else price.cost(step.prompt_tokens, step.completion_tokens)
-            for step in plan.steps
-            if step.requests
-            for price in [checker if step.stage == "quality" else own]
-        ]
+        usd: float | None = 0.0
+        for step in plan.steps:
+            price = checker if step.stage == "quality" else own
+            if step.requests and usd is not None:
+                usd = None if price is None else usd + price.cost(step.prompt_tokens, step.completion_tokens)
+        usd = None if usd is None else round(usd, 4)
         prompt, completion = plan.tokens
-        usd = None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
         if usd is None:
             plan = replace(plan, notes=(*plan.notes, "the teacher's price is not known"))
         budget = None

@@ -68,6 +68,21 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield server
 
 
+@pytest.fixture
+def chromium() -> Iterator[Any]:
+    """A real browser without a window, or a skip that says what is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium here; install it to look at the pages")
+    with sync_api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
 @pytest.fixture(scope="session")
 def teacher_server() -> Any:
     """The module of the OpenAI-compatible server on the loopback: `teacher_server.running_server(…)`."""

@@ -6,8 +6,6 @@ import base64
 import json
 import re
 import shlex
-import shutil
-from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -357,18 +355,6 @@ _OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.cli
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here; install it to look at the report")
-    with sync_api.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
 def hostile_page(sample_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = sample_run.write_run(tmp_path_factory.mktemp("hostile") / "run", hostile=True)
     return write_report(run)[0]
@@ -387,11 +373,11 @@ def _look(browser: Any, page: Any) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1100, 390])
-def test_a_real_browser_shows_the_whole_page(browser: Any, hostile_page: Path, theme: str, width: int) -> None:
+def test_a_real_browser_shows_the_whole_page(chromium: Any, hostile_page: Path, theme: str, width: int) -> None:
     """Hostile rows included: nothing is blank, the ground is the theme's, plots are drawn, nothing scrolls sideways."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     page.goto(hostile_page.as_uri())
-    seen = _look(browser, page)
+    seen = _look(chromium, page)
     assert seen["size"] == [width, page.evaluate("document.documentElement.scrollHeight")]
     assert seen["size"][1] > 5000, "the whole page, not its first screen"
     assert (sum(seen["ground"]) > 600) == (theme == "light"), seen["ground"]
@@ -408,14 +394,14 @@ def test_a_real_browser_shows_the_whole_page(browser: Any, hostile_page: Path, t
 
 
 @pytest.mark.slow
-def test_the_look_finds_what_is_wrong_with_a_page(browser: Any, hostile_page: Path) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 900})
+def test_the_look_finds_what_is_wrong_with_a_page(chromium: Any, hostile_page: Path) -> None:
+    page = chromium.new_page(viewport={"width": 390, "height": 900})
     page.goto(hostile_page.as_uri())
     page.evaluate("document.querySelectorAll('svg.plot')[2].querySelectorAll('.line, .mark').forEach("
                   "(mark) => { mark.style.opacity = 0; })")  # fmt: skip
     page.evaluate("document.querySelector('footer').style.paddingTop = '1500px'")
     page.evaluate("document.querySelector('h1').style.cssText = 'width: 100vw; background: red'")
-    seen = _look(browser, page)
+    seen = _look(chromium, page)
     assert [number for number, series in enumerate(seen["plots"]) if min(series) <= 20] == [2]
     assert min(seen["bands"]) == 0
     assert page.evaluate(_OVERFLOW) > 0
@@ -513,10 +499,10 @@ def _pages(printed: bytes) -> int:
 
 @pytest.mark.slow
 def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(
-    browser: Any, hostile_page: Path
+    chromium: Any, hostile_page: Path
 ) -> None:
     seen: list[str] = []
-    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page = chromium.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
     page.on("dialog", lambda dialog: (seen.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: seen.append(request.url))
     page.goto(hostile_page.as_uri())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,18 +38,6 @@ FAST: dict[str, Any] = {
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "unused")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-
-@pytest.fixture(scope="module")
-def servers() -> Any:
-    if "teacher_server" not in sys.modules:
-        place = Path(__file__).with_name("teacher_server.py")
-        spec = importlib.util.spec_from_file_location("teacher_server", place)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["teacher_server"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["teacher_server"])
-    return sys.modules["teacher_server"]
 
 
 @pytest.fixture
@@ -104,9 +90,9 @@ def text_of(html: str) -> str:
 
 
 def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(
-    sample_run: Any, servers: Any, unmeasured: Path
+    sample_run: Any, teacher_server: Any, unmeasured: Path
 ) -> None:
-    with servers.running_server(reply=chosen(sample_run), delay_s=0.05) as server:
+    with teacher_server.running_server(reply=chosen(sample_run), delay_s=0.05) as server:
         scores = measure(
             sample_run, unmeasured, f"openai:{server.url}#{PRICED}", EvaluateOptions(latency_rows=3),
             concurrency=4, **FAST,
@@ -152,9 +138,9 @@ def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(
 
 
 def test_the_options_that_leave_the_teacher_out_or_rows_away_hold_for_it_too(
-    sample_run: Any, servers: Any, unmeasured: Path
+    sample_run: Any, teacher_server: Any, unmeasured: Path
 ) -> None:
-    with servers.running_server(reply=chosen(sample_run)) as server:
+    with teacher_server.running_server(reply=chosen(sample_run)) as server:
         name = f"openai:{server.url}#{PRICED}"
         scores = measure(sample_run, unmeasured, name, EvaluateOptions(teacher=False, latency_rows=0), **FAST)
         assert server.asked == 0
@@ -164,8 +150,10 @@ def test_the_options_that_leave_the_teacher_out_or_rows_away_hold_for_it_too(
         assert scores["systems"][1]["rows"] == 9
 
 
-def test_a_teacher_that_refuses_is_said_to_be_unmeasured(sample_run: Any, servers: Any, unmeasured: Path) -> None:
-    with servers.running_server(lambda number, text: "401") as server:
+def test_a_teacher_that_refuses_is_said_to_be_unmeasured(
+    sample_run: Any, teacher_server: Any, unmeasured: Path
+) -> None:
+    with teacher_server.running_server(lambda number, text: "401") as server:
         scores = measure(
             sample_run, unmeasured, f"openai:{server.url}#{PRICED}", EvaluateOptions(latency_rows=0), **FAST
         )
@@ -309,10 +297,10 @@ def test_a_written_label_is_read(answer: str, label: str | None) -> None:
 
 
 @pytest.fixture
-def answers(sample_run: Any, servers: Any, tmp_path: Path) -> Iterator[Any]:
+def answers(sample_run: Any, teacher_server: Any, tmp_path: Path) -> Iterator[Any]:
     """Asks a server for the labels of texts; what it replies is the text itself."""
     with (
-        servers.running_server(reply=lambda body: body["messages"][-1]["content"].split("\n\n")[1]) as server,
+        teacher_server.running_server(reply=lambda body: body["messages"][-1]["content"].split("\n\n")[1]) as server,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
         opened = open_teacher(f"openai:{server.url}#{PRICED}", attempts=1, **FAST)

@@ -266,59 +266,44 @@ def test_a_port_in_use_is_said(viewer: Server) -> None:
         Server(viewer.app, port=int(viewer.server_address[1]))
 
 
-@contextmanager
-def _browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here; pip install playwright")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here; install it to click through the pages")
-    with sync_api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
 @pytest.mark.real
-def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_path: Path) -> None:
+def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_path: Path, chromium: Any) -> None:
     faults: list[str] = []
-    with _browser() as browser:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: (faults.append(f"a dialog opened: {dialog.message}"), dialog.dismiss()))
-        page.goto(viewer.url)
-        page.wait_for_selector("#rows tr")
-        assert page.locator("#rows tr").count() == 50
-        assert "of 150" in page.text_content("#count")
-        page.select_option("#filter-origin", "generated")
-        count = page.locator("#count")
-        count.filter(has_text="of 74").wait_for()
-        page.click("#on")
-        count.filter(has_text="51–74").wait_for()
-        page.click("#clear")
-        count.filter(has_text="of 150").wait_for()
-        page.fill("#search", "invoice")
-        count.filter(has_not_text="of 150").wait_for()
-        page.click("#rows tr:first-child")
-        page.wait_for_selector("#do-reject")
-        page.click("#do-reject")
-        page.wait_for_selector("#rows tr:first-child .tag.reject")
-        page.keyboard.press("j")
-        page.wait_for_selector("#rows tr:nth-child(2).on")
-        page.wait_for_selector("#do-correct")
-        page.wait_for_timeout(200)
-        page.click("#do-correct")
-        page.fill("#new-input", "A better text <b>here</b>")
-        page.select_option("#new-output", "bug")
-        page.click("#save")
-        page.wait_for_selector("#rows tr:nth-child(2) .tag.correct")
-        page.click("#view-dropped")
-        page.wait_for_selector("#filter-reason")
-        page.screenshot(path=tmp_path / "viewer.png")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.set_viewport_size({"width": 390, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: (faults.append(f"a dialog opened: {dialog.message}"), dialog.dismiss()))
+    page.goto(viewer.url)
+    page.wait_for_selector("#rows tr")
+    assert page.locator("#rows tr").count() == 50
+    assert "of 150" in page.text_content("#count")
+    page.select_option("#filter-origin", "generated")
+    count = page.locator("#count")
+    count.filter(has_text="of 74").wait_for()
+    page.click("#on")
+    count.filter(has_text="51–74").wait_for()
+    page.click("#clear")
+    count.filter(has_text="of 150").wait_for()
+    page.fill("#search", "invoice")
+    count.filter(has_not_text="of 150").wait_for()
+    page.click("#rows tr:first-child")
+    page.wait_for_selector("#do-reject")
+    page.click("#do-reject")
+    page.wait_for_selector("#rows tr:first-child .tag.reject")
+    page.keyboard.press("j")
+    page.wait_for_selector("#rows tr:nth-child(2).on")
+    page.wait_for_selector("#do-correct")
+    page.wait_for_timeout(200)
+    page.click("#do-correct")
+    page.fill("#new-input", "A better text <b>here</b>")
+    page.select_option("#new-output", "bug")
+    page.click("#save")
+    page.wait_for_selector("#rows tr:nth-child(2) .tag.correct")
+    page.click("#view-dropped")
+    page.wait_for_selector("#filter-reason")
+    page.screenshot(path=tmp_path / "viewer.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert faults == []
     kept = list(read_decisions(run).values())
     assert [d.action for d in kept] == ["reject", "correct"]
@@ -330,7 +315,9 @@ def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_p
 
 
 @pytest.mark.real
-def test_a_person_filters_looks_and_takes_back_in_a_real_browser(sample_run: Any, tmp_path: Path) -> None:
+def test_a_person_filters_looks_and_takes_back_in_a_real_browser(
+    sample_run: Any, tmp_path: Path, chromium: Any
+) -> None:
     from potstill.ledger import Ledger
 
     run = sample_run.write_run(tmp_path / "run")
@@ -342,8 +329,8 @@ def test_a_person_filters_looks_and_takes_back_in_a_real_browser(sample_run: Any
     rows = list(dataset_to_rows(read_rows(run / "merge" / "train.parquet")))
     written = next(row for row in rows if row.source.requests == ("key14",))
     faults: list[str] = []
-    with running(Server(viewer_app(run))) as viewer, _browser() as browser:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    with running(Server(viewer_app(run))) as viewer:
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(viewer.url)
         count, detail = page.locator("#count"), page.locator("#detail")
@@ -412,10 +399,10 @@ def test_a_person_filters_looks_and_takes_back_in_a_real_browser(sample_run: Any
 
 
 @pytest.mark.real
-def test_the_page_of_the_student_answers_in_a_real_browser() -> None:
+def test_the_page_of_the_student_answers_in_a_real_browser(chromium: Any) -> None:
     faults: list[str] = []
-    with _serving(_Slow()) as server, _browser() as browser:
-        page = browser.new_page(viewport={"width": 390, "height": 700})
+    with _serving(_Slow()) as server:
+        page = chromium.new_page(viewport={"width": 390, "height": 700})
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(server.url)
         page.fill("#text", "So sad")

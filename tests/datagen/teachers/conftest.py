@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,18 +28,9 @@ def drain() -> Callable[[Teacher, Sequence[AnyRequest]], Answered]:
 
 
 @pytest.fixture
-def server_module() -> Any:
-    """`tests/teacher_server.py`; tests are no package, so it is loaded by its path."""
-    name = "teacher_server"
-    if name not in sys.modules:
-        path = Path(__file__).resolve().parents[2] / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+def server_module(teacher_server: Any) -> Any:
+    """The test server's module, under the name that the tests of this folder use."""
+    return teacher_server
 
 
 @pytest.fixture(autouse=True)
