@@ -5,37 +5,44 @@ Statistics 28, 1979) estimates by EM how each function errs, from agreement alon
 over the labels. A function that copies another would count twice and drag the model along, so near-copies are merged
 first. Texts on which no function votes get nothing.
 
-A regular expression may backtrack for ever on a text. Each search is stopped after a quarter of a second and abstains;
-after eight stops its rule abstains on every further text, so a rule costs two seconds at most whatever the file's size.
-Both are counted in the report.
+Agreement tells something only where functions that know several labels meet. Elsewhere the model says what is assumed:
+
+    rules of one label each     each is taken to be right on 0.9 of its votes, which agreement moves by half at most; a
+                                rule that is always contradicted ends at 0.45 and is never turned round
+    a function that meets no    taken to be right on 0.9 of its votes, whatever it votes for: a lone rule's rows have
+    other on any text           a probability of 0.9
+    below chance                a function of several labels whose votes the others contradict is read the other way
+                                round, as in Dawid and Skene's model; where most are below chance, no model can know it
+    nobody votes                every text is dropped as `no_vote`
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from potstill.errors import DataError, TaskError
+from potstill.datagen.votes import (
+    ABSTAIN,
+    LabellingFunction,
+    RuleFunction,
+    Votes,
+    function_name,
+    rule_function,
+    votes_of,
+)
+from potstill.errors import DataError
 from potstill.rows import Dropped, Row, Source, rows_to_dataset
-from potstill.task import Rule, TaskSpec
+from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from numpy.typing import NDArray
 
-ABSTAIN = -1
 STAGE = "weak"
-_REGEX_TIMEOUT_S = 0.25
-_MOST_TIMEOUTS = 8
-_MOST_CHARS = 20_000
 _SINGLE_PRIOR = 0.9
-
-LabellingFunction = Callable[[str], "str | None"]
-"""Takes a text and gives a label's name, or None to abstain."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class WeakOptions:
         copies: Functions that vote alike on more than this share of the texts on which either votes are one.
         smoothing: Votes that each function is supposed to have cast beforehand, mostly right.
         rounds: Most EM rounds.
+        timeout_s: Seconds that a Python function may take for one text; see `potstill.datagen.votes` for what is
+            stopped and what is not.
     """
 
     model: Literal["dawid-skene", "majority"] = "dawid-skene"
@@ -55,6 +64,7 @@ class WeakOptions:
     copies: float = 0.95
     smoothing: float = 1.0
     rounds: int = 100
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,21 @@ class WeakResult:
     rows: Dataset
     dropped: tuple[Dropped, ...]
     report: dict[str, Any]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the rules and functions, a line each."""
+        said = []
+        for item in self.report["functions"]:
+            if item.get("faults"):
+                said.append(
+                    f"{item['name']} failed on {item['faults']:,} texts and abstains there: {item['first_fault']}"
+                )
+            if item.get("off"):
+                said.append(f"{item['name']} was stopped {item['timeouts']} times and abstains from then on")
+        if not self.report["labelled"]:
+            said.append(f"the rules label none of {self.report['texts']:,} texts; see weak/dropped.jsonl")
+        return said
 
 
 @dataclass(frozen=True)
@@ -81,85 +106,6 @@ class LabelModel:
     accuracies: NDArray[np.float64]
     prior: NDArray[np.float64]
     rounds: int
-
-
-class RuleFunction:
-    """The labelling function of a rule of the task file.
-
-    Attributes:
-        rule: The rule.
-        timeouts: Texts on which a regular expression was stopped.
-        off: Whether it was stopped so often that it abstains from then on.
-    """
-
-    def __init__(self, rule: Rule):
-        import regex  # type: ignore[import-untyped]  # `re` has no time limit
-
-        self.rule = rule
-        self.timeouts = 0
-        self._compiled: list[Any] = []
-        self._wanted = [pattern.casefold() for pattern in rule.patterns]
-        faults = []
-        patterns = rule.patterns if rule.kind == "regex" else ()
-        if rule.kind == "keyword" and rule.patterns:
-            words = "|".join(re.escape(pattern) for pattern in rule.patterns)
-            patterns = (rf"(?<!\w)(?:{words})(?!\w)",)
-        for pattern in patterns:
-            try:
-                self._compiled.append(regex.compile(pattern, regex.IGNORECASE))
-            except regex.error as error:
-                faults.append(f"the rule for {rule.label!r} has an unreadable regular expression {pattern!r}: {error}")
-        if faults:
-            raise TaskError("rules", faults)
-
-    @property
-    def off(self) -> bool:
-        return self.timeouts >= _MOST_TIMEOUTS
-
-    def __call__(self, text: str) -> str | None:
-        """The rule's label where it matches, else None."""
-        if self.rule.kind == "contains":
-            folded = text.casefold()
-            return self.rule.label if any(item in folded for item in self._wanted) else None
-        if self.off:
-            return None
-        for item in self._compiled:
-            try:
-                if item.search(text, timeout=_REGEX_TIMEOUT_S):
-                    return self.rule.label
-            except TimeoutError:
-                self.timeouts += 1
-        return None
-
-
-def rule_function(rule: Rule) -> RuleFunction:
-    """The labelling function of a rule.
-
-    Raises:
-        TaskError: A regular expression that cannot be compiled.
-    """
-    return RuleFunction(rule)
-
-
-def votes_of(functions: Sequence[LabellingFunction], texts: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
-    """The votes: (len(texts), len(functions)) int64, a label's index or -1.
-
-    Raises:
-        DataError: A function gives a name that is no label.
-    """
-    import numpy as np
-
-    index = {name: i for i, name in enumerate(labels)}
-    votes = np.full((len(texts), len(functions)), ABSTAIN, dtype=np.int64)
-    for column, function in enumerate(functions):
-        for row, text in enumerate(texts):
-            name = function(text[:_MOST_CHARS])
-            if name is None:
-                continue
-            if name not in index:
-                raise DataError(f"labelling function {column} gives {name!r}, which is none of {', '.join(labels)}")
-            votes[row, column] = index[name]
-    return votes
 
 
 def merge_copies(votes: NDArray[np.int64], threshold: float = 0.95) -> tuple[NDArray[np.int64], list[list[int]]]:
@@ -215,15 +161,15 @@ def dawid_skene(
     """Dawid and Skene's model by EM, with one figure for each function that knows a single label.
 
     A function that votes for several labels has a whole confusion matrix; abstaining is a missing vote. One that only
-    ever votes for a single label has a single figure, how often its votes are right: its errors are spread evenly over
-    the other labels. Where such functions overlap little, as rules do, their votes alone cannot tell who is right, and
-    a free fit lets one label swallow all others; so half of the figure's evidence is a prior of 0.9, and the labels
-    are taken to be equally common (or as `prior` says).
+    ever votes for a single label, or never votes where another does, has a single figure, how often its votes are
+    right: its errors are spread evenly over the other labels. The votes of such functions alone cannot tell who is
+    right, and a free fit lets one label swallow all others, or believes a lone function wholly; so half of the figure's
+    evidence is a prior of 0.9, and the labels are taken to be equally common (or as `prior` says).
 
     Args:
         votes: (n, n_functions), a label's index or -1.
         labels: How many labels.
-        prior: Known share of each label; where it is not given it is estimated, unless a function knows one label only.
+        prior: Known share of each label; where it is not given it is estimated, unless a function has a single figure.
         smoothing: Pseudo-count of each cell of a function's confusion matrix, doubled on its diagonal.
         rounds: Most rounds.
         tolerance: Largest change of a probability at which it stops.
@@ -236,23 +182,33 @@ def dawid_skene(
     voted = (votes != ABSTAIN).any(axis=1)
     probs = majority_vote(votes, labels).probs
     share = np.full(labels, 1 / labels) if prior is None else np.asarray(prior, dtype=np.float64)
-    one_hot = np.stack([(votes == label).astype(np.float64) for label in range(labels)], axis=2)
-    single = np.array([len(set(column[column != ABSTAIN].tolist())) <= 1 for column in votes.T], dtype=bool)
-    counts = one_hot.sum(axis=(0, 2))
+    # Which texts each function gives each label: a table of texts x functions x labels may not fit in memory.
+    cells = [(f, k, np.flatnonzero(votes[:, f] == k)) for f in range(votes.shape[1]) for k in range(labels)]
+    cells = [(f, k, rows) for f, k, rows in cells if len(rows)]
+    cast_votes = votes != ABSTAIN
+    counts = cast_votes.sum(axis=0)
+    known = np.bincount([f for f, _, _ in cells], minlength=votes.shape[1])
+    met = cast_votes[cast_votes.sum(axis=1) > 1].any(axis=0)
+    simple = (known <= 1) | ~met
     prior_votes = smoothing * (1 + np.eye(labels))
     spread = (1 - np.eye(labels)) / max(1, labels - 1)
     done = 0
     while done < rounds:
         done += 1
         # (n_functions, true label, vote): how often each function says what of which.
-        seen = np.einsum("nk,nfl->fkl", probs[voted], one_hot[voted])
+        seen = np.zeros((votes.shape[1], labels, labels))
+        for f, k, rows in cells:
+            seen[f, :, k] = probs[rows].sum(axis=0)
         confusion = seen + prior_votes
         confusion /= confusion.sum(axis=2, keepdims=True)
         right = (np.einsum("fkk->f", seen) + _SINGLE_PRIOR * (counts + 2)) / (2 * counts + 2)
-        confusion[single] = right[single, None, None] * np.eye(labels) + (1 - right[single, None, None]) * spread
-        if prior is None and voted.any() and not single.any():
+        confusion[simple] = right[simple, None, None] * np.eye(labels) + (1 - right[simple, None, None]) * spread
+        if prior is None and voted.any() and not simple.any():
             share = (probs[voted].sum(axis=0) + 1) / (voted.sum() + labels)
-        scores = np.log(share) + np.einsum("nfl,fkl->nk", one_hot, np.log(np.maximum(confusion, 1e-12)))
+        logs = np.log(np.maximum(confusion, 1e-12))
+        scores = np.tile(np.log(share), (len(votes), 1))
+        for f, k, rows in cells:
+            scores[rows] += logs[f, :, k]
         scores -= scores.max(axis=1, keepdims=True)
         fresh = np.exp(scores)
         fresh /= fresh.sum(axis=1, keepdims=True)
@@ -299,7 +255,7 @@ def label_texts(
         Rows of origin `pseudo` with `teacher_probs` from the label model and their confidence as weight.
 
     Raises:
-        DataError: There are no rules and no functions, or a function gives no label's name.
+        DataError: There are no rules and no functions, or a function fails on every text.
         TaskError: A regular expression cannot be compiled.
     """
     options = options or WeakOptions()
@@ -307,7 +263,8 @@ def label_texts(
     every: list[LabellingFunction] = [*own, *functions]
     if not every:
         raise DataError("no labelling rules; write `rules:` in the task file, or pass functions")
-    votes = votes_of(every, texts, spec.label_names)
+    cast_by = votes_of(every, texts, spec.label_names, timeout_s=options.timeout_s)
+    votes = cast_by.votes
     merged, groups = merge_copies(votes, options.copies)
     count = len(spec.labels)
     prior = (
@@ -348,7 +305,7 @@ def label_texts(
         "labels": dict(Counter(row.output for row in rows)),
         "functions": [
             {
-                **_described(every[column]),
+                **_described(every[column], cast_by, column),
                 "coverage": round(float((votes[:, column] != ABSTAIN).mean()), 4) if len(texts) else 0.0,
                 "group": next(place for place, group in enumerate(groups) if column in group),
             }
@@ -361,27 +318,18 @@ def label_texts(
     return WeakResult(rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
 
 
-def _described(function: LabellingFunction) -> dict[str, Any]:
-    if not isinstance(function, RuleFunction):
-        return {"name": getattr(function, "__name__", type(function).__name__)}
-    rule = function.rule
-    found: dict[str, Any] = {"name": f"{rule.label}: {rule.kind} {', '.join(rule.patterns)}"[:120]}
-    if function.timeouts:
-        found |= {"timeouts": function.timeouts, "off": function.off}
+def _described(function: LabellingFunction, cast_by: Votes, column: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": function_name(function)}
+    if isinstance(function, RuleFunction):
+        if function.timeouts:
+            found |= {"timeouts": function.timeouts, "off": function.off}
+        return found
+    said = cast_by.faults[column]
+    if said.faults:
+        found |= {"faults": said.faults, "first_fault": said.first}
+    if said.timeouts:
+        found |= {"timeouts": said.timeouts, "off": said.off}
     return found
-
-
-def function_digest(function: LabellingFunction) -> str:
-    """Hash of a Python labelling function's source (or code, where it has no source), for a stage's key."""
-    import hashlib
-    import inspect
-
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        text = f"{code.co_code.hex()} {code.co_consts} {code.co_names}" if code else type(function).__qualname__
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def usable_texts(texts: Sequence[str], dataset: str) -> tuple[list[tuple[int, str]], tuple[Dropped, ...]]:

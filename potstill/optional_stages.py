@@ -76,7 +76,8 @@ def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
 def weak_stage(job: Job) -> Stage | None:
     """The user's unlabelled texts, labelled by rules; None where the task has no such texts."""
     from potstill import datagen
-    from potstill.datagen.weak import function_digest, label_texts, usable_texts
+    from potstill.datagen.votes import function_digest
+    from potstill.datagen.weak import label_texts, usable_texts
 
     ref = job.spec.unlabelled
     if ref is None:
@@ -96,8 +97,11 @@ def weak_stage(job: Job) -> Stage | None:
             job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path
         )
         write_stage(out, result.rows, (*dropped, *result.dropped), result.report)
+        for note in result.notes:
+            job.listener(Event("weak", "note", note))
+        by = f"{len(job.spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")
         return {
-            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {len(job.spec.rules)} rules",
+            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {by}",
             "rows": result.rows.num_rows,
             "dropped": len(dropped) + len(result.dropped),
         }

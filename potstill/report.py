@@ -335,6 +335,10 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if ruled.get("functions"):
         figure = f"{_count(ruled.get('labelled', 0))} of {_count(ruled.get('texts', 0))}"
         lines.append(("Unlabelled texts that rules labelled", figure, f"{len(ruled['functions'])} rules"))
+        for item in ruled["functions"]:
+            if item.get("faults"):
+                remark = f"it abstains there; the first: {item['first_fault']}"
+                lines.append((f"Texts on which {item['name']} failed", _count(item["faults"]), remark))
     start = facts.reports.get("train", {}).get("start") or {}
     if start.get("cross_entropy") is not None:
         figure, uniform = f"{start['cross_entropy']:.2f} nats a token", f"{start['uniform']:.2f}"

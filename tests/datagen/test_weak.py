@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from potstill.datagen.votes import ABSTAIN, function_digest, rule_function, votes_of
 from potstill.datagen.weak import (
-    ABSTAIN,
     WeakOptions,
     dawid_skene,
-    function_digest,
     label_texts,
     majority_vote,
     merge_copies,
-    rule_function,
     usable_texts,
-    votes_of,
 )
 from potstill.errors import DataError, TaskError
 from potstill.retrieval.load import read_texts
@@ -75,22 +75,105 @@ def test_copies_hurt_until_they_are_merged() -> None:
     assert without > with_copies + 0.05
 
 
-def test_em_equals_crowd_kit() -> None:
+def crowd_kit(votes: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities by crowd-kit's Dawid-Skene, and the rows that have votes."""
     crowdkit = pytest.importorskip("crowdkit.aggregation", reason="crowd-kit is not installed")
     pandas = pytest.importorskip("pandas")
-    votes, _ = simulate(3, n=500)
     rows = [(i, j, int(v)) for i, row in enumerate(votes) for j, v in enumerate(row) if v != ABSTAIN]
     frame = pandas.DataFrame(rows, columns=["task", "worker", "label"])
-    theirs = crowdkit.DawidSkene(n_iter=100).fit_predict(frame)
-    ours = dawid_skene(votes, 4, smoothing=1e-6).probs.argmax(1)
+    theirs = crowdkit.DawidSkene(n_iter=200, tol=1e-9).fit_predict_proba(frame)
     voted = np.flatnonzero((votes != ABSTAIN).any(1))
-    assert (theirs.loc[voted].to_numpy() == ours[voted]).mean() > 0.99
+    return theirs.loc[voted].reindex(columns=range(labels), fill_value=0.0).to_numpy(), voted
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_em_equals_crowd_kit(seed: int) -> None:
+    """Functions of several labels that meet: the same model, so the same probabilities."""
+    votes, _ = simulate(seed, n=500)
+    theirs, voted = crowd_kit(votes, 4)
+    ours = dawid_skene(votes, 4, smoothing=1e-6, rounds=200, tolerance=1e-9).probs[voted]
+    assert (theirs.argmax(1) == ours.argmax(1)).mean() > 0.99
+    assert np.abs(theirs - ours).mean() < 0.01
+
+
+def test_a_function_below_chance_is_read_the_other_way_round_as_by_crowd_kit() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 1000)
+    votes = np.stack([np.where(rng.random(1000) < share, gold, 1 - gold) for share in (0.8, 0.75, 0.8, 0.1)], axis=1)
+    theirs, voted = crowd_kit(votes, 2)
+    model = dawid_skene(votes, 2, smoothing=1e-6, rounds=200, tolerance=1e-9)
+    assert len(voted) == 1000
+    assert (theirs.argmax(1) == model.probs.argmax(1)).mean() > 0.99
+    assert model.accuracies[3] < 0.15
+    without = (dawid_skene(votes[:, :3], 2).probs.argmax(1) == gold).mean()
+    assert (model.probs.argmax(1) == gold).mean() > without + 0.02
+
+
+def test_a_rule_that_is_always_wrong_does_not_carry_the_others_along() -> None:
+    """Rules of one label each: crowd-kit's free fit beside ours, on rules that meet little."""
+    rng = np.random.default_rng(1)
+    gold = rng.integers(0, 4, 2000)
+    votes = np.full((2000, 9), ABSTAIN)
+    for j in range(8):  # two good rules a label
+        fires = (rng.random(2000) < 0.25) & ((gold == j % 4) | (rng.random(2000) < 0.03))
+        votes[fires, j] = j % 4
+    votes[(gold != 0) & (rng.random(2000) < 0.2), 8] = 0
+    theirs, voted = crowd_kit(votes, 4)
+    ours = dawid_skene(votes, 4)
+    right = (ours.probs.argmax(1) == gold)[voted].mean()
+    assert right > (theirs.argmax(1) == gold[voted]).mean() + 0.02
+    assert right > (majority_vote(votes, 4).probs.argmax(1) == gold)[voted].mean() - 0.01
+    alone = (votes[:, :8] == ABSTAIN).all(1) & (votes[:, 8] != ABSTAIN)
+    assert alone.sum() > 50
+    assert ours.accuracies[8] < ours.accuracies[:8].min()
+
+
+@pytest.mark.parametrize("functions", [1, 3])
+def test_functions_that_meet_nobody_are_believed_at_the_prior(functions: int) -> None:
+    """Alone, whatever a function votes for, there is nothing to learn: 0.9, not certainty; crowd-kit is certain."""
+    rng = np.random.default_rng(0)
+    said = rng.integers(0, 3, 600)
+    votes = np.full((600, functions), ABSTAIN)
+    votes[np.arange(600), np.arange(600) % functions] = said
+    theirs, _ = crowd_kit(votes, 3)
+    assert theirs.max(1).min() > 0.99
+    model = dawid_skene(votes, 3)
+    assert (model.probs.argmax(1) == said).all()
+    assert model.probs.max(1) == pytest.approx(0.9, abs=0.01)
+    one = dawid_skene(np.where(votes[:, :1] == 0, 0, ABSTAIN), 3)
+    assert one.probs[votes[:, 0] == 0].max(1) == pytest.approx(0.9, abs=0.01)
+
+
+def test_when_nobody_votes_every_text_is_dropped_and_said() -> None:
+    votes = np.full((7, 3), ABSTAIN)
+    model = dawid_skene(votes, 2)
+    assert np.allclose(model.probs, 0.5)
+    assert np.isnan(model.accuracies).all()
+    result = label_texts(SPEC, ["nothing", "here"])
+    assert (result.rows.num_rows, result.report["dropped"]) == (0, {"no_vote": 2})
+    assert result.notes == ["the rules label none of 2 texts; see weak/dropped.jsonl"]
+    assert label_texts(SPEC, []).rows.num_rows == 0
+
+
+def test_work_goes_with_the_votes() -> None:
+    """100,000 texts, 60 rules, 77 labels: a table of all three would take 3.7 GB."""
+    import resource
+
+    rng = np.random.default_rng(0)
+    votes = np.full((100_000, 60), ABSTAIN)
+    for j in range(60):
+        votes[rng.random(100_000) < 0.02, j] = j
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    dawid_skene(votes, 77, rounds=5)
+    assert time.perf_counter() - start < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
 
 
 def test_rules_vote() -> None:
     functions = [rule_function(rule) for rule in SPEC.rules]
     votes = votes_of(functions, ["FREE prize, call 12345", "freedom", "on my way Home", "x"], SPEC.label_names)
-    assert votes.tolist() == [[1, 1, -1], [-1, -1, -1], [-1, -1, 0], [-1, -1, -1]]
+    assert votes.votes.tolist() == [[1, 1, -1], [-1, -1, -1], [-1, -1, 0], [-1, -1, -1]]
 
 
 def test_texts_are_labelled_with_provenance() -> None:
@@ -119,6 +202,8 @@ def test_mistakes_are_named() -> None:
         rule_function(Rule("spam", "regex", ("(",)))
     with pytest.raises(DataError, match="gives 'eggs', which is none of ham, spam"):
         label_texts(SPEC, ["x"], functions=[lambda text: "eggs"])
+    with pytest.raises(DataError, match="a rule is for 'eggs', which is none of ham, spam"):
+        label_texts(replace(SPEC, rules=(Rule("eggs", "contains", ("x",)),)), ["x"])
     with pytest.raises(DataError, match="no labelling rules"):
         label_texts(TaskSpec("t", "i", "classification", SPEC.labels), ["x"])
 
@@ -153,7 +238,7 @@ def test_rules_on_real_questions_stay_near_the_majority(data_pack: Path) -> None
         Rule("entity", "keyword", ("color", "animal", "film", "book", "food", "disease")),
     )
     gold = np.array([names.index(name) for name in table["label_text"]])
-    votes = votes_of([rule_function(rule) for rule in rules], table["text"], names)
+    votes = votes_of([rule_function(rule) for rule in rules], table["text"], names).votes
     for count in (100, len(gold)):
         voted = (votes[:count] != ABSTAIN).any(1)
         right = [
@@ -200,3 +285,114 @@ def test_python_functions_vote_beside_rules() -> None:
     assert result.report["functions"][-1]["name"] == "shouting"
     assert function_digest(shouting) == function_digest(shouting)
     assert function_digest(shouting) != function_digest(rule_function)
+
+
+def test_a_function_that_fails_on_some_texts_abstains_there_and_is_counted() -> None:
+    def fragile(text: str) -> str | None:
+        if "7" in text:
+            raise KeyError("a line\nand \ud800 more")
+        return "spam"
+
+    def typo(text: str) -> str | None:
+        return "Spam" if "3" in text else None
+
+    def mixed(text: str) -> str | None:
+        return ["spam"] if "1" in text else 5 if "2" in text else "ham" if "9" in text else None  # type: ignore[return-value]
+
+    texts = [f"message {i}" for i in range(10)]
+    result = label_texts(replace(SPEC, rules=()), texts, functions=[fragile, typo, mixed])
+    told = {item["name"]: item for item in result.report["functions"]}
+    assert (told["fragile"]["faults"], told["fragile"]["first_fault"]) == (1, "KeyError: 'a line\\nand \\ud800 more'")
+    assert (told["typo"]["faults"], told["typo"]["first_fault"]) == (1, "gives 'Spam', which is none of ham, spam")
+    assert (told["mixed"]["faults"], told["mixed"]["first_fault"]) == (
+        2, "gives ['spam'], which is none of ham, spam"
+    )  # fmt: skip
+    assert result.report["labelled"] >= 8
+    assert result.notes[0].startswith("fragile failed on 1 texts and abstains there: KeyError")
+
+
+def test_a_function_that_fails_on_every_text_is_named() -> None:
+    def broken(text: str) -> str | None:
+        return text.nope  # type: ignore[attr-defined, no-any-return]
+
+    with pytest.raises(
+        DataError, match=r"the labelling function broken failed on all of 3 texts \(AttributeError: 'str' object has"
+    ):
+        label_texts(SPEC, ["a", "b", "c"], functions=[broken])
+
+    def stop(text: str) -> str | None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_texts(SPEC, ["a"], functions=[stop])
+
+
+def test_a_function_that_hangs_is_stopped_and_switched_off() -> None:
+    import re
+
+    def hangs(text: str) -> str | None:
+        while "slow" in text:
+            try:
+                time.sleep(0.001)
+            except Exception:
+                return "ham"
+        return "spam"
+
+    def backtracks(text: str) -> str | None:
+        return "spam" if re.search(r"(x|xx)+$", text) else None
+
+    texts = [*(f"free {i}" for i in range(20)), *(f"slow {i} {'x' * 60}!" for i in range(20))]
+    start = time.perf_counter()
+    result = label_texts(SPEC, texts, WeakOptions(timeout_s=0.05), functions=[hangs, backtracks])
+    assert time.perf_counter() - start < 10
+    for name in ("hangs", "backtracks"):
+        told = next(item for item in result.report["functions"] if item["name"] == name)
+        assert (told["timeouts"], told["off"], told["first_fault"]) == (8, True, "no answer within 0.05 s")
+    assert result.report["labels"]["spam"] >= 20
+    with pytest.raises(DataError, match=r"hangs failed on all of 20 texts \(no answer within 0.05 s\)"):
+        label_texts(SPEC, texts[20:], WeakOptions(timeout_s=0.05), functions=[hangs])
+
+
+def test_an_alarm_of_somebody_else_is_left_as_it_was() -> None:
+    seen = []
+    handler = signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))
+    before = signal.setitimer(signal.ITIMER_REAL, 0.15)
+    try:
+        label_texts(SPEC, ["a"], functions=[lambda text: "ham"])
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 0.15
+        time.sleep(0.3)
+        assert seen == [signal.SIGALRM]
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *before)
+    with ThreadPoolExecutor(1) as pool:  # no alarm outside the main thread
+        assert pool.submit(label_texts, SPEC, ["a"], functions=[lambda text: "ham"]).result().rows.num_rows == 1
+
+
+@pytest.mark.real
+def test_a_run_goes_on_with_a_fragile_function(tmp_path: Path) -> None:
+    import potstill
+
+    (tmp_path / "task.md").write_text(
+        "---\nlabels: [ham, spam]\nunlabelled: inbox.txt\nrules:\n  - {label: spam, keyword: [free, prize]}\n---\n"
+        "Decide whether a text message is spam.\n"
+    )
+    (tmp_path / "inbox.txt").write_bytes(
+        b"".join(f"free prize number {i} today\nhome at {i} for dinner\n".encode() for i in range(40)) + b"caf\xe9\n"
+    )
+
+    def fragile(text: str) -> str | None:
+        return "ham" if int(text.split()[2]) >= 0 else None  # the third word of an advert is no number
+
+    notes = []
+    done = potstill.run(
+        str(tmp_path / "task.md"), out=tmp_path / "run", teacher="fake", n=40, sources="generated",
+        labelling_functions=[fragile], distil={"epochs": 1, "min_steps": 4}, self_training={"rounds": 0},
+        evaluate={"rows": 10, "latency_rows": 2}, listener=lambda event: notes.append(event.message),
+    )  # fmt: skip
+    report = json.loads((done.path / "weak" / "report.json").read_text())
+    assert report["labels"] == {"spam": 40, "ham": 40}
+    assert report["functions"][1]["faults"] == 40
+    assert any(note.startswith("fragile failed on 40 texts and abstains there: ValueError") for note in notes)
+    assert "fragile" in (done.path / "report.md").read_text()
+    assert {item.reason for item in done.dropped if item.stage == "weak"} >= {"broken_encoding"}
