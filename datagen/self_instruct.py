@@ -4,21 +4,27 @@ Three requests an instruction, in one stream without a barrier: a few new instru
 ones (six seeds and two written ones, or eight seeds at first; seven new at most); each new one is asked for being
 classification; then its instances are written, label-first for classification and input-first otherwise. A new
 instruction whose ROUGE-L F1 with any seed or kept instruction is above 0.7 is refused, exactly (see `novelty`).
+
+The rows are held to the same bound on what the student reads, the instruction with its input: of the instances of one
+instruction whose inputs are short, one stays, and for classification it is drawn, so that the label that teachers write
+first does not win. The user's examples are seeds too, and the task's prompt says what the tasks are for.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
+from potstill.datagen import filters
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.self_instruct_files import (
     Instance,
@@ -36,10 +42,12 @@ from potstill.datagen.self_instruct_text import (
     refuse_instances,
     refuse_instruction,
     split_instructions,
+    squeezed,
 )
-from potstill.datagen.tally import Tally, TextSample, diversity
+from potstill.datagen.tally import Tally, diversity
 from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
+from potstill.languages import LANGUAGES
 from potstill.rows import Dropped, Row, Source, join_fields
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Failure, Message, Reply, Request
@@ -48,6 +56,11 @@ if TYPE_CHECKING:
     from potstill.asker import Answer, Asker
 
 SHOWN_SEEDS, SHOWN_WRITTEN, MOST_NEW = 6, 2, 7
+SHOWN_OWN = 2
+"""Of the seeds shown, how many at most are the user's examples."""
+
+# A shorter text may stand in a prompt and in a reply by chance.
+_FEWEST_ECHOED_WORDS = 4
 _STEPS = Literal["bootstrap", "classify", "instances"]
 
 
@@ -61,10 +74,31 @@ class NewTask:
 
 
 class SelfInstruct:
-    """The plan; see the module's text. Implements `drive.Plan`."""
+    """The plan; see the module's text. Implements `drive.Plan`.
+
+    Args:
+        spec: The task; its examples and its prompt are shown.
+        seeds: Tasks to start from.
+        options: How many rows, and how to ask.
+        abilities: Of the teacher.
+        teacher: Its name, for the rows' source.
+        tally: Counts what happens.
+        keep: Called with each kept row.
+        drop: Called with each refused text.
+        tell: Called with each kept instance.
+
+    Attributes:
+        kinds: Whether each answered instruction is classification.
+        instructions: The kept ones, in order.
+        request_idx: For each, the number of the bootstrap request that brought it.
+        bootstraps: Bootstrap requests answered.
+        bootstraps_used: Bootstrap replies that brought a kept instruction.
+        tasks_used: Instructions that brought a row.
+    """
 
     def __init__(
         self,
+        spec: TaskSpec,
         seeds: tuple[SeedTask, ...],
         options: GenerationOptions,
         abilities: Abilities,
@@ -74,21 +108,28 @@ class SelfInstruct:
         drop: Callable[[Dropped], None],
         tell: Callable[[Instructed], None] | None = None,
     ):
+        self._spec = spec
         self._tell = tell
         self._seeds = seeds
+        self._own = _own_seeds(spec)
         self._options = options
         self._abilities = abilities
         self._teacher = teacher
         self._keep_row, self._drop_row = keep, drop
-        self._novelty = NoveltyFilter(options.novelty, texts=(seed.instruction for seed in seeds))
+        shown = (*seeds, *self._own)
+        self._shown = NoveltyFilter(options.novelty, texts=(seed.instruction for seed in shown))
+        self._written, self._row_texts = _pool(options), _pool(options)
+        texts = (text for seed in shown for item in seed.instances for text in (item.input, item.output))
+        self._echoes = {squeezed(text) for text in texts if len(text.split()) >= _FEWEST_ECHOED_WORDS}
         self._pending: deque[tuple[_STEPS, Request, NewTask | None]] = deque()
         self._to_classify: deque[NewTask] = deque()
         self._to_write: deque[NewTask] = deque()
-        self._bootstraps = self._bootstraps_in = 0
+        self._bootstraps = self._classified = self.bootstraps = 0
         self._on_the_way = 0
         self.kinds: dict[str, bool] = {}
         self.instructions: list[str] = []
         self.request_idx: list[int] = []
+        self.bootstraps_used = self.tasks_used = 0
         self.tally = tally
 
     @property
@@ -96,22 +137,27 @@ class SelfInstruct:
         """Whether the rows are there, or the requests are spent and answered."""
         if self.tally.kept >= self._options.rows:
             return True
-        spent = self._bootstraps >= self._options.max_requests
-        return spent and not (self._pending or self._to_classify or self._to_write)
+        most = self._options.max_requests
+        more = self._to_write or (self._to_classify and self._classified < most)
+        return not (self._pending or more) and (self._bootstraps >= most or self._classified >= most)
 
     def next_request(self) -> Request | None:
         """Instances of a classified task, else the class of a new one, else new instructions while too few come."""
+        most = self._options.max_requests
         if self._to_write:
             task = self._to_write.popleft()
             return self._issue("instances", self._instances_request(task), task)
+        if self._classified >= most:
+            return None
         if self._to_classify:
+            self._classified += 1
             task = self._to_classify.popleft()
             return self._issue("classify", self._classify_request(task), task)
-        if self._bootstraps >= self._options.max_requests:
+        if self._bootstraps >= most:
             return None
         rows_a_task = (self.tally.kept + 2) / (len(self.kinds) + 3)
-        new_a_reply = (len(self.instructions) + 3) / (self._bootstraps_in + 1)
-        coming = self._on_the_way + min(new_a_reply, MOST_NEW) * (self._bootstraps - self._bootstraps_in)
+        new_a_reply = (len(self.instructions) + 3) / (self.bootstraps + 1)
+        coming = self._on_the_way + min(new_a_reply, MOST_NEW) * (self._bootstraps - self.bootstraps)
         if self._pending and self.tally.kept + rows_a_task * coming >= self._options.rows:
             return None
         self._bootstraps += 1
@@ -124,17 +170,30 @@ class SelfInstruct:
     def _bootstrap_request(self) -> Request:
         random = rng(self._options.seed, self._bootstraps, "bootstrap")
         written = random.sample(self.instructions, k=min(SHOWN_WRITTEN, len(self.instructions)))
-        wanted = min(len(self._seeds), SHOWN_SEEDS + SHOWN_WRITTEN - len(written))
-        shown = [*written, *(seed.instruction for seed in random.sample(self._seeds, k=wanted))]
+        own = random.sample(self._own, k=min(SHOWN_OWN, len(self._own)))
+        wanted = min(len(self._seeds), SHOWN_SEEDS + SHOWN_WRITTEN - len(written) - len(own))
+        shown = [*written, *(seed.instruction for seed in (*own, *random.sample(self._seeds, k=wanted)))]
         random.shuffle(shown)
-        text = prompts.load("self_instruct_bootstrap").render(instructions=shown, last=len(shown) + MOST_NEW)
+        opened = self._abilities.prefill
+        language = self._spec.languages[0] if self._spec.languages else "en"
+        text = prompts.load("self_instruct_bootstrap").render(
+            instructions=shown,
+            opened=opened,
+            last=len(shown) + MOST_NEW,
+            purpose=" ".join(self._spec.instruction.split()),
+            language="" if language == "en" else LANGUAGES.get(language, ""),
+        )
+        # A list that the teacher itself seems to have begun is gone on with; asked to go on with one, small teachers
+        # answer with a line or with talk.
+        begun = "".join(f"{number}. {instruction}\n" for number, instruction in enumerate(shown, 1))
         return Request(
             messages=(Message("user", text),),
-            prefill=f"{len(shown) + 1}." if self._abilities.prefill else "",
+            prefill=f"{begun}{len(shown) + 1}." if opened else "",
             max_tokens=400,
             temperature=self._options.temperature_at(self._bootstraps),
             top_p=self._options.top_p,
-            stop=("\n\n",) if self._abilities.prefill else (),
+            # At the start of a line only: "… in 2016." ends no list.
+            stop=("\n\n", f"\n{len(shown) + MOST_NEW + 1}.") if opened else (),
             seed=random.randrange(2**31),
         )
 
@@ -180,7 +239,7 @@ class SelfInstruct:
         """Take the answer to the oldest request that has none yet."""
         step, request, task = self._pending.popleft()
         self.tally.requests += 1
-        self._bootstraps_in += step == "bootstrap"
+        self.bootstraps += step == "bootstrap"
         if step == "instances":
             self._on_the_way -= 1
         reply = answer.reply
@@ -204,41 +263,60 @@ class SelfInstruct:
         if reply.finish == "refused":
             self._refuse(Dropped("refusal", "", reply.text[:500]), (key,))
             return
-        for text in split_instructions(request.prefill + reply.text, MOST_NEW, reply.finish == "length"):
-            self.tally.texts += 1
-            fault = refuse_instruction(text)
-            if fault is None:
-                match = self._novelty.admit(text)
-                if match is not None:
-                    fault = Dropped("near_duplicate", f"ROUGE-L {match.f1:.2f} with instruction {match.index}", text)
+        number = request.prefill.rpartition("\n")[2]
+        before = len(self.instructions)
+        for text in split_instructions(number + reply.text, MOST_NEW, reply.finish == "length"):
+            fault = (
+                refuse_instruction(text)
+                or filters.wrong_language(text, self._spec.languages)
+                or filters.near_duplicate(text, self._shown)
+                or filters.near_duplicate(text, self._written)
+            )
             if fault is not None:
+                self.tally.texts += 1
                 self._refuse(fault, (key,))
                 continue
+            self._written.add(text)
             self.instructions.append(text)
-            self.request_idx.append(self._bootstraps_in - 1)
+            self.request_idx.append(self.bootstraps - 1)
             self._on_the_way += 1
             self._to_classify.append(NewTask(text, (key,)))
+        self.bootstraps_used += len(self.instructions) > before
 
     def _accept_instances(self, task: NewTask, request: Request, reply: Reply, key: str) -> None:
         self.kinds[task.instruction] = task.is_classification
         keys = (*task.keys, key)
         cut = reply.finish == "length"
         found = read_instances(request.prefill + reply.text, task.is_classification, cut)
+        self.tally.texts += max(1, len(found))
         if not found:
             reason = "refusal" if reply.finish == "refused" else "truncated" if cut else "unparsable"
             self._refuse(Dropped(reason, "no instance in the reply", task.instruction, reply.text[:500]), keys)
             return
-        kept, dropped = refuse_instances(found)
+        kept, dropped = refuse_instances(
+            found, classification=task.is_classification, instruction=task.instruction, echoes=self._echoes
+        )
         for item in dropped:
             self._refuse(replace(item, input=_student_input(task.instruction, item.input)), keys)
-        for instance in kept:
+        if task.is_classification:
+            rng(self._options.seed, 0, f"order {task.instruction}").shuffle(kept)
+        before = self.tally.kept
+        for number, instance in enumerate(kept):
             if self.tally.kept >= self._options.rows:
+                self.tally.texts -= len(kept) - number  # the last reply's surplus was not judged
                 break
             self._keep(task, instance, keys)
+        self.tasks_used += self.tally.kept > before
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
+        text = _student_input(task.instruction, instance.input)
+        near = filters.near_duplicate(text, self._row_texts)
+        if near is not None:
+            self._refuse(replace(near, output=instance.output), keys)
+            return
+        self._row_texts.add(text)
         row = Row(
-            input=_student_input(task.instruction, instance.input),
+            input=text,
             output=instance.output,
             origin="generated",
             source=Source(teacher=self._teacher, requests=keys),
@@ -253,6 +331,31 @@ class SelfInstruct:
         self.tally.drop(fault.reason)
         source = Source(teacher=self._teacher, requests=keys)
         self._drop_row(replace(fault, origin="generated", source=source, stage="datagen"))
+
+
+def _pool(options: GenerationOptions) -> NoveltyFilter | RecentNovelty:
+    if options.novelty_pool:
+        return RecentNovelty(options.novelty_pool, options.novelty)
+    return NoveltyFilter(options.novelty)
+
+
+def _near_duplicate_rate(texts: Sequence[str]) -> float:
+    """Share of texts whose ROUGE-L F1 with one of the 5,000 before them is above 0.7."""
+    novelty, near = RecentNovelty(5000, 0.7), 0
+    for text in texts:
+        near += novelty.match(text) is not None
+        novelty.add(text)
+    return round(near / max(1, len(texts)), 4)
+
+
+def _own_seeds(spec: TaskSpec) -> tuple[SeedTask, ...]:
+    """The user's examples as seeds: an instruction, and behind an empty line its input."""
+    made = []
+    for number, example in enumerate(spec.examples):
+        instruction, _, given = example.input.strip().partition("\n\n")
+        if instruction and example.output.strip():
+            made.append(SeedTask(instruction, (Instance(given.strip(), example.output),), False, f"example_{number}"))
+    return tuple(made)
 
 
 def _student_input(instruction: str, input: str) -> str:
@@ -290,27 +393,29 @@ def generate_instructions(
             def tell(row: Instructed) -> None:
                 append_instance(row, file)
 
-            plan = SelfInstruct(seeds.tasks, options, asker.abilities, name, tally, gathered.keep, gathered.drop, tell)
-            drive(plan, asker, window=options.window, purpose=PURPOSE)
+            plan = SelfInstruct(
+                spec, seeds.tasks, options, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
+            )
+            drive(plan, asker, window=options.ahead, purpose=PURPOSE)
         insist(gathered, tally, name)
         write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
         known = [seed.instruction for seed in seeds.tasks]
         file_name = gathered.folder / "machine_generated_instructions.jsonl"
         write_machine_instructions(known, plan.instructions, plan.request_idx, name, file_name)
-        written = TextSample(seed=options.seed)
-        for text in dict.fromkeys(plan.instructions):
-            written.add(text)
         report: dict[str, Any] = {
             "method": "self-instruct",
             "teacher": name,
             **tally.to_json(),
             "seeds": len(seeds.tasks),
             "seeds_skipped": list(seeds.skipped),
+            "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},
+            "tasks": {"written": len(plan.instructions), "answered": len(plan.kinds), "used": plan.tasks_used},
             "instructions": [
                 {"instruction": text, "is_classification": plan.kinds[text]}
                 for text in plan.instructions
                 if text in plan.kinds
             ],
-            **diversity(written.texts, options.seed),
+            "instructions_near_duplicate_rate": _near_duplicate_rate(plan.instructions),
+            **diversity(gathered.sample.texts, options.seed),
         }
         return gathered.result(report)

@@ -12,15 +12,19 @@ of a task file may name any of them but the second, which holds no instances.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, TextIO
 
-from potstill.datagen.novelty import rouge_tokens
+from potstill.datagen.novelty import any_script_tokens
 from potstill.errors import DataError
 
+COMPARED = 5000
+"""Earlier instructions that `write_machine_instructions` compares one with, at most."""
+
+_BLOCK = 256
 _MAX_LINE = 1_000_000
 
 
@@ -154,9 +158,21 @@ def write_alpaca(rows: Sequence[Instructed], path: Path) -> None:
 
 
 def write_machine_instructions(
-    seeds: Sequence[str], instructions: Sequence[str], request_idx: Sequence[int], teacher: str, path: Path
+    seeds: Sequence[str],
+    instructions: Sequence[str],
+    request_idx: Sequence[int],
+    teacher: str,
+    path: Path,
+    *,
+    compared: int = COMPARED,
 ) -> None:
     """Write `machine_generated_instructions.jsonl`.
+
+    `most_similar` holds the ten nearest of the earlier instructions with their ROUGE-L F1, the nearest first, and
+    `avg_similarity_score` the mean over them all. Self-Instruct compares with every earlier one, which is quadratic.
+    Here it is so up to `compared` of them; from then on an instruction is compared with `compared` of the earlier
+    ones, the seeds and the others evenly spread, so that the cost of each stays the same. `metadata.compared_with`
+    says how many they were. Texts without a token are like nothing.
 
     Args:
         seeds: Instructions of the seeds.
@@ -164,37 +180,65 @@ def write_machine_instructions(
         request_idx: For each, the number of the request that brought it.
         teacher: Told under `metadata`.
         path: The file.
+        compared: Earlier instructions that one is compared with, at most; as many as there are seeds at least.
     """
     import numpy as np
     from rapidfuzz.distance import Indel
     from rapidfuzz.process import cdist
 
     known = [*seeds, *instructions]
-    tokens = [rouge_tokens(text) for text in known]
+    codes = _one_character_a_token(known)
+    compared = max(compared, len(seeds))
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(len(seeds), len(known), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(known)))
+            earlier = np.array(_earlier(len(seeds), block, compared), dtype=np.int64)
+            # Indel similarity of two texts of one character a token is 2·LCS/(m+n), which is ROUGE-L F1.
+            scores = cdist(
+                [codes[place] for place in block],
+                [codes[place] for place in earlier],
+                scorer=Indel.normalized_similarity,
+                dtype=np.float64,
+            )
+            for place, row in zip(block, scores, strict=True):
+                f1 = row[: np.searchsorted(earlier, place)] * bool(codes[place])
+                nearest = np.argsort(-f1, kind="stable")[:10]
+                line = {
+                    "instruction": known[place],
+                    "most_similar": {known[earlier[i]]: round(float(f1[i]), 6) for i in nearest},
+                    "avg_similarity_score": round(float(f1.mean()), 6) if len(f1) else 0.0,
+                    "metadata": {"teacher": teacher, "compared_with": len(f1)},
+                    "request_idx": request_idx[place - len(seeds)],
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def lines() -> Iterator[dict[str, Any]]:
-        for number, text in enumerate(instructions):
-            place = len(seeds) + number
-            # Indel similarity of token lists is 2·LCS/(m+n), which is ROUGE-L F1.
-            f1 = cdist([tokens[place]], tokens[:place], scorer=Indel.normalized_similarity, dtype=np.float64)[0]
-            nearest = np.argsort(-f1, kind="stable")[:10]
-            yield {
-                "instruction": text,
-                "most_similar": {known[i]: round(float(f1[i]), 6) for i in nearest},
-                "avg_similarity_score": round(float(f1.mean()), 6) if len(f1) else 0.0,
-                "metadata": {"teacher": teacher},
-                "request_idx": request_idx[number],
-            }
 
-    _write_lines(lines(), path)
+def _earlier(seeds: int, block: range, compared: int) -> Sequence[int]:
+    """Places that the instructions of a block are compared with, rising; those that are no earlier are left out later.
+
+    Up to `compared` known ones it is all of them; then the seeds and as many of the others, evenly spread.
+    """
+    if block.start <= compared:
+        return range(block.stop)
+    written, wanted = block.start - seeds, compared - seeds
+    return [*range(seeds), *(seeds + number * written // wanted for number in range(wanted))]
+
+
+def _one_character_a_token(texts: Sequence[str]) -> list[str]:
+    """Texts with a character in place of each token, which rapidfuzz compares far faster than lists of strings."""
+    numbers: dict[str, int] = {}
+    return [
+        "".join(_character(numbers.setdefault(token, len(numbers))) for token in any_script_tokens(text))
+        for text in texts
+    ]
+
+
+def _character(number: int) -> str:
+    # The lone surrogates are left out. Beyond a million tokens the rare ones share a character.
+    number %= 0x110000 - 0x800
+    return chr(number + 0x800 if number >= 0xD800 else number)
 
 
 def append_instance(row: Instructed, file: TextIO) -> None:
     """Add one line to an open `all_generated_instances.jsonl`."""
     file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-
-
-def _write_lines(values: Iterable[Any], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for value in values:
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")

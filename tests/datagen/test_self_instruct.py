@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,12 +24,21 @@ from potstill.datagen.self_instruct_files import (
     read_instances,
     read_seed_tasks,
     write_alpaca,
+    write_machine_instructions,
 )
-from potstill.datagen.self_instruct_text import is_yes, refuse_instances, refuse_instruction, split_instructions
+from potstill.datagen.self_instruct_text import (
+    Found,
+    is_yes,
+    refuse_instances,
+    refuse_instruction,
+    split_instructions,
+    squeezed,
+)
 from potstill.datagen.self_instruct_text import read_instances as read_reply
+from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import DataError, TeacherError
 from potstill.ledger import Ledger
-from potstill.task import TaskSpec
+from potstill.task import Example, TaskSpec
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
 SPEC = TaskSpec("i", "Follow the instruction.", "instructions", metric="rouge_l")
@@ -111,6 +121,32 @@ def test_seeds_with_missing_fields_are_left_out_or_refused(tmp_path: Path) -> No
         read_seed_tasks(tmp_path / "absent.jsonl")
 
 
+def test_nearest_instructions_are_told_at_a_bounded_cost(tmp_path: Path) -> None:
+    random = Random(3)
+    words = [f"w{number}" for number in range(60)]
+    made = [" ".join(random.choices(words, k=random.randint(4, 9))) for _ in range(700)]
+    seeds, written = [*made[:20], "сколько будет два плюс два", "!?"], [*made[20:], "назови столицу страны", "..."]
+    path = tmp_path / "m.jsonl"
+    write_machine_instructions(seeds, written, range(len(written)), "t", path)
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in (0, 1, 300, 679):
+        scores = [rouge_l_f1(other, written[number]) for other in [*seeds, *written[:number]]]
+        assert told[number]["avg_similarity_score"] == pytest.approx(sum(scores) / len(scores), abs=1e-6)
+        best = sorted(scores, reverse=True)[:10]
+        assert list(told[number]["most_similar"].values()) == pytest.approx(best, abs=1e-6)
+        assert told[number]["metadata"] == {"teacher": "t", "compared_with": len(scores)}
+    assert next(iter(told[680]["most_similar"])) == seeds[20], "other scripts are compared letter by letter"
+    assert told[681]["avg_similarity_score"] == 0.0, "two texts without a token are not alike"
+
+    write_machine_instructions(seeds, written, range(len(written)), "t", path, compared=100)
+    fewer = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [item["instruction"] for item in fewer] == written
+    assert fewer[-1]["metadata"]["compared_with"] == 100
+    assert max(item["metadata"]["compared_with"] for item in fewer) < 500
+    assert set(fewer[680]["most_similar"]) & set(seeds)
+    assert abs(fewer[600]["avg_similarity_score"] - told[600]["avg_similarity_score"]) < 0.05
+
+
 def test_lists_are_split_at_the_starts_of_lines() -> None:
     text = "9. Name the winners of 2016. Then those of 16. May.\n10. Explain what NASA is.\n11) list three\n12. cut o"
     assert split_instructions(text, 7, True) == [
@@ -121,23 +157,99 @@ def test_lists_are_split_at_the_starts_of_lines() -> None:
     assert len(split_instructions("\n".join(f"{i}. task number {i} here" for i in range(20)), 7, False)) == 7
 
 
+TWO = ["Explain the word tide.", "Name two rivers."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9. Explain the word tide.\n10. Name two rivers.",
+        "9.Explain the word tide.\n10.Name two rivers.",
+        "Sure! Here are more tasks:\n\n9. Explain the word tide.\n\n10. Name two rivers.\n\nLet me know if you want!",
+        "Sure! Here are more tasks:\nExplain the word tide.\nName two rivers.\nLet me know if you need more!",
+        "Here are seven new tasks\nExplain the word tide.\nName two rivers.\nI hope this helps!",
+        "Absolutely! I'd be happy to help.\n- Explain the word tide.\n- Name two rivers.\nThese tasks need no files.",
+        "* **Explain the word tide.**\n* **Name two rivers.**",
+        "**9.** Explain the word tide.\n**10.** Name two rivers.",
+        "**9. Explain the word tide.**\n**10. Name two rivers.**",
+        "Task 9: Explain the word tide.\nTask 10: Name two rivers.",
+        "9. Task: explain the word tide.\n10. Instruction: name two rivers.",
+        "9. Explain the word tide.\nThe tide is the rise of the sea.\n10. Name two rivers.\nRhine and Rhône.",
+        "9. Explain the word tide.\n  1. first the moon\n  2. then the sun\n10. Name two rivers.",
+        "9. Explain the word tide.\n1. First the moon.\n2. Then the sun.\n10. Name two rivers.",
+        "1. Explain the word tide.\n2. Name two rivers.",
+        "Okay.\nExplain the word tide.\nName two rivers.\nYes, I can do this. I can write more.\nFeel free to ask.",
+    ],
+)
+def test_only_the_tasks_of_a_list_are_read(text: str) -> None:
+    assert split_instructions(text, 7, False) == TWO
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from(read_seed_tasks().tasks), min_size=1, max_size=7, unique=True),
+    st.sampled_from(["{}. {}", "{}.{}", "{}) {}", "**{}.** {}", "{}: {}", "Task {}: {}"]),
+    st.sampled_from(["", "Sure, here are some more:\n", "Certainly!\n\n"]),
+    st.sampled_from(["", "\n\nLet me know if you want others.", "\nThese tasks can be done with text alone."]),
+    st.sampled_from(["\n", "\n\n"]),
+)
+def test_a_list_is_read_back_whatever_its_form(tasks: list[Any], form: str, lead: str, end: str, gap: str) -> None:
+    texts = [task.instruction for task in tasks]
+    reply = lead + gap.join(form.format(number, text) for number, text in enumerate(texts, 9)) + end
+    assert split_instructions(reply, 7, False) == texts
+
+
+def test_case_is_kept() -> None:
+    assert split_instructions("9. iPhone or NASA: which is older?\n10. define pH in a line", 7, False) == [
+        "iPhone or NASA: which is older?",
+        "Define pH in a line",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("Describe the plot of your favourite movie.", None),
         ("Draw a conclusion from the two statements.", None),
-        ("Explain how the map function works in Python.", None),
-        ("Summarise the file format of JPEG in a sentence.", None),
         ("Describe what you see in the following picture.", "instruction_not_text"),
         ("Draw a picture of a house by the sea.", "instruction_not_text"),
-        ("Plot a graph of the function over time.", "instruction_not_text"),
-        ("Create a map of the old town of Bern.", "instruction_not_text"),
-        ("Go to the website and copy its title.", "instruction_not_text"),
         ("Name it.", "instruction_length"),
         ("word " * 151, "instruction_length"),
-        ("Write a program that sorts a list of names.", "instruction_program"),
+        ("写一首关于秋天的短诗。", None),
+        ("写诗。", "instruction_length"),
+        ("秋" * 400, "instruction_length"),
+        ("Напиши короткое стихотворение об осени.", None),
+        ("¿Cuál es la capital de Mongolia?", None),
+        ("«Liberté» : donne trois synonymes du mot.", None),
+        ('"Break the ice": explain the saying.', None),
+        ("Übersetze den Satz ins Englische.", None),
+        ("3 tips for better sleep are wanted.", None),
+        ("2016 was a leap year: true or false?", None),
         ("- list the four seasons of the year", "instruction_start"),
+        ("... and then list the four seasons", "instruction_start"),
+        ("Write a program that sorts a list of names.", "instruction_program"),
+        ("Write a program to compute the sum of the integers from k to n.", "instruction_program"),
+        ("write a simple computer program for finding primes", "instruction_program"),
+        ("Write a program to go through a list of names.", "instruction_program"),
+        ("Write a program in Go that goes through a list of names.", None),
+        ("Write a program in Python that sorts a list of names.", None),
+        ("Write a program that sorts names, using C++.", None),
+        ("Write a program for the spring concert of a choir.", None),
+        ("Write a programme note about a string quartet.", None),
         ("As an AI language model I list nothing.", "refusal"),
+        ("I'm sorry, but I cannot create tasks.", "meta_talk"),
+        ("Answer a mail that says: sorry, I am late.", None),
+        ("Let me know if you need more tasks.", "meta_talk"),
+        ("Read the sentence and let me know if it is correct.", None),
+        ("Here is a list of words. Sort them by length.", None),
+        ("Here are three more tasks for you.", "meta_talk"),
+        ("Name the capital of <insert name of a country>.", "meta_talk"),
+        ("Write a letter to [Name of the company].", "meta_talk"),
+        ("Yes, I can do that.", "meta_talk"),
+        ("No one was there: explain the saying.", None),
+        ("Decide what the category is: fruit or tool.", None),
+        ("I bought two shirts at $10 each. What did I pay?", None),
+        ("sing sing sing sing sing sing sing sing sing", "repetition"),
     ],
 )
 def test_instruction_heuristics(text: str, reason: str | None) -> None:
@@ -145,29 +257,107 @@ def test_instruction_heuristics(text: str, reason: str | None) -> None:
     assert (None if found is None else found.reason) == reason
 
 
+def test_instructions_of_people_are_kept(data_pack: Path) -> None:
+    """The paper's own rules on them: at most 150 words, at least four, no bare "Write a program"."""
+    folder = data_pack / "selfinstruct"
+    refused = []
+    for name in ("seed_tasks.jsonl", "user_oriented_instructions.jsonl"):
+        lines = [json.loads(line)["instruction"] for line in (folder / name).read_text().splitlines()]
+        refused += [found.reason for text in lines if (found := refuse_instruction(text)) is not None]
+    assert sorted(refused) == ["instruction_length"] * 3 + ["instruction_not_text", "instruction_program"]
+
+
 def test_instances_are_read_label_first_and_input_first() -> None:
     labelled = "Class label: positive\nInput: Lovely place.\nClass label: negative\nNever again.\nClass label: mix"
     assert read_reply(labelled, True, False) == [
-        Instance("Lovely place.", "positive"),
-        Instance("Never again.", "negative"),
-        Instance("", "mix"),
+        Found("Lovely place.", "positive"),
+        Found("Never again.", "negative"),
+        Found(None, "mix"),
     ]
     assert len(read_reply(labelled, True, True)) == 2
     open_task = "Input: none\nOutput: A poem\nof two lines\n\nTask: another\nInput: x\nOutput: y"
-    assert read_reply(open_task, False, False) == [Instance("", "A poem\nof two lines")]
+    assert read_reply(open_task, False, False) == [Found("", "A poem\nof two lines")]
     assert read_reply("no such thing", False, False) == []
+    assert read_reply("", True, True) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Class label: yes\nInput: one\ntwo\n\nthree\nClass label: no\nInput: four", ["one\ntwo\n\nthree", "four"]),
+        ("Class label: yes Input: one\nClass label: no Input: four", ["one", "four"]),
+        ("**Class label:** yes\n**Input:** one\n\n**Class label:** no\n**Input:** four", ["one", "four"]),
+        ("### Class Label 1: yes\nInput 1: one\n### Class Label 2: no\nInput 2: four", ["one", "four"]),
+        ("Sure! Here are the labels:\nClass label: yes\nInput: one\nClass label: no\nInput: four", ["one", "four"]),
+        ("Task: Is it so?\nClass label: yes\nInput: one\nClass label: no\nInput: four", ["one", "four"]),
+        ("Class label: yes\nInput: one\nClass label: no\nInput: four\n\nTask: Next\nClass label: x", ["one", "four"]),
+        (
+            "Class label: yes\nInput: one\nOutput: yes\nClass label: no\nInput: four\n\nThe answer is: no",
+            ["one", "four"],
+        ),
+        ("Class label: yes\nInput: one\nExplanation: it is.\nClass label: no\nInput: four\n---\nDone", ["one", "four"]),
+        ("Label: “yes.”\nInput: one\nLabel: no\nInput: four", ["one", "four"]),
+    ],
+)
+def test_labels_are_read_whatever_their_form(text: str, found: list[str]) -> None:
+    assert read_reply(text, True, False) == [Found(found[0], "yes"), Found(found[1], "no")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Input: one\nOutput: two",
+        "**Input:** one\n**Output:** two",
+        "Input:\none\n\nOutput:\ntwo",
+        "Input: one\nAnswer: two",
+        "Sure, here is an example:\nInput: one\nOutput: two",
+        "Task: Do it.\nInput: one\nOutput: two",
+        "Example 1:\nInput: one\nOutput: two",
+        "Input: one\nOutput: two\n\nOutput: two\n\nOutput: two",
+        "Input: one\nOutput: two\n---",
+        "one\nOutput: two",
+    ],
+)
+def test_open_instances_are_read_whatever_their_form(text: str) -> None:
+    assert read_reply(text, False, False) == [Found("one", "two")]
+
+
+@pytest.mark.parametrize(
+    "word", ["none", "None.", "N/A", "(none)", "<noinput>", "No input needed", "-", "not required."]
+)
+def test_a_stated_lack_of_input_is_none(word: str) -> None:
+    assert read_reply(f"Input: {word}\nOutput: two", False, False) == [Found("", "two")]
+    assert read_reply(f"Class label: yes\nInput: {word}", True, False) == [Found("", "yes")]
+
+
+def test_what_is_cut_is_left_out_and_what_came_before_it_stays() -> None:
+    assert read_reply("Input: a\nOutput: b\nInput: c\nOutput: d an", False, True) == [Found("a", "b")]
+    assert read_reply("Input: a\nOutput: b\nInput: c and", False, True) == [Found("a", "b")]
+    assert read_reply("Input: a\nOutput: b\n\nOutput: b\n\nOut", False, True) == [Found("a", "b")]
+    assert read_reply("Input: a\nOutput: b an", False, True) == []
+    assert read_reply("Class label: a\nInput: b\nClass label: c\nInput: d an", True, True) == [Found("b", "a")]
+    assert read_reply("Class label: a\nInput: b\nInput: c an", True, True) == [Found("b", "a")]
+
+
+def test_a_label_may_have_several_inputs() -> None:
+    text = "Class label: U.S.\nInput: Boston\nInput: Chicago\nClass label: Canada.\nInput: Calgary"
+    assert read_reply(text, True, False) == [
+        Found("Boston", "U.S."),
+        Found("Chicago", "U.S."),
+        Found("Calgary", "Canada"),
+    ]
 
 
 def test_conflicts_copies_and_empty_outputs_go() -> None:
     kept, dropped = refuse_instances(
         [
-            Instance("a", "1"),
-            Instance("b", "2"),
-            Instance("b", "3"),
-            Instance("c", ""),
-            Instance("d", "d"),
-            Instance("e:", "x"),
-            Instance("a", "1"),
+            Found("a", "1"),
+            Found("b", "2"),
+            Found("b", "3"),
+            Found("c", ""),
+            Found("d", "d"),
+            Found("e:", "x"),
+            Found("a", "1"),
         ]
     )
     assert kept == [Instance("a", "1")]
@@ -179,6 +369,53 @@ def test_conflicts_copies_and_empty_outputs_go() -> None:
         "ends_with_colon",
         "output_is_input",
     ]
+
+
+def test_only_sound_instances_conflict() -> None:
+    kept, _ = refuse_instances([Found("a", ""), Found("a", "1"), Found("a", "a"), Found("a", "1:"), Found("a ", "1")])
+    assert kept == [Instance("a", "1")]
+
+
+def test_instances_without_an_input() -> None:
+    """Two poems are two poems; two labels for nothing are a conflict, and one that no input follows is unfinished."""
+    poems = [Found("", "one poem"), Found("", "another poem")]
+    assert len(refuse_instances(poems)[0]) == 2
+    assert refuse_instances(poems, classification=True)[0] == []
+    kept, dropped = refuse_instances([Found(None, "yes"), Found("a lamp", "no")], classification=True)
+    assert (kept, [item.reason for item in dropped]) == ([Instance("a lamp", "no")], ["no_input"])
+    assert refuse_instances([Found("", "geese")], classification=True)[0] == [Instance("", "geese")]
+
+
+def test_echoes_are_dropped() -> None:
+    instruction = "Name a river in Asia."
+    found = [Found("Name a river  in asia.", "Mekong"), Found("x", instruction), Found("The mill was built.", "1846")]
+    kept, dropped = refuse_instances(found, instruction=instruction, echoes={squeezed("the mill was built.")})
+    assert kept == [Instance("", "Mekong")]
+    assert [item.reason for item in dropped] == ["output_is_input", "example_echo"]
+
+
+def test_a_note_that_says_sorry_is_no_refusal() -> None:
+    note = Found("the party", "Sorry, I can't make it on Friday, my train is late.")
+    declined = Found("the party", "I'm sorry, but I can't help with that request.")
+    assert refuse_instances([note])[0] == [Instance(note.input or "", note.output)]
+    assert [item.reason for item in refuse_instances([declined])[1]] == ["refusal"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.builds(Found, st.sampled_from([None, "", "a", "b", "c:"]), st.sampled_from(["", "a", "x", "y", "z:"]))),
+    st.booleans(),
+    st.randoms(),
+)
+def test_the_order_of_instances_does_not_matter(found: list[Found], classification: bool, random: Random) -> None:
+    kept, dropped = refuse_instances(found, classification=classification)
+    assert len(kept) + len(dropped) == len(found)
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    again, _ = refuse_instances(shuffled, classification=classification)
+    assert set(again) == set(kept)
+    with_input = [item.input for item in kept if item.input]
+    assert len(set(with_input)) == len(with_input)
 
 
 def test_yes_or_no() -> None:
@@ -252,14 +489,106 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     texts = [item["instruction"] for item in result.report["instructions"]]
     everything = [*texts, *(seed.instruction for seed in read_seed_tasks().tasks)]
     assert max(rouge_l_f1(a, b) for i, a in enumerate(everything) for b in everything[:i]) <= 0.7
+    begun = [request for request in teacher.asked if "Come up with" in request.messages[-1].content]
+    assert all(
+        [line.split(". ")[0] for line in request.prefill.split("\n")] == [*"12345678", "9."] for request in begun
+    )
+    assert begun[0].stop == ("\n\n", "\n16.")
     prompts = [request.messages[-1].content for request in teacher.asked]
-    first = next(p for p in prompts if "Come up with" in p)
-    assert sum(line[:2] in {f"{i}." for i in range(1, 9)} for line in first.split("\n")) == 8
-    later = [p for p in prompts if "Come up with" in p][-1]
     written = {p.split("\nTask: ")[-1].split("\n")[0] for p in prompts if "\nTask: " in p}
-    assert sum(any(text and text in line for text in written) for line in later.split("\n")) == 2
+    assert sum(any(text and text in line for text in written) for line in begun[-1].prefill.split("\n")) == 2
     assert any(p.startswith("For each classification task") for p in prompts)
     assert any(p.startswith("For each task") for p in prompts)
+
+
+def test_a_teacher_that_cannot_be_opened_is_shown_the_list(tmp_path: Path) -> None:
+    teacher = Tutor()
+    teacher.abilities = Abilities()
+    spec = replace(SPEC, instruction="Help in  a library.", languages=("de",))
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        generate_rows(spec, Asker(teacher, ledger), GenerationOptions(rows=1))
+    request = teacher.asked[0]
+    text = request.messages[-1].content
+    assert "Most of them fit this purpose: Help in a library.\n" in text
+    assert [line[:2] for line in text.split("\n") if line[:1].isdigit()] == [f"{number}." for number in range(1, 9)]
+    assert text.endswith("Continue the list from 9 to 15. Write one task a line in German and nothing else.")
+    assert (request.prefill, request.stop) == ("", ())
+
+
+class Labeller(Tutor):
+    """Calls everything classification, and writes three short inputs of three labels under long instructions."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        if request.choices:
+            return Reply(text="Yes")
+        if request.prefill == "Class label:":
+            random = Random(request.seed)
+            low, middle, high = (f"{random.randrange(10**6)}" for _ in range(3))
+            return Reply(
+                text=f" low\nInput: {low}\nClass label: middle\nInput: {middle}\nClass label: high\nInput: {high}"
+            )
+        return super().answer(request)
+
+
+def test_rows_are_no_near_duplicates_and_no_label_wins(tmp_path: Path) -> None:
+    """Three rows whose instruction is the same are alike: one stays, not always that of the first label."""
+    result = make(tmp_path, Labeller(), rows=90, window=8)
+    texts = result.rows["input"][:]
+    assert max(rouge_l_f1(a, b) for i, a in enumerate(texts) for b in texts[:i]) <= 0.7
+    assert len(texts) == 90
+    assert result.report["near_duplicate_rate"] == result.report["instructions_near_duplicate_rate"] == 0.0
+    assert result.report["dropped"]["near_duplicate"] >= 170
+    alike = [item for item in result.dropped if item.reason == "near_duplicate" and item.output]
+    assert all(item.detail.startswith("ROUGE-L 0.") and item.input not in texts for item in alike)
+    counts = Counter(result.rows["output"][:])
+    assert set(counts) == {"low", "middle", "high"}
+    assert min(counts.values()) >= 15
+
+
+def test_a_few_texts_are_compared_with_when_told_so(tmp_path: Path) -> None:
+    result = make(tmp_path, Tutor(), rows=40, window=8, novelty_pool=5)
+    assert result.rows.num_rows == 40
+
+
+def test_the_counts_add_up(tmp_path: Path) -> None:
+    report = make(tmp_path, Tutor(), rows=50, window=4).report
+    assert report["texts"] == report["kept"] + sum(report["dropped"].values())
+    assert 0 < report["yield"] <= 1
+    assert report["bootstraps"]["used"] <= report["bootstraps"]["requests"]
+    assert report["tasks"]["used"] <= report["tasks"]["answered"] <= report["tasks"]["written"]
+
+
+class Unfit(Tutor):
+    """Writes instructions without end, and no instance that can be used."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        return super().answer(request) if request.choices or request.prefill.endswith(".") else Reply(text=" nothing")
+
+
+def test_instances_that_never_come_are_asked_for_a_bounded_number_of_times(tmp_path: Path) -> None:
+    teacher = Unfit()
+    with pytest.raises(TeacherError, match="0 usable rows"):
+        make(tmp_path, teacher, rows=10, window=8)
+    assert sum(request.choices is not None for request in teacher.asked) == 60
+    assert len(teacher.asked) < 180
+
+
+def test_examples_of_the_user_are_seeds(tmp_path: Path) -> None:
+    teacher = Tutor()
+    examples = (Example("Say when the desk opens.", "At nine."), Example("Answer the reader.\n\nIs tea sold?", "No."))
+    spec = replace(SPEC, examples=examples)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        generate_rows(spec, Asker(teacher, ledger), GenerationOptions(rows=5))
+    begun = [request.prefill for request in teacher.asked if "Come up with" in request.messages[-1].content]
+    assert all("Say when the desk opens.\n" in text and "Answer the reader.\n" in text for text in begun)
+
+
+def test_the_fake_teacher_writes_whole_instances(tmp_path: Path) -> None:
+    result = make(tmp_path, FakeTeacher(), rows=40)
+    assert result.rows.num_rows == 40
+    assert all("\n\n" in text for text in result.rows["input"])
+    assert not any(text.startswith("9.") for text in result.rows["input"])
+    assert result.report["near_duplicate_rate"] == 0.0
 
 
 def test_it_does_not_depend_on_the_order_of_replies(tmp_path: Path) -> None:

@@ -97,11 +97,25 @@ Write a news article of the category "Sports" (matches, athletes and clubs) abou
 
 BOOTSTRAP = """\
 Come up with a series of different tasks that a text assistant can do without pictures, files or the internet.
+Most of them fit this purpose: Help at a desk.
 
 1. Name a colour.
 2. Write a rhyme.
 
 Continue the list from 3 to 9. Write one task a line and nothing else."""
+
+BOOTSTRAP_OPENED = """\
+Come up with a series of 9 different tasks that a text assistant can do without pictures, files or the internet.
+
+Write a numbered list, one task a line, the new ones in German."""
+
+BEGUN: dict[str, Any] = {
+    "instructions": ["Name a colour.", "Write a rhyme."],
+    "last": 9,
+    "opened": False,
+    "purpose": "",
+    "language": "",
+}
 
 CLASSIFY = """\
 Is the task a classification task, that is, does its answer come from a small fixed set of labels?
@@ -113,7 +127,9 @@ Task: Is it prime?
 Is it classification? Answer Yes or No."""
 
 INPUT_FIRST = """\
-For each task, write an example: an input where the task needs one (else "none"), and the right output.
+For each task, write an example: an input where the task needs one (else "none"), and the right output, in this form:
+Input: ...
+Output: ...
 
 Task: Name a colour.
 Input: none
@@ -122,7 +138,10 @@ Output: red
 Task: Write a rhyme."""
 
 OUTPUT_FIRST = """\
-For each classification task, go through its possible labels and write an input for each.
+For each classification task, go through its possible labels and write an input for each ("none" where the task needs \
+none), in this form:
+Class label: ...
+Input: ...
 
 Task: Is it prime?
 Class label: yes
@@ -140,7 +159,8 @@ Task: Is it even?"""
         ("write_for_label", BASE, WRITE_FOR_LABEL_BARE),
         ("write_for_label_short", FULL, SHORT),
         ("write_input", BASE, WRITE_INPUT),
-        ("self_instruct_bootstrap", {"instructions": ["Name a colour.", "Write a rhyme."], "last": 9}, BOOTSTRAP),
+        ("self_instruct_bootstrap", BEGUN | {"purpose": "Help at a desk."}, BOOTSTRAP),
+        ("self_instruct_bootstrap", BEGUN | {"opened": True, "language": "German"}, BOOTSTRAP_OPENED),
         (
             "self_instruct_classify",
             {
