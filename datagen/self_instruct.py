@@ -34,6 +34,7 @@ from potstill.datagen.self_instruct_files import (
     read_seed_tasks,
     write_alpaca,
     write_machine_instructions,
+    write_seed_tasks,
 )
 from potstill.datagen.self_instruct_files import read_instances as read_instances_file
 from potstill.datagen.self_instruct_text import (
@@ -387,6 +388,8 @@ def generate_instructions(
     tally = Tally()
     name = asker.teacher.name
     with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
+        shown = (*seeds.tasks, *_own_seeds(spec))
+        write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
         instances = gathered.folder / "all_generated_instances.jsonl"
         with instances.open("w", encoding="utf-8") as file:
 
@@ -399,14 +402,14 @@ def generate_instructions(
             drive(plan, asker, window=options.ahead, purpose=PURPOSE)
         insist(gathered, tally, name)
         write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
-        known = [seed.instruction for seed in seeds.tasks]
+        known = [seed.instruction for seed in shown]
         file_name = gathered.folder / "machine_generated_instructions.jsonl"
         write_machine_instructions(known, plan.instructions, plan.request_idx, name, file_name)
         report: dict[str, Any] = {
             "method": "self-instruct",
             "teacher": name,
             **tally.to_json(),
-            "seeds": len(seeds.tasks),
+            "seeds": len(shown),
             "seeds_skipped": list(seeds.skipped),
             "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},
             "tasks": {"written": len(plan.instructions), "answered": len(plan.kinds), "used": plan.tasks_used},

@@ -5,8 +5,8 @@ machine_generated_instructions.jsonl  {instruction, most_similar, avg_similarity
 all_generated_instances.jsonl         {instruction, input, output}
 Alpaca                                one JSON list of {instruction, input, output}
 
-A run of `kind: instructions` leaves the last three in its datagen folder (Alpaca's as `alpaca.json`), and `seed_tasks:`
-of a task file may name any of them but the second, which holds no instances.
+A run of `kind: instructions` leaves all four in its datagen folder (Alpaca's as `alpaca.json`), and `seed_tasks:` of a
+task file may name any of them but the second, which holds no instances.
 """
 
 from __future__ import annotations
@@ -54,6 +54,25 @@ class Instructed:
     instruction: str
     input: str
     output: str
+
+
+@dataclass(frozen=True)
+class MachineInstruction:
+    """One line of `machine_generated_instructions.jsonl`.
+
+    Attributes:
+        instruction: A kept new one.
+        most_similar: The ten nearest of the earlier ones with their ROUGE-L F1, the nearest first.
+        avg_similarity_score: Mean F1 with the earlier ones.
+        metadata: What wrote it.
+        request_idx: Number of the request that brought it.
+    """
+
+    instruction: str
+    most_similar: dict[str, float]
+    avg_similarity_score: float
+    metadata: dict[str, Any]
+    request_idx: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,20 @@ def _seed_task(value: Any) -> SeedTask:
     )
 
 
+def write_seed_tasks(tasks: Sequence[SeedTask], path: Path) -> None:
+    """Write `seed_tasks.jsonl`."""
+    with path.open("w", encoding="utf-8") as file:
+        for task in tasks:
+            value = {
+                "id": task.id,
+                "name": task.name,
+                "instruction": task.instruction,
+                "instances": [asdict(item) for item in task.instances],
+                "is_classification": task.is_classification,
+            }
+            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
 def read_instances(path: Path) -> list[Instructed]:
     """Read `all_generated_instances.jsonl` or an Alpaca list.
 
@@ -155,6 +188,35 @@ def read_instances(path: Path) -> list[Instructed]:
 def write_alpaca(rows: Sequence[Instructed], path: Path) -> None:
     """Write Alpaca's form: one JSON list."""
     path.write_text(json.dumps([asdict(row) for row in rows], indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_machine_instructions(path: Path) -> list[MachineInstruction]:
+    """Read `machine_generated_instructions.jsonl`; all but the instruction may be missing.
+
+    Raises:
+        DataError: The file cannot be read, or a line holds no instruction.
+    """
+    try:
+        made = []
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if not line.strip():
+                continue
+            value = json.loads(line)
+            made.append(
+                MachineInstruction(
+                    str(value["instruction"]),
+                    {str(text): float(score) for text, score in (value.get("most_similar") or {}).items()},
+                    float(value.get("avg_similarity_score") or 0.0),
+                    dict(value.get("metadata") or {}),
+                    int(value.get("request_idx") or 0),
+                )
+            )
+        return made
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{path} holds no machine-generated instructions ({type(error).__name__}: {error}); give JSON lines with "
+            "instruction, most_similar, avg_similarity_score, metadata and request_idx"
+        ) from None
 
 
 def write_machine_instructions(

@@ -22,9 +22,11 @@ from potstill.datagen.self_instruct_files import (
     Instance,
     append_instance,
     read_instances,
+    read_machine_instructions,
     read_seed_tasks,
     write_alpaca,
     write_machine_instructions,
+    write_seed_tasks,
 )
 from potstill.datagen.self_instruct_text import (
     Found,
@@ -71,6 +73,11 @@ def test_files_round_trip(tmp_path: Path, data_pack: Path) -> None:
         asdict(task) | {key: value for key, value in json.loads(line).items() if key in ("id", "name", "instruction")}
         for task, line in zip(seeds.tasks, lines, strict=True)
     ]
+    write_seed_tasks(seeds.tasks, tmp_path / "seed_tasks.jsonl")
+    assert [list(json.loads(line).items()) for line in (tmp_path / "seed_tasks.jsonl").read_text().splitlines()] == [
+        list(json.loads(line).items()) for line in lines
+    ]
+    assert read_seed_tasks(tmp_path / "seed_tasks.jsonl") == seeds
     with gzip.open(data_pack / "selfinstruct" / "alpaca_5k.jsonl.gz", "rt") as packed:
         (tmp_path / "five.jsonl").write_text(packed.read())
     rows = read_instances(tmp_path / "five.jsonl")
@@ -94,8 +101,11 @@ def test_a_run_leaves_self_instructs_files(tmp_path: Path) -> None:
     instances = read_instances(tmp_path / "datagen" / "all_generated_instances.jsonl")
     assert instances == read_instances(tmp_path / "datagen" / "alpaca.json")
     assert [row.output for row in instances] == result.rows["output"][:]
-    lines = (tmp_path / "datagen" / "machine_generated_instructions.jsonl").read_text().splitlines()
+    names = ("seed_tasks.jsonl", "machine_generated_instructions.jsonl")
+    lines = (tmp_path / "datagen" / names[1]).read_text().splitlines()
     told = [json.loads(line) for line in lines]
+    assert [asdict(item) for item in read_machine_instructions(tmp_path / "datagen" / names[1])] == told
+    assert read_seed_tasks(tmp_path / "datagen" / names[0]).tasks == read_seed_tasks().tasks
     assert {row.instruction for row in instances} <= {item["instruction"] for item in told}
     for number, item in enumerate(told):
         assert list(item) == ["instruction", "most_similar", "avg_similarity_score", "metadata", "request_idx"]
@@ -119,6 +129,16 @@ def test_seeds_with_missing_fields_are_left_out_or_refused(tmp_path: Path) -> No
         read_seed_tasks(path)
     with pytest.raises(DataError, match="check `seed_tasks` in the task file"):
         read_seed_tasks(tmp_path / "absent.jsonl")
+
+
+def test_machine_instructions_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"instruction": "Name a river."}\n\n')
+    assert [item.instruction for item in read_machine_instructions(path)] == ["Name a river."]
+    for text in ("{", "[]", '{"text": 1}', '{"instruction": "x", "most_similar": [1]}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="holds no machine-generated instructions"):
+            read_machine_instructions(path)
 
 
 def test_nearest_instructions_are_told_at_a_bounded_cost(tmp_path: Path) -> None:
