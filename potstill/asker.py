@@ -278,6 +278,7 @@ class _Run:
         self._storing: deque[tuple[Future[None], list[tuple[int, Answer]]]] = deque()
         self._reported = 0.0
         self._began = (asker.counts.completion_tokens, time.monotonic())
+        self._noted = asker.counts.cached
         self.budget_met = False
 
     def fill(self) -> bool:
@@ -364,12 +365,9 @@ class _Run:
             if asker.meter is not None:
                 asker.meter.settle(request, asker.teacher.name, 0, 0)
             done = asker.ledger.record_failure(
-                item.key,
-                purpose=self._purpose,
-                teacher=asker.teacher.name,
-                reason=reply.reason,
+                item.key, purpose=self._purpose, teacher=asker.teacher.name, reason=reply.reason,
                 attempts=reply.attempts,
-            )
+            )  # fmt: skip
             answers = [(ticket, Answer(own, reply, item.key, cached=False)) for ticket, own in item.waiting]
         else:
             plain = reply_to_json(reply)
@@ -427,8 +425,10 @@ class _Run:
         if not self._given or (now - self._reported < 1.0 and not last):
             return
         self._reported = now
-        counts = self._asker.counts
-        tokens_before, began = self._began
+        counts, (tokens_before, began) = self._asker.counts, self._began
+        if counts.cached > self._noted:
+            self._asker.ledger.count_cached(self._purpose, counts.cached - self._noted)
+            self._noted = counts.cached
         rate = (counts.completion_tokens - tokens_before) / max(now - began, 1e-9)
         data = {**counts.to_json(), "tokens_per_s": round(rate, 1)}
         usd = self._asker.usd

@@ -31,9 +31,11 @@ from typing import Any
 
 import zstandard
 
+from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of
 from potstill.errors import DataError
 
-_SCHEMA = """
+_SCHEMA = f"""
+{CACHED_TABLE}
 CREATE TABLE IF NOT EXISTS replies (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
@@ -258,6 +260,16 @@ class Ledger:
 
     def __enter__(self) -> Ledger:
         return self
+
+    def count_cached(self, purpose: str, answers: int) -> None:
+        """Note answers that cost nothing; what is noted is on disk when the ledger is closed."""
+        self._put(ADD_CACHED, (purpose, answers))
+
+    def asked(self) -> dict[str, Asked]:
+        """What was asked in all calls of the run, by purpose."""
+        if not self._read_only:
+            self._put("SELECT 1", ()).result()  # what is queued comes first
+        return asked_of(self._connect())
 
     def __exit__(self, *exc: object) -> None:
         self.close()

@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill import report_plots as plots
 from potstill import report_rows
+from potstill.asked import in_all
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
 from potstill.report_compression import compression
 from potstill.report_saving import list_price, saving
@@ -138,6 +139,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "elsewhere": report_rows.measured_elsewhere(facts),
         "decided": facts.reports.get("merge", {}).get("decided_by_a_person", {}),
         "stages": _stages(facts),
+        "asked_in_all": [{"purpose": "all", **in_all(facts.asked.values()).to_json()}] if len(facts.asked) > 1 else [],
         "saving": saving(facts, student),
         "cost": price.cost(sum(t["prompt_tokens"] for t in facts.tokens),
                            sum(t["completion_tokens"] for t in facts.tokens)) if price else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from potstill.asked import Asked
 from potstill.errors import DataError, UserError
+from potstill.ledger import Ledger
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
@@ -243,25 +246,22 @@ class RunFacts:
 
     @cached_property
     def tokens(self) -> list[dict[str, Any]]:
-        """The ledger's totals by purpose; empty without a ledger."""
+        """What was asked in all calls of the run, one mapping a purpose; empty without a ledger."""
+        return [
+            {"purpose": purpose, "requests": asked.fresh, **asked.to_json()} for purpose, asked in self.asked.items()
+        ]
+
+    @cached_property
+    def asked(self) -> dict[str, Asked]:
+        """What the ledger counts, by purpose; empty without a ledger, or with one that cannot be read."""
         path = self.path / "ledger.sqlite"
         if not path.exists():
-            return []
-        import sqlite3
-
-        query = (
-            "SELECT purpose, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(finish='length'), SUM(seconds) "
-            "FROM replies GROUP BY purpose ORDER BY purpose"
-        )
-        names = ("purpose", "requests", "prompt_tokens", "completion_tokens", "truncated", "seconds")
+            return {}
         try:
-            connection = sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro", uri=True, timeout=5)
-            try:
-                return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
-            finally:
-                connection.close()
-        except sqlite3.Error:
-            return []
+            with Ledger(path, read_only=True) as ledger:
+                return ledger.asked()
+        except (DataError, sqlite3.Error):
+            return {}
 
 
 def read_run(path: Path) -> RunFacts:

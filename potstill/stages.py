@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asked import in_all
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
@@ -408,6 +409,7 @@ class Job:
                 "requests": self.ledger.totals().replies,
                 "failures": self.ledger.totals().failures,
             },
+            "counts": in_all(self.ledger.asked().values()).to_json(),
             "counts_this_time": self.asker.counts.to_json(),
         }
         write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
