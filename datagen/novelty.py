@@ -1,25 +1,31 @@
 """Reject what is too like anything kept: ROUGE-L F1 above a threshold, exactly, at a cost that grows far slower than
 the pool.
 
-Self-Instruct (arXiv:2212.10560 §2.2) scores each new instruction against the whole pool. Here three bounds leave few
-pairs to score, and none of them can lose a match. Let two texts have m and n tokens and share a longest common
-subsequence of l; F1 = 2l/(m+n), so F1 > t needs l ≥ o(m, n) = ⌈t(m+n)/2⌉ (less one part in 10⁹, for rounding).
+Self-Instruct (arXiv:2212.10560 §2.2) scores each new instruction against the whole pool. Here bounds leave few pairs to
+score, and none of them can lose a match. Let two texts have m and n tokens and share a longest common subsequence of l;
+F1 = 2l/(m+n), so F1 > t needs l ≥ o(m, n) = ⌈t(m+n)/2⌉ (less one part in 10⁹, for rounding): their lengths must allow
+it, and the multisets of their tokens must share at least o(m, n) tokens.
 
-1. Length and overlap: the multisets of tokens share at least o(m, n) tokens. Sort each text's tokens by one fixed
-   order, rarest first. If a shared token is the (d+1)-th that they share and has r tokens from itself to the end of a
-   text, the overlap is at most d + r: an entry or a look-up for which that is below o is left out (prefix filtering,
-   Chaudhuri, Ganti, Kaushik, ICDE 2006, with more signs where one is too common, as in AdaptJoin, SIGMOD 2012).
-2. Kept texts are listed under their first shared token. A list that outgrows 32 + N^¼ splits into lists under its
-   token and the next shared one, and those again, up to four tokens deep. So lists stay short however often a word
-   like `the` occurs and however large the pool is, and a look-up visits few of them. Texts so short that fewer shared
-   tokens than the depth may be enough are listed at the split list as well.
+1. Up to 50,000 kept texts, one pass of numpy over their signatures leaves those that can share as many (`signatures`).
+   It takes 64 bytes a text, whatever the texts are made of.
+2. Above that, kept texts are listed by shared tokens. Sort each text's tokens by one fixed order, rarest first. If a
+   shared token is the (d+1)-th that they share and has r tokens from itself to the end of a text, the overlap is at
+   most d + r: an entry or a look-up for which that is below o is left out (prefix filtering, Chaudhuri, Ganti, Kaushik,
+   ICDE 2006, with more signs where one is too common, as in AdaptJoin, SIGMOD 2012). A text stands under its first
+   shared token. A list that outgrows 32 + N^¼ splits into lists under its token and the next shared one, and those
+   again, up to four tokens deep. So lists stay short however often a word like `the` occurs and however large the pool
+   is, and a look-up visits few of them. Texts so short that fewer shared tokens than the depth may be enough are listed
+   at the split list as well. The order is by frequency in the pool when the lists were last built; they are built anew
+   each time the pool has tripled. Tokens are numbers, and entries are packed into arrays: millions of small Python
+   containers would make each pass of the garbage collector cost seconds.
 3. The candidates' whole multisets are intersected, and the survivors' LCS is found with one big-integer addition a
    token (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
 
-The order is by frequency in the pool when the index was last built; it is built anew each time the pool has tripled.
-Tokens are numbers, and entries are packed into arrays: millions of small Python containers would make each pass of the
-garbage collector cost seconds. The last step computes precision, recall and F1 in floats the way the `rouge_score`
-package does, so decisions equal its `RougeScorer(["rougeL"], use_stemmer=False)` at the boundary too.
+The last step computes precision, recall and F1 in floats the way the `rouge_score` package does, so decisions equal its
+`RougeScorer(["rougeL"], use_stemmer=False)` at the boundary too. That package reads ASCII letters and digits alone: it
+drops the é of `café` and the whole of a Chinese text, as `rouge_tokens` does. `any_script_tokens`, the default, gives
+the same tokens, and beside them one for each other letter or digit. So decisions are those of `rouge_score` wherever
+all letters and digits are ASCII; elsewhere texts that it cannot read, or takes to be the same, are told apart.
 """
 
 from __future__ import annotations
@@ -31,9 +37,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from potstill.datagen.signatures import SLACK, Signatures, fewest_shared
+
 _NOT_ROUGE = re.compile(r"[^a-z0-9]+")
 _UNICODE_WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]")
-_SLACK = 1e-9
+# Texts up to which one pass over all signatures is at least as fast as the lists.
+SCANNED = 50_000
 _MOST_TOKENS = (1 << 20) - 1
 _DEEPEST = 4
 _NEVER_SEEN = -(1 << 40)
@@ -52,7 +61,12 @@ def rouge_tokens(text: str) -> list[str]:
 
 
 def any_script_tokens(text: str) -> list[str]:
-    """Tokens as `rouge_tokens`, and every other letter as a token of its own, so that no script is invisible."""
+    """Tokens as `rouge_tokens`, and every other letter as a token of its own, so that no script is invisible.
+
+    Examples:
+        >>> rouge_tokens("Café 東京"), any_script_tokens("Café 東京")
+        (['caf'], ['caf', 'é', '東', '京'])
+    """
     lowered = text.lower()
     return rouge_tokens(text) if lowered.isascii() else _UNICODE_WORD.findall(lowered)
 
@@ -121,10 +135,15 @@ class NoveltyFilter:
         threshold: F1 above which a text is not new.
         tokenise: Text to tokens. Of a text, the first 2^20 - 1 tokens count.
         texts: Kept from the start.
+        scanned: Kept texts up to which signatures are scanned; above, lists are kept. Decisions are the same.
     """
 
     def __init__(
-        self, threshold: float = 0.7, tokenise: Tokenise = any_script_tokens, texts: Iterable[str] = ()
+        self,
+        threshold: float = 0.7,
+        tokenise: Tokenise = any_script_tokens,
+        texts: Iterable[str] = (),
+        scanned: int = SCANNED,
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold must be in (0, 1] (got {threshold})")
@@ -140,7 +159,8 @@ class NoveltyFilter:
         self._ends: dict[int, array[int]] = {}
         self._limit = 32
         self._least: list[int] = []
-        self._rebuild_at = 64
+        self._signatures: Signatures | None = Signatures(threshold)
+        self._rebuild_at = scanned
         self.pairs_scored = 0
         for text in texts:
             self.add(text)
@@ -169,17 +189,19 @@ class NoveltyFilter:
         if not m:
             return None
         known = self._number.get
-        tokens = [known(word, -1) for word in words]
-        numbered = [known(word, -1) for word in _numbered(words)]
-        rank = self._rank
-        # What no kept text holds can be first in the order: nothing shares it.
-        ordered = sorted((token for token in numbered if token >= 0), key=rank.__getitem__)
-        found = self._candidates(m, ordered)
+        distinct = numbered(words)
+        own = [token for word in distinct if (token := known(word, -1)) >= 0]
+        if self._signatures is not None:
+            found = self._signatures.near(distinct)
+        else:
+            # What no kept text holds can be first in the order: nothing shares it.
+            found = sorted(self._candidates(m, sorted(own, key=self._rank.__getitem__)))
         if not found:
             return None
-        bag = frozenset(ordered)
+        tokens = [known(word, -1) for word in words]
+        bag = frozenset(own)
         masks: dict[Hashable, int] | None = None
-        for index in sorted(found):
+        for index in found:
             other = self._tokens[index]
             n = len(other)
             if len(bag.intersection(self._bags[index])) < self._least_of(m + n):
@@ -194,7 +216,7 @@ class NoveltyFilter:
     def _candidates(self, m: int, ordered: list[int]) -> set[int]:
         """Kept texts that can share enough tokens with a text of `m` tokens, of which `ordered` are known."""
         fewest = self._fewest(m)
-        longest = math.floor(m * (2 - self.threshold) / self.threshold + _SLACK * m)
+        longest = math.floor(m * (2 - self.threshold) / self.threshold + SLACK * m)
         self._least_of(m + longest)
         least = self._least
         found: set[int] = set()
@@ -232,25 +254,28 @@ class NoveltyFilter:
         """Fewest shared tokens that can give an F1 above the threshold to texts of `total` tokens together."""
         least = self._least
         while len(least) <= total:
-            least.append(max(1, math.ceil(self.threshold * len(least) / 2 - _SLACK * len(least))))
+            least.append(fewest_shared(len(least), 0, self.threshold))
         return least[total]
 
     def _fewest(self, m: int) -> int:
         """The same for a text of `m` tokens and any other."""
-        shortest = max(1, math.ceil(m * self.threshold / (2 - self.threshold) - _SLACK * m))
+        shortest = max(1, math.ceil(m * self.threshold / (2 - self.threshold) - SLACK * m))
         return min(shortest, self._least_of(m + shortest))
 
     def _add(self, words: list[str]) -> int:
         index = len(self._tokens)
         number, rank = self._number, self._rank
-        numbered = _numbered(words)
-        for word in numbered:
+        distinct = numbered(words)
+        for word in distinct:
             if word not in number:
                 number[word] = len(rank)
                 rank.append(_NEVER_SEEN + len(rank))
         self._tokens.append(tuple(number[word] for word in words))
-        self._bags.append(tuple(sorted((number[word] for word in numbered), key=rank.__getitem__)))
-        self._enter(index)
+        self._bags.append(tuple(sorted((number[word] for word in distinct), key=rank.__getitem__)))
+        if self._signatures is not None:
+            self._signatures.add(distinct)
+        else:
+            self._enter(index)
         if index + 1 >= self._rebuild_at:
             self._rebuild()
         return index
@@ -298,6 +323,7 @@ class NoveltyFilter:
 
     def _rebuild(self) -> None:
         size = len(self._tokens)
+        self._signatures = None
         self._rebuild_at = 3 * size
         self._limit = 32 + round(size**0.25)
         counts = Counter(token for bag in self._bags for token in bag)
@@ -309,14 +335,14 @@ class NoveltyFilter:
             self._enter(index)
 
 
-def _numbered(words: list[str]) -> list[str]:
+def numbered(words: list[str]) -> list[str]:
     """A multiset as distinct strings: the second `the` is `the 1`."""
     if len(set(words)) == len(words):
         return words
     seen: dict[str, int] = {}
-    numbered = []
+    distinct = []
     for word in words:
         count = seen.get(word, 0)
         seen[word] = count + 1
-        numbered.append(f"{word} {count}" if count else word)
-    return numbered
+        distinct.append(f"{word} {count}" if count else word)
+    return distinct

@@ -22,6 +22,7 @@ from potstill.datagen.novelty import (
 
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 WORD = st.sampled_from(["a", "the", "cat", "cats", "sat", "on", "mat", "of", "7", "it's", "Über", "x_y", "co-op", "."])
+SCANNED = pytest.mark.parametrize("scanned", [64, 50_000], ids=["lists", "signatures"])
 SENTENCE = st.lists(WORD, min_size=0, max_size=14).map(" ".join)
 
 
@@ -56,9 +57,13 @@ def test_bit_parallel_lcs_equals_the_table(a: list[str], b: list[str]) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(SENTENCE, min_size=2, max_size=40), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
-def test_decisions_equal_a_scan_of_the_pool(texts: list[str], threshold: float) -> None:
-    novelty = NoveltyFilter(threshold, rouge_tokens)
+@given(
+    st.lists(SENTENCE, min_size=2, max_size=40),
+    st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]),
+    st.sampled_from([1, 8, 50_000]),
+)
+def test_decisions_equal_a_scan_of_the_pool(texts: list[str], threshold: float, scanned: int) -> None:
+    novelty = NoveltyFilter(threshold, rouge_tokens, scanned=scanned)
     pool: list[str] = []
     for text in texts:
         scores = [reference(kept, text) for kept in pool]
@@ -72,11 +77,12 @@ def test_decisions_equal_a_scan_of_the_pool(texts: list[str], threshold: float) 
             assert found.f1 == scores[found.index]
 
 
-def test_decisions_hold_across_rebuilds_of_the_index() -> None:
+@SCANNED
+def test_decisions_hold_across_rebuilds_of_the_index(scanned: int) -> None:
     """Enough rows for two rebuilds, with many pairs right at the threshold."""
     rng = random.Random(4)
     words = [f"w{i}" for i in range(60)]
-    novelty, pool, refused = NoveltyFilter(0.7, rouge_tokens), [], 0
+    novelty, pool, refused = NoveltyFilter(0.7, rouge_tokens, scanned=scanned), [], 0
     for _ in range(1500):
         text = rng.sample(words, k=rng.randint(4, 12))
         if pool and rng.random() < 0.5:
@@ -101,11 +107,12 @@ def test_decisions_hold_across_rebuilds_of_the_index() -> None:
     assert refused > 100
 
 
+@SCANNED
 @pytest.mark.parametrize("threshold", [0.2, 0.35, 0.7, 1.0])
-def test_short_texts_of_common_words_are_found(threshold: float) -> None:
+def test_short_texts_of_common_words_are_found(threshold: float, scanned: int) -> None:
     """A shared word or two is all there is to find them by, and every word is common."""
     rng = random.Random(5)
-    novelty, pool = NoveltyFilter(threshold, rouge_tokens), []
+    novelty, pool = NoveltyFilter(threshold, rouge_tokens, scanned=scanned), []
     for _ in range(500):
         text = " ".join(rng.choices("abcdefgh", k=rng.randint(1, 6)))
         expected = next((i for i, kept in enumerate(pool) if reference(kept, text) > threshold), None)
@@ -115,11 +122,12 @@ def test_short_texts_of_common_words_are_found(threshold: float) -> None:
         pool.append(text)
 
 
-def test_scores_few_pairs() -> None:
+@SCANNED
+def test_scores_few_pairs(scanned: int) -> None:
     """The point of the bounds: a scan would score every pair."""
     rng = random.Random(0)
     words = [f"w{i}" for i in range(2000)]
-    novelty = NoveltyFilter(0.7)
+    novelty = NoveltyFilter(0.7, scanned=scanned)
     for _ in range(2000):
         novelty.admit(" ".join(rng.choices(words, k=12)))
     assert novelty.pairs_scored < 0.001 * 2000 * 1999 / 2
@@ -130,6 +138,38 @@ def test_other_scripts_are_seen() -> None:
     novelty = NoveltyFilter(0.7, any_script_tokens, ["今日は良い天気ですね"])
     assert novelty.match("今日は良い天気です") is not None
     assert novelty.match("明日の試合はどこで見られますか") is None
+
+
+READABLE = st.text(st.characters(codec="ascii") | st.sampled_from("’“”—…€\u00a0\n"), max_size=60)
+
+
+@settings(max_examples=400, deadline=None)
+@given(READABLE, READABLE)
+def test_the_default_tokens_are_rouge_scores_where_all_letters_are_ascii(a: str, b: str) -> None:
+    assert any_script_tokens(a) == rouge_tokens(a)
+    assert rouge_l_f1(a, b, any_script_tokens) == reference(a, b)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(max_size=60))
+def test_elsewhere_they_are_rouge_scores_and_one_for_each_letter_that_it_drops(text: str) -> None:
+    tokens = any_script_tokens(text)
+    assert [token for token in tokens if token.isascii()] == rouge_tokens(text)
+    other = [letter for letter in text.lower() if letter.isalnum() and not letter.isascii()]
+    assert [token for token in tokens if not token.isascii()] == other
+
+
+def test_words_that_differ_in_an_accent_are_told_apart() -> None:
+    """In Vietnamese ma, má, mả and mạ are four words; rouge_score reads the last three as m."""
+    assert reference("Cô má mả", "Cô mạ mạ") == 1.0
+    assert rouge_l_f1("Cô má mả", "Cô mạ mạ", any_script_tokens) < 1.0
+
+
+def test_signatures_grow_and_forget_nothing() -> None:
+    novelty = NoveltyFilter(0.7)
+    texts = [f"{number} apples of {number + 1} trees in {number + 2} gardens" for number in range(0, 3000, 5)]
+    assert all(novelty.admit(text) is None for text in texts)
+    assert [match.index for text in texts if (match := novelty.match(text))] == list(range(len(texts)))
 
 
 def test_threshold_is_checked() -> None:

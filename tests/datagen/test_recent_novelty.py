@@ -18,7 +18,7 @@ TEXTS = st.lists(st.lists(WORD, max_size=9).map(" ".join), max_size=40)
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, st.sampled_from([0.3, 0.7, 0.8, 1.0]))
 def test_decisions_are_the_exact_filters_while_nothing_is_forgotten(texts: list[str], threshold: float) -> None:
-    exact, recent = NoveltyFilter(threshold), RecentNovelty(64, threshold)
+    exact, recent = NoveltyFilter(threshold, scanned=1), RecentNovelty(64, threshold)
     for text in texts:
         assert recent.match(text) == exact.match(text)
         assert recent.add(text) == exact.add(text)
@@ -26,7 +26,7 @@ def test_decisions_are_the_exact_filters_while_nothing_is_forgotten(texts: list[
 
 def test_long_texts_near_the_threshold() -> None:
     draw = random.Random(1)
-    exact, recent = NoveltyFilter(0.7), RecentNovelty(500, 0.7)
+    exact, recent = NoveltyFilter(0.7, scanned=1), RecentNovelty(500, 0.7)
     vocabulary = [f"word{i}" for i in range(60)]
     texts: list[str] = []
     matched = 0
@@ -56,6 +56,19 @@ def test_only_the_latest_are_compared_with() -> None:
     assert found is not None
     assert found.index == 6
     assert len(recent) == 7
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.integers(1, 9))
+def test_of_a_long_run_the_latest_are_compared_with_as_exactly(texts: list[str], size: int) -> None:
+    recent = RecentNovelty(size)
+    for number, text in enumerate(texts):
+        first = max(0, number - size)
+        found = NoveltyFilter(0.7, texts=texts[first:number]).match(text)
+        expected = None if found is None else (first + found.index, found.f1)
+        match = recent.match(text)
+        assert (None if match is None else (match.index, match.f1)) == expected
+        recent.add(text)
 
 
 @pytest.mark.parametrize(("size", "threshold"), [(0, 0.7), (1, 0.0), (1, 1.5)])
