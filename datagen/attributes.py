@@ -1,14 +1,18 @@
-"""What varies the written texts: subjects that the teacher proposes, and ways of writing from fixed lists.
+"""What varies the written texts: topic, style, length, difficulty and register, as the teacher proposes them.
 
-Asked for the same thing a thousand times, a teacher writes a few dozen texts. A subject and a manner drawn for each
-request spread them (AttrPrompt, arXiv:2306.15895). Proposals are asked for once, through the ledger.
+Asked for the same thing a thousand times, a teacher writes a few dozen texts. A topic and a manner drawn for each
+request spread them (AttrPrompt, arXiv:2306.15895). Topics are proposed for each label, the values of the other four
+dimensions once for the task; where a proposal is unusable, a dimension keeps its built-in values. Proposals are asked
+for once, through the ledger, and what is drawn is a function of the seed, the label and the request's number.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
 from potstill.datagen.filters import refusal, words
@@ -22,40 +26,115 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
 
 MANNERS: Mapping[str, tuple[str, ...]] = {
-    "length": ("very short", "short", "of medium length", "long and detailed"),
-    "register": ("formal", "casual", "matter-of-fact", "emotional", "humorous", "terse", "polite", "blunt"),
-    "point of view": (
+    "style": (
         "in the first person",
         "in the third person",
         "from an insider's view",
         "from a bystander's view",
+        "with one concrete detail",
+        "for a friend",
     ),
-    "audience": ("for experts", "for a general audience", "for a friend", "for beginners"),
+    "length": ("very short", "short", "of medium length", "long and detailed"),
+    "difficulty": ("simple and obvious", "typical", "subtle but clear", "for experts"),
+    "register": ("formal", "casual", "matter-of-fact", "emotional", "humorous", "terse", "polite", "blunt"),
 }
 TOPICS_ASKED = 20
 TOPICS_KEPT = 60
+VALUES_ASKED = 8
+VALUES_KEPT = 12
+# Fewer usable values than this vary less than the built-in ones.
+_FEWEST_TOPICS, _FEWEST_VALUES = 4, 3
+_MEANINGS: Mapping[str, str] = {
+    "style": "its form and point of view",
+    "length": "how many words or sentences it has, at most {most} words",
+    "difficulty": "how easily the right answer is seen, though it is always clear",
+    "register": "its tone and formality",
+}
+_LENGTH = re.compile(r"\d|word|sentence|line|paragraph|phrase|short|long|brief|medium|length|detailed|concise|terse")
 
 
-def draw_manners(random: Random, how_many: int) -> list[str]:
-    """Ways of writing, each of another dimension."""
-    names = random.sample(sorted(MANNERS), k=min(how_many, len(MANNERS)))
-    return [random.choice(MANNERS[name]) for name in names]
+@dataclass(frozen=True)
+class Attributes:
+    """What requests draw from.
 
-
-def propose_topics(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, described: Mapping[str, str]
-) -> dict[str, list[str]]:
-    """Subjects for each label (or under "" for tasks without labels), as the teacher proposes them.
-
-    A label for which it proposes fewer than four usable ones gets none.
+    Attributes:
+        topics: Subjects for each label, or under "" for tasks without labels; a label without usable ones is absent.
+        manners: Values of each other dimension; empty varies nothing.
+        proposed: The dimensions of `manners` whose values are the teacher's own.
     """
+
+    topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    manners: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    proposed: tuple[str, ...] = ()
+
+
+def attributes_report(manners: Mapping[str, Sequence[str]], proposed: Sequence[str]) -> dict[str, Any]:
+    """The values of each dimension and whose they are, as JSON types."""
+    return {
+        name: {"values": list(values), "from": "teacher" if name in proposed else "builtin"}
+        for name, values in manners.items()
+    }
+
+
+def draw_manners(random: Random, manners: Mapping[str, Sequence[str]], how_many: int) -> list[tuple[str, str]]:
+    """Dimensions with one value each, `how_many` of them or all, in a drawn order."""
+    names = random.sample(sorted(manners), k=min(how_many, len(manners)))
+    return [(name, random.choice(list(manners[name]))) for name in names]
+
+
+def propose_attributes(
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, described: Mapping[str, str]
+) -> Attributes:
+    """What `GenerationOptions.attributes` asks for: the teacher's proposals, the built-in values, or nothing.
+
+    Args:
+        spec: The task.
+        asker: The teacher; asked only where its proposals are wanted.
+        options: How to ask.
+        described: What each label means.
+
+    Returns:
+        Topics of labels for which at least four usable ones came, and for each other dimension the proposed values
+        where at least three are usable, else the built-in ones.
+    """
+    able = asker.abilities
+    as_json = use_schema(able.json_schema, able.prefill, options)
+    mode = resolve_attributes(options, able.prefill and not as_json)
+    if mode != "teacher":
+        return Attributes(manners=MANNERS if mode == "builtin" else {})
+    requests = _topic_requests(spec, options, described, able, as_json)
+    requests += _value_requests(spec, options, able, as_json)
+    topics: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
+    for answer in asker.ask([request for _, _, request in requests], "attributes"):
+        dimension, label, request = requests[int(str(answer.request.tag))]
+        if isinstance(answer.reply, Reply):
+            found = topics.setdefault(label, []) if dimension == "topic" else values.setdefault(dimension, [])
+            key = "topics" if dimension == "topic" else "values"
+            found += _items(request.prefill + answer.reply.text, answer.reply.finish, key if as_json else "")
+    usable = {name: _usable(values.get(name, ()), name, spec, options) for name in MANNERS}
+    proposed = tuple(name for name, own in usable.items() if len(own) >= _FEWEST_VALUES)
+    return Attributes(
+        topics={
+            label: kept
+            for label in spec.label_names or ("",)
+            if len(kept := _distinct(topics.get(label, ()), label)) >= _FEWEST_TOPICS
+        },
+        manners={name: usable[name] if name in proposed else builtin for name, builtin in MANNERS.items()},
+        proposed=proposed,
+    )
+
+
+_Asked = tuple[str, str, Request]
+
+
+def _topic_requests(
+    spec: TaskSpec, options: GenerationOptions, described: Mapping[str, str], able: Abilities, as_json: bool
+) -> list[_Asked]:
     labels = spec.label_names or ("",)
     noun = input_noun(spec)
     prompt = prompts.load("propose_topics")
-    able = asker.abilities
-    as_json = use_schema(able.json_schema, able.prefill, options)
-    samples = _samples(len(labels))
-    requests = []
+    asked: list[_Asked] = []
     for label in labels:
         text = prompt.render(
             instruction=spec.instruction,
@@ -66,27 +145,59 @@ def propose_topics(
             count=TOPICS_ASKED,
             json=as_json,
         )
-        for sample in range(samples):
-            requests.append(
-                Request(
-                    messages=(Message("user", text),),
-                    prefill="1." if able.prefill and not as_json else "",
-                    max_tokens=220,
-                    temperature=0.8,
-                    top_p=0.95,
-                    stop=("\n\n",) if able.prefill and not as_json else (),
-                    seed=options.seed,
-                    sample=sample,
-                    schema=_TOPICS if as_json else None,
-                    tag=label,
-                )
-            )
-    found: dict[str, list[str]] = {label: [] for label in labels}
-    for answer in asker.ask(requests, "attributes"):
-        if isinstance(answer.reply, Reply):
-            opening = answer.request.prefill
-            found[str(answer.request.tag)] += _topics(opening + answer.reply.text, answer.reply.finish, as_json)
-    return {label: kept for label, items in found.items() if len(kept := _distinct(items, label)) >= 4}
+        for sample in range(_samples(len(labels))):
+            schema = _schema("topics") if as_json else None
+            asked.append(("topic", label, _proposal(text, options, able, schema, 220, sample, len(asked))))
+    return asked
+
+
+def _value_requests(spec: TaskSpec, options: GenerationOptions, able: Abilities, as_json: bool) -> list[_Asked]:
+    first = len(spec.label_names or ("",)) * _samples(len(spec.label_names) or 1)
+    names = [readable(name) for name in spec.label_names]
+    prompt = prompts.load("propose_values")
+    asked: list[_Asked] = []
+    for dimension, meaning in _MEANINGS.items():
+        text = prompt.render(
+            instruction=spec.instruction,
+            noun=input_noun(spec),
+            dimension=dimension,
+            meaning=meaning.format(most=_most_words(options)),
+            labels=names if len(names) <= 12 else [],
+            count=VALUES_ASKED,
+            json=as_json,
+        )
+        schema = _schema("values") if as_json else None
+        asked.append((dimension, "", _proposal(text, options, able, schema, 120, 0, first + len(asked))))
+    return asked
+
+
+def _proposal(
+    text: str,
+    options: GenerationOptions,
+    able: Abilities,
+    schema: dict[str, Any] | None,
+    most: int,
+    sample: int,
+    tag: int,
+) -> Request:
+    opened = able.prefill and schema is None
+    return Request(
+        messages=(Message("user", text),),
+        prefill="1." if opened else "",
+        max_tokens=most,
+        temperature=0.8,
+        top_p=0.95,
+        stop=("\n\n",) if opened else (),
+        seed=options.seed,
+        sample=sample,
+        schema=schema,
+        tag=tag,
+    )
+
+
+def _most_words(options: GenerationOptions) -> int:
+    """Words that fit an input's tokens; English takes about four tokens for three words."""
+    return min(options.max_words, max(8, options.max_tokens * 3 // 4))
 
 
 def _samples(labels: int) -> int:
@@ -94,27 +205,55 @@ def _samples(labels: int) -> int:
 
 
 def proposal_requests(spec: TaskSpec, options: GenerationOptions, able: Abilities) -> int:
-    """How many requests `propose_topics` and `describe_labels` make for a task."""
+    """How many requests `propose_attributes` and `describe_labels` make for a task."""
     opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
     labels = len(spec.labels) or 1
-    topics = labels * _samples(labels) if resolve_attributes(options, opened) == "teacher" else 0
+    proposing = resolve_attributes(options, opened) == "teacher"
+    proposals = labels * _samples(labels) + len(_MEANINGS) if proposing else 0
     asks = options.label_descriptions == "teacher"
-    return topics + (sum(not label.description.strip() for label in spec.labels) if asks else 0)
+    return proposals + (sum(not label.description.strip() for label in spec.labels) if asks else 0)
 
 
-_TOPICS = {
-    "type": "object",
-    "properties": {"topics": {"type": "array", "items": {"type": "string"}}},
-    "required": ["topics"],
-    "additionalProperties": False,
-}
+def _schema(key: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {key: {"type": "array", "items": {"type": "string"}}},
+        "required": [key],
+        "additionalProperties": False,
+    }
 
 
-def _topics(text: str, finish: str, as_json: bool) -> list[str]:
-    items = strings_in(read_json(text), "topics") if as_json else split_list(text, 40)
-    if finish == "length" and not as_json:
+def _items(text: str, finish: str, key: str) -> list[str]:
+    """The proposals of a reply: of its JSON under `key`, or of its list where `key` is ""."""
+    items = strings_in(read_json(text), key) if key else split_list(text, 40)
+    if finish == "length" and not key:
         items = items[:-1]
     return items
+
+
+def _usable(items: Sequence[str], dimension: str, spec: TaskSpec, options: GenerationOptions) -> list[str]:
+    """Proposed values that can stand in a prompt: short phrases, each once, that name no label."""
+    names = [" ".join(words(readable(name))) for name in spec.label_names]
+    kept: list[str] = []
+    seen = {dimension}
+    for item in items:
+        # `Formal (a letter)` and `Formal: as in a letter` propose formal.
+        item = re.split(r"[:;(\n]| [-–—] ", item)[0].strip(" .,\"'*_`")
+        key = " ".join(words(item))
+        if not 1 <= len(key.split()) <= 6 or len(item) > 60 or key in seen or refusal(item):
+            continue
+        if re.search(r"[{}<>\[\]|\\]", item) or any(f" {name} " in f" {key} " for name in names):
+            continue
+        if dimension == "length" and not _is_length(key, options):
+            continue
+        seen.add(key)
+        kept.append(item[:1].lower() + item[1:] if item[1:2].islower() else item)
+    return kept[:VALUES_KEPT]
+
+
+def _is_length(key: str, options: GenerationOptions) -> bool:
+    sizes = [int(number) for number in re.findall(r"\d{1,9}", key)]
+    return bool(_LENGTH.search(key)) and max(sizes, default=0) <= _most_words(options)
 
 
 def _distinct(items: Sequence[str], label: str) -> list[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.datagen.attributes import describe_labels, propose_topics, resolve_attributes, use_schema
+from potstill.datagen.attributes import attributes_report, describe_labels, propose_attributes
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.input_first import InputFirst
@@ -92,6 +92,7 @@ def generate_rows(
             "labels": fill,
             "label_fill": _label_fill(fill),
             "topics": {label: list(topics) for label, topics in material.topics.items()},
+            "attributes": attributes_report(material.manners, material.proposed),
             "descriptions": dict(material.descriptions),
             **diversity(gathered.sample.texts, options.seed),
             "short": {
@@ -102,20 +103,19 @@ def generate_rows(
 
 
 def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:
-    """What prompts are made from; the teacher may be asked for descriptions and topics."""
+    """What prompts are made from; the teacher may be asked for descriptions and attributes."""
     descriptions = describe_labels(spec, asker, options)
-    able = asker.abilities
-    opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
-    proposing = resolve_attributes(options, opened) == "teacher"
-    topics = propose_topics(spec, asker, options, descriptions) if proposing else {}
+    attributes = propose_attributes(spec, asker, options, descriptions)
     return Material(
         spec=spec,
         options=options,
         abilities=asker.abilities,
         descriptions=descriptions,
-        topics=topics,
+        topics=attributes.topics,
         examples=examples_by_label(spec),
         styles=styles_by_label(spec, retrieved, options.seed) if options.style_shown else {},
+        manners=attributes.manners,
+        proposed=attributes.proposed,
     )
 
 

@@ -27,9 +27,10 @@ class GenerationOptions:
         texts_per_request: Texts that one request asks for; more is cheaper and less diverse.
         structured: `auto` asks for JSON where the backend has schemas and cannot continue an opening; `always`
             wherever it has schemas; `never` for plain text.
-        attributes: `teacher` lets the teacher propose topics for each label, `builtin` varies length, register, point
-            of view and audience from lists, `none` varies nothing. `auto` is `teacher`, and `none` where replies are
-            opened: a small teacher proposes for one label the subjects of the others.
+        attributes: What varies the texts. `teacher` lets the teacher propose topics for each label and, for the task,
+            styles, lengths, difficulties and registers (a dimension without usable proposals keeps its built-in
+            values); `builtin` draws the latter four from lists; `none` varies nothing. `auto` is `teacher`, and `none`
+            where replies are opened: a small teacher proposes for one label the subjects of the others.
         label_descriptions: `teacher` lets it describe labels that the user did not; `names` splits names such as
             `card_arrival` into words.
         examples_shown: The user's examples shown in a prompt.

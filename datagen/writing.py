@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
-from potstill.datagen.attributes import draw_manners, resolve_attributes, use_schema
+from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
@@ -39,6 +39,8 @@ class Material:
         topics: Subjects for each label, or under "" for tasks without labels.
         examples: The user's texts for each label (or under "").
         styles: Retrieved texts for each label (or under "").
+        manners: Values of style, length, difficulty and register that requests draw from.
+        proposed: The dimensions of `manners` whose values are the teacher's own.
     """
 
     spec: TaskSpec
@@ -48,6 +50,8 @@ class Material:
     topics: Mapping[str, Sequence[str]]
     examples: Mapping[str, Sequence[str]]
     styles: Mapping[str, Sequence[str]]
+    manners: Mapping[str, Sequence[str]] = field(default_factory=lambda: MANNERS)
+    proposed: tuple[str, ...] = ()
 
     @property
     def as_json(self) -> bool:
@@ -136,7 +140,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     noun = input_noun(spec)
     topics = material.topics.get(label, ())
     topic = random.choice(list(topics)) if topics else ""
-    manners = draw_manners(random, 2) if material.attributes in ("teacher", "builtin") else []
+    manners = _manners(material, random)
     examples = list(material.examples.get(label, ()))
     styles = list(material.styles.get(label, ()))
     avoid = options.avoid_shown if options.avoid_shown is not None else (0 if material.opened else 4)
@@ -175,6 +179,15 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         seed=random.randrange(2**31),
         schema=_schema(material) if material.as_json else None,
     )
+
+
+def _manners(material: Material, random: Random) -> list[str]:
+    if material.attributes == "none":
+        return []
+    if material.opened:
+        # A small teacher follows two words in a short sentence, and no list of demands.
+        return [value for _, value in draw_manners(random, material.manners, 2)]
+    return [f"{name}: {value}" for name, value in draw_manners(random, material.manners, len(material.manners))]
 
 
 def _language(spec: TaskSpec, index: int, label: str, seed: int) -> str:
