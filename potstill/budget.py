@@ -5,20 +5,25 @@ and of each reply after it came. What leaves is a verdict: send, wait, or stop.
 
 Money and tokens are counted over the whole run folder, earlier calls of the same run included, so that running
 again never pays twice for one cap; time is counted from the start of this call. A request is sent only when its
-worst case (its estimated prompt and `max_tokens`) still fits beside what is spent and what is in flight, so the
-cap is not overshot by a full engine. Prices come from genai-prices; a teacher on your own machine costs nothing.
+worst case (the most tokens that its prompt can have, and `max_tokens`) still fits beside what is spent and what is in
+flight, so the cap is not overshot by a full engine. Prices come from genai-prices; a teacher on a machine of your own
+(in this process, or behind an address of this machine or network) costs nothing, whatever its model's name, unless you
+say what it costs: `teacher_options.usd_read` and `usd_written`.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from potstill.errors import BudgetReached, OptionError
-from potstill.teacher import AnyRequest, Request
+from potstill.teacher import AnyRequest
+from potstill.token_estimate import expected_tokens
 
 Verdict = Literal["send", "wait", "stop"]
 
@@ -117,13 +122,47 @@ class Price:
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
-def price_of(identity: Mapping[str, str]) -> Price | None:
-    """What a teacher costs: from genai-prices for an API, nothing for an engine of one's own, None when unknown.
+_OWN_SUFFIXES = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
+
+
+def is_own(identity: Mapping[str, str]) -> bool:
+    """Whether a teacher runs in this process or behind addresses of this machine or network alone.
+
+    Examples:
+        >>> is_own({"backend": "openai", "endpoint": "http://127.0.0.1:8000/v1,http://gpu-box.lan:8000/v1"})
+        True
+        >>> is_own({"backend": "openai", "endpoint": "https://api.openai.com/v1"})
+        False
+    """
+    if identity.get("backend") != "openai":
+        return True
+    return all(_own_host(urlsplit(url.strip()).hostname or "") for url in identity.get("endpoint", "").split(","))
+
+
+def _own_host(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name; one without a dot is known to this network only
+        return bool(host) and ("." not in host or host.endswith(_OWN_SUFFIXES))
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def stated_price(options: Mapping[str, Any]) -> Price | None:
+    """What the user says that the teacher costs: `usd_read` and `usd_written` of its options; None where neither is."""
+    read, written = options.get("usd_read"), options.get("usd_written")
+    return None if read is None and written is None else Price(float(read or 0.0), float(written or 0.0))
+
+
+def price_of(identity: Mapping[str, str], options: object = None) -> Price | None:
+    """What a teacher costs: from genai-prices for an API, nothing for one of one's own, None when unknown.
 
     Args:
         identity: A teacher's identity; `backend`, `model` and `endpoint` are read.
+        options: Its options; a price that they state goes before all.
     """
-    if identity.get("backend") != "openai":
+    if options is not None and (stated := stated_price(vars(options))) is not None:
+        return stated
+    if identity.get("backend") != "openai" or (identity.get("endpoint") and is_own(identity)):
         return Price()
     from genai_prices import Usage, calc_price
 
@@ -139,14 +178,6 @@ def price_of(identity: Mapping[str, str]) -> Price | None:
     return Price(
         prompt=float(found.input_price * 1_000_000 / tokens), completion=float(found.output_price * 1_000_000 / tokens)
     )
-
-
-def expected_tokens(request: AnyRequest) -> tuple[int, int]:
-    """Prompt tokens (estimated at three characters each) and the most completion tokens of a request."""
-    characters = sum(len(message.content) + 12 for message in request.messages) + len(request.prefill)
-    if isinstance(request, Request):
-        return characters // 3 + 4, request.max_tokens
-    return characters // 3 + 4 + sum(len(text) for text in request.continuations) // 3, 0
 
 
 class Meter:
@@ -166,8 +197,9 @@ class Meter:
         self._started = time.monotonic()
         for name in self._spent:
             # A teacher of an earlier call, of whom only the name is left; where its price is not known it counts 0.
-            backend, _, model = name.partition(":")
-            self._prices[name] = price_of({"backend": backend, "model": model}) or Price()
+            backend, _, rest = name.partition(":")
+            endpoint, _, model = rest.rpartition("#")
+            self._prices[name] = price_of({"backend": backend, "model": model, "endpoint": endpoint}) or Price()
 
     def join(self, teacher: str, price: Price | None) -> None:
         """Let a teacher spend.
