@@ -129,7 +129,7 @@ class Asker:
     @cached_property
     def price(self) -> Price | None:
         """What this teacher's tokens cost; None where it is not known."""
-        return price_of(self.teacher.identity)
+        return price_of(self.teacher.identity, getattr(self.teacher, "options", None))
 
     @property
     def usd(self) -> float | None:

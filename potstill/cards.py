@@ -302,10 +302,18 @@ def _configs(facts: RunFacts, unit: UnitInfo) -> list[dict[str, Any]]:
     return configs
 
 
+# `user/name`, and no file: a local path stands in the facts as `local:name`, or ends as files of rows do.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/(?!.*\.(?:jsonl?|csv|tsv|parquet|arrow|txt)$)[\w.-]+", re.IGNORECASE)
+
+
 def _eval_results(facts: RunFacts, unit: UnitInfo, student: dict[str, Any]) -> Sequence[Any]:
     from huggingface_hub import EvalResult
 
-    if facts.test_kind == "real":
+    config, split = None, "test"
+    if facts.test_kind == "real" and _HUB_ID.fullmatch(unit.test_source) and facts.spec.test is not None:
+        dataset, name = unit.test_source, f"{unit.test_source} (real test data)"
+        config, split = facts.spec.test.config, facts.spec.test.split or split
+    elif facts.test_kind == "real":
         dataset, name = _slug(unit.test_source.split("/")[-1]), f"{unit.test_source} (real test data)"
     else:
         dataset, name = unit.repo or _slug(facts.spec.name), "rows held out from the training data, not real test data"
@@ -314,7 +322,8 @@ def _eval_results(facts: RunFacts, unit: UnitInfo, student: dict[str, Any]) -> S
             task_type=_task_type(facts),
             dataset_type=dataset,
             dataset_name=name,
-            dataset_split="test",
+            dataset_config=config,
+            dataset_split=split,
             metric_type=kind,
             metric_name=title,
             metric_value=round(float(student[key]), 6),

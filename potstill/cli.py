@@ -116,12 +116,15 @@ def plan(
     """Say what a run will take before it is paid for: datasets, requests, tokens, money, time."""
     from potstill.plan import plan_run
     from potstill.progress import listener_for
+    from potstill.run_left import keep_plan_of
 
     settings: dict[str, Any] = {
         "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
     }  # fmt: skip
     with listener_for(as_json=as_json) as listener:
-        found = plan_run(task, out=out, probe=probe, listener=listener, **merge_settings(settings, options or []))
+        wanted = merge_settings(settings, options or [])
+        found = plan_run(task, out=out, probe=probe, listener=listener, **wanted)
+    keep_plan_of(task, out, wanted, found)
     if as_json:
         print(json.dumps({"kind": "plan", **found.to_json()}))
         return

@@ -236,7 +236,6 @@ def _asker(settings: Settings) -> Iterator[Asker]:
 
 
 def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
-    from potstill.budget import price_of
     from potstill.teacher import Message, Reply, Request, ScoreRequest
 
     can = asker.abilities
@@ -299,9 +298,10 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
         yield tried("schema", schema, "rows will be read from plain text: --set generation.structured=never")
     else:
         yield Check("schema", "ok", "not offered; rows are read from plain text")
-    price = price_of(asker.teacher.identity)
+    price = asker.price
     if price is None:
-        yield Check("price", "warn", "not known", "cap tokens or time instead of money: --budget 500k-tokens")
+        mend = "cap tokens or time: --budget 500k-tokens; or say it: --set teacher_options.usd_read=0.15"
+        yield Check("price", "warn", "not known", mend)
     else:
         shown = f"{price.prompt:g} and {price.completion:g} USD for a million tokens read and written"
         yield Check("price", "ok", shown if price.prompt or price.completion else "nothing: it is your own machine")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.datagen.soft import Calibration, SoftOptions
+    from potstill.run_dir import RunDir
     from potstill.settings import EvaluateOptions
 
 
@@ -65,7 +66,8 @@ def evaluate_run(
         listener: Progress.
 
     Returns:
-        Facts for the manifest: a summary line and each system's main score.
+        Facts for the manifest: a summary line, each system's main score, and why the teacher was not measured, where
+        it was not.
 
     Raises:
         DataError: There are no test rows.
@@ -122,7 +124,21 @@ def evaluate_run(
     _write_predictions(predictions, out / "predictions.parquet")
     main = {system["name"]: system.get(spec.metric) for system in systems}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in main.items() if value is not None)
-    return {"summary": f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}", "scores": main}
+    summary = f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}"
+    return {"summary": summary + ("; teacher not measured" if left_out else ""), "scores": main, **left_out}
+
+
+def tries(folder: RunDir) -> dict[str, int]:
+    """How often a run's teacher could not be measured, for the stage's key: it is tried again in each later call.
+
+    A stage that is made is reused; one without its teacher, who was away or whose budget was met, is not whole. Empty
+    where the first try went well.
+    """
+    found = folder.finished("evaluate")
+    if found is None:
+        return {}
+    count = int(found.facts.get("tries", 0)) + ("teacher_left_out" in found.facts)
+    return {"tries": count} if count else {}
 
 
 def teacher_answers(

@@ -73,6 +73,7 @@ class RunView:
         tokens: Tokens read and written in this call.
         tokens_per_s: Written tokens a second, of the latest stream.
         usd: Money spent, where the price is known.
+        run_left: Seconds that the whole run still takes, and when that was said; see `potstill.run_left`.
     """
 
     stages: dict[str, StageView] = field(default_factory=dict)
@@ -82,12 +83,15 @@ class RunView:
     tokens: int = 0
     tokens_per_s: float = 0.0
     usd: float | None = None
+    run_left: tuple[float, float] | None = None
 
     def take(self, event: Event) -> None:
         """Learn one event."""
         if event.kind == "note":
             self.notes.append(event.message)
             return
+        if isinstance(event.data.get("run_left_s"), (int, float)):
+            self.run_left = float(event.data["run_left_s"]), event.time_s
         stage = self.stages.setdefault(event.stage, StageView(event.stage, started=event.time_s))
         if event.kind == "start":
             self.stages[event.stage] = StageView(event.stage, started=event.time_s)
@@ -120,6 +124,14 @@ class RunView:
             stage.kept, stage.dropped = event.done, sum(dropped.values())
         if stage.first is None:
             stage.first = (event.done, event.time_s)
+
+    def run_line(self, now: float) -> str:
+        """How long the run has taken and still takes; empty where that cannot be said."""
+        if self.run_left is None or not self.stages:
+            return ""
+        left, said = self.run_left
+        so_far = now - min(stage.started for stage in self.stages.values())
+        return f"{duration(so_far)} so far, about {duration(max(0.0, left - (now - said)))} left"
 
     def teacher_line(self) -> str:
         """What the teacher did so far; empty before its first reply."""
@@ -204,5 +216,5 @@ def drawn(view: RunView, now: float) -> object:
             duration(stage.left_s(now)),
             Text(stage.message, style="dim", overflow="ellipsis"),
         )
-    line = view.teacher_line()
-    return Group(table, Text(f"  teacher: {line}", style="dim")) if line else table
+    lines = {"teacher": view.teacher_line(), "run": view.run_line(now)}
+    return Group(table, *(Text(f"  {name}: {line}", style="dim") for name, line in lines.items() if line))

@@ -139,5 +139,7 @@ class Followed:
             )
         table = html_table(("", "stage", "progress", "kept", "dropped", "time", "left", ""), lines)
         teacher = self.view.teacher_line()
-        said = ([f"teacher: {teacher}"] if teacher else []) + [f"note: {note}" for note in self.view.notes[-_NOTES:]]
+        run = self.view.run_line(now) if any(s.state == "running" for s in self.view.stages.values()) else ""
+        said = [f"{name}: {line}" for name, line in (("teacher", teacher), ("run", run)) if line]
+        said += [f"note: {note}" for note in self.view.notes[-_NOTES:]]
         return table + html_lines(said)

@@ -140,8 +140,16 @@ def run(
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
-    with listening(listener) as told, open_job(task, out, told, settings, labelling_functions) as job:
-        stages = job.all_stages(task)
+    from potstill.optional_stages import optional_stages
+    from potstill.run_left import RunClock, expected_seconds
+    from potstill.run_state import stages_with
+
+    with listening(listener) as told:
+        clock = RunClock(told)
+        with open_job(task, out, clock, settings, labelling_functions) as job:
+            names, rows = stages_with(optional_stages(job)), job.settings.generation.rows
+            clock.start(expected_seconds(job.folder.path, names, rows))
+            stages = job.all_stages(task)
     return RunResult(job.folder.path, job.spec, stages)
 
 

@@ -378,7 +378,7 @@ class _Planner:
         return Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
 
     def _priced(self, plan: RunPlan) -> RunPlan:
-        own = price_of(self.asker.teacher.identity)
+        own = self.asker.price
         checker = self._checker_price() if self.settings.quality.teacher else own
         usd: float | None = 0.0
         for step in plan.steps:

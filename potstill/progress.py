@@ -1,7 +1,7 @@
 """Events for a person or a machine: a live view in a terminal, plain lines elsewhere, JSON lines on demand.
 
 With `--json` every event is one line `{"event": {…}}` with the fields of `events.Event`, and what the command gives is
-the last line, told apart by its `kind`.
+the last line, told apart by its `kind`. In a run, `data.run_left_s` is how long the whole of it still takes.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ def _plain() -> Listener:
     started: dict[str, float] = {}
     view = RunView()
 
+    def run_left(event: Event) -> str:
+        seconds = event.data.get("run_left_s")
+        return f", about {duration(seconds)} left of the run" if seconds and event.kind != "reused" else ""
+
     def listen(event: Event) -> None:
         view.take(event)
         if event.kind == "start":
@@ -82,9 +86,10 @@ def _plain() -> Listener:
                 return
             last["at"] = event.time_s
             left = duration(view.stages[event.stage].left_s(event.time_s))
-            print(_line(event, None) + (f", {left} left" if left else ""), file=sys.stderr, flush=True)
+            told = f", {left} left" if left else ""
+            print(_line(event, None) + told + run_left(event), file=sys.stderr, flush=True)
             return
-        print(_line(event, started.get(event.stage)), file=sys.stderr, flush=True)
+        print(_line(event, started.get(event.stage)) + run_left(event), file=sys.stderr, flush=True)
 
     return listen
 

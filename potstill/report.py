@@ -96,7 +96,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
     varied = report_rows.variety(rows)
     student = facts.system("student")
     run = facts.run
-    price = list_price(dict(run.get("teacher", {})))
+    price = list_price(dict(run.get("teacher", {})), dict(run.get("settings", {})).get("teacher_options"))
     return {
         "facts": facts,
         "name": facts.spec.name,

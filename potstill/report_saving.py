@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.budget import Price, price_of
+from potstill.budget import Price, is_own, price_of, stated_price
 from potstill.run_facts import RunFacts
 
 MILLION = 1_000_000
@@ -57,7 +57,7 @@ def saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | None
     a_text = len(facts.spec.labels) if seen.scored and soft.get("direction") == "channel" else 1
     answers = seen.requests / a_text
     prompt, completion = seen.prompt_tokens / answers * MILLION, seen.completion_tokens / answers * MILLION
-    price = list_price(teacher)
+    price = list_price(teacher, dict(facts.run.get("settings", {})).get("teacher_options"))
     hours = latency["p50"] / 1000 * MILLION / 3600
     in_turn = seen.waited / seen.timed * a_text * MILLION / 3600 if seen.timed else None
     busy = seen.busy / seen.timed * a_text * MILLION / 3600 if seen.timed else None
@@ -65,7 +65,7 @@ def saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | None
         "requests": seen.requests,
         "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "own": teacher.get("backend") != "openai",
+        "own": is_own(teacher),
         "usd": None if price is None else price.cost(round(prompt), round(completion)),
         "student_hours": hours,
         "teacher_hours": in_turn,
@@ -76,13 +76,16 @@ def saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | None
     }
 
 
-def list_price(teacher: Mapping[str, str]) -> Price | None:
-    """List price of a teacher behind an API; None for an engine of one's own and where no list names the model.
+def list_price(teacher: Mapping[str, str], options: Mapping[str, Any] | None = None) -> Price | None:
+    """Price of a teacher behind an API; None for one on a machine of one's own and where no list names the model.
 
     Args:
         teacher: Its identity. Where no list knows the endpoint, the model's name alone is looked up.
+        options: Its options; a price that the user states there goes before all.
     """
-    if teacher.get("backend") != "openai" or not teacher.get("model"):
+    if (stated := stated_price(options or {})) is not None:
+        return stated
+    if is_own(teacher) or not teacher.get("model"):
         return None
     return price_of(teacher) or price_of({**teacher, "endpoint": ""})
 

@@ -352,7 +352,9 @@ class Job:
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
         from potstill import datagen, prompts, train
-        from potstill.evaluation import evaluate_run, frozen_calibration
+        from potstill.evaluation import evaluate_run, frozen_calibration, tries
+
+        tried = tries(self.folder) if self.settings.evaluate.teacher else {}
 
         def make(out: Path) -> dict[str, Any]:
             test = self.test_rows()
@@ -377,7 +379,7 @@ class Job:
                 calibration=frozen_calibration(soft.path),
                 listener=self.listener,
             )
-            return facts
+            return {**facts, **tried}
 
         parts = {
             "spec": relevant(self.spec),
@@ -388,6 +390,7 @@ class Job:
             "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
             "code": code_digest(train, datagen, prompts),
             "prompts": prompt_digest(),
+            **tried,
         }
         return self.make_stage("evaluate", parts, make)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from potstill.asker import Asker
 from potstill.budget import Budget, Meter, Price, price_of
+from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import BudgetReached, OptionError
 from potstill.ledger import Ledger
@@ -100,10 +101,40 @@ def test_prices() -> None:
     api = price_of({"backend": "openai", "model": "gpt-4o-mini", "endpoint": "https://api.openai.com/v1"})
     assert api is not None
     assert 0 < api.prompt < api.completion < 10
-    assert price_of({"backend": "openai", "model": "my-own", "endpoint": "http://localhost:8000/v1"}) is None
+    assert price_of({"backend": "openai", "model": "my-own", "endpoint": "https://models.example/v1"}) is None
     # The price of prompts of ordinary length, not the higher one of prompts beyond 200,000 tokens.
     tiered = price_of({"backend": "openai", "model": "claude-sonnet-4-5", "endpoint": "https://api.anthropic.com/v1"})
     assert tiered == Price(3.0, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "own"),
+    [("http://localhost:8000/v1", True), ("http://127.0.0.1:8000/v1", True), ("http://[::1]:8000/v1", True),
+     ("http://10.1.2.3/v1", True), ("http://192.168.0.7:8000/v1,http://gpu-box:8000/v1", True),
+     ("http://box.local/v1", True), ("http://169.254.3.4/v1", True), ("http://8.8.8.8/v1", False),
+     ("https://api.openai.com/v1", False), ("http://localhost:8000/v1,https://api.openai.com/v1", False),
+     ("http://localhost.evil.example/v1", False)],
+)  # fmt: skip
+def test_a_server_of_ones_own_costs_nothing_whatever_its_model_is_called(endpoint: str, own: bool) -> None:
+    price = price_of({"backend": "openai", "model": "gpt-4o-mini", "endpoint": endpoint})
+    assert (price == Price()) == own
+
+
+def test_a_price_that_the_user_states_goes_before_all(tmp_path: Path) -> None:
+    place = "openai:http://127.0.0.1:9/v1#gpt-4o-mini"
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for given, wanted in (({}, Price()), ({"usd_read": 2.0, "usd_written": 3.0}, Price(2.0, 3.0)),
+                              ({"usd_written": 3.0}, Price(0.0, 3.0))):  # fmt: skip
+            teacher = open_teacher(place, **given)
+            assert Asker(teacher, ledger).price == wanted
+            teacher.close()
+    with pytest.raises(OptionError, match="usd_read must not be below 0"):
+        open_teacher(place, usd_read=-1)
+
+
+def test_what_an_earlier_teacher_spent_is_priced_by_its_name() -> None:
+    spent = {"openai:https://api.openai.com/v1#gpt-4o": (1_000_000, 0), "openai:http://localhost:1/v1#gpt-4o": (9, 9)}
+    assert Meter(Budget(usd=9.0), spent).usd == pytest.approx(2.5)
 
 
 def test_money_is_counted() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
 from potstill.run_dir import file_digest
 from potstill.run_facts import find_leaks, measure_diversity, public_name, read_run
+from potstill.task import DataRef, TaskSpec
 
 REPO = "me/support-tickets"
 SENTINEL = "hf_SentinelSentinelSentinel"
@@ -113,6 +115,30 @@ def test_cards_say_what_was_measured_on_what(run: Path, held_out: Path, tmp_path
     licences = (real.dataset / "LICENSE.md").read_text()
     for part in ("acme/tickets | cc-by-4.0 |", "local:mine.csv | unknown |", "apache-2.0 |"):
         assert part in licences
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "split", "wanted"),
+    [("acme/tickets.v2", "mails", "validation", ("acme/tickets.v2", "mails", "validation")),
+     ("acme/tickets", None, None, ("acme/tickets", None, "test")),
+     ("data/test.jsonl", None, None, ("test.jsonl", None, "test")),
+     ("/home/someone/acme/tickets", None, None, ("local-tickets", None, "test"))],
+)  # fmt: skip
+def test_the_scores_name_the_whole_id_of_a_test_set_of_the_hub(
+    run: Path, tmp_path: Path, source: str, config: str | None, split: str | None, wanted: tuple[str, str | None, str]
+) -> None:
+    run = shutil.copytree(run, tmp_path / "run")
+    scores = json.loads((run / "evaluate" / "scores.json").read_text())
+    scores["test_set"]["source"] = source
+    (run / "evaluate" / "scores.json").write_text(json.dumps(scores))
+    task = json.loads((run / "task" / "task.json").read_text())
+    spec = replace(TaskSpec.from_json(task), test=DataRef(source, split=split, config=config))
+    (run / "task" / "task.json").write_text(json.dumps(spec.to_json()))
+    facts = read_run(run)
+    card = model_card(facts, unit_info(facts, REPO, token_targets=False))
+    data = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"][0]["dataset"]
+    assert (data["type"], data.get("config"), data["split"]) == wanted
+    assert "/home/" not in card
 
 
 def test_cards_pass_the_hubs_rules_and_the_hubs_classes(run: Path, held_out: Path, hub: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from potstill.asker import Asker
+from potstill.budget import Price
 from potstill.datagen.outputs import label_reader
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import open_teacher
@@ -74,6 +75,7 @@ def measure(sample_run: Any, run: Path, teacher: str, options: EvaluateOptions, 
             )  # fmt: skip
         facts = json.loads((run / "run.json").read_text())
         facts |= {"teacher": dict(opened.identity), "teacher_name": opened.name}
+        facts["settings"] = {**facts.get("settings", {}), "teacher_options": how}
     finally:
         opened.close()
     (run / "run.json").write_text(json.dumps(facts))
@@ -95,7 +97,7 @@ def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(
     with teacher_server.running_server(reply=chosen(sample_run), delay_s=0.05) as server:
         scores = measure(
             sample_run, unmeasured, f"openai:{server.url}#{PRICED}", EvaluateOptions(latency_rows=3),
-            concurrency=4, **FAST,
+            concurrency=4, usd_read=0.15, usd_written=0.60, **FAST,
         )  # fmt: skip
         assert server.asked == 24
         formats = [body["response_format"]["json_schema"]["schema"] for body in server.bodies]
@@ -283,6 +285,9 @@ def test_a_list_price_is_looked_up_by_name_where_no_list_knows_the_endpoint() ->
     known = list_price({"backend": "openai", "model": PRICED, "endpoint": "https://api.openai.com/v1"})
     assert known is not None
     assert known == list_price({"backend": "openai", "model": PRICED, "endpoint": "http://proxy.example/v1"})
+    here = {"backend": "openai", "model": PRICED, "endpoint": "http://localhost:8000/v1"}
+    assert list_price(here) is None, "it runs on this machine"
+    assert list_price(here, {"usd_read": 1, "usd_written": 2.0}) == Price(1.0, 2.0)
     assert list_price({"backend": "openai", "model": "my-own", "endpoint": "http://localhost:8000/v1"}) is None
     assert list_price({"backend": "vllm", "model": PRICED}) is None
 

@@ -70,6 +70,9 @@ class OpenAIOptions:
         patience_s: How long an endpoint that went away, or only throttles, is waited for.
         flavour: `vllm` or `openai`; `auto` asks the server's model list.
         key_variable: Environment variable that holds the key.
+        usd_read: US dollars for a million tokens read, where you know better than the list of prices, or where a
+            server on a machine of your own passes requests on to one that is paid.
+        usd_written: The same for a million tokens written.
     """
 
     concurrency: int = 64
@@ -82,11 +85,16 @@ class OpenAIOptions:
     patience_s: float = 300.0
     flavour: Literal["auto", "openai", "vllm"] = "auto"
     key_variable: str = "OPENAI_API_KEY"
+    usd_read: float | None = None
+    usd_written: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "start", "timeout_s", "attempts"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("usd_read", "usd_written"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
 
 
 @dataclass

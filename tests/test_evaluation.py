@@ -1,0 +1,65 @@
+"""The stage that measures: a teacher who could not be measured is tried again, and only then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import potstill
+from potstill.events import Event
+from potstill.ledger import Ledger
+
+Call = Callable[..., tuple[dict[str, Any], str, list[str]]]
+
+
+@pytest.fixture
+def call(sample_run: Any, tmp_path: Path) -> Call:
+    """One small run folder; each call runs it with other settings: its scores, what became of `evaluate`, notes."""
+    from transformers import AutoModel, AutoTokenizer
+
+    sample_run.write_student(tmp_path / "sample" / "student")
+    for kind in (AutoModel, AutoTokenizer):
+        kind.from_pretrained(tmp_path / "sample" / "student").save_pretrained(tmp_path / "tiny")
+
+    def make(**settings: Any) -> tuple[dict[str, Any], str, list[str]]:
+        seen: list[Event] = []
+        result = potstill.run(
+            "Classify support tickets as billing, bug or other.", out=tmp_path / "run", listener=seen.append,
+            teacher="fake", n=24, sources="generated",
+            distil={"student": str(tmp_path / "tiny"), "epochs": 1, "min_steps": 2, "max_length": 64},
+            **{"evaluate": {"latency_rows": 1}, **settings},
+        )  # fmt: skip
+        (ended,) = [event.kind for event in seen if event.stage == "evaluate" and event.kind in ("done", "reused")]
+        return result.scores, ended, [event.message for event in seen if event.kind == "note"]
+
+    return make
+
+
+@pytest.mark.real
+def test_a_budget_that_ends_while_the_teacher_is_measured_is_made_up_for(call: Call, tmp_path: Path) -> None:
+    call(evaluate={"latency_rows": 1, "teacher": False})
+    with Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
+        spent = ledger.totals().prompt_tokens + ledger.totals().completion_tokens
+    scores, ended, notes = call(budget=f"{spent + 1}-tokens")
+    assert ended == "done"
+    assert "the budget of" in scores["teacher_left_out"]
+    assert any("the teacher was not measured: the budget of" in note for note in notes)
+    manifest = json.loads((tmp_path / "run" / "evaluate" / "manifest.json").read_text())
+    assert manifest["facts"]["summary"].endswith("; teacher not measured")
+    scores, ended, _ = call(budget="10m-tokens")
+    assert ended == "done", "with more to spend, the teacher is measured"
+    assert "teacher_left_out" not in scores
+    assert "teacher (raw)" in {system["name"] for system in scores["systems"]}
+    assert call(budget="10m-tokens")[1] == "reused"
+    assert call()[1] == "reused"
+
+
+@pytest.mark.real
+def test_a_stage_without_its_teacher_on_purpose_is_whole(call: Call) -> None:
+    options = {"latency_rows": 1, "teacher": False}
+    assert call(evaluate=options)[1] == "done"
+    assert call(evaluate=options)[1] == "reused"
