@@ -23,7 +23,7 @@ from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import Screen
-from potstill.datagen.tally import Tally, diversity
+from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, examples_by_label, styles_by_label
 from potstill.events import Event, Listener, silent
 from potstill.task import TaskSpec
@@ -94,7 +94,7 @@ def generate_rows(
             "topics": {label: list(topics) for label, topics in material.topics.items()},
             "attributes": attributes_report(material.manners, material.proposed),
             "descriptions": dict(material.descriptions),
-            **diversity(gathered.sample.texts, options.seed),
+            **gathered.sample.diversity(options.seed),
             "short": {
                 name: item["quota"] - item["kept"] for name, item in fill.items() if item["kept"] < item["quota"]
             },

@@ -38,9 +38,10 @@ class GenerationOptions:
         avoid_shown: Kept texts shown as what not to repeat; None shows 4 to teachers that follow rules and none to
             those whose reply is opened (small ones repeat what they are shown).
         novelty: A text is dropped when its ROUGE-L F1 with a kept one is above this.
-        novelty_pool: Kept texts that a new one is compared with, the latest; 0 compares with all. The index over all
-            takes 5 to 60 KiB of memory a row (benchmarks/memory.py), so runs of hundreds of thousands of rows want a
-            bound, at which a copy of an older text can pass here; merging finds it.
+        novelty_pool: Kept texts that a new one is compared with, the latest; 0 compares with all. A run of up to so
+            many rows is compared with everything it kept. In a longer one memory stays as it is, and a copy of an older
+            text can pass here; merging finds it. 0 takes 0.6 KiB a row, above 50,000 rows of few words far more
+            (benchmarks/memory.py).
         min_words: Texts with fewer words are dropped.
         max_words: Texts with more words are dropped.
         own_name_share: Largest share of a label's texts that may hold the label's own name as a word. Above it, a
@@ -67,7 +68,7 @@ class GenerationOptions:
     style_shown: int = 2
     avoid_shown: int | None = None
     novelty: float = 0.7
-    novelty_pool: int = 0
+    novelty_pool: int = 50_000
     min_words: int = 2
     max_words: int = 400
     own_name_share: float = 0.5

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from potstill.datagen.filters import words
+from potstill.datagen.novelty import SCANNED
 from potstill.datagen.recent_novelty import RecentNovelty
 
 
@@ -51,28 +52,48 @@ class Tally:
 
 
 class TextSample:
-    """A uniform sample of texts that come one by one, of fixed size (Vitter 1985, algorithm R).
+    """A uniform sample of texts that come one by one, of fixed size (Vitter 1985, algorithm R), and how many of all of
+    them are near-duplicates.
 
     Attributes:
         texts: The sample.
         seen: Texts seen.
+        near: Texts seen whose ROUGE-L F1 with one of the 50,000 before them is above 0.7.
     """
 
     def __init__(self, size: int = 5000, seed: int = 0):
         self._size = size
         self._random = Random(f"sample {seed}")
+        self._latest = RecentNovelty(SCANNED, 0.7)
         self.texts: list[str] = []
         self.seen = 0
+        self.near = 0
 
     def add(self, text: str) -> None:
         """Show it one text."""
         self.seen += 1
+        self.near += self._latest.match(text) is not None
+        self._latest.add(text)
         if len(self.texts) < self._size:
             self.texts.append(text)
             return
         place = self._random.randrange(self.seen)
         if place < self._size:
             self.texts[place] = text
+
+    def diversity(self, seed: int = 0) -> dict[str, Any]:
+        """As `diversity` of the sample, with the near-duplicates of all texts seen.
+
+        Returns:
+            The figures; `diversity_sample`, how many texts they but for `near_duplicate_rate` are of; and
+            `diversity_texts`, how many were seen.
+        """
+        return {
+            **_variety(self.texts, seed),
+            "near_duplicate_rate": round(self.near / max(1, self.seen), 4),
+            "diversity_sample": len(self.texts),
+            "diversity_texts": self.seen,
+        }
 
 
 def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
@@ -88,22 +109,23 @@ def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
         `self_bleu`: mean BLEU-4 of up to 60 texts against up to 200 others, 0 to 1 (Zhu et al., arXiv:1802.01886).
         `mean_words`: mean length.
     """
-    if not texts:
-        return {"distinct_1": 0.0, "distinct_2": 0.0, "near_duplicate_rate": 0.0, "self_bleu": 0.0, "mean_words": 0.0}
-    tokens = [words(text) for text in texts]
-    one = Counter(word for own in tokens for word in own)
-    two = Counter(pair for own in tokens for pair in pairwise(own))
-    novelty = RecentNovelty(len(texts), 0.7)
+    novelty = RecentNovelty(max(1, len(texts)), 0.7)
     near = 0
     for text in texts:
         near += novelty.match(text) is not None
         novelty.add(text)
+    return {**_variety(texts, seed), "near_duplicate_rate": round(near / max(1, len(texts)), 4)}
+
+
+def _variety(texts: Sequence[str], seed: int) -> dict[str, float]:
+    tokens = [words(text) for text in texts]
+    one = Counter(word for own in tokens for word in own)
+    two = Counter(pair for own in tokens for pair in pairwise(own))
     return {
         "distinct_1": round(len(one) / max(1, one.total()), 4),
         "distinct_2": round(len(two) / max(1, two.total()), 4),
-        "near_duplicate_rate": round(near / len(texts), 4),
         "self_bleu": round(_self_bleu(texts, seed), 4),
-        "mean_words": round(one.total() / len(texts), 2),
+        "mean_words": round(one.total() / max(1, len(texts)), 2),
     }
 
 
