@@ -45,7 +45,7 @@ from potstill.datagen.self_instruct_text import (
     split_instructions,
     squeezed,
 )
-from potstill.datagen.tally import Tally, diversity
+from potstill.datagen.tally import Tally
 from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
 from potstill.languages import LANGUAGES
@@ -216,20 +216,23 @@ class SelfInstruct:
         random = rng(self._options.seed, 0, f"instances {task.instruction}")
         alike = [seed for seed in self._seeds if seed.is_classification == task.is_classification] or list(self._seeds)
         shown = random.sample(alike, k=min(3, len(alike)))
-        opening = ""
-        if task.is_classification:
-            text = prompts.load("self_instruct_output_first").render(examples=shown, instruction=task.instruction)
-            opening = "Class label:"
-        else:
-            examples = [
-                {"instruction": s.instruction, "input": s.instances[0].input, "output": s.instances[0].output}
-                for s in shown
-            ]
-            text = prompts.load("self_instruct_input_first").render(examples=examples, instruction=task.instruction)
-            opening = "Input:"
+        name, first = ("output_first", "Class label:") if task.is_classification else ("input_first", "Input:")
+        opened = self._abilities.prefill
+        # One instance of an open task is shown, and all labels of a classification.
+        examples = [
+            {"instruction": seed.instruction, "instances": seed.instances}
+            if task.is_classification
+            else {"instruction": seed.instruction, "input": item.input, "output": item.output}
+            for seed in shown
+            for item in seed.instances[:1]
+        ]
+        text = prompts.load(f"self_instruct_{name}").render(
+            examples=examples, instruction=task.instruction, opened=opened
+        )
+        begun = "".join(_worked(seed, task.is_classification) for seed in shown)
         return Request(
             messages=(Message("user", text),),
-            prefill=opening if self._abilities.prefill else "",
+            prefill=f"{begun}Task: {task.instruction}\n{first}" if opened else "",
             max_tokens=300 if task.is_classification else 350,
             temperature=self._options.answer_temperature,
             stop=("\nTask:",),
@@ -288,7 +291,8 @@ class SelfInstruct:
         self.kinds[task.instruction] = task.is_classification
         keys = (*task.keys, key)
         cut = reply.finish == "length"
-        found = read_instances(request.prefill + reply.text, task.is_classification, cut)
+        opening = request.prefill.rpartition("\n")[2]
+        found = read_instances(opening + reply.text, task.is_classification, cut)
         self.tally.texts += max(1, len(found))
         if not found:
             reason = "refusal" if reply.finish == "refused" else "truncated" if cut else "unparsable"
@@ -338,6 +342,15 @@ def _pool(options: GenerationOptions) -> NoveltyFilter | RecentNovelty:
     if options.novelty_pool:
         return RecentNovelty(options.novelty_pool, options.novelty)
     return NoveltyFilter(options.novelty)
+
+
+def _worked(seed: SeedTask, classification: bool) -> str:
+    """A seed with its instances, in the form that a reply has."""
+    lines = [f"Task: {seed.instruction}"]
+    for item in seed.instances if classification else seed.instances[:1]:
+        given = f"Input: {item.input or 'none'}"
+        lines += [f"Class label: {item.output}", given] if classification else [given, f"Output: {item.output}"]
+    return "\n".join(lines) + "\n\n"
 
 
 def _near_duplicate_rate(texts: Sequence[str]) -> float:
@@ -419,6 +432,6 @@ def generate_instructions(
                 if text in plan.kinds
             ],
             "instructions_near_duplicate_rate": _near_duplicate_rate(plan.instructions),
-            **diversity(gathered.sample.texts, options.seed),
+            **gathered.sample.diversity(options.seed),
         }
         return gathered.result(report)

@@ -318,7 +318,10 @@ def _fault(item: Found, classification: bool, instruction: str, echoes: Collecti
     if classification and item.input is None:
         return "no_input"
     given = (item.input or "").strip()
-    if item.output.strip() in (given, instruction):
+    if not given and not classification and _NO_INPUT.fullmatch(item.output[:60]):
+        return "empty_output"
+    alike = squeezed(item.output) == squeezed(given) if classification else item.output.strip() == given
+    if alike or item.output.strip() == instruction:
         return "output_is_input"
     if given.endswith(":") or item.output.strip().endswith(":"):
         return "ends_with_colon"

@@ -414,6 +414,13 @@ def test_echoes_are_dropped() -> None:
     assert [item.reason for item in dropped] == ["output_is_input", "example_echo"]
 
 
+def test_an_output_that_says_nothing_is_none() -> None:
+    assert refuse_instances([Found("", "None")])[1][0].reason == "empty_output"
+    assert refuse_instances([Found("Which of 4 and 6 is odd?", "None")])[1] == []
+    assert refuse_instances([Found("Halal", "halal")], classification=True)[1][0].reason == "output_is_input"
+    assert refuse_instances([Found("halal", "Halal")])[1] == [], "to write it with a capital may be the task"
+
+
 def test_a_note_that_says_sorry_is_no_refusal() -> None:
     note = Found("the party", "Sorry, I can't make it on Friday, my train is late.")
     declined = Found("the party", "I'm sorry, but I can't help with that request.")
@@ -488,7 +495,7 @@ class Tutor:
             for i in range(9):
                 lines.append(f"{i + 9}. Explain " + " ".join(random.sample(word, 7)))
             return Reply(text="\n".join(lines)[2:], finish=random.choice(["stop", "length"]))
-        if request.prefill == "Class label:":
+        if request.prefill.endswith("Class label:"):
             return Reply(text=" good\nInput: fine " + random.choice(word) + "\nClass label: bad\nInput: poor one")
         return Reply(text=f" {random.choice(['none', 'some text'])}\nOutput: the {' '.join(random.sample(word, 4))}")
 
@@ -516,6 +523,8 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     assert begun[0].stop == ("\n\n", "\n16.")
     prompts = [request.messages[-1].content for request in teacher.asked]
     written = {p.split("\nTask: ")[-1].split("\n")[0] for p in prompts if "\nTask: " in p}
+    worked = [request.prefill for request in teacher.asked if request.prefill.endswith(("Class label:", "Input:"))]
+    assert {text.count("Task: ") for text in worked} == {4}, "three seeds and the new task"
     assert sum(any(text and text in line for text in written) for line in begun[-1].prefill.split("\n")) == 2
     assert any(p.startswith("For each classification task") for p in prompts)
     assert any(p.startswith("For each task") for p in prompts)
@@ -541,7 +550,7 @@ class Labeller(Tutor):
     def answer(self, request: Request) -> Reply | Failure:
         if request.choices:
             return Reply(text="Yes")
-        if request.prefill == "Class label:":
+        if request.prefill.endswith("Class label:"):
             random = Random(request.seed)
             low, middle, high = (f"{random.randrange(10**6)}" for _ in range(3))
             return Reply(

@@ -174,6 +174,7 @@ Task: Is it even?"""
             {
                 "examples": [{"instruction": "Name a colour.", "input": "", "output": "red"}],
                 "instruction": "Write a rhyme.",
+                "opened": False,
             },
             INPUT_FIRST,
         ),
@@ -187,8 +188,19 @@ Task: Is it even?"""
                     }
                 ],
                 "instruction": "Is it even?",
+                "opened": False,
             },
             OUTPUT_FIRST,
+        ),
+        (
+            "self_instruct_input_first",
+            {"examples": [{}], "instruction": "Write a rhyme.", "opened": True},
+            INPUT_FIRST.split("\n\n")[0],
+        ),
+        (
+            "self_instruct_output_first",
+            {"examples": [{}], "instruction": "Is it even?", "opened": True},
+            OUTPUT_FIRST.split("\n\n")[0],
         ),
         (
             "score_label",
