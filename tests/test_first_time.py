@@ -46,40 +46,62 @@ def on_a_terminal(
     return child.wait(timeout=30), plain
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_from_a_sentence_to_a_published_model(hub: Any, tmp_path: Path) -> None:
+def _from_a_sentence_to_a_published_model(hub: Any, folder: Path, *settings: str) -> str:
+    """All of the path, each step by what the step before it said; what was shown of the run."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    home = clean | hub.environment(tmp_path / "home", token="")
+    home = clean | hub.environment(folder / "home", token="")
     offline = home | {"HF_HUB_OFFLINE": "1"}
-    rows = tmp_path / "rows.jsonl"
+    rows = folder / "rows.jsonl"
     texts = {"billing": "Invoice %d is wrong", "bug": "Page %d stays blank", "other": "Are you open on day %d?"}
     lines = [f'{{"text": "{text % i}", "label": "{label}"}}' for label, text in texts.items() for i in range(20)]
     rows.write_text("\n".join(lines) + "\n")
     code, shown = on_a_terminal(
-        ["init", "Classify support tickets as billing, bug or other."], tmp_path, offline,
+        ["init", "Classify support tickets as billing, bug or other."], folder, offline,
         {"belongs to 'billing'": "invoices and charges", "belongs to 'bug'": "it does not work",
          "belongs to 'other'": "", "labelled rows to measure on": "rows.jsonl", "Which teacher": "fake"},
     )  # fmt: skip
     assert code == 0, shown
-    assert "potstill doctor task.md" in shown
-    code, shown = on_a_terminal(["doctor", "task.md"], tmp_path, home)
-    assert code == 0, shown
+    said = re.findall(r"^\s+potstill (\w+ \S+)\s*$", shown, re.MULTILINE)
+    assert said == ["doctor task.md", "plan task.md", "run task.md"], "what comes next is said, in order"
+    for line in said:
+        command, task = line.split()
+        code, ran = on_a_terminal(
+            [command, task, *(() if command == "doctor" else settings)],
+            folder,
+            home if command == "doctor" else offline,
+        )
+        assert code == 0, ran
+        shown += ran
     assert "60 rows in" in shown
     assert "user me" in shown, "the token was tried"
-    code, shown = on_a_terminal(["plan", "task.md", *SMALL], tmp_path, offline)
-    assert code == 0, shown
-    assert "rows     about" in shown
-    code, shown = on_a_terminal(["run", "task.md", *SMALL], tmp_path, offline)
-    assert code == 0, shown
-    assert "dropped" in shown, "the live view was drawn"
-    (line,) = re.findall(r"publish\s+(potstill push \S+) USER/NAME", shown)
-    code, shown = on_a_terminal([*line.split()[1:], "me/tickets"], tmp_path, home)
+    assert "rows     about" in shown, "the plan"
+    assert "dropped" in ran, "the live view was drawn"
+    assert re.search(r"run: .* so far, about .* left", ran), "with the time left of the whole run"
+    assert Path(folder, re.findall(r"report\s+(\S+report\.html)", ran)[0]).exists()
+    (line,) = re.findall(r"publish\s+(potstill push \S+) USER/NAME", ran)
+    code, shown = on_a_terminal([*line.split()[1:], "me/tickets"], folder, home)
     assert code == 0, shown
     assert "model is at" in shown
-    code, shown = on_a_terminal(["load", "me/tickets"], tmp_path, home)
+    code, shown = on_a_terminal(["load", "me/tickets"], folder, home)
     assert code == 0, shown
-    assert (tmp_path / "tickets" / "model" / "model.safetensors").exists()
+    assert (folder / "tickets" / "model" / "model.safetensors").exists()
+    return ran
+
+
+@pytest.mark.real
+@pytest.mark.timeout(900)
+def test_from_a_sentence_to_a_published_model(hub: Any, tmp_path: Path) -> None:
+    """The whole path in its smallest form: a word-list teacher, two dozen rows, no search for datasets."""
+    small = ["--set", "distil.epochs=1", "--set", "distil.min_steps=2", "--set", "evaluate.latency_rows=1",
+             "--set", "distil.max_length=32", "--sources", "generated", "-n", "24"]  # fmt: skip
+    _from_a_sentence_to_a_published_model(hub, tmp_path, *small)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_from_a_sentence_to_a_published_model_with_found_rows(hub: Any, tmp_path: Path) -> None:
+    ran = _from_a_sentence_to_a_published_model(hub, tmp_path, *SMALL)
+    assert re.search(r"retrieval.*rows from [1-9]", ran)
 
 
 def test_the_source_distribution_holds_everything(tmp_path: Path, repo_root: Path) -> None:
