@@ -12,7 +12,7 @@ first does not win. The user's examples are seeds too, and the task's prompt say
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +126,7 @@ class SelfInstruct:
         self._to_classify: deque[NewTask] = deque()
         self._to_write: deque[NewTask] = deque()
         self._bootstraps = self._classified = self.bootstraps = 0
-        self._on_the_way = 0
+        self._under_way: Counter[_STEPS] = Counter()
         self.kinds: dict[str, bool] = {}
         self.instructions: list[str] = []
         self.request_idx: list[int] = []
@@ -143,29 +143,41 @@ class SelfInstruct:
         return not (self._pending or more) and (self._bootstraps >= most or self._classified >= most)
 
     def next_request(self) -> Request | None:
-        """Instances of a classified task, else the class of a new one, else new instructions while too few come."""
+        """Instances of a classified task, else the class of a new one, else new instructions.
+
+        None while what is under way will bring the rows, as far as the answers so far tell.
+        """
         most = self._options.max_requests
+        rows_a_task = (self.tally.kept + 3) / (len(self.kinds) + 3)
+
+        def enough(tasks: float) -> bool:
+            return bool(self._pending) and self.tally.kept + rows_a_task * tasks >= self._options.rows
+
         if self._to_write:
+            if enough(self._under_way["instances"]):
+                return None
             task = self._to_write.popleft()
             return self._issue("instances", self._instances_request(task), task)
         if self._classified >= most:
             return None
         if self._to_classify:
+            if enough(self._under_way["instances"] + self._under_way["classify"]):
+                return None
             self._classified += 1
             task = self._to_classify.popleft()
             return self._issue("classify", self._classify_request(task), task)
         if self._bootstraps >= most:
             return None
-        rows_a_task = (self.tally.kept + 2) / (len(self.kinds) + 3)
-        new_a_reply = (len(self.instructions) + 3) / (self.bootstraps + 1)
-        coming = self._on_the_way + min(new_a_reply, MOST_NEW) * (self._bootstraps - self.bootstraps)
-        if self._pending and self.tally.kept + rows_a_task * coming >= self._options.rows:
+        new_a_reply = min((len(self.instructions) + 3) / (self.bootstraps + 1), MOST_NEW)
+        under_way = self._under_way
+        if enough(under_way["instances"] + under_way["classify"] + new_a_reply * under_way["bootstrap"]):
             return None
         self._bootstraps += 1
         return self._issue("bootstrap", self._bootstrap_request(), None)
 
     def _issue(self, step: _STEPS, request: Request, task: NewTask | None) -> Request:
         self._pending.append((step, request, task))
+        self._under_way[step] += 1
         return request
 
     def _bootstrap_request(self) -> Request:
@@ -244,13 +256,10 @@ class SelfInstruct:
         step, request, task = self._pending.popleft()
         self.tally.requests += 1
         self.bootstraps += step == "bootstrap"
-        if step == "instances":
-            self._on_the_way -= 1
+        self._under_way[step] -= 1
         reply = answer.reply
         if isinstance(reply, Failure):
             self.tally.failed += 1
-            if step == "classify":
-                self._on_the_way -= 1
             self._refuse(Dropped("no_reply", reply.reason, task.instruction if task else ""), (answer.key,))
             return
         self.tally.prompt_tokens += reply.prompt_tokens
@@ -283,7 +292,6 @@ class SelfInstruct:
             self._written.add(text)
             self.instructions.append(text)
             self.request_idx.append(self.bootstraps - 1)
-            self._on_the_way += 1
             self._to_classify.append(NewTask(text, (key,)))
         self.bootstraps_used += len(self.instructions) > before
 

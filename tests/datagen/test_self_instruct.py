@@ -612,6 +612,15 @@ def test_examples_of_the_user_are_seeds(tmp_path: Path) -> None:
     assert all("Say when the desk opens.\n" in text and "Answer the reader.\n" in text for text in begun)
 
 
+def test_no_more_is_asked_than_the_rows_take(tmp_path: Path) -> None:
+    """A bootstrap reply of the fake teacher brings one instruction, and that one row: three requests a row."""
+    teacher = FakeTeacher()
+    result = make(tmp_path, teacher, rows=100)
+    assert result.rows.num_rows == 100
+    assert teacher.asked <= 330
+    assert result.report["tasks"]["written"] <= 105
+
+
 def test_the_fake_teacher_writes_whole_instances(tmp_path: Path) -> None:
     result = make(tmp_path, FakeTeacher(), rows=40)
     assert result.rows.num_rows == 40
