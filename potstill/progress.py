@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ def switch_library_bars_off() -> None:
     """No progress bar of the libraries in this process: they would tear the live view, and fill a log."""
     for variable in _BARS.values():
         os.environ.setdefault(variable, "1")
+    # It warns, wherever it is installed, of a faster kernel that it may not fetch.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

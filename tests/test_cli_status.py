@@ -136,14 +136,12 @@ def test_a_run_leaves_word_of_what_broke_it(tmp_path: Path, monkeypatch: pytest.
     assert found.process is None
 
 
-@pytest.mark.slow
-@pytest.mark.real
-def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> None:
-    """One command, given three times: stopped in `train`, stopped in `evaluate`, and left to end."""
+def _stopped_and_ended(tmp_path: Path, stages: tuple[str, ...], *more: str) -> None:
+    """One command, stopped by Ctrl-C in each of the stages in turn, and then left to end."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "potstill.cli", "run", "Classify support tickets as billing, bug or other.",
-               "--teacher", "fake", "-n", "40", "--sources", "generated", "-o", str(run), "--json", "--set",
-               "distil.epochs=1", "--set", "distil.min_steps=20", "--set", "evaluate.latency_rows=2"]  # fmt: skip
+               "--teacher", "fake", "--sources", "generated", "-o", str(run), "--json", "--set", "distil.epochs=1",
+               "--set", "evaluate.latency_rows=2", *more]  # fmt: skip
 
     def call(stop_in: str = "") -> tuple[int, str, list[dict[str, Any]]]:
         # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
@@ -163,7 +161,7 @@ def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> No
         _, errors = child.communicate(timeout=120)
         return child.returncode, errors, events
 
-    for stage in ("train", "evaluate"):
+    for stage in stages:
         code, errors, events = call(stage)
         assert code == 130, errors
         assert "Traceback" not in errors
@@ -177,9 +175,30 @@ def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> No
     code, errors, events = call()
     assert code == 0, errors
     kinds = {event["stage"]: event["kind"] for event in events if event.get("kind") in ("done", "reused")}
-    assert kinds["datagen"] == kinds["train"] == "reused"
+    assert kinds["datagen"] == "reused"
+    assert kinds["train"] == ("done" if stages[-1] == "train" else "reused")
     assert kinds["evaluate"] == "done"
     assert set(_states(run).values()) == {"done"}
     assert RunDir(run).verify() == []
     with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
         assert ledger.totals("datagen").replies == replies, "nothing was asked again"
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_ctrl_c_loses_nothing(sample_run: Any, tmp_path: Path) -> None:
+    """In the training of a student of a few thousand weights, so that it takes seconds."""
+    from transformers import AutoModel, AutoTokenizer
+
+    sample_run.write_student(tmp_path / "sample" / "student")
+    for kind in (AutoModel, AutoTokenizer):
+        kind.from_pretrained(tmp_path / "sample" / "student").save_pretrained(tmp_path / "tiny")
+    tiny = f"distil.student={tmp_path / 'tiny'}"
+    _stopped_and_ended(tmp_path, ("train",), "-n", "24", "--set", tiny, "--set", "distil.min_steps=300", "--set",
+                       "distil.max_length=64")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> None:
+    _stopped_and_ended(tmp_path, ("train", "evaluate"), "-n", "40", "--set", "distil.min_steps=20")

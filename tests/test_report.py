@@ -370,7 +370,6 @@ def _look(browser: Any, page: Any) -> dict[str, Any]:
         desk.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1100, 390])
 def test_a_real_browser_shows_the_whole_page(chromium: Any, hostile_page: Path, theme: str, width: int) -> None:
@@ -393,7 +392,6 @@ def test_a_real_browser_shows_the_whole_page(chromium: Any, hostile_page: Path, 
     page.close()
 
 
-@pytest.mark.slow
 def test_the_look_finds_what_is_wrong_with_a_page(chromium: Any, hostile_page: Path) -> None:
     page = chromium.new_page(viewport={"width": 390, "height": 900})
     page.goto(hostile_page.as_uri())
@@ -497,7 +495,6 @@ def _pages(printed: bytes) -> int:
     return len(re.findall(rb"/Type\s*/Page\b", printed))
 
 
-@pytest.mark.slow
 def test_a_real_browser_runs_nothing_fetches_nothing_and_prints_what_is_folded(
     chromium: Any, hostile_page: Path
 ) -> None:
