@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.datagen.attributes import attributes_report, describe_labels, propose_attributes
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
+from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
@@ -63,6 +64,7 @@ def generate_rows(
             stayed away.
         BudgetReached: The cap was met; a later run goes on from the ledger.
     """
+    options = options.for_teacher(asker.teacher.concurrency)
     if spec.kind == "instructions":
         from potstill.datagen.self_instruct import generate_instructions
 
@@ -76,18 +78,20 @@ def generate_rows(
     teacher = asker.teacher.name
     top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
     fill: dict[str, Any] = {}
+    first = first_reply_of(asker.ledger)
     with Gathering(out, spec.label_names, options.rows, tally, listener, top_k, options.seed) as gathered:
         if spec.kind == "classification":
-            plan = LabelFirst(material, screen, teacher, tally, gathered.keep, gathered.drop)
-            drive(plan, asker, window=options.window, purpose=PURPOSE)
+            plan = LabelFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
+            drive(plan, asker, window=options.ahead, purpose=PURPOSE)
             fill = {name: {"quota": s.quota, "kept": s.kept, "requests": s.answered} for name, s in plan.labels.items()}
         else:
-            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop)
-            drive(inputs, asker, window=options.window, purpose=PURPOSE)
+            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
+            drive(inputs, asker, window=options.ahead, purpose=PURPOSE)
         insist(gathered, tally, teacher)
         report = {
             "method": "label-first" if spec.kind == "classification" else "input-first",
             "teacher": teacher,
+            "window": options.ahead,
             **tally.to_json(),
             "labels": fill,
             "label_fill": _label_fill(fill),
@@ -96,7 +100,9 @@ def generate_rows(
             "descriptions": dict(material.descriptions),
             **gathered.sample.diversity(options.seed),
             "short": {
-                name: item["quota"] - item["kept"] for name, item in fill.items() if item["kept"] < item["quota"]
+                name: max(1, item["quota"]) - item["kept"]
+                for name, item in fill.items()
+                if item["kept"] < max(1, item["quota"])
             },
         }
         return gathered.result(report)
@@ -120,5 +126,7 @@ def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retri
 
 
 def _label_fill(fill: dict[str, Any]) -> float | None:
-    quota = sum(item["quota"] for item in fill.values())
-    return round(sum(item["kept"] for item in fill.values()) / quota, 4) if quota else None
+    """Mean over all labels of rows kept by rows wanted; a label that none are wanted for is not filled."""
+    if not fill:
+        return None
+    return round(sum(item["kept"] / item["quota"] for item in fill.values() if item["quota"]) / len(fill), 4)

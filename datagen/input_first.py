@@ -13,16 +13,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill.chat import task_messages
+from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.outputs import read_output
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
-from potstill.datagen.writing import Heard, Material, read_reply, rng, write_request
+from potstill.datagen.writing import Material, read_reply, rng, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.task import TaskSpec
 from potstill.teacher import Failure, Message, Reply, Request
 
 if TYPE_CHECKING:
     from potstill.asker import Answer
+
+
+# The part of the window that inputs may take where prompts show earlier ones; see `label_first`.
+_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class InputFirst:
         tally: Counts.
         keep: Called with each kept row and the reply that wrote its output.
         drop: Called with each dropped one.
+        first_reply: What counts as the reply of an answer for what later prompts show (see `heard`).
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class InputFirst:
         tally: Tally,
         keep: Callable[[Row, Reply], None],
         drop: Callable[[Dropped], None],
+        first_reply: FirstReply = lambda answer: answer.reply,
     ):
         self._material = material
         self._screen = screen
@@ -69,7 +76,9 @@ class InputFirst:
         self._keep, self._drop = keep, drop
         self._pending: deque[tuple[Request, _Accepted | None]] = deque()
         self._to_answer: deque[_Accepted] = deque()
-        self._heard = Heard(material.options.window)
+        self._first_reply = first_reply
+        self._shows = material.avoid_shown > 0
+        self._heard = Heard(max(1, material.options.ahead // _SHARED))
         self._read = self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
@@ -91,7 +100,9 @@ class InputFirst:
             return request
         if self._asked >= options.max_requests:
             return None
-        read_rate = (self._read + 2) / (self._answered + 3)
+        if self._shows and self._asked - self._answered >= self._heard.lag(self._asked):
+            return None  # what the next input may show is not known yet
+        read_rate = (self._read + 2 * options.texts_per_request) / (self._answered + 3)
         keep_rate = (self._kept + 2) / (self._answers_in + 3)
         on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._answered))
         if options.rows - self._kept - on_the_way <= 0 and self._pending:
@@ -119,6 +130,8 @@ class InputFirst:
         tally = self._tally
         tally.requests += 1
         if accepted is None:
+            if self._shows:
+                self._heard.add(self._answered, beginning(self._material, request, self._first_reply(answer)))
             self._answered += 1
         else:
             self._answers_in += 1
@@ -144,7 +157,6 @@ class InputFirst:
             if written.fault:
                 self._refuse(Dropped(written.fault, written.detail, written.text), source)
                 continue
-            self._heard.add(self._answered - 1, written.text)
             fault = self._screen.refuse(written.text, prompt)
             if fault is not None:
                 self._refuse(fault, source)

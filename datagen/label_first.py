@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill.datagen.filters import names_itself
+from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.wording import readable
-from potstill.datagen.writing import Heard, Material, read_reply, write_request
+from potstill.datagen.writing import Material, read_reply, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.teacher import Failure, Request
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 # A label's rate of kept texts is known this badly before its first answers: as if 2 of 3 had been kept.
 _PRIOR_KEPT, _PRIOR_ASKED = 2.0, 3.0
-# Requests of one label that may be in flight at least, however many labels share the window.
-_LEAST_LAG = 16
+# Where prompts show earlier texts: requests of one label that may be in flight at least, however many labels there are,
+# and the part of the window that all labels share at first. A larger part would show the first texts later.
+_LEAST_LAG, _SHARED = 16, 4
 
 
 @dataclass
@@ -46,7 +48,7 @@ class _LabelState:
 
     def lacking(self, texts_per_request: int) -> float:
         """Rows still missing after what is in flight brings its likely share."""
-        rate = (self.kept + _PRIOR_KEPT) / (self.answered + _PRIOR_ASKED)
+        rate = (self.kept + _PRIOR_KEPT * texts_per_request) / (self.answered + _PRIOR_ASKED)
         in_flight = self.asked - self.answered
         return self.quota - self.kept - min(rate, texts_per_request) * in_flight
 
@@ -65,6 +67,7 @@ class LabelFirst:
         licence: Stated for each row.
         keep: Called with each kept row.
         drop: Called with each dropped one.
+        first_reply: What counts as the reply of an answer for what later prompts show (see `heard`).
     """
 
     def __init__(
@@ -75,22 +78,24 @@ class LabelFirst:
         tally: Tally,
         keep: Callable[[Row], None],
         drop: Callable[[Dropped], None],
+        first_reply: FirstReply = lambda answer: answer.reply,
     ):
         self._material = material
         self._screen = screen
         self._teacher = teacher
         self._tally = tally
         self._keep, self._drop = keep, drop
+        self._first_reply = first_reply
+        self._shows = material.avoid_shown > 0
         self._pending: deque[tuple[Request, str]] = deque()
         options = material.options
         names = material.spec.label_names
         self.labels: dict[str, _LabelState] = {}
-        # Requests of one label in flight: what a request may show is settled when it is made.
-        self._lag = max(_LEAST_LAG, options.window // max(1, len(names)))
+        lag = max(_LEAST_LAG, options.ahead // _SHARED // max(1, len(names)))
         for place, name in enumerate(names):
             quota = options.rows // len(names) + (place < options.rows % len(names))
             bound = max(8, round(quota * options.requests_per_row / options.texts_per_request)) if quota else 0
-            self.labels[name] = _LabelState(quota, bound, Heard(self._lag))
+            self.labels[name] = _LabelState(quota, bound, Heard(lag))
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
     @property
@@ -103,7 +108,7 @@ class LabelFirst:
         count = self._material.options.texts_per_request
         best, most = "", 1e-9
         for name, state in self.labels.items():
-            if state.open and state.asked - state.answered < self._lag:
+            if state.open and self._may_ask(state):
                 lacking = state.lacking(count) / state.quota
                 if lacking > most:
                     best, most = name, lacking
@@ -120,10 +125,16 @@ class LabelFirst:
         self._pending.append((request, best))
         return request
 
+    def _may_ask(self, state: _LabelState) -> bool:
+        """Whether all is known that the next request of a label may show."""
+        return not self._shows or state.asked - state.answered < state.heard.lag(state.asked)
+
     def accept(self, answer: Answer) -> None:
         """Take the texts of the oldest request that has no answer yet."""
         request, label = self._pending.popleft()
         state, tally = self.labels[label], self._tally
+        if self._shows:
+            state.heard.add(state.answered, beginning(self._material, request, self._first_reply(answer)))
         state.answered += 1
         tally.requests += 1
         source = Source(teacher=self._teacher, requests=(answer.key,))
@@ -139,8 +150,6 @@ class LabelFirst:
         prompt = request.messages[-1].content
         for written in read_reply(self._material, request, reply):
             tally.texts += 1
-            if not written.fault:
-                state.heard.add(state.answered - 1, written.text)
             if state.kept >= state.quota:
                 fault: Dropped | None = Dropped("quota_met", "", written.text, stage="datagen")
             elif written.fault:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+# The automatic window, by what the teacher takes at a time: benchmarks/generation_throughput.py --only path.
+WINDOW_BY_CONCURRENCY = 8
+LEAST_WINDOW = 128
 
 
 @dataclass(frozen=True)
@@ -15,15 +19,20 @@ class GenerationOptions:
         seed: Decides every draw: labels, attributes, examples, and each request's own sampling.
         requests_per_row: Bound on requests, as a multiple of `rows`.
         temperature: Sampling temperature of inputs, at the first request.
-        temperature_end: Temperature at the last request of the bound; None keeps it constant. In between it
-            rises or falls in a straight line, as in Prompt2Model (arXiv:2308.12261 §3.2).
+        temperature_end: Temperature from request `temperature_span` on; None keeps it constant. Up to there it rises or
+            falls in a straight line, as in Prompt2Model (arXiv:2308.12261 §3.2).
+        temperature_span: Requests for inputs, over all labels, in which the temperature gets to its end. It is a number
+            of its own and not a share of `rows`, so that more rows ask no request of an earlier run again; about the
+            rows wanted is Prompt2Model's schedule.
         top_p: Nucleus mass of inputs.
         max_tokens: Most new tokens of an input.
         answer_max_tokens: Most new tokens of an output (generation tasks).
         answer_temperature: Temperature of outputs; 0 is greedy.
         answer_top_k: Teacher log-probs kept for each output token (generation tasks); 0 keeps none.
-        window: Requests planned ahead. Request i knows the rows kept among requests up to i - window, so the rows do
-            not depend on the order in which replies arrive. At least the backend's concurrency keeps it busy.
+        window: Requests planned ahead of the oldest one without an answer. Request i is made from what was kept among
+            requests up to i - window, so the rows do not depend on the order in which replies arrive; a reply that
+            takes longer than the window's other requests holds the engine up. None is eight times what the teacher
+            takes at a time, to the next power of two, at least 128; a run folder keeps the number it began with.
         texts_per_request: Texts that one request asks for; more is cheaper and less diverse.
         structured: `auto` asks for JSON where the backend has schemas and cannot continue an opening; `always`
             wherever it has schemas; `never` for plain text.
@@ -54,12 +63,13 @@ class GenerationOptions:
     requests_per_row: float = 6.0
     temperature: float = 1.0
     temperature_end: float | None = None
+    temperature_span: int = 1000
     top_p: float = 0.95
     max_tokens: int = 96
     answer_max_tokens: int = 256
     answer_temperature: float = 0.0
     answer_top_k: int = 32
-    window: int = 128
+    window: int | None = None
     texts_per_request: int = 1
     structured: Literal["auto", "always", "never"] = "auto"
     attributes: Literal["auto", "teacher", "builtin", "none"] = "auto"
@@ -78,8 +88,10 @@ class GenerationOptions:
         faults = []
         if self.rows < 1:
             faults.append(f"rows must be at least 1 (got {self.rows})")
-        if self.window < 1:
+        if self.window is not None and self.window < 1:
             faults.append(f"window must be at least 1 (got {self.window})")
+        if self.temperature_span < 1:
+            faults.append(f"temperature_span must be at least 1 (got {self.temperature_span})")
         if self.texts_per_request < 1:
             faults.append(f"texts_per_request must be at least 1 (got {self.texts_per_request})")
         if not 0 < self.novelty <= 1:
@@ -102,9 +114,26 @@ class GenerationOptions:
         """The bound on requests for inputs."""
         return max(1, round(self.rows * self.requests_per_row / self.texts_per_request))
 
+    @property
+    def ahead(self) -> int:
+        """`window` as a number; the least of the automatic ones where no teacher is known yet."""
+        return LEAST_WINDOW if self.window is None else self.window
+
+    def for_teacher(self, concurrency: int) -> GenerationOptions:
+        """The same with `window` as a number.
+
+        Args:
+            concurrency: Requests that the teacher takes at a time.
+        """
+        if self.window is not None:
+            return self
+        # A power of two: a little more or less in flight is still the same run.
+        wanted = 1 << (WINDOW_BY_CONCURRENCY * max(1, concurrency) - 1).bit_length()
+        return replace(self, window=max(LEAST_WINDOW, wanted))
+
     def temperature_at(self, index: int) -> float:
         """Temperature of request `index`."""
         if self.temperature_end is None:
             return self.temperature
-        share = min(1.0, index / self.max_requests)
+        share = min(1.0, index / self.temperature_span)
         return round(self.temperature + (self.temperature_end - self.temperature) * share, 4)

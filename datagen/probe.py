@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from potstill.datagen.drive import Plan, drive
 from potstill.datagen.generate import material_for
+from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
@@ -91,8 +92,9 @@ def probe_generation(
         TeacherError: The teacher refused or stayed away.
         BudgetReached: The cap was met.
     """
+    options = options.for_teacher(asker.teacher.concurrency)
     material = material_for(spec, asker, options, retrieved)
-    window = min(count, options.window)
+    window = min(count, options.ahead)
     most = count
     if spec.kind != "classification":
         # Outputs are asked for once inputs are accepted: a smaller window lets some of them come.
@@ -117,9 +119,10 @@ def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Ta
         rows.append(row)
 
     plan: Plan
+    first = first_reply_of(asker.ledger)
     if material.spec.kind == "classification":
-        plan = LabelFirst(material, screen, name, tally, keep, dropped.append)
+        plan = LabelFirst(material, screen, name, tally, keep, dropped.append, first)
     else:
-        plan = InputFirst(material, screen, name, tally, keep, dropped.append)
+        plan = InputFirst(material, screen, name, tally, keep, dropped.append, first)
     drive(_First(plan, most), asker, window=window, purpose=PURPOSE)
     return tally, rows, dropped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,9 +21,6 @@ from potstill.teacher import Abilities, Message, Reply, Request
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-# Of each label's texts, the latest so many may be shown as what not to repeat.
-SHOWN_FROM = 256
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,12 @@ class Material:
         """Whether replies are opened for the teacher."""
         return self.abilities.prefill and not self.as_json
 
+    @property
+    def avoid_shown(self) -> int:
+        """`GenerationOptions.avoid_shown`, with None resolved."""
+        asked = self.options.avoid_shown
+        return asked if asked is not None else (0 if self.opened else 4)
+
 
 def rng(seed: int, index: int, purpose: str) -> Random:
     """The random draws of one request: a function of the seed, its index and the purpose."""
@@ -99,32 +101,6 @@ def styles_by_label(spec: TaskSpec, retrieved: Dataset | None, seed: int, most: 
     return found
 
 
-class Heard:
-    """The texts that replies held so far, as what later prompts may show not to repeat.
-
-    Request n sees what the replies to requests up to n - lag held, whatever filters made of it. So it is the same
-    request under every filter, and a run with other filters finds it in the ledger.
-
-    Args:
-        lag: How far a request is behind the replies that it sees.
-    """
-
-    def __init__(self, lag: int):
-        self._lag = lag
-        self._coming: deque[tuple[int, str]] = deque()
-        self._seen: deque[str] = deque(maxlen=SHOWN_FROM)
-
-    def add(self, number: int, text: str) -> None:
-        """A text of the reply to request `number`."""
-        self._coming.append((number, text))
-
-    def before(self, number: int) -> Sequence[str]:
-        """What request `number` may show; numbers must not fall."""
-        while self._coming and self._coming[0][0] <= number - self._lag:
-            self._seen.append(self._coming.popleft()[1])
-        return self._seen
-
-
 def write_request(material: Material, index: int, label: str, heard: Sequence[str], stop_at_blank: bool) -> Request:
     """Request number `index` of `label`: a text (or several) for it, or a new input when `label` is "".
 
@@ -132,18 +108,19 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         material: What prompts are made from.
         index: Number of the request among those of its label; with seed and label it decides every draw.
         label: The label, or "".
-        heard: Texts that may be shown as what not to repeat (see `Heard`).
+        heard: Places of earlier replies that may be shown as what not to repeat (see `heard.Heard`).
         stop_at_blank: Whether a blank line ends an opened reply.
     """
     spec, options = material.spec, material.options
     random = rng(options.seed, index, f"write {label}")
+    # Apart from the other draws, which so do not depend on how much has been heard.
+    drawn = rng(options.seed, index, f"avoid {label}")
     noun = input_noun(spec)
     topics = material.topics.get(label, ())
     topic = random.choice(list(topics)) if topics else ""
     manners = _manners(material, random)
     examples = list(material.examples.get(label, ()))
     styles = list(material.styles.get(label, ()))
-    avoid = options.avoid_shown if options.avoid_shown is not None else (0 if material.opened else 4)
     language = _language(spec, index, label, options.seed)
     variables: dict[str, Any] = {
         "instruction": spec.instruction,
@@ -152,7 +129,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         "fields": list(spec.inputs) if len(spec.inputs) > 1 else [],
         "examples": random.sample(examples, k=min(len(examples), options.examples_shown)),
         "style": random.sample(styles, k=min(len(styles), options.style_shown)),
-        "avoid": [text[:300] for text in random.sample(heard, k=min(len(heard), avoid))],
+        "avoid": [text for text in drawn.sample(heard, k=min(len(heard), material.avoid_shown)) if text],
         "topic": topic,
         "manners": manners,
         "language": language,

@@ -6,9 +6,10 @@
     potstill run TASK --out RUN …                            goes on from the ledger, and asks what is left
 
 Write goes through the stages up to generation with a teacher that collects requests where another would send them. So
-the requests are, to the ledger's key, those of `potstill run` with the same settings. Generation plans
-`generation.window` requests ahead; a batch holds as many at most, so a large batch wants a large window, given to
-`batch` and `run` alike.
+the requests are, to the ledger's key, those of `potstill run` with the same settings. A folder that begins with a
+batch plans far enough ahead for one file to hold all that the rows are likely to take, and keeps that number for `run`
+(`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or a preview, or
+`generation.window` is set, a batch holds that many requests at most.
 
 A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
 files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line
@@ -143,6 +144,7 @@ def write_batch(
     """
     from potstill.asker import Asker
     from potstill.datagen.teachers import open_teacher
+    from potstill.generation_start import settled
     from potstill.settings import resolve
     from potstill.stages import Job
     from potstill.task_file import read_task_file
@@ -168,7 +170,8 @@ def write_batch(
         finally:
             collector.close()
         files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
-        full = len(collector.requests) >= resolved.generation.window
+        options = settled(folder.path, resolved.generation, collector.concurrency, keep=False)
+        full = len(collector.requests) >= options.ahead
     return BatchWritten(folder.path, tuple(files), len(collector.requests), full)
 
 

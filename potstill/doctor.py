@@ -69,6 +69,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     Yields:
         Checks, as soon as each is known.
     """
+    from potstill.generation_start import lacking_rows
     from potstill.settings import resolve
     from potstill.task_file import read_task_file
 
@@ -93,6 +94,9 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     for name in ("test", "labelled", "unlabelled"):
         if spec is not None and getattr(spec, name) is not None:
             yield _data(name, spec)
+    if spec is not None and (lacking := lacking_rows(spec, resolved)):
+        head, _, mend = lacking.partition("; ")
+        yield Check("rows", "warn", head, mend)
     folder = Path(out) if out else Path("runs") / (spec.name if spec else "")
     yield _disk(folder)
     yield _memory()

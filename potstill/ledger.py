@@ -194,6 +194,19 @@ class Ledger:
         )
         return None if row is None else _entry(row)
 
+    def first(self, key: str) -> Entry | None:
+        """The reply that came first for a key, cut or whole.
+
+        Raises:
+            DataError: The stored reply is damaged.
+        """
+        row = (
+            self._connect()
+            .execute(f"SELECT {_COLUMNS} FROM replies WHERE key = ? ORDER BY id LIMIT 1", (key,))
+            .fetchone()
+        )
+        return None if row is None else _entry(row)
+
     def record(
         self,
         key: str,
@@ -250,6 +263,16 @@ class Ledger:
         )
         return {name: (prompt, completion) for name, prompt, completion in found}
 
+    def count_cached(self, purpose: str, answers: int) -> None:
+        """Note answers that cost nothing; what is noted is on disk when the ledger is closed."""
+        self._put(ADD_CACHED, (purpose, answers))
+
+    def asked(self) -> dict[str, Asked]:
+        """What was asked in all calls of the run, by purpose."""
+        if not self._read_only:
+            self._put("SELECT 1", ()).result()  # what is queued comes first
+        return asked_of(self._connect())
+
     def close(self) -> None:
         """Write what is queued and close."""
         if self._writer is not None:
@@ -260,16 +283,6 @@ class Ledger:
 
     def __enter__(self) -> Ledger:
         return self
-
-    def count_cached(self, purpose: str, answers: int) -> None:
-        """Note answers that cost nothing; what is noted is on disk when the ledger is closed."""
-        self._put(ADD_CACHED, (purpose, answers))
-
-    def asked(self) -> dict[str, Asked]:
-        """What was asked in all calls of the run, by purpose."""
-        if not self._read_only:
-            self._put("SELECT 1", ()).result()  # what is queued comes first
-        return asked_of(self._connect())
 
     def __exit__(self, *exc: object) -> None:
         self.close()

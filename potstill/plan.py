@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.budget import Budget, Price, price_of
 from potstill.events import Event, Listener
+from potstill.generation_start import lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
 from potstill.plan_steps import RunPlan, Size, Step, joined
@@ -136,9 +137,10 @@ class _Planner:
     def __init__(
         self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener
     ) -> None:
-        self.spec, self.settings, self.folder = spec, settings, folder
+        generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
+        self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener = asker, probe, listener
-        self.notes: list[str] = []
+        self.notes: list[str] = [fault] if (fault := lacking_rows(spec, settings)) else []
         self._sizes: dict[str, Size] = {}
 
     def plan(self) -> RunPlan:
@@ -246,7 +248,7 @@ class _Planner:
         when the last row comes are answered too.
         """
         options = self.settings.generation
-        first = min(options.window, options.rows / options.texts_per_request / _ASSUMED_KEPT)
+        first = min(options.ahead, options.rows / options.texts_per_request / _ASSUMED_KEPT)
         return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
 
     def _assumed_inputs(self, retrieved: Dataset | None) -> Size:

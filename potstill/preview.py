@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.events import Event, Listener
+from potstill.generation_start import settled
 from potstill.notebook import html_lines, html_table, listening
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
 from potstill.task import TaskSpec
@@ -96,7 +97,8 @@ def preview_rows(
     from potstill.pipeline import open_job
 
     with listening(listener) as told, open_job(task, out, told, settings) as job:
-        spec, asker, options = job.spec, job.asker, job.settings.generation
+        spec, asker = job.spec, job.asker
+        options = settled(job.folder.path, job.settings.generation, asker.teacher.concurrency, told)
         job.task(task)
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
         told(Event("preview", "progress", "asking the teacher", 0, rows))
@@ -130,9 +132,9 @@ def _written(
     count = rows
     while True:
         probe = probe_generation(spec, asker, options, count, retrieved=retrieved)
-        if len(probe.rows) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.window):
+        if len(probe.rows) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.ahead):
             return probe.rows, probe.dropped, probe.tally.requests
-        count = min(2 * count, _MOST_REQUESTS_A_ROW * rows, options.window)
+        count = min(2 * count, _MOST_REQUESTS_A_ROW * rows, options.ahead)
 
 
 def _instructions(

@@ -20,6 +20,7 @@ from potstill.asked import in_all
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
+from potstill.generation_start import check_rows, settled
 from potstill.ledger import Ledger
 from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
@@ -67,6 +68,7 @@ class Job:
         started = time.monotonic()
         check_for_kind(self.settings.distil, self.spec.kind, self.settings.teacher)
         check_compression(self)
+        check_rows(self.spec, self.settings, self.listener)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)
@@ -148,14 +150,15 @@ class Job:
         from potstill import datagen, prompts
         from potstill.datagen.generate import generate_rows
 
+        at_once = self.asker.teacher.concurrency
+        options = settled(self.folder.path, self.settings.generation, at_once, self.listener)
+
         def make(out: Path) -> dict[str, Any]:
             if self.settings.sources == "retrieved":
                 write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
-            result = generate_rows(
-                self.spec, self.asker, self.settings.generation, retrieved=rows, listener=self.listener, out=out
-            )
+            result = generate_rows(self.spec, self.asker, options, retrieved=rows, listener=self.listener, out=out)
             write_json(out / "report.json", result.report)
             return {
                 "summary": f"{result.kept} rows written, {result.refused} dropped",
@@ -165,7 +168,7 @@ class Job:
 
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
-            "options": as_json(self.settings.generation),
+            "options": as_json(options),
             "sources": self.settings.sources == "retrieved",
             "retrieved": retrieved.output,
             "teacher": dict(self.asker.teacher.identity),

@@ -30,7 +30,7 @@ ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
     *("cli_compress", "compression", "compress_report", "report_compression"),
-    *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load"),
+    *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load", "generation_start"),
     *("report_rows", "report_saving", "viewer", "serving", "cli_web"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify", "cli_status"),
     "run_left",

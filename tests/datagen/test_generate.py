@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_another_seed_gives_other_rows(tmp_path: Path) -> None:
 
 _KILLED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from potstill.asker import Asker
 from potstill.datagen.generate import GenerationOptions, generate_rows
@@ -302,6 +304,8 @@ def test_json_replies_where_the_teacher_has_schemas(tmp_path: Path) -> None:
     def reply(request: Request, number: int) -> Reply | Failure:
         if request.schema and "topics" in request.schema["properties"]:
             return Reply(text=json.dumps({"topics": ["first things", "second things", "third things", "last things"]}))
+        if request.schema and "values" in request.schema["properties"]:
+            return Reply(text=json.dumps({"values": []}))
         seen.append(request)
         words = " ".join(f"word{(number * 17 + i * 5) % 97}" for i in range(9))
         return Reply(text=json.dumps({"texts": [f"{words} one", f"Else {number} {words[::-1]}"]}))
@@ -381,7 +385,7 @@ def test_progress_is_told_at_most_five_times_a_second(tmp_path: Path) -> None:
 
 
 def test_temperature_schedule() -> None:
-    options = GenerationOptions(rows=10, temperature=0.5, temperature_end=1.7, requests_per_row=1)
+    options = GenerationOptions(rows=999, temperature=0.5, temperature_end=1.7, temperature_span=10)
     assert [options.temperature_at(i) for i in (0, 5, 10, 99)] == [0.5, 1.1, 1.7, 1.7]
     assert GenerationOptions(temperature=0.9).temperature_at(500) == 0.9
 
@@ -483,3 +487,111 @@ def test_a_finished_run_asks_nothing_beyond_its_end(tmp_path: Path) -> None:
         again = FakeTeacher(FakeOptions(concurrency=64))
         generate_rows(NEWS, Asker(again, ledger), options)
     assert again.asked == 0
+
+
+def test_the_window_follows_the_teacher() -> None:
+    assert [GenerationOptions().for_teacher(n).window for n in (1, 16, 17, 60, 64, 256)] == [
+        128,
+        128,
+        256,
+        512,
+        512,
+        2048,
+    ]
+    assert GenerationOptions(window=40).for_teacher(256).window == 40
+    with pytest.raises(OptionError, match=r"window must be at least 1 \(got 0\)"):
+        build_options(GenerationOptions, {"window": 0}, "generation")
+
+
+def test_the_report_says_the_window(tmp_path: Path) -> None:
+    assert run(tmp_path, NEWS, FakeTeacher(FakeOptions(concurrency=20)), rows=12).report["window"] == 256
+
+
+def test_more_rows_keep_the_temperatures_of_earlier_requests(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+
+        def asked(rows: int) -> int:
+            teacher = FakeTeacher()
+            given = GenerationOptions(rows=rows, temperature=0.7, temperature_end=1.2)
+            generate_rows(NEWS, Asker(teacher, ledger), given)
+            return teacher.asked
+
+        first = asked(40)
+        assert asked(80) <= 1.3 * first
+
+
+def test_labels_without_a_quota_are_not_filled(tmp_path: Path) -> None:
+    report = run(tmp_path, NEWS, FakeTeacher(), rows=3).report
+    assert report["label_fill"] == 0.75
+    assert report["short"] == {"Sci/Tech": 1}
+
+
+class _Hosted(FakeTeacher):
+    """Writes `texts` texts a reply; one that forgets writes others under another bound, as without a seed."""
+
+    abilities = Abilities()
+
+    def __init__(self, texts: int, forgets: bool):
+        super().__init__(FakeOptions(concurrency=8))
+        self._texts, self._forgets = texts, forgets
+
+    def answer(self, request: AnyRequest) -> Reply | Failure:
+        assert isinstance(request, Request)
+        seed = request.seed + (request.max_tokens if self._forgets else 0)
+        if self._texts == 1 or not request.temperature:
+            return super().answer(replace(request, seed=seed))
+        whole = [
+            super(_Hosted, self).answer(replace(request, seed=seed + i, max_tokens=999)) for i in range(self._texts)
+        ]
+        words = " ".join(f"\n{i}. {reply.text}" for i, reply in enumerate(whole, 1) if isinstance(reply, Reply)).split(
+            " "
+        )
+        cut = len(words) > request.max_tokens
+        return Reply(
+            text=" ".join(words[: request.max_tokens]),
+            finish="length" if cut else "stop",
+            completion_tokens=request.max_tokens if cut else len(words),
+        )
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["the same words", "other words"])
+@pytest.mark.parametrize("texts", [1, 3])
+@pytest.mark.parametrize("spec", [NEWS, SUMMARY], ids=["classification", "generation"])
+def test_more_tokens_ask_again_only_what_was_cut_where_prompts_show_texts(
+    tmp_path: Path, spec: TaskSpec, texts: int, forgets: bool
+) -> None:
+    shown = 0
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+
+        def asked(bound: int) -> None:
+            options = GenerationOptions(
+                rows=160 * texts,
+                max_tokens=bound,
+                window=16,
+                texts_per_request=texts,
+                attributes="none",
+                answer_max_tokens=400,
+            )
+            generate_rows(spec, Asker(_Hosted(texts, forgets), ledger), options)
+
+        asked(32)
+        before = {entry.key: entry for entry in ledger.entries()}
+        last = max(entry.at for entry in before.values())
+        asked(96)
+        again = {entry.key for entry in ledger.entries() if entry.at > last}
+        for entry in before.values():
+            shown += "Already written" in json.dumps(entry.request)
+        if spec is SUMMARY:  # a cut input that is now longer is another input, and its output another request
+            again = {key for key in again if "Here is a task" in json.dumps(_entry(ledger, key).request)}
+    cut = {key for key, entry in before.items() if entry.finish == "length"}
+    assert shown > 20
+    assert 5 < len(cut) < len(before)
+    assert again & set(before) <= cut
+    # What is new are refills and the numbers behind the last: not prompts that changed by what they show.
+    assert len(again - set(before)) <= 0.15 * len(before)
+
+
+def _entry(ledger: Ledger, key: str) -> Any:
+    found = ledger.get(key)
+    assert found is not None
+    return found

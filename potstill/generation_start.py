@@ -1,0 +1,85 @@
+"""What is settled before a generation starts: how far it plans ahead, and whether its rows can suffice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.errors import OptionError
+from potstill.events import Event, Listener, silent
+from potstill.run_dir import write_atomic
+
+if TYPE_CHECKING:
+    from potstill.datagen.options import GenerationOptions
+    from potstill.settings import Settings
+    from potstill.task import TaskSpec
+
+
+def settled(
+    folder: Path, options: GenerationOptions, concurrency: int, listener: Listener = silent, *, keep: bool = True
+) -> GenerationOptions:
+    """The options with a number for the window: what the folder began with, or what fits the teacher.
+
+    A folder keeps its number in `window.json`, so that another `--concurrency` later goes on with the same requests.
+
+    Args:
+        folder: The run folder.
+        options: As the user gave them; a window of theirs stands.
+        concurrency: Requests that the teacher takes at a time.
+        listener: Told when the folder's window is too small for this teacher.
+        keep: Whether the folder may be written to.
+    """
+    if options.window is not None:
+        return options
+    fitting = options.for_teacher(concurrency)
+    path = folder / "window.json"
+    kept = _kept(path)
+    if kept is None:
+        if keep:
+            write_atomic(path, json.dumps({"window": fitting.window, "concurrency": concurrency}) + "\n")
+        return fitting
+    if kept < fitting.ahead:
+        listener(
+            Event(
+                "datagen",
+                "note",
+                f"this folder plans {kept} requests ahead, as it began; {concurrency} at a time want {fitting.ahead}: "
+                f"--set generation.window={fitting.ahead}",
+            )
+        )
+    return replace(options, window=kept)
+
+
+def _kept(path: Path) -> int | None:
+    try:
+        window = json.loads(path.read_text("utf-8"))["window"]
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or none that can be read: settled anew
+        return None
+    return window if isinstance(window, int) and window >= 1 else None
+
+
+def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
+    """What is wrong where fewer rows are wanted than there are labels, with the mend; "" where nothing is."""
+    rows, labels = settings.generation.rows, len(spec.label_names)
+    if spec.kind != "classification" or settings.sources == "retrieved" or rows >= labels:
+        return ""
+    return (
+        f"{rows} rows for {labels} labels: nothing would be written for {labels - rows} of them; ask for {10 * labels} "
+        f"with -n {10 * labels} (ten a label), or look at a few first with: potstill preview"
+    )
+
+
+def check_rows(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
+    """Refuse fewer rows than labels where the teacher is the only source of rows; elsewhere say so.
+
+    Raises:
+        OptionError: Labels would be left without any row.
+    """
+    fault = lacking_rows(spec, settings)
+    if not fault:
+        return
+    if settings.sources == "generated" and spec.labelled is None and spec.unlabelled is None:
+        raise OptionError("generation", [fault])
+    listener(Event("datagen", "note", fault))
