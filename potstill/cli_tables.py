@@ -35,13 +35,11 @@ def print_plan(plan: Any) -> None:
     for column in table.columns[1:5]:
         column.justify = "right"
     for step in plan.steps:
-        minutes = "?" if step.seconds is None else f"{step.seconds / 60:.1f}"
         counts = [f"{value:,}" for value in (step.requests, step.prompt_tokens, step.completion_tokens)]
-        table.add_row(step.stage, *counts, minutes, step.basis if step.basis != "none" else "")
+        table.add_row(step.stage, *counts, step.minutes, step.basis if step.basis != "none" else "")
     prompt, completion = plan.tokens
-    minutes = "?" if plan.seconds is None else f"{plan.seconds / 60:.1f}"
     table.add_section()
-    table.add_row("all", f"{plan.requests:,}", f"{prompt:,}", f"{completion:,}", minutes, "")
+    table.add_row("all", f"{plan.requests:,}", f"{prompt:,}", f"{completion:,}", plan.minutes, "")
     console = Console()
     for name, rows in plan.datasets:
         console.print(f"dataset  {name}, {rows:,} rows", markup=False)

@@ -7,11 +7,12 @@ known in one of three ways, the surest that there is:
     earlier    the run folder's ledger and reports hold replies of the same teacher
     probe      the first requests of the run are made now: for a teacher on this machine by default, where no earlier
                run tells its speed, since they cost nothing but seconds; the run finds their replies in its ledger
-    assumed    prompts are rendered and counted at four characters a token; two thirds of the texts are kept, and a
-               reply takes half of what it may take
+    assumed    prompts are rendered and counted by script (`potstill.token_estimate`); two thirds of the texts are kept,
+               and a reply takes half of what it may take
 
 Money is tokens times the list price (genai-prices), nothing for a teacher of one's own. Time is the teacher's, as
-measured, and the training's, from three steps of the real student on this machine.
+measured or, for an API of which nothing tells, as assumed (`potstill.plan_speed`); and the training's, from some steps
+of the real student on this machine.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from potstill.events import Event, Listener
 from potstill.generation_start import lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
+from potstill.plan_speed import assumed_time, assumption, seen_size, stand_in_texts
 from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
+from potstill.token_estimate import likely_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +48,7 @@ _PROBE_REQUESTS = 32
 _SCORED_IN_PROBE = 16
 _ASSUMED_KEPT = 2 / 3
 _ASSUMED_REPLY = 0.5
-_CHARS_A_TOKEN = 4.0
+_A_MESSAGE = 8.0  # what a chat template adds
 _KEPT_BY_MERGE = 0.97
 # Self-Instruct, measured with the embedded teacher: new instructions of a request, instances of an instruction.
 _NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 3.0, 1.5
@@ -169,6 +172,10 @@ class _Planner:
             scored = spec.kind == "classification" and self.asker.abilities.scores
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
             steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
+        if self.settings.teacher.startswith("openai"):
+            at_a_time = self.asker.teacher.concurrency
+            steps = [assumed_time(step, at_a_time) for step in steps]
+            self.notes += assumption(steps, at_a_time)
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
 
@@ -211,7 +218,7 @@ class _Planner:
         step = self._assumed_inputs(retrieved).times("datagen", texts)
         if spec.kind == "generation":
             answers = Size(
-                (len(spec.instruction) + 400) / _CHARS_A_TOKEN,
+                likely_tokens(spec.instruction) + 100,
                 _ASSUMED_REPLY * options.answer_max_tokens,
                 None,
                 "assumed",
@@ -262,8 +269,8 @@ class _Planner:
         )  # fmt: skip
         labels = spec.label_names or ("",)
         made = [write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
-        characters = sum(len(m.content) + 12 for request in made for m in request.messages) / len(made)
-        return Size(characters / _CHARS_A_TOKEN, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
+        tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
+        return Size(tokens, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
 
     def _proposals(self, asked: bool) -> Step:
         """Topics and descriptions, which are asked for once."""
@@ -297,6 +304,7 @@ class _Planner:
         from potstill.student_choice import distil_options
         from potstill.train.loop import plan_schedule
         from potstill.train.options import resolve_options
+        from potstill.train.speed import seconds_a_causal_step, seconds_a_step
 
         kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
         options = resolve_options(distil_options(self.settings, self.spec), kind)
@@ -306,13 +314,18 @@ class _Planner:
         if before:
             seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
             return Step("train", seconds=round(seconds, 1), basis="earlier")
-        if kind == "causal" or not texts:
-            self.notes.append("the training's time is not predicted: the folder holds no earlier run")
-            return Step("train", seconds=None)
-        from potstill.train.speed import seconds_a_step
-
-        self.listener(Event("plan", "progress", "timing three steps of the student"))
-        return Step("train", seconds=round(schedule.steps * seconds_a_step(texts, options), 1), basis="probe")
+        if not texts:
+            texts = stand_in_texts(self.spec, _ASSUMED_REPLY * self.settings.generation.max_tokens)
+        self.listener(Event("plan", "progress", "timing some steps of the student"))
+        if kind == "causal":
+            if options.lora_rank is not None:
+                self.notes.append("the training's time is not predicted: the folder holds no earlier run with adapters")
+                return Step("train", seconds=None)
+            reply = stand_in_texts(replace(self.spec, examples=()), self.settings.generation.answer_max_tokens / 2)
+            each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
+        else:
+            each = seconds_a_step(texts, options)
+        return Step("train", seconds=round(schedule.steps * each, 1), basis="probe")
 
     def _labelled(self) -> int:
         return self._rows_at(self.spec.labelled)
@@ -339,12 +352,13 @@ class _Planner:
             return earlier
         if self.probe and purpose == "soft" and texts and self.spec.kind == "classification":
             return self._probe_scores(texts)
-        characters = (sum(map(len, texts)) / len(texts) if texts else 300) + len(self.spec.instruction) + 60
+        tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
+        tokens += 2 * _A_MESSAGE
         replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
         if purpose == "zero-shot" and self.spec.labels:  # a label is written, and the question names all of them
-            characters += sum(len(name) + 2 for name in self.spec.label_names)
-            replied = 8.0 + max(map(len, self.spec.label_names)) / _CHARS_A_TOKEN
-        return Size(characters / _CHARS_A_TOKEN, replied, None, "assumed")
+            tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
+            replied = 8.0 + max(map(likely_tokens, self.spec.label_names))
+        return Size(tokens, replied, None, "assumed")
 
     def _probe_scores(self, texts: list[str]) -> Size:
         from potstill.datagen.label_scores import label_scores
@@ -368,16 +382,17 @@ class _Planner:
 
     def _ledger_size(self, purpose: str) -> Size | None:
         """Means over the ledger's replies of a purpose, where there are enough of them."""
-        totals = self.asker.ledger.totals(purpose)
-        if totals.replies < 2 * _SCORED_IN_PROBE:
+        found = seen_size(self.asker.ledger.path, purpose, None if purpose == "quality" else self.asker.teacher.name)
+        if found is None:
             return None
+        size, replies = found
+        if purpose == "attributes":
+            return replace(size, seconds=0.0)  # asked already
+        # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
         stage = {"datagen": "datagen", "soft": "soft", "quality": "quality"}.get(purpose, "")
-        manifest = _manifest(self.folder, stage) if stage else {}
-        seconds = manifest["seconds"] / totals.replies if manifest.get("seconds") else None
-        if seconds is None and purpose == "attributes":
-            seconds = 0.0  # asked already
-        n = totals.replies
-        return Size(totals.prompt_tokens / n, totals.completion_tokens / n, seconds, "earlier")
+        whole = (_manifest(self.folder, stage) if stage else {}).get("seconds")
+        known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]
+        return replace(size, seconds=max(known, default=None))
 
     def _priced(self, plan: RunPlan) -> RunPlan:
         own = self.asker.price

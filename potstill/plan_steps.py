@@ -19,6 +19,7 @@ class Step:
         completion_tokens: Their completion tokens.
         seconds: Time; None where nothing tells the speed.
         basis: How the size of a request is known.
+        speed: `assumed` where the time is no more than that; empty where it follows from something measured.
     """
 
     stage: str
@@ -27,6 +28,22 @@ class Step:
     completion_tokens: int = 0
     seconds: float | None = 0.0
     basis: Basis = "none"
+    speed: Literal["", "assumed"] = ""
+
+    @property
+    def minutes(self) -> str:
+        """The time for people: `about 3.2` where it is assumed, `?` where nothing tells it."""
+        return minutes_text(self.seconds, self.speed == "assumed")
+
+
+def minutes_text(seconds: float | None, assumed: bool) -> str:
+    """Minutes for people.
+
+    Examples:
+        >>> minutes_text(90, False), minutes_text(90, True), minutes_text(None, False)
+        ('1.5', 'about 1.5', '?')
+    """
+    return "?" if seconds is None else f"{'about ' if assumed else ''}{seconds / 60:.1f}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,11 @@ class RunPlan:
         known = [step.seconds for step in self.steps]
         return None if None in known else sum(seconds for seconds in known if seconds is not None)
 
+    @property
+    def minutes(self) -> str:
+        """The time of all stages for people: `about …` where a part of it is assumed."""
+        return minutes_text(self.seconds, any(step.speed == "assumed" for step in self.steps))
+
     def to_json(self) -> dict[str, Any]:
         """JSON types."""
         prompt, completion = self.tokens
@@ -88,14 +110,11 @@ class RunPlan:
         """Stages with what each takes, for a notebook."""
         from potstill.notebook import html_lines, html_table
 
-        def minutes(seconds: float | None) -> str:
-            return "?" if seconds is None else f"{seconds / 60:.1f}"
-
         lines: list[tuple[object, ...]] = [
-            (s.stage, s.requests, s.prompt_tokens, s.completion_tokens, minutes(s.seconds), s.basis.replace("none", ""))
+            (s.stage, s.requests, s.prompt_tokens, s.completion_tokens, s.minutes, s.basis.replace("none", ""))
             for s in self.steps
         ]
-        lines.append(("all", self.requests, *self.tokens, minutes(self.seconds), ""))
+        lines.append(("all", self.requests, *self.tokens, self.minutes, ""))
         heads = ("stage", "requests", "prompt tokens", "new tokens", "minutes", "known from")
         said = [f"dataset {name}, {rows:,} rows" for name, rows in self.datasets]
         said.append(f"about {self.rows:,} rows after the merge")

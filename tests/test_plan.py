@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import OptionError, RunLocked
 from potstill.ledger import Ledger
 from potstill.plan import plan_run
+from potstill.plan_speed import assumed_time, seen_size
+from potstill.plan_steps import Size, Step, minutes_text
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
 from potstill.task_file import read_task_file
@@ -84,7 +88,14 @@ def test_nothing_is_asked_and_nothing_written_for_an_api(tmp_path: Path, monkeyp
     assert planned.requests > 1000  # topics, inputs, outputs
     assert planned.budget == ("1,000 tokens", False)
     assert {step.basis for step in planned.steps if step.requests} == {"assumed"}
-    assert planned.seconds is None
+    # Time, too: the teacher's is assumed and says so, the student's is that of its steps on this machine.
+    assert planned.seconds is not None
+    assert {step.speed for step in planned.steps if step.requests} == {"assumed"}
+    assert planned.minutes.startswith("about ")
+    assert any("assumed: 0.8 s to the first token and 60 tokens/s" in note for note in planned.notes)
+    train = next(step for step in planned.steps if step.stage == "train")
+    assert (train.seconds or 0) > 0
+    assert (train.basis, train.speed) == ("probe", "")
 
 
 def test_the_checks_are_priced_at_the_price_of_their_own_teacher(
@@ -150,3 +161,77 @@ def test_the_command_prints_both_forms(tmp_path: Path) -> None:
     assert plan["steps"][0]["stage"] in ("attributes", "datagen")
     with pytest.raises(OptionError, match="votse: no such option"):
         plan_run(GENERATION, out=tmp_path, teacher="fake", quality={"votse": 3})
+
+
+API = "openai:https://api.openai.com/v1#gpt-4o-mini"
+
+
+def replies(folder: Path, count: int, teacher: str, *, seconds: float, at_a_time: int = 1) -> None:
+    """A call that ended early: replies of one length, some of them waited for together."""
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        for i in range(count):
+            ledger.record(
+                f"{teacher}{i}", purpose="datagen", teacher=teacher, request={}, reply={}, finish="stop", max_tokens=96,
+                prompt_tokens=200, completion_tokens=40, seconds=seconds,
+            ).result()  # fmt: skip
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute(
+        "UPDATE replies SET at = 1e9 + ? * ((id - 1) / ? + 1) WHERE teacher = ?", (seconds, at_a_time, teacher)
+    )
+    connection.commit()
+    connection.close()
+
+
+def test_an_earlier_call_tells_an_apis_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    replies(tmp_path, 64, API, seconds=4.0, at_a_time=16)
+    replies(tmp_path, 64, "openai:another", seconds=1000.0)
+    assert seen_size(tmp_path / "ledger.sqlite", "datagen", API) == (Size(200, 40, 0.25, "earlier"), 64)
+    (tmp_path / "datagen").mkdir()
+    (tmp_path / "datagen" / "report.json").write_text(json.dumps({"requests": 64, "kept": 40}))
+    planned = plan_run(TASK, out=tmp_path, **{**SMALL, "teacher": API})
+    step = next(step for step in planned.steps if step.stage == "datagen")
+    assert (step.basis, step.speed) == ("earlier", "")
+    assert step.seconds == pytest.approx(0.25 * step.requests, abs=0.1)
+    assert step.prompt_tokens == 200 * step.requests
+
+
+def test_seldom_replies_and_those_of_a_batch_tell_no_time(tmp_path: Path) -> None:
+    replies(tmp_path, 31, API, seconds=1.0)
+    assert seen_size(tmp_path / "ledger.sqlite", "datagen", API) is None
+    replies(tmp_path, 40, "batch", seconds=0.0)
+    assert seen_size(tmp_path / "ledger.sqlite", "datagen", "batch") == (Size(200, 40, None, "earlier"), 40)
+    assert seen_size(tmp_path / "ledger.sqlite", "datagen", None) is not None
+
+
+def test_assumed_time_goes_with_requests_and_tokens() -> None:
+    step = Step("datagen", 100, 1000, 6000, None, "assumed")
+    assert assumed_time(step, 10).seconds == pytest.approx(18.0)
+    assert assumed_time(step, 1000).seconds == pytest.approx(1.8), "no less than one reply takes"
+    assert assumed_time(replace(step, seconds=3.0), 10).seconds == 3.0
+    assert assumed_time(replace(step, requests=0), 10).seconds is None
+    assert (minutes_text(90, True), minutes_text(90, False), minutes_text(None, True)) == ("about 1.5", "1.5", "?")
+
+
+def test_chinese_prompts_are_planned_as_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a token a character was four times too few."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    label = "服务中断或者完全无法访问" * 40
+    sizes = []
+    for text in (label, "down" * 120):  # as many characters
+        task = f"---\nlabels: {{a: {text}, b: {text}}}\n---\nClassify messages.\n"
+        planned = plan_run(task, out=tmp_path / "run", **{**SMALL, "teacher": API})
+        sizes.append(next(step for step in planned.steps if step.stage == "datagen").prompt_tokens)
+    assert sizes[0] > 2 * sizes[1]
+
+
+def test_the_command_says_what_is_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    arguments = ["plan", TASK, "--teacher", API, "-n", "400", "--sources", "generated", "-o", str(tmp_path / "run")]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "about " in next(line for line in shown.output.splitlines() if " all " in line)
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout.splitlines()[-1])
+    assert told["seconds"] > 0
+    assert {step["speed"] for step in told["steps"] if step["requests"]} == {"assumed"}
+    assert told["usd"] > 0

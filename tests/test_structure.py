@@ -27,7 +27,7 @@ FOLDERS = {
 STAGE_FOLDERS = ("retrieval", "datagen", "train")
 # Modules of `potstill/` that may know the stages; every other one is ground, on which the stages stand.
 ROOF = {
-    *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_steps"),
+    *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_speed", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
     *("cli_compress", "compression", "compress_report", "report_compression"),
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load", "generation_start"),
@@ -410,6 +410,34 @@ def test_the_wheel_installs_in_a_bare_environment(built: tuple[Path, Path], tmp_
         "markupsafe",
     }
     assert {name.split(".")[0] for name in missing.values()} <= known
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_source_distribution_installs_in_a_bare_environment(
+    built: tuple[Path, Path], tmp_path: Path, version: str
+) -> None:
+    """With setuptools and nothing else beside it, which is what pip would fetch to build it."""
+    place = tmp_path / "bare"
+    subprocess.run([_interpreter(version), "-m", "venv", "--without-pip", str(place)], check=True, timeout=60)
+    setuptools = Path(importlib.util.find_spec("setuptools").origin).parent  # type: ignore[union-attr,arg-type]
+    libraries = place / "lib" / f"python{version}" / "site-packages"
+    for folder in (setuptools, *setuptools.parent.glob("setuptools-*.dist-info")):
+        shutil.copytree(folder, libraries / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    python = place / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", str(next(built[1].glob("*.tar.gz")))],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = subprocess.run(
+        [str(python), "-I", "-c", IMPORT_ALL], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
+    ).stdout
+    good, missing = ast.literal_eval(shown)
+    assert set(good) | set(missing) == set(MODULES)
+    assert not [name for name in missing.values() if name.startswith("potstill")]
+    assert {"potstill", "potstill.task_file", "potstill.run_dir"} <= set(good)
+    assert python.with_name("potstill").exists()
 
 
 # What holds a GPU's libraries is left out: gigabytes a version of Python.
