@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill import prompts
 from potstill.datagen import filters
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
@@ -37,6 +36,7 @@ from potstill.datagen.self_instruct_files import (
     write_seed_tasks,
 )
 from potstill.datagen.self_instruct_files import read_instances as read_instances_file
+from potstill.datagen.self_instruct_requests import MOST_NEW, Requests, own_seeds
 from potstill.datagen.self_instruct_text import (
     is_yes,
     read_instances,
@@ -48,17 +48,12 @@ from potstill.datagen.self_instruct_text import (
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
-from potstill.languages import LANGUAGES
 from potstill.rows import Dropped, Row, Source, join_fields
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Failure, Message, Reply, Request
+from potstill.teacher import Abilities, Failure, Reply, Request
 
 if TYPE_CHECKING:
     from potstill.asker import Answer, Asker
-
-SHOWN_SEEDS, SHOWN_WRITTEN, MOST_NEW = 6, 2, 7
-SHOWN_OWN = 2
-"""Of the seeds shown, how many at most are the user's examples."""
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4
@@ -111,13 +106,11 @@ class SelfInstruct:
     ):
         self._spec = spec
         self._tell = tell
-        self._seeds = seeds
-        self._own = _own_seeds(spec)
+        self._requests = Requests(spec, seeds, own_seeds(spec), options, abilities)
         self._options = options
-        self._abilities = abilities
         self._teacher = teacher
         self._keep_row, self._drop_row = keep, drop
-        shown = (*seeds, *self._own)
+        shown = (*seeds, *self._requests.own)
         self._shown = NoveltyFilter(options.novelty, texts=(seed.instruction for seed in shown))
         self._written, self._row_texts = _pool(options), _pool(options)
         texts = (text for seed in shown for item in seed.instances for text in (item.input, item.output))
@@ -157,7 +150,7 @@ class SelfInstruct:
             if enough(self._under_way["instances"]):
                 return None
             task = self._to_write.popleft()
-            return self._issue("instances", self._instances_request(task), task)
+            return self._issue("instances", self._requests.instances(task.instruction, task.is_classification), task)
         if self._classified >= most:
             return None
         if self._to_classify:
@@ -165,7 +158,7 @@ class SelfInstruct:
                 return None
             self._classified += 1
             task = self._to_classify.popleft()
-            return self._issue("classify", self._classify_request(task), task)
+            return self._issue("classify", self._requests.classify(task.instruction), task)
         if self._bootstraps >= most:
             return None
         new_a_reply = min((len(self.instructions) + 3) / (self.bootstraps + 1), MOST_NEW)
@@ -173,83 +166,12 @@ class SelfInstruct:
         if enough(under_way["instances"] + under_way["classify"] + new_a_reply * under_way["bootstrap"]):
             return None
         self._bootstraps += 1
-        return self._issue("bootstrap", self._bootstrap_request(), None)
+        return self._issue("bootstrap", self._requests.bootstrap(self._bootstraps, self.instructions), None)
 
     def _issue(self, step: _STEPS, request: Request, task: NewTask | None) -> Request:
         self._pending.append((step, request, task))
         self._under_way[step] += 1
         return request
-
-    def _bootstrap_request(self) -> Request:
-        random = rng(self._options.seed, self._bootstraps, "bootstrap")
-        written = random.sample(self.instructions, k=min(SHOWN_WRITTEN, len(self.instructions)))
-        own = random.sample(self._own, k=min(SHOWN_OWN, len(self._own)))
-        wanted = min(len(self._seeds), SHOWN_SEEDS + SHOWN_WRITTEN - len(written) - len(own))
-        shown = [*written, *(seed.instruction for seed in (*own, *random.sample(self._seeds, k=wanted)))]
-        random.shuffle(shown)
-        opened = self._abilities.prefill
-        language = self._spec.languages[0] if self._spec.languages else "en"
-        text = prompts.load("self_instruct_bootstrap").render(
-            instructions=shown,
-            opened=opened,
-            last=len(shown) + MOST_NEW,
-            purpose=" ".join(self._spec.instruction.split()),
-            language="" if language == "en" else LANGUAGES.get(language, ""),
-        )
-        # A list that the teacher itself seems to have begun is gone on with; asked to go on with one, small teachers
-        # answer with a line or with talk.
-        begun = "".join(f"{number}. {instruction}\n" for number, instruction in enumerate(shown, 1))
-        return Request(
-            messages=(Message("user", text),),
-            prefill=f"{begun}{len(shown) + 1}." if opened else "",
-            max_tokens=400,
-            temperature=self._options.temperature_at(self._bootstraps),
-            top_p=self._options.top_p,
-            # At the start of a line only: "… in 2016." ends no list.
-            stop=("\n\n", f"\n{len(shown) + MOST_NEW + 1}.") if opened else (),
-            seed=random.randrange(2**31),
-        )
-
-    def _classify_request(self, task: NewTask) -> Request:
-        random = rng(0, 0, "classify")  # the same examples for every task: a shared prefix is read once
-        yes = [seed for seed in self._seeds if seed.is_classification]
-        no = [seed for seed in self._seeds if not seed.is_classification]
-        shown = random.sample(yes, k=min(4, len(yes))) + random.sample(no, k=min(6, len(no)))
-        random.shuffle(shown)
-        text = prompts.load("self_instruct_classify").render(examples=shown, instruction=task.instruction)
-        return Request(
-            messages=(Message("user", text),),
-            max_tokens=4,
-            temperature=0.0,
-            choices=("Yes", "No") if self._abilities.choices else None,
-        )
-
-    def _instances_request(self, task: NewTask) -> Request:
-        random = rng(self._options.seed, 0, f"instances {task.instruction}")
-        alike = [seed for seed in self._seeds if seed.is_classification == task.is_classification] or list(self._seeds)
-        shown = random.sample(alike, k=min(3, len(alike)))
-        name, first = ("output_first", "Class label:") if task.is_classification else ("input_first", "Input:")
-        opened = self._abilities.prefill
-        # One instance of an open task is shown, and all labels of a classification.
-        examples = [
-            {"instruction": seed.instruction, "instances": seed.instances}
-            if task.is_classification
-            else {"instruction": seed.instruction, "input": item.input, "output": item.output}
-            for seed in shown
-            for item in seed.instances[:1]
-        ]
-        text = prompts.load(f"self_instruct_{name}").render(
-            examples=examples, instruction=task.instruction, opened=opened
-        )
-        begun = "".join(_worked(seed, task.is_classification) for seed in shown)
-        return Request(
-            messages=(Message("user", text),),
-            prefill=f"{begun}Task: {task.instruction}\n{first}" if opened else "",
-            max_tokens=300 if task.is_classification else 350,
-            temperature=self._options.answer_temperature,
-            stop=("\nTask:",),
-            seed=random.randrange(2**31),
-        )
 
     def accept(self, answer: Answer) -> None:
         """Take the answer to the oldest request that has none yet."""
@@ -352,15 +274,6 @@ def _pool(options: GenerationOptions) -> NoveltyFilter | RecentNovelty:
     return NoveltyFilter(options.novelty)
 
 
-def _worked(seed: SeedTask, classification: bool) -> str:
-    """A seed with its instances, in the form that a reply has."""
-    lines = [f"Task: {seed.instruction}"]
-    for item in seed.instances if classification else seed.instances[:1]:
-        given = f"Input: {item.input or 'none'}"
-        lines += [f"Class label: {item.output}", given] if classification else [given, f"Output: {item.output}"]
-    return "\n".join(lines) + "\n\n"
-
-
 def _near_duplicate_rate(texts: Sequence[str]) -> float:
     """Share of texts whose ROUGE-L F1 with one of the 5,000 before them is above 0.7."""
     novelty, near = RecentNovelty(5000, 0.7), 0
@@ -368,16 +281,6 @@ def _near_duplicate_rate(texts: Sequence[str]) -> float:
         near += novelty.match(text) is not None
         novelty.add(text)
     return round(near / max(1, len(texts)), 4)
-
-
-def _own_seeds(spec: TaskSpec) -> tuple[SeedTask, ...]:
-    """The user's examples as seeds: an instruction, and behind an empty line its input."""
-    made = []
-    for number, example in enumerate(spec.examples):
-        instruction, _, given = example.input.strip().partition("\n\n")
-        if instruction and example.output.strip():
-            made.append(SeedTask(instruction, (Instance(given.strip(), example.output),), False, f"example_{number}"))
-    return tuple(made)
 
 
 def _student_input(instruction: str, input: str) -> str:
@@ -409,7 +312,7 @@ def generate_instructions(
     tally = Tally()
     name = asker.teacher.name
     with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
-        shown = (*seeds.tasks, *_own_seeds(spec))
+        shown = (*seeds.tasks, *own_seeds(spec))
         write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
         instances = gathered.folder / "all_generated_instances.jsonl"
         with instances.open("w", encoding="utf-8") as file:
