@@ -1,9 +1,10 @@
 """How varied, balanced and cheap the written rows are: near-duplicates, labels filled, distinct-2, rows per token.
 
     python benchmarks/generation_quality.py [--tasks trec,ag_news] [--rows 300] [--teacher transformers]
+        [--systems potstill,novelty_off,attributes,builtin,plain]
 
 Each task is given as a user would give it: its prompt and label names, no example and no retrieved row, so that every
-row is the teacher's. The defaults of `GenerationOptions` apply. Figures are over the kept rows, before any merge:
+row is the teacher's. Figures are over the kept rows, before any merge:
 
 near_duplicate_rate   rows whose ROUGE-L F1 with an earlier row is above 0.7, counted here once more by rapidfuzz over
                       all pairs and not by the filter that made them
@@ -14,8 +15,11 @@ self_bleu             mean BLEU-4 of a row against 200 others, 0 to 1
 embedding_spread      mean cosine distance of two rows under MiniLM, drawn at random
 yield_per_1k_tokens   rows kept for 1,000 prompt and completion tokens
 
-`plain` beside it is the same teacher without what potstill adds: one prompt a label, no filter, no quota, no refill;
-it stops after as many requests as rows were asked for.
+Each system is the same teacher. `potstill` has the defaults of `GenerationOptions`; the next three change one thing
+each: `novelty_off` compares with no kept text, `attributes` draws from what the teacher proposes (topics, styles,
+lengths, difficulties, registers), `builtin` from the built-in lists (which of these the default is depends on the
+teacher). `plain` is without all that potstill adds: one prompt a label, no filter, no quota, no refill; it stops after
+as many requests as rows were asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results_file import print_table, read_results, write_results
+from results_file import merge_results, print_table, read_results
 from tasks import CLASSIFICATION, DATA, ROOT, write_task
 
 if TYPE_CHECKING:
@@ -33,6 +37,13 @@ if TYPE_CHECKING:
     from potstill.task import TaskSpec
 
 TASKS = ("trec", "ag_news", "sms_spam", "banking77", "scitldr")
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "potstill": {},
+    "novelty_off": {"novelty": 1.0},
+    "attributes": {"attributes": "teacher"},
+    "builtin": {"attributes": "builtin"},
+    "plain": {},
+}
 SMALLER = {"scitldr": 100, "banking77": 385}
 
 
@@ -41,20 +52,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--rows", type=int, default=0, help="rows for each task (300; 385 for banking77)")
+    parser.add_argument("--systems", default="potstill,plain", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--teacher", default="transformers")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-generation-quality")
     parser.add_argument("--print", action="store_true", dest="show", help="print the last results")
     args = parser.parse_args()
     if not args.show:
         for task in args.tasks.split(","):
-            records = measure(task, args.rows or SMALLER.get(task, 300), args.teacher, args.out)
-            kept = [record for record in read_results("generation_quality") if record["task"] != task]
-            write_results("generation_quality", sorted(kept + records, key=lambda r: TASKS.index(r["task"])))
+            for system in args.systems.split(","):
+                if system == "plain" and task not in CLASSIFICATION:
+                    continue
+                record = measure(task, system, args.rows or SMALLER.get(task, 300), args.teacher, args.out)
+                print(record, flush=True)
+                merge_results("generation_quality", [record], ("task", "system", "asked"))
     print_table(read_results("generation_quality"))
 
 
-def measure(task: str, rows: int, teacher_name: str, out: Path) -> list[dict[str, Any]]:
-    """Both systems on one task. Replies are kept in a ledger: a second call asks nothing again."""
+def measure(task: str, system: str, rows: int, teacher_name: str, out: Path) -> dict[str, Any]:
+    """One system on one task. Replies are kept in a ledger: a second call asks nothing again."""
     from potstill.asker import Asker
     from potstill.datagen.generate import generate_rows
     from potstill.datagen.options import GenerationOptions
@@ -65,25 +80,23 @@ def measure(task: str, rows: int, teacher_name: str, out: Path) -> list[dict[str
     if not (DATA / "tasks").is_dir():
         raise SystemExit(f"no data pack at {DATA}; set POTSTILL_DATA to its folder")
     spec = read_task_file(str(write_task(task, out))).spec
-    options = GenerationOptions(rows=rows)
     teacher = open_teacher(teacher_name)
+    name = {"task": task, "system": system, "asked": rows}
     try:
         with Ledger(out / f"{task}.sqlite") as ledger:
             asker = Asker(teacher, ledger)
-            result = generate_rows(spec, asker, options)
-            own = {
+            if system == "plain":
+                return {**name, **plain(spec, asker, rows)}
+            result = generate_rows(spec, asker, GenerationOptions(rows=rows, **SYSTEMS[system]))
+            return {
+                **name,
                 **figures(list(result.rows["input"]), list(result.rows["output"]), spec, rows),
                 "yield_per_1k_tokens": result.report["yield_per_1k_tokens"],
                 "requests": result.report["requests"],
+                "proposed": " ".join(n for n, v in result.report["attributes"].items() if v["from"] == "teacher"),
             }
-            records = [{"task": task, "system": "potstill", **own}]
-            if task in CLASSIFICATION:
-                records.append({"task": task, "system": "plain", **plain(spec, asker, rows)})
     finally:
         teacher.close()
-    for record in records:
-        print(record, flush=True)
-    return records
 
 
 def plain(spec: TaskSpec, asker: Asker, rows: int) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Memory and rows a second of generation by the number of rows, with the fake teacher and the ledger on disk.
 
-    python benchmarks/memory.py [--rows 10000 1000000] [--exact 2000 10000]
+    python benchmarks/memory.py [--rows 10000 50000 1000000] [--exact 2000 10000 50000]
 
 Each size runs in a process of its own, whose peak is read at the end. Rows, drops and ledger go to disk while they
-come. What can grow is the novelty filter: `--rows` runs with `novelty_pool=1000` (compare with the latest 1,000), and
-`--exact` with all kept texts. The fake teacher's few words are the worst case for the exact filter's index; records of
-`instructions` show it on 5,000 instructions of Alpaca and on more made of their words (see `novelty.py`).
+come. What can grow is the novelty filter: `--rows` runs with the default `novelty_pool` (compare with the latest 50,000
+kept texts), and `--exact` with all kept texts. The fake teacher's few words are the worst case for an index by words;
+records of `instructions` show the exact filter on 5,000 instructions of Alpaca and on more made of their words (see
+`novelty.py`). Each record replaces the one of the same size; the others stay.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from results_file import print_table, write_results
+from results_file import merge_results, print_table
 
 DATA = Path(os.environ.get("POTSTILL_DATA") or Path(__file__).resolve().parent.parent.parent / "shared" / "data")
 _MIB = 1024
@@ -31,7 +31,9 @@ _MIB = 1024
 
 def peak_mib() -> float:
     """Peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
+    # Not getrusage: Linux hands a parent's peak on to the programs that it starts.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / _MIB
 
 
 def generate(rows: int, pool: int) -> dict[str, Any]:
@@ -96,8 +98,8 @@ def instructions(rows: int) -> dict[str, Any]:
 def main() -> None:
     """Run every size in its own process, write `results/memory.json`, print the table."""
     arguments = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    arguments.add_argument("--rows", type=int, nargs="*", default=[10_000, 1_000_000])
-    arguments.add_argument("--exact", type=int, nargs="*", default=[2_000, 10_000])
+    arguments.add_argument("--rows", type=int, nargs="*", default=[10_000, 50_000, 1_000_000])
+    arguments.add_argument("--exact", type=int, nargs="*", default=[2_000, 10_000, 50_000])
     arguments.add_argument("--instructions", type=int, nargs="*", default=[5_000, 20_000])
     arguments.add_argument("--no-write", action="store_true", help="print only")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
@@ -106,16 +108,18 @@ def main() -> None:
         what, rows, pool = given.one.split(",")
         print(json.dumps(instructions(int(rows)) if what == "instructions" else generate(int(rows), int(pool))))
         return
-    jobs = [f"generation,{rows},1000" for rows in given.rows]
+    from potstill.datagen.options import GenerationOptions
+
+    jobs = [f"generation,{rows},{GenerationOptions().novelty_pool}" for rows in given.rows]
     jobs += [f"generation,{rows},0" for rows in given.exact]
     jobs += [f"instructions,{rows},0" for rows in given.instructions] if DATA.is_dir() else []
-    records = []
+    records: list[dict[str, Any]] = []
     for job in jobs:
         done = subprocess.run([sys.executable, __file__, "--one", job], stdout=subprocess.PIPE, text=True, check=True)
         records.append(json.loads(done.stdout.strip().splitlines()[-1]))
         print(records[-1], flush=True)
-    if not given.no_write:
-        write_results("memory", records)
+        if not given.no_write:
+            merge_results("memory", records[-1:], ("what", "rows", "novelty_pool"))
     print_table(records)
 
 

@@ -33,7 +33,16 @@ FULL: dict[str, Any] = BASE | {
     "style": ["Shares rose on Monday."],
     "avoid": ["The coach resigned."],
     "topic": "rowing",
-    "manners": ["short", "formal"],
+    "manners": ["length: short", "register: formal"],
+}
+DIMENSION: dict[str, Any] = {
+    "instruction": BASE["instruction"],
+    "noun": "news article",
+    "dimension": "register",
+    "meaning": "its tone and formality",
+    "labels": ["World", "Sports"],
+    "count": 8,
+    "json": False,
 }
 
 WRITE_FOR_LABEL = """\
@@ -48,7 +57,7 @@ Texts in the style that is wanted:
 Already written, do not repeat or rephrase:
 - The coach resigned.
 
-Write one new, realistic news article about rowing (short, formal) whose answer is "Sports" \
+Write one new, realistic news article about rowing (length: short; register: formal) whose answer is "Sports" \
 (matches, athletes and clubs).
 It must not fit any of: World, Business.
 Write only the text. Do not name the answer."""
@@ -75,6 +84,14 @@ Answer with one of: World, Sports."""
 TOPICS = """\
 List 20 different, specific subjects that a news article of the category "Sports" can be about.
 Each in two to five words, as a numbered list."""
+
+VALUES = """\
+Task: Classify a news article by topic.
+
+New inputs of this task (news article) are to be written, each in another register: its tone and formality. \
+List 8 different values of register that real ones have.
+Each must suit every answer, so name none of them: World, Sports.
+Each in one to six words, as a numbered list."""
 
 DESCRIBE = """\
 Task: Classify a news article by topic.
@@ -157,7 +174,7 @@ Task: Is it even?"""
     [
         ("write_for_label", FULL, WRITE_FOR_LABEL),
         ("write_for_label", BASE, WRITE_FOR_LABEL_BARE),
-        ("write_for_label_short", FULL, SHORT),
+        ("write_for_label_short", FULL | {"manners": ["short", "formal"]}, SHORT),
         ("write_input", BASE, WRITE_INPUT),
         ("self_instruct_bootstrap", BEGUN | {"purpose": "Help at a desk."}, BOOTSTRAP),
         ("self_instruct_bootstrap", BEGUN | {"opened": True, "language": "German"}, BOOTSTRAP_OPENED),
@@ -216,6 +233,12 @@ Task: Is it even?"""
         ("score_text", {"input": "A {{ 7 * 7 }} text", "framed": False}, "A {{ 7 * 7 }} text"),
         ("score_text", {"input": "A text", "framed": True}, "Text: A text"),
         ("propose_topics", BASE | {"count": 20}, TOPICS),
+        ("propose_values", DIMENSION, VALUES),
+        (
+            "propose_values",
+            DIMENSION | {"labels": [], "json": True},
+            VALUES.split("Each must")[0] + 'Reply with a JSON object whose "values" are 8 phrases of one to six words.',
+        ),
         (
             "describe_label",
             {"instruction": BASE["instruction"], "label": "Sports", "others": ["World", "Business"]},
@@ -256,6 +279,7 @@ def test_forms_of_the_reply(name: str) -> None:
         "choose_label",
         "score_text",
         "propose_topics",
+        "propose_values",
         "describe_label",
     ],
 )
