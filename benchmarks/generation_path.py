@@ -14,7 +14,8 @@ source that always has a request: the same number of requests, the same times, s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from random import Random
 from types import SimpleNamespace
@@ -24,15 +25,19 @@ from potstill.asker import Asker
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.task import Label, TaskSpec
+from potstill.task_file import read_task_file
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
-# (labels, 0 for input-first; rows; in flight; sigma)
+# (labels, 0 for input-first; rows; in flight; sigma; opened: whether replies are opened, so that none is shown)
 CASES = [
-    (labels, rows, concurrency, sigma)
-    for labels, rows in ((2, 2000), (6, 2000), (77, 3000), (0, 2000))
-    for concurrency in (64, 256)
-    for sigma in (0.5, 1.0)
+    *(
+        (labels, rows, n, 0.5, True)
+        for labels, rows in ((2, 2000), (6, 2000), (77, 3000), (0, 2000))
+        for n in (64, 256)
+    ),
+    *((labels, rows, 64, 1.0, False) for labels, rows in ((2, 2000), (6, 2000), (77, 3000), (0, 2000))),
 ]
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class TimedTeacher(FakeTeacher):
@@ -121,8 +126,8 @@ def simulate(
     rows: int,
     concurrency: int,
     sigma: float,
+    opened: bool,
     *,
-    opened: bool = True,
     kept: float = 0.6,
     kept_first: float = 0.2,
     **options: Any,
@@ -150,3 +155,63 @@ def simulate(
         ),
         "window": result.report.get("window"),
     }
+
+
+def path_records() -> list[dict[str, Any]]:
+    """All cases; `utilisation_window_128` is the same run with the window that was fixed once."""
+    records = []
+    for case in CASES:
+        record = simulate(*case)
+        before = simulate(*case, window=128)
+        records.append({**record, "utilisation_window_128": before["utilisation"]})
+        print(records[-1], flush=True)
+    return records
+
+
+def prefix_records(tasks: Sequence[str], rows: int = 300) -> list[dict[str, Any]]:
+    """The share of a run's prompt words (and signs) with which an earlier prompt of it begins too, by task."""
+    records = []
+    for task in tasks:
+        spec = read_task_file(task, draft=True).spec
+        for opened in (True, False):
+            teacher = _Listening(64, 0.0, 1.0, 1.0, "", opened)
+            generate_rows(spec, Asker(teacher, MemoryLedger()), GenerationOptions(rows=rows))  # type: ignore[arg-type]
+            records.append(
+                {
+                    "backend": f"prompts, {spec.name}, {'engine' if opened else 'hosted'}",
+                    "task": spec.name,
+                    "requests": len(teacher.prompts),
+                    "prompt_words": round(sum(map(len, teacher.prompts)) / len(teacher.prompts), 1),
+                    "shared_prefix_share": round(shared_prefix_share(teacher.prompts), 4),
+                }
+            )
+            print(records[-1], flush=True)
+    return records
+
+
+class _Listening(TimedTeacher):
+    """Keeps the prompts, in words and signs."""
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self.prompts: list[list[str]] = []
+
+    def answer(self, request: AnyRequest) -> Reply | Failure:
+        """As the fake teacher."""
+        whole = "\n".join(message.content for message in request.messages)
+        self.prompts.append([*_WORD.findall(whole), *_WORD.findall(request.prefill)])
+        return super().answer(request)
+
+
+def shared_prefix_share(prompts: Sequence[Sequence[str]]) -> float:
+    """Share of all tokens that are part of a prefix which an earlier prompt has too."""
+    seen: set[int] = set()
+    shared = 0
+    for prompt in prompts:
+        mark, still = 0, True
+        for token in prompt:
+            mark = hash((mark, token))
+            still = still and mark in seen
+            shared += still
+            seen.add(mark)
+    return shared / max(1, sum(map(len, prompts)))

@@ -1,7 +1,8 @@
 """Generation beside raw vLLM on the same engine: in process, and through vLLM's OpenAI server. And the transformers
 teacher beside transformers' own `generate`.
 
-    python benchmarks/generation_throughput.py [--requests 1000] [--rounds 3] [--only engine|server|transformers]
+    python benchmarks/generation_throughput.py [--requests 1000] [--rounds 3]
+        [--only engine|server|transformers|path|path-vllm|prompts]
 
 Both sides get the same prompts (those that `potstill run` sends for the support task), the same sampling and the
 same seeds, on one engine that stays up; its prefix cache is emptied before each side's turn, and the sides take turns
@@ -17,6 +18,10 @@ included, and the writer thread's CPU time, by wall-clock time.
 `generate` gets the same prompts in batches of as many rows as the teacher has, left-padded, those of like length
 together, in the same numeric format, with the same temperature, nucleus and bound; neither side has stop strings, so
 that both write until the end token or the bound. Its ratio is `ratio_to_generate`.
+
+`path` is the whole of `generate_rows` in simulated time (see `generation_path`), and `prompts` the share of a run's
+prompts that begins like an earlier one; neither needs a model. `path-vllm` is the whole of `generate_rows` on vLLM,
+filters, refills and the draining of the last replies included, beside `LLM.generate` on the very requests that it sent.
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ import psutil
 from results_file import print_table, read_results, write_results
 
 from potstill.asker import Asker
+from potstill.datagen.generate import generate_rows
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.teachers.local import LocalTeacher
 from potstill.datagen.teachers.openai_api import OpenAITeacher
@@ -53,6 +59,7 @@ from potstill.ledger import Ledger
 from potstill.models import SMOLLM2, local_model
 from potstill.task_file import read_task_file
 from potstill.teacher import Abilities, Request
+from potstill.teacher_json import request_from_json
 
 TASK = Path(__file__).resolve().parent.parent / "examples" / "support" / "task.md"
 _MODEL_LEN = 1024
@@ -196,6 +203,43 @@ def in_process(count: int, rounds: int, max_tokens: int, max_num_seqs: int | Non
     pairs = turns(rounds, mine, raw)
     teacher.close()
     return summary("vllm in process", count, pairs, dtype=teacher.dtype)
+
+
+def whole_path(count: int, rounds: int, max_tokens: int, max_num_seqs: int | None) -> dict[str, Any]:
+    """`generate_rows` with the vLLM teacher against `LLM.generate` on the requests that it sent."""
+    given = VllmOptions(max_model_len=_MODEL_LEN, enforce_eager=True, kv_cache_gib=1, max_num_seqs=max_num_seqs)
+    teacher = VllmTeacher(None, given)
+    engine = teacher._start()
+    llm, vllm = engine._llm, engine._vllm
+    spec = read_task_file(str(TASK)).spec
+    ours(teacher, prompts(64, max_tokens, teacher.abilities), "warm-up", own_cpu)
+    pairs, sent = [], 0
+    for number in range(rounds):
+        llm.reset_prefix_cache()
+        with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
+            with ledger_clock(ledger) as spent:
+                asker = Asker(teacher, ledger)
+                options = GenerationOptions(rows=count, max_tokens=max_tokens, seed=number)
+                began, cpu_began = time.perf_counter(), own_cpu()
+                rows = generate_rows(spec, asker, options).kept
+                wall, used = time.perf_counter() - began, own_cpu() - cpu_began
+            mine = Turn(asker.counts.completion_tokens, wall, used, spent[0])
+            requests = [request_from_json(e.request, e.max_tokens) for e in ledger.entries()]
+        asked = [request for request in requests if isinstance(request, Request)]
+        sent += len(asked)
+        llm.reset_prefix_cache()
+        ids = [engine._prompts.ids(engine._prompts.text(request.messages, request.prefill)) for request in asked]
+        params = [vllm.SamplingParams(**engine._text_params(r, r.max_tokens)) for r in asked]
+        began, cpu_began = time.perf_counter(), own_cpu()
+        outputs = llm.generate([{"prompt_token_ids": tokens} for tokens in ids], params, use_tqdm=False)
+        wall, used = time.perf_counter() - began, own_cpu() - cpu_began
+        raw = Turn(sum(len(output.outputs[0].token_ids) for output in outputs), wall, used)
+        pairs.append((mine, raw))
+        print(f"round {number}: {rows} rows of {len(asked)} requests, {mine}, raw {raw}", flush=True)
+    teacher.close()
+    return summary(
+        "vllm, whole path", sent // rounds, pairs, rows=count, max_num_seqs=max_num_seqs, dtype=teacher.dtype
+    )
 
 
 def beside_generate(count: int, rounds: int, max_tokens: int) -> dict[str, Any]:
@@ -343,10 +387,21 @@ def main() -> None:
     arguments.add_argument("--max-tokens", type=int, default=48)
     arguments.add_argument("--max-num-seqs", type=int, default=None)
     arguments.add_argument("--concurrency", type=int, default=OpenAIOptions().concurrency)
-    arguments.add_argument("--only", choices=("engine", "server", "transformers"))
+    arguments.add_argument("--only", choices=("engine", "server", "transformers", "path", "path-vllm", "prompts"))
     arguments.add_argument("--no-write", action="store_true", help="print only")
     given = arguments.parse_args()
     records = []
+    if given.only in (None, "prompts"):
+        from generation_path import prefix_records
+
+        names = ("support/task.md", "reviews.md", "questions.md", "summaries.md")
+        records += prefix_records([str(TASK.parent.parent / name) for name in names])
+    if given.only in (None, "path"):
+        from generation_path import path_records
+
+        records += path_records()
+    if given.only == "path-vllm":
+        records.append(whole_path(given.requests, given.rounds, given.max_tokens, given.max_num_seqs))
     if given.only in (None, "transformers"):
         records.append(beside_generate(min(given.requests, 256), given.rounds, given.max_tokens))
     if given.only in (None, "engine"):

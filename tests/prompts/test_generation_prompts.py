@@ -48,6 +48,10 @@ DIMENSION: dict[str, Any] = {
 WRITE_FOR_LABEL = """\
 Task: Classify a news article by topic.
 
+Write one new, realistic news article whose answer is "Sports" (matches, athletes and clubs).
+It must not fit any of: World, Business.
+Write only the text. Do not name the answer.
+
 Examples of news article whose answer is "Sports":
 - The keeper saved two penalties.
 
@@ -57,10 +61,7 @@ Texts in the style that is wanted:
 Already written, do not repeat or rephrase:
 - The coach resigned.
 
-Write one new, realistic news article about rowing (length: short; register: formal) whose answer is "Sports" \
-(matches, athletes and clubs).
-It must not fit any of: World, Business.
-Write only the text. Do not name the answer."""
+Now write it about rowing (length: short; register: formal); the answer is "Sports"."""
 
 WRITE_FOR_LABEL_BARE = """\
 Task: Classify a news article by topic.

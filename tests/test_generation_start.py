@@ -1,0 +1,80 @@
+"""What a run settles before it asks: the window that its folder keeps, and rows that cannot suffice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill.datagen.options import GenerationOptions
+from potstill.errors import OptionError
+from potstill.events import Event
+from potstill.generation_start import check_rows, lacking_rows, settled
+from potstill.pipeline import open_job, run
+from potstill.preview import preview_rows
+from potstill.run_dir import RunDir
+from potstill.settings import resolve
+from potstill.task import DataRef, Label, TaskSpec
+
+TASK = "Classify a message as billing, delivery or other."
+SPEC = TaskSpec("t", "Classify.", "classification", tuple(Label(name) for name in "abcdefghijkl"))
+
+
+def test_a_folder_keeps_its_window(tmp_path: Path) -> None:
+    told: list[Event] = []
+    assert settled(tmp_path, GenerationOptions(), 64, told.append).window == 512
+    assert settled(tmp_path, GenerationOptions(), 8, told.append).window == 512
+    assert not told
+    assert settled(tmp_path, GenerationOptions(), 256, told.append).window == 512
+    assert [event.message for event in told] == [
+        "this folder plans 512 requests ahead, as it began; 256 at a time want 2048: --set generation.window=2048"
+    ]
+    assert settled(tmp_path, GenerationOptions(window=7), 256).window == 7
+    assert json.loads((tmp_path / "window.json").read_text()) == {"window": 512, "concurrency": 64}
+    for damaged in ("", "[]", '{"window": "x"}', '{"window": 0}', "\x00"):
+        (tmp_path / "window.json").write_text(damaged)
+        assert settled(tmp_path, GenerationOptions(), 16).window == 128
+
+
+def test_a_plan_leaves_no_window_behind(tmp_path: Path) -> None:
+    assert settled(tmp_path, GenerationOptions(), 64, keep=False).window == 512
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_concurrency_asks_nothing_again(tmp_path: Path) -> None:
+    given = {"teacher": "fake", "sources": "generated", "rows": 40}
+    asked = []
+    for concurrency in (8, 200):
+        with open_job(TASK, tmp_path / "run", lambda event: None, {**given, "concurrency": concurrency}) as job:
+            stage = job.datagen(job.retrieval())
+            asked.append((job.asker.counts.fresh, stage.reused))
+    assert asked[0][0] > 30
+    assert asked[1] == (0, True)
+    manifest = RunDir(tmp_path / "run").finished("datagen")
+    assert manifest is not None
+    assert json.loads((manifest.path / "report.json").read_text())["window"] == 128
+
+
+def test_fewer_rows_than_labels_are_refused_or_named() -> None:
+    alone = resolve({}, {"rows": 10, "sources": "generated"})
+    text = "10 rows for 12 labels: nothing would be written for 2 of them; ask for 120 with -n 120 (ten a label)"
+    with pytest.raises(OptionError) as caught:
+        check_rows(SPEC, alone, lambda event: None)
+    assert text in str(caught.value)
+    told: list[Event] = []
+    check_rows(SPEC, resolve({}, {"rows": 10}), told.append)
+    assert len(told) == 1
+    assert text in told[0].message
+    assert lacking_rows(SPEC, resolve({}, {"rows": 12, "sources": "generated"})) == ""
+    assert lacking_rows(SPEC, resolve({}, {"rows": 10, "sources": "retrieved"})) == ""
+    labelled = TaskSpec("t", "Classify.", "classification", SPEC.labels, labelled=DataRef("rows.jsonl"))
+    check_rows(labelled, alone, told.append)
+    assert len(told) == 2
+
+
+def test_a_run_refuses_what_a_preview_shows(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="2 rows for 3 labels"):
+        run(TASK, out=tmp_path / "run", teacher="fake", sources="generated", rows=2)
+    seen = preview_rows(TASK, rows=2, out=tmp_path / "seen", teacher="fake", sources="generated")
+    assert len(seen.rows) == 2
