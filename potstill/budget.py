@@ -9,6 +9,8 @@ worst case (the most tokens that its prompt can have, and `max_tokens`) still fi
 flight, so the cap is not overshot by a full engine. Prices come from genai-prices; a teacher on a machine of your own
 (in this process, or behind an address of this machine or network) costs nothing, whatever its model's name, unless you
 say what it costs: `teacher_options.usd_read` and `usd_written`.
+
+Time stops requests and stages that have not begun; a training under way ends first.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -265,3 +268,14 @@ class Meter:
             f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min; "
             "every reply so far is in the ledger: run again with a larger --budget to go on from here"
         )
+
+
+def in_time(make: Callable[[Path], Any], meter: Meter | None) -> Callable[[Path], Any]:
+    """A stage's work that does not begin once the time of the budget is over: BudgetReached is raised instead."""
+
+    def work(out: Path) -> Any:
+        if meter is not None and meter.budget.seconds is not None and meter.seconds >= meter.budget.seconds:
+            raise meter.reached()
+        return make(out)
+
+    return work

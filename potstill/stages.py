@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asked import in_all
+from potstill.budget import in_time
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
@@ -89,7 +90,9 @@ class Job:
         try:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
-                stage = self.folder.stage(name, masked({**parts, "versions": versions}), make)
+                stage = self.folder.stage(
+                    name, masked({**parts, "versions": versions}), in_time(make, self.asker.meter)
+                )
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))

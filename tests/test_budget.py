@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.asker import Asker
-from potstill.budget import Budget, Meter, Price, price_of
+from potstill.budget import Budget, Meter, Price, in_time, price_of
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import BudgetReached, OptionError
+from potstill.events import Event
 from potstill.ledger import Ledger
 from potstill.teacher import Message, Request
 
@@ -187,3 +189,37 @@ def test_two_teachers_of_one_run_stop_at_one_cap(tmp_path: Path) -> None:
             first.ask(requests[-20:], "p")
         spent = ledger.totals()
     assert 4_000 < spent.prompt_tokens + spent.completion_tokens <= 5_000
+
+
+def test_a_stage_does_not_begin_when_the_time_is_over(tmp_path: Path) -> None:
+    meter = Meter(Budget(seconds=0.05))
+    assert in_time(lambda out: "made", meter)(tmp_path) == "made"
+    assert in_time(lambda out: "made", None)(tmp_path) == "made"
+    time.sleep(0.06)
+    with pytest.raises(BudgetReached, match="run again with a larger --budget"):
+        in_time(lambda out: "made", meter)(tmp_path)
+    assert in_time(lambda out: "made", Meter(Budget(tokens=1)))(tmp_path) == "made"
+
+
+@pytest.mark.real
+def test_a_runs_time_ends_before_a_stage_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    """Everything is in the ledger, so no request could have stopped the run."""
+    import potstill
+    from potstill.run_state import read_state
+
+    settings = {"n": 20, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 2},
+                "evaluate": {"rows": 5, "latency_rows": 1}}  # fmt: skip
+    task, seen = "Classify support tickets as billing, bug or other.", []
+
+    def slow(event: Event) -> None:
+        if event.stage == "merge" and event.kind == "start":
+            time.sleep(6)  # the machine is busy
+        seen.append((event.stage, event.kind))
+
+    with pytest.raises(BudgetReached):
+        potstill.run(task, out=tmp_path / "run", budget="6s", listener=slow, **settings)
+    assert ("train", "done") not in seen
+    states = {stage.name: stage.state for stage in read_state(tmp_path / "run").stages}
+    assert states["train"] == "waiting"
+    done = potstill.run(task, out=tmp_path / "run", budget="1h", **settings)
+    assert done.scores["systems"]
