@@ -193,11 +193,13 @@ def drawn(view: RunView, now: float) -> object:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 1), show_header=True, header_style="dim")
+    # The message takes the width that the figures leave: on a narrow terminal it is what is cut.
+    table = Table(box=None, padding=(0, 1), show_header=True, header_style="dim", expand=True)
     heads = ("", "stage", "progress", "kept", "dropped", "time", "left", "")
     for name in heads:
         justify = "right" if name in ("kept", "dropped", "time", "left") else "left"
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=True, ratio=None if name else 1)  # type: ignore[arg-type]
+    table.columns[0].ratio = None
     styles = {"done": "green", "reused": "dim", "failed": "red", "running": "cyan"}
     for stage in view.stages.values():
         running = stage.state == "running"

@@ -129,6 +129,25 @@ def test_lines_json_and_the_live_view_say_it(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["event"]["data"]["run_left_s"] == 75.0
 
 
+def test_a_narrow_terminal_cuts_the_messages_and_no_figure() -> None:
+    from rich.console import Console
+
+    view = RunView()
+    view.take(Event("retrieval", "start", time_s=0.0))
+    view.take(Event("retrieval", "done", "12,345 rows from 6 datasets " * 4, data={"rows": 12345}, time_s=7265.0))
+    view.take(Event("datagen", "start", time_s=7265.0))
+    view.take(Event("datagen", "progress", "rows " * 30, 0, 90_000, {"dropped": {"short": 0}}, 7266.0))
+    view.take(Event("datagen", "progress", "rows " * 30, 10, 90_000, {"dropped": {"short": 1234}}, 7276.0))
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as shown:
+        console.print(drawn(view, 7276.0))
+    lines = shown.get().splitlines()
+    assert all(word in lines[0] for word in ("stage", "progress", "kept", "dropped", "time", "left"))
+    assert all(figure in lines[1] for figure in ("retrieval", "12,345", "2:01:05"))
+    assert all(figure in lines[2] for figure in ("datagen", "1,234", "11 s", "24:59:50"))
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.real
 def test_a_plan_and_the_run_after_it(sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import potstill
