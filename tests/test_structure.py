@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -421,7 +423,8 @@ def test_the_source_distribution_installs_in_a_bare_environment(
     subprocess.run([_interpreter(version), "-m", "venv", "--without-pip", str(place)], check=True, timeout=60)
     setuptools = Path(importlib.util.find_spec("setuptools").origin).parent  # type: ignore[union-attr,arg-type]
     libraries = place / "lib" / f"python{version}" / "site-packages"
-    for folder in (setuptools, *setuptools.parent.glob("setuptools-*.dist-info")):
+    beside = setuptools.parent
+    for folder in (setuptools, beside / "_distutils_hack", *beside.glob("setuptools-*.dist-info")):
         shutil.copytree(folder, libraries / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     python = place / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
@@ -468,6 +471,30 @@ def test_the_command_line_runs_where_the_wheel_was_installed(
     refused = potstill("run", "t.md", "--teacher", "fake", "-n", "4")
     assert refused.returncode != 0
     assert "pip install" in refused.stderr + refused.stdout, "a missing library names its install command"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_student_is_trained_where_the_wheel_was_installed_with_all_it_needs(
+    built: tuple[Path, Path], tmp_path: Path, version: str
+) -> None:
+    """With torch, as the Makefile installs it, and the embedded encoder: a gigabyte a version of Python."""
+    wheel = next(built[1].glob("*.whl"))
+    python = _bare_environment(tmp_path / "whole", version, wheel)
+    (torch,) = re.findall(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    for wanted in (torch, f"{wheel}[embedded]"):
+        subprocess.run([*pip, wanted], check=True, timeout=900, capture_output=True)
+    small = ["--set", "distil.epochs=1", "--set", "distil.min_steps=2", "--set", "distil.max_length=32"]
+    command = [str(python.with_name("potstill")), "run", "Classify tickets as billing, bug or other.", "--teacher",
+               "fake", "-n", "24", "--sources", "generated", "-o", "run", *small]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "report.html").exists()
+    versions = json.loads((tmp_path / "run" / "run.json").read_text())["versions"]
+    assert versions["python"].startswith(version)
 
 
 # What a module is called where its distribution has another name; parts of the standard library are not looked for.
