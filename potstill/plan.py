@@ -30,7 +30,7 @@ from potstill.events import Event, Listener
 from potstill.generation_start import lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
-from potstill.plan_speed import assumed_time, assumption, seen_size, stand_in_texts
+from potstill.plan_speed import LEAST_REPLIES, assumed_time, assumption, seen_size, stand_in_texts
 from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
@@ -206,7 +206,7 @@ class _Planner:
             from potstill.datagen.probe import probe_generation
 
             probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved)
-        proposed = self._proposals(probed is not None)
+        proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
             per_row = report["requests"] / max(1, report["kept"])
@@ -272,14 +272,14 @@ class _Planner:
         tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
         return Size(tokens, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
 
-    def _proposals(self, asked: bool) -> Step:
+    def _proposals(self) -> Step:
         """Topics and descriptions, which are asked for once."""
         from potstill.datagen.attributes import proposal_requests
 
         requests = proposal_requests(self.spec, self.settings.generation, self.asker.abilities)
         if not requests:
             return Step("attributes")
-        found = self._ledger_size("attributes") if asked else None
+        found = self._ledger_size("attributes", least=1)  # all are asked before the first text is
         return (found or Size(90, 110, None, "assumed")).times("attributes", requests)
 
     def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
@@ -380,9 +380,10 @@ class _Planner:
         seconds = (counts.seconds - started.seconds) / timed if timed else None
         return Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
 
-    def _ledger_size(self, purpose: str) -> Size | None:
+    def _ledger_size(self, purpose: str, least: int = LEAST_REPLIES) -> Size | None:
         """Means over the ledger's replies of a purpose, where there are enough of them."""
-        found = seen_size(self.asker.ledger.path, purpose, None if purpose == "quality" else self.asker.teacher.name)
+        teacher = None if purpose == "quality" else self.asker.teacher.name
+        found = seen_size(self.asker.ledger.path, purpose, teacher, least=least)
         if found is None:
             return None
         size, replies = found

@@ -30,13 +30,14 @@ _LEAST_TIMED = 8
 _WORDS = ("people", "ask", "for", "a", "thing", "and", "tell", "us", "about", "another", "in", "some", "words", "here")
 
 
-def seen_size(path: Path, purpose: str, teacher: str | None) -> tuple[Size, int] | None:
-    """What a request of a purpose took in earlier calls, and how many replies tell it; None for fewer than 32.
+def seen_size(path: Path, purpose: str, teacher: str | None, *, least: int = LEAST_REPLIES) -> tuple[Size, int] | None:
+    """What a request of a purpose took in earlier calls, and how many replies tell it; None where too few do.
 
     Args:
         path: The ledger.
         purpose: Purpose of the requests.
         teacher: Name of the teacher; None for any.
+        least: Replies that are needed.
     """
     query = "SELECT prompt_tokens, completion_tokens, seconds, at FROM replies WHERE purpose = ?"
     values: tuple[str, ...] = (purpose,)
@@ -45,7 +46,7 @@ def seen_size(path: Path, purpose: str, teacher: str | None) -> tuple[Size, int]
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
         rows = connection.execute(query, values).fetchall()
     n = len(rows)
-    if n < LEAST_REPLIES:
+    if n < least:
         return None
     # Replies of a provider's batch were waited for by nobody.
     spans = [(at - seconds, at) for _, _, seconds, at in rows if seconds > 0]

@@ -202,6 +202,7 @@ def test_seldom_replies_and_those_of_a_batch_tell_no_time(tmp_path: Path) -> Non
     replies(tmp_path, 40, "batch", seconds=0.0)
     assert seen_size(tmp_path / "ledger.sqlite", "datagen", "batch") == (Size(200, 40, None, "earlier"), 40)
     assert seen_size(tmp_path / "ledger.sqlite", "datagen", None) is not None
+    assert seen_size(tmp_path / "ledger.sqlite", "datagen", API, least=31) is not None
 
 
 def test_assumed_time_goes_with_requests_and_tokens() -> None:
