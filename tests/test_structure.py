@@ -480,7 +480,7 @@ def test_the_command_line_runs_where_the_wheel_was_installed(
 def test_a_student_is_trained_where_the_wheel_was_installed_with_all_it_needs(
     built: tuple[Path, Path], tmp_path: Path, version: str
 ) -> None:
-    """With torch, as the Makefile installs it, and the embedded encoder: gigabytes a version of Python, where torch comes with CUDA."""
+    """With torch, as the Makefile installs it, and the embedded encoder; gigabytes where torch comes with CUDA."""
     wheel = next(built[1].glob("*.whl"))
     python = _bare_environment(tmp_path / "whole", version, wheel)
     (torch,) = re.findall(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
