@@ -10,14 +10,15 @@ it, and the multisets of their tokens must share at least o(m, n) tokens.
    It takes 64 bytes a text, whatever the texts are made of.
 2. Above that, kept texts are listed by shared tokens. Sort each text's tokens by one fixed order, rarest first. If a
    shared token is the (d+1)-th that they share and has r tokens from itself to the end of a text, the overlap is at
-   most d + r: an entry or a look-up for which that is below o is left out (prefix filtering, Chaudhuri, Ganti, Kaushik,
-   ICDE 2006, with more signs where one is too common, as in AdaptJoin, SIGMOD 2012). A text stands under its first
-   shared token. A list that outgrows 32 + N^¼ splits into lists under its token and the next shared one, and those
-   again, up to four tokens deep. So lists stay short however often a word like `the` occurs and however large the pool
-   is, and a look-up visits few of them. Texts so short that fewer shared tokens than the depth may be enough are listed
-   at the split list as well. The order is by frequency in the pool when the lists were last built; they are built anew
-   each time the pool has tripled. Tokens are numbers, and entries are packed into arrays: millions of small Python
-   containers would make each pass of the garbage collector cost seconds.
+   most d + r: an entry or a look-up for which that is below o is left out (prefix filtering, Chaudhuri, Ganti,
+   Kaushik, ICDE 2006, with more signs where one is too common, as in AdaptJoin, SIGMOD 2012). A text stands under its
+   first shared token. A list that outgrows 32 + N^¼ splits into lists under its token and the next shared one, and
+   those again, up to four tokens deep. So lists stay short however often a word like `the` occurs and however large
+   the pool is, and a look-up visits few of them. Texts so short that fewer shared tokens than the depth may be enough
+   are listed at the split list as well. The order is by frequency in the pool when the lists were last built; they are
+   built anew each time the pool has tripled. Tokens are numbers, and entries are packed into arrays: millions of small
+   Python containers would make each pass of the garbage collector cost seconds. Where words come together in so many
+   texts that the lists outgrow 32 entries a text, all is scanned as before.
 3. The candidates' whole multisets are intersected, and the survivors' LCS is found with one big-integer addition a
    token (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
 
@@ -45,6 +46,8 @@ _UNICODE_WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]")
 SCANNED = 50_000
 _MOST_TOKENS = (1 << 20) - 1
 _DEEPEST = 4
+# Entries a kept text above which lists are given up: a text of real words has 4 to 16.
+_MOST_ENTRIES = 32
 _NEVER_SEEN = -(1 << 40)
 
 Tokenise = Callable[[str], list[str]]
@@ -136,6 +139,10 @@ class NoveltyFilter:
         tokenise: Text to tokens. Of a text, the first 2^20 - 1 tokens count.
         texts: Kept from the start.
         scanned: Kept texts up to which signatures are scanned; above, lists are kept. Decisions are the same.
+
+    Attributes:
+        pairs_scored: Pairs whose longest common subsequence was computed.
+        entries: Entries of the lists.
     """
 
     def __init__(
@@ -159,8 +166,10 @@ class NoveltyFilter:
         self._ends: dict[int, array[int]] = {}
         self._limit = 32
         self._least: list[int] = []
-        self._signatures: Signatures | None = Signatures(threshold)
+        self._signatures = Signatures(threshold)
+        self._listed = False
         self._rebuild_at = scanned
+        self.entries = 0
         self.pairs_scored = 0
         for text in texts:
             self.add(text)
@@ -191,7 +200,7 @@ class NoveltyFilter:
         known = self._number.get
         distinct = numbered(words)
         own = [token for word in distinct if (token := known(word, -1)) >= 0]
-        if self._signatures is not None:
+        if not self._listed:
             found = self._signatures.near(distinct)
         else:
             # What no kept text holds can be first in the order: nothing shares it.
@@ -272,9 +281,8 @@ class NoveltyFilter:
                 rank.append(_NEVER_SEEN + len(rank))
         self._tokens.append(tuple(number[word] for word in words))
         self._bags.append(tuple(sorted((number[word] for word in distinct), key=rank.__getitem__)))
-        if self._signatures is not None:
-            self._signatures.add(distinct)
-        else:
+        self._signatures.add(distinct)
+        if self._listed:
             self._enter(index)
         if index + 1 >= self._rebuild_at:
             self._rebuild()
@@ -284,6 +292,9 @@ class NoveltyFilter:
         """List a kept text under each first shared token that it can have."""
         bag = self._bags[index]
         self._enter_below(index, 0, 0, 0, self._fewest(len(bag)) if bag else 1)
+        if self.entries > _MOST_ENTRIES * len(self._tokens):
+            # Words that come together in very many texts split lists that stay long, at 50 KiB a text.
+            self._listed, self._lists, self._ends, self.entries = False, {}, {}, 0
 
     def _enter_below(self, index: int, above: int, depth: int, first: int, fewest: int) -> None:
         """List a kept text under `above` and each of its tokens from place `first` on."""
@@ -296,7 +307,9 @@ class NoveltyFilter:
             entries = lists.get(key, 0)
             if entries is None:
                 self._enter_split(index, key, depth + 1, place, fewest)
-            elif not entries:
+                continue
+            self.entries += 1
+            if not entries:
                 lists[key] = entry
             elif type(entries) is int:
                 lists[key] = array("q", (entries, entry))
@@ -310,12 +323,14 @@ class NoveltyFilter:
             bag = self._bags[index]
             entry = index << 40 | len(bag) << 20 | depth + len(bag) - place - 1
             self._ends.setdefault(key, array("q")).append(entry)
+            self.entries += 1
         self._enter_below(index, key, depth, place + 1, fewest)
 
     def _split(self, key: int, depth: int) -> None:
         """Replace a list by lists that are one shared token deeper."""
         entries = self._lists[key]
         self._lists[key] = None
+        self.entries -= len(entries)  # type: ignore[arg-type]
         for entry in entries:  # type: ignore[union-attr]
             m = entry >> 20 & _MOST_TOKENS
             place = depth - 1 + m - (entry & _MOST_TOKENS)
@@ -323,7 +338,7 @@ class NoveltyFilter:
 
     def _rebuild(self) -> None:
         size = len(self._tokens)
-        self._signatures = None
+        self._listed, self.entries = True, 0
         self._rebuild_at = 3 * size
         self._limit = 32 + round(size**0.25)
         counts = Counter(token for bag in self._bags for token in bag)
@@ -332,7 +347,8 @@ class NoveltyFilter:
         self._lists, self._ends = {}, {}
         for index, bag in enumerate(self._bags):
             self._bags[index] = tuple(sorted(bag, key=self._rank.__getitem__))
-            self._enter(index)
+            if self._listed:
+                self._enter(index)
 
 
 def numbered(words: list[str]) -> list[str]:

@@ -133,6 +133,19 @@ def test_scores_few_pairs(scanned: int) -> None:
     assert novelty.pairs_scored < 0.001 * 2000 * 1999 / 2
 
 
+def test_lists_are_given_up_where_words_always_come_together() -> None:
+    """Three of sixteen phrases a text: any few shared tokens lead to many texts, and lists would hold each often."""
+    rng = random.Random(3)
+    phrases = [" ".join(f"p{i}w{j}" for j in range(5)) for i in range(16)]
+    novelty, pool = NoveltyFilter(0.7, scanned=64), NoveltyFilter(0.7)
+    for number in range(1500):
+        text = " ".join([*rng.sample(phrases, 3), f"a{number % 40}", f"b{number % 37}"])
+        assert novelty.match(text) == pool.match(text)
+        novelty.add(text)
+        pool.add(text)
+    assert novelty.entries <= 32 * len(novelty)
+
+
 def test_other_scripts_are_seen() -> None:
     assert rouge_tokens("今日は良い天気です") == []
     novelty = NoveltyFilter(0.7, any_script_tokens, ["今日は良い天気ですね"])
