@@ -39,8 +39,8 @@ class MergeOptions:
 
     Attributes:
         near_duplicates: ROUGE-L F1 above which a row is dropped as a near-duplicate of a kept one; 1 keeps all but
-            exact copies. Rows of people count with those of their own label alone. At 0.7 at most 1 % of the rows that
-            are left are near-duplicates; of retrieved short questions it takes a tenth (benchmarks/near_duplicates.py).
+            exact copies. Rows of people count with those of their own label alone: those that differ in a word and in
+            their label stay. Of retrieved short questions 0.7 takes a tenth (benchmarks/near_duplicates.py).
         test_near: The same against test inputs.
         conflicts: What becomes of a text with several labels: `provenance` keeps the label of the better source and
             drops the text where equal sources disagree; `majority` keeps the commonest label and drops ties; `drop`
