@@ -404,6 +404,7 @@ class Job:
         """What the run cost and how to repeat it, then the report."""
         from potstill.report import write_report
 
+        asked = in_all(self.ledger.asked().values())
         facts = {
             "command": command_given(),
             "settings": self.settings.to_json(),
@@ -413,14 +414,12 @@ class Job:
             "seconds_this_time": round(seconds, 1),
             "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
             "tokens": {
-                "prompt": self.ledger.totals().prompt_tokens,
-                "completion": self.ledger.totals().completion_tokens,
-                "requests": self.ledger.totals().replies,
-                "failures": self.ledger.totals().failures,
+                "prompt": asked.prompt_tokens, "completion": asked.completion_tokens, "requests": asked.fresh,
+                "failures": asked.failed,
             },
-            "counts": in_all(self.ledger.asked().values()).to_json(),
+            "counts": asked.to_json(),
             "counts_this_time": self.asker.counts.to_json(),
-        }
+        }  # fmt: skip
         write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_report(self.folder.path)
 
