@@ -64,7 +64,10 @@ def run(tmp_path: Path, spec: TaskSpec, teacher: ScriptedTeacher, **options: Any
 
 def dimension(request: Request) -> str:
     text = request.messages[-1].content
-    return next((name for name in VALUES if f"each in another {name}:" in text), "topic" if "different, specific subjects" in text else "")
+    return next(
+        (name for name in VALUES if f"each in another {name}:" in text),
+        "topic" if "different, specific subjects" in text else "",
+    )
 
 
 def proposing(values: dict[str, list[str]], as_json: bool) -> Callable[[Request, int], Reply | Failure]:
