@@ -190,7 +190,7 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     task = tmp_path / "news.md"
     task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
     result = potstill.run(
-        str(task), out=tmp_path / "run", n=12, teacher="fake", sources="generated",
+        str(task), out=tmp_path / "run", n=30, teacher="fake", sources="generated",
         distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
     )  # fmt: skip
     learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
@@ -205,7 +205,7 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     task.write_text(task.read_text().replace("unlabelled:", "labelled: {path: own.jsonl, inputs: [text]}\nunlabelled:"))
     result = potstill.run(
-        str(task), out=tmp_path / "run", n=12, teacher="fake", sources="generated", merge={"near_duplicates": 1.0},
+        str(task), out=tmp_path / "run", n=30, teacher="fake", sources="generated", merge={"near_duplicates": 1.0},
         distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
     )  # fmt: skip
     report = json.loads((tmp_path / "run" / "train" / "report.json").read_text())
