@@ -129,4 +129,5 @@ def _label_fill(fill: dict[str, Any]) -> float | None:
     """Mean over all labels of rows kept by rows wanted; a label that none are wanted for is not filled."""
     if not fill:
         return None
-    return round(sum(item["kept"] / item["quota"] for item in fill.values() if item["quota"]) / len(fill), 4)
+    shares = [float(item["kept"] / item["quota"]) for item in fill.values() if item["quota"]]
+    return round(sum(shares) / len(fill), 4)
