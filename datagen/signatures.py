@@ -41,16 +41,17 @@ class Signatures:
         self._threshold = threshold
         self._size = size
         self._count = 0
+        # One column a text, so that the sum over a text's words runs along the texts.
+        self._bits: npt.NDArray[np.uint64] = np.zeros((_WORDS, 0), np.uint64)
+        self._own: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self._lengths: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self._grow(64)
 
     def _grow(self, room: int) -> None:
         room = min(room, self._size) if self._size else room
-        held = min(self._count, room)
-        bits, own, lengths = np.zeros((_WORDS, room), np.uint64), np.zeros(room, np.int32), np.zeros(room, np.int32)
-        if held:
-            bits[:, :held], own[:held], lengths[:held] = self._bits[:, :held], self._own[:held], self._lengths[:held]
-        # One column a text, so that the sum over a text's words runs along the texts.
-        self._bits, self._own, self._lengths = bits, own, lengths
+        more = room - len(self._lengths)
+        self._bits = np.pad(self._bits, ((0, 0), (0, more)))
+        self._own, self._lengths = np.pad(self._own, (0, more)), np.pad(self._lengths, (0, more))
         self._both = np.empty((_WORDS, room), np.uint64)
         self._shared = np.empty((_WORDS, room), np.uint8)
 
