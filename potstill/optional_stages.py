@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from potstill.stages import Job
     from potstill.task import TaskSpec
+    from potstill.train.gold_rows import Led
+    from potstill.train.options import DistilOptions
     from potstill.train.self_training import MixedIn, Unlabelled
 
 
@@ -180,6 +184,67 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
         "code": code_digest(train),
     }
     return job.make_stage("compress", parts, make)
+
+
+def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, *, texts: bool = False) -> Led:
+    """What is trained on where the user labelled some rows; see `potstill.train.gold_rows`.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        rows: Training rows.
+        validation: Held-out rows; they stay out where more than the last weights is chosen by them.
+        texts: Whether texts without labels are to join, which what the student makes of held-out rows decides.
+    """
+    from potstill.train.gold_rows import favour_gold
+
+    by_student = job.spec.unlabelled is not None and job.settings.self_training.method == "student"
+    choose = texts or by_student or distil.search.trials > 0 or distil.generations > 1
+    drop = "generated" not in distil.sampling
+    return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
+
+
+def rows_to_learn(
+    job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, weak: Stage | None, merged: Stage, out: Path
+) -> tuple[Dataset, Dataset, DistilOptions, dict[str, Any]]:
+    """What a classifier learns from: the user's rows lead, and texts without labels join where a mixture knows them.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        rows: Training rows.
+        validation: Held-out rows.
+        weak: The stage that read the texts, if any.
+        merged: The stage that split the rows.
+        out: Folder of the training; `train.parquet` there holds the rows where texts joined.
+
+    Returns:
+        Training rows, held-out rows, `distil` with how often origins are drawn, and what the report says.
+    """
+    from potstill.train.options import SearchOptions
+    from potstill.train.recipe import train_classifier
+
+    told: dict[str, Any] = {}
+    led = led_by_user(job, distil, rows, validation, texts=weak is not None)
+    if weak is not None:
+        options = replace(
+            distil, sampling={**led.sampling, **distil.sampling}, generations=1, student_layers=None,
+            search=SearchOptions(),
+        )  # fmt: skip
+
+        def teach(some: Dataset, folder: Path) -> object:
+            return train_classifier(job.spec, some, led.validation, folder, options, listener=job.listener)
+
+        first = out / "first-student"
+        mixed, told = mixture_rows(job, weak, merged, led.train, led.validation, teach, first)
+        shutil.rmtree(first, ignore_errors=True)
+        if mixed is not None:  # written rows weigh less already
+            write_rows(mixed.rows, out / "train.parquet")
+            distil = replace(distil, sampling={**mixed.sampling, **distil.sampling})
+            return mixed.rows, mixed.validation, distil, {**led.report, **told}
+        led = led_by_user(job, distil, rows, validation)
+    distil = replace(distil, sampling={**led.sampling, **distil.sampling})
+    return led.train, led.validation, distil, {**led.report, **told}
 
 
 def mixture_rows(

@@ -58,7 +58,7 @@ class RunResult:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The rows that the student was trained on."""
+        """The training rows; of written ones some may not have been learnt from (see the report)."""
         taught = self.path / "train" / "train.parquet"  # there where the student labelled rows of its own
         return read_rows(taught if taught.exists() else self.path / "soft" / "train.parquet")
 

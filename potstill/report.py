@@ -341,6 +341,11 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
             if item.get("faults"):
                 remark = f"it abstains there; the first: {item['first_fault']}"
                 lines.append((f"Texts on which {item['name']} failed", _count(item["faults"]), remark))
+    led = facts.reports.get("train", {}).get("user_rows", {})
+    if left := led.get("written_left_out"):
+        filled = f"; labels with few of them are filled up: {', '.join(led['filled_up'])}" if led["filled_up"] else ""
+        remark = f"your {_count(led['rows'])} labelled rows teach more alone{filled}"
+        lines.append(("Written rows that the student did not learn from", _count(left), remark))
     start = facts.reports.get("train", {}).get("start") or {}
     if start.get("cross_entropy") is not None:
         figure, uniform = f"{start['cross_entropy']:.2f} nats a token", f"{start['uniform']:.2f}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,9 +26,9 @@ from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
     check_compression,
     compress_stage,
-    mixture_rows,
     optional_stages,
     quality_stage,
+    rows_to_learn,
     self_train_on,
     weak_stage,
 )
@@ -287,8 +286,7 @@ class Job:
         from potstill import train
         from potstill.datagen import mixture
         from potstill.student_choice import distil_options
-        from potstill.train.gold_rows import favour_gold
-        from potstill.train.options import SearchOptions, local_teacher, student_name
+        from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import train_classifier, training_summary
 
         distil = distil_options(self.settings, self.spec, self.listener)
@@ -300,20 +298,7 @@ class Job:
             options, student = distil, out / "student"
             told: dict[str, Any] = {}
             if self.spec.kind == "classification":
-                rows, validation, drawn = favour_gold(rows, validation, len(self.spec.labels))
-                options = replace(options, sampling={**drawn, **options.sampling})
-
-                def teach(some: Dataset, folder: Path) -> Any:
-                    plain = replace(options, generations=1, student_layers=None, search=SearchOptions())
-                    return train_classifier(self.spec, some, validation, folder, plain, listener=self.listener)
-
-                first = out / "first-student"
-                mixed, told = mixture_rows(self, weak, merged, rows, validation, teach, first) if weak else (None, {})
-                shutil.rmtree(first, ignore_errors=True)
-                if mixed is not None:  # written rows weigh less already
-                    options = replace(options, sampling={**mixed.sampling, **distil.sampling})
-                    rows, validation = mixed.rows, mixed.validation
-                    write_rows(rows, out / "train.parquet")
+                rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, out)
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
 
@@ -334,10 +319,10 @@ class Job:
 
                 result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
             if weak is not None and self.spec.kind == "classification":
-                told = told or self_train_on(self, weak, merged, rows, validation, student, learn)
+                told |= self_train_on(self, weak, merged, rows, validation, student, learn)
             write_json(out / "history.json", result.history)
-            report = {**result.report, **told}
-            write_json(out / "report.json", {**report, "base_model": name})
+            report = {**result.report, **told, "base_model": name}
+            write_json(out / "report.json", report)
             how = training_summary(report)
             return {"summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}", "rows": rows.num_rows}
 

@@ -1,30 +1,51 @@
-"""Rows that a person labelled, beside rows that were made: how often each is drawn, and which choose the student.
+"""Rows that a person labelled, beside rows that were made: which are learnt from, how often, and which choose.
 
 A hundred labelled rows teach a small encoder more than four hundred that a small teacher wrote, and together they teach
-it less than the hundred alone, for three reasons: the written rows outnumber them, the teacher's probabilities pull at
-labels that are known, and a held-out part of written rows stops the training where these are learnt best. So:
+it less than the hundred alone: the written rows outnumber them, the teacher's probabilities pull at labels that are
+known, and a held-out part, of written rows or of a dozen of one's own, stops the training at the wrong place. So the
+label is the one target of a user's row, and
 
-- rows of the user have their label as the one target,
-- written rows are drawn less often the more rows of the user there are to a label (`written_share`); a lower weight
-  would not do, since batches of them would still be learnt from,
-- the held-out rows are the user's alone, where there are enough of them.
+- below `ENOUGH` of them to a label on average, written rows are drawn less often the more there are (`written_share`; a
+  lower weight would not do, since batches of them would still be learnt from), and the held-out rows are the user's
+  alone where these are `LEAST_HELD_OUT` or more;
+- from there on written rows stay only for labels with fewer than `ENOUGH` rows of the user, and held-out rows of the
+  user are learnt from too while they are fewer than `ENOUGH_HELD_OUT`: the last weights stay.
 
-On 400 texts of TREC and Snips (88 rows of the user, 12 held out, 360 written; macro-F1, single runs): all alike .67
-(TREC), a fifth of the weight .70 and .86, drawn a tenth as often .93 (Snips), a fiftieth as often .82 and .89, without
-the written rows .83 and .92.
+The figures of both ways on six tasks stand in docs/log.md, "What a hundred labels teach".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# So many rows of the user to a label leave the written ones the least share.
+# So many rows of the user to a label leave the written ones the least share, or none.
 ENOUGH = 8
 LEAST_SHARE = 0.05
 LEAST_HELD_OUT = 10
+# Fewer held-out rows of the user than this teach more than they can choose.
+ENOUGH_HELD_OUT = 40
+
+
+@dataclass(frozen=True)
+class Led:
+    """What is trained on where rows of the user lead.
+
+    Attributes:
+        train: Training rows.
+        validation: Held-out rows; without a row, the last weights stay.
+        sampling: How often rows of an origin are drawn, as `distil.sampling` says it.
+        report: What the report says of it; empty where no row is the user's.
+    """
+
+    train: Dataset
+    validation: Dataset
+    sampling: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 def written_share(gold: int, labels: int) -> float:
@@ -37,23 +58,61 @@ def written_share(gold: int, labels: int) -> float:
     return max(LEAST_SHARE, 1.0 - gold / (ENOUGH * max(1, labels)))
 
 
-def favour_gold(train: Dataset, validation: Dataset, labels: int) -> tuple[Dataset, Dataset, dict[str, float]]:
+def favour_gold(train: Dataset, validation: Dataset, labels: int, *, choose: bool = False, drop: bool = True) -> Led:
     """Let the user's own rows lead, where there are any.
 
     Args:
         train: Training rows in the one schema.
         validation: Held-out rows.
         labels: How many labels the task has.
+        choose: Whether held-out rows are needed whatever they are, since more is chosen by them than the weights.
+        drop: Whether written rows may be left out.
 
     Returns:
-        Both tables, and how often rows of an origin are drawn (as `distil.sampling` says it); the tables as they came
-        and nothing where no row is the user's.
+        Both tables as they came where no row is the user's.
     """
-    gold = train["origin"][:].count("user")
+    origins = train["origin"][:]
+    gold = origins.count("user")
     if not gold:
-        return train, validation, {}
-    changed = [{**row, "teacher_probs": None} if row["origin"] == "user" else row for row in train]
-    own = [i for i, origin in enumerate(validation["origin"]) if origin == "user"]
+        return Led(train, validation)
+    own = [i for i, origin in enumerate(validation["origin"][:]) if origin == "user"]
+    plain = [{**row, "teacher_probs": None} if row["origin"] == "user" else row for row in train]
+    if drop and gold + len(own) >= ENOUGH * max(1, labels):
+        join = not choose and len(own) < ENOUGH_HELD_OUT and "retrieved" not in origins
+        return _alone(train, plain, validation, own, join=join)
     held_out = validation.select(own) if len(own) >= LEAST_HELD_OUT else validation
-    sampling = {"generated": round(written_share(gold, labels), 4)} if "generated" in train["origin"][:] else {}
-    return type(train).from_list(changed, features=train.features), held_out, sampling
+    sampling = {"generated": round(written_share(gold, labels), 4)} if "generated" in origins else {}
+    report = {"rows": gold, "held_out": len(own), "written_left_out": 0, "written_share": sampling.get("generated")}
+    return Led(type(train).from_list(plain, features=train.features), held_out, sampling, {"user_rows": report})
+
+
+def _alone(train: Dataset, rows: list[dict[str, Any]], validation: Dataset, own: list[int], *, join: bool) -> Led:
+    """Written rows for labels alone that have few rows of the user; these lead."""
+    if join:
+        rows = [*rows, *({**validation[i], "teacher_probs": None} for i in own)]
+    counts = Counter(row["label"] for row in rows if row["origin"] == "user")
+    kept = [row for row in rows if row["origin"] != "generated" or counts[row["label"]] < ENOUGH]
+    # What a label weighs among the others stays as the merge had it.
+    wanted, found = _weight_by_label(list(train)), _weight_by_label(kept)
+    for row in kept:
+        before, now = wanted.get(row["label"], 0.0), found[row["label"]]
+        if before > 0 and now > 0:
+            row["weight"] *= before / now
+    mean = sum(row["weight"] for row in kept) / len(kept)
+    kept = [{**row, "weight": row["weight"] / mean} for row in kept] if mean > 0 else kept
+    few = len(own) < LEAST_HELD_OUT
+    held_out = validation.select([] if join else range(validation.num_rows) if few else own)
+    report = {
+        "rows": sum(counts.values()),
+        "held_out": 0 if join else len(own),
+        "written_left_out": len(rows) - len(kept),
+        "filled_up": sorted({row["output"] for row in kept if row["origin"] == "generated"}),
+    }
+    return Led(type(train).from_list(kept, features=train.features), held_out, {}, {"user_rows": report})
+
+
+def _weight_by_label(rows: list[dict[str, Any]]) -> dict[Any, float]:
+    sums: dict[Any, float] = {}
+    for row in rows:
+        sums[row["label"]] = sums.get(row["label"], 0.0) + row["weight"]
+    return sums

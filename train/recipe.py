@@ -213,8 +213,10 @@ def repeat_training(
 
 
 def training_summary(report: Mapping[str, Any]) -> str:
-    """What search, fitted start, deep student, generations and calibration gave, in a phrase each; else empty."""
+    """What each part of the training gave, in a phrase each; else empty."""
     parts = []
+    if left := report.get("user_rows", {}).get("written_left_out"):
+        parts.append(f"{report['user_rows']['rows']} labelled rows lead, {left} written ones left out")
     if search := report.get("search"):
         values = ", ".join(f"{name} {value:.3g}" for name, value in search["values"].items())
         parts.append(f"trial {search['best'] + 1} of {len(search['trials'])} was best ({values})")

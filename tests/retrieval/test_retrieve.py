@@ -143,10 +143,9 @@ def test_what_cannot_be_read_leaves_its_place_to_the_next(tmp_path: Path) -> Non
     for number in range(6):
         lost = add(folder, f"lost-{number}")
         (lost / "train.jsonl").write_text("no rows\n" * 40)
-    far = add(folder, "farther", body="Messages and other things.") / "README.md"
-    assert far.exists()
-    farthest = add(folder, "farthest", body="Messages, letters, bread, stones, ships and many other things.")
-    assert farthest.exists()
+    for name, summary in (("farther", "Messages and spam."), ("farthest", "Messages, bread, stones and ships.")):
+        card = add(folder, name) / "README.md"
+        card.write_text(card.read_text("utf-8").replace("Tell spam messages from wanted messages.", summary), "utf-8")
     found = retrieve_rows(spec(), RetrievalOptions(catalogue=(str(folder),), top=4), encoder=Bag())  # type: ignore[arg-type]
     status = {hit["id"]: hit["status"] for hit in found.ranking.to_json()["hits"]}
     assert status == {**{f"lost-{n}": "skipped" for n in range(6)}, "farther": "used", "farthest": "used"}

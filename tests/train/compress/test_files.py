@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import OptionError
 from potstill.train.compress.files import load_model, write_files
@@ -20,6 +21,17 @@ INT4 = Scheme("absmax", 4, scope="group", group=32)
 @pytest.fixture
 def llama(tiny_llama):
     return open_source(tiny_llama)
+
+
+@pytest.fixture
+def wide_llama(tiny_llama, tmp_path):
+    """Rows of whole blocks of 64, without which bitsandbytes fails on processors that multiply bfloat16."""
+    config = AutoConfig.from_pretrained(tiny_llama)
+    config.hidden_size, config.intermediate_size, config.head_dim = 128, 128, 64
+    shutil.copytree(tiny_llama, tmp_path / "wide")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    return open_source(tmp_path / "wide")
 
 
 def logits_of(model):
@@ -113,14 +125,15 @@ def test_gguf_is_read_by_the_gguf_reader_and_by_transformers(kind, far, llama, t
 
 
 @pytest.mark.parametrize("method", ["nf4", "llm.int8"])
-def test_bitsandbytes_holds_the_same_values(method, llama, tmp_path):
+def test_bitsandbytes_holds_the_same_values(method, wide_llama, tmp_path):
     pytest.importorskip("bitsandbytes")
+    llama = wide_llama
     if method == "nf4":
         llama.quantized = quantize_model(llama.model, Scheme("nf4", 4), "keep")
     else:
         llama.quantized = quantize_model(llama.model, INT8, "keep")
         llama.activations = {"threshold": 6.0}
-    write_files(llama, tmp_path / "bnb", "bitsandbytes")
+    write_files(wide_llama, tmp_path / "bnb", "bitsandbytes")
     config = json.loads((tmp_path / "bnb" / "config.json").read_text())["quantization_config"]
     assert config["quant_method"] == "bitsandbytes"
     model, _ = load_model(tmp_path / "bnb")
