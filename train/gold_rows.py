@@ -11,7 +11,7 @@ label is the one target of a user's row, and
 - from there on written rows stay only for labels with fewer than `ENOUGH` rows of the user, and held-out rows of the
   user are learnt from too while they are fewer than `ENOUGH_HELD_OUT`: the last weights stay.
 
-The figures of both ways on six tasks stand in docs/log.md, "What a hundred labels teach".
+The figures of both ways on five tasks stand in docs/log.md, "What a hundred labels teach".
 """
 
 from __future__ import annotations
