@@ -194,13 +194,14 @@ def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Data
         distil: How the student is trained.
         rows: Training rows.
         validation: Held-out rows; they stay out where more than the last weights is chosen by them.
-        texts: Whether texts without labels are to join, which what the student makes of held-out rows decides.
+        texts: Whether texts without labels are to join. Their number goes by that of the rows, and written rows step
+            back beside them anyhow, so none are left out.
     """
     from potstill.train.gold_rows import favour_gold
 
     by_student = job.spec.unlabelled is not None and job.settings.self_training.method == "student"
-    choose = texts or by_student or distil.search.trials > 0 or distil.generations > 1
-    drop = "generated" not in distil.sampling
+    choose = by_student or distil.search.trials > 0 or distil.generations > 1
+    drop = not texts and "generated" not in distil.sampling
     return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
 
 
