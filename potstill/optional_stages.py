@@ -230,7 +230,7 @@ def rows_to_learn(
     if weak is not None:
         options = replace(
             distil, sampling={**led.sampling, **distil.sampling}, generations=1, student_layers=None,
-            search=SearchOptions(),
+            student_layer_ids=None, student_ffn=None, search=SearchOptions(),
         )  # fmt: skip
 
         def teach(some: Dataset, folder: Path) -> object:

@@ -28,10 +28,10 @@ from potstill.events import Event, Listener, silent
 from potstill.models import model_identity
 from potstill.task import TaskSpec
 from potstill.train import loop
-from potstill.train.causal_model import adapters, is_cut, load_causal, save_trained
+from potstill.train.causal_model import adapters, load_causal, save_trained
 from potstill.train.encode import end_of_turn
 from potstill.train.memory import check_memory
-from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.options import DistilOptions, is_cut, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.result import DistilResult
 from potstill.train.rows_check import check_not_empty, check_text_rows

@@ -58,11 +58,6 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
     return tokenizer, model, stored_dtype
 
 
-def is_cut(options: DistilOptions) -> bool:
-    """Whether the student has fewer layers or neurons than the model that it starts from."""
-    return bool(options.student_layers or options.student_layer_ids or options.student_ffn)
-
-
 def adapters(options: DistilOptions) -> Any:
     """Low-rank adapters as the options want them, or None.
 

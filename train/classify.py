@@ -29,26 +29,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainingArguments, set_seed
 
-from potstill.errors import OptionError, TrainingError, UserError
+from potstill.errors import OptionError
 from potstill.events import Listener, silent
-from potstill.models import install_hint, local_model, model_identity
+from potstill.models import model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
 from potstill.train.card import StudentCard
+from potstill.train.encoder_model import load_encoder
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
 from potstill.train.head_start import can_start, start_head
-from potstill.train.layers import keep_layers
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.quiet import quiet_transformers
@@ -106,7 +98,7 @@ def _distil(
     targets = label_targets(spec, train, options)
     check_label_variety(spec, targets, options)
     set_seed(options.seed)
-    tokenizer, model = _load(spec, options, deep)
+    tokenizer, model, kept = load_encoder(spec, options, deep)
     data = _encode(tokenizer, train, targets, options)
     held_out, held_out_options = None, options
     if validation is not None and len(validation):
@@ -126,7 +118,7 @@ def _distil(
     if finished is not None:
         return finished
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
-    fitted = options.start == "features" and deep is None and options.student_layers is None and can_start(model)
+    fitted = options.start == "features" and deep is None and can_start(model)
     if fitted:
         start_head(model, tokenizer, spec, [row["input_ids"] for row in data], targets, options)
     shares = targets.shares
@@ -137,7 +129,7 @@ def _distil(
         data += [{"input_ids": ids, **nothing} for ids in copies]
         if targets.shares is not None:
             shares = np.tile(targets.shares, 1 + options.altered_copies)
-        ids, kept = [row["input_ids"] for row in data], int(options.student_layers or 1)
+        ids = [row["input_ids"] for row in data]
         told = deep_targets(deep, spec, ids, checkpoints / "deep-states.f16", kept)
         for i, row in enumerate(data):
             row |= {"probs": told.probs[i], "has_probs": True, "states": told.of_row(i)}
@@ -360,32 +352,6 @@ class _Collator:
             "has_probs": torch.tensor([row["has_probs"] for row in rows]),
             "weights": torch.tensor([row["weight"] for row in rows]),
         }
-
-
-def _load(spec: TaskSpec, options: DistilOptions, deep: Path | None = None) -> tuple[Any, Any]:
-    name = str(deep or options.student)
-    folder = local_model(name)
-    names = list(spec.label_names)
-    try:
-        config = AutoConfig.from_pretrained(
-            folder, num_labels=len(names), id2label=dict(enumerate(names)), problem_type="single_label_classification",
-            label2id={label: i for i, label in enumerate(names)},
-        )  # fmt: skip
-        for field in ("classifier_dropout", "seq_classif_dropout"):
-            if hasattr(config, field):
-                setattr(config, field, options.dropout)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
-    if options.student_layers:
-        model = keep_layers(model, options.student_layers)
-    if options.freeze_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
-    room = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    if room and int(options.max_length or 0) > room:
-        raise TrainingError(f"max_length {options.max_length} is more than the {room} positions of {name}; lower it")
-    return tokenizer, model
 
 
 def _encode(tokenizer: Any, table: Dataset, targets: LabelTargets, options: DistilOptions) -> list[dict[str, Any]]:

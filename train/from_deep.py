@@ -1,12 +1,12 @@
 """A shallow classifier that starts from a deep one of the same kind, and learns three things from it.
 
 What enters: the folder of a trained student, and the encoded rows. What leaves: its probabilities of every row, and
-the hidden states of its last layer, which the shallow student's are turned towards:
+the hidden states, which the shallow student's are turned towards:
 
     loss = (h·CE(label) + s·T²·KL(deep‖shallow at T)) / (h + s) + c·Σ_layers mean_tokens (1 − cos(deep, shallow))
 
-Each layer that was kept learns the states that stand at the same share of the deep student's depth, the last one its
-last. Beside the rows may come copies of them with some tokens dropped, replaced or spliced (`altered_copies`): the deep
+Each layer that was kept learns the states that it gave in the deep student, the last one the deep student's last.
+Beside the rows may come copies of them with some tokens dropped, replaced or spliced (`altered_copies`): the deep
 student says what they are, so they need no label, and a few hundred rows are many more texts to agree on.
 
 The deep student never runs again while the shallow one is trained: its states rest in one file of float16, which is
@@ -90,13 +90,14 @@ def altered_copies(
     return found
 
 
-def matched_layers(depth: int, kept: int) -> list[int]:
-    """For each of `kept` layers, the layer of a model of `depth` whose states it learns, counted from 1."""
-    return [round((i + 1) * depth / kept) for i in range(kept)]
+def matched_layers(depth: int, kept: Sequence[int]) -> list[int]:
+    """For each layer that was kept (numbers from 0), the layer of a model of `depth` whose states it learns, from 1."""
+    # Each layer its own, so that what comes behind it finds what it knows; the last one what the head knows.
+    return [*(i + 1 for i in kept[:-1]), depth]
 
 
 def deep_targets(
-    deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file: Path, kept: int = 1
+    deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file: Path, kept: Sequence[int]
 ) -> DeepTargets:  # fmt: skip
     """Ask a deep student about encoded rows.
 
@@ -104,8 +105,8 @@ def deep_targets(
         deep: Its folder.
         spec: The task, whose labels it must have.
         rows: Token ids, in order.
-        kept: Layers of the shallow student that learn states; 1 is the last one alone.
         file: Where the hidden states are written; the caller deletes it.
+        kept: Numbers of its layers, from 0, that the shallow student keeps, each of which learns states.
 
     Raises:
         DataError: There is no student at `deep`.
@@ -120,7 +121,7 @@ def deep_targets(
     width = int(student.model.config.hidden_size)
     matched = matched_layers(int(student.model.config.num_hidden_layers), kept)
     probs = np.zeros((len(rows), len(columns)), dtype=np.float32)
-    states = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(ends[-1]), kept, width))
+    states = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(ends[-1]), len(matched), width))
     for batch in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
         inputs = student.padded([list(rows[i]) for i in batch])
         with torch.inference_mode():

@@ -35,6 +35,7 @@ from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
 from potstill.train.rows_check import LabelTargets
 
+_AVERAGES = "last_layer_averages"  # a key of config.json that transformers keeps and does not read
 _VALUE_SCALE = 50.0
 _POOLER_SCALE = 0.1
 _NOISE = 1e-3
@@ -53,6 +54,11 @@ def can_start(model: Any) -> bool:
         and getattr(bert, "pooler", None) is not None
         and isinstance(getattr(model, "classifier", None), nn.Linear)
     )
+
+
+def averages(model: Any) -> bool:
+    """Whether a model's last layer is one that `add_averaging_layer` put there."""
+    return bool(getattr(model.config, _AVERAGES, False))
 
 
 def add_averaging_layer(model: Any) -> None:
@@ -81,6 +87,7 @@ def add_averaging_layer(model: Any) -> None:
     layer.requires_grad_(False)
     layers.append(layer)
     model.config.num_hidden_layers = len(layers)
+    setattr(model.config, _AVERAGES, True)
 
 
 def start_head(

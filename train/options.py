@@ -58,17 +58,17 @@ class DistilOptions:
         student: Model that the student starts from: a name, or a folder. Default: all-MiniLM-L6-v2 for
             classification, SmolLM2-135M-Instruct for generation. `auto` chooses by the cards of models that
             retrieval searches (`retrieval.students`, `retrieval.student_mib`).
-        student_layers: Keep this many layers of it, evenly spaced with the first and the last among them; None
-            keeps all. A decoder cut this way starts worse than uniform and needs long training.
-        student_layer_ids: Which layers a generation student keeps, instead of evenly spaced ones, such as
-            `[0, 2, 4]`.
-        student_ffn: Share of the feed-forward neurons that each layer of a generation student keeps, in (0, 1].
-        hidden_weight: Weight of the direction of the last hidden states (1 − cos) beside the other two losses, where
-            the student is cut (DistilBERT's triple loss). With `student_layers`, a classifier of all layers is
-            trained first; the shallow one starts from its layers and learns its probabilities and states. A
-            generation student learns the states of the model that it was cut from. 0 cuts the model as it comes.
-        altered_copies: Copies of each row with some tokens dropped or replaced, which a classifier with
-            `student_layers` learns as well, as the deep one sees them. They count as rows of an epoch.
+        student_layers: Keep this many layers of it; None keeps all. A classifier keeps the first ones, a generation
+            student evenly spaced ones with the first and the last among them; a decoder cut this way starts worse
+            than uniform and needs long training.
+        student_layer_ids: Which layers to keep instead, such as `[0, 2, 4]`.
+        student_ffn: Share of the feed-forward neurons that each layer keeps, in (0, 1].
+        hidden_weight: Weight of the direction of the hidden states (1 − cos) beside the other two losses, where the
+            student is cut (DistilBERT's triple loss). A whole classifier is trained first; the cut one starts from
+            it and learns its probabilities and states. A generation student learns the states of the model that it
+            was cut from. 0 cuts the model as it comes.
+        altered_copies: Copies of each row with some tokens dropped or replaced, which a classifier that is cut
+            learns as well, as the whole one sees them. They count as rows of an epoch.
         generations: Trainings of a classifier on the last one's probabilities and the labels, itself the first
             (born-again networks). They end early once the held-out loss no longer falls; the best one stays.
         ensemble: Each generation learns the mean probabilities of all earlier ones instead of the last one's.
@@ -228,6 +228,11 @@ def resolve_options(options: DistilOptions, kind: StudentKind) -> DistilOptions:
     if options.precision is None:
         chosen["precision"] = "bf16" if _gpu_has_bf16() else "fp32"
     return replace(options, **chosen)  # type: ignore[arg-type]
+
+
+def is_cut(options: DistilOptions) -> bool:
+    """Whether the student has fewer layers or neurons than the model that it starts from."""
+    return bool(options.student_layers or options.student_layer_ids or options.student_ffn)
 
 
 def local_teacher(ref: str) -> str | None:

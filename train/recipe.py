@@ -1,7 +1,7 @@
 """A student from its options: search, a deep student first, generations, each only where it is asked for.
 
     search            → the options with the lowest held-out loss
-    student_layers    → a deep classifier, and a shallow one that starts from it and learns from it
+    student_layers    → a whole classifier, and a cut one that starts from it and learns from it (also student_ffn)
     generations       → born-again rounds of the above (classifiers)
 
 What enters: the rows of a run. What leaves: one student's folder and a report that says what each step gave. The
@@ -24,7 +24,7 @@ from potstill.options import as_json, build_options
 from potstill.rows import dataset_to_rows, label_names, rows_to_dataset
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
-from potstill.train.options import DistilOptions, SearchOptions, resolve_options
+from potstill.train.options import DistilOptions, SearchOptions, is_cut, resolve_options
 from potstill.train.result import DistilResult
 from potstill.train.rounds import born_again
 from potstill.train.student import TRAINING
@@ -225,7 +225,7 @@ def training_summary(report: Mapping[str, Any]) -> str:
         outcome = "kept, as training made it no better" if start["kept"] else "trained on"
         parts.append(f"head fitted on frozen features first (held-out macro-F1 {start['score']:.3f}, {outcome})")
     if report.get("deep"):
-        parts.append(f"started from a student of all layers, kept {report['options']['student_layers']}")
+        parts.append(f"started from a whole student, kept {_cut_to(report['options'])}")
     if rounds := report.get("rounds"):
         parts.append(f"generation {_kept(rounds) + 1} of {len(rounds)} kept")
     held_out = report.get("held_out") or {}
@@ -238,19 +238,31 @@ def _kept(rounds: Sequence[dict[str, Any]]) -> int:
     return next(i for i, item in enumerate(rounds) if item["kept"])
 
 
+def _cut_to(options: Mapping[str, Any]) -> str:
+    """What a student keeps, in words."""
+    parts = []
+    if count := options["student_layers"] or len(options["student_layer_ids"] or ()):
+        parts.append(f"{count} layer{'s' if count > 1 else ''}")
+    if share := options["student_ffn"]:
+        parts.append(f"{share:.0%} of the neurons")
+    return " and ".join(parts)
+
+
 def _train_deep_first(
     spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, listener: Listener
 ) -> DistilResult:
-    """One student; with `student_layers`, a deep one of all layers first, which the shallow one starts from."""
+    """One student; where it is cut, a whole one first, which the cut one starts from."""
     from potstill.train.classify import distil_classifier
 
     options = replace(options, search=SearchOptions())
-    if options.student_layers is None or options.hidden_weight == 0:
+    if not is_cut(options) or options.hidden_weight == 0:
         return distil_classifier(spec, train, validation, out, options, listener=listener)
     place = out.with_name(f"{out.name}.deep")
     # The shallow student learns the deep one's own distribution, before its confidence is put right.
-    whole = replace(options, student_layers=None, generations=1, calibrate=False)
-    listener(Event("train", "note", f"training all layers first, then {options.student_layers} of them"))
+    whole = replace(
+        options, student_layers=None, student_layer_ids=None, student_ffn=None, generations=1, calibrate=False
+    )
+    listener(Event("train", "note", f"training the whole student first, then one of {_cut_to(as_json(options))}"))
     deep = distil_classifier(spec, train, validation, place, whole, listener=listener)
     result = distil_classifier(spec, train, validation, out, options, deep=place, listener=listener)
     shutil.rmtree(place)

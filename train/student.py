@@ -199,8 +199,11 @@ class Student:
             return found
         import torch
 
+        from potstill.train.first_token import reads_first_token
+
         with torch.inference_mode():
-            return np.asarray(self.model(**self.padded(rows, "right")).logits.float().cpu().numpy())
+            answer = reads_first_token(self.model)(**self.padded(rows, "right"))
+            return np.asarray(answer.logits.float().cpu().numpy())
 
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:
         import torch

@@ -12,6 +12,7 @@ activations).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,36 +25,53 @@ def keep_neurons(model: Any, share: float) -> Any:
     """Cut the feed-forward layers of a model in place, the configuration included, and return it.
 
     Args:
-        model: A decoder with gated feed-forward layers (`gate_proj`, `up_proj`, `down_proj`).
+        model: A decoder with gated feed-forward layers (`gate_proj`, `up_proj`, `down_proj`), or an encoder like BERT.
         share: Share of the neurons to keep, in (0, 1]; rounded up to a multiple of 8.
 
     Raises:
         TrainingError: The model has no such layers.
     """
     config = model.config.get_text_config()
-    blocks = [m for m in model.modules() if all(hasattr(m, name) for name in ("gate_proj", "up_proj", "down_proj"))]
+    blocks = list(_blocks(model))
     if not blocks:
         raise TrainingError(
-            f"{type(model).__name__} has no gated feed-forward layers, so distil.student_ffn cannot be used"
+            f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot be "
+            "used; leave it out"
         )
     keep = min(int(config.intermediate_size), 8 * math.ceil(share * config.intermediate_size / 8))
-    for block in blocks:
-        picked = _important(block, keep)
-        for name in ("gate_proj", "up_proj"):
-            setattr(block, name, rows_of(getattr(block, name), picked))
-        block.down_proj = columns_of(block.down_proj, picked)
-        if hasattr(block, "intermediate_size"):
-            block.intermediate_size = keep
+    for into, (owner, name) in blocks:
+        down = getattr(owner, name)
+        picked = _important([getattr(module, part) for module, part in into], down, keep)
+        for module, part in into:
+            setattr(module, part, rows_of(getattr(module, part), picked))
+            if hasattr(module, "intermediate_size"):
+                module.intermediate_size = keep
+        setattr(owner, name, columns_of(down, picked))
     config.intermediate_size = keep
     return model
 
 
-def _important(block: Any, keep: int) -> torch.Tensor:
+_Place = tuple[Any, str]
+"""A module, and the name under which it holds a projection."""
+
+
+def _blocks(model: Any) -> Iterator[tuple[list[_Place], _Place]]:
+    """Of each layer the projections into its neurons, and the one back: gated (Llama) or plain (BERT)."""
+    for module in model.modules():
+        if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")):
+            yield [(module, "gate_proj"), (module, "up_proj")], (module, "down_proj")
+            continue
+        into, out = (getattr(module, name, None) for name in ("intermediate", "output"))
+        if all(isinstance(getattr(part, "dense", None), nn.Linear) for part in (into, out)):
+            yield [(into, "dense")], (out, "dense")
+
+
+def _important(into: list[nn.Linear], down: nn.Linear, keep: int) -> torch.Tensor:
     """Indices of the `keep` most important neurons, in their order."""
     with torch.no_grad():
-        score: torch.Tensor = block.down_proj.weight.float().norm(dim=0)
-        for name in ("gate_proj", "up_proj"):
-            score = score * getattr(block, name).weight.float().norm(dim=1)
+        score: torch.Tensor = down.weight.float().norm(dim=0)
+        for part in into:
+            score = score * part.weight.float().norm(dim=1)
     picked: torch.Tensor = score.topk(keep).indices.sort().values
     return picked
 

@@ -146,21 +146,25 @@ def test_a_killed_training_resumes_with_the_same_start(tmp_path, options):
         assert torch.equal(weights(resumed.path)[name], value), name
 
 
-def test_students_that_cannot_be_fitted_start_at_random(tmp_path, options, tiny_llama):
+def test_students_that_cannot_be_fitted_start_at_random(tiny_llama):
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     decoder = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(tiny_llama, num_labels=2))
     assert not can_start(decoder)
+
+
+def test_a_base_model_cut_to_its_first_layers_is_fitted_too(tmp_path, options):
     cut = replace(options, start="features", student_layers=1, epochs=1)
     result = distil_classifier(SPEC, reviews(16), None, tmp_path / "cut", cut)
-    assert result.report["start"] == {"head": "random"}
+    assert result.report["start"] == {"head": "features"}
+    assert load_student(result.path).model.config.num_hidden_layers == 2
 
 
 def test_a_shallow_student_and_generations_work_from_it(tmp_path, options):
-    chosen = replace(options, start="features", epochs=2, student_layers=2, generations=2)
+    chosen = replace(options, start="features", epochs=2, student_layers=1, generations=2)
     result = train_classifier(SPEC, reviews(48), reviews(24, 1), tmp_path / "s", chosen)
     student = load_student(result.path)
-    # Of the deep student's three layers the last, which averages, is one of the two that stay.
+    # The layer that averages is not counted.
     assert student.model.config.num_hidden_layers == 2
     assert len(result.report["rounds"]) >= 1
     assert evaluate_student(student, SPEC, reviews(40, 2)).scores.macro_f1 > 0.8

@@ -15,6 +15,7 @@ from potstill.options import build_options
 from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
+from potstill.train.evaluate import evaluate_student
 from potstill.train.from_deep import altered_copies, direction_losses, matched_layers
 from potstill.train.loop import LikeLengths
 from potstill.train.options import DistilOptions, SearchOptions
@@ -36,9 +37,10 @@ def same_weights(one, other):
 
 def test_a_shallow_student_starts_from_the_deep_one_and_learns_its_directions(tmp_path, options):
     seen = []
+    options = replace(options, start="random")
     chosen = replace(options, student_layers=1, epochs=4)
     result = train_classifier(SPEC, reviews(64), reviews(24, 1), tmp_path / "s", chosen, listener=seen.append)
-    assert any("training all layers first" in event.message for event in seen)
+    assert any("the whole student first, then one of 1 layer" in event.message for event in seen)
     assert result.report["deep"]["options"]["student_layers"] is None
     assert load_student(result.path).model.config.num_hidden_layers == 1
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
@@ -83,11 +85,46 @@ def test_direction_losses_are_one_minus_the_cosine():
         direction_losses(states, torch.randn(3, 5, 2, 4), mask)
 
 
-def test_kept_layers_learn_from_the_same_share_of_the_depth():
-    assert matched_layers(6, 3) == [2, 4, 6]
-    assert matched_layers(12, 4) == [3, 6, 9, 12]
-    assert matched_layers(6, 1) == [6]
-    assert matched_layers(5, 2)[-1] == 5
+def test_kept_layers_learn_the_states_that_they_gave_and_the_last_one_the_last():
+    assert matched_layers(6, [0, 1, 2]) == [1, 2, 6]
+    assert matched_layers(7, [0, 1, 2, 6]) == [1, 2, 3, 7]
+    assert matched_layers(12, [0, 4, 8]) == [1, 5, 12]
+    assert matched_layers(6, [0]) == [6]
+
+
+@pytest.mark.parametrize(
+    ("cut", "layers", "neurons", "said"),
+    [
+        ({"student_layer_ids": (1,)}, [1], 64, "1 layer"),
+        ({"student_ffn": 0.5}, [0, 1], 32, "50% of the neurons"),
+        ({"student_layers": 1, "student_ffn": 0.75}, [0], 48, "1 layer and 75% of the neurons"),
+    ],
+)
+@pytest.mark.parametrize("start", ["features", "random"])
+def test_a_classifier_is_cut_in_depth_and_width(tmp_path, options, cut, layers, neurons, said, start):
+    chosen = replace(options, **cut, start=start, epochs=6)
+    result = train_classifier(SPEC, reviews(64), reviews(24, 1), tmp_path / "s", chosen)
+    assert f"kept {said}" in training_summary(result.report)
+    student = load_student(result.path)
+    averages = start == "features"  # the layer that averages stays, and is not counted
+    assert student.model.config.num_hidden_layers == len(layers) + averages
+    assert student.model.config.intermediate_size == neurons
+    assert all(layer.intermediate.dense.out_features == neurons for layer in student.model.bert.encoder.layer)
+    assert evaluate_student(student, SPEC, reviews(40, 2), latency_rows=0).scores.macro_f1 > 0.8
+    still = replace(chosen, learning_rate=1e-12, head_learning_rate=1e-12, epochs=1, calibrate=False)
+    deep = distil_classifier(SPEC, reviews(64), None, tmp_path / "deep", replace(options, start=start, epochs=1))
+    begun = distil_classifier(SPEC, reviews(64), None, tmp_path / "begun", still, deep=deep.path)
+    whole, kept = weights(deep.path), weights(begun.path)
+    for place, layer in enumerate(layers):
+        name = "bert.encoder.layer.{}.attention.self.query.weight"
+        torch.testing.assert_close(kept[name.format(place)], whole[name.format(layer)], atol=1e-6, rtol=0)
+
+
+def test_layers_that_a_classifier_does_not_have_are_refused(tmp_path, options):
+    with pytest.raises(TrainingError, match="student_layer_ids names layer 2; the student has 0 to 1"):
+        train_classifier(SPEC, reviews(16), None, tmp_path / "s", replace(options, student_layer_ids=(0, 2)))
+    with pytest.raises(TrainingError, match="student_layers 3 is not possible for a model of 2 layers"):
+        distil_classifier(SPEC, reviews(16), None, tmp_path / "t", replace(options, student_layers=3))
 
 
 def test_altered_copies_keep_their_special_tokens_and_the_words_of_the_rows():

@@ -1,0 +1,89 @@
+"""The encoder student before training: loaded with a head for the task's labels, and cut to some layers and neurons.
+
+The layers that stay are the first ones. A model's layers hand each other states in a space that changes slowly, so that
+the first k still speak to each other, while those with gaps between them have to learn it again, which a few hundred
+rows do not teach. DistilBERT's every other layer (arXiv:1910.01108 §3) had 16 GB of text to heal. On 640 rows of the
+training splits of TREC, SICK and customer reviews three spaced layers of MiniLM's six keep 81 to 88 % of the whole
+student's macro-F1, and the first three 97 to 102 % (scratch measurements).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from potstill.errors import TrainingError, UserError
+from potstill.models import install_hint, local_model
+from potstill.task import TaskSpec
+from potstill.train.head_start import averages
+from potstill.train.layers import keep_layers
+from potstill.train.options import DistilOptions
+from potstill.train.width import keep_neurons
+
+
+def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = None) -> tuple[Any, Any, list[int]]:
+    """Tokenizer, classifier in float32 cut as the options ask, and the numbers that its layers had, from 0.
+
+    Args:
+        spec: The task, whose labels are the classes.
+        options: Resolved options.
+        deep: A trained student to start from, instead of the base model.
+
+    Raises:
+        UserError: It cannot be loaded.
+        TrainingError: It has fewer layers than are asked for, or less room than `max_length`.
+    """
+    name = str(deep or options.student)
+    folder = local_model(name)
+    names = list(spec.label_names)
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, num_labels=len(names), id2label=dict(enumerate(names)), problem_type="single_label_classification",
+            label2id={label: i for i, label in enumerate(names)},
+        )  # fmt: skip
+        for field in ("classifier_dropout", "seq_classif_dropout"):
+            if hasattr(config, field):
+                setattr(config, field, options.dropout)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+    kept = kept_layers(model, options)
+    if len(kept) < int(model.config.num_hidden_layers):
+        model = keep_layers(model, len(kept), kept)
+    if options.student_ffn is not None:
+        model = keep_neurons(model, options.student_ffn)
+    if options.freeze_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(False)
+    room = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    if room and int(options.max_length or 0) > room:
+        raise TrainingError(f"max_length {options.max_length} is more than the {room} positions of {name}; lower it")
+    return tokenizer, model, kept
+
+
+def kept_layers(model: Any, options: DistilOptions) -> list[int]:
+    """Numbers of the layers that a classifier keeps, from 0.
+
+    A layer that averages (`head_start`) stands behind the model's own; it is not counted, and always stays.
+
+    Raises:
+        TrainingError: The model does not have them.
+    """
+    depth = int(model.config.num_hidden_layers)
+    own = depth - averages(model)
+    if not (options.student_layers or options.student_layer_ids):
+        chosen = list(range(own))
+    elif options.student_layer_ids:
+        chosen = list(options.student_layer_ids)
+        if max(chosen) >= own:
+            raise TrainingError(f"distil.student_layer_ids names layer {max(chosen)}; the student has 0 to {own - 1}")
+    else:
+        keep = int(options.student_layers or 1)
+        if keep > own:
+            raise TrainingError(f"student_layers {keep} is not possible for a model of {own} layers; choose 1 to {own}")
+        chosen = list(range(keep))
+    return [*chosen, *range(own, depth)]
