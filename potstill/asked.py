@@ -23,9 +23,9 @@ ADD_CACHED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
-    """Sums over all calls of a run, of one purpose or of all.
+    """Sums over all calls of a run, of one purpose or of all; or what one asker counts as it goes.
 
     Attributes:
         cached: Answered by the ledger, or by an equal request in flight: paid for once.

@@ -17,10 +17,11 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from potstill.asked import Asked
 from potstill.budget import Budget, Meter, Price, price_of
 from potstill.errors import TeacherRefused
 from potstill.events import Event, Listener, silent
@@ -50,37 +51,6 @@ class Answer:
 
 
 @dataclass
-class Counts:
-    """What was asked since the asker was made.
-
-    Attributes:
-        cached: Answered by the ledger, or by an equal request in flight.
-        fresh: Answered by the teacher.
-        retried: Extra attempts that the backend needed.
-        truncated: Fresh replies cut at `max_tokens`.
-        refused: Fresh replies that the teacher's filter stopped.
-        failed: Requests with no reply after bounded retries.
-        prompt_tokens: Of fresh replies.
-        completion_tokens: Of fresh replies.
-        seconds: Wall-clock seconds inside the teacher's stream.
-    """
-
-    cached: int = 0
-    fresh: int = 0
-    retried: int = 0
-    truncated: int = 0
-    refused: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON types, for reports."""
-        return asdict(self)
-
-
-@dataclass
 class _InFlight:
     """A request at the teacher, and everyone who waits for its reply."""
 
@@ -96,7 +66,7 @@ class Asker:
     Attributes:
         teacher: The backend.
         ledger: Where replies are kept.
-        counts: What was asked so far.
+        counts: What was asked since it was made; its `seconds` are the wall-clock time inside the teacher's stream.
         meter: What was spent, when there is a budget; the teachers of one run share it.
         purpose: Of the latest stream.
     """
@@ -113,7 +83,7 @@ class Asker:
         self.teacher = teacher
         self.ledger = ledger
         self.listener = listener
-        self.counts = Counts()
+        self.counts = Asked()
         self.meter = meter
         self.purpose = ""
         if meter is None and budget is not None:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+from scripted import NEWS, SUMMARY, ScriptedTeacher, run
 
 from potstill.asker import Asker
 from potstill.datagen.attributes import MANNERS, Attributes, draw_manners, proposal_requests, propose_attributes
-from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
+from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.ledger import Ledger
-from potstill.task import Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.task import TaskSpec
+from potstill.teacher import Abilities, Failure, Reply, Request
 
-NEWS = TaskSpec(
-    "news",
-    "Classify a news article by topic.",
-    "classification",
-    tuple(Label(name) for name in ("World", "Sports", "Business", "Sci/Tech")),
-)
-SUMMARY = TaskSpec("summary", "Summarise a paragraph in one sentence.", "generation", metric="rouge_l")
 TOPICS = ["local elections", "rowing clubs", "central banks", "deep sea probes"]
 VALUES = {
     "style": ["a letter to the editor", "a live ticker", "an interview"],
@@ -32,34 +25,6 @@ VALUES = {
     "difficulty": ["plain", "needs background knowledge", "mixes two subjects"],
     "register": ["sober", "ironic", "technical"],
 }
-
-
-class ScriptedTeacher:
-    """Replies with what a function of the request says; remembers what it was asked."""
-
-    concurrency = 8
-    name = "scripted"
-    identity: Mapping[str, str] = {"backend": "scripted"}
-
-    def __init__(self, reply: Callable[[Request, int], Reply | Failure], abilities: Abilities):
-        self._reply = reply
-        self.abilities = abilities
-        self.asked: list[Request] = []
-
-    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
-        while requests := take(self.concurrency):
-            for request in requests:
-                assert isinstance(request, Request)
-                self.asked.append(request)
-                yield request, self._reply(request, len(self.asked) - 1)
-
-    def close(self) -> None:
-        pass
-
-
-def run(tmp_path: Path, spec: TaskSpec, teacher: ScriptedTeacher, **options: Any) -> GenerationResult:
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        return generate_rows(spec, Asker(teacher, ledger), GenerationOptions(**options))
 
 
 def dimension(request: Request) -> str:

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import NEWS, SUMMARY, ScriptedTeacher, run
 
 from potstill.asker import Asker
 from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
@@ -25,47 +25,8 @@ from potstill.events import Event
 from potstill.ledger import Ledger
 from potstill.options import build_options
 from potstill.rows import Row, Source, rows_to_dataset
-from potstill.task import Example, Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
-
-NEWS = TaskSpec(
-    "news",
-    "Classify a news article by topic.",
-    "classification",
-    tuple(Label(name) for name in ("World", "Sports", "Business", "Sci/Tech")),
-)
-SUMMARY = TaskSpec("summary", "Summarise a paragraph in one sentence.", "generation", metric="rouge_l")
-
-
-class ScriptedTeacher:
-    """Replies with what a function of the request says; counts what it was asked."""
-
-    concurrency = 8
-    name = "scripted"
-
-    def __init__(self, reply: Callable[[Request, int], Reply | Failure], abilities: Abilities | None = None):
-        self._reply = reply
-        self.abilities = abilities or Abilities()
-        self.asked: list[Request] = []
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {"backend": "scripted"}
-
-    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
-        while requests := take(self.concurrency):
-            for request in requests:
-                assert isinstance(request, Request)
-                self.asked.append(request)
-                yield request, self._reply(request, len(self.asked) - 1)
-
-    def close(self) -> None:
-        pass
-
-
-def run(tmp_path: Path, spec: TaskSpec, teacher: Any, **options: Any) -> GenerationResult:
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        return generate_rows(spec, Asker(teacher, ledger), GenerationOptions(**options))
+from potstill.task import Example, TaskSpec
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request
 
 
 def snapshot(result: GenerationResult) -> str:
