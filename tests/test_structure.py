@@ -390,28 +390,28 @@ def _bare_environment(place: Path, version: str, wheel: Path) -> Path:
     return python
 
 
+def _holds_every_module(python: Path, place: Path) -> None:
+    """Every module is there, and what an import of one lacks is a declared dependency."""
+    shown = subprocess.run(
+        [str(python), "-I", "-c", IMPORT_ALL], cwd=place, check=True, timeout=60, capture_output=True, text=True
+    ).stdout
+    good, missing = ast.literal_eval(shown)
+    assert set(good) | set(missing) == set(MODULES)
+    # The ground reads tasks and run folders on the standard library alone.
+    for name in ("potstill.task", "potstill.task_file", "potstill.run_dir", "potstill.teacher", "potstill.errors"):
+        assert name in good, missing.get(name)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    known = {re.split(r"[^\w-]", item)[0].lower().replace("-", "_") for item in declared}
+    assert {name.split(".")[0] for name in missing.values()} <= known | {"numpy", "pyarrow", "markupsafe"}
+
+
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_the_wheel_installs_in_a_bare_environment(built: tuple[Path, Path], tmp_path: Path, version: str) -> None:
     python = _bare_environment(tmp_path / "bare", version, next(built[1].glob("*.whl")))
-    shown = subprocess.run(
-        [str(python), "-I", "-c", IMPORT_ALL], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
-    ).stdout
-    good, missing = ast.literal_eval(shown)
-    assert set(good) | set(missing) == set(MODULES)
-    assert not [name for name in missing.values() if name.startswith("potstill")]
-    # The ground reads tasks and run folders on the standard library alone.
-    for name in ("potstill.task", "potstill.task_file", "potstill.run_dir", "potstill.teacher", "potstill.errors"):
-        assert name in good, missing.get(name)
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    known = {re.split(r"[^\w-]", item)[0].lower().replace("-", "_") for item in declared} | {
-        "numpy",
-        "pyarrow",
-        "markupsafe",
-    }
-    assert {name.split(".")[0] for name in missing.values()} <= known
+    _holds_every_module(python, tmp_path)
 
 
 @pytest.mark.parametrize("version", PYTHONS)
@@ -433,13 +433,7 @@ def test_the_source_distribution_installs_in_a_bare_environment(
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    shown = subprocess.run(
-        [str(python), "-I", "-c", IMPORT_ALL], cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True
-    ).stdout
-    good, missing = ast.literal_eval(shown)
-    assert set(good) | set(missing) == set(MODULES)
-    assert not [name for name in missing.values() if name.startswith("potstill")]
-    assert {"potstill", "potstill.task_file", "potstill.run_dir"} <= set(good)
+    _holds_every_module(python, tmp_path)
     assert python.with_name("potstill").exists()
 
 
