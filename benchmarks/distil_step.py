@@ -1,6 +1,7 @@
 """What one training step costs: offline top-32 distillation beside plain SFT and TRL's GKD (lmbda 0).
 
     python benchmarks/distil_step.py            about five minutes on 2 cores
+    python benchmarks/distil_step.py --quick    one round of two steps; results are not kept
 
 The teacher is SmolLM2-135M-Instruct and the student its 15 even layers. All three take identical batches of 4
 rows in the same order, fp32, AdamW, no gradient checkpointing, each in a fresh process on one thread; the rounds
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--quick", action="store_true", help="one round of two steps; results are not kept")
     parser.add_argument("--system", choices=(*SYSTEMS, "targets"), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -46,6 +48,8 @@ def main() -> None:
         return
     from results_file import print_table, write_results
 
+    if args.quick:
+        args.rounds, args.steps = 1, 2
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "batches.npz"
@@ -67,7 +71,8 @@ def main() -> None:
         }
         for name in SYSTEMS
     ]
-    write_results("distil_step", records)
+    if not args.quick:
+        write_results("distil_step", records)
     print_table(records)
 
 

@@ -98,7 +98,7 @@ def _distil(
     targets = label_targets(spec, train, options)
     check_label_variety(spec, targets, options)
     set_seed(options.seed)
-    tokenizer, model, kept = load_encoder(spec, options, deep)
+    tokenizer, model = load_encoder(spec, options, deep)
     data = _encode(tokenizer, train, targets, options)
     held_out, held_out_options = None, options
     if validation is not None and len(validation):
@@ -129,7 +129,7 @@ def _distil(
         data += [{"input_ids": ids, **nothing} for ids in copies]
         if targets.shares is not None:
             shares = np.tile(targets.shares, 1 + options.altered_copies)
-        ids = [row["input_ids"] for row in data]
+        ids, kept = [row["input_ids"] for row in data], int(model.config.num_hidden_layers)
         told = deep_targets(deep, spec, ids, checkpoints / "deep-states.f16", kept)
         for i, row in enumerate(data):
             row |= {"probs": told.probs[i], "has_probs": True, "states": told.of_row(i)}

@@ -25,8 +25,8 @@ from potstill.train.options import DistilOptions
 from potstill.train.width import keep_neurons
 
 
-def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = None) -> tuple[Any, Any, list[int]]:
-    """Tokenizer, classifier in float32 cut as the options ask, and the numbers that its layers had, from 0.
+def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = None) -> tuple[Any, Any]:
+    """Tokenizer, and classifier in float32, cut as the options ask.
 
     Args:
         spec: The task, whose labels are the classes.
@@ -62,7 +62,7 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
     room = int(getattr(model.config, "max_position_embeddings", 0) or 0)
     if room and int(options.max_length or 0) > room:
         raise TrainingError(f"max_length {options.max_length} is more than the {room} positions of {name}; lower it")
-    return tokenizer, model, kept
+    return tokenizer, model
 
 
 def kept_layers(model: Any, options: DistilOptions) -> list[int]:

@@ -22,8 +22,8 @@ def reads_first_token(model: Any) -> Any:
     """A view of a BERT classifier that computes its last layer for the first token only.
 
     Args:
-        model: Any classifier. One that is no BERT with a pooler, is being trained, or has attention of another kind than
-            PyTorch's own is returned as it is.
+        model: Any classifier. One that is no BERT with a pooler, is being trained, or has attention of another kind
+            than PyTorch's own is returned as it is.
 
     Returns:
         A model to be called for its logits; hidden states and attentions must be asked of `model`.

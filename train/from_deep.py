@@ -5,8 +5,8 @@ the hidden states, which the shallow student's are turned towards:
 
     loss = (h·CE(label) + s·T²·KL(deep‖shallow at T)) / (h + s) + c·Σ_layers mean_tokens (1 − cos(deep, shallow))
 
-Each layer that was kept learns the states that it gave in the deep student, the last one the deep student's last.
-Beside the rows may come copies of them with some tokens dropped, replaced or spliced (`altered_copies`): the deep
+Each layer that was kept learns the states that stand at the same share of the deep student's depth, the last one its
+last. Beside the rows may come copies of them with some tokens dropped, replaced or spliced (`altered_copies`): the deep
 student says what they are, so they need no label, and a few hundred rows are many more texts to agree on.
 
 The deep student never runs again while the shallow one is trained: its states rest in one file of float16, which is
@@ -31,6 +31,7 @@ import torch
 from potstill.errors import TrainingError
 from potstill.task import TaskSpec
 from potstill.train.encode import batches_by_length
+from potstill.train.head_start import averages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,14 +91,18 @@ def altered_copies(
     return found
 
 
-def matched_layers(depth: int, kept: Sequence[int]) -> list[int]:
-    """For each layer that was kept (numbers from 0), the layer of a model of `depth` whose states it learns, from 1."""
-    # Each layer its own, so that what comes behind it finds what it knows; the last one what the head knows.
-    return [*(i + 1 for i in kept[:-1]), depth]
+def matched_layers(depth: int, kept: int, *, averages: bool = False) -> list[int]:
+    """For each of `kept` layers, the layer of a model of `depth` whose states it learns, counted from 1.
+
+    The k-th of the kept learns what stands at the same share of the depth. A last layer that averages, on either side,
+    is outside of this and learns its like.
+    """
+    own, count = depth - averages, kept - averages
+    return [*(round((i + 1) * own / count) for i in range(count)), *range(own + 1, depth + 1)]
 
 
 def deep_targets(
-    deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file: Path, kept: Sequence[int]
+    deep: Path, spec: TaskSpec, rows: Sequence[Sequence[int]], file: Path, kept: int = 1
 ) -> DeepTargets:  # fmt: skip
     """Ask a deep student about encoded rows.
 
@@ -106,7 +111,7 @@ def deep_targets(
         spec: The task, whose labels it must have.
         rows: Token ids, in order.
         file: Where the hidden states are written; the caller deletes it.
-        kept: Numbers of its layers, from 0, that the shallow student keeps, each of which learns states.
+        kept: Layers of the shallow student, each of which learns states.
 
     Raises:
         DataError: There is no student at `deep`.
@@ -119,7 +124,7 @@ def deep_targets(
     columns = [student.labels.index(name) for name in spec.label_names]
     ends = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     width = int(student.model.config.hidden_size)
-    matched = matched_layers(int(student.model.config.num_hidden_layers), kept)
+    matched = matched_layers(int(student.model.config.num_hidden_layers), kept, averages=averages(student.model))
     probs = np.zeros((len(rows), len(columns)), dtype=np.float32)
     states = np.memmap(file, dtype=np.float16, mode="w+", shape=(int(ends[-1]), len(matched), width))
     for batch in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):

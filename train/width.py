@@ -35,8 +35,8 @@ def keep_neurons(model: Any, share: float) -> Any:
     blocks = list(_blocks(model))
     if not blocks:
         raise TrainingError(
-            f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot be "
-            "used; leave it out"
+            f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot "
+            "be used; leave it out"
         )
     keep = min(int(config.intermediate_size), 8 * math.ceil(share * config.intermediate_size / 8))
     for into, (owner, name) in blocks:

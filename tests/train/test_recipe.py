@@ -85,11 +85,13 @@ def test_direction_losses_are_one_minus_the_cosine():
         direction_losses(states, torch.randn(3, 5, 2, 4), mask)
 
 
-def test_kept_layers_learn_the_states_that_they_gave_and_the_last_one_the_last():
-    assert matched_layers(6, [0, 1, 2]) == [1, 2, 6]
-    assert matched_layers(7, [0, 1, 2, 6]) == [1, 2, 3, 7]
-    assert matched_layers(12, [0, 4, 8]) == [1, 5, 12]
-    assert matched_layers(6, [0]) == [6]
+def test_kept_layers_learn_from_the_same_share_of_the_depth():
+    assert matched_layers(6, 3) == [2, 4, 6]
+    assert matched_layers(12, 4) == [3, 6, 9, 12]
+    assert matched_layers(6, 1) == [6]
+    assert matched_layers(5, 2)[-1] == 5
+    assert matched_layers(7, 4, averages=True) == [2, 4, 6, 7]
+    assert matched_layers(7, 7, averages=True) == [1, 2, 3, 4, 5, 6, 7]  # only narrower
 
 
 @pytest.mark.parametrize(
