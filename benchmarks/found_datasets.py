@@ -151,7 +151,9 @@ def _mails(archive: Path) -> Iterator[dict[str, str]]:
 def _words(mail: str) -> str:
     """Subject and text of a message; empty where a message is beyond reading."""
     try:
-        message = message_from_string(mail.split("\n", 1)[1] if mail.startswith("From ") else mail, policy=policy.default)
+        message = message_from_string(
+            mail.split("\n", 1)[1] if mail.startswith("From ") else mail, policy=policy.default
+        )
         body = message.get_body(("plain", "html"))
         text = str(body.get_content()) if body is not None else ""
         if body is not None and body.get_content_type() == "text/html":

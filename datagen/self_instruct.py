@@ -48,7 +48,7 @@ from potstill.datagen.self_instruct_text import (
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
-from potstill.rows import Dropped, Row, Source, join_fields
+from potstill.rows import Dropped, Row, Source, join_instruction
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Failure, Reply, Request
 
@@ -232,7 +232,7 @@ class SelfInstruct:
             found, classification=task.is_classification, instruction=task.instruction, echoes=self._echoes
         )
         for item in dropped:
-            self._refuse(replace(item, input=_student_input(task.instruction, item.input)), keys)
+            self._refuse(replace(item, input=join_instruction(task.instruction, item.input)), keys)
         if task.is_classification:
             rng(self._options.seed, 0, f"order {task.instruction}").shuffle(kept)
         before = self.tally.kept
@@ -244,7 +244,7 @@ class SelfInstruct:
         self.tasks_used += self.tally.kept > before
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
-        text = _student_input(task.instruction, instance.input)
+        text = join_instruction(task.instruction, instance.input)
         near = filters.near_duplicate(text, self._row_texts)
         if near is not None:
             self._refuse(replace(near, output=instance.output), keys)
@@ -281,11 +281,6 @@ def _near_duplicate_rate(texts: Sequence[str]) -> float:
         near += novelty.match(text) is not None
         novelty.add(text)
     return round(near / max(1, len(texts)), 4)
-
-
-def _student_input(instruction: str, input: str) -> str:
-    """What the student reads after the task's own instruction."""
-    return join_fields({"text": f"{instruction}\n\n{input}" if input else instruction})
 
 
 def generate_instructions(

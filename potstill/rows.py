@@ -272,3 +272,13 @@ def join_fields(values: Mapping[str, str]) -> str:
     if len(items) == 1:
         return items[0][1]
     return "\n".join(f"{name}: {value}" for name, value in items)
+
+
+def join_instruction(instruction: str, input: str = "") -> str:
+    """The input text of a row that carries its own instruction: the instruction, a blank line, and its input if any.
+
+    Examples:
+        >>> join_instruction("Name a tree.")
+        'Name a tree.'
+    """
+    return "\n\n".join(part for part in (instruction.strip(), input.strip()) if part)

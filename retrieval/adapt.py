@@ -18,13 +18,14 @@ from potstill.licences import merged_terms
 from potstill.retrieval.cards import Card, class_names
 from potstill.retrieval.columns import ColumnChoice, choose_columns
 from potstill.retrieval.configs import choose_config, train_split
+from potstill.retrieval.instruction_sets import instruction_columns, unfolded_chats
 from potstill.retrieval.labels import LabelMap, map_labels
 from potstill.retrieval.load import as_text, class_names_of, read_sample, splits_of
 from potstill.retrieval.mapping import ColumnMapping
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.sampling import Sample
 from potstill.retrieval.transform import Plan, TransformResult, map_rows, plan_dataset, rewrite_rows
-from potstill.rows import Dropped, Row, Source, join_fields
+from potstill.rows import Dropped, Row, Source, join_fields, join_instruction
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ def adapt_dataset(
     if 0 < card.rows < options.min_rows:
         raise LeftOutError(f"it has {card.rows} rows, fewer than {options.min_rows} (retrieval.min_rows)")
     opened = _opened(spec, card, options)
-    choice = choose_columns(opened.table, spec, eval_index=card.train_eval_index, asker=asker, title=card.title)
+    if spec.kind == "instructions":
+        choice = instruction_columns(opened.table)
+    else:
+        choice = choose_columns(opened.table, spec, eval_index=card.train_eval_index, asker=asker, title=card.title)
     try:
         return _as_it_is(spec, opened, choice, options, encoder, asker)
     except LeftOutError as error:
@@ -113,6 +117,8 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
     sample = read_sample(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
     table = _with_class_names(sample.table, card)
+    if spec.kind == "instructions":
+        table = unfolded_chats(table)
     names = {name: class_names_of(feature) for name, feature in table.features.items()}
     texts = [{name: as_text(value, names[name]) for name, value in item.items()} for item in table]
     return _Open(card, config, split, sample, table, texts)
@@ -131,12 +137,19 @@ def _as_it_is(
         raise LeftOutError(choice.how)
     if len(spec.inputs) > 1 and len(choice.inputs) != len(spec.inputs):
         raise LeftOutError(f"the task reads {' + '.join(spec.inputs)}, this has {' + '.join(choice.inputs)}")
-    if len(spec.inputs) <= 1 and len(choice.inputs) > 1:
+    own = spec.kind == "instructions"
+    if len(spec.inputs) <= 1 and len(choice.inputs) > 1 and not own:
         raise LeftOutError(f"the task reads one text, this has {' + '.join(choice.inputs)}")
     # The student knows the task's names of the fields, not the dataset's.
     fields = dict(zip(choice.inputs, spec.inputs if len(spec.inputs) > 1 else choice.inputs))
     items = [
-        (join_fields({fields[name]: row[name] for name in choice.inputs}), row[choice.output]) for row in opened.texts
+        (
+            join_instruction(*(row[name] for name in choice.inputs))
+            if own
+            else join_fields({fields[name]: row[name] for name in choice.inputs}),
+            row[choice.output],
+        )
+        for row in opened.texts
     ]
     tells = options.transform == "teacher" and asker is not None and asker.abilities.json_schema
     mapping = _labels(spec, items, encoder, choice.output, asker, tells) if spec.labels else None

@@ -19,8 +19,8 @@ class RetrievalOptions:
         datasets: Datasets that rows are taken from, at most.
         rows_per_dataset: Rows taken from one dataset, at most.
         min_score: Cosine similarity of prompt and card below which a dataset is never used, -1 to 1.
-        min_score_generation: The same for generation and instruction tasks, where no labels check the fit: the
-            greater of the two counts.
+        min_score_generation: The same for generation tasks, where no labels check the fit: the greater of the two
+            counts.
         fusion_dense: Share of the embedding in the fused score, 0 (BM25 alone) to 1 (embedding alone).
         mentions: Weight of the near cards that name a dataset; 0 turns it off.
         voters: Cards whose naming counts: the best of the fused ranking.

@@ -159,8 +159,11 @@ def _in_own_language(spec: TaskSpec, adapted: Adapted) -> Adapted:
 
 
 def _floor(spec: TaskSpec, options: RetrievalOptions) -> float:
-    """Nothing but the card checks that a generation dataset does the same task, so it must be nearer."""
-    return options.min_score if spec.kind == "classification" else max(options.min_score, options.min_score_generation)
+    """Nothing but the card checks that a generation dataset does the same task, so it must be nearer.
+
+    Labels check it for a classification, the columns for a dataset of instructions.
+    """
+    return max(options.min_score, options.min_score_generation) if spec.kind == "generation" else options.min_score
 
 
 def _sample(rows: list[Row], most: int, seed: int, *, balanced: bool) -> list[Row]:

@@ -28,6 +28,7 @@ from potstill.retrieval.catalogue import Catalogue
 from potstill.retrieval.expansion import hypothetical_cards, query_likelihood
 from potstill.retrieval.fusion import fuse, standing
 from potstill.retrieval.index import CardIndex, Encoder, open_index
+from potstill.retrieval.instruction_sets import ABOUT
 from potstill.retrieval.mentions import mention_pairs
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.words import search_words, word_index
@@ -268,9 +269,11 @@ def open_search(catalogue: Catalogue, encoder: Encoder, *, listener: Listener = 
 
 
 def task_query(spec: TaskSpec) -> str:
-    """What is searched for: the instruction, then the names of the labels."""
+    """What is searched for: the instruction, then the names of the labels, or what datasets of instructions are."""
     names = ", ".join(spec.label_names)[:300]
     text = " ".join(spec.instruction.split())[:MAX_QUERY]
+    if spec.kind == "instructions":
+        return f"{text} {ABOUT}"
     return f"{text} {names}".strip() if names and names.lower() not in text.lower() else text
 
 
