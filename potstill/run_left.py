@@ -32,6 +32,8 @@ _ASSUMED: Mapping[str, tuple[float, float]] = {
 _BY_ROWS = ("datagen", "quality", "merge", "soft", "train")
 _ASKING = ("datagen", "quality", "soft", "evaluate")
 _LEAST_RATIO, _MOST_RATIO = 0.02, 50.0
+# Seconds below which an asking stage of an earlier run tells nothing: it was off, or all its replies were known.
+_LEAST_ASKING = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def expected_seconds(run: Path, stages: Sequence[str], rows: int) -> dict[str, E
     for name in stages:
         took, plan = earlier[name].get("seconds"), planned.get("seconds", {}).get(name)
         fixed, each = _ASSUMED.get(name, (1.0, 0.0))
-        if isinstance(took, (int, float)):
+        if isinstance(took, (int, float)) and not (name in _ASKING and took < _LEAST_ASKING):
             scale = rows / before if name in _BY_ROWS and isinstance(before, int) and before > 0 else 1.0
             found[name] = Expected(took * scale, "earlier")
         elif isinstance(plan, (int, float)):

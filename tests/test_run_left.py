@@ -52,6 +52,15 @@ def test_an_earlier_run_tells_the_time_scaled_by_the_rows(tmp_path: Path) -> Non
     assert (more["retrieval"].seconds, more["evaluate"].seconds) == (10, 9)
 
 
+def test_a_stage_that_asked_nothing_tells_no_pace(tmp_path: Path) -> None:
+    _earlier(tmp_path)
+    off = tmp_path / "datagen" / "manifest.json"  # as `--sources retrieved` leaves it
+    off.write_text(json.dumps({**json.loads(off.read_text()), "seconds": 0.1}))
+    found = expected_seconds(tmp_path, STAGES, 100)
+    assert found["datagen"].basis == "assumed" and found["datagen"].seconds > 10
+    assert {found[name].basis for name in STAGES if name != "datagen"} == {"earlier"}
+
+
 def test_a_plan_tells_the_time_of_a_first_run_of_as_many_rows(tmp_path: Path) -> None:
     keep_plan(tmp_path, PLAN, 200)
     found = expected_seconds(tmp_path, STAGES, 200)
