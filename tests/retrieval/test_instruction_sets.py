@@ -54,7 +54,8 @@ def test_the_input_of_a_row_joins_its_instruction_though_most_are_empty(tmp_path
     ]
     found = texts(retrieved(tmp_path, rows * 2))
     assert found["Find a river of Asia.\n\nthe longest"] == "Yangtze"
-    assert found["Name a river of Asia."] == "Yangtze" and len(found) == len(VERBS)
+    assert found["Name a river of Asia."] == "Yangtze"
+    assert len(found) == len(VERBS)
 
 
 @pytest.mark.parametrize("layout", ["role", "from"])
@@ -89,7 +90,8 @@ def test_a_system_message_stands_before_the_instruction() -> None:
         {"role": "assistant", "content": "Oak."},
     ]
     assert first_turn(chat) == ("Be brief.\n\nName a tree.", "Oak.")
-    assert first_turn(chat[:2]) is None and first_turn([*chat[1:2], *chat[1:]]) is None
+    assert first_turn(chat[:2]) is None
+    assert first_turn([*chat[1:2], *chat[1:]]) is None
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(), lambda inner: st.lists(inner)
