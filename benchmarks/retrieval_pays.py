@@ -4,12 +4,12 @@
     python benchmarks/retrieval_pays.py --quick         two tasks, one seed, few rows: that it works
     python benchmarks/retrieval_pays.py --print         the table of the last results, and means
 
-Each task is given as a user would give it: prompt and label names. The catalogue is what potstill ships, the data
-pack's tasks (whose rows are there) and its 771 cards (whose rows are on the Hub, out of reach here); the task's own
-dataset and its copies are excluded, and merge drops every row that meets a test text. `both` and `generated` have the
-same number of written rows. Where no dataset has rows for a task, `retrieved` trains no student: macro_f1 is null and
-the note says so; `both` is then what it would be for a user, the generated rows alone. go_emotions: rows with one Ekman
-label, as in the pack's own reference.
+Each task is given as a user would give it: prompt and label names. The catalogue is the datasets of
+`found_datasets.py` and the data pack's tasks, whose rows are there, and the pack's 771 cards, whose rows are on the Hub
+and may be out of reach; the task's own dataset and its copies are excluded, and merge drops every row that meets a test
+text. `both` and `generated` ask for the same number of written rows. Where no dataset has rows for a task, `retrieved`
+trains no student: macro_f1 is null and the note says so; `both` is then what it would be for a user, the generated rows
+alone. go_emotions: rows with one Ekman label, as in the pack's own reference.
 
 Writes benchmarks/results/retrieval_pays.json after each run: task, arm, seed, macro_f1, and rows by origin. `--quick`
 writes nothing there.
@@ -24,6 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import found_datasets
 from pack import ROOT, pack_task, write_task
 from results_file import print_table, read_results, write_results
 from tasks import _say
@@ -51,6 +52,8 @@ def main() -> None:
     # An experiment with other options is no result of the product's defaults.
     kept = not args.quick and not args.set
     records = read_results("retrieval_pays") if kept or args.show else []
+    if not args.show:
+        found_datasets.make()
     for task in [] if args.show else args.tasks.split(","):
         for seed in map(int, args.seeds.split(",")):
             for arm in ARMS:
@@ -68,6 +71,7 @@ def main() -> None:
 def bench(task: str, arm: str, seed: int, rows: int, test_rows: int, out: Path, pairs: list[str]) -> dict[str, Any]:
     """One student: its score and what it was trained on."""
     from potstill.cli_settings import merge_settings
+    from potstill.errors import DataError
     from potstill.pipeline import run
 
     file = write_task(task, out)
@@ -78,7 +82,7 @@ def bench(task: str, arm: str, seed: int, rows: int, test_rows: int, out: Path, 
     started = time.monotonic()
     try:
         result = run(str(file), out=out / task, listener=_say(task, f"{arm}-{seed}"), **options)
-    except Exception as error:  # an arm without rows is a result, not an end
+    except DataError as error:  # an arm without rows is a result, not an end
         return {**record, "note": str(error).splitlines()[0][:160]}
     (student,) = (system for system in result.scores["systems"] if system["name"] == "student")
     origins = Counter(result.dataset["origin"][:])
