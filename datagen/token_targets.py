@@ -36,7 +36,8 @@ def target_features() -> Features:
             "id": Value("string"),
             "token_ids": List(Value("int32")),
             "top_ids": List(List(Value("int32"))),
-            "top_logprobs": List(List(Value("float32"))),
+            # Half the bytes of float32, at an error of at most 0.008 nats.
+            "top_logprobs": List(List(Value("float16"))),
             "tail": List(Value("float32")),
         }
     )
@@ -49,12 +50,15 @@ def tail_logprob(logprobs: Sequence[float]) -> float:
 
 def target_row(row_id: str, top: Sequence[TokenTop], k: int) -> dict[str, Any]:
     """One row of the side table: the k likeliest of each position, likeliest first."""
+    import numpy as np
+
     ids: list[list[int]] = []
     logprobs: list[list[float]] = []
     for item in top:
         order = sorted(range(len(item.top_ids)), key=lambda i: -item.top_logprobs[i])[:k]
         ids.append([item.top_ids[i] for i in order])
-        logprobs.append([item.top_logprobs[i] for i in order])
+        # As they are stored, so that the tail makes up for the rounding.
+        logprobs.append(np.array([item.top_logprobs[i] for i in order], dtype=np.float16).astype(float).tolist())
     return {
         "id": row_id,
         "token_ids": [item.token_id for item in top],

@@ -334,6 +334,7 @@ def test_token_targets_reuse_what_was_stored(tmp_path: Path) -> None:
         for logprobs, tail in zip(row["top_logprobs"], row["tail"], strict=True):
             assert np.isclose(np.exp(logprobs).sum() + np.exp(tail), 1, atol=1e-5)
             assert logprobs == sorted(logprobs, reverse=True)
+            assert logprobs == np.array(logprobs, dtype=np.float16).tolist()  # half of float32's bytes on disk
 
 
 def test_tail_is_finite_where_the_top_k_holds_all() -> None:
