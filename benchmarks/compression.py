@@ -3,11 +3,15 @@
     python benchmarks/compression.py                         everything; hours on 2 cores, goes on where it was stopped
     python benchmarks/compression.py --part decoder          SmolLM2-135M on CPython's pydoc_data.topics
     python benchmarks/compression.py --part students --tasks trec
+    python benchmarks/compression.py --rows 2000 --bf16      students of fewer rows, products in bfloat16: half the time
     python benchmarks/compression.py --quick                 a few recipes, few tokens and rows: minutes
     python benchmarks/compression.py --print                 the table of the last results
 
 The decoder is measured on 20,480 tokens of even topics and calibrated on odd ones. The students are all-MiniLM-L6-v2
-trained on the real training splits of trec, ag_news and banking77 (up to 4,000 rows) and scored on the test splits.
+trained on the real training splits of trec, ag_news and banking77 (up to 4,000 rows, `--rows`) and scored on the test
+splits.
+`--bf16` lets the processor multiply the factors of float32 products in bfloat16 while students learn and are scored,
+originals and compressed ones alike; speed is always measured without it.
 Writes benchmarks/results/compression.json: model, task, recipe, size_mib, size_ratio, perplexity, score, score_ratio,
 latency_ms, latency_ratio, peak_rss_mib.
 """
@@ -58,12 +62,18 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", help="only this one; may be repeated")
     parser.add_argument("--minutes", type=float, help="start no recipe after this long")
     parser.add_argument("--again", action="store_true", help="measure recipes that have a result, too")
+    parser.add_argument("--rows", type=int, default=CEILING_ROWS["classification"], help="training rows of a student")
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16 (AVX512-BF16 or AMX)")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-compression")
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
     if not args.show:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if args.bf16:
+            import torch
+
+            torch.set_float32_matmul_precision("medium")
         until = time.monotonic() + 60 * args.minutes if args.minutes else None
         if args.part in ("all", "students"):
             for task in args.tasks.split(","):
@@ -94,17 +104,18 @@ def bench_student(task: str, args: argparse.Namespace, until: float | None) -> N
     from potstill.train.compress.options import CompressOptions
     from potstill.train.compress.run import Material
 
-    folder, spec, train, test = student(task, args.out, 600 if args.quick else CEILING_ROWS["classification"])
+    folder, spec, train, test = student(task, args.out, 600 if args.quick else args.rows)
     options = CompressOptions(rows=200 if args.quick else 1000, speed="ends")
     material = Material(tuple(train["input"]), tuple(train["output"]), spec, test)
     recipes = args.recipe or (("int8:channel",) if args.quick else STUDENTS)
     name = task + (" (quick)" if args.quick else "")
-    measure(folder, "MiniLM-L6", name, recipes, material, options, args, until)
+    rows = train.num_rows
+    measure(folder, "MiniLM-L6", name, recipes, material, options, args, until, train_rows=rows)
 
 
 def measure(
     source: Any, model: str, task: str, recipes: Any, material: Any, options: Any, args: argparse.Namespace,
-    until: float | None,
+    until: float | None, **more: Any,
 ) -> None:  # fmt: skip
     """Run the recipes that have no record yet; each record is written when it is there."""
     from potstill.errors import PotstillError
@@ -128,6 +139,7 @@ def measure(
         entries = result.report["steps"]
         records = [record_of(model, task, "original", entries[0], 0.0)]
         records.append(record_of(model, task, recipe, entries[-1], seconds, result.report["files"][0]))
+        records = [{**record, **more, "bf16": args.bf16} for record in records]
         merge_results("compression", records, KEY)
         print(records[-1], flush=True)
         shutil.rmtree(out)
