@@ -21,7 +21,9 @@ def compress(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the compressed student.")] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", help="auto, packed, plain, onnx, vllm, gguf-q8_0, gguf-q4_0, bitsandbytes."),
+        typer.Option(
+            "--format", "-f", help="auto, packed, plain, onnx, vllm, gguf-q8_0, gguf-q4_0, bitsandbytes, torchao."
+        ),
     ] = None,
     texts: Annotated[str | None, typer.Option(help="Texts or rows that methods look at (a run has its own).")] = None,
     test: Annotated[str | None, typer.Option(help="Rows with gold answers (a run has its own).")] = None,

@@ -86,12 +86,8 @@ def heal(
         TrainingError: The loss is not finite.
     """
     rate = learning_rate if learning_rate is not None else (2e-4 if data.kind == "causal" else 1e-4)
-    _check(model, teacher, data, steps, rate, temperature, hidden_weight)
-    started = time.monotonic()
-    device = model.device
-    teacher.to(device)
-    seen: list[float] = []
-    tokens = 0
+    check_healing(model, teacher, data, steps, rate, temperature, hidden_weight)
+    teacher.to(model.device)
     with contextlib.ExitStack() as held:
         held.enter_context(evaluating(model))
         held.enter_context(evaluating(teacher))
@@ -102,31 +98,70 @@ def heal(
         if quantizer is not None:
             held.enter_context(quantizer(model))
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.0, betas=(0.9, 0.95))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, steps, warmup))
-        batches = fresh_batches(data, seed)
-        for step in range(1, steps + 1):
-            batch = {name: value.to(device) for name, value in next(batches).items()}
-            loss = answer_loss(model, teacher, batch, data.kind, temperature, hidden_weight)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate "
-                    f"(now {rate:g})"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(learning, clip)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            seen.append(float(loss.detach()))
-            tokens += int(batch["attention_mask"].sum())
-            listener(Event("compress", "progress", f"heal: step {step}/{steps}, loss {seen[-1]:.4f}", step, steps))
-    return HealResult(tuple(seen), steps, tokens, round(time.monotonic() - started, 2), rate)
+        return listen(
+            model, teacher, data, learning, steps=steps, learning_rate=rate, temperature=temperature,
+            hidden_weight=hidden_weight, warmup=warmup, clip=clip, seed=seed, listener=listener,
+        )  # fmt: skip
 
 
-def _check(
+def listen(
+    model: Any, teacher: Any, data: Calibration, learning: list[torch.nn.Parameter], *, steps: int,
+    learning_rate: float, temperature: float = 1.0, hidden_weight: float = 0.0, warmup: float = 0.1, clip: float = 1.0,
+    seed: int = 0, listener: Listener = silent, name: str = "heal",
+) -> HealResult:  # fmt: skip
+    """The steps of a healing: fresh batches, the distance from the teacher's answers, AdamW.
+
+    Args:
+        model: The student.
+        teacher: Whom it listens to, on the same device.
+        data: Texts.
+        learning: What is trained.
+        steps: Optimiser steps.
+        learning_rate: Peak rate.
+        temperature: T of the soft targets.
+        hidden_weight: Weight of the direction of the last hidden states (causal).
+        warmup: Share of the steps in which the rate rises.
+        clip: Largest norm of the gradient.
+        seed: Decides the order of the batches.
+        listener: Told after each step.
+        name: What the events call it.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    started = time.monotonic()
+    seen: list[float] = []
+    tokens = 0
+    optimizer = torch.optim.AdamW(learning, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, steps, warmup))
+    batches = fresh_batches(data, seed)
+    for step in range(1, steps + 1):
+        batch = {key: value.to(model.device) for key, value in next(batches).items()}
+        loss = answer_loss(model, teacher, batch, data.kind, temperature, hidden_weight)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate "
+                f"(now {learning_rate:g})"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(learning, clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        seen.append(float(loss.detach()))
+        tokens += int(batch["attention_mask"].sum())
+        listener(Event("compress", "progress", f"{name}: step {step}/{steps}, loss {seen[-1]:.4f}", step, steps))
+    return HealResult(tuple(seen), steps, tokens, round(time.monotonic() - started, 2), learning_rate)
+
+
+def check_healing(
     model: Any, teacher: Any, data: Calibration, steps: int, rate: float, temperature: float, hidden_weight: float
 ) -> None:
+    """Refuse what cannot be healed.
+
+    Raises:
+        OptionError: Every reason.
+    """
     faults = []
     if steps < 1:
         faults.append(f"steps {steps} is too few; give at least 1")

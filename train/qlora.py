@@ -20,11 +20,12 @@ from transformers import AutoModelForCausalLM
 from potstill.errors import MissingExtra, UserError
 
 
-def load_4bit(folder: str) -> Any:
+def load_4bit(folder: str, why: str = "distil.qlora") -> Any:
     """A causal model with its linear layers in NF4; embeddings and norms in fp32.
 
     Args:
         folder: What `AutoModelForCausalLM.from_pretrained` loads.
+        why: What asked for it, for the message where it cannot be.
 
     Raises:
         MissingExtra: bitsandbytes is not installed.
@@ -33,7 +34,7 @@ def load_4bit(folder: str) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise MissingExtra("bitsandbytes", "qlora", "distil.qlora") from None
+        raise MissingExtra("bitsandbytes", "qlora", why) from None
     from transformers import BitsAndBytesConfig
 
     compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
@@ -45,7 +46,7 @@ def load_4bit(folder: str) -> Any:
     except RuntimeError as error:
         raise UserError(
             f"bitsandbytes cannot hold the student in 4 bits on this machine ({error}); "
-            "leave out distil.qlora and keep distil.lora_rank"
+            + ("leave out distil.qlora and keep distil.lora_rank" if why == "distil.qlora" else f"leave out {why}")
         ) from error
     for module in model.modules():
         # On a CPU, answering would repack the weights for bf16 kernels: other numbers than in training, and a shape

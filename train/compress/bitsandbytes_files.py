@@ -19,14 +19,35 @@ from potstill.train.quiet import quiet_transformers
 if TYPE_CHECKING:
     from potstill.train.compress.state import Compressed
 
+_BLOCK = 64
+_ROWS = 32
+
 
 def bitsandbytes_faults(state: Compressed) -> list[str]:
     """Why bitsandbytes cannot hold a student; empty where it can."""
     if state.kind != "causal":
         return ["bitsandbytes is for decoders; choose onnx, packed or plain for a classifier"]
-    if _how(state) is None:
+    how = _how(state)
+    if how is None:
         return ["bitsandbytes holds llm.int8 and nf4 with groups of 64; choose one of them as the last step"]
-    return []
+    return _shape_faults(state) if "load_in_4bit" in how else []
+
+
+def _shape_faults(state: Compressed) -> list[str]:
+    """Matrices that processors with bfloat16 products cannot answer with: they repack 32 rows of whole blocks of 64."""
+    from potstill.train.quantize.schemes import targets
+
+    shapes = {target.name: tuple(target.module.weight.shape) for target in targets(state.model)
+              if target.part == "blocks"}  # fmt: skip
+    bad = [(name, rows, width) for name, (rows, width) in shapes.items() if rows % _ROWS or width % _BLOCK]
+    if not bad:
+        return []
+    name, rows, width = bad[0]
+    return [
+        f"bitsandbytes reads NF4 in {_ROWS} rows of whole blocks of {_BLOCK}, else it ends at the first answer on "
+        f"processors with bfloat16; {name} is {rows} × {width}" + (f", and {len(bad) - 1} more" if bad[1:] else "")
+        + "; choose packed or plain"
+    ]  # fmt: skip
 
 
 def write_bitsandbytes(state: Compressed, folder: Path) -> None:

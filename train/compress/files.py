@@ -7,6 +7,7 @@ vllm          compressed-tensors, W8A8 or 4-bit groups: integer products in vLLM
 gguf-q8_0     GGUF for llama.cpp, blocks of 32 in 8 bits
 gguf-q4_0     GGUF for llama.cpp, blocks of 32 in 4 bits
 bitsandbytes  LLM.int8 or NF4 in bitsandbytes' own layout, for transformers on a GPU or CPU
+torchao       8-bit weights, inputs too or not, as torchao's tensors, for transformers on a GPU or CPU
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from potstill.train.quiet import quiet_transformers
 if TYPE_CHECKING:
     from potstill.train.compress.state import Compressed
 
-FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes")
+FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes", "torchao")
 
 
 def check_formats(formats: tuple[str, ...]) -> None:
@@ -57,6 +58,10 @@ def format_faults(state: Compressed, form: str) -> list[str]:
         from potstill.train.compress.bitsandbytes_files import bitsandbytes_faults
 
         return bitsandbytes_faults(state)
+    if form == "torchao":
+        from potstill.train.compress.torchao_files import torchao_faults
+
+        return torchao_faults(state)
     return []
 
 
@@ -121,6 +126,10 @@ def _write(state: Compressed, folder: Path, form: str) -> None:
         from potstill.train.compress.bitsandbytes_files import write_bitsandbytes
 
         write_bitsandbytes(state, folder)
+    elif form == "torchao":
+        from potstill.train.compress.torchao_files import write_torchao
+
+        write_torchao(state, folder)
     else:
         from potstill.train.compress.gguf_file import write_gguf
 

@@ -44,6 +44,7 @@ class Method:
         required: Options that have no default.
         texts: Tokens of calibration text that it needs at least; 0 for none.
         models: Kinds of student.
+        libraries: What it needs beside the core, and after it the extra that brings it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Method:
     required: tuple[str, ...] = ()
     texts: int = 0
     models: tuple[str, ...] = _BOTH
+    libraries: tuple[str, ...] = ()
 
 
 _EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep"))}
@@ -98,6 +100,11 @@ _ALL = (
            {**_GRID, **_HEAL}, ("grid",), texts=1024),
     Method("heal", "heal", "distil again from the uncompressed student or the teacher", "heal:steps=100", _HEAL,
            texts=1024),
+    Method("qlora", "heal", "adapters learn on a base in 4 bits, then merged into its full weights",
+           "qlora:steps=100,rank=16",
+           {**{name: option for name, option in _HEAL.items() if name != "train_embeddings"},
+            "rank": Option(int, 16, least=1), "alpha": Option(float, None, least=0.01)},
+           texts=1024, models=("causal",), libraries=("peft", "bitsandbytes", "qlora")),
 )  # fmt: skip
 
 _SEED = {"seed": Option(int, 0, least=0)}

@@ -15,7 +15,8 @@ class CompressOptions:
     Attributes:
         recipe: Steps such as `int8:channel` or `wanda:0.5 -> heal:steps=100 -> int8`, as a line or a list; empty for
             no compression, `all` for every recipe of the zoo.
-        formats: Files to write: `auto`, `packed`, `plain`, `onnx`, `vllm`, `gguf-q8_0`, `gguf-q4_0`, `bitsandbytes`.
+        formats: Files to write: `auto`, `packed`, `plain`, `onnx`, `vllm`, `gguf-q8_0`, `gguf-q4_0`, `bitsandbytes`,
+            `torchao`.
             The first is the student itself; the others go into folders of their names.
         teacher: Folder of a model that healing listens to; None is the uncompressed student.
         calibration_tokens: Tokens that methods look at.

@@ -12,12 +12,13 @@ themselves (a matrix cut after rounding loses its scales) and are refused.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from potstill.errors import OptionError
+from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
 from potstill.train.compress.methods import GRIDS, KIND_OF, METHODS, Method
 
@@ -110,12 +111,16 @@ def check_recipe(recipe: Recipe, *, kind: str, compressed: str = "", tokens: int
 
     Raises:
         OptionError: Every reason.
+        MissingExtra: A library that a step needs is not installed.
     """
     faults = []
     if compressed:
         faults.append(f"the student is compressed already ({compressed}); give the one that it was made from")
     for step in recipe.steps:
         method = METHODS[step.method]
+        for library in method.libraries[:-1]:
+            if importlib.util.find_spec(library) is None:
+                raise MissingExtra(library, method.libraries[-1], f"the step {step}")
         if kind not in method.models:
             faults.append(f"{step}: {step.method} is for {' and '.join(method.models)} students; this one is {kind}")
         least = method.texts if kind == "causal" else min(method.texts, 256)
@@ -228,7 +233,7 @@ def _meaning(method: Method, word: str) -> dict[str, Any]:
         return {"zero_point": False}
     if "pattern" in method.options and re.fullmatch(r"\d+:\d+", word):
         return {"pattern": word}
-    if method.name == "heal" and word == "soft":
+    if method.kind == "heal" and word == "soft":
         return {}
     choices = {choice: name for name, option in method.options.items() for choice in option.choices}
     if word in choices:
@@ -280,6 +285,13 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
     faults = []
     highest, last = -1, ""
     for index, step in enumerate(steps):
+        if step.method == "qlora":
+            if highest >= _RANK["sparsity"]:
+                faults.append(
+                    f"qlora comes after {last}: its adapters are merged into full weights, which would undo it; put it "
+                    "before, or heal"
+                )
+            continue
         if step.kind == "heal":
             if index == 0:
                 faults.append(

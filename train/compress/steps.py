@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,9 @@ from potstill.train.calibration_data import Calibration
 from potstill.train.compress.recipe import Step, grid_step, with_defaults
 from potstill.train.compress.state import Compressed
 from potstill.train.quantize.schemes import Scheme, put_rounded, quantize_model, scheme_for, targets, weight_of
+
+if TYPE_CHECKING:
+    from potstill.train.heal import HealResult
 
 _DEFAULT_HEAL_STEPS = 100
 
@@ -117,6 +120,7 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
 
 def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener) -> dict[str, Any]:
     from potstill.train.heal import heal
+    from potstill.train.heal_4bit import heal_4bit
     from potstill.train.prune.masks import Masks
     from potstill.train.quantize.straight_through import StraightThrough
 
@@ -125,6 +129,11 @@ def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers
     batches = len(helpers.healing.batches)
     if steps is None:
         steps = math.ceil(epochs * batches) if epochs is not None else _DEFAULT_HEAL_STEPS
+    if step.method == "qlora":
+        result = heal_4bit(
+            state.model, helpers.teacher(), state.tokenizer, helpers.healing, steps=steps, listener=listener, **options
+        )
+        return _learnt(result) | {"rank": options["rank"]}
     if options["train_embeddings"] and scheme is not None:
         raise OptionError("recipe", [f"{step}: embeddings are rounded already and rest; heal before rounding"])
     quantizer = None if scheme is None else StraightThrough(scheme)
@@ -134,13 +143,17 @@ def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers
     )  # fmt: skip
     if scheme is not None:
         _round_again(state, scheme)
+    return _learnt(result) | {"with_rounded_weights": scheme is not None}
+
+
+def _learnt(result: HealResult) -> dict[str, Any]:
+    """What the report says of a healing."""
     tenth = max(1, len(result.losses) // 10)
     return {
         "steps": result.steps, "tokens": result.tokens, "learning_rate": result.learning_rate,
         "loss_first": round(sum(result.losses[:tenth]) / tenth, 5),
         "loss_last": round(sum(result.losses[-tenth:]) / tenth, 5),
         "losses": [round(value, 5) for value in result.losses[:: max(1, len(result.losses) // 50)]],
-        "with_rounded_weights": scheme is not None,
     }  # fmt: skip
 
 

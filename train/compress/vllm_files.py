@@ -33,7 +33,7 @@ def vllm_faults(state: Compressed) -> list[str]:
     if state.kind != "causal":
         return ["vllm is for decoders; choose onnx, packed or plain for a classifier"]
     blocks = _blocks(state)
-    kinds = {_form(weight) for weight in blocks.values()}
+    kinds = {lattice_form(weight) for weight in blocks.values()}
     if not blocks or kinds - {"int8", "int4"} or len(kinds) != 1:
         return [
             "vLLM reads int8:channel and symmetric int4 in groups of 32, 64 or 128 that divide the width (also of gptq "
@@ -64,7 +64,8 @@ def _blocks(state: Compressed) -> dict[str, QuantizedWeight]:
     return {name: state.quantized[name] for name in names if name in state.quantized}
 
 
-def _form(weight: QuantizedWeight) -> str:
+def lattice_form(weight: QuantizedWeight) -> str:
+    """`int8` for a symmetric scale a row, `int4` for symmetric groups that engines know, else `other`."""
     lattice = weight.lattice
     if lattice.zero is None or not bool((lattice.zero == 2 ** (lattice.bits - 1)).all()):
         return "other"

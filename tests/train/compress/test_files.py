@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from potstill.errors import OptionError
+from potstill.errors import MissingExtra, OptionError
+from potstill.train.card import StudentCard
 from potstill.train.compress.files import load_model, write_files
-from potstill.train.compress.state import load_state, open_source, save_state
+from potstill.train.compress.state import compressed_as, load_state, open_source, save_state
 from potstill.train.quantize.activations import install
-from potstill.train.quantize.schemes import Scheme, quantize_model
+from potstill.train.quantize.schemes import Scheme, quantize_model, targets
+from potstill.train.student import publish
 
 INT8 = Scheme("absmax", 8)
 INT4 = Scheme("absmax", 4, scope="group", group=32)
@@ -21,6 +24,16 @@ INT4 = Scheme("absmax", 4, scope="group", group=32)
 @pytest.fixture
 def llama(tiny_llama):
     return open_source(tiny_llama)
+
+
+@pytest.fixture
+def bert(tiny_bert, tmp_path):
+    """A classifier with a card, not trained."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+    card = StudentCard("mood", "classification", labels=("a", "b", "c"), max_length=32)
+    publish(model, AutoTokenizer.from_pretrained(tiny_bert), card, tmp_path / "bert")
+    return open_source(tmp_path / "bert")
 
 
 @pytest.fixture
@@ -35,7 +48,7 @@ def wide_llama(tiny_llama, tmp_path):
 
 
 def logits_of(model):
-    ids = torch.arange(40, 80)[None]
+    ids = torch.arange(40, 80)[None] % model.config.vocab_size
     with torch.inference_mode():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
 
@@ -142,10 +155,47 @@ def test_bitsandbytes_holds_the_same_values(method, wide_llama, tmp_path):
     assert float((logits_of(model) - logits_of(llama.model)).norm() / logits_of(llama.model).norm()) < 0.05
 
 
+@pytest.mark.parametrize("inputs", [False, True], ids=["weights", "inputs too"])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_torchao_holds_the_same_codes(kind, inputs, request, tmp_path):
+    pytest.importorskip("torchao")
+    student = request.getfixturevalue(kind)
+    student.quantized = quantize_model(student.model, INT8, "keep")
+    student.activations = {"rounding": "int8 a token", "threshold": None} if inputs else None
+    write_files(student, tmp_path / "ao", "torchao")
+    assert {path.suffix for path in (tmp_path / "ao").iterdir()} <= {".json", ".safetensors", ".jinja"}
+    config = json.loads((tmp_path / "ao" / "config.json").read_text())["quantization_config"]
+    assert config["quant_method"] == "torchao"
+    model, _ = load_model(tmp_path / "ao", classifies=kind == "bert")
+    held = 0
+    for name, rounded in student.quantized.items():
+        stored = model.get_parameter(name)
+        if hasattr(stored, "qdata"):
+            assert torch.equal(stored.qdata.int(), rounded.codes.int() - 128)
+            assert torch.equal(stored.dequantize().float(), rounded.values())
+            held += 1
+    assert held == sum(target.part == "blocks" for target in targets(student.model))
+    if inputs:
+        install(student.model, None)
+    theirs, ours = logits_of(model), logits_of(student.model)
+    assert float((theirs - ours).norm() / ours.norm()) < (0.02 if inputs else 1e-6)
+    assert "compression.json" in compressed_as(tmp_path / "ao")
+
+
+def test_torchao_is_asked_for_by_its_extra(llama, tmp_path, monkeypatch):
+    for name in ("torchao", "torchao.quantization"):
+        monkeypatch.setitem(sys.modules, name, None)
+    llama.quantized = quantize_model(llama.model, INT8, "keep")
+    with pytest.raises(MissingExtra, match=r"pip install 'potstill\[torchao\]'"):
+        write_files(llama, tmp_path / "ao", "torchao")
+
+
 FORMATS_THAT_CANNOT = [
     ("vllm", Scheme("nf4", 4), "vLLM reads int8:channel"),
     ("onnx", INT8, "onnx is for classification students"),
     ("bitsandbytes", INT8, "bitsandbytes holds llm.int8 and nf4"),
+    ("bitsandbytes", Scheme("nf4", 4), r"whole blocks of 64.*q_proj.weight is 32 × 32, and 11 more; choose packed"),
+    ("torchao", Scheme("nf4", 4), "torchao holds int8:channel"),
 ]
 
 

@@ -51,6 +51,9 @@ REFUSED = [
     ("wanda:0.5 -> binary", "has no value 0, so the pruned weights would come back"),
     ("wanda:0.5 -> gptq:gobo3", "has no value 0"),
     ("heal:steps=3 -> int8", "heal comes first"),
+    ("nf4 -> qlora:steps=3", "qlora comes after nf4: its adapters are merged into full weights"),
+    ("wanda:0.5 -> qlora:steps=3", "qlora comes after wanda"),
+    ("qlora:ranc=3", "no option 'ranc'; did you mean 'rank'"),
     ("bf16 -> heal:steps=3", "cast last"),
     ("", "no step is given"),
     ([{"prune": "wanda 0.5", "heal": ""}], "a mapping with one key"),
@@ -101,4 +104,4 @@ def test_the_table_of_methods_has_every_pruner_and_only_options_that_it_takes():
 def test_every_example_can_be_read():
     assert len(METHODS) >= 18
     for method in METHODS.values():
-        assert parse_recipe(method.example if method.kind != "heal" else f"int8 -> {method.example}").steps
+        assert parse_recipe(method.example if method.kind != "heal" else f"layers:2 -> {method.example}").steps
