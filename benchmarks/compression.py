@@ -36,7 +36,8 @@ KEY = ("model", "task", "recipe")
 DECODER = (
     "bf16", "int8:channel", "int8:channel,embeddings=keep", "int8:tensor", "int8:channel,activations=int8", "llm.int8",
     "int4:g64", "int4:g64,zero-point", "int3:g64", "nf4", "gobo:4", "gobo:3", "gptq:int4", "gptq:nf4", "gptq:gobo4",
-    "gptq:gobo3", "lkd:gobo4,steps=40", "lkd:gobo3,steps=60", "lkd:nf4,steps=40", "binary", "qat:binary,steps=150",
+    "gptq:gobo3", "lkd:gobo4,steps=40", "lkd:gobo3,steps=60", "lkd:nf4,steps=40",
+    "qlora:steps=40 -> nf4", "binary", "qat:binary,steps=150",
     "magnitude:0.3", "magnitude:0.5", "wanda:0.5", "wanda:2:4", "magnitude:2:4",
     "magnitude:0.3 -> heal:steps=60", "magnitude:0.5 -> heal:steps=150", "wanda:0.5 -> heal:steps=100",
     "heads:0.2", "heads:0.5", "heads:0.2 -> heal:steps=60", "heads:0.5 -> heal:steps=150",
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure recipes that have a result, too")
     parser.add_argument("--rows", type=int, default=CEILING_ROWS["classification"], help="training rows of a student")
     parser.add_argument("--bf16", action="store_true", help="products in bfloat16 (AVX512-BF16 or AMX)")
+    parser.add_argument("--no-speed", action="store_true", help="leave out a decoder's latency and memory")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-compression")
     parser.add_argument("--print", action="store_true", dest="show")
@@ -92,7 +94,8 @@ def bench_decoder(args: argparse.Namespace, until: float | None) -> None:
     even, odd = topics()
     options = CompressOptions(
         calibration_tokens=2048 if args.quick else 8192, heal_tokens=8192 if args.quick else 90_000,
-        text_tokens=2048 if args.quick else 20_480, speed="none" if args.quick else "ends",
+        text_tokens=2048 if args.quick else 20_480, speed="none" if args.quick or args.no_speed else "ends",
+        keep_steps=True,  # many recipes begin with the same step, and the original is measured once
     )  # fmt: skip
     recipes = args.recipe or (("int8:channel", "nf4", "wanda:0.5") if args.quick else DECODER)
     task = "pydoc topics" + (" (quick)" if args.quick else "")
@@ -129,7 +132,8 @@ def measure(
             print(f"time is up before {task}: {recipe}", flush=True)
             return
         started = time.monotonic()
-        out = args.out / "students" / f"{task.split()[0]}-{abs(hash_of(recipe)):x}"
+        name = task.split()[0] if options.keep_steps else f"{task.split()[0]}-{abs(hash_of(recipe)):x}"
+        out = args.out / "students" / name
         try:
             result = compress_student(source, recipe, out, material, options)
         except PotstillError as error:
