@@ -13,8 +13,8 @@ student, not its data), with a tenth held out. Then the first three of its six l
 direction of its hidden states, on the rows and `--copies` altered ones of each. With `--narrow`, also three layers with
 `--ffn` of their feed-forward neurons; with `--cut`, also three layers of the base model, their head fitted as the whole
 student's is and no whole student to learn from. Both students also have the layer that averages before the head
-(`potstill.train.head_start`), which is not counted. Macro-F1 is on the real test split; latency is one text at a time
-on one thread, all models on the same texts in turns.
+(`potstill.train.head_start`), which is not counted. Macro-F1 is on the real test split; latency is the CPU time
+of one text at a time, all models on the same texts in turns; set OMP_NUM_THREADS=1.
 
 Writes benchmarks/results/distil_init.json (task, layers, start, macro_f1, latency_ms, kept).
 """
@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,14 +140,20 @@ def bench(task: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def latencies(students: dict[Any, Any], texts: list[str], rows: int = 60, rounds: int = 3) -> dict[Any, float]:
-    """Milliseconds for one text (the least of the rounds' medians), the students in turns."""
-    from potstill.train.evaluate import measure_latency
+def latencies(students: dict[Any, Any], texts: list[str], rows: int = 24, rounds: int = 3) -> dict[Any, float]:
+    """Milliseconds for one text (the least of the rounds' medians), the students in turns.
 
+    CPU time of the process: on one thread of a quiet machine that is the wall clock, and a busy one changes it little.
+    """
     found: dict[Any, list[float]] = {name: [] for name in students}
     for _ in range(rounds):
         for name, student in students.items():
-            found[name].append(measure_latency(student, texts, rows=rows)["p50"])
+            spent = []
+            for text in [texts[0], *texts[:rows]]:  # the first one warms up
+                started = time.process_time()
+                student.predict([text])
+                spent.append(1000 * (time.process_time() - started))
+            found[name].append(statistics.median(spent[1:]))
     return {name: min(values) for name, values in found.items()}
 
 

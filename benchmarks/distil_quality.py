@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--methods", help="default: all of the half")
     parser.add_argument("--rows", type=int, help="training rows (400 written ones; 256 of the data)")
     parser.add_argument("--test-rows", type=int, help="rows that the students are measured on (300; 48)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="wall clock of one generation training")
+    parser.add_argument("--minutes", type=float, default=8.0, help="CPU time of one generation training")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the generation trainings")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-distil")
     parser.add_argument("--quick", action="store_true", help="few rows, one task and seed; results are not kept")
     parser.add_argument("--print", action="store_true", dest="show")
@@ -54,7 +55,7 @@ def main() -> None:
                 methods = (args.methods if args.half == "generation" else None) or ",".join(texts.METHODS)
                 for task in (tasks or "scitldr,mconala").split(","):
                     rows, test_rows = args.rows or 256, args.test_rows or 48
-                    texts.bench(task, seed, methods.split(","), rows, test_rows, args.minutes, args.out)
+                    texts.bench(task, seed, methods.split(","), rows, test_rows, args.minutes, args.out, args.precision)
     results_file.print_table(results_file.read_results("distil_quality"))
 
 

@@ -1,9 +1,10 @@
 """The generation half of `distil_quality`: stored top-32 targets, TRL's GKD and plain fine-tuning, after equal time.
 
 The teacher is SmolLM2-135M-Instruct and the student its 15 even layers, untrained since the cut. All three methods see
-the same rows of a task's real training split in the same batches (4 rows, fp32, AdamW, one constant rate after a short
-warm-up), and each trains for the same wall-clock minutes. Those of the stored targets hold the teacher's pass over the
-rows as well, although a run that lets the teacher write has them for nothing. GKD runs at lmbda 0 (no sampling, the
+the same rows of a task's real training split in the same batches (4 rows, fp32 unless told, AdamW, one constant rate
+after a short warm-up), and each trains for the same minutes: CPU time of the process, which on one thread of a quiet
+machine is the wall clock, and means the same on a busy one. Those of the stored targets hold the teacher's pass over
+the rows as well, although a run that lets the teacher write has them for nothing. GKD runs at lmbda 0 (no sampling, the
 data's own outputs, as the other two) with forward KL, the divergence that is measured. The hard-only arm is TRL's
 SFTTrainer.
 
@@ -30,20 +31,20 @@ BATCH, TOP_K, MAX_LENGTH, RATE, WARMUP = 4, 32, 256, 1e-4, 10
 
 
 def bench(
-    task: str, seed: int, methods: list[str], rows: int, test_rows: int, minutes: float, out: Path
+    task: str, seed: int, methods: list[str], rows: int, test_rows: int, minutes: float, out: Path, precision: str
 ) -> None:  # fmt: skip
     """The missing records of one task and seed, each written as soon as it is there."""
     done = {tuple(record[name] for name in KEY) for record in read_results("distil_quality")}
     for method in methods:
         if (task, method, seed) in done:
             continue
-        record = measure(task, method, seed, rows, test_rows, minutes, out)
+        record = measure(task, method, seed, rows, test_rows, minutes, out, precision)
         merge_results("distil_quality", [record], KEY)
         print(json.dumps(record), flush=True)
 
 
 def measure(
-    task: str, method: str, seed: int, rows: int, test_rows: int, minutes: float, out: Path
+    task: str, method: str, seed: int, rows: int, test_rows: int, minutes: float, out: Path, precision: str
 ) -> dict[str, Any]:  # fmt: skip
     """Train one student and measure it."""
     import torch
@@ -61,14 +62,14 @@ def measure(
     set_seed(seed)
     options = resolve_options(DistilOptions(batch_size=BATCH, max_length=MAX_LENGTH, seed=seed), "causal")
     tokenizer, model, _ = load_causal(options, layers=list(range(0, 30, 2)))
-    started = time.monotonic()
+    started = time.process_time()
     targets = stored_targets(spec, train, out / task / f"targets-{seed}") if method == METHODS[0] else None
-    before = time.monotonic() - started
+    before = time.process_time() - started
     plain = resolve_options(DistilOptions(batch_size=BATCH, max_length=MAX_LENGTH, soft_weight=0.0), "causal")
     data = encode_rows(spec, train, targets, model, tokenizer, options if targets is not None else plain)
     teacher = AutoModelForCausalLM.from_pretrained(local_model(SMOLLM2), dtype=torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(method, data, model, teacher, tokenizer, options, folder, seed)
+        trainer = make_trainer(method, data, model, teacher, tokenizer, options, folder, seed, precision)
         stop = _stop_after(60 * minutes - before)
         trainer.add_callback(stop)
         trainer.train()
@@ -81,7 +82,7 @@ def measure(
         "task": task, "method": method, "seed": seed, "teacher_kl": round(divergence(teacher, student, told), 4),
         "score": round(score(spec, student, tokenizer, test), 4), "ece": None,
         "minutes": round((before + stop.seconds) / 60, 2), "steps": trainer.state.global_step,
-        "train_rows": len(data.table), "test_rows": test.num_rows,
+        "train_rows": len(data.table), "test_rows": test.num_rows, "precision": precision,
     }  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def stored_targets(spec: Any, rows: Any, place: Path) -> Any:
 
 
 def make_trainer(
-    method: str, data: Any, model: Any, teacher: Any, tokenizer: Any, options: Any, folder: str, seed: int
+    method: str, data: Any, model: Any, teacher: Any, tokenizer: Any, options: Any, folder: str, seed: int,
+    precision: str,
 ) -> Any:  # fmt: skip
     """The trainer of a method; all of them take the rows in one order."""
     from trl import SFTConfig, SFTTrainer
@@ -117,8 +119,8 @@ def make_trainer(
     common: dict[str, Any] = {
         "output_dir": folder, "per_device_train_batch_size": BATCH, "max_steps": 100_000, "learning_rate": RATE,
         "lr_scheduler_type": "constant_with_warmup", "warmup_steps": WARMUP, "weight_decay": 0.01, "seed": seed,
-        "gradient_checkpointing": False, "bf16": False, "report_to": "none", "disable_tqdm": True, "use_cpu": True,
-        "save_strategy": "no", "logging_steps": 50, "max_length": None, "remove_unused_columns": False,
+        "gradient_checkpointing": False, "bf16": precision == "bf16", "report_to": "none", "disable_tqdm": True,
+        "use_cpu": True, "save_strategy": "no", "logging_steps": 50, "max_length": None, "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True}, "dataloader_pin_memory": False,
     }  # fmt: skip
     lengths = [len(ids) for ids in data.table["input_ids"]]
@@ -149,15 +151,15 @@ def _stop_after(seconds: float) -> Any:
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):  # type: ignore[misc]
-        """Ends a training when its time is spent."""
+        """Ends a training when its CPU time is spent."""
 
         seconds = 0.0
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.started = time.monotonic()
+            self.started = time.process_time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.seconds = time.monotonic() - self.started
+            self.seconds = time.process_time() - self.started
             control.should_training_stop = self.seconds >= seconds
 
     return Stop()

