@@ -19,7 +19,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from potstill.asked import Asked
 from potstill.budget import Budget, Meter, Price, price_of

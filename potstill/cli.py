@@ -10,7 +10,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,9 +26,50 @@ from potstill.cli_web import app as web_app
 from potstill.errors import PotstillError
 from potstill.progress import switch_library_bars_off
 
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
+# In the order of a first time, with a line for each that fits a terminal of 80 columns.
+_COMMANDS = {
+    "init": "Write a commented task file from a prompt.",
+    "doctor": "Look whether a run would work here; each fault with its mend.",
+    "plan": "Say what a run will take before it is paid for.",
+    "preview": "Make the first rows now and show them.",
+    "run": "Do the whole job: find data, write the rest, distil, measure.",
+    "status": "How far a run has come.",
+    "report": "Write report.html and report.md again from a run folder.",
+    "inspect": "Browse a run's rows and what was refused.",
+    "view": "Browse, judge and correct a run's rows on a local page.",
+    "compare": "Scores of runs side by side, and the settings that differ.",
+    "evaluate": "Measure the student on other labelled data.",
+    "predict": "Ask the student.",
+    "compress": "Make a student smaller: prune, round, heal; measured.",
+    "serve": "Serve the student: POST /predict, and a page to try it.",
+    "push": "Send dataset, model, cards and report to the Hub.",
+    "load": "Fetch a published dataset and student, and check them.",
+    "verify": "Check every artefact of a run against its manifest.",
+    "students": "Which models could be the student, best first.",
+    "catalogue": "Catalogues of datasets: build, look into, search.",
+    "batch": "Requests as files of OpenAI's Batch API, and their results.",
+}
+
+
+class _Root(Group):
+    """All commands, listed as a newcomer meets them."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return sorted(super().list_commands(ctx), key=list(_COMMANDS).index)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        command: Command | None = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.short_help = _COMMANDS[cmd_name]
+        return command
+
+
 app = typer.Typer(
     name="potstill",
-    cls=Group,
+    cls=_Root,
     help="From a task prompt to a small distilled model.",
     epilog='Example: potstill run "Classify support tickets as billing, bug or other." -n 300',
     no_args_is_help=True,
@@ -192,7 +233,7 @@ def students(
 def predict(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT…", help="Inputs; none reads lines from stdin.")
+        list[str] | None, typer.Argument(metavar="TEXT", help="Inputs; none reads lines from stdin.")
     ] = None,
     as_json: Json = False,
 ) -> None:

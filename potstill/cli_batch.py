@@ -53,7 +53,7 @@ def write(
 @app.command(epilog="Example: potstill batch read runs/a output.jsonl errors.jsonl")
 def read(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Output and error files of the batch.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Output and error files of the batch.")],
     as_json: Json = False,
 ) -> None:
     """Read results into the run's ledger."""

@@ -18,13 +18,13 @@ app = typer.Typer(
 
 _Paths = Annotated[
     list[str] | None,
-    typer.Argument(metavar="CATALOGUE…", help="Parquet, JSONL or folders; none means what potstill ships."),
+    typer.Argument(metavar="CATALOGUE", help="Parquet, JSONL or folders; none means what potstill ships."),
 ]
 
 
 @app.command(epilog="Example: potstill catalogue build hub ./my-datasets -o hub.parquet --filter language:en")
 def build(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="`hub`, or JSONL, Parquet and folders.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="`hub`, or JSONL, Parquet and folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file; it is brought up to date.")],
     filters: Annotated[list[str] | None, typer.Option("--filter", help="A tag that the Hub filters by.")] = None,
     search: Annotated[str, typer.Option(help="Words that the Hub searches names by.")] = "",

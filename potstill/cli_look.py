@@ -114,7 +114,7 @@ def _one(record: dict[str, Any]) -> str:
 
 @app.command(epilog="Example: potstill compare runs/support-tickets runs/support-longer")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Run folders; the first is the base.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; the first is the base.")],
     as_json: Json = False,
 ) -> None:
     """Scores of runs side by side with their intervals, and the settings that differ."""

@@ -23,7 +23,8 @@ Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate.")]
 Seed = Annotated[int | None, typer.Option(help="Decides every draw.")]
 SourcesOf = Annotated[str | None, typer.Option("--sources", help="both, retrieved or generated.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="One option of a stage, as stage.option=value; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.OPTION=VALUE", help="One option of a stage; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 

@@ -37,7 +37,7 @@ def init(
 
     if out.exists() and not force:
         raise UserError(f"{out} is there already; choose another file with -o, or add --force to replace it")
-    spec = _read(prompt, teacher)
+    spec = _named_after(out, _read(prompt, teacher))
     answers = Answers(teacher=teacher or "") if yes else _ask(spec, teacher or "")
     if spec.kind == "classification" and not spec.labels and not answers.labels and yes:
         read_task_file(prompt)  # raises, and says how to name the labels
@@ -46,10 +46,24 @@ def init(
     out.write_text(text, encoding="utf-8")
     read_task_file(out)
     for found in spec.inferred:
+        if answers.labels and found.field in ("kind", "metric"):
+            continue  # what was answered, not inferred
         typer.echo(f"{found.field:<10} {found.value}  (by {found.how})")
     typer.echo(
         f"\nwrote {out}; look it over, then:\n  potstill doctor {out}\n  potstill plan {out}\n  potstill run {out}"
     )
+
+
+def _named_after(out: Path, spec: TaskSpec) -> TaskSpec:
+    """The task under its file's name, as a file without a `name` would have it: `tickets.md` runs in `runs/tickets`."""
+    from potstill.task_file import GENERIC_STEMS
+    from potstill.task_inference import slug
+
+    if out.stem.lower() in GENERIC_STEMS:
+        return spec
+    name = slug(out.stem)
+    inferred = tuple(replace(item, value=name) if item.field == "name" else item for item in spec.inferred)
+    return replace(spec, name=name, inferred=inferred)
 
 
 def _read(prompt: str, teacher: str | None) -> TaskSpec:
@@ -75,7 +89,8 @@ def _ask(spec: TaskSpec, teacher: str) -> Answers:
     from potstill.task_draft import Answers
 
     names: tuple[str, ...] = ()
-    if spec.kind == "classification" and not spec.labels:
+    assumed = any(item.field == "kind" and item.how == "assumption" for item in spec.inferred)
+    if assumed or (spec.kind == "classification" and not spec.labels):
         told = _answer("Which labels, separated by commas? (Enter: the answer is free text)")
         names = tuple(dict.fromkeys(name.strip() for name in told.split(",") if name.strip()))
     descriptions = {}
@@ -106,7 +121,7 @@ def _answer(question: str) -> str:
 @app.command(epilog="Example: potstill doctor examples/support/task.md --teacher fake")
 def doctor(
     task: Annotated[
-        str | None, typer.Argument(metavar="[TASK]", help="A task file or prompt; none: the machine.")
+        str | None, typer.Argument(metavar="TASK", help="A task file or prompt; none: the machine.")
     ] = None,
     out: Out = None,
     teacher: Teacher = None,

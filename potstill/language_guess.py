@@ -119,6 +119,41 @@ def guess_language(text: str) -> str | None:
     return best if first >= 3 and first >= 1.6 * second and first >= 0.08 * len(words) else None
 
 
+def prompt_language(text: str) -> str | None:
+    """ISO 639-1 code of a task's own words, which may be few; None where they do not tell.
+
+    A sentence of seven words holds two or three function words, too few for `guess_language`: here another language
+    than English is believed from two of them on, where English has at most half as many.
+
+    Examples:
+        >>> prompt_language("Schreibe zu einer Fehlermeldung eine kurze Überschrift.")
+        'de'
+        >>> prompt_language("Classify support tickets as billing, bug or other.") is None
+        True
+    """
+    shares = script_shares(text)
+    script = max(shares, key=lambda name: shares[name], default="latin")
+    if "kana" in shares and script != "latin":
+        return "ja"
+    if script not in ("latin", "cyrillic"):
+        return next((code for code, name in _SCRIPT_OF.items() if name == script), None)
+    scores: Counter[str] = Counter()
+    distinct: Counter[str] = Counter()
+    for word in set(_WORDS.findall(text[:_MAX_CHARS].lower())):
+        codes = _owners().get(word, ()) if len(word) > 1 or script != "latin" else ()  # "user's" is no Czech
+        for code in codes:
+            scores[code] += 1 / len(codes)  # type: ignore[assignment]
+            distinct[code] += 1
+    ranked = [(score, code) for code, score in scores.most_common() if _SCRIPT_OF.get(code, "latin") == script]
+    if not ranked:
+        return "ru" if script == "cyrillic" else None
+    (score, best), second = ranked[0], ranked[1][0] if len(ranked) > 1 else 0.0
+    if best == "en":
+        return "en" if distinct["en"] >= 2 else None
+    clear = distinct[best] >= 2 and score >= max(2 * scores["en"], 1.2 * second, 1.5 if scores["en"] else 1.0)
+    return best if clear else ("ru" if script == "cyrillic" else None)
+
+
 def other_language(text: str, allowed: tuple[str, ...]) -> str | None:
     """What the text is in when that is clearly none of `allowed`: a language code or a script's name; else None.
 

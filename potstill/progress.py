@@ -43,6 +43,8 @@ def switch_library_bars_off() -> None:
         os.environ.setdefault(variable, "1")
     # It warns, wherever it is installed, of a faster kernel that it may not fetch.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # The export to ONNX warns of four operators of torchvision, which no text model has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -88,8 +90,10 @@ def _plain() -> Listener:
             if event.time_s - last["at"] < _PLAIN_EVERY_S:
                 return
             last["at"] = event.time_s
-            left = duration(view.stages[event.stage].left_s(event.time_s))
-            told = f", {left} left" if left else ""
+            left = view.stages[event.stage].left_s(event.time_s)
+            of_run = event.data.get("run_left_s")
+            # Of the last stage both are one figure.
+            told = f", {duration(left)} left" if left and (not of_run or of_run - left > 10) else ""
             print(_line(event, None) + told + run_left(event), file=sys.stderr, flush=True)
             return
         print(_line(event, started.get(event.stage)) + run_left(event), file=sys.stderr, flush=True)
@@ -99,8 +103,9 @@ def _plain() -> Listener:
 
 def _line(event: Event, started: float | None) -> str:
     if event.kind == "progress":
-        total = f"/{event.total}" if event.total else ""
-        return f"  {event.stage}: {event.done}{total} {event.message}"
+        share = f"{event.done}/{event.total}" if event.total else ""  # without a total the message says how many
+        told = event.message if share in event.message else f"{share} {event.message}"
+        return f"  {event.stage}: {told}"
     mark = {"done": "done", "reused": "kept", "failed": "FAILED", "note": "note"}.get(event.kind, event.kind)
     seconds = f" ({event.time_s - started:.0f} s)" if started and event.kind == "done" else ""
     return f"{mark:<6} {event.stage:<10} {event.message}{seconds}"

@@ -87,7 +87,7 @@ class LicencePolicy:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A field that the user did not write, with how it was found (`rules`, `teacher` or `normalised`)."""
+    """A field that the user did not write, with how it was found: `rules`, `teacher`, `normalised`, `assumption`."""
 
     field: str
     value: str

@@ -63,6 +63,7 @@ STAGES = (
     "evaluate", "ray", "teacher_options",
 )  # fmt: skip
 MAX_INSTRUCTION = 32_000
+GENERIC_STEMS = ("task", "readme", "index", "prompt")  # a file of such a name is called by its folder
 _METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
     "generation": ("exact_match", "rouge_l", "chrf"),
@@ -248,8 +249,8 @@ def _build(
         faults.add(lines["seed_tasks"], f"seed_tasks: only for kind: instructions (this is {found.kind})")
     languages = languages_of(given["languages"], faults) if "languages" in given else infer_languages(instruction)
     if "languages" not in given:
+        inferred.append(Inferred("languages", ", ".join(languages or ("en",)), "rules" if languages else "assumption"))
         languages = languages or ("en",)
-        inferred.append(Inferred("languages", ", ".join(languages), "rules"))
     exclude = listed("exclude")
     for pattern in exclude:
         if "*" in pattern.strip("*"):
@@ -338,7 +339,7 @@ def _classes(
         reading = _read(instruction, cast("Kind | None", kind), asker)
         if kind is None:
             kind = reading.kind or "generation"
-            inferred.append(Inferred("kind", kind, reading.how))
+            inferred.append(Inferred("kind", kind, reading.how if reading.kind else "assumption"))
         if reading.labels and kind == "classification" and not written:
             labels = [(0, label) for label in reading.labels]
             inferred.append(Inferred("labels", ", ".join(label.name for label in reading.labels), reading.how))
@@ -443,8 +444,7 @@ def _name(
         return name
     source = parts.title
     if not source and path is not None:
-        generic = path.stem.lower() in ("task", "readme", "index", "prompt")
-        source = path.absolute().parent.name if generic else path.stem
+        source = path.absolute().parent.name if path.stem.lower() in GENERIC_STEMS else path.stem
     name = slug(source or instruction)
     inferred.append(Inferred("name", name, "rules"))
     return name

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label, Metric
 from potstill.task_markdown import bullet, clean, split_label
+from potstill.task_other_languages import listed_labels
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
@@ -97,7 +99,7 @@ _FOLLOWS = re.compile(
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(
-    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:that apply|applicable)\b|\bmulti-?label\b|"
+    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:\w+ )?(?:that apply|applicable)\b|\bmulti-?label\b|"
     r"\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
     re.IGNORECASE,
 )
@@ -177,6 +179,8 @@ def read_by_rules(prompt: str) -> Reading:
         return Reading(kind="classification", open_list=tuple(opened))
     if sorts and not writes and not (verb not in _SORTS and _EXPLAINS.search(flat)):
         return Reading(kind="classification", labels=tuple(_yes_no_of(flat)))
+    if not verb and (names := listed_labels(flat)):
+        return Reading(kind="classification", labels=tuple(Label(name) for name in names))
     return Reading(kind="generation" if writes else None)
 
 
@@ -343,7 +347,7 @@ _NOUNS = (
 
 
 def infer_languages(instruction: str) -> tuple[str, ...]:
-    """ISO 639-1 codes of the languages that the inputs are said to be in; empty when the prompt does not say."""
+    """ISO 639-1 codes of the languages that the inputs are said to be in, or the prompt is; empty where none tells."""
     flat = " ".join(instruction.split())
     name = "|".join(sorted((re.escape(n.title()) for n in NAMES_IN_TEXT), key=len, reverse=True))
     pair = re.search(rf"\b({name})(?:\s+\w+)?\s*(?:-to-|\s+(?:in)?to\s+|→|->)\s*({name})\b", flat)
@@ -359,7 +363,8 @@ def infer_languages(instruction: str) -> tuple[str, ...]:
             code = NAMES_IN_TEXT[one.lower()]
             if code not in found:
                 found.append(code)
-    return tuple(found)
+    own = prompt_language(flat)
+    return tuple(found) or ((own,) if own else ())
 
 
 _SMALL = _words(

@@ -50,6 +50,15 @@ def test_help_costs_less_than_three_tenths_of_a_second(words: tuple[str, ...], t
     assert min(times) < 0.3, times
 
 
+def test_the_list_of_commands_begins_with_a_first_time_and_fits_80_columns(tmp_path: Path) -> None:
+    done = subprocess.run([*POTSTILL, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True,
+                          env={**os.environ, "COLUMNS": "80"})  # fmt: skip
+    listed = [line.split() for line in done.stdout.partition("Commands:\n")[2].split("\n\n")[0].splitlines()]
+    assert [words[0] for words in listed[:5]] == ["init", "doctor", "plan", "preview", "run"]
+    assert {words[0] for words in listed} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert "..." not in done.stdout.partition("Commands:")[2]
+
+
 def test_help_of_a_command_loads_neither_pydantic_nor_torch(tmp_path: Path) -> None:
     """What made the difference: a flag without a default was read by a validator."""
     code = "import sys\nfrom potstill.cli import app\ntry:\n    app(['run', '--help'])\nexcept SystemExit:\n    pass\n"

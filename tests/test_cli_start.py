@@ -57,6 +57,25 @@ def test_init_asks_what_the_prompt_does_not_tell(tmp_path: Path) -> None:
     assert found.settings["teacher"] == "fake"
 
 
+def test_a_task_that_init_wrote_runs_under_the_name_of_its_file(tmp_path: Path) -> None:
+    out = _call("init", PROMPT, "-o", str(tmp_path / "Tickets.md"), "--yes")
+    assert read_task_file(tmp_path / "Tickets.md").spec.name == "tickets"
+    assert "name       tickets" in out
+    _call("init", PROMPT, "-o", str(tmp_path / "task.md"), "--yes")
+    assert read_task_file(tmp_path / "task.md").spec.name == "classify-support-tickets-billing-bug-other"
+
+
+def test_init_asks_for_labels_where_no_word_told_the_kind(tmp_path: Path) -> None:
+    file = tmp_path / "t.md"
+    done = CliRunner().invoke(app, ["init", "Bestimme die Sprache.", "-o", str(file)], input="de, fr\n\n\n\n\n")
+    assert done.exit_code == 0
+    assert "Which labels, separated by commas? (Enter: the answer is free text)" in done.output
+    assert "generation" not in done.output
+    assert read_task_file(file).spec.label_names == ("de", "fr")
+    done = CliRunner().invoke(app, ["init", "Bestimme die Sprache.", "-o", str(file), "--force"], input="\n\n\n")
+    assert "generation  (by assumption)" in done.output
+
+
 def test_init_without_answers_says_how_to_name_labels(tmp_path: Path) -> None:
     from potstill.errors import TaskError
 

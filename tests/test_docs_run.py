@@ -114,11 +114,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def furnish(place: Path, finished: Path, story: list[tuple[str, str]]) -> None:
     """The task and the runs that a page's reader has."""
-    text = " ".join(line for _, line in story)
+    text = "\n".join(line for _, line in story)
     if "potstill init" not in text:
         (place / "tickets.md").write_text("Classify support tickets as billing, bug or other.\n")
     for name in ("tickets", "support-tickets", "tickets-longer"):
-        if re.search(rf"runs/{name}\b(?!-)", text):
+        made = f"potstill run {name}.md" in text  # then the page must make it itself
+        if re.search(rf"runs/{name}\b(?!-)", text) and not made:
             shutil.copytree(finished, place / "runs" / name)
 
 

@@ -250,10 +250,49 @@ def test_real_user_prompts_are_read_or_refused_with_a_mend(data_pack: Path) -> N
         ("Answer in French.", ()),
         ("Polish the sentence.", ()),
         ("Rate reviews of Japanese restaurants.", ()),
+        ("Schreibe zu einer Fehlermeldung eine kurze Überschrift.", ("de",)),
+        ("Classe les avis des clients : positif, négatif ou neutre.", ("fr",)),
+        ("Классифицируй отзывы покупателей.", ("ru",)),
+        ("把客户的留言分成表扬和批评。", ("zh",)),
+        ("Track a user's orders and sum up what each of them holds.", ("en",)),
     ],
 )
 def test_languages_of_a_prompt(text: str, codes: tuple[str, ...]) -> None:
     assert infer_languages(text) == codes
+
+
+@pytest.mark.parametrize(
+    ("prompt", "labels"),
+    [
+        ("Ordne Leserbriefe ein: Lob, Kritik oder Frage.", ["Lob", "Kritik", "Frage"]),
+        ("Classe les avis des clients : positif, négatif ou neutre.", ["positif", "négatif", "neutre"]),
+        ("Clasifica los mensajes: queja, pregunta o elogio.", ["queja", "pregunta", "elogio"]),
+        ("Sorteer berichten van klanten: klacht, vraag of compliment", ["klacht", "vraag", "compliment"]),
+        ("Schreibe einen kurzen Text: Gedicht, Lied oder Brief.", []),
+    ],
+)
+def test_labels_after_a_colon_in_other_languages(prompt: str, labels: list[str]) -> None:
+    spec = read_task(prompt)
+    assert list(spec.label_names) == labels
+    assert spec.kind == ("classification" if labels else "generation")
+
+
+def test_what_no_word_told_is_said_to_be_assumed() -> None:
+    found = {item.field: item.how for item in read_task("Bestimme die Sprache.").inferred}
+    assert (found["kind"], found["languages"]) == ("assumption", "assumption")
+    found = {item.field: item.how for item in read_task("Classify texts as a or b in what they are about.").inferred}
+    assert found["kind"] == "rules"
+
+
+def test_no_english_instruction_counts_as_another_language(data_pack: Path) -> None:
+    from potstill.language_guess import prompt_language
+    from potstill.task_other_languages import listed_labels
+
+    lines = (data_pack / "selfinstruct" / "user_oriented_instructions.jsonl").read_text("utf-8").splitlines()
+    texts = [json.loads(line)["instruction"] for line in lines]
+    assert len(texts) > 200
+    assert [text for text in texts if prompt_language(text) not in ("en", None)] == []
+    assert [text for text in texts if listed_labels(text)] == []
 
 
 def test_language_codes() -> None:
