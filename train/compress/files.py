@@ -12,32 +12,43 @@ torchao       8-bit weights, inputs too or not, as torchao's tensors, for transf
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import OptionError
+from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
 from potstill.train.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from potstill.train.compress.state import Compressed
 
+_LIBRARIES = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "compress"), "bitsandbytes": (("bitsandbytes",), "qlora"),
+    "torchao": (("torchao",), "torchao"),
+}  # fmt: skip
 FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes", "torchao")
 
 
 def check_formats(formats: tuple[str, ...]) -> None:
-    """Refuse unknown formats.
+    """Refuse formats that are unknown, or whose libraries are not here.
 
     Raises:
         OptionError: Every unknown name, with the nearest known one.
+        MissingExtra: A library that a format needs is not installed.
     """
     faults = [f"there is no format {name!r}{nearest(name, (*FORMATS, 'auto'))}" for name in formats
               if name not in (*FORMATS, "auto")]  # fmt: skip
     if faults:
         raise OptionError("formats", faults)
+    for name in formats:
+        libraries, extra = _LIBRARIES.get(name, ((), ""))
+        for library in libraries:
+            if importlib.util.find_spec(library) is None:
+                raise MissingExtra(library, extra, f"the format {name}")
 
 
 def format_faults(state: Compressed, form: str) -> list[str]:
@@ -67,9 +78,7 @@ def format_faults(state: Compressed, form: str) -> list[str]:
 
 def best_format(state: Compressed) -> str:
     """The format that `auto` stands for: ONNX for an encoder that it can hold, where it is installed; else packed."""
-    import importlib.util
-
-    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+    installed = all(importlib.util.find_spec(name) for name in _LIBRARIES["onnx"][0])
     if state.quantized and installed and not format_faults(state, "onnx"):
         return "onnx"
     return "packed"

@@ -57,6 +57,11 @@ class Method:
     models: tuple[str, ...] = _BOTH
     libraries: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> bool:
+        """Whether it must know which matrix of a layer is which (`potstill.train.prune.anatomy`)."""
+        return self.kind in ("structure", "sparsity") or self.name in ("gptq", "lkd")
+
 
 _EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep"))}
 _GROUP = {"group": Option(int, 64, least=2)}

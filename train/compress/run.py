@@ -28,6 +28,7 @@ from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
 from potstill.train.compress.measure import count_weights, probe
+from potstill.train.compress.methods import METHODS
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import Examiner
@@ -35,6 +36,7 @@ from potstill.train.compress.state import Compressed, load_state, open_source, s
 from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_step
+from potstill.train.prune.anatomy import anatomy
 from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def compress_student(
 
     Raises:
         OptionError: A recipe, format or student that do not go together; before any work.
+        UserError: A build of model that a step cannot handle; before any work, too.
         DataError: The student or the rows cannot be read.
         TrainingError: A step did not do what was asked, or healing was not finite; finished steps stay.
         MissingExtra: A library of a format is not installed.
@@ -129,6 +132,8 @@ class _Work:
         """Every step, the files, the report."""
         helpers = self._helpers(state)
         check_recipe(self.recipe, kind=state.kind, tokens=helpers.calibration.tokens or None)
+        if any(METHODS[step.method].parts for step in self.recipe.steps):
+            anatomy(state.model)
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,16 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 import time
 
 import mood
 import pytest
 import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from potstill.errors import OptionError, TrainingError
+from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student, read_report
@@ -147,7 +149,7 @@ def test_a_pruned_weight_that_comes_back_ends_the_work(student, material, tmp_pa
     assert [name.rpartition("-")[0] for name in kept] == ["1-wanda"]
 
 
-def test_what_cannot_be_done_is_said_before_any_work(student, material, tmp_path):
+def test_what_cannot_be_done_is_said_before_any_work(student, material, tmp_path, monkeypatch):
     small = compress_student(student, "int8", tmp_path / "small", material, QUICK).path
     with pytest.raises(OptionError, match=r"compressed already .*compression.json"):
         compress_student(small, "int8", tmp_path / "again", material, QUICK)
@@ -161,7 +163,29 @@ def test_what_cannot_be_done_is_said_before_any_work(student, material, tmp_path
         compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=("onxx",)))
     with pytest.raises(OptionError, match="is the student itself, which is never changed"):
         compress_student(student, "int8", student, material, QUICK)
+    for library, extra in (("torchao", "torchao"), ("bitsandbytes", "qlora"), ("onnxscript", "compress")):
+        monkeypatch.setitem(sys.modules, library, None)
+        form = {"onnxscript": "onnx"}.get(library, library)
+        with pytest.raises(MissingExtra, match=rf"the format {form} needs {library}.*potstill\[{extra}\]"):
+            compress_student(student, "int8", tmp_path / "again", material, CompressOptions(formats=(form,)))
     assert not (tmp_path / "again.steps").exists()
+
+
+@pytest.mark.parametrize("recipe", ["magnitude:0.5", "int8", "gptq:int4"])
+def test_a_foreign_build_of_model_is_refused_before_any_work(recipe, tiny_llama, tmp_path):
+    folder = tmp_path / "neox"
+    shutil.copytree(tiny_llama, folder)
+    config = GPTNeoXConfig(
+        vocab_size=258, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    texts = Material(("some words of running text ",) * 200, held_out=("others",) * 9)
+    if recipe == "int8":  # rounding asks for linear layers alone
+        assert compress_student(folder, recipe, tmp_path / "small", texts, QUICK).path.exists()
+        return
+    with pytest.raises(UserError, match=r"GPTNeoXForCausalLM cannot be pruned; supported: .*Llama"):
+        compress_student(folder, recipe, tmp_path / "small", texts, QUICK)
+    assert not (tmp_path / "small.steps").exists()
 
 
 def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_path):
