@@ -186,7 +186,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     return job.make_stage("compress", parts, make)
 
 
-def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, *, texts: bool = False) -> Led:
+def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset) -> Led:
     """What is trained on where the user labelled some rows; see `potstill.train.gold_rows`.
 
     Args:
@@ -194,14 +194,12 @@ def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Data
         distil: How the student is trained.
         rows: Training rows.
         validation: Held-out rows; they stay out where more than the last weights is chosen by them.
-        texts: Whether texts without labels are to join. Their number goes by that of the rows, and written rows step
-            back beside them anyhow, so none are left out.
     """
     from potstill.train.gold_rows import favour_gold
 
     by_student = job.spec.unlabelled is not None and job.settings.self_training.method == "student"
     choose = by_student or distil.search.trials > 0 or distil.generations > 1
-    drop = not texts and "generated" not in distil.sampling
+    drop = "generated" not in distil.sampling
     return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
 
 
@@ -226,7 +224,7 @@ def rows_to_learn(
     from potstill.train.recipe import train_classifier
 
     told: dict[str, Any] = {}
-    led = led_by_user(job, distil, rows, validation, texts=weak is not None)
+    led = led_by_user(job, distil, rows, validation)
     if weak is not None:
         options = replace(
             distil, sampling={**led.sampling, **distil.sampling}, generations=1, student_layers=None,
@@ -236,14 +234,12 @@ def rows_to_learn(
         def teach(some: Dataset, folder: Path) -> object:
             return train_classifier(job.spec, some, led.validation, folder, options, listener=job.listener)
 
-        first = out / "first-student"
-        mixed, told = mixture_rows(job, weak, merged, led.train, led.validation, teach, first)
-        shutil.rmtree(first, ignore_errors=True)
+        mixed, told = mixture_rows(job, weak, merged, led, rows, validation, teach, out / "first-student")
+        shutil.rmtree(out / "first-student", ignore_errors=True)
         if mixed is not None:  # written rows weigh less already
             write_rows(mixed.rows, out / "train.parquet")
             distil = replace(distil, sampling={**mixed.sampling, **distil.sampling})
             return mixed.rows, mixed.validation, distil, {**led.report, **told}
-        led = led_by_user(job, distil, rows, validation)
     distil = replace(distil, sampling={**led.sampling, **distil.sampling})
     return led.train, led.validation, distil, {**led.report, **told}
 
@@ -252,6 +248,7 @@ def mixture_rows(
     job: Job,
     weak: Stage,
     merged: Stage,
+    led: Led,
     rows: Dataset,
     validation: Dataset,
     teach: Callable[[Dataset, Path], object],
@@ -266,8 +263,9 @@ def mixture_rows(
         job: The run.
         weak: The stage that read the texts.
         merged: The stage that split the rows.
-        rows: Training rows.
-        validation: Held-out rows.
+        led: What is trained on without the texts.
+        rows: All training rows; the number of texts goes by theirs.
+        validation: All held-out rows.
         teach: Trains a student on rows into a folder.
         folder: Where that first student may lie.
 
@@ -284,8 +282,8 @@ def mixture_rows(
     asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
     found = None
     if asked:
-        teach(rows, folder)
-        found = taught_labels(job, [text.text for text in texts], rows, folder)
+        teach(led.train, folder)
+        found = taught_labels(job, [text.text for text in texts], led.train, folder)
     space = "encoder" if found is None else "student"
     probs, believed = found or mixture_labels(job, [text.text for text in texts], rows)
     told: dict[str, Any] = {
@@ -293,7 +291,9 @@ def mixture_rows(
     }  # fmt: skip
     if believed < (options.trust if asked else options.agreement):
         return None, {"self_training": {**told, "stopped": "not believed"}}
-    mixed = mix_in(job.spec, rows, validation, texts, probs, options, seed=job.settings.seed)
+    mixed = mix_in(
+        job.spec, led.train, led.validation, texts, probs, options, beside=rows.num_rows, seed=job.settings.seed
+    )
     if mixed is None:
         return None, {"self_training": {**told, "stopped": "too few sure texts"}}
     count = mixed.chosen.num_rows

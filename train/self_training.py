@@ -260,6 +260,7 @@ def mix_in(
     probs: NDArray[np.float64],
     options: SelfTrainingOptions,
     *,
+    beside: int | None = None,
     seed: int = 0,
     licence: str = "unknown",
 ) -> MixedIn | None:
@@ -275,6 +276,7 @@ def mix_in(
         texts: Unlabelled texts, none of them a test text or a row.
         probs: (len(texts), n_labels) their labels.
         options: How many texts, how sure, at what weight.
+        beside: The number of rows that `options.most` multiplies; by default that of `rows`.
         seed: Decides which texts, where there are more than wanted.
         licence: SPDX id of the texts.
     """
@@ -285,7 +287,7 @@ def mix_in(
     sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
     if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
         return None
-    room = int((options.most or 0) * rows.num_rows)
+    room = int((options.most or 0) * (rows.num_rows if beside is None else beside))
     order = np.random.default_rng(seed).permutation(sure)[:room].tolist()
     held = min(200, len(order) // 10)
     made = [_pseudo_row(spec, texts[i], probs[i], options, "mixture", licence) for i in order]
@@ -293,13 +295,13 @@ def mix_in(
     weights = [w * (options.written_weight if o == "generated" else 1) for w, o in zip(rows["weight"], rows["origin"])]
     lighter = rows.remove_columns("weight").add_column("weight", weights).cast(rows.features)
     own = validation.select([i for i, origin in enumerate(validation["origin"]) if origin == "user"])
-    beside = own
+    judges = own
     if own.num_rows < LEAST_HELD_OUT:
-        beside = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
+        judges = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
     gold = rows["origin"][:].count("user")
     wanted = USER_SHARE / (1 - USER_SHARE) * chosen.num_rows / max(1, gold)
     sampling = {"user": round(min(MOST_REPEATS, max(1.0, wanted)), 4)} if gold else {}
-    return MixedIn(concatenate_datasets([lighter, chosen]), beside, chosen, sampling)
+    return MixedIn(concatenate_datasets([lighter, chosen]), judges, chosen, sampling)
 
 
 def _pseudo_row(
