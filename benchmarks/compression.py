@@ -47,10 +47,10 @@ DECODER = (
 STUDENTS = (
     "int8:channel", "int8:tensor", "int8:channel,embeddings=int4", "int4:g32", "gptq:int4,group=32,embeddings=int4",
     "wanda:0.5 -> heal:steps=100 -> int8:channel",
-    "layers:3 -> heal:epochs=3 -> int8:channel",
+    "layers:3,by=top -> heal:epochs=3 -> int8:channel",
     "layers:3 -> heal:epochs=4 -> int8:channel,embeddings=int4",
-    "layers:2 -> neurons:0.5 -> heal:epochs=4 -> int8:channel,embeddings=int4",
-    "layers:4 -> heal:epochs=4 -> int8:channel,embeddings=int4",
+    "layers:3,by=top -> neurons:0.25 -> heal:epochs=4 -> int8:channel,embeddings=int4",
+    "layers:4,by=top -> heal:epochs=4 -> int8:channel,embeddings=int4",
     "qat:binary,steps=200",
 )  # fmt: skip
 

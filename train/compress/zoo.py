@@ -27,8 +27,8 @@ ZOO = {
         "bf16", "int8:channel", "int8:channel,embeddings=int4", "int4:g32", "gptq:int4,group=32,embeddings=int4",
         "nf4", "gobo:4", "gobo:3", "wanda:0.5 -> heal:epochs=1 -> int8:channel",
         "heads:0.25 -> neurons:0.25 -> heal:epochs=2 -> int8:channel",
-        "layers:0.5 -> heal:epochs=3 -> int8:channel",
-        "layers:0.5 -> heal:epochs=3 -> int8:channel,embeddings=int4",
+        "layers:0.5,by=top -> heal:epochs=3 -> int8:channel",
+        "layers:0.5,by=top -> neurons:0.25 -> heal:epochs=4 -> int8:channel,embeddings=int4",
         "qat:binary,epochs=2",
     ),
     "causal": (

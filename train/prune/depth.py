@@ -3,7 +3,10 @@
     BI_i = 1 − E[ cos(h_i, h_{i+1}) ]        the block influence of layer i, over all calibration tokens
 
 A layer whose output points where its input did can go. Removed layers shorten every step of the engine, so the latency
-falls with the number of layers.
+falls with the number of layers. A classifier's last layer that averages (`train.head_start`) is not counted and stays:
+its head reads the mean that it makes.
+
+In an encoder the first layers have the least influence and are the ones that the others were built on: take `top`.
 
 Sources: Men et al., ShortGPT, arXiv:2403.03853 §3 (block influence; LLaMA-2-7B without 9 of 32 layers keeps 95 % of
 MMLU); Sajjad et al., arXiv:2004.03844 §3 (alternate and top layers of BERT); Sanh et al., arXiv:1910.01108 §3.
@@ -21,6 +24,7 @@ from torch.nn import functional as F
 
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
+from potstill.train.head_start import averages
 from potstill.train.layers import keep_layers, spaced_layers
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.loss import small_batches
@@ -47,19 +51,22 @@ def prune_layers(
         OptionError: An impossible amount, an unknown choice, or too little text.
         UserError: An unknown build of model.
     """
+    last = int(averages(model))
     parts, count, before = checked_cut(
-        "layers", model, amount, calibration, total=lambda parts: len(parts.blocks), by=by, known=get_args(By)
+        "layers", model, amount, calibration, total=lambda parts: len(parts.blocks) - last, by=by, known=get_args(By)
     )
     depth = len(parts.blocks)
+    own = depth - last
     facts: dict[str, Any] = {"by": by, "layers_before": depth}
     if by == "influence":
         influence = block_influence(parts, calibration)
-        kept = sorted(influence.argsort(descending=True, stable=True)[: depth - count].tolist())
+        kept = sorted(influence[:own].argsort(descending=True, stable=True)[: own - count].tolist())
         facts["influence"] = [round(float(value), 5) for value in influence]
     elif by == "alternate":
-        kept = spaced_layers(depth, depth - count)
+        kept = spaced_layers(own, own - count)
     else:
-        kept = list(range(depth - count))
+        kept = list(range(own - count))
+    kept += range(own, depth)
     keep_layers(model, len(kept), kept)
     parts = anatomy(model)
     facts |= {"structure": "cut", "kept_layers": kept, "layers": len(parts.blocks), **size_facts(parts, before)}

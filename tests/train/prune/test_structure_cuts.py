@@ -9,6 +9,7 @@ import torch
 from tokens import logits
 
 from potstill.errors import OptionError, UserError
+from potstill.train.head_start import add_averaging_layer
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.cut import cut_heads, cut_hidden, cut_neurons
 from potstill.train.prune.depth import block_influence, prune_layers
@@ -141,6 +142,22 @@ def test_alternate_and_top_layers(decoder, causal_texts):
 
 
 # ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["influence", "alternate", "top"])
+def test_the_layer_that_averages_stays(encoder, class_texts, by):
+    with torch.no_grad():
+        for name, weights in encoder.bert.encoder.layer[1].named_parameters():
+            if "LayerNorm.weight" not in name:  # it does nothing, and yet is not what goes first by its place
+                weights.zero_()
+    add_averaging_layer(encoder)
+    last = encoder.bert.encoder.layer[-1]
+    facts = prune_layers(encoder, 2, class_texts, by=by).facts
+    assert encoder.bert.encoder.layer[-1] is last
+    assert len(facts["kept_layers"]) == 3
+    assert facts["kept_layers"][-1] == 4
+    with pytest.raises(OptionError):
+        prune_layers(encoder, 2, class_texts, by=by)  # two of its own are left
 
 
 def test_head_importance_is_the_slope_of_the_loss(subject):
