@@ -238,7 +238,7 @@ def rows_to_learn(
         shutil.rmtree(out / "first-student", ignore_errors=True)
         if mixed is not None:  # written rows weigh less already
             write_rows(mixed.rows, out / "train.parquet")
-            distil = replace(distil, sampling={**mixed.sampling, **distil.sampling})
+            distil = replace(distil, sampling={**led.sampling, "generated": 1.0, **mixed.sampling, **distil.sampling})
             return mixed.rows, mixed.validation, distil, {**led.report, **told}
     distil = replace(distil, sampling={**led.sampling, **distil.sampling})
     return led.train, led.validation, distil, {**led.report, **told}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from potstill.rows import Row, rows_to_dataset
-from potstill.train.gold_rows import ENOUGH_HELD_OUT, favour_gold, written_share
+from potstill.train.gold_rows import ENOUGH_HELD_OUT, favour_agreed, favour_gold, written_share
 
 LABELS = ("billing", "praise")
 
@@ -109,3 +109,50 @@ def test_written_rows_stay_where_the_user_says_how_often_they_are_drawn() -> Non
 )
 def test_the_share_falls_to_its_least_at_eight_rows_a_label(gold: int, labels: int, share: float) -> None:
     assert written_share(gold, labels) == pytest.approx(share)
+
+
+def judged(origin: str, count: int, agreeing: float, labels: tuple[str, ...] = LABELS) -> list[Row]:
+    """Rows of both labels by turns; the teacher answers with the label of the first share of them."""
+    rows = []
+    for i in range(count):
+        place = i % len(labels)
+        told = place if i < agreeing * count else 1 - place
+        probs = tuple(0.9 if k == told else 0.1 for k in range(2))
+        rows.append(Row(f"{origin} {i}", labels[place], origin, label=labels[place], teacher_probs=probs))  # type: ignore[arg-type]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("written", "found", "sampling"),
+    [
+        (0.65, 0.85, {"generated": 0.1837}),  # film reviews for product reviews: (0.3 / 0.7) squared
+        (0.75, 0.60, {"retrieved": 0.16}),  # e-mails for text messages: (0.2 / 0.5) squared
+        (0.8, 0.8, {}),
+        (0.9, 0.4, {"retrieved": 0.05}),  # below chance
+        (0.5, 0.5, {}),  # a teacher that knows nothing judges nothing
+    ],
+)
+def test_the_origin_leads_with_which_the_teacher_agrees(
+    written: float, found: float, sampling: dict[str, float]
+) -> None:
+    train = rows_to_dataset([*judged("generated", 100, written), *judged("retrieved", 200, found)], LABELS)
+    validation = rows_to_dataset([*judged("generated", 20, 1), *judged("retrieved", 30, 1)], LABELS)
+    led = favour_gold(train, validation, 2)
+    assert led.sampling == sampling
+    assert led.train is train, "no row is left out"
+    kept = set(led.validation["origin"])
+    assert kept == {"generated", "retrieved"} - set(sampling)
+    if sampling:
+        assert led.report["origins"]["generated"]["agreement"] == written
+
+
+def test_an_origin_does_not_lead_without_answers_or_without_rows_of_each_label() -> None:
+    validation = rows_to_dataset(judged("generated", 4, 1), LABELS)
+    few = rows_to_dataset([*judged("generated", 100, 0.6), *judged("retrieved", 49, 0.9)], LABELS)
+    assert favour_agreed(few, validation, 2).sampling == {}
+    one = rows_to_dataset([*judged("generated", 100, 0.6), *judged("retrieved", 80, 0.9)[::2]] * 2, LABELS)
+    assert favour_agreed(one, validation, 2).sampling == {}
+    fine = rows_to_dataset([*judged("generated", 100, 0.6), *judged("retrieved", 80, 0.9)], LABELS)
+    led = favour_agreed(fine, validation, 2)
+    assert led.sampling, "the same with both labels"
+    assert led.validation is validation, "too few held-out rows are of the origin that leads"
