@@ -35,9 +35,9 @@ def bitsandbytes_faults(state: Compressed) -> list[str]:
 
 def _shape_faults(state: Compressed) -> list[str]:
     """Matrices that processors with bfloat16 products cannot answer with: they repack 32 rows of whole blocks of 64."""
-    from potstill.train.quantize.schemes import targets
+    from potstill.train.quantize.schemes import targets, weight_of
 
-    shapes = {target.name: tuple(target.module.weight.shape) for target in targets(state.model)
+    shapes = {target.name: tuple(weight_of(target).shape) for target in targets(state.model)
               if target.part == "blocks"}  # fmt: skip
     bad = [(name, rows, width) for name, (rows, width) in shapes.items() if rows % _ROWS or width % _BLOCK]
     if not bad:
