@@ -136,6 +136,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "mistakes": report_rows.mistakes(facts),
         "answers": report_rows.answers(facts),
         "differences": report_rows.differences(facts),
+        "few": report_rows.few_rows_sentence(int(facts.scores.get("test_set", {}).get("rows", 0) or 0)),
         "elsewhere": report_rows.measured_elsewhere(facts),
         "decided": facts.reports.get("merge", {}).get("decided_by_a_person", {}),
         "stages": _stages(facts),

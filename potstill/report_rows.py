@@ -43,6 +43,25 @@ class Variety:
     sample: int = 0
 
 
+def few_rows_sentence(rows: int) -> str:
+    """What a score on under 30 test rows is worth; empty for more.
+
+    A bootstrap draws from the rows that are there, so of three right answers it knows nothing but right answers. The
+    bound is the share of right answers at which all rows are right once in twenty times.
+
+    Examples:
+        >>> few_rows_sentence(3)[-83:]
+        'with all of them right the accuracy in use may be as low as 37 % (95 % confidence).'
+    """
+    if not 0 < rows < 30:
+        return ""
+    told = f"{rows} test rows are" if rows > 1 else "1 test row is"
+    return (
+        f"{told} too few to tell: the brackets of a bootstrap come out too narrow, and even with all of them right the "
+        f"accuracy in use may be as low as {100 * 0.05 ** (1 / rows):.0f} % (95 % confidence)."
+    )
+
+
 def training_rows(facts: RunFacts) -> list[dict[str, Any]]:
     """Input, output, origin and source of every training row; empty where there are none yet."""
     if "train" not in facts.splits:

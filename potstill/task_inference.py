@@ -99,8 +99,8 @@ _FOLLOWS = re.compile(
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(
-    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:\w+ )?(?:that apply|applicable)\b|\bmulti-?label\b|"
-    r"\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
+    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:\w+ )?(?:that apply|applicable)\b|"
+    r"\bmulti-?label\b|\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
     re.IGNORECASE,
 )
 _OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)

@@ -126,6 +126,29 @@ def test_held_out_rows_are_never_passed_off_as_test_data(sample_run: Any, tmp_pa
     assert "rows of real test data" not in html
 
 
+def test_few_test_rows_are_said_to_tell_little(sample_run: Any, tmp_path: Path, run: Path) -> None:
+    few = sample_run.write_run(tmp_path / "run")
+    scores = json.loads((few / "evaluate" / "scores.json").read_text())
+    scores["test_set"]["rows"] = 3
+    (few / "evaluate" / "scores.json").write_text(json.dumps(scores))
+    for text in render_report(read_run(few)):
+        assert "may be as low as 37 % (95 % confidence)" in text
+    for text in render_report(read_run(run)):
+        assert "too few to tell" not in text
+
+
+def test_labels_without_a_description_are_a_sentence(sample_run: Any, tmp_path: Path, run: Path) -> None:
+    from dataclasses import replace
+
+    facts = read_run(run)
+    assert any(label.description for label in facts.spec.labels)
+    assert "Meaning, as the teacher was told" in render_report(facts)[0]
+    bare = replace(facts.spec, labels=tuple(replace(label, description="") for label in facts.spec.labels))
+    html, _ = render_report(replace(facts, spec=bare))
+    assert "Meaning, as the teacher was told" not in html
+    assert "told the labels' names alone" in Page(html).text
+
+
 def test_the_same_run_gives_the_same_bytes(run: Path) -> None:
     first, second = render_report(read_run(run)), render_report(read_run(run))
     assert first == second
