@@ -474,7 +474,12 @@ def test_the_command_line_runs_where_the_wheel_was_installed(
 def test_a_student_is_trained_where_the_wheel_was_installed_with_all_it_needs(
     built: tuple[Path, Path], tmp_path: Path, version: str
 ) -> None:
-    """With torch, as the Makefile installs it, and the embedded encoder; gigabytes where torch comes with CUDA."""
+    """With torch, as the Makefile installs it, and the embedded encoder.
+
+    Where no CPU build is at hand, torch comes with CUDA: 5.7 GB and eight minutes a version, fetched, installed and run
+    on two busy cores. `pytest tests/test_structure.py -m network -k "a_student_is_trained and 3.12" --basetemp=FOLDER`
+    keeps the environment in FOLDER, which must be new.
+    """
     wheel = next(built[1].glob("*.whl"))
     python = _bare_environment(tmp_path / "whole", version, wheel)
     (torch,) = re.findall(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
