@@ -1,7 +1,7 @@
 """Token-level soft targets: the teacher's top-k log-probs of each output token, and the log of the rest of its mass.
 
 A side table keyed by row id. With the rest of the mass as one more bucket, 32 log-probs a token give a gradient at
-0.99 cosine to that of the whole vocabulary; renormalised without it, 0.84. Temperature is 1 throughout. Targets come
+0.995 cosine to that of the whole vocabulary; renormalised without it, 0.964. Temperature is 1 throughout. Targets come
 free while the teacher writes (`written_target`); for rows from elsewhere one scoring pass brings them (`targets_for`).
 """
 
