@@ -28,8 +28,8 @@ def reads_first_token(model: Any) -> Any:
     Returns:
         A model to be called for its logits; hidden states and attentions must be asked of `model`.
     """
-    bert = getattr(model, "bert", None)
-    encoder = getattr(bert, "encoder", None)
+    bert: Any = getattr(model, "bert", None)
+    encoder: Any = getattr(bert, "encoder", None)
     config = getattr(model, "config", None)
     if (
         getattr(config, "model_type", "") != "bert"
