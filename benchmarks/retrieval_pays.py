@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rows", type=int, default=400, help="rows to generate for a task")
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "retrieval-pays")
@@ -56,7 +57,7 @@ def main() -> None:
         found_datasets.make()
     for task in [] if args.show else args.tasks.split(","):
         for seed in map(int, args.seeds.split(",")):
-            for arm in ARMS:
+            for arm in args.arms.split(","):
                 if any((r["task"], r["arm"], r["seed"]) == (task, arm, seed) for r in records):
                     continue
                 records.append(bench(task, arm, seed, args.rows, args.test_rows, args.out, args.set))
