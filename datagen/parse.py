@@ -95,7 +95,7 @@ def last_full_sentence(text: str) -> str:
         >>> last_full_sentence("It was founded in 2016. It sells la")
         'It was founded in 2016.'
     """
-    end = 0
+    text, end = plain(text), 0
     for match in _SENTENCE_END.finditer(text):
         end = match.end()
     return text[:end].strip()

@@ -18,6 +18,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Tests are no package; what those of generation share (`scripted`) is found beside them. A conftest of theirs would
+# stand before that of `train`, from which tests import.
+sys.path.append(str(ROOT / "tests" / "datagen"))
+
 
 @pytest.fixture(scope="session")
 def repo_root() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from potstill.datagen.parse import (
@@ -103,6 +103,7 @@ def test_strings_in() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=400))
+@example("\x00!")
 def test_no_text_raises(text: str) -> None:
     for made in (clean_text(text), plain(text), last_full_sentence(text), *split_list(text, 5)):
         made.encode("utf-8")
