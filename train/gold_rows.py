@@ -108,17 +108,18 @@ def favour_agreed(train: Dataset, validation: Dataset, labels: int) -> Led:
         Both tables as they came where one origin alone is there, where its rows have too few answers, or where the
         better one has too few rows of some label.
     """
+    rows = list(zip(train["origin"][:], train["label"][:], train["teacher_probs"][:], strict=True))
     agreement: dict[str, float] = {}
     for origin in _MADE:
-        rows = [row for row in train if row["origin"] == origin and row["teacher_probs"] and row["label"] is not None]
-        if len(rows) < _ENOUGH_JUDGED:
+        judged = [(label, told) for made, label, told in rows if made == origin and told and label is not None]
+        if len(judged) < _ENOUGH_JUDGED:
             return Led(train, validation)
-        same = sum(max(range(labels), key=row["teacher_probs"].__getitem__) == row["label"] for row in rows)
-        agreement[origin] = same / len(rows)
+        same = sum(max(range(labels), key=told.__getitem__) == label for label, told in judged)
+        agreement[origin] = same / len(judged)
     chance = 1 / labels
     above = {origin: max(0.0, (share - chance) / (1 - chance)) ** 2 for origin, share in agreement.items()}
     first = max(_MADE, key=above.__getitem__)
-    counts = Counter(row["label"] for row in train if row["origin"] == first)
+    counts = Counter(label for made, label, _ in rows if made == first)
     if above[first] <= 0 or any(counts[label] < ENOUGH for label in range(labels)):
         return Led(train, validation)
     shares = {origin: round(max(LEAST_SHARE, above[origin] / above[first]), 4) for origin in _MADE}
