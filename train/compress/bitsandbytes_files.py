@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
-
 from potstill.errors import MissingExtra
 from potstill.train.quiet import quiet_transformers
 
@@ -56,7 +54,7 @@ def write_bitsandbytes(state: Compressed, folder: Path) -> None:
     Raises:
         MissingExtra: bitsandbytes is not installed.
     """
-    from potstill.train.compress.state import plain_tensors, write_around
+    from potstill.train.compress.state import write_around, write_plain
 
     try:
         import bitsandbytes  # noqa: F401
@@ -67,9 +65,7 @@ def write_bitsandbytes(state: Compressed, folder: Path) -> None:
     options = _how(state) or {}
     with tempfile.TemporaryDirectory() as place, quiet_transformers():
         plain = Path(place)
-        tensors = {name: value.clone() for name, value in plain_tensors(state).items()}
-        save_file(tensors, plain / "model.safetensors", {"format": "pt"})
-        write_around(state, plain)
+        write_plain(state, plain)
         model = AutoModelForCausalLM.from_pretrained(plain, quantization_config=BitsAndBytesConfig(**options))
         model.save_pretrained(folder)
     config = (folder / "config.json").read_bytes()

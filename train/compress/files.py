@@ -111,18 +111,12 @@ def write_files(state: Compressed, folder: Path, form: str) -> None:
 
 
 def _write(state: Compressed, folder: Path, form: str) -> None:
-    from potstill.train.compress.state import plain_tensors, write_around, write_packed
+    from potstill.train.compress.state import write_packed, write_plain
 
     if form == "packed":
         write_packed(state, folder)
     elif form == "plain":
-        from safetensors.torch import save_file
-
-        save_file(
-            {name: value.clone() for name, value in plain_tensors(state).items()}, folder / "model.safetensors",
-            {"format": "pt"},
-        )  # fmt: skip
-        write_around(state, folder)
+        write_plain(state, folder)
     elif form == "onnx":
         from potstill.train.compress.onnx_file import write_onnx
 

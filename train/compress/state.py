@@ -198,6 +198,13 @@ def write_around(state: Compressed, folder: Path) -> None:
         write_card(folder, state.card)
 
 
+def write_plain(state: Compressed, folder: Path) -> None:
+    """Write the rounded values in the student's number format into a folder that exists, as transformers reads them."""
+    tensors = {name: value.clone() for name, value in plain_tensors(state).items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write_around(state, folder)
+
+
 def plain_tensors(state: Compressed) -> dict[str, Tensor]:
     """The model's tensors in the number format that they rest in, a tied one once, under its first name."""
     tied = set(getattr(state.model, "all_tied_weights_keys", None) or {})

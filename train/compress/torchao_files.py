@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 from potstill.errors import MissingExtra
 from potstill.train.quantize.schemes import targets
@@ -55,7 +54,7 @@ def write_torchao(state: Compressed, folder: Path) -> None:
     Raises:
         MissingExtra: torchao is not installed.
     """
-    from potstill.train.compress.state import plain_tensors, write_around
+    from potstill.train.compress.state import write_around, write_plain
 
     try:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
@@ -72,9 +71,7 @@ def write_torchao(state: Compressed, folder: Path) -> None:
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as place, quiet_transformers():
         plain = Path(place)
-        tensors = {name: value.clone() for name, value in plain_tensors(state).items()}
-        save_file(tensors, plain / "model.safetensors", {"format": "pt"})
-        write_around(state, plain)
+        write_plain(state, plain)
         how = TorchAoConfig(kind(), modules_to_not_convert=plain_linears)
         model = auto.from_pretrained(plain, dtype=state.dtype, quantization_config=how)
         for name, weight in blocks.items():
