@@ -19,6 +19,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "OMP_WAIT_POLICY" not in os.environ:
+    # A thread that waits for the others looks 1,000 times (tens of microseconds), then sleeps. GNU's OpenMP looks 300,000
+    # times: where another program has one of the cores, the waiting takes what the awaited thread needs, and a training
+    # lasts twenty times as long. `benchmarks/shared_cores.py` measures it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 __all__ = ["Task", "compress", "load", "run"]

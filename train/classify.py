@@ -284,7 +284,8 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
         order = sorted(range(len(rows)), key=lambda i: rows.lengths[i])
         found = torch.zeros(len(rows), self.n_labels)
         self.model.eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
+        # The start is scored before the trainer has wrapped the model: in the number format of all later scores.
+        with torch.no_grad(), self.accelerator.autocast():
             for start in range(0, len(order), 64):
                 places = order[start : start + 64]
                 batch = self._prepare_inputs(self.data_collator([rows[i] for i in places]))

@@ -16,6 +16,7 @@ from typing import Literal
 
 from potstill.errors import OptionError
 from potstill.models import MINILM, SMOLLM2
+from potstill.number_format import multiplies_bfloat16
 from potstill.options import nearest
 from potstill.rows import ORIGINS
 from potstill.task import Kind
@@ -119,7 +120,8 @@ class DistilOptions:
         early_stopping: Stop after this many evaluations without a better held-out figure; None never stops.
         evaluations: Held-out evaluations, evenly over the training; None evaluates once an epoch.
         checkpoint_steps: Also save a checkpoint each this many steps, for a resume in the middle of an epoch.
-        precision: `bf16` computes in bfloat16 and keeps fp32 weights; None takes bf16 on a GPU that has it.
+        precision: `bf16` computes in bfloat16 and keeps fp32 weights; None takes bf16 where the GPU or the CPU
+            multiplies it (see `potstill.number_format`).
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
         lora_rank: Train low-rank adapters of this rank and merge them at the end (generation students); None trains
             all weights.
@@ -226,7 +228,7 @@ def resolve_options(options: DistilOptions, kind: StudentKind) -> DistilOptions:
     if options.qlora and options.lora_rank is None and kind == "causal":
         chosen["lora_rank"] = 16
     if options.precision is None:
-        chosen["precision"] = "bf16" if _gpu_has_bf16() else "fp32"
+        chosen["precision"] = _fast_precision()
     return replace(options, **chosen)  # type: ignore[arg-type]
 
 
@@ -275,10 +277,11 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
         raise OptionError("distil", [f"distil.{fault}" for fault in faults])
 
 
-def _gpu_has_bf16() -> bool:
+def _fast_precision() -> Precision:
     import torch
 
-    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if multiplies_bfloat16(device) else "fp32"
 
 
 def _faults(options: DistilOptions) -> list[str]:

@@ -222,8 +222,9 @@ def training_summary(report: Mapping[str, Any]) -> str:
         parts.append(f"trial {search['best'] + 1} of {len(search['trials'])} was best ({values})")
     start = report.get("start") or {}
     if "score" in start:
-        outcome = "kept, as training made it no better" if start["kept"] else "trained on"
-        parts.append(f"head fitted on frozen features first (held-out macro-F1 {start['score']:.3f}, {outcome})")
+        outcome = "kept, as training made it no better" if start["kept"] else "training went on from there"
+        score = f"macro-F1 {start['score']:.3f} on the held-out rows"
+        parts.append(f"a head on the base model's frozen features came first ({score}; {outcome})")
     if report.get("deep"):
         parts.append(f"started from a whole student, kept {_cut_to(report['options'])}")
     if rounds := report.get("rounds"):

@@ -19,12 +19,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from potstill.errors import UserError
+from potstill.number_format import multiplies_bfloat16
 
 _ATTENTION = "potstill_grouped"
 
@@ -350,22 +350,10 @@ class OutputHead:
 
 
 def default_dtype(device: torch.device) -> str:
-    """`bfloat16` where the device multiplies it, else `float32`."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    if device.type == "mps":
-        return "float16"
-    return "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    if ask is not None:
-        return bool(ask())
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    """`bfloat16` where the device multiplies it, else `float32`; `float16` on other accelerators."""
+    if multiplies_bfloat16(device):
+        return "bfloat16"
+    return "float32" if device.type == "cpu" else "float16"
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch.Tensor:

@@ -285,7 +285,7 @@ def on_policy_options(tiny_llama, tiny_merged, **more):
         **{
             "student": str(tiny_llama), "teacher": str(tiny_merged), "on_policy": 1.0, "on_policy_tokens": 8,
             "epochs": 12, "batch_size": 2, "learning_rate": 5e-3, "max_length": 128, "early_stopping": None,
-            "evaluations": 4, "cross_tokenizer": "gold", **more,
+            "evaluations": 4, "cross_tokenizer": "gold", "precision": "fp32", **more,
         }
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM's CPU build on a processor without bfloat16."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr(vllm_dtype, "version", lambda name: "0.32.0+cpu")
-    monkeypatch.setattr("potstill.datagen.teachers.local_model._cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("potstill.number_format._cpu_multiplies_bfloat16", lambda: False)
 
 
 def model(folder: Path, **config: object) -> str:
@@ -42,7 +42,7 @@ def test_a_quantized_model_keeps_its_own_format(slow_cpu: None, tmp_path: Path) 
 @pytest.mark.usefixtures("slow_cpu")
 def test_a_processor_with_bfloat16_and_a_gpu_build_take_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("potstill.datagen.teachers.local_model._cpu_multiplies_bfloat16", lambda: True)
+        patch.setattr("potstill.number_format._cpu_multiplies_bfloat16", lambda: True)
         assert fastest_dtype() == "auto"
 
     def gpu_build(name: str) -> str:
