@@ -20,9 +20,9 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "OMP_WAIT_POLICY" not in os.environ:
-    # A thread that waits for the others looks 1,000 times (tens of microseconds), then sleeps. GNU's OpenMP looks 300,000
-    # times: where another program has one of the cores, the waiting takes what the awaited thread needs, and a training
-    # lasts twenty times as long. `benchmarks/shared_cores.py` measures it.
+    # A thread that waits for others looks 1,000 times (tens of microseconds), then sleeps. GNU's OpenMP looks 300,000
+    # times: where another program has one of two cores, the waiting takes what the awaited thread needs, and training
+    # lasts fifty times as long. `benchmarks/shared_cores.py` measures it.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
