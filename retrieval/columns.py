@@ -132,12 +132,20 @@ def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = ""
 def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Profile]:
     filled = [item for item in profiles if item.filled > 0.5]
     if spec.kind == "classification":
-        return [item for item in filled if item.is_class] or [
+        return [item for item in filled if item.is_class or _says_labels(item, spec)] or [
             item for item in filled if item.is_text and not item.words and _position(item.name, _CLASS_NAMES) < 50
         ]
     if _TAGGING.search(spec.instruction) and (tags := [item for item in filled if item.is_tags]):
         return tags
     return [item for item in filled if item.is_text and _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+
+
+def _says_labels(item: Profile, spec: TaskSpec) -> bool:
+    """Whether a column's values are the task's own labels: in a few rows none of them need repeat."""
+    from potstill.retrieval.labels import plain_label
+
+    wanted = {plain_label(name) for name in spec.label_names}
+    return bool(item.held) and sum(plain_label(value) in wanted for value in item.held) >= 0.8 * len(item.held)
 
 
 def _output_rank(
@@ -156,10 +164,10 @@ def _output_rank(
         reasons = re.search(r"(?i)\b(step by step|explain|reason(ing)?|solution|show your work)\b", spec.instruction)
         return (-item.words if reasons else 0.0), position, mentioned, order
     wanted = {plain_label(name) for name in spec.label_names}
-    held = {plain_label(part) for value in item.values for part in value.split(", ")}
+    held = {plain_label(part) for value in item.values or item.held for part in value.split(", ")}
     # F1 of the two sets of names: a finer label set that happens to hold the task's names is not the task's.
     shared = 2 * len(wanted & held) / max(1, len(wanted) + len(held)) if wanted else 0.0
-    number_like = all(value.lstrip("-").isdigit() for value in item.values)
+    number_like = all(value.lstrip("-").isdigit() for value in item.values or item.held)
     position = float(_position(item.name, _CLASS_NAMES))
     # Names of the task's own words beat generic ones only among names that nothing else tells apart.
     return -round(shared, 2), position, mentioned + 0.5 * number_like + 0.25 * item.is_tags, order

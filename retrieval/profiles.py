@@ -41,6 +41,7 @@ class Profile:
         distinct: Distinct values in the sample; 0 where only types are known.
         filled: Share of values that are not empty.
         values: The distinct values, for class-like columns.
+        held: The distinct values of any column of short values, however seldom they repeat: those of a few rows.
         sample: A few values as text, for a prompt.
     """
 
@@ -52,6 +53,7 @@ class Profile:
     distinct: int = 0
     filled: float = 1.0
     values: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     sample: tuple[str, ...] = ()
 
 
@@ -95,7 +97,8 @@ def _profile_values(name: str, feature: Any, values: Sequence[Any]) -> Profile:
     if is_class:
         shown = tuple(map(str, names)) if names else tuple(sorted(distinct)[:300])
     few = tuple(dict.fromkeys(" ".join(text[:160].split()) for text in filled))[:3]
-    return Profile(name, is_class, is_text, is_tags, words, len(distinct), share, shown, few)
+    held = tuple(sorted(distinct)) if words <= _WORDS_OF_A_CLASS else ()
+    return Profile(name, is_class, is_text, is_tags, words, len(distinct), share, shown, held, few)
 
 
 def profile_features(features: Mapping[str, Any]) -> list[Profile]:

@@ -82,6 +82,16 @@ def test_the_tasks_own_labels_decide_between_columns() -> None:
     assert choose_columns(data, spec()).output == "label"
 
 
+@pytest.mark.parametrize("rows", [1, 3, 6, 20])
+def test_a_few_rows_with_the_tasks_own_labels_are_enough(rows: int) -> None:
+    names = [f"topic {i}" for i in range(15)]
+    wanted = TaskSpec("t", "Say what a text is about.", "classification", labels=tuple(map(Label, names)))
+    few = table(rows, text=words, label=lambda i: names[i % 15].upper(), note=lambda i: f"note {i}")
+    choice = choose_columns(few, wanted)
+    assert (choice.inputs, choice.output) == (("text",), "label")
+    assert choose_columns(few, spec(labels="good bad")).output is None
+
+
 def test_values_overrule_names() -> None:
     data = table(label=lambda i: f"a long free text number {i}", text=words, kind=lambda i: "ab"[i % 2])
     assert choose_columns(data, spec()).output == "kind"
