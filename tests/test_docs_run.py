@@ -118,8 +118,8 @@ def furnish(place: Path, finished: Path, story: list[tuple[str, str]]) -> None:
     if "potstill init" not in text:
         (place / "tickets.md").write_text("Classify support tickets as billing, bug or other.\n")
     for name in ("tickets", "support-tickets", "tickets-longer"):
-        made = f"potstill run {name}.md" in text  # then the page must make it itself
-        if re.search(rf"runs/{name}\b(?!-)", text) and not made:
+        used, made = re.search(rf"runs/{name}\b(?!-)", text), text.find(f"potstill run {name}.md")
+        if used and not 0 <= made < used.start():  # a page that makes it first must make it itself
             shutil.copytree(finished, place / "runs" / name)
 
 
