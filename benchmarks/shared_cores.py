@@ -8,7 +8,8 @@ another program has a core, the waiting takes the time that the awaited thread n
 (`potstill/__init__.py`). Each job runs in a process of its own with all cores, once with the library's own number and
 once with potstill's, alone and beside a program of another session that keeps one core busy; on an idle machine.
 
-`train` is 30 steps of MiniLM on 180 real rows of trec, `write` is 24 rows of the embedded teacher.
+`train` is 30 steps of MiniLM on 180 real rows of trec, `write` is 24 rows of the embedded teacher, `write with vLLM`
+100 rows of it through vLLM in the process; loading is not counted.
 Writes benchmarks/results/shared_cores.json (job, beside, looks, wall_s, cpu_s: medians; slower: wall over that of the
 same job alone with the library's own number).
 """
@@ -24,11 +25,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from label_rows import real_rows, task_spec
-from results_file import print_table, read_results, write_results
+from results_file import merge_results, print_table, read_results
 
 _OWN, _OURS = 300_000, 1_000
 _BUSY = "while True: pass"
@@ -38,6 +40,8 @@ def main() -> None:
     """Measure in turns, or be one job."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--alone", action="store_true", help="not beside a busy program")
     parser.add_argument("--job", choices=tuple(JOBS), help="run this job here and print its seconds")
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
@@ -45,16 +49,18 @@ def main() -> None:
         print(json.dumps(JOBS[args.job]()))
         return
     if not args.show:
-        write_results("shared_cores", measure(args.rounds))
+        merge_results(
+            "shared_cores", measure(args.jobs.split(","), args.rounds, args.alone), ("job", "beside", "looks")
+        )
     print_table(read_results("shared_cores"))
 
 
-def measure(rounds: int) -> list[dict[str, Any]]:
+def measure(jobs: list[str], rounds: int, alone: bool) -> list[dict[str, Any]]:
     """Medians of each job, both ways, alone and beside a busy program."""
     found: dict[tuple[str, str, int], list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for job in JOBS:
-            for beside in ("nothing", "a busy program"):
+        for job in jobs:
+            for beside in ("nothing",) if alone else ("nothing", "a busy program"):
                 for looks in (_OWN, _OURS):
                     seconds = beside_a_program(job, looks, busy=beside != "nothing")
                     found.setdefault((job, beside, looks), []).append(seconds)
@@ -111,7 +117,7 @@ def train() -> dict[str, float]:
         return timed(lambda: distil_classifier(spec, splits.train, splits.validation, Path(folder) / "out", options))
 
 
-def write() -> dict[str, float]:
+def write(backend: str = "transformers", rows: int = 24) -> dict[str, float]:
     """Rows of the embedded teacher."""
     from potstill.asker import Asker
     from potstill.datagen.generate import GenerationOptions, generate_rows
@@ -122,11 +128,15 @@ def write() -> dict[str, float]:
     labels = tuple(Label(name) for name in ("World", "Sports", "Business", "Science"))
     spec = TaskSpec("news", "Classify a news article by topic.", "classification", labels)
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-        asker = Asker(open_teacher("transformers"), ledger)
-        return timed(lambda: generate_rows(spec, asker, GenerationOptions(rows=24), out=Path(folder) / "datagen"))
+        asker = Asker(open_teacher(backend), ledger)
+        # A first row loads the model.
+        generate_rows(spec, asker, GenerationOptions(rows=4), out=Path(folder) / "first")
+        return timed(lambda: generate_rows(spec, asker, GenerationOptions(rows=rows), out=Path(folder) / "datagen"))
 
 
-JOBS: dict[str, Callable[[], dict[str, float]]] = {"train": train, "write": write}
+JOBS: dict[str, Callable[[], dict[str, float]]] = {
+    "train": train, "write": write, "write with vLLM": partial(write, "vllm", 100),
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()
