@@ -82,7 +82,9 @@ def sample_parquet(files: Sequence[tuple[str, BinaryIO]], limit: int | None) -> 
                 numbers += [start + number for number in found]
         if not tables:
             tables = [readers[0][1].schema_arrow.empty_table()] if readers else []
-        table = Dataset(pa.concat_tables(tables, promote_options="default"))
+        joined = pa.concat_tables(tables, promote_options="default")
+        joined.validate(full=True)  # text that is no UTF-8 passes the reader, and would fail at its first use
+        table = Dataset(joined)
     except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
         raise DataError(f"{name} cannot be read ({str(error)[:200]}); check that the file is whole") from None
     return Sample(flat(table), numbers, total)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from potstill.errors import DataError
 from potstill.task import KINDS, Kind
@@ -53,19 +54,30 @@ def read_card(folder: Path) -> StudentCard:
         raise DataError(f"no student at {folder} (config.json is missing); run the training, or give another folder")
     try:
         if (folder / CARD).exists():
-            value = json.loads((folder / CARD).read_text("utf-8"))
-            value.pop("format", None)
-            value["labels"] = tuple(value.get("labels") or ())
-            if value.get("kind") not in KINDS:
-                raise ValueError(f"kind {value.get('kind')!r} is none of {', '.join(KINDS)}")
-            return StudentCard(**value)
+            return _from_json(json.loads((folder / CARD).read_text("utf-8")))
         names = json.loads(config.read_text("utf-8")).get("id2label") or {}
         labels = tuple(names[key] for key in sorted(names, key=int))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder} holds a student whose card cannot be read ({error}); train it again") from None
     if not labels:
         raise DataError(f"{folder / CARD} is missing, so the student's task is unknown; train it again")
     return StudentCard(name=folder.name, kind="classification", labels=labels)
+
+
+def _from_json(value: Any) -> StudentCard:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}, not an object")
+    card = StudentCard(**{name: part for name, part in value.items() if name not in ("format", "labels")})
+    labels = value.get("labels") or []
+    if card.kind not in KINDS:
+        raise ValueError(f"kind {card.kind!r} is none of {', '.join(KINDS)}")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("labels are not a list of names")
+    if not all(isinstance(text, str) for text in (card.name, card.instruction, card.base)):
+        raise ValueError("name, instruction and base are not texts")
+    if not all(isinstance(size, int) and size > 0 for size in (card.max_length, card.max_new_tokens)):
+        raise ValueError("max_length and max_new_tokens are not numbers above 0")
+    return replace(card, labels=tuple(labels))
 
 
 def weights_mib(folder: Path) -> float:

@@ -195,7 +195,7 @@ def repeat_training(
         value = json.loads(file.read_text("utf-8"))
         options = build_options(DistilOptions, value["options"], "distil")
         rows, start, rounds = value["rows"], value["start"], value.get("rounds")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file} does not say how the student was trained ({error}); train it from its run") from None
     options = replace(options, generations=1)
     if rounds:

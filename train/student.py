@@ -76,19 +76,29 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
         if (folder / ONNX).exists():
             from potstill.train.onnx_model import OnnxClassifier, PlainTokenizer
 
-            return Student(OnnxClassifier(folder / ONNX), PlainTokenizer(folder), card, folder)
+            return Student(OnnxClassifier(folder / ONNX), _tried(PlainTokenizer(folder)), card, folder)
         from potstill.train.compress.files import load_model
 
         with quiet_transformers():
             model, tokenizer = load_model(folder, classifies=card.kind == "classification")
+            _tried(tokenizer)
     except UserError:
         raise
-    except Exception as error:  # safetensors, tokenizers and transformers each raise their own kinds
+    except BaseException as error:  # safetensors, tokenizers and transformers each raise their own kinds
+        # A panic of tokenizers' Rust code is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise DataError(f"the student at {folder} cannot be loaded ({error}); train it again") from error
     import torch
 
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Student(model, tokenizer, card, folder)
+
+
+def _tried(tokenizer: Any) -> Any:
+    """The tokenizer, after its first text: some faults of its file show only then."""
+    tokenizer(["a text"], truncation=True, max_length=8)
+    return tokenizer
 
 
 class Student:

@@ -163,6 +163,14 @@ def test_gzip_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: p
         read_sample(str(path), limit=10)
 
 
+def test_parquet_with_text_that_is_no_utf_8_is_refused_when_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    Dataset.from_dict({"text": ["plain words", "other words"], "label": ["a", "b"]}).to_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"plain words", b"pl\xef\xffn words"))
+    with pytest.raises(DataError, match=r"a.parquet cannot be read .*UTF8"):
+        read_sample(str(path))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("a.jsonl", b"{\n", "row 0"), ("a.jsonl", b"[1]\n", "is list"), ("a.jsonl", b"\xff\xfe\n", "cannot be read"),
