@@ -58,7 +58,8 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
     if not inputs or output is None:
         choice = choose_columns(table, spec)
         if choice.output is None:
-            raise DataError(f"{ref.path}: {choice.how}; name them: inputs: [...], output: ... in a task file, --input and --output else")
+            mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
+            raise DataError(f"{ref.path}: {choice.how}; {mend}")
         inputs, output = inputs or choice.inputs, output or choice.output
     known = {plain_label(name): name for name in spec.label_names}
     rows, foreign = [], set()
