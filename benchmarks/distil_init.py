@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="measure on rows of the training split, write nothing")
     parser.add_argument("--narrow", action="store_true", help="also three layers with fewer neurons")
     parser.add_argument("--ffn", type=float, default=0.5, help="distil.student_ffn of --narrow")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the training")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the training")
     parser.add_argument("--cut", action="store_true", help="also three layers of the base model")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-init")
     parser.add_argument("--print", action="store_true", dest="show")
@@ -134,7 +134,7 @@ def bench(task: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             "latency_ms": round(latency[arm], 3), "kept": round(scores[arm] / scores[ARMS[0]], 4),
             "speed": round(latency[ARMS[0]] / latency[arm], 3),
             "neurons": int(students[arm].model.config.intermediate_size), "train_rows": splits.train.num_rows,
-            "test_rows": test.num_rows, "precision": args.precision or "fp32",
+            "test_rows": test.num_rows, "precision": args.precision,
         }
         for arm in students
     ]  # fmt: skip
