@@ -51,6 +51,12 @@ class OnnxClassifier:
         except Exception as error:  # its errors share no base but Exception
             raise DataError(f"{path} cannot be loaded ({error}); compress the student again") from error
 
+    @property
+    def answers(self) -> int | None:
+        """How many labels it has logits for; None where the file leaves that open."""
+        shape = self.session.get_outputs()[0].shape
+        return shape[-1] if shape and isinstance(shape[-1], int) else None
+
     def logits(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits of padded rows: both (batch, length) int64 -> (batch, labels) float32."""
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -68,7 +68,7 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
         device: Torch device; None takes a GPU where there is one.
 
     Raises:
-        DataError: No student there, or weights that cannot be read.
+        DataError: No student there, weights that cannot be read, or other labels than the model answers with.
     """
     folder = Path(path)
     card = read_card(folder)
@@ -76,12 +76,16 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
         if (folder / ONNX).exists():
             from potstill.train.onnx_model import OnnxClassifier, PlainTokenizer
 
-            return Student(OnnxClassifier(folder / ONNX), _tried(PlainTokenizer(folder)), card, folder)
+            session = OnnxClassifier(folder / ONNX)
+            _check_labels(card, session.answers, folder)
+            return Student(session, _tried(PlainTokenizer(folder)), card, folder)
         from potstill.train.compress.files import load_model
 
         with quiet_transformers():
             model, tokenizer = load_model(folder, classifies=card.kind == "classification")
             _tried(tokenizer)
+        if card.kind == "classification":
+            _check_labels(card, int(model.config.num_labels), folder)
     except UserError:
         raise
     except BaseException as error:  # safetensors, tokenizers and transformers each raise their own kinds
@@ -93,6 +97,15 @@ def load_student(path: Path | str, *, device: str | None = None) -> Student:
 
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Student(model, tokenizer, card, folder)
+
+
+def _check_labels(card: StudentCard, answers: int | None, folder: Path) -> None:
+    """Refuse a card with more or fewer labels than the model has logits; `answers` None where the file does not say."""
+    if answers is not None and answers != len(card.labels):
+        raise DataError(
+            f"the student at {folder} answers with {answers} labels and its card names {len(card.labels)} "
+            f"({', '.join(card.labels[:8])}); train it again"
+        )
 
 
 def _tried(tokenizer: Any) -> Any:

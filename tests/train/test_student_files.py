@@ -62,3 +62,11 @@ def test_a_tokenizer_that_panics_at_its_first_text_is_refused_when_loaded(tmp_pa
     file.write_text(json.dumps(value))
     with pytest.raises(DataError, match="cannot be loaded"):
         load_student(folder)
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"]])
+def test_a_card_with_other_labels_than_the_model_answers_with_is_refused(tmp_path, student, labels):
+    folder = shutil.copytree(student, tmp_path / "student")
+    write_card(folder, StudentCard("mood", "classification", labels=tuple(labels)))
+    with pytest.raises(DataError, match=rf"answers with 2 labels and its card names {len(labels)} \(a"):
+        load_student(folder)
