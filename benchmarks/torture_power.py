@@ -95,6 +95,8 @@ def _keep(path: Path, link: Path) -> None:
 
 def lose(folder: Path, shadow: Path, draw: random.Random) -> dict[str, int]:
     """Make a run folder what it is after the power came back; counts of what was lost."""
+    if not folder.exists():  # the power failed before the first step made it
+        return {"names": 0, "files_cut": 0}
     lines = [json.loads(line) for line in (shadow / _STATES).read_text("utf-8").splitlines()]
     states = [(number, line) for number, line in enumerate(lines) if isinstance(line, dict)]
     end = names(folder)
