@@ -14,6 +14,7 @@ A message says what happened, the value that was met, and the mend.
     │   └── BudgetReached       the cap on cost, tokens or time was met; the run can go on later
     ├── RunError                the run folder: exit code 4
     │   ├── RunLocked           another process works on this run
+    │   ├── LedgerError         the ledger cannot be written: no dataset, row or reply is to blame
     │   └── ManifestError       an artefact does not match its manifest
     ├── TrainingError           training could not start or stay finite: exit code 5
     └── HubError                the Hub refused or could not be reached: exit code 6
@@ -92,6 +93,10 @@ class RunError(PotstillError):
 
 class RunLocked(RunError):
     """Another process works on this run."""
+
+
+class LedgerError(RunError):
+    """The ledger cannot be written."""
 
 
 class ManifestError(RunError):

@@ -32,7 +32,7 @@ from typing import Any
 import zstandard
 
 from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of
-from potstill.errors import DataError
+from potstill.errors import DataError, LedgerError, PotstillError
 
 _SCHEMA = f"""
 {CACHED_TABLE}
@@ -289,7 +289,7 @@ class Ledger:
 
     def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
         if self._writer is None:
-            raise DataError(f"{self.path} is closed or open for reading only")
+            raise LedgerError(f"{self.path} is closed or open for reading only")
         done: Future[None] = Future()
         self._queue.put((statement, values, done))
         return done
@@ -323,14 +323,14 @@ class Ledger:
                 else:
                     done.set_exception(problem)
 
-    def _commit(self, connection: sqlite3.Connection, group: list[tuple[str, tuple[Any, ...]]]) -> DataError | None:
+    def _commit(self, connection: sqlite3.Connection, group: list[tuple[str, tuple[Any, ...]]]) -> PotstillError | None:
         try:
             for statement, values in group:
                 connection.execute(statement, values)
             connection.commit()
         except sqlite3.OperationalError as error:
             connection.rollback()
-            return DataError(
+            return LedgerError(
                 f"the ledger {self.path} cannot be written ({error}); free disk space, see that no other process "
                 "writes it, and run again"
             )

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from potstill.errors import DataError
+from potstill.errors import DataError, LedgerError
 from potstill.ledger import Ledger, _unblob, request_key
 
 JSON = st.recursive(
@@ -105,6 +105,21 @@ def test_one_bad_entry_does_not_take_the_others_along(tmp_path: Path) -> None:
         assert all(future.exception(0) is None for i, future in enumerate(futures) if i != 50)
         record(ledger, "after").result(5)
         assert ledger.totals().replies == 100
+
+
+def test_a_full_disk_is_no_fault_of_the_data(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        record(ledger, "k").result(5)
+        full = sqlite3.connect(tmp_path / "l.sqlite")
+        full.execute("CREATE TABLE room (b)")
+        full.execute("PRAGMA max_page_count=1")  # SQLite keeps the pages that there are, and takes no more
+        problem = ledger._commit(full, [("INSERT INTO room VALUES (zeroblob(1000000))", ())])
+        assert isinstance(problem, LedgerError)
+        assert not isinstance(problem, DataError)
+        assert "cannot be written" in str(problem)
+        full.close()
+    with pytest.raises(LedgerError, match="closed"):
+        record(ledger, "later")
 
 
 def test_commits_are_grouped(tmp_path: Path) -> None:
@@ -202,9 +217,9 @@ def test_reading_beside_a_writer(tmp_path: Path) -> None:
         record(ledger, "k").result()
         with Ledger(path, read_only=True) as reader:
             assert reader.get("k") is not None
-            with pytest.raises(DataError, match="reading only"):
+            with pytest.raises(LedgerError, match="reading only"):
                 record(reader, "x")
-    with pytest.raises(DataError, match="closed"):
+    with pytest.raises(LedgerError, match="closed"):
         record(ledger, "x")
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from potstill.errors import LedgerError
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.retrieve import retrieve_rows
 from potstill.retrieval.words import search_words
@@ -158,6 +159,20 @@ def test_what_cannot_be_read_leaves_its_place_to_the_next(tmp_path: Path) -> Non
         (folder / f"lost-{number}" / "train.jsonl").write_text('{"text": "a", "label": "spam"}\n')
     small = retrieve_rows(spec(), RetrievalOptions(catalogue=(str(folder),), top=4), encoder=Bag())  # type: ignore[arg-type]
     assert len(small.ranking.hits) == 4
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_stage_and_costs_no_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(tmp_path / "sets", "farther")
+
+    def full(*given: Any) -> Any:
+        raise LedgerError("the ledger cannot be written")
+
+    monkeypatch.setattr("potstill.retrieval.retrieve.adapt_dataset", full)
+    options = RetrievalOptions(catalogue=(str(tmp_path / "sets"),), min_score=-1.0)
+    with pytest.raises(LedgerError):
+        retrieve_rows(spec(), options, encoder=Bag())  # type: ignore[arg-type]
 
 
 def test_the_report_says_the_terms_of_the_whole(tmp_path: Path) -> None:
