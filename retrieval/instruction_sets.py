@@ -16,6 +16,8 @@ from potstill.retrieval.profiles import profile
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from potstill.retrieval.cards import Card
+
 # Added to the task's prompt when such datasets are searched for.
 ABOUT = "Instructions, some with an input, and the answers that follow them, for tuning a model on instructions."
 _INSTRUCTION = ("instruction", "instructions", "prompt", "question", "query", "definition", "task")
@@ -25,8 +27,27 @@ _ROLE, _SAID = ("role", "from"), ("content", "value")
 _USER, _MODEL, _SYSTEM = ("user", "human"), ("assistant", "gpt", "model", "bot", "chatgpt"), ("system",)
 # Columns that a chat is unfolded into.
 _CHAT = ("instruction", "output")
+# Names that no other kind of dataset gives its columns; "question" and "answer" are those of many.
+_SURE = ("instruction", "instructions", "definition")
+_SURE_PAIRS = (("prompt", "response"), ("prompt", "completion"), ("prompt", "chosen"))
+_CHATS = ("messages", "conversations", "conversation")
 # The name of a task ("antonyms") is no instruction.
 _LEAST_WORDS = 3
+
+
+def declares_instructions(card: Card) -> bool:
+    """Whether the columns that a card names are those of instructions with answers, or of chats.
+
+    What such a card says is about its sources ("27 hard reasoning tasks"), seldom about instructions, so that its
+    nearness to a task tells little.
+    """
+    for config in card.configs.values():
+        names = {name.lower() for name in config.features}
+        if any(name in names for name in _CHATS) or any(names.issuperset(pair) for pair in _SURE_PAIRS):
+            return True
+        if any(name in names for name in _SURE) and any(name in names for name in _ANSWER):
+            return True
+    return False
 
 
 def instruction_columns(table: Dataset) -> ColumnChoice:

@@ -19,7 +19,9 @@ from potstill.languages import language_code
 from potstill.licences import merged_terms
 from potstill.models import SentenceEncoder
 from potstill.retrieval.adapt import Adapted, LeftOutError, adapt_dataset
+from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
+from potstill.retrieval.instruction_sets import declares_instructions
 from potstill.retrieval.nearest import anchors_of, nearest_rows
 from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.search import Hit, Ranking, find_datasets
@@ -93,8 +95,8 @@ def retrieve_rows(
             hits.append(replace(hit, status="skipped", reason=f"{options.datasets} better datasets were used"))
             continue
         try:
-            if hit.score < _floor(spec, options):
-                raise LeftOutError(f"similarity {hit.score:.2f} is under the floor {_floor(spec, options):.2f}")
+            if hit.score < (floor := _floor(spec, hit.card, options)):
+                raise LeftOutError(f"similarity {hit.score:.2f} is under the floor {floor:.2f}")
             adapted = _in_own_language(spec, adapt_dataset(spec, hit.card, options, encoder, asker))
         except (DataError, LeftOutError) as error:
             hits.append(replace(hit, status="skipped", reason=str(error)))
@@ -158,11 +160,14 @@ def _in_own_language(spec: TaskSpec, adapted: Adapted) -> Adapted:
     return replace(adapted, rows=kept, dropped=[*adapted.dropped, *refused])
 
 
-def _floor(spec: TaskSpec, options: RetrievalOptions) -> float:
+def _floor(spec: TaskSpec, card: Card, options: RetrievalOptions) -> float:
     """Nothing but the card checks that a generation dataset does the same task, so it must be nearer.
 
-    Labels check it for a classification, the columns for a dataset of instructions.
+    Labels check it for a classification, the columns for a dataset of instructions: one that declares them needs no
+    nearness at all.
     """
+    if spec.kind == "instructions" and declares_instructions(card):
+        return -1.0
     return max(options.min_score, options.min_score_generation) if spec.kind == "generation" else options.min_score
 
 

@@ -29,12 +29,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def retrieved(
-    tmp_path: Path, rows: list[dict[str, Any]], about: str = "Instructions with answers that follow them."
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    about: str = "Instructions with answers that follow them.",
+    columns: str = "",
 ) -> RetrievalResult:
     folder = tmp_path / "sets" / "found"
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
-    card = f"---\nlanguage: [en]\nlicense: mit\npretty_name: A set of instructions\n---\n{about}\n"
+    title = "A set of instructions" if "nstruction" in about else about
+    features = ", ".join(f"{{name: {name}, dtype: string}}" for name in columns.split())
+    declared = f"dataset_info:\n  features: [{features}]\n" if columns else ""
+    card = f"---\nlanguage: [en]\nlicense: mit\npretty_name: {title}\n{declared}---\n{about}\n"
     (folder / "README.md").write_text(card)
     return retrieve_rows(SPEC, RetrievalOptions(catalogue=(str(tmp_path / "sets"),)), encoder=sentence_encoder())
 
@@ -81,6 +87,14 @@ def test_a_dataset_without_instructions_is_left_out_with_the_reason(tmp_path: Pa
     result = retrieved(tmp_path, rows)
     assert len(result.rows) == 0
     assert "carry no instructions" in json.dumps(result.ranking.to_json())
+
+
+@pytest.mark.parametrize(("columns", "used"), [("instruction input target", True), ("", False)])
+def test_columns_that_a_card_declares_need_no_nearness(tmp_path: Path, columns: str, used: bool) -> None:
+    rows = [{"instruction": f"{verb} a river please.", "input": "x", "target": "Yangtze"} for verb in VERBS * 2]
+    result = retrieved(tmp_path, rows, "Sixty recordings of birds in a forest.", columns)
+    assert bool(len(result.rows)) == used
+    assert ("under the floor" in json.dumps(result.ranking.to_json())) != used
 
 
 def test_a_system_message_stands_before_the_instruction() -> None:
