@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from potstill.decoding.greedy import Greedy
+
 TRAINING = "training.json"
 
 
@@ -120,6 +122,7 @@ class Student:
     def __init__(self, model: Any, tokenizer: Any, card: StudentCard, path: Path | None = None):
         self.model, self.tokenizer, self.card, self.path = model, tokenizer, card, path
         self._spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind)
+        self._writers: dict[int | None, Greedy | None] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,7 +147,7 @@ class Student:
 
         Args:
             texts: Inputs.
-            batch_size: Texts a batch; None takes 64 for classification and 32 for generation.
+            batch_size: Texts a batch; None takes 64, and 32 where only the library's `generate` can write.
             progress: Called with the number of texts answered so far.
 
         Raises:
@@ -156,6 +159,9 @@ class Student:
         else:
             room = max(8, self.card.max_length - self.card.max_new_tokens)
             encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in texts]
+            if (writer := self._writer(batch_size)) is not None:
+                written = writer.answers(encoded, self.card.max_new_tokens, progress)
+                return [Prediction(text.strip()) for text in written]
             answer, size = self._generate, batch_size or 32
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found: list[Prediction | None] = [None] * len(encoded)
@@ -227,6 +233,15 @@ class Student:
         with torch.inference_mode():
             answer = reads_first_token(self.model)(**self.padded(rows, "right"))
             return np.asarray(answer.logits.float().cpu().numpy())
+
+    def _writer(self, slots: int | None) -> Greedy | None:
+        """What answers are written with; None where only `generate` can."""
+        from potstill.decoding.greedy import Greedy, writes_greedily
+
+        if slots not in self._writers:
+            writes = writes_greedily(self.model)
+            self._writers[slots] = Greedy(self.model, self.tokenizer, slots or 64) if writes else None
+        return self._writers[slots]
 
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:
         import torch

@@ -1,7 +1,7 @@
 """The transformers teacher: a causal language model in this process, on a GPU or on a plain CPU.
 
 What enters are requests for texts and for scores; what leaves are replies in the order they finish. Texts share a
-continuously refilled batch (`local_decoding`), scores are taken in one pass a prompt (`local_scores`). The model
+continuously refilled batch (`potstill.decoding`), scores are taken in one pass a prompt (`local_scores`). The model
 is loaded at the first request, so a run that the ledger answers alone loads none.
 """
 
@@ -20,8 +20,8 @@ from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Sco
 
 if TYPE_CHECKING:
     from potstill.datagen.teachers.chat_prompt import ChatPrompt
-    from potstill.datagen.teachers.local_decoding import Decoder, Row
     from potstill.datagen.teachers.local_scores import ScoreItem
+    from potstill.decoding.decoder import Decoder, Row
 
 _MAX_TOP = 1024
 
@@ -71,14 +71,14 @@ class LocalTeacher:
 
     @cached_property
     def _dtype(self) -> str:
-        from potstill.datagen.teachers.local_model import default_dtype, pick_device
+        from potstill.decoding.model import default_dtype, pick_device
 
         return self.options.dtype or default_dtype(pick_device(self.options.device))
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
         """Backend, weights and numeric format."""
-        from potstill.datagen.teachers.local_model import identity_of
+        from potstill.decoding.model import identity_of
 
         return {"backend": "transformers", **identity_of(self._ref, self._dtype)}
 
@@ -147,8 +147,8 @@ class _Loaded:
         import torch
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
-        from potstill.datagen.teachers.local_decoding import Decoder
-        from potstill.datagen.teachers.local_model import (
+        from potstill.decoding.decoder import Decoder
+        from potstill.decoding.model import (
             OutputHead,
             bytes_a_position,
             context_length,
@@ -174,7 +174,7 @@ class _Loaded:
 
     def row(self, request: Request) -> Row | Failure:
         """A request as a row, or why it cannot be one."""
-        from potstill.datagen.teachers.local_decoding import Row, choice_tree
+        from potstill.decoding.decoder import Row, choice_tree
 
         text = self.prompts.text(request.messages, request.prefill)
         ids = self.prompts.ids(text)
@@ -192,20 +192,9 @@ class _Loaded:
         return f"the prompt has {tokens} tokens and leaves no room in the model's context of {self.context}"
 
     def admit(self, waiting: deque[Row]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
-        """Let rows join while they fit, those of like length together."""
-        joining: list[Row] = []
-        while waiting and self.decoder.fits(waiting[0], joining):
-            joining.append(waiting.popleft())
-        while joining:
-            # Each pass leaves beginnings that shorten what the next has to read.
-            unread = {id(row): self.decoder.unread(row) for row in joining}
-            joining.sort(key=lambda row: unread[id(row)])
-            count = 1
-            while count < len(joining) and (count + 1) * unread[id(joining[count])] <= self.options.batch_tokens:
-                count += 1
-            for row in self.decoder.join(joining[:count]):
-                yield row.request, self.reply(row)
-            joining = joining[count:]
+        """Let rows join while they fit; those that end at once."""
+        for row in self.decoder.admit(waiting, self.options.batch_tokens):
+            yield row.request, self.reply(row)
 
     def reply(self, row: Row) -> Reply:
         """What an ended row says."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_decoding import Row
+from potstill.decoding.decoder import Row
 
 
 def search_batches(rows: Sequence[Row], most: int, tokens: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ def fastest_dtype() -> str:
         return "auto"
     import torch
 
-    from potstill.datagen.teachers.local_model import default_dtype
+    from potstill.decoding.model import default_dtype
 
     return "float32" if default_dtype(torch.device("cpu")) == "float32" else "auto"
 

@@ -248,8 +248,8 @@ def test_shared_beginnings_are_read_once_and_change_nothing(kind: str, tmp_path:
 def test_kept_prompts_stay_within_their_room(prompts: list[list[int]]) -> None:
     import torch
 
-    from potstill.datagen.teachers.local_model import Slots
-    from potstill.datagen.teachers.local_prefixes import Prefixes
+    from potstill.decoding.model import Slots
+    from potstill.decoding.prefixes import Prefixes
 
     kept, cache = Prefixes(60), Slots(1, 1)
     seen: list[list[int]] = []
@@ -286,7 +286,7 @@ def test_the_nucleus_and_the_temperature() -> None:
 
     import torch
 
-    from potstill.datagen.teachers.local_sampling import choose_tokens
+    from potstill.decoding.sampling import choose_tokens
 
     probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
     logits = probs.log().expand(4000, 4)

@@ -1,4 +1,4 @@
-"""Continuous batching for the transformers teacher: rows leave the batch when they end, new ones join the rest.
+"""Continuous batching for a model in this process: rows leave the batch when they end, new ones join the rest.
 
 What enters is one row a request, as tokens with its sampling rules; what leaves is the row when it has ended. Rows
 stay packed at the front of the key-value slots, so a step costs what the rows at work cost, and a long reply does
@@ -7,6 +7,7 @@ not hold the short ones back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -14,9 +15,9 @@ from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_model import OutputHead, Slots, attention_masks, cache_argument, end_tokens, padded
-from potstill.datagen.teachers.local_prefixes import Prefixes
-from potstill.datagen.teachers.local_sampling import choose_tokens, token_tops
+from potstill.decoding.model import OutputHead, Slots, attention_masks, cache_argument, end_tokens, padded
+from potstill.decoding.prefixes import Prefixes
+from potstill.decoding.sampling import choose_tokens, token_tops
 from potstill.teacher import FinishReason, Request, TokenTop
 
 # The tokens that are decoded again at each step to look for a stop string; a longer stop string adds its length.
@@ -104,6 +105,26 @@ class Decoder:
     def unread(self, row: Row) -> int:
         """Tokens of a row's prompt that are to be read: all but those that it begins with like an earlier one."""
         return len(row.prompt) - self._prefixes.longest(row.prompt)
+
+    def admit(self, waiting: deque[Row], batch_tokens: int) -> Iterator[Row]:
+        """Let rows join while they fit, those of like length together; the rows that ended with their first token.
+
+        Args:
+            waiting: Rows in the order they came; those that join are taken out.
+            batch_tokens: Prompt tokens that are read in one pass.
+        """
+        joining: list[Row] = []
+        while waiting and self.fits(waiting[0], joining):
+            joining.append(waiting.popleft())
+        while joining:
+            # Each pass leaves beginnings that shorten what the next has to read.
+            unread = {id(row): self.unread(row) for row in joining}
+            joining.sort(key=lambda row: unread[id(row)])
+            count = 1
+            while count < len(joining) and (count + 1) * unread[id(joining[count])] <= batch_tokens:
+                count += 1
+            yield from self.join(joining[:count])
+            joining = joining[count:]
 
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> Iterator[Row]:

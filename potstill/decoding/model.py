@@ -1,4 +1,4 @@
-"""The model behind the transformers teacher: loading, masks, the key-value slots, and the last layer in float32.
+"""A causal model that writes: loading, masks, the key-value slots, and the last layer in float32.
 
 Five things make a small causal model fast and exact enough on a CPU, each measured on two cores with
 SmolLM2-135M:
@@ -55,15 +55,32 @@ def load_model(folder: str, device: torch.device, dtype: str) -> tuple[Any, Any]
     model.to(device).eval()
     if device.type == "cpu" and model.dtype == torch.float32:
         _multiply_few_rows_fast(model)
-    config = model.config.get_text_config(decoder=True)
-    unknown = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if unknown or not hasattr(config, "num_hidden_layers"):
+    if unknown := unknown_layers(model):
         raise UserError(
-            f"the model {folder!r} has layers of kind {', '.join(sorted(unknown)) or '(unknown)'}, which this backend "
+            f"the model {folder!r} has layers of kind {', '.join(unknown)}, which this backend "
             "does not batch; use vllm:MODEL or openai:URL#MODEL for it"
         )
     _use_grouped_attention(model)
     return model, tokenizer
+
+
+def unknown_layers(model: Any) -> list[str]:
+    """Kinds of layers that `Slots` holds no state of; empty for plain attention."""
+    config = model.config.get_text_config(decoder=True)
+    unknown = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    return sorted(unknown) if hasattr(config, "num_hidden_layers") else ["(unknown)"]
+
+
+@contextmanager
+def grouped_attention(model: Any) -> Iterator[None]:
+    """Inside, single tokens attend with their query heads folded; afterwards the model is as it was."""
+    before = model.config._attn_implementation
+    _use_grouped_attention(model)
+    try:
+        yield
+    finally:
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)
 
 
 _FEW_ROWS = 48

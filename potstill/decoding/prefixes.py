@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from potstill.datagen.teachers.local_model import Slots
+from potstill.decoding.model import Slots
 
 # A shorter rest is cheaper to read again than to keep.
 _LEAST = 8
