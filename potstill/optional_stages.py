@@ -256,8 +256,8 @@ def mixture_rows(
 ) -> tuple[MixedIn | None, dict[str, Any]]:
     """The unlabelled texts, labelled by a mixture, beside the training rows.
 
-    The mixture lies in the sentence encoder's space; where the user labelled some rows, in that of a student which
-    learnt from them first, since such rows teach an encoder what the labels are about.
+    The mixture lies in the sentence encoder's space; where people labelled some rows (the user's, retrieved ones), in
+    that of a student which learnt from them first, since such rows teach an encoder what the labels are about.
 
     Args:
         job: The run.
@@ -281,7 +281,7 @@ def mixture_rows(
         return None, {}
     asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
     found = None
-    if asked:
+    if asked or rows["origin"][:].count("retrieved") >= max(LEAST_HELD_OUT, options.fewest * len(job.spec.labels)):
         teach(led.train, folder)
         found = taught_labels(job, [text.text for text in texts], led.train, folder)
     space = "encoder" if found is None else "student"
@@ -289,7 +289,7 @@ def mixture_rows(
     told: dict[str, Any] = {
         "texts": len(texts), "rows": 0, "space": space, "trust": round(believed, 4), "rounds": []
     }  # fmt: skip
-    if believed < (options.trust if asked else options.agreement):
+    if believed < (options.trust if asked or found is not None else options.agreement):
         return None, {"self_training": {**told, "stopped": "not believed"}}
     mixed = mix_in(
         job.spec, led.train, led.validation, texts, probs, options, beside=rows.num_rows, seed=job.settings.seed

@@ -219,6 +219,20 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run" / "train").iterdir() if path.is_dir()) == ["student"]
     assert all(row["teacher_probs"] is None for row in result.dataset if row["origin"] == "user")
 
+    (tmp_path / "sets" / "wire").mkdir(parents=True)
+    (tmp_path / "sets" / "wire" / "README.md").write_text(
+        "---\nlicense: mit\nlanguage: [en]\npretty_name: Headlines\n---\nWhat a headline is about: sport or business.\n"
+    )
+    (tmp_path / "sets" / "wire" / "train.jsonl").write_text((tmp_path / "own.jsonl").read_text())
+    task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
+    result = potstill.run(
+        str(task), out=tmp_path / "found", teacher="fake", sources="retrieved", merge={"near_duplicates": 1.0},
+        retrieval={"catalogue": [str(tmp_path / "sets")]}, distil={"epochs": 1, "min_steps": 2},
+        evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    told = json.loads((tmp_path / "found" / "train" / "report.json").read_text())["self_training"]
+    assert (told["stopped"], told["space"]) == ("labelled once", "student"), "so do those of who made a dataset"
+
 
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
     from dataclasses import replace

@@ -53,11 +53,11 @@ class SelfTrainingOptions:
         fewest: A round needs at least this many texts; a mixture wants eight a label.
         weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence; None takes
             1 with a mixture, 0.5 with the student.
-        trust: With ten rows of the user or more, a mixture is left out where it and the student of these rows agree
-            less than this (above chance, squared; without a student's space it is `potstill.datagen.mixture.trust`; 0
-            takes any).
-        agreement: Without rows of the user, it is left out where mixtures that start from one half of the rows each
-            agree on a smaller share of the texts.
+        trust: With ten rows of the user or more, or `fewest` retrieved ones a label, a mixture is left out where it and
+            the student of these rows agree less than this (above chance, squared; without a student's space it is
+            `potstill.datagen.mixture.trust`; 0 takes any).
+        agreement: Without such rows, it is left out where mixtures that start from one half of the rows each agree on a
+            smaller share of the texts.
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
