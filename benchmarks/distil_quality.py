@@ -1,7 +1,7 @@
 """What each way of distilling gives, for classifiers and for generators.
 
     python benchmarks/distil_quality.py                              both halves, three seeds: many hours on 2 cores
-    python benchmarks/distil_quality.py --half generation --seeds 0  two tasks, three methods, 8 minutes each
+    python benchmarks/distil_quality.py --half generation --seeds 0  two tasks, four methods, 8 minutes each
     python benchmarks/distil_quality.py --half classification --tasks trec,sms_spam --seeds 0,1,2
     python benchmarks/distil_quality.py --quick                      a try of both halves in a folder of its own
     python benchmarks/distil_quality.py --print                      the table of the last results

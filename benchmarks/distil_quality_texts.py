@@ -1,12 +1,13 @@
 """The generation half of `distil_quality`: stored top-32 targets, TRL's GKD and plain fine-tuning, after equal time.
 
-The teacher is SmolLM2-135M-Instruct and the student its 15 even layers, untrained since the cut. All three methods see
+The teacher is SmolLM2-135M-Instruct and the student its 15 even layers, untrained since the cut. All methods see
 the same rows of a task's real training split in the same batches (4 rows, fp32 unless told, AdamW, one constant rate
 after a short warm-up), and each trains for the same minutes: CPU time of the process, which on one thread of a quiet
 machine is the wall clock, and means the same on a busy one. Those of the stored targets hold the teacher's pass over
 the rows as well, although a run that lets the teacher write has them for nothing. GKD runs at lmbda 0 (no sampling, the
-data's own outputs, as the other two) with forward KL, the divergence that is measured. The hard-only arm is TRL's
-SFTTrainer.
+data's own outputs, as the others) with forward KL, the divergence that is measured, and has no hard loss; the stored
+targets are taken with half the weight on the data's own tokens, as the product does, and alone. The hard-only arm is
+TRL's SFTTrainer.
 
 `teacher_kl` is KL(teacher‖student) over the whole vocabulary, nats a token of the outputs of held-out rows; `score` is
 the task's metric of greedy answers on rows of the test split. A student of a few minutes writes badly whatever it
@@ -26,7 +27,7 @@ from label_rows import real_rows, task_spec
 from results_file import merge_results, read_results
 
 KEY = ("task", "method", "seed")
-METHODS = ("offline top-32", "gkd", "sft")
+METHODS = ("offline top-32", "gkd", "sft", "offline top-32, soft alone")
 BATCH, TOP_K, MAX_LENGTH, RATE, WARMUP = 4, 32, 256, 1e-4, 10
 
 
@@ -60,10 +61,12 @@ def measure(
     held_out = table.select(range(min(test_rows, table.num_rows // 4)))
     train = table.select(range(held_out.num_rows, table.num_rows))
     set_seed(seed)
-    options = resolve_options(DistilOptions(batch_size=BATCH, max_length=MAX_LENGTH, seed=seed), "causal")
+    stored = method.startswith(METHODS[0])
+    weights = {"hard_weight": 0.0, "soft_weight": 1.0} if method == METHODS[3] else {}
+    options = resolve_options(DistilOptions(batch_size=BATCH, max_length=MAX_LENGTH, seed=seed, **weights), "causal")
     tokenizer, model, _ = load_causal(options, layers=list(range(0, 30, 2)))
     started = time.process_time()
-    targets = stored_targets(spec, train, out / task / f"targets-{seed}") if method == METHODS[0] else None
+    targets = stored_targets(spec, train, out / task / f"targets-{seed}") if stored else None
     before = time.process_time() - started
     plain = resolve_options(DistilOptions(batch_size=BATCH, max_length=MAX_LENGTH, soft_weight=0.0), "causal")
     data = encode_rows(spec, train, targets, model, tokenizer, options if targets is not None else plain)
@@ -126,7 +129,7 @@ def make_trainer(
     lengths = [len(ids) for ids in data.table["input_ids"]]
     in_order = {"_get_train_sampler": lambda self, rows=None: LikeLengths(lengths, BATCH, seed)}
     pad = int(tokenizer.pad_token_id)
-    if method == METHODS[0]:
+    if method.startswith(METHODS[0]):
         trainer = type("Ordered", (TopKTrainer,), in_order)(
             model=model, args=SFTConfig(**common), train_dataset=data.table.with_format("numpy"),
             data_collator=TopKCollator(pad, data.k), processing_class=tokenizer,
