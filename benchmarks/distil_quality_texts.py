@@ -27,7 +27,7 @@ from label_rows import real_rows, task_spec
 from results_file import merge_results, read_results
 
 KEY = ("task", "method", "seed")
-METHODS = ("offline top-32", "gkd", "sft", "offline top-32, soft alone")
+METHODS = ("offline top-32", "gkd", "sft", "offline top-32 alone")
 BATCH, TOP_K, MAX_LENGTH, RATE, WARMUP = 4, 32, 256, 1e-4, 10
 
 
