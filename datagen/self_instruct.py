@@ -2,7 +2,8 @@
 
 Three requests an instruction, in one stream without a barrier: a few new instructions are written after eight shuffled
 ones (six seeds and two written ones, or eight seeds at first; seven new at most); each new one is asked for being
-classification; then its instances are written, label-first for classification and input-first otherwise. A new
+classification; then its instances are written, label-first for classification and input-first otherwise. Before all
+that the teacher is asked for the kind of seeds, and believed by its answers (see `self_instruct_trust`). A new
 instruction whose ROUGE-L F1 with any seed or kept instruction is above 0.7 is refused, exactly (see `novelty`).
 
 The rows are held to the same bound on what the student reads, the instruction with its input: of the instances of one
@@ -45,6 +46,7 @@ from potstill.datagen.self_instruct_text import (
     split_instructions,
     squeezed,
 )
+from potstill.datagen.self_instruct_trust import Trust, seeds_to_ask
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4
-_STEPS = Literal["bootstrap", "classify", "instances"]
+_STEPS = Literal["seed", "bootstrap", "classify", "instances"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class SelfInstruct:
         tell: Called with each kept instance.
 
     Attributes:
+        trust: What the teacher said of the seeds' kinds.
         kinds: Whether each answered instruction is classification.
         instructions: The kept ones, in order.
         request_idx: For each, the number of the bootstrap request that brought it.
@@ -115,7 +118,9 @@ class SelfInstruct:
         self._written, self._row_texts = _pool(options), _pool(options)
         texts = (text for seed in shown for item in seed.instances for text in (item.input, item.output))
         self._echoes = {squeezed(text) for text in texts if len(text.split()) >= _FEWEST_ECHOED_WORDS}
-        self._pending: deque[tuple[_STEPS, Request, NewTask | None]] = deque()
+        self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | None]] = deque()
+        self._seeds = deque(seeds_to_ask(seeds, self._requests.shown_kinds()))
+        self.trust = Trust([0, 0], [0, 0])
         self._to_classify: deque[NewTask] = deque()
         self._to_write: deque[NewTask] = deque()
         self._bootstraps = self._classified = self.bootstraps = 0
@@ -136,10 +141,13 @@ class SelfInstruct:
         return not (self._pending or more) and (self._bootstraps >= most or self._classified >= most)
 
     def next_request(self) -> Request | None:
-        """Instances of a classified task, else the class of a new one, else new instructions.
+        """The kind of a seed, else instances of a classified task, else the class of a new one, else new instructions.
 
         None while what is under way will bring the rows, as far as the answers so far tell.
         """
+        if self._seeds:
+            seed = self._seeds.popleft()
+            return self._issue("seed", self._requests.classify(seed.instruction), seed)
         most = self._options.max_requests
         rows_a_task = (self.tally.kept + 3) / (len(self.kinds) + 3)
 
@@ -158,6 +166,8 @@ class SelfInstruct:
                 return None
             self._classified += 1
             task = self._to_classify.popleft()
+            if not self.trust.believed:
+                return self._issue("instances", self._requests.instances(task.instruction, False), task)
             return self._issue("classify", self._requests.classify(task.instruction), task)
         if self._bootstraps >= most:
             return None
@@ -168,7 +178,7 @@ class SelfInstruct:
         self._bootstraps += 1
         return self._issue("bootstrap", self._requests.bootstrap(self._bootstraps, self.instructions), None)
 
-    def _issue(self, step: _STEPS, request: Request, task: NewTask | None) -> Request:
+    def _issue(self, step: _STEPS, request: Request, task: NewTask | SeedTask | None) -> Request:
         self._pending.append((step, request, task))
         self._under_way[step] += 1
         return request
@@ -182,11 +192,14 @@ class SelfInstruct:
         reply = answer.reply
         if isinstance(reply, Failure):
             self.tally.failed += 1
-            self._refuse(Dropped("no_reply", reply.reason, task.instruction if task else ""), (answer.key,))
+            if step != "seed":
+                self._refuse(Dropped("no_reply", reply.reason, task.instruction if task else ""), (answer.key,))
             return
         self.tally.prompt_tokens += reply.prompt_tokens
         self.tally.completion_tokens += reply.completion_tokens
-        if task is None:
+        if isinstance(task, SeedTask):
+            self.trust.add(task, is_yes(reply.text))
+        elif task is None:
             self._accept_instructions(request, reply, answer.key)
         elif step == "classify":
             decided = is_yes(reply.text)
@@ -332,6 +345,7 @@ def generate_instructions(
             "seeds_skipped": list(seeds.skipped),
             "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},
             "tasks": {"written": len(plan.instructions), "answered": len(plan.kinds), "used": plan.tasks_used},
+            "kinds_of_seeds": plan.trust.to_json(),
             "instructions": [
                 {"instruction": text, "is_classification": plan.kinds[text]}
                 for text in plan.instructions

@@ -71,14 +71,19 @@ class Requests:
             seed=random.randrange(2**31),
         )
 
-    def classify(self, instruction: str) -> Request:
-        """Whether the answers to an instruction come from a fixed set."""
-        random = rng(0, 0, "classify")  # the same examples for every task: a shared prefix is read once
+    def shown_kinds(self) -> tuple[SeedTask, ...]:
+        """The seeds that stand as examples in every question for the kind: a shared prefix is read once."""
+        random = rng(0, 0, "classify")
         yes = [seed for seed in self.seeds if seed.is_classification]
         no = [seed for seed in self.seeds if not seed.is_classification]
         shown = random.sample(yes, k=min(4, len(yes))) + random.sample(no, k=min(6, len(no)))
         random.shuffle(shown)
-        text = prompts.load("self_instruct_classify").render(examples=shown, instruction=instruction)
+        return tuple(shown)
+
+    def classify(self, instruction: str) -> Request:
+        """Whether the answers to an instruction come from a fixed set."""
+        examples = self.shown_kinds()
+        text = prompts.load("self_instruct_classify").render(examples=examples, instruction=instruction)
         return Request(
             messages=(Message("user", text),),
             max_tokens=4,

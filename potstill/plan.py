@@ -196,10 +196,12 @@ class _Planner:
         options, spec = self.settings.generation, self.spec
         report = _report(self.folder, "datagen")
         if spec.kind == "instructions":
+            from potstill.datagen.self_instruct_trust import MOST_ASKED
+
             size = self._size("datagen", [])
             tasks = options.rows / _ROWS_AN_INSTRUCTION
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
-            return [size.times("datagen", tasks * (2 + 1 / _NEW_A_REQUEST))], []
+            return [size.times("datagen", MOST_ASKED + tasks * (2 + 1 / _NEW_A_REQUEST))], []
         probed = None
         if self.probe:
             self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))

@@ -37,6 +37,7 @@ from potstill.datagen.self_instruct_text import (
     squeezed,
 )
 from potstill.datagen.self_instruct_text import read_instances as read_reply
+from potstill.datagen.self_instruct_trust import seeds_to_ask
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import DataError, TeacherError
 from potstill.ledger import Ledger
@@ -460,8 +461,16 @@ def test_no_reply_raises(text: str, classification: bool, cut: bool) -> None:
     is_yes(text)
 
 
+KINDS = {seed.instruction: seed.is_classification for seed in read_seed_tasks().tasks}
+
+
+def asked_about(request: Request) -> str:
+    """The instruction whose kind a request asks for."""
+    return request.messages[-1].content.rpartition("\nTask: ")[2].partition("\n")[0]
+
+
 class Tutor:
-    """Writes instructions, classes and instances from word lists; some replies are faulty on purpose."""
+    """Writes instructions, classes and instances from word lists, and knows the seeds; some replies are faulty."""
 
     concurrency = 16
     name = "tutor"
@@ -489,7 +498,7 @@ class Tutor:
         random = Random(f"{request.seed} {request.messages[-1].content}")
         word = [f"{a}{b}" for a in ("ba", "ko", "ti", "lu", "me", "zo") for b in ("rn", "ld", "sk", "mp", "th")]
         if request.choices:
-            return Reply(text=random.choice(["Yes", "No"]))
+            return Reply(text="Yes" if KINDS.get(asked_about(request), random.random() < 0.5) else "No")
         if request.prefill.endswith("."):
             lines = []
             for i in range(9):
@@ -522,7 +531,7 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     )
     assert begun[0].stop == ("\n\n", "\n16.")
     prompts = [request.messages[-1].content for request in teacher.asked]
-    written = {p.split("\nTask: ")[-1].split("\n")[0] for p in prompts if "\nTask: " in p}
+    written = {p.split("\nTask: ")[-1].split("\n")[0] for p in prompts if "\nTask: " in p} - set(KINDS)
     worked = [request.prefill for request in teacher.asked if request.prefill.endswith(("Class label:", "Input:"))]
     assert {text.count("Task: ") for text in worked} == {4}, "three seeds and the new task"
     assert sum(any(text and text in line for text in written) for line in begun[-1].prefill.split("\n")) == 2
@@ -536,7 +545,7 @@ def test_a_teacher_that_cannot_be_opened_is_shown_the_list(tmp_path: Path) -> No
     spec = replace(SPEC, instruction="Help in  a library.", languages=("de",))
     with Ledger(tmp_path / "l.sqlite") as ledger:
         generate_rows(spec, Asker(teacher, ledger), GenerationOptions(rows=1))
-    request = teacher.asked[0]
+    request = next(request for request in teacher.asked if "Come up with" in request.messages[-1].content)
     text = request.messages[-1].content
     assert "Most of them fit this purpose: Help in a library.\n" in text
     assert [line[:2] for line in text.split("\n") if line[:1].isdigit()] == [f"{number}." for number in range(1, 9)]
@@ -545,11 +554,11 @@ def test_a_teacher_that_cannot_be_opened_is_shown_the_list(tmp_path: Path) -> No
 
 
 class Labeller(Tutor):
-    """Calls everything classification, and writes three short inputs of three labels under long instructions."""
+    """Calls all but open seeds classification, and writes three short inputs of three labels each."""
 
     def answer(self, request: Request) -> Reply | Failure:
         if request.choices:
-            return Reply(text="Yes")
+            return Reply(text="Yes" if KINDS.get(asked_about(request), True) else "No")
         if request.prefill.endswith("Class label:"):
             random = Random(request.seed)
             low, middle, high = (f"{random.randrange(10**6)}" for _ in range(3))
@@ -572,6 +581,57 @@ def test_rows_are_no_near_duplicates_and_no_label_wins(tmp_path: Path) -> None:
     counts = Counter(result.rows["output"][:])
     assert set(counts) == {"low", "middle", "high"}
     assert min(counts.values()) >= 15
+
+
+class Flatterer(Tutor):
+    """Says Yes to whatever it is asked."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        return Reply(text="Yes") if request.choices else super().answer(request)
+
+
+def test_a_teacher_that_calls_everything_classification_is_not_believed(tmp_path: Path) -> None:
+    """Label first, it would write one word for an answer to an open task."""
+    teacher = Flatterer()
+    result = make(tmp_path, teacher, rows=40, window=4)
+    told = result.report["kinds_of_seeds"]
+    assert told == {
+        "classification_seeds": 16,
+        "called_classification": 16,
+        "open_seeds": 16,
+        "open_called_classification": 16,
+        "believed": False,
+    }
+    assert {item["is_classification"] for item in result.report["instructions"]} == {False}
+    assert all(output.startswith("the ") for output in result.rows["output"])
+    assert sum(request.choices is not None for request in teacher.asked) == 32, "nothing is asked in vain"
+    shown = Counter(asked_about(request) for request in teacher.asked if request.choices)
+    assert set(shown) <= set(KINDS)
+    assert max(shown.values()) == 1
+    question = next(request for request in teacher.asked if request.choices).messages[-1].content
+    assert not any(f"Task: {text}\nIs it classification? Yes" in question for text in shown)
+
+
+def test_a_seed_that_gets_no_answer_is_not_counted(tmp_path: Path) -> None:
+    class Silent(Tutor):
+        def answer(self, request: Request) -> Reply | Failure:
+            seed = request.choices and asked_about(request) in KINDS
+            return Failure("busy") if seed else super().answer(request)
+
+    result = make(tmp_path, Silent(), rows=5)
+    assert result.report["kinds_of_seeds"]["believed"], "as without any question"
+    assert all(item.input for item in result.dropped)
+
+
+def test_few_seeds_of_a_kind_are_not_asked_about() -> None:
+    seeds = read_seed_tasks().tasks
+    labelled = tuple(seed for seed in seeds if seed.is_classification)
+    free = tuple(seed for seed in seeds if not seed.is_classification)
+    assert seeds_to_ask(labelled[:5] + free, ()) == []
+    asked = seeds_to_ask(labelled[:9] + free, (labelled[0], free[0]))
+    assert [seed.is_classification for seed in asked] == [True] * 8 + [False] * 8
+    assert labelled[0] not in asked
+    assert free[0] not in asked
 
 
 def test_a_few_texts_are_compared_with_when_told_so(tmp_path: Path) -> None:
@@ -598,8 +658,9 @@ def test_instances_that_never_come_are_asked_for_a_bounded_number_of_times(tmp_p
     teacher = Unfit()
     with pytest.raises(TeacherError, match="0 usable rows"):
         make(tmp_path, teacher, rows=10, window=8)
-    assert sum(request.choices is not None for request in teacher.asked) == 60
-    assert len(teacher.asked) < 180
+    new = [request for request in teacher.asked if asked_about(request) not in KINDS]
+    assert sum(request.choices is not None for request in new) == 60
+    assert len(new) < 180
 
 
 def test_examples_of_the_user_are_seeds(tmp_path: Path) -> None:
@@ -613,11 +674,15 @@ def test_examples_of_the_user_are_seeds(tmp_path: Path) -> None:
 
 
 def test_no_more_is_asked_than_the_rows_take(tmp_path: Path) -> None:
-    """A bootstrap reply of the fake teacher brings one instruction, and that one row: three requests a row."""
+    """A bootstrap reply of the fake teacher brings one instruction, and that one row: two requests a row.
+
+    It does not know the seeds' kinds, so it is not asked for those of new instructions.
+    """
     teacher = FakeTeacher()
     result = make(tmp_path, teacher, rows=100)
     assert result.rows.num_rows == 100
-    assert teacher.asked <= 330
+    assert result.report["kinds_of_seeds"]["classification_seeds"] == 16
+    assert teacher.asked <= 220 + 32
     assert result.report["tasks"]["written"] <= 105
 
 
@@ -641,6 +706,6 @@ def test_it_does_not_depend_on_the_order_of_replies(tmp_path: Path) -> None:
 
 def test_a_teacher_of_nonsense_ends_bounded(tmp_path: Path) -> None:
     teacher = Tutor(broken=True)
-    with pytest.raises(TeacherError, match="tutor returned 0 usable rows of 60 requests"):
+    with pytest.raises(TeacherError, match="tutor returned 0 usable rows of 92 requests"):
         make(tmp_path, teacher, rows=10)
-    assert len(teacher.asked) <= 60
+    assert len(teacher.asked) <= 92
