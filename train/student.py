@@ -122,7 +122,8 @@ class Student:
     def __init__(self, model: Any, tokenizer: Any, card: StudentCard, path: Path | None = None):
         self.model, self.tokenizer, self.card, self.path = model, tokenizer, card, path
         self._spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind)
-        self._writers: dict[int | None, Greedy | None] = {}
+        # Of the last batch size asked for: one batch holds up to 2 GiB.
+        self._batch: tuple[int | None, Greedy | None] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -238,10 +239,11 @@ class Student:
         """What answers are written with; None where only `generate` can."""
         from potstill.decoding.greedy import Greedy, writes_greedily
 
-        if slots not in self._writers:
+        if self._batch is None or self._batch[0] != slots:
+            self._batch = None  # leaves before the next one comes
             writes = writes_greedily(self.model)
-            self._writers[slots] = Greedy(self.model, self.tokenizer, slots or 64) if writes else None
-        return self._writers[slots]
+            self._batch = slots, Greedy(self.model, self.tokenizer, slots or 64) if writes else None
+        return self._batch[1]
 
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:
         import torch
