@@ -154,31 +154,6 @@ def above_chance(share: float, labels: int) -> float:
     return max(0.0, (share - 1 / labels) / (1 - 1 / labels)) ** 2
 
 
-def kappa(one: Sequence[int], other: Sequence[int], labels: int) -> float:
-    """How far two sets of labels agree above what their shares of the labels make by chance (Cohen 1960).
-
-    Args:
-        one: Labels, in [0, labels).
-        other: As many.
-        labels: How many labels there are.
-
-    Returns:
-        Cohen's kappa, in [-1, 1]; 0.0 where nothing is compared or chance alone agrees on everything.
-
-    Examples:
-        >>> kappa([0, 0, 1, 1], [0, 0, 1, 1], 2), kappa([0, 0, 1, 1], [0, 1, 0, 1], 2), kappa([], [], 2)
-        (1.0, 0.0, 0.0)
-    """
-    import numpy as np
-
-    if not len(one):
-        return 0.0
-    first, second = np.bincount(one, minlength=labels), np.bincount(other, minlength=labels)
-    chance = float(first @ second) / len(one) ** 2
-    same = float((np.asarray(one) == np.asarray(other)).mean())
-    return 0.0 if chance >= 1 else (same - chance) / (1 - chance)
-
-
 def agreement(
     texts: NDArray[np.float64],
     rows: NDArray[np.float64],

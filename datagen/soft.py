@@ -183,18 +183,6 @@ def calibrate_texts(
     return replace(even, prior=estimate_prior(even.apply(scores)))
 
 
-def told_labels(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> list[str]:
-    """The teacher's calibrated label of each text, where the texts are those that a student will meet.
-
-    Raises:
-        TeacherError: The teacher refused, stayed away or cannot score.
-    """
-    options, _ = settle_form(spec, list(texts), asker, options)
-    scores = label_scores(spec, list(texts), asker, options)
-    best = calibrate_texts(spec, scores, asker, options).apply(scores).argmax(axis=1)
-    return [spec.label_names[int(place)] for place in best]
-
-
 def _weights(hard: Sequence[int | None], count: int) -> list[float] | None:
     """Weights that make the labels equally common, where most rows have one and each label occurs."""
     known = Counter(value for value in hard if value is not None)

@@ -291,11 +291,9 @@ class _Planner:
             if not self.asker.abilities.scores:
                 return []
             from potstill.datagen.label_scores import questions_for_form
-            from potstill.learnt_rows import TEXTS_JUDGED, judges_texts
 
             more = questions_for_form(self.spec, self.settings.soft, train)
-            asked = train + (TEXTS_JUDGED if judges_texts(self.spec, self.settings) else 0)
-            return [self._size("soft", texts).times("soft", asked * self._per_text() + more)]
+            return [self._size("soft", texts).times("soft", train * self._per_text() + more)]
         if not self.asker.abilities.top_logprobs:
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.

@@ -21,7 +21,6 @@ from potstill.decisions import apply_decisions, count_decisions, decisions_key, 
 from potstill.errors import DataError
 from potstill.events import Event, Listener
 from potstill.generation_start import check_rows, settled
-from potstill.learnt_rows import ask_about_texts, judges_texts, rows_to_learn
 from potstill.ledger import Ledger
 from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
@@ -29,6 +28,7 @@ from potstill.optional_stages import (
     compress_stage,
     optional_stages,
     quality_stage,
+    rows_to_learn,
     self_train_on,
     weak_stage,
 )
@@ -230,7 +230,6 @@ class Job:
 
         options = self.settings.soft
         wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
-        judged = judges_texts(self.spec, self.settings)
 
         def make(out: Path) -> dict[str, Any]:
             from potstill.datagen.sequence_targets import output_targets
@@ -253,7 +252,6 @@ class Job:
                     )
                     train, report = result.table, result.report
                     write_json(out / "calibration.json", result.calibration.to_json())
-                    ask_about_texts(self, train, out)
             else:
                 stored = generated.path / "token_targets.parquet"
                 have = read_rows(stored) if stored.exists() else None
@@ -279,8 +277,7 @@ class Job:
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
-            "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior or judged else None,
-            "judged": [self.settings.self_training.fewest, self.settings.seed] if judged else None,
+            "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
         }
         return self.make_stage("soft", parts, make)
 
@@ -301,7 +298,7 @@ class Job:
             options, student = distil, out / "student"
             told: dict[str, Any] = {}
             if self.spec.kind == "classification":
-                rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, soft, out)
+                rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, out)
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
 

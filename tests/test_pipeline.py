@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -233,38 +232,6 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     )  # fmt: skip
     told = json.loads((tmp_path / "found" / "train" / "report.json").read_text())["self_training"]
     assert (told["stopped"], told["space"]) == ("labelled once", "student"), "so do those of who made a dataset"
-
-
-def test_a_mixture_that_the_teacher_contradicts_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the halves of the rows agree on: the teacher's answers are those of the other labels."""
-    from potstill.datagen import soft
-
-    games = [f"The {team} won the {cup} after extra time" for team in ("Rovers", "United") for cup in "ABCDEFGH"]
-    shares = [f"Shares of {firm} fell by {n} percent" for firm in ("Acme", "Globex") for n in range(2, 10)]
-    (tmp_path / "texts.txt").write_text("\n".join([*games, *shares]))
-    asked: list[str] = []
-
-    def contradict(spec: Any, texts: Any, asker: Any, options: Any) -> list[str]:
-        asked.extend(texts)
-        return ["business" if "won" in text else "sport" for text in texts]
-
-    monkeypatch.setattr(soft, "told_labels", contradict)
-    task = tmp_path / "news.md"
-    task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
-    settings: dict[str, Any] = {
-        "n": 30, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 2},
-        "evaluate": {"rows": 4, "latency_rows": 2, "teacher": False},
-    }  # fmt: skip
-    result = potstill.run(str(task), out=tmp_path / "run", self_training={"agreement": 0.0}, **settings)
-    assert sorted(asked) == sorted([*games, *shares])
-    told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
-    assert told["stopped"] == "the teacher agrees more with the student without them"
-    assert told["teacher"]["mixture"] < 0
-    assert told["teacher"]["texts"] > 25
-    assert set(result.dataset["origin"][:]) == {"generated"}
-    assert sorted(path.name for path in (tmp_path / "run" / "train").iterdir() if path.is_dir()) == ["student"]
-    potstill.run(str(task), out=tmp_path / "run", self_training={"method": "student", "rounds": 1}, **settings)
-    assert len(asked) == len(games) + len(shares), "where no mixture is to be judged, nothing is asked"
 
 
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:

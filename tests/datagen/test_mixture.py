@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, kappa, trust
+from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
 from potstill.regression import softmax_regression
 
 
@@ -120,21 +120,3 @@ def test_mixtures_of_clusters_agree_and_those_of_a_cloud_do_not() -> None:
     rng = np.random.default_rng(7)
     cloud, noise = rng.normal(size=(300, 12)), rng.integers(3, size=120).tolist()
     assert agreement(cloud, rng.normal(size=(120, 12)), noise, weights, names) < 0.7
-
-
-@given(
-    st.integers(2, 6).flatmap(
-        lambda k: st.tuples(
-            st.just(k), st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1, max_size=60)
-        )
-    )
-)
-def test_kappa_is_sklearns(drawn: tuple[int, list[tuple[int, int]]]) -> None:
-    from sklearn.metrics import cohen_kappa_score
-
-    labels, pairs = drawn
-    one, other = [a for a, _ in pairs], [b for _, b in pairs]
-    if len({*one, *other}) == 1:  # chance alone agrees on everything: not a number there, nothing here
-        assert kappa(one, other, labels) == 0.0
-    else:
-        assert kappa(one, other, labels) == pytest.approx(cohen_kappa_score(one, other), abs=1e-12)
