@@ -50,6 +50,7 @@ STUDENTS = (
     "layers:3,by=top -> heal:epochs=3 -> int8:channel",
     "layers:3 -> heal:epochs=4 -> int8:channel,embeddings=int4",
     "layers:3,by=top -> neurons:0.25 -> heal:epochs=4 -> int8:channel,embeddings=int4",
+    "layers:3,by=top -> neurons:0.25 -> heal:epochs=6 -> int8:channel,embeddings=int4",
     "layers:4,by=top -> heal:epochs=4 -> int8:channel,embeddings=int4",
     "qat:binary,steps=200",
 )  # fmt: skip

@@ -120,7 +120,7 @@ class SelfInstruct:
         self._echoes = {squeezed(text) for text in texts if len(text.split()) >= _FEWEST_ECHOED_WORDS}
         self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | None]] = deque()
         self._seeds = deque(seeds_to_ask(seeds, self._requests.shown_kinds()))
-        self.trust = Trust([0, 0], [0, 0])
+        self.trust = Trust()
         self._to_classify: deque[NewTask] = deque()
         self._to_write: deque[NewTask] = deque()
         self._bootstraps = self._classified = self.bootstraps = 0

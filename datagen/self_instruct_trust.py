@@ -8,7 +8,7 @@ are classification; a teacher whose Yes tells too little is not asked, and all i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from potstill.datagen.self_instruct_files import SeedTask
@@ -47,8 +47,8 @@ class Trust:
         (True, False)
     """
 
-    asked: list[int]
-    said_yes: list[int]
+    asked: list[int] = field(default_factory=lambda: [0, 0])
+    said_yes: list[int] = field(default_factory=lambda: [0, 0])
 
     def add(self, seed: SeedTask, yes: bool | None) -> None:
         """Count an answer; None, neither Yes nor No, is a No."""
