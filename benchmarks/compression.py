@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("trec", "ag_news", "banking77")
 KEY = ("model", "task", "recipe")
 
-# What the table names, then what reaches further.
+# Each method as it is, then what reaches further.
 DECODER = (
     "bf16", "int8:channel", "int8:channel,embeddings=keep", "int8:tensor", "int8:channel,activations=int8", "llm.int8",
     "int4:g64", "int4:g64,zero-point", "int3:g64", "nf4", "gobo:4", "gobo:3", "gptq:int4", "gptq:nf4", "gptq:gobo4",
@@ -41,6 +41,8 @@ DECODER = (
     "magnitude:0.3", "magnitude:0.5", "wanda:0.5", "wanda:2:4", "magnitude:2:4",
     "magnitude:0.3 -> heal:steps=60", "magnitude:0.5 -> heal:steps=150", "wanda:0.5 -> heal:steps=100",
     "heads:0.2", "heads:0.5", "heads:0.2 -> heal:steps=60", "heads:0.5 -> heal:steps=150",
+    "heads:0.2,uniform=no", "heads:0.5,uniform=no",
+    "heads:0.2,uniform=no -> heal:steps=60", "heads:0.5,uniform=no -> heal:steps=150",
     "layers:5", "layers:5 -> heal:steps=100", "layers:0.5,by=alternate -> heal:steps=200",
     "wanda:0.5 -> heal:steps=100 -> int8:channel",
 )  # fmt: skip

@@ -275,7 +275,7 @@ class _Work:
             "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms,
             "kind": state.kind,
             "metric": examiner.metric, "test_rows": examiner.rows, "text_tokens": examiner.text_tokens,
-            "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms),
+            "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms, entries),
             "steps": entries,
         }  # fmt: skip
         write_atomic(self.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -315,11 +315,12 @@ def _told(options: CompressOptions, recipe: str) -> dict[str, Any]:
     return as_json(replace(options, recipe=recipe, teacher=teacher))
 
 
-def _notes(recipe: Recipe, forms: list[str]) -> list[str]:
-    """What a reader of the report must know to read it right."""
+def _notes(recipe: Recipe, forms: list[str], entries: list[dict[str, Any]]) -> list[str]:
+    """What a reader of the report must know to read it right: of the whole, then of what each step cut or masked."""
     notes = []
     if any(step.kind == "sparsity" for step in recipe.steps):
         notes.append("zeros in tensors of the old size make no engine faster; only the packed files are smaller")
     if "packed" in forms and any(step.kind == "quantize" for step in recipe.steps):
         notes.append("packed files are unpacked when loaded: small on disk, no smaller or faster in memory")
-    return notes
+    own = ((entry["step"], (entry.get("facts") or {}).get("note")) for entry in entries if entry["kind"] == "structure")
+    return [*notes, *(f"{step}: {note}" for step, note in own if note)]

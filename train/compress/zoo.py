@@ -70,6 +70,7 @@ def compress_all(
     failed: list[dict[str, str]] = []
     original: dict[str, Any] = {}
     facts: dict[str, Any] = {}
+    notes: dict[str, None] = {}  # each once, in the order of the recipes
     for index, recipe in enumerate(chosen):
         folder = out / "all" / _folder_name(recipe)
         listener(Event("compress", "progress", f"{recipe} ({index + 1} of {len(chosen)})", index, len(chosen)))
@@ -84,6 +85,7 @@ def compress_all(
             listener(Event("compress", "note", f"{recipe}: {failed[-1]['why']}"))
             continue
         original, facts = report["steps"][0], report
+        notes |= dict.fromkeys(report["notes"])
         entries.append({**report["steps"][-1], "step": recipe, "kind": "recipe", "folder": folder.name})
     if not entries:
         raise TrainingError(
@@ -94,7 +96,7 @@ def compress_all(
     table = {
         "format": 1, "source": source_name(source), "recipe": "all", "files": ["all"], "kind": kind,
         "metric": facts["metric"], "test_rows": facts["test_rows"], "text_tokens": facts["text_tokens"],
-        "options": as_json(options), "notes": facts["notes"][:1] if facts["notes"] else [],
+        "options": as_json(options), "notes": list(notes),
         "steps": [original, *entries], "failed": failed,
         "recommended": None if best is None else {**best, "why": why}, "why_none": why if best is None else "",
     }  # fmt: skip

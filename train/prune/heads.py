@@ -6,8 +6,10 @@ l2-normalised within each layer, since gradients of different layers have differ
 the importance of the rest is measured again, because heads stand in for each other.
 
 A decoder is cut (`uniform`): the same number of key-value groups in each layer and of query heads in each group, whole
-groups where the number allows it. Free choice over layers, and every encoder of BERT's build (its configuration has no
-head size of its own), is zero-masked instead: the model says less, but is not smaller.
+groups where the number allows it. Few heads leave a coarse choice: SmolLM2-135M has nine, neither seven nor five divide
+its hidden width, and so a fifth cuts three of them and a half cuts five; the result's note says so. Free choice over
+layers, and every encoder of BERT's build (its configuration has no head size of its own), is zero-masked instead: the
+model says less, but is not smaller.
 
 Source: Michel et al., Are sixteen heads really better than one?, arXiv:1905.10650 §4 (20 % of the heads of WMT's
 transformer and 40 % of BERT's go free; up to 17.5 % faster). Measured for SmolLM2-135M on CPython's language reference
@@ -91,8 +93,15 @@ def prune_heads(
     facts: dict[str, Any] = {"heads_before": total, "asked_share": share, "kept_heads": kept}
     masks = None
     if cutting:
+        each_had = parts.heads
         parts = cut_heads(parts, kept)
         facts |= {"structure": "cut", "heads": parts.heads * len(parts.blocks), "key_value_groups": parts.groups}
+        facts["note"] = f"{parts.heads} of the {each_had} heads of every layer stay"
+        if abs(wanted - (1 - share) * total) >= len(parts.blocks) / 2:
+            gone = 1 - wanted / total
+            facts["note"] += (
+                f": {gone:.0%} cut where {share:.0%} was asked, the nearest that the model can be loaded with"
+            )
     else:
         masks = head_masks(parts, alive)
         masks.apply(model)

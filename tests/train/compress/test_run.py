@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from potstill.compress_report import markdown
 from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
@@ -77,6 +78,14 @@ def test_a_chain_gives_what_each_step_was_asked_for(student, material, tmp_path)
     assert rounded["bits_per_parameter"] < sparse["bits_per_parameter"] < cut["bits_per_parameter"]
     assert "zeros in tensors of the old size make no engine faster" in result.report["notes"][0]
     assert load_student(result.path).model.config.num_hidden_layers == 1
+
+
+def test_the_report_says_what_was_cut_and_what_was_only_masked(student, material, tmp_path):
+    result = compress_student(student, "heads:0.5", tmp_path / "small", material, QUICK)
+    (note,) = (note for note in result.report["notes"] if note.startswith("heads:0.5"))
+    assert "zero-masked (BERT's configuration" in note
+    assert "no tensor is smaller" in note
+    assert note in markdown(result.report)
 
 
 def test_a_killed_run_goes_on_after_the_last_finished_step(student, material, tmp_path, monkeypatch):

@@ -193,6 +193,14 @@ def test_a_decoder_loses_whole_groups(decoder, causal_texts, reloads):
     reloads(decoder, causal_texts)
 
 
+def test_the_note_says_where_the_heads_cannot_be_cut_as_asked(decoder, causal_texts):
+    exact = prune_heads(copy.deepcopy(decoder), 1 / 3, causal_texts)
+    assert exact.facts["note"] == "4 of the 6 heads of every layer stay"
+    coarse = prune_heads(decoder, 0.2, causal_texts)
+    assert coarse.facts["heads"] == exact.facts["heads"] == 16
+    assert "33% cut where 20% was asked" in coarse.facts["note"]
+
+
 @pytest.mark.parametrize(
     ("share", "way"), [(1 / 3, (2, 3)), (0.5, (2, 2)), (0.2, (2, 3)), (0.05, (3, 3)), (0.9, (1, 1))]
 )
