@@ -20,6 +20,9 @@ which `zero_label_arms.py` measures:
     labels_100                        a student on 100 real labelled rows and nothing else
     labelled_100, self_training_100, everything_100
                                       `soft`, `self_training`, `everything` with these 100 rows as `labelled:`
+    labels_chosen, self_training_chosen
+                                      `labels_100`, `self_training_100` with 100 rows that `potstill label` chose out of
+                                      the texts without labels, in batches, instead of a fair draw
     ceiling                           a student on all real rows (at most --ceiling-rows)
 
 Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these;
@@ -53,7 +56,13 @@ from zero_label_arms import CLASSES_ONLY, FIGURES, LABELLED, ORDER, TEACHERS, fo
 
 NAME = "zero_label"
 # What a user gets who changes nothing, by the labels that were given.
-PRODUCT = ((0, "soft"), (0, "self_training"), (LABELLED, "labelled_100"), (LABELLED, "self_training_100"))
+PRODUCT = (
+    (0, "soft"),
+    (0, "self_training"),
+    (LABELLED, "labelled_100"),
+    (LABELLED, "self_training_100"),
+    (LABELLED, "self_training_chosen"),
+)
 QUICK = {"tasks": "subj,trec,scitldr", "seeds": "0", "rows": 40, "test_rows": 60, "ceiling_rows": 300, "texts": 200}
 
 

@@ -35,10 +35,15 @@ ARMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "labelled_100": ({}, ("labelled",)),
     "self_training_100": ({}, ("unlabelled", "labelled")),
     "everything_100": ({"quality": {"verify": True}}, ("unlabelled", "rules", "labelled")),
+    "self_training_chosen": ({}, ("unlabelled", "chosen")),
 }
 TEACHERS = ("teacher_raw", "teacher_calibrated")
-ORDER = (*TEACHERS, *ARMS, "labels_100", "ceiling")
-CLASSES_ONLY = ("teacher_calibrated", "self_training", "rules", "everything", "self_training_100", "everything_100")
+SUPERVISED = ("labels_100", "labels_chosen", "ceiling")
+ORDER = (*TEACHERS, *ARMS, *SUPERVISED)
+CLASSES_ONLY = (
+    "teacher_calibrated", "self_training", "rules", "everything", "self_training_100", "everything_100",
+    "self_training_chosen", "labels_chosen",
+)  # fmt: skip
 LABELLED = 100
 FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match")
 
@@ -53,7 +58,7 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     from potstill.errors import PotstillError
 
     task, arm = pack_task(job["task"]), job["arm"]
-    labels = LABELLED if arm.endswith("_100") else 0
+    labels = LABELLED if arm.endswith(("_100", "_chosen")) else 0
     record: dict[str, Any] = {"task": task.name, "arm": arm, "labels": labels, "seed": job["seed"]}
     record |= dict.fromkeys(FIGURES)
     test = rows_of(task.name, "test", job["test_rows"])
@@ -62,7 +67,7 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         if arm in TEACHERS:
             measured = _teachers(task, file, test, job)
-        elif arm in ("labels_100", "ceiling"):
+        elif arm in SUPERVISED:
             measured = {arm: _supervised(task, file, test, job)}
         else:
             measured = {arm: _product(task, file, test, job)}
@@ -82,6 +87,8 @@ def task_file(task: PackTask, arm: str, test: Sequence[Mapping[str, Any]], job: 
         texts = rows_of(task.name, "train", job["texts"])
         path = write_rows(texts, out / "data" / "texts.parquet", task.inputs)
         more["unlabelled"] = data_ref(task.name, path, labelled=False)
+    if "chosen" in wanted:
+        more["labelled"] = str(chosen_rows(task, job))
     if "rules" in wanted and (rules := keyword_rules(task.labels)):
         more["rules"] = rules
     if "labelled" in wanted:
@@ -107,6 +114,25 @@ def real_rows(task: PackTask, count: int, seed: int) -> list[dict[str, Any]]:
 
     rows = rows_of(task.name, "train")
     return Random(f"{task.name}-{seed}").sample(rows, min(count, len(rows)))
+
+
+def chosen_rows(task: PackTask, job: Mapping[str, Any]) -> Path:
+    """What `potstill label` leaves after 100 answers about the unlabelled texts, each answered with its real label."""
+    from potstill.labelling import Labelling
+    from potstill.retrieval.load import read_data
+    from potstill.task import DataRef
+    from potstill.task_file import read_task_file
+
+    data, name = Path(job["out"]) / task.name / "data", f"chosen-{job['seed']}"
+    prompt = str(write_task(task.name, data, file=name))
+    path = write_rows(rows_of(task.name, "train", job["texts"]), data / "texts-answered.parquet", _columns_of(task))
+    rows = read_data(DataRef(str(path), inputs=task.inputs, output="output"), read_task_file(prompt).spec)
+    real = dict(zip((text.strip() for text in rows["input"][:]), rows["output"][:], strict=True))
+    work = Labelling(prompt, list(real), out=data / f"{name}.jsonl", seed=job["seed"])
+    while left := LABELLED - len(work.answers):
+        for text in work.next_batch(min(work.batch, left)):
+            work.answer(text, real[text])
+    return work.out
 
 
 def _product(task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,20 +172,24 @@ def _supervised(
 
     began = time.monotonic()
     read = read_task_file(str(file))
-    few = job["arm"] == "labels_100"
+    few = job["arm"] != "ceiling"
     # 100 rows need not hold every label.
     given = {"seed": job["seed"], "distil": {"empty_classes": "allow"} if few else {}}
     settings = resolve(read.settings, merge_settings(given, job["set"]))
-    real = real_rows(task, LABELLED if few else job["ceiling_rows"], job["seed"])
-    name = f"{job['arm']}-{job['seed']}-{len(real)}-{digest(as_json(settings.distil))[:8]}"
-    path = write_rows(real, file.parent / "data" / f"{name}.parquet", _columns_of(task))
-    ref = DataRef(str(path), inputs=task.inputs, output="output")
-    student = train_on(read.spec, read_data(ref, read.spec), file.parent / "supervised" / name, settings)
+    if job["arm"] == "labels_chosen":
+        rows = read_data(DataRef(str(chosen_rows(task, job))), read.spec)
+    else:
+        real = real_rows(task, LABELLED if few else job["ceiling_rows"], job["seed"])
+        path = file.parent / "data" / f"{job['arm']}-{job['seed']}-{len(real)}.parquet"
+        ref = DataRef(str(write_rows(real, path, _columns_of(task))), inputs=task.inputs, output="output")
+        rows = read_data(ref, read.spec)
+    name = f"{job['arm']}-{job['seed']}-{len(rows)}-{digest(as_json(settings.distil))[:8]}"
+    student = train_on(read.spec, rows, file.parent / "supervised" / name, settings)
     inputs = read_data(read.spec.test, read.spec)["input"][:] if read.spec.test else []
     answers = [prediction.output for prediction in load_student(student).predict(inputs)]
     minutes = round((time.monotonic() - began) / 60, 2)
-    found = {**scores(task, test, answers), "tokens": 0, "minutes": minutes, "user_rows": len(real)}
-    return found if few else {**found, "labels": len(real)}
+    found = {**scores(task, test, answers), "tokens": 0, "minutes": minutes, "user_rows": len(rows)}
+    return found if few else {**found, "labels": len(rows)}
 
 
 def _teachers(

@@ -58,16 +58,23 @@ class Mixture:
 def encoder_logits(
     spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder, fit_on: int | None = None
 ) -> NDArray[np.float64]:
+    """`name_logits` of texts that are not embedded yet."""
+    return name_logits(spec, encoder.encode(list(texts)), encoder, fit_on)
+
+
+def name_logits(
+    spec: TaskSpec, texts: NDArray[Any], encoder: TextEncoder, fit_on: int | None = None
+) -> NDArray[np.float64]:
     """Calibrated log-probabilities of the labels by nearness to their names and descriptions.
 
     Args:
         spec: A classification task.
-        texts: Texts.
-        encoder: Sentence encoder.
+        texts: (n, width) embeddings of unit length.
+        encoder: The sentence encoder that they are of.
         fit_on: How many of the texts, from the first, the offsets are fitted on; None takes all.
 
     Returns:
-        (len(texts), n_labels) float64, nats; offsets make the labels equally common, as in batch calibration.
+        (n, n_labels) float64, nats; offsets make the labels equally common, as in batch calibration.
     """
     import numpy as np
 
@@ -75,7 +82,7 @@ def encoder_logits(
     full = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
     labels = encoder.encode(names) + encoder.encode(full)
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
-    scores = np.asarray(encoder.encode(list(texts)) @ labels.T, dtype=np.float64) / TEMPERATURE
+    scores = np.asarray(texts @ labels.T, dtype=np.float64) / TEMPERATURE
     calibration = fit_calibration(scores[:fit_on], rule="balanced")
     logits: NDArray[np.float64] = np.log(np.maximum(calibration.apply(scores), 1e-12))
     return logits

@@ -17,6 +17,7 @@ import typer
 from potstill.cli_batch import app as batch_app
 from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_compress import compress
+from potstill.cli_label import label
 from potstill.cli_look import app as look_app
 from potstill.cli_settings import Group, Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "init": "Write a commented task file from a prompt.",
     "doctor": "Look whether a run would work here; each fault with its mend.",
+    "label": "Label the texts that a student learns most from.",
     "plan": "Say what a run will take before it is paid for.",
     "preview": "Make the first rows now and show them.",
     "run": "Do the whole job: find data, write the rest, distil, measure.",
@@ -251,6 +253,7 @@ def predict(
             typer.echo(prediction.output)
 
 
+app.command(epilog="Example: potstill label tickets.md messages.txt -n 100")(label)
 app.command(epilog="Example: potstill status runs/support-tickets")(status)
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 app.command(epilog="Example: potstill verify runs/support-tickets")(verify)

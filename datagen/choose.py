@@ -1,0 +1,141 @@
+"""Which texts are worth a person's time: a few out of many to be labelled, chosen in batches.
+
+    opinion    a softmax regression on the texts that have a label by now, times the nearness to the label names;
+               before the first label the names alone
+    choice     the other texts fall into as many clusters as are wanted, each text pulling with (1 - margin)², where
+               margin is how far its likeliest label is ahead; of each cluster the text nearest to its centre
+
+The first batch is chosen by the clusters alone, since the names are a weak opinion: typical texts, unlike each other.
+Later ones lie where labels meet, so rare labels come up oftener than they do in a fair draw. For the same reason what
+was chosen so is no fair sample: it is to learn from, not to measure by.
+
+Sources: clusters weighted by uncertainty, Zhdanov, arXiv:1901.05954 §3; typical texts first, Hacohen et al.,
+arXiv:2202.02794; margin, Scheffer et al., Active hidden Markov models for information extraction, 2001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from potstill.datagen.calibration import log_softmax
+from potstill.datagen.evidence import name_logits
+from potstill.errors import OptionError
+from potstill.regression import softmax_regression
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from potstill.models import TextEncoder
+    from potstill.task import TaskSpec
+
+# How much the names still say beside the regression; without them a label that was met once or twice is hardly seen.
+NAMES_SHARE = 0.3
+_RIDGE = 1e-3
+_ROUNDS = 20
+
+
+class TextChooser:
+    """Texts of a classification task, and which of them to label next.
+
+    Args:
+        spec: The task.
+        texts: Texts without labels.
+        encoder: Sentence encoder; each text is embedded once, here.
+        seed: Decides where the clusters start.
+
+    Raises:
+        OptionError: The task has no labels to give, or there is no text.
+    """
+
+    def __init__(self, spec: TaskSpec, texts: Sequence[str], encoder: TextEncoder, seed: int = 0):
+        import numpy as np
+
+        if spec.kind != "classification":
+            raise OptionError(
+                "choose texts", [f"a task of kind {spec.kind} has no labels; choose a classification task"]
+            )
+        if not texts:
+            raise OptionError("choose texts", ["there is no text to choose from; give some"])
+        self._labels, self._seed = len(spec.labels), seed
+        embedded = encoder.encode(list(texts))
+        self._names = name_logits(spec, embedded, encoder)
+        self._texts = np.asarray(embedded, dtype=np.float64)
+
+    def opinion(self, known: Mapping[int, int]) -> NDArray[np.float64]:
+        """Probabilities of the labels of every text: (n_texts, n_labels) float64, rows sum to 1.
+
+        Args:
+            known: Label index of each text that has one, by the text's index.
+        """
+        import numpy as np
+
+        if not known:
+            return np.asarray(np.exp(log_softmax(self._names)))
+        places, labels = list(known), np.asarray(list(known.values()))
+        met = np.unique(labels)
+        targets = (labels[:, None] == met[None]).astype(np.float64)
+        weights, biases = softmax_regression(self._texts[places], targets, np.ones(len(places)), ridge=_RIDGE)
+        # Of a label that nobody has given yet the names are all that is known; it is as common as the others.
+        logits = self._names - np.log(len(met))
+        logits[:, met] = log_softmax(self._texts @ weights.T + biases) + NAMES_SHARE * self._names[:, met]
+        return np.asarray(np.exp(log_softmax(logits)))
+
+    def choose(self, known: Mapping[int, int], count: int, passed: Collection[int] = ()) -> list[int]:
+        """Indices of texts to label next, at most `count`, the most uncertain ones first.
+
+        Args:
+            known: As for `opinion`.
+            count: How many, at least 1.
+            passed: Indices that are not to be chosen, such as texts that nobody could label.
+        """
+        import numpy as np
+
+        free = np.asarray([i for i in range(len(self._texts)) if i not in known and i not in passed], dtype=int)
+        if len(free) <= count:
+            return [int(place) for place in free]
+        ranked = np.sort(self.opinion(known)[free], axis=1)
+        margins = ranked[:, -1] - (ranked[:, -2] if self._labels > 1 else 0.0)
+        doubt = (1 - margins) ** 2 + 1e-6 if known else np.ones(len(free))
+        chosen = _nearest_to_centres(self._texts[free], count, doubt, self._seed + len(known))
+        chosen.sort(key=lambda place: (-doubt[place], place))
+        return [int(free[place]) for place in chosen]
+
+
+def _nearest_to_centres(points: NDArray[np.float64], count: int, weights: NDArray[np.float64], seed: int) -> list[int]:
+    """Of each of `count` weighted k-means clusters the point nearest to its centre; the heaviest others fill up."""
+    import faiss
+    import numpy as np
+
+    rows = np.ascontiguousarray(points, dtype=np.float32)
+    heavy = np.asarray(weights / weights.mean(), dtype=np.float32)
+    clusters = faiss.Kmeans(
+        rows.shape[1], count, niter=_ROUNDS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=len(rows)
+    )
+    # From a draw of points alone, as the library begins, a small cluster far off would mostly be missed.
+    clusters.train(rows, weights=heavy, init_centroids=_far_apart(rows, count, heavy, seed))
+    distances, own = (found[:, 0] for found in clusters.index.search(rows, 1))
+    order = np.lexsort((distances, own))
+    first = np.unique(own[order], return_index=True)[1]
+    chosen = [int(place) for place in order[first]]
+    taken = set(chosen)
+    rest = (int(place) for place in np.argsort(-weights, kind="stable") if int(place) not in taken)
+    return chosen + [place for place, _ in zip(rest, range(count - len(chosen)), strict=False)]
+
+
+def _far_apart(rows: NDArray[np.float32], count: int, weights: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """First centres by k-means++ (Arthur and Vassilvitskii, SODA 2007): drawn by weight times squared distance."""
+    import numpy as np
+
+    draw = np.random.default_rng(seed)
+    mass = weights.astype(np.float64)
+    chosen = [int(draw.choice(len(rows), p=mass / mass.sum()))]
+    nearest = np.full(len(rows), np.inf)
+    while len(chosen) < count:
+        nearest = np.minimum(nearest, ((rows - rows[chosen[-1]]) ** 2).sum(axis=1))
+        pull = nearest * mass
+        # Where all that is left are copies of centres, any will do.
+        chances = pull / pull.sum() if pull.sum() > 0 else mass / mass.sum()
+        chosen.append(int(draw.choice(len(rows), p=chances)))
+    return rows[chosen]
