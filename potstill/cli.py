@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "init": "Write a commented task file from a prompt.",
     "doctor": "Look whether a run would work here; each fault with its mend.",
-    "label": "Label the texts that a student learns most from.",
     "plan": "Say what a run will take before it is paid for.",
     "preview": "Make the first rows now and show them.",
     "run": "Do the whole job: find data, write the rest, distil, measure.",
+    "label": "Label the texts that a student learns most from.",
     "status": "How far a run has come.",
     "report": "Write report.html and report.md again from a run folder.",
     "inspect": "Browse a run's rows and what was refused.",
@@ -253,7 +253,7 @@ def predict(
             typer.echo(prediction.output)
 
 
-app.command(epilog="Example: potstill label tickets.md messages.txt -n 100")(label)
+app.command(epilog="Example: potstill label task.md messages.txt -n 100")(label)
 app.command(epilog="Example: potstill status runs/support-tickets")(status)
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 app.command(epilog="Example: potstill verify runs/support-tickets")(verify)

@@ -54,7 +54,7 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
         if column not in table.column_names:
             raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
-    inputs, output = ref.inputs, ref.output
+    inputs, output = ref.inputs or _fields_of(table, spec), ref.output
     if not inputs or output is None:
         choice = choose_columns(table, spec)
         if choice.output is None:
@@ -99,10 +99,15 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
         text = data.decode(coding, errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
-    inputs = ref.inputs or choose_columns(table, spec).inputs
+    inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
     return [text for text, _ in text_items(table, inputs, None) if text.strip()]
+
+
+def _fields_of(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
+    """The task's own input fields where the user's table has columns of just these names: nothing is left to guess."""
+    return spec.inputs if spec.inputs and set(spec.inputs) <= set(table.column_names) else ()
 
 
 def text_items(table: Dataset, inputs: Sequence[str], output: str | None) -> Iterator[tuple[str, str]]:

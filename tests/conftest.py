@@ -103,6 +103,7 @@ def shop_files() -> Callable[[Path], None]:
         for name in ("my-tickets.jsonl", "next-month.jsonl"):
             (folder / name).write_text("\n".join(rows) + "\n")
         (folder / "task.md").write_text("Classify support tickets as billing, bug or other.\n")
+        (folder / "messages.txt").write_text("".join(f"{row['text']}, again\n" for row in map(json.loads, rows)))
         for name in ("output.jsonl", "errors.jsonl"):
             (folder / name).write_text("")
         for name in ("my-datasets", "our-datasets"):

@@ -101,7 +101,7 @@ def test_every_task_in_the_docs_is_one(where: str, text: str, tmp_path: Path) ->
     from potstill.settings import resolve
 
     (tmp_path / "task.md").write_text(text)
-    for name in re.findall(r"[\w-]+\.(?:jsonl|txt)", text):
+    for name in re.findall(r"[\w.-]+\.(?:jsonl|txt)", text):
         (tmp_path / name).write_text('{"text": "a", "label": "b"}\n')
     found = read_task_file(tmp_path / "task.md")
     resolve({**found.settings, **found.options}, {})
