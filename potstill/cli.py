@@ -136,6 +136,9 @@ def run(
 
     print_scores(result.scores)
     typer.echo(f"\nreport   {result.report}\nstudent  {result.path / 'train' / 'student'}")
+    spec = result.spec
+    if spec.kind == "classification" and spec.unlabelled is not None and spec.labelled is None:
+        typer.echo(f"better   {shlex.join(['potstill', 'label', task])}: answers to a hundred of your texts, well chosen")
     typer.echo(f"publish  potstill push {result.path} USER/NAME")
 
 

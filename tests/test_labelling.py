@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,3 +244,18 @@ def test_control_signs_of_a_text_do_not_reach_the_terminal(command, tmp_path: Pa
     _, asked = command(input="1\n")
     assert "\x1b[31m" not in asked
     assert "red" in asked
+
+
+@pytest.mark.parametrize(("matter", "told"), [("unlabelled: texts.txt", True), ("labels: [billing, bug, other]", False)])
+def test_a_run_with_texts_and_no_labels_says_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matter: str, told: bool
+) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    task = tmp_path / "my task.md"
+    task.write_text(f"---\n{matter}\n---\n{PROMPT}\n")
+    scores = {"systems": [{"name": "student", "accuracy": 1.0}], "test_set": {"kind": "real", "rows": 1}}
+    done = SimpleNamespace(path=tmp_path, report="r.html", scores=scores, spec=read_task_file(task).spec)
+    monkeypatch.setattr("potstill.pipeline.run", lambda *_, **__: done)
+    said = CliRunner().invoke(app, ["run", str(task)]).stdout
+    assert (f"better   potstill label '{task}': answers to a hundred" in said) == told
+    assert "publish  potstill push" in said
