@@ -138,7 +138,8 @@ def run(
     typer.echo(f"\nreport   {result.report}\nstudent  {result.path / 'train' / 'student'}")
     spec = result.spec
     if spec.kind == "classification" and spec.unlabelled is not None and spec.labelled is None:
-        typer.echo(f"better   {shlex.join(['potstill', 'label', task])}: answers to a hundred of your texts, well chosen")
+        more = shlex.join(["potstill", "label", task])
+        typer.echo(f"better   {more}: answers to a hundred of your texts, well chosen")
     typer.echo(f"publish  potstill push {result.path} USER/NAME")
 
 

@@ -246,7 +246,9 @@ def test_control_signs_of_a_text_do_not_reach_the_terminal(command, tmp_path: Pa
     assert "red" in asked
 
 
-@pytest.mark.parametrize(("matter", "told"), [("unlabelled: texts.txt", True), ("labels: [billing, bug, other]", False)])
+@pytest.mark.parametrize(
+    ("matter", "told"), [("unlabelled: texts.txt", True), ("labels: [billing, bug, other]", False)]
+)
 def test_a_run_with_texts_and_no_labels_says_what_would_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matter: str, told: bool
 ) -> None:

@@ -80,6 +80,18 @@ def test_later_batches_lie_where_labels_meet() -> None:
     assert margins[chosen[0]] == margins[chosen].min()
 
 
+def test_where_answers_cannot_be_foreseen_the_next_batch_is_a_fair_draw() -> None:
+    texts, gold = blobs([180, 18, 2])
+    chooser = TextChooser(SPEC, texts, Places())
+    right = {place: int(gold[place]) for place in [*range(20), *range(180, 186), 198]}
+    assert chooser.foreseen(right) > 0.8
+    wrong = dict(zip(right, np.random.default_rng(1).integers(0, 3, len(right)).tolist(), strict=True))
+    assert chooser.foreseen(wrong) < 0.25
+    drawn = [gold[place] for seed in range(8) for place in TextChooser(SPEC, texts, Places(), seed).choose(wrong, 25)]
+    assert abs(drawn.count(0) / len(drawn) - 0.9) < 0.06
+    assert chooser.foreseen({0: 1}) == 0.0
+
+
 def test_a_label_that_nobody_gave_yet_is_still_thought_of() -> None:
     texts, _ = blobs([20, 20, 20])
     probs = TextChooser(SPEC, texts, Places()).opinion({0: 0, 20: 1})
