@@ -57,7 +57,7 @@ class Labelling:
     """The labelling of one task's texts.
 
     Args:
-        task: A task file or a prompt.
+        task: A task file or a prompt. Rows of its `labelled:` are known; those in another file than `out` stay there.
         texts: Where the texts are (a file, a folder, a Hub id), or the texts themselves; None takes `unlabelled:` of
             the task file.
         out: File of the answers; by default beside the task file under its name, `tickets.labelled.jsonl`.
@@ -90,6 +90,7 @@ class Labelling:
         self.batch = batch or max(BATCH, len(self.spec.labels))
         self.out = out or _place_of(task, self.spec)
         self.answers = _answers_in(self.out, self.spec)
+        self._given = self._elsewhere()
         self._names = {plain_label(name): name for name in self.spec.label_names}
         self._texts = self._fitting(texts, seed)
         self._places = {text: place for place, text in enumerate(self._texts)}
@@ -208,11 +209,20 @@ class Labelling:
         if len(found) > MOST_TEXTS:
             drawn = sorted(Random(seed).sample(range(len(found)), MOST_TEXTS))
             found = [found[place] for place in drawn]
-        return list(dict.fromkeys([*found, *self.answers]))
+        return list(dict.fromkeys([*found, *self.answers, *self._given]))
+
+    def _elsewhere(self) -> dict[str, str]:
+        """Text → label of the task's labelled rows that rest in another file: they are known, and not asked again."""
+        ref = self.spec.labelled
+        path = Path(ref.path).expanduser() if ref is not None else None
+        if ref is None or path is None or not path.exists() or path.resolve() == self.out.resolve():
+            return {}
+        rows = read_data(ref, self.spec)
+        return {text.strip(): label for text, label in zip(rows["input"][:], rows["output"][:], strict=True)}
 
     def _known(self) -> dict[int, int]:
         index = {name: place for place, name in enumerate(self.spec.label_names)}
-        return {self._places[text]: index[label] for text, label in self.answers.items()}
+        return {self._places[text]: index[label] for text, label in {**self._given, **self.answers}.items()}
 
     def _place(self, text: str) -> int:
         place = self._places.get(text)

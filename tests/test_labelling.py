@@ -131,6 +131,18 @@ def test_the_file_is_what_a_task_takes_as_labelled_also_where_inputs_are_several
     assert "question: what is" in rows["input"][0]
 
 
+def test_labelled_rows_of_another_file_are_known_and_stay_there(tmp_path: Path) -> None:
+    rows = [{"text": text, "label": label_of(text)} for text in TEXTS[:30]]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "t.md").write_text(f"---\nlabelled: old.jsonl\n---\n{PROMPT}\n")
+    one = work(tmp_path, prompt=str(tmp_path / "t.md"))
+    assert set(one.next_batch(100)) == set(TEXTS[30:])
+    assert one.guesses(TEXTS[30])[0][0] == label_of(TEXTS[30])
+    assert one.answers == {}
+    one.answer(TEXTS[30], "bug")
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+
+
 def fill(sheet: Path, fills: int, comma: str = ",", wrong: str = "") -> None:
     """Give the first rows of a sheet their labels, as a spreadsheet would save it."""
     rows = list(csv.DictReader(sheet.read_text("utf-8-sig").splitlines()))
