@@ -129,8 +129,8 @@ def chosen_rows(task: PackTask, job: Mapping[str, Any]) -> Path:
     rows = read_data(DataRef(str(path), inputs=task.inputs, output="output"), read_task_file(prompt).spec)
     real = dict(zip((text.strip() for text in rows["input"][:]), rows["output"][:], strict=True))
     work = Labelling(prompt, list(real), out=data / f"{name}.jsonl", seed=job["seed"])
-    while left := LABELLED - len(work.answers):
-        for text in work.next_batch(min(work.batch, left)):
+    while texts := work.next_batch(min(work.batch, LABELLED - len(work.answers))):
+        for text in texts:
             work.answer(text, real[text])
     return work.out
 

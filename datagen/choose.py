@@ -112,11 +112,13 @@ class TextChooser:
 
         Args:
             known: As for `opinion`.
-            count: How many, at least 1.
+            count: How many; none of 0 or fewer.
             passed: Indices that are not to be chosen, such as texts that nobody could label.
         """
         import numpy as np
 
+        if count < 1:
+            return []
         free = np.asarray([i for i in range(len(self._texts)) if i not in known and i not in passed], dtype=int)
         if len(free) <= count:
             return [int(place) for place in free]

@@ -47,8 +47,7 @@ def label(
         if found.written:
             typer.echo(f"the next {found.written} stand in {sheet}: fill in its column label, then run this again")
     elif as_json:
-        left = max(n - len(work.answers), 0)
-        for text in work.next_batch(min(work.batch, left)) if left else []:
+        for text in work.next_batch(min(work.batch, max(n - len(work.answers), 0))):
             guesses = {name: round(prob, 4) for name, prob in work.guesses(text)}
             print(json.dumps({"kind": "text", "text": text, "guesses": guesses}, ensure_ascii=False), flush=True)
         return

@@ -100,7 +100,7 @@ class Labelling:
 
     def next_batch(self, count: int | None = None) -> list[str]:
         """Texts to label next, the most uncertain first; none when all have a label or were passed over."""
-        places = self._chooser.choose(self._known(), count or self.batch, self._passed)
+        places = self._chooser.choose(self._known(), self.batch if count is None else count, self._passed)
         return [self._texts[place] for place in places]
 
     def guesses(self, text: str) -> list[tuple[str, float]]:
@@ -170,7 +170,7 @@ class Labelling:
             if self.answers.get(text) != label:
                 self.answer(text, label)
         count = self.batch if most is None else min(self.batch, max(most - len(self.answers), 0))
-        texts = self.next_batch(count) if count else []
+        texts = self.next_batch(count)
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)

@@ -68,6 +68,7 @@ def test_what_was_passed_over_is_not_asked_again(tmp_path: Path) -> None:
     for text in one.next_batch(3):
         one.pass_over(text)
         assert text not in one.next_batch(len(TEXTS))
+    assert one.next_batch(0) == []
 
 
 @pytest.mark.parametrize("end", ["\n", "", '\n{"text": "torn'])

@@ -156,7 +156,7 @@ def test_shares_of_the_ceiling_and_their_means(bench: Any) -> None:
     }
     assert lines == {
         "soft": (0, 0.75, 1), "self_training": (0, None, 0), "labelled_100": (100, None, 0),
-        "self_training_100": (100, None, 0),
+        "self_training_100": (100, None, 0), "self_training_chosen": (100, None, 0),
     }  # fmt: skip
     means = {line["arm"]: line["mean_ratio_to_ceiling"] for line in bench.by_arm(records)}
     assert means["retrieved"] == 0.0, "an arm without a student is no missing value"
@@ -183,11 +183,12 @@ def test_a_small_run_writes_each_record_and_a_rerun_makes_what_is_missing(tmp_pa
     first = run("teacher_calibrated,soft")
     assert [record["arm"] for record in first] == ["teacher_raw", "teacher_calibrated", "soft"]
     stamp = (out / "mood" / "run" / "train" / "manifest.json").read_text()
-    records = {record["arm"]: record for record in run("teacher_calibrated,soft,labelled_100,ceiling")}
-    assert list(records) == ["teacher_raw", "teacher_calibrated", "soft", "labelled_100", "ceiling"]
+    records = {record["arm"]: record for record in run("teacher_calibrated,soft,labelled_100,labels_chosen,ceiling")}
+    assert list(records) == ["teacher_raw", "teacher_calibrated", "soft", "labelled_100", "labels_chosen", "ceiling"]
     lines = json.loads((out / "zero_label_summary.json").read_text())["records"]
     assert {line["arm"]: line["tasks"] for line in lines} == {
         "soft": 1, "self_training": 0, "labelled_100": 1, "self_training_100": 0,
+        "self_training_chosen": 0,
     }  # fmt: skip
     for record in records.values():
         assert record["macro_f1"] is not None, record
