@@ -37,7 +37,7 @@ DECODER = (
     "bf16", "int8:channel", "int8:channel,embeddings=keep", "int8:tensor", "int8:channel,activations=int8", "llm.int8",
     "int4:g64", "int4:g64,zero-point", "int3:g64", "nf4", "gobo:4", "gobo:3", "gptq:int4", "gptq:nf4", "gptq:gobo4",
     "gptq:gobo3", "lkd:gobo4,steps=40", "lkd:gobo3,steps=60", "lkd:nf4,steps=40",
-    "qlora:steps=40 -> nf4", "binary", "qat:binary,steps=150",
+    "qlora:steps=40 -> nf4", "binary", "qat:binary,steps=60",
     "magnitude:0.3", "magnitude:0.5", "wanda:0.5", "wanda:2:4", "magnitude:2:4",
     "magnitude:0.3 -> heal:steps=60", "magnitude:0.5 -> heal:steps=150", "wanda:0.5 -> heal:steps=100",
     "heads:0.2", "heads:0.5", "heads:0.2 -> heal:steps=60", "heads:0.5 -> heal:steps=150",
