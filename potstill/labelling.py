@@ -36,6 +36,7 @@ BATCH = 25
 # Embedding more takes minutes, and the clusters of a fair draw are those of the whole.
 MOST_TEXTS = 20_000
 _COLUMNS = ("id", "label", "text")
+_BEGINNING = '{"text": "'
 # A cell that begins so is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -240,12 +241,13 @@ class Labelling:
             # Spreadsheets of some countries write semicolons.
             content = sheet.read_text("utf-8-sig")
             head = content.split("\n", 1)[0]
-            rows = list(
-                csv.DictReader(io.StringIO(content), delimiter=";" if head.count(";") > head.count(",") else ",")
-            )
+            comma = ";" if head.count(";") > head.count(",") else ","
+            rows = list(csv.DictReader(io.StringIO(content), delimiter=comma))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"the sheet {sheet} cannot be read ({error}); save it as CSV in UTF-8") from None
         found, faults = {}, []
+        if not {"id", "label"} <= {name.strip() for name in head.replace('"', "").split(comma)}:
+            faults.append(f"its first line, {head.strip()[:60]!r}, names no columns id and label; give another file")
         for number, row in enumerate(rows, 2):
             label, name = (row.get("label") or "").strip(), (row.get("id") or "").strip()
             if not label:
@@ -287,8 +289,8 @@ def _answers_in(path: Path, spec: TaskSpec) -> dict[str, str]:
         if not line.strip():
             continue
         row = _row(line)
-        # Only the last line can be torn, by a power loss: nothing is behind it.
-        if row is None and number == len(lines):
+        # Only the last line can be torn, by a power loss, and what it holds is the beginning of an answer.
+        if row is None and number == len(lines) and _BEGINNING.startswith(line[: len(_BEGINNING)]):
             break
         text, label = (row or {}).get("text"), (row or {}).get("label")
         if not isinstance(text, str) or not isinstance(label, str):

@@ -83,6 +83,7 @@ def test_a_file_that_ends_early_is_gone_on_with(tmp_path: Path, end: str) -> Non
     ("content", "message"),
     [('{"text": "a", "label": "refund"}\n', "line 1: 'refund' is no label of this task, whose labels are billing"),
      ('{"input": "a"}\n', "line 1 is no answer of text and label"), ("no json\n\n", "line 1 is no answer"),
+     ("a file of something else", "line 1 is no answer"),
      ('{"text": "a", "label": ["bug"]}\n', "line 1 is no answer")],
 )  # fmt: skip
 def test_answers_of_something_else_are_refused_and_stay(tmp_path: Path, content: str, message: str) -> None:
@@ -184,6 +185,10 @@ def test_a_sheet_with_faults_is_not_taken_and_stays(tmp_path: Path) -> None:
     sheet.write_text("id,label,text\n0123,bug,a\n")
     with pytest.raises(DataError, match="row 2: '0123' is no id of a text of this task"):
         work(tmp_path).exchange(sheet)
+    sheet.write_text("name,amount\nAnn,3\n")
+    with pytest.raises(DataError, match="names no columns id and label; give another file"):
+        work(tmp_path).exchange(sheet)
+    assert sheet.read_text() == "name,amount\nAnn,3\n"
 
 
 def test_a_text_that_begins_like_a_formula_is_none_in_a_sheet(tmp_path: Path) -> None:
