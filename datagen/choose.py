@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from potstill.datagen.calibration import log_softmax
 from potstill.datagen.evidence import name_logits
 from potstill.errors import OptionError
-from potstill.regression import softmax_regression
+from potstill.regression import kappa, softmax_regression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,9 +103,7 @@ class TextChooser:
         for part in range(min(_PARTS, len(places))):
             others = {place: known[place] for i, place in enumerate(places) if i % _PARTS != part}
             seen[part::_PARTS] = self.opinion(others)[places[part::_PARTS]].argmax(axis=1)
-        shares = [np.bincount(labels, minlength=self._labels) / len(places) for labels in (told, seen)]
-        chance = float(shares[0] @ shares[1])
-        return 0.0 if chance >= 1 else (float((told == seen).mean()) - chance) / (1 - chance)
+        return kappa(told, seen, self._labels)
 
     def choose(self, known: Mapping[int, int], count: int, passed: Collection[int] = ()) -> list[int]:
         """Indices of texts to label next, at most `count`, the most uncertain ones first (of a fair draw in any order).

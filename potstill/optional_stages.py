@@ -17,9 +17,7 @@ from potstill.run_dir import Stage, code_digest
 from potstill.stage_parts import prompt_digest, ref_content, relevant, write_json, write_stage
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
-    from numpy.typing import NDArray
 
     from potstill.stages import Job
     from potstill.task import TaskSpec
@@ -254,10 +252,7 @@ def mixture_rows(
     teach: Callable[[Dataset, Path], object],
     folder: Path,
 ) -> tuple[MixedIn | None, dict[str, Any]]:
-    """The unlabelled texts, labelled by a mixture, beside the training rows.
-
-    The mixture lies in the sentence encoder's space; where people labelled some rows (the user's, retrieved ones), in
-    that of a student which learnt from them first, since such rows teach an encoder what the labels are about.
+    """The unlabelled texts, labelled without the student (`potstill.text_labels`), beside the training rows.
 
     Args:
         job: The run.
@@ -267,33 +262,29 @@ def mixture_rows(
         rows: All training rows; the number of texts goes by theirs.
         validation: All held-out rows.
         teach: Trains a student on rows into a folder.
-        folder: Where that first student may lie.
+        folder: Where a first student may lie.
 
     Returns:
         What to train on, None where the texts are left out; and what the report says of them.
     """
-    from potstill.train.gold_rows import LEAST_HELD_OUT
+    from potstill.text_labels import labels_of_texts
     from potstill.train.self_training import mix_in
 
     options = job.settings.self_training
     texts = _unlabelled(job, weak, merged, rows, validation)
     if options.method != "mixture" or not texts:
         return None, {}
-    asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
-    found = None
-    if asked or rows["origin"][:].count("retrieved") >= max(LEAST_HELD_OUT, options.fewest * len(job.spec.labels)):
-        teach(led.train, folder)
-        found = taught_labels(job, [text.text for text in texts], led.train, folder)
-    space = "encoder" if found is None else "student"
-    probs, believed = found or mixture_labels(job, [text.text for text in texts], rows)
+    found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
     told: dict[str, Any] = {
-        "texts": len(texts), "rows": 0, "space": space, "trust": round(believed, 4), "rounds": []
+        "texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4), "rounds": []
     }  # fmt: skip
-    if believed < (options.trust if asked or found is not None else options.agreement):
+    if found.trust < found.least:
         return None, {"self_training": {**told, "stopped": "not believed"}}
+    by = "differences" if found.space == "differences" else "mixture"
     mixed = mix_in(
-        job.spec, led.train, led.validation, texts, probs, options, beside=rows.num_rows, seed=job.settings.seed
-    )
+        job.spec, led.train, led.validation, texts, found.probs, options,
+        by=by, beside=rows.num_rows, seed=job.settings.seed,
+    )  # fmt: skip
     if mixed is None:
         return None, {"self_training": {**told, "stopped": "too few sure texts"}}
     count = mixed.chosen.num_rows
@@ -359,92 +350,3 @@ def _unlabelled(job: Job, weak: Stage, merged: Stage, rows: Dataset, validation:
         for text, place in zip(found["texts"], found["places"], strict=True)
         if normal_hash(text) not in known and tests.found_in(text) is None
     ]
-
-
-def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:
-    """Probabilities of the labels of texts that nobody labelled, by a mixture in a trained student's space.
-
-    Args:
-        job: The run: its task and stated label prior.
-        texts: The texts, at least one.
-        rows: The training rows; those of the user stay what they are.
-        student: Folder of a student that learnt from the rows; its answers are where the mixture starts.
-
-    Returns:
-        (len(texts), n_labels) float64; and how far mixture and student agree above chance, squared, in [0, 1]. None for
-        a student whose head reads no vector of the whole text.
-    """
-
-    from potstill.datagen.mixture import above_chance, fit_mixture
-    from potstill.train.self_training import read_texts
-    from potstill.train.student import load_student
-
-    spec = job.spec
-    inputs, labels = rows["input"][:], rows["label"][:]
-    told = [i for i, origin in enumerate(rows["origin"][:]) if origin == "user" and labels[i] is not None]
-    model = load_student(student)
-    found = read_texts(model, [*(inputs[i] for i in told), *texts])
-    if found is None:
-        return None
-    space, start = found[0], model.in_order(spec, found[1])
-    mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=_stated_prior(job))
-    probs = mixture.probs(space[len(told) :])
-    same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean())
-    return probs, above_chance(same, len(spec.labels))
-
-
-def _stated_prior(job: Job) -> list[float] | None:
-    """Shares of the labels where the task states them, none of them 0."""
-    spec = job.spec
-    return [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None
-
-
-def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float]:
-    """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
-
-    Args:
-        job: The run: its task, encoder and stated label prior.
-        texts: The texts.
-        rows: The training rows; those of the user stay what they are.
-
-    Returns:
-        (len(texts), n_labels) float64; and how far they are to be believed: by the user's rows where there are enough
-        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`).
-    """
-    import numpy as np
-
-    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
-    from potstill.models import sentence_encoder
-    from potstill.task import readable
-    from potstill.train.gold_rows import LEAST_HELD_OUT
-
-    spec = job.spec
-    if not texts:
-        return np.zeros((0, len(spec.labels))), 0.0
-    encoder = sentence_encoder(job.settings.encoder)
-
-    def encode(some: list[str]) -> NDArray[np.float64]:
-        found = np.asarray(encoder.encode(some), dtype=np.float64)
-        unit: NDArray[np.float64] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        return unit
-
-    usable = [i for i, label in enumerate(rows["label"]) if label is not None]
-    table = rows.select(usable)
-    labels, gold = table["label"][:], [origin == "user" for origin in table["origin"]]
-    known = encode(table["input"][:]) if usable else np.zeros((0, 1))
-    own = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
-    real = encode(texts)
-    told = [i for i, is_gold in enumerate(gold) if is_gold]
-    space = np.concatenate([known[told], real]) if told else real
-    weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
-    prior = _stated_prior(job)
-    start = first_opinion(space, known, labels, gold, weights, names)
-    if len(told) >= LEAST_HELD_OUT:
-        others = [i for i, is_gold in enumerate(gold) if not is_gold]
-        made, made_labels = [weights[i] for i in others], [labels[i] for i in others]
-        blind = first_opinion(space, known[others], made_labels, [False] * len(others), made, names)
-        believed = trust(space, blind, own_labels, prior)
-    else:
-        believed = agreement(real, known, labels, weights, names, prior)
-    mixture = fit_mixture(space, start, known=own_labels, prior=prior)
-    return mixture.probs(real), believed

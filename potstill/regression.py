@@ -1,4 +1,4 @@
-"""Softmax regression and the offsets that balance it: what the labelling of texts and the student's head share."""
+"""Softmax regression, the offsets that balance it, and agreement: what labels of texts and a student's head share."""
 
 from __future__ import annotations
 
@@ -73,3 +73,17 @@ def softmax_regression(
 
     optimizer.step(loss)
     return weight.detach().numpy(), bias.detach().numpy()
+
+
+def kappa(told: NDArray[np.int64], seen: NDArray[np.int64], labels: int) -> float:
+    """Cohen's kappa of two answers to the same rows: 0 by chance, 1 at best, 0 where both know one label alone.
+
+    Args:
+        told: (n,) label index of each row, at least one.
+        seen: (n,) the other answer.
+        labels: How many labels there are.
+    """
+    import numpy as np
+
+    chance = float(np.bincount(told, minlength=labels) @ np.bincount(seen, minlength=labels)) / len(told) ** 2
+    return 0.0 if chance >= 1 else (float((told == seen).mean()) - chance) / (1 - chance)

@@ -274,6 +274,27 @@ def join_fields(values: Mapping[str, str]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in items)
 
 
+def split_fields(text: str, names: Sequence[str]) -> tuple[str, ...] | None:
+    """The fields of a text that `join_fields` made; None where one of them is missing or they come in another order.
+
+    Examples:
+        >>> split_fields("premise: It rains.\\nhypothesis: It is wet.", ("premise", "hypothesis"))
+        ('It rains.', 'It is wet.')
+        >>> split_fields("It rains.", ("premise", "hypothesis")) is None
+        True
+    """
+    if len(names) < 2:
+        return (text,)
+    rest, found = f"\n{text}", []
+    for place, name in enumerate(names):
+        before, mark, rest = rest.partition(f"\n{name}: ")
+        if not mark or (place == 0 and before):
+            return None
+        if place:
+            found.append(before.strip())
+    return (*found, rest.strip())
+
+
 def join_instruction(instruction: str, input: str = "") -> str:
     """The input text of a row that carries its own instruction: the instruction, a blank line, and its input if any.
 

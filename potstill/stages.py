@@ -283,8 +283,8 @@ class Job:
 
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
-        from potstill import train
-        from potstill.datagen import mixture
+        from potstill import text_labels, train
+        from potstill.datagen import mixture, pairs
         from potstill.student_choice import distil_options
         from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import train_classifier, training_summary
@@ -336,7 +336,7 @@ class Job:
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
-            "code": code_digest(train, *([mixture] if weak else [])),
+            "code": code_digest(train, *([mixture, pairs, text_labels] if weak else [])),
         }
         return self.make_stage("train", parts, make)
 

@@ -234,6 +234,46 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     assert (told["stopped"], told["space"]) == ("labelled once", "student"), "so do those of who made a dataset"
 
 
+def test_texts_of_two_fields_are_labelled_by_how_these_differ_where_the_users_labels_are_about_it(
+    tmp_path: Path,
+) -> None:
+    things = {
+        "the cat": "the kitten", "the car": "the automobile", "a boy": "a young lad", "the doctor": "the physician",
+        "the ship": "the vessel", "the sofa": "the couch", "the road": "the street", "the film": "the movie",
+    }  # fmt: skip
+    doing = {"is very small": "is tiny", "looks old": "seems aged", "was stolen": "got robbed", "is quick": "is fast"}
+    said = [f"{a} {b}" for a in things for b in doing]
+    again = {f"{a} {b}": f"{things[a]} {doing[b]}" for a in things for b in doing}
+    rows = []
+    for place, one in enumerate(said):
+        rows += [(one, again[one], "same"), (one, again[said[(place + 13) % len(said)]], "other")]
+    told = [{"one": a, "two": b, "label": c} for a, b, c in rows[0::2] + rows[1::2]]
+    texts = [row for i, row in enumerate(told) if i % 4 < 2]
+    own = [row for i, row in enumerate(told) if i % 4 >= 2]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    bare = [{key: row[key] for key in ("one", "two")} for row in texts]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    task = tmp_path / "same.md"
+    task.write_text(
+        "---\nlabels: [same, other]\ninputs: [one, two]\nunlabelled: texts.jsonl\n"
+        "labelled: {path: own.jsonl, inputs: [one, two], output: label}\n---\n"
+        "Say whether both sentences say the same.\n"
+    )
+    result = potstill.run(
+        str(task), out=tmp_path / "run", n=8, teacher="fake", sources="generated",
+        merge={"near_duplicates": 1.0, "test_near": 1.0},
+        distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    report = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
+    assert (report["space"], report["stopped"]) == ("differences", "labelled once")
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert {row["source"]["teacher"] for row in learnt} == {"differences"}
+    gold = {f"one: {row['one']}\ntwo: {row['two']}": row["label"] for row in texts}
+    right = [gold[row["input"]] == row["output"] for row in learnt]
+    assert sum(right) > 0.85 * len(right) > 20
+    assert sorted(path.name for path in (tmp_path / "run" / "train").iterdir() if path.is_dir()) == ["student"]
+
+
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
     from dataclasses import replace
 

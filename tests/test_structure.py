@@ -31,7 +31,7 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 ROOF = {
     *("cli", "cli_catalogue", "pipeline", "stages", "optional_stages", "plan", "plan_speed", "plan_steps"),
     *("settings", "evaluation", "progress", "report", "report_plots", "export", "cards"),
-    *("cli_label", "labelling"),
+    *("cli_label", "labelling", "text_labels"),
     *("cli_compress", "compression", "compress_report", "report_compression"),
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load", "generation_start"),
     *("report_rows", "report_saving", "viewer", "serving", "cli_web"),

@@ -2,7 +2,7 @@
 
 In: training rows, held-out rows, unlabelled texts. Out: more rows to train on, or a better student.
 
-`mixture` takes the labels from outside (`potstill.datagen.mixture`), before the student is trained. Nothing judges that
+`mixture` takes the labels from outside (`potstill.text_labels`), before the student is trained. Nothing judges that
 student beside one without them: the held-out rows are written ones for the most part, and a student that fits real
 texts better can fit these worse.
 
@@ -44,7 +44,8 @@ class SelfTrainingOptions:
     """How a student learns from texts that it labelled itself. Used where the task has `unlabelled:` texts.
 
     Attributes:
-        method: Who labels the texts: a `mixture` of the texts in the sentence encoder's space, or the `student`.
+        method: Who labels the texts: a `mixture` of them in the space of the sentence encoder or of a first student
+            (or, where the user's labels are about how an input's fields differ, that difference), or the `student`.
         rounds: Most rounds; 0 leaves self-training out, of either kind.
         confidence: Texts whose likeliest label has less probability than this are not used; None takes 0.5 with a
             mixture, 0.9 with the student.
@@ -260,6 +261,7 @@ def mix_in(
     probs: NDArray[np.float64],
     options: SelfTrainingOptions,
     *,
+    by: str = "mixture",
     beside: int | None = None,
     seed: int = 0,
     licence: str = "unknown",
@@ -276,6 +278,7 @@ def mix_in(
         texts: Unlabelled texts, none of them a test text or a row.
         probs: (len(texts), n_labels) their labels.
         options: How many texts, how sure, at what weight.
+        by: What labelled them, for the rows' source.
         beside: The number of rows that `options.most` multiplies; by default that of `rows`.
         seed: Decides which texts, where there are more than wanted.
         licence: SPDX id of the texts.
@@ -290,7 +293,7 @@ def mix_in(
     room = int((options.most or 0) * (rows.num_rows if beside is None else beside))
     order = np.random.default_rng(seed).permutation(sure)[:room].tolist()
     held = min(200, len(order) // 10)
-    made = [_pseudo_row(spec, texts[i], probs[i], options, "mixture", licence) for i in order]
+    made = [_pseudo_row(spec, texts[i], probs[i], options, by, licence) for i in order]
     chosen = rows_to_dataset(made[held:], spec.label_names)
     weights = [w * (options.written_weight if o == "generated" else 1) for w, o in zip(rows["weight"], rows["origin"])]
     lighter = rows.remove_columns("weight").add_column("weight", weights).cast(rows.features)
