@@ -45,7 +45,7 @@ class Compared:
     """What a difference of fields says.
 
     Attributes:
-        probs: (n_texts, n_labels) float64, rows sum to 1; labels alike where a text lacks a field.
+        probs: (n_texts, n_labels) float64, rows sum to 1, or to 0 where a text lacks a field.
         kappa: How far a fifth of the labelled rows is foreseen from the others by the difference: Cohen's kappa.
         whole: The same by both fields as one text.
     """
@@ -111,12 +111,11 @@ def compare_fields(
     agreed = [kappa(told, probs.argmax(axis=1), n_labels) for probs in (seen, whole)]
     if agreed[0] < max(LEAST_KAPPA, agreed[1]) or _ahead(seen, whole, told) <= LEAST_DEVIATIONS:
         return None
-    probs = np.full((len(texts), n_labels), 1 / n_labels)
+    probs = np.zeros((len(texts), n_labels))
     parts = [split_fields(text, names) for text in texts]
     places = [i for i, fields in enumerate(parts) if fields is not None]
     if places:
         real = _embedded([parts[i] or () for i in places], encoder)
-        probs[places] = 0.0
         probs[np.ix_(np.asarray(places), np.unique(told))] = np.exp(_fitted(known, told, real))
     return Compared(probs, *agreed)
 

@@ -28,7 +28,7 @@ class TextLabels:
     """Labels of texts.
 
     Attributes:
-        probs: (n_texts, n_labels) float64, rows sum to 1.
+        probs: (n_texts, n_labels) float64, rows sum to 1, or to 0 of a text that nothing is known of.
         trust: How far they are to be believed, in [0, 1].
         least: The trust below which the texts are left out.
         space: What they come of.

@@ -98,7 +98,7 @@ def test_a_text_that_lacks_a_field_has_no_opinion() -> None:
     rows, labels = pairs(0, 50)
     found = compare_fields(FIELDS, ["first: alone", rows[0]], rows, labels, 2, sentence_encoder())
     assert found is not None
-    assert found.probs[0].tolist() == [0.5, 0.5]
+    assert found.probs[0].tolist() == [0, 0]
     assert found.probs[1].argmax() == labels[0]
 
 
