@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Origin = Literal["retrieved", "generated", "pseudo", "user"]
 ORIGINS: tuple[Origin, ...] = ("retrieved", "generated", "pseudo", "user")
 UNKNOWN_LICENCE = "unknown"
+# Characters; what stands before a colon in a longer line is a sentence.
+MOST_FIELD_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,26 @@ def split_fields(text: str, names: Sequence[str]) -> tuple[str, ...] | None:
         if place:
             found.append(before.strip())
     return (*found, rest.strip())
+
+
+def shared_fields(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names of the fields that all texts have as `join_fields` writes them; empty where they do not have two.
+
+    Examples:
+        >>> shared_fields(["one: a b\\ntwo: c", "one: d\\nmore\\ntwo: e"])
+        ('one', 'two')
+        >>> shared_fields(["one: a\\ntwo: b", "plain"])
+        ()
+    """
+    if not texts:
+        return ()
+    marks = (line.partition(": ") for line in texts[0].split("\n"))
+    names = list(dict.fromkeys(name for name, mark, _ in marks if mark and len(name) <= MOST_FIELD_NAME))
+    # A line of the first text that merely looks like a field is none of the others'.
+    heads = [f"\n{text}" for text in texts]
+    kept = tuple(name for name in names if all(f"\n{name}: " in head for head in heads))
+    fitting = len(kept) > 1 and all(split_fields(text, kept) is not None for text in texts)
+    return kept if fitting else ()
 
 
 def join_instruction(instruction: str, input: str = "") -> str:

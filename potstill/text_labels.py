@@ -72,15 +72,15 @@ def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
     """What the difference of an input's fields says, taught by the user's rows."""
     from potstill.datagen.pairs import compare_fields
     from potstill.models import sentence_encoder
+    from potstill.rows import shared_fields
 
     spec = job.spec
-    if len(spec.inputs) < 2:
-        return None
     inputs, labels = rows["input"][:], rows["label"][:]
     own = [i for i, origin in enumerate(rows["origin"][:]) if origin == "user" and labels[i] is not None]
     given, told = [inputs[i] for i in own], [int(labels[i]) for i in own]
+    names = spec.inputs if len(spec.inputs) > 1 else shared_fields(given)
     encoder = sentence_encoder(job.settings.encoder)
-    return compare_fields(spec.inputs, texts, given, told, len(spec.labels), encoder, seed=job.settings.seed)
+    return compare_fields(names, texts, given, told, len(spec.labels), encoder, seed=job.settings.seed)
 
 
 def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from potstill.datagen.pairs import compare_fields, differences
 from potstill.models import sentence_encoder
 from potstill.regression import kappa
-from potstill.rows import join_fields, split_fields
+from potstill.rows import join_fields, shared_fields, split_fields
 
 FIELDS = ("first", "second")
 SAID = (
@@ -120,6 +120,22 @@ def test_fields_come_back_as_they_were_joined(names: list[str], data: st.DataObj
     found = split_fields(text, names)
     if not any(f"\n{name}: " in f"\n{value}" for name in names for value in values):
         assert found == tuple(values)
+
+
+def test_fields_are_found_in_the_rows_where_nobody_named_them() -> None:
+    rows, _ = pairs(0, 50)
+    assert shared_fields(rows) == FIELDS
+    assert shared_fields(["a: b", "a: c"]) == (), "one field is the text itself"
+    assert shared_fields(["first: note: x\nsecond: y", "first: z\nsecond: note: w"]) == FIELDS
+    assert shared_fields(["Dear Sir: hello\nyours: me", "Hello\nyours: you"]) == ()
+    assert shared_fields([]) == ()
+
+
+@given(st.lists(st.text(alphabet="ab: \n", max_size=20), min_size=1, max_size=4))
+def test_whatever_fields_are_found_split_every_row(rows: list[str]) -> None:
+    names = shared_fields(rows)
+    assert len(names) != 1
+    assert not names or all(len(split_fields(row, names) or ()) == len(names) for row in rows)
 
 
 @given(st.text(max_size=30), NAMES)
