@@ -8,8 +8,10 @@ on |u - v| with u·v; a fine-tuned student reaches .65.
 
 Where fields are not compared (a title and a text), the difference tells less than the whole. So a person's labels
 decide: in five parts, each foreseen from the others, by the difference and by the whole. The difference labels texts
-where it agrees with the answers and makes them likelier than the whole by more than chance would have it: on seventeen
-draws of 40 to 100 rows of sick it did so, on none of twelve of boolq (a question and a passage).
+where it agrees with the answers, and is right more often than the whole, or makes them likelier, by more than chance
+would have it. It did so on seventeen draws of 40 to 100 rows of sick, on a hundred rated pairs of sentences, and on
+pairs of real messages and commands that share an intent or do not (banking77, snips); on none of twelve draws of boolq
+(a question and a passage), and on none of ag_news with a news item's first words and the rest as fields.
 
 Source: |u - v| beside the parts, InferSent, arXiv:1705.02364 §3, and Sentence-BERT, arXiv:1908.10084 §3.
 """
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from potstill.models import TextEncoder
 
-# Answers must be foreseen this far above chance (Cohen's kappa), and be likelier by the difference than by the whole by
-# this many deviations of the mean over rows.
+# Answers must be foreseen this far above chance (Cohen's kappa), and by the difference better than by the whole by this
+# many deviations of the mean over rows.
 LEAST_KAPPA, LEAST_DEVIATIONS = 0.25, 2.0
 _RIDGE = 0.1
 _PARTS, _DRAWS = 5, 5
@@ -149,12 +151,15 @@ def _foreseen(points: NDArray[np.float64], labels: NDArray[np.int64], n_labels: 
 
 
 def _ahead(seen: NDArray[np.float64], whole: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """How much likelier the labels are by the one than by the other, in deviations of that mean."""
+    """By how many deviations the one is better than the other: right more often, or the labels likelier by it."""
     import numpy as np
 
     rows = np.arange(len(labels))
-    gain = np.log(seen[rows, labels] + _FLOOR) - np.log(whole[rows, labels] + _FLOOR)
-    return float(gain.mean() / max(float(gain.std()), 1e-12) * len(rows) ** 0.5)
+    right = (seen.argmax(axis=1) == labels).astype(float) - (whole.argmax(axis=1) == labels)
+    likelier = np.log(seen[rows, labels] + _FLOOR) - np.log(whole[rows, labels] + _FLOOR)
+    # One row that would be otherwise is the least that a deviation can be.
+    least = len(rows) ** -0.5
+    return max(float(gain.mean() / max(float(gain.std()), least) * len(rows) ** 0.5) for gain in (right, likelier))
 
 
 def _fitted(points: NDArray[np.float64], labels: NDArray[np.int64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from random import Random
 from zlib import crc32
 
@@ -92,6 +93,29 @@ def test_nothing_is_compared_without_fields_rows_or_two_labels(
     names: tuple[str, ...], rows: list[str], labels: list[int]
 ) -> None:
     assert compare_fields(names, rows, rows, labels, 2, Hashed()) is None
+
+
+@pytest.mark.slow
+def test_on_real_rows_it_is_asked_where_fields_are_compared_and_nowhere_else(data_pack: Path) -> None:
+    """sick compares two sentences; boolq's question and passage and the parts of a news item are not compared."""
+    import pyarrow.parquet as pq
+
+    def drawn(task: str, seed: int) -> list[dict[str, str]]:
+        return Random(seed).sample(pq.read_table(data_pack / "tasks" / task / "train.parquet").to_pylist(), 100)
+
+    def asked(rows: list[tuple[str, str, str]], seed: int) -> bool:
+        labels = sorted({label for *_, label in rows})
+        inputs = [join_fields(dict(zip(FIELDS, row, strict=False))) for row in rows]
+        told = [labels.index(label) for *_, label in rows]
+        return compare_fields(FIELDS, [], inputs, told, len(labels), sentence_encoder(), seed=seed) is not None
+
+    for seed in (0, 1, 2):
+        rows = drawn("sick", seed)
+        assert asked([(row["premise"], row["hypothesis"], row["label_text"]) for row in rows], seed)
+        rows = drawn("boolq", seed)
+        assert not asked([(row["question"], row["passage"][:600], row["label_text"]) for row in rows], seed)
+        rows = drawn("ag_news", seed)
+        assert not asked([(row["title"], row["text"], row["label_text"]) for row in rows], seed)
 
 
 def test_a_text_that_lacks_a_field_has_no_opinion() -> None:
