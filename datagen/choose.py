@@ -14,6 +14,10 @@ common. So the answers are foreseen from each other, in five parts; where that a
 the next batch is a fair draw. On training splits of ten tasks, after 50 answers, the agreement was .28 to .81 on eight
 and .05 and .15 on sick (inference over two sentences) and go_emotions, where doubt had lost to a fair draw.
 
+Where an input has fields and the answers are about how these differ (`potstill.datagen.pairs`), opinion and clusters
+are those of the difference. On eight draws of sick a hundred texts hold 19 to 32 of its rarest label then, of a fair
+draw 13 to 20, and a regression on the difference reaches a macro-F1 of .805 on others where it has .794.
+
 Sources: clusters weighted by uncertainty, Zhdanov, arXiv:1901.05954 §3; typical texts first, Hacohen et al.,
 arXiv:2202.02794; margin, Scheffer et al., Active hidden Markov models for information extraction, 2001.
 """
@@ -25,8 +29,11 @@ from typing import TYPE_CHECKING
 
 from potstill.datagen.calibration import log_softmax
 from potstill.datagen.evidence import name_logits
+from potstill.datagen.pairs import embed_differences, weigh
+from potstill.datagen.pairs import opinion as difference_opinion
 from potstill.errors import OptionError
 from potstill.regression import kappa, softmax_regression
+from potstill.rows import shared_fields, split_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +48,7 @@ LEAST_KAPPA = 0.25
 _RIDGE = 1e-3
 _PARTS = 5
 _ROUNDS = 20
+_WEIGHED_EVERY = 10
 
 
 class TextChooser:
@@ -69,6 +77,11 @@ class TextChooser:
         embedded = encoder.encode(list(texts))
         self._names = name_logits(spec, embedded, encoder)
         self._texts = np.asarray(embedded, dtype=np.float64)
+        names = spec.inputs if len(spec.inputs) > 1 else shared_fields(texts)
+        fields = [split for text in texts if (split := split_fields(text, names)) is not None]
+        whole = len(names) > 1 and len(fields) == len(texts)
+        self._differ = embed_differences(fields, encoder) if whole else None
+        self._weighed: tuple[list[tuple[int, int]], bool] = ([], False)
 
     def opinion(self, known: Mapping[int, int]) -> NDArray[np.float64]:
         """Probabilities of the labels of every text: (n_texts, n_labels) float64, rows sum to 1.
@@ -81,6 +94,8 @@ class TextChooser:
         if not known:
             return np.asarray(np.exp(log_softmax(self._names)))
         places, labels = list(known), np.asarray(list(known.values()))
+        if self._differ is not None and self._compared(known):
+            return difference_opinion(self._differ[places], labels, self._differ, self._labels)
         met = np.unique(labels)
         targets = (labels[:, None] == met[None]).astype(np.float64)
         weights, biases = softmax_regression(self._texts[places], targets, np.ones(len(places)), ridge=_RIDGE)
@@ -120,15 +135,31 @@ class TextChooser:
         free = np.asarray([i for i in range(len(self._texts)) if i not in known and i not in passed], dtype=int)
         if len(free) <= count:
             return [int(place) for place in free]
-        if known and self.foreseen(known) < LEAST_KAPPA:
+        compared = self._compared(known)
+        if known and not compared and self.foreseen(known) < LEAST_KAPPA:
             draw = np.random.default_rng(self._seed + len(known))
             return [int(place) for place in draw.choice(free, count, replace=False)]
         ranked = np.sort(self.opinion(known)[free], axis=1)
         margins = ranked[:, -1] - (ranked[:, -2] if self._labels > 1 else 0.0)
         doubt = (1 - margins) ** 2 + 1e-6 if known else np.ones(len(free))
-        chosen = _nearest_to_centres(self._texts[free], count, doubt, self._seed + len(known))
+        points = self._differ if compared and self._differ is not None else self._texts
+        chosen = _nearest_to_centres(points[free], count, doubt, self._seed + len(known))
         chosen.sort(key=lambda place: (-doubt[place], place))
         return [int(free[place]) for place in chosen]
+
+    def _compared(self, known: Mapping[int, int]) -> bool:
+        """Whether the answers are about how fields differ; weighed anew when ten more are known."""
+        import numpy as np
+
+        if self._differ is None:
+            return False
+        told = list(known.items())[: len(known) // _WEIGHED_EVERY * _WEIGHED_EVERY]
+        if told != self._weighed[0]:
+            places = [place for place, _ in told]
+            labels = np.asarray([label for _, label in told], dtype=int)
+            found = weigh(self._differ[places], self._texts[places], labels, self._labels, self._seed)
+            self._weighed = (told, found.leads)
+        return self._weighed[1]
 
 
 def _nearest_to_centres(points: NDArray[np.float64], count: int, weights: NDArray[np.float64], seed: int) -> list[int]:

@@ -59,7 +59,7 @@ def labels_of_texts(
     origins = rows["origin"][:]
     asked = origins.count("user") >= LEAST_HELD_OUT
     if asked and (told := _compared(job, texts, led)) is not None:
-        return TextLabels(told.probs, max(told.kappa, 0.0), 0.0, "differences")
+        return TextLabels(told.probs, told.weighed.kappa, 0.0, "differences")
     if asked or origins.count("retrieved") >= max(LEAST_HELD_OUT, options.fewest * len(spec.labels)):
         teach(led, folder)
         found = taught_labels(job, texts, led, folder)

@@ -120,3 +120,31 @@ def test_rare_labels_of_real_texts_come_up_oftener_than_in_a_fair_draw(data_pack
     while len(known) < 60:
         known |= {place: int(gold[place] == "spam") for place in chooser.choose(known, 20)}
     assert sum(known.values()) / 60 > 2 * gold.count("spam") / 600
+
+
+class Lines:
+    """An encoder of fields that are points on a circle, `12.5` degrees; of anything else at one place."""
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        turned = np.array([np.deg2rad(float(text)) if text.replace(".", "").isdigit() else -1.0 for text in texts])
+        return np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+
+
+def test_where_fields_are_compared_the_texts_are_chosen_by_their_difference() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0, 90, 400)
+    # Far apart, near each other, and rarely in between.
+    gold = rng.choice(3, 400, p=[0.6, 0.35, 0.05])
+    second = first + np.array([80, 5, 40])[gold] + rng.normal(0, 4, 400)
+    texts = [f"a: {one:.2f}\nb: {abs(two):.2f}" for one, two in zip(first, second, strict=True)]
+    for spec in (SPEC, replace(SPEC, inputs=("a", "b"))):
+        chooser = TextChooser(spec, texts, Lines())
+        known = {int(place): int(gold[place]) for place in rng.choice(400, 40, replace=False)}
+        assert chooser.foreseen(known) > 0.5, "by the difference, of which the whole text knows nothing"
+        assert (chooser.opinion(known).argmax(axis=1) == gold).mean() > 0.9
+        chosen = chooser.choose(known, 20)
+        assert len(set(chosen) - set(known)) == 20
+        assert (gold[chosen] == 2).mean() > 0.15, "labels meet at the rare one"
+        assert chosen == TextChooser(spec, texts, Lines()).choose(known, 20)
+    alone = TextChooser(SPEC, [*texts, "no fields"], Lines())
+    assert alone.foreseen(known) < 0.25, "a text without fields: all are read whole"

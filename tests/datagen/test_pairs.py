@@ -55,7 +55,7 @@ def test_what_is_said_of_two_sentences_is_learnt_from_their_difference() -> None
     texts, gold = pairs(1, 60)
     found = compare_fields(FIELDS, texts, rows, labels, 3, sentence_encoder())
     assert found is not None
-    assert found.kappa > 0.8 > found.whole + 0.1
+    assert found.weighed.kappa > 0.8 > found.weighed.whole + 0.1
     assert np.allclose(found.probs.sum(axis=1), 1)
     assert (found.probs[:, 2] == 0).all(), "nobody gave the third label"
     assert (found.probs.argmax(axis=1) == gold).mean() > 0.9
