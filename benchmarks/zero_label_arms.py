@@ -183,7 +183,8 @@ def _supervised(
         path = file.parent / "data" / f"{job['arm']}-{job['seed']}-{len(real)}.parquet"
         ref = DataRef(str(write_rows(real, path, _columns_of(task))), inputs=task.inputs, output="output")
         rows = read_data(ref, read.spec)
-    name = f"{job['arm']}-{job['seed']}-{len(rows)}-{digest(as_json(settings.distil))[:8]}"
+    content = digest([as_json(settings.distil), rows["input"][:], rows["output"][:]])[:8]
+    name = f"{job['arm']}-{job['seed']}-{len(rows)}-{content}"
     student = train_on(read.spec, rows, file.parent / "supervised" / name, settings)
     inputs = read_data(read.spec.test, read.spec)["input"][:] if read.spec.test else []
     answers = [prediction.output for prediction in load_student(student).predict(inputs)]
