@@ -90,12 +90,15 @@ class TextChooser:
         Args:
             known: Label index of each text that has one, by the text's index.
         """
+        return self._opinion(known, self._compared(known))
+
+    def _opinion(self, known: Mapping[int, int], compared: bool) -> NDArray[np.float64]:
         import numpy as np
 
         if not known:
             return np.asarray(np.exp(log_softmax(self._names)))
         places, labels = list(known), np.asarray(list(known.values()))
-        if self._differ is not None and self._compared(known):
+        if compared and self._differ is not None:
             return difference_opinion(self._differ[places], labels, self._differ, self._labels)
         met = np.unique(labels)
         targets = (labels[:, None] == met[None]).astype(np.float64)
@@ -116,9 +119,10 @@ class TextChooser:
         places = np.random.default_rng(self._seed).permutation(np.asarray(list(known), dtype=int)).tolist()
         told = np.asarray([known[place] for place in places])
         seen = np.zeros(len(places), dtype=int)
+        compared = self._compared(known)
         for part in range(min(_PARTS, len(places))):
             others = {place: known[place] for i, place in enumerate(places) if i % _PARTS != part}
-            seen[part::_PARTS] = self.opinion(others)[places[part::_PARTS]].argmax(axis=1)
+            seen[part::_PARTS] = self._opinion(others, compared)[places[part::_PARTS]].argmax(axis=1)
         return kappa(told, seen, self._labels)
 
     def choose(self, known: Mapping[int, int], count: int, passed: Collection[int] = ()) -> list[int]:
