@@ -24,7 +24,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from potstill.datagen.calibration import log_softmax
-from potstill.regression import kappa, softmax_regression
+from potstill.regression import balanced_offsets, kappa, softmax_regression
 from potstill.rows import split_fields
 
 if TYPE_CHECKING:
@@ -143,6 +143,23 @@ def opinion(
     return probs
 
 
+def as_common_as(probs: NDArray[np.float64], prior: Sequence[float]) -> NDArray[np.float64]:
+    """Probabilities moved, each label by one factor, until their mean over the texts is the prior.
+
+    Args:
+        probs: (n, n_labels), n at least 1; a label that is 0 everywhere stays so, and its share goes to the others.
+        prior: Share of each label, above 0.
+    """
+    import numpy as np
+
+    met = probs.any(axis=0)
+    scores = np.log(probs[:, met] + 1e-300)
+    shares = np.asarray(prior, dtype=np.float64)[met]
+    moved = np.zeros_like(probs)
+    moved[:, met] = np.exp(log_softmax(scores - balanced_offsets(scores, shares=shares / shares.sum())))
+    return moved
+
+
 def compare_fields(
     names: Sequence[str],
     texts: Sequence[str],
@@ -151,6 +168,7 @@ def compare_fields(
     n_labels: int,
     encoder: TextEncoder,
     *,
+    prior: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Compared | None:
     """Label texts by how their fields differ, where labelled rows say that this is what the labels are about.
@@ -162,6 +180,7 @@ def compare_fields(
         labels: Label index of each row.
         n_labels: How many labels the task has.
         encoder: Sentence encoder.
+        prior: Share of each label among the texts, above 0, where it is known.
         seed: Decides how rows fall into parts.
 
     Returns:
@@ -182,7 +201,8 @@ def compare_fields(
     probs = np.zeros((len(texts), n_labels))
     parts = {place: fields for place, text in enumerate(texts) if (fields := split_fields(text, names)) is not None}
     if parts:
-        probs[list(parts)] = opinion(known, told, embed_differences(list(parts.values()), encoder), n_labels)
+        found = opinion(known, told, embed_differences(list(parts.values()), encoder), n_labels)
+        probs[list(parts)] = found if prior is None else as_common_as(found, prior)
     return Compared(probs, weighed)
 
 

@@ -80,7 +80,9 @@ def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
     given, told = [inputs[i] for i in own], [int(labels[i]) for i in own]
     names = spec.inputs if len(spec.inputs) > 1 else shared_fields(given)
     encoder = sentence_encoder(job.settings.encoder)
-    return compare_fields(names, texts, given, told, len(spec.labels), encoder, seed=job.settings.seed)
+    return compare_fields(
+        names, texts, given, told, len(spec.labels), encoder, prior=_stated_prior(job), seed=job.settings.seed
+    )
 
 
 def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:

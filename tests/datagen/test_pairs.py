@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.datagen.pairs import compare_fields, differences
+from potstill.datagen.pairs import as_common_as, compare_fields, differences
 from potstill.models import sentence_encoder
 from potstill.regression import kappa
 from potstill.rows import join_fields, shared_fields, split_fields
@@ -62,6 +62,29 @@ def test_what_is_said_of_two_sentences_is_learnt_from_their_difference() -> None
     again = compare_fields(FIELDS, texts, rows, labels, 3, sentence_encoder())
     assert again is not None
     assert np.array_equal(found.probs, again.probs)
+
+
+def test_a_known_prior_is_what_the_labels_of_the_texts_add_up_to() -> None:
+    rows, labels = pairs(0, 50)
+    texts, _ = pairs(1, 60)
+    plain, moved = (
+        compare_fields(FIELDS, texts, rows, labels, 3, sentence_encoder(), prior=prior)
+        for prior in (None, (0.6, 0.2, 0.2))
+    )
+    assert plain is not None
+    assert moved is not None
+    assert moved.probs.mean(axis=0) == pytest.approx([0.75, 0.25, 0], abs=1e-4), "the third label's share is shared"
+    odds = np.log(moved.probs[:, :2]) - np.log(plain.probs[:, :2])
+    assert np.allclose(odds[:, 0] - odds[:, 1], (odds[:, 0] - odds[:, 1]).mean()), "one factor a label"
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 5))
+def test_probabilities_stay_such_whatever_the_prior(seed: int, count: int, labels: int) -> None:
+    draw = np.random.default_rng(seed)
+    probs = draw.dirichlet(np.full(labels, 0.3), size=count)
+    moved = as_common_as(probs, draw.dirichlet(np.ones(labels)) + 1e-6)
+    assert np.allclose(moved.sum(axis=1), 1)
+    assert (moved >= 0).all()
 
 
 def test_where_labels_are_what_the_fields_are_about_the_difference_is_not_asked() -> None:
