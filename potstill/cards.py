@@ -15,9 +15,10 @@ from typing import Any
 
 from potstill import prompts
 from potstill.licences import merged_terms
+from potstill.masking import public_name
 from potstill.models import MINILM, SMOLLM2
 from potstill.rows import UNKNOWN_LICENCE
-from potstill.run_facts import RunFacts, public_name
+from potstill.run_facts import RunFacts
 
 #: Licence ids that the Hub knows (its documentation, "Licenses"), without the vendor-specific ones.
 HUB_LICENCES = frozenset(
@@ -42,14 +43,17 @@ _METRICS = {
     "accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro-F1"), "exact_match": ("exact_match", "Exact match"),
     "rouge_l": ("rouge", "ROUGE-L"), "chrf": ("chrf", "chrF"),
 }  # fmt: skip
+_COMPETING = "is used under its vendor's terms, which forbid using its output to build models that compete with it"
+# Words of a teacher's name; models of others that bear such a word (gpt-oss, TinyLlama) are none of theirs.
 _TERMS = (
-    ("smollm", "is under Apache-2.0, which sets no terms on the use of its output"),
-    ("gemma", "is under the Gemma terms: a model trained on its output counts as a derivative and passes them on"),
-    ("llama", "is under a Llama licence: a model trained on its output must name it and carry its licence"),
-    ("gpt-", "is used under its vendor's terms, which forbid using its output to build models that compete with it"),
-    ("claude", "is used under its vendor's terms, which forbid using its output to build models that compete with it"),
-    ("gemini", "is used under its vendor's terms, which forbid using its output to build models that compete with it"),
-    ("fake", "is a test double; its rows mean nothing"),
+    (r"smollm", "is under Apache-2.0, which sets no terms on the use of its output"),
+    (r"gemma", "is under the Gemma terms: a model trained on its output counts as a derivative and passes them on"),
+    (
+        r"(?<!tiny)(?<!open)(?<!open[-_])llama",
+        "is under a Llama licence: a model trained on its output must name it and carry its licence",
+    ),
+    (r"gpt-(?!oss|neo|j\b)|claude|gemini", _COMPETING),
+    (r"fake", "is a test double; its rows mean nothing"),
 )
 
 
@@ -231,7 +235,7 @@ def licence_file(facts: RunFacts, licence: Licence, *, model: bool) -> str:
 def teacher_terms(name: str) -> str:
     """What a teacher's terms mean for a model trained on its output."""
     for word, note in _TERMS:
-        if word in name.lower():
+        if re.search(word, name.lower()):
             return f"The teacher {name} {note}."
     return f"The teacher {name}: check what its terms say about training models on its output."
 

@@ -67,6 +67,10 @@ class DataError(UserError):
     """A data file, card or index that cannot be read."""
 
 
+class UnreachableError(DataError):
+    """Data on the Hub, to which there is no way at the moment."""
+
+
 class TeacherError(PotstillError):
     """The teacher could not answer."""
 

@@ -25,8 +25,9 @@ from typing import Any, Literal
 from potstill.cards import dataset_card, dataset_licence, licence_file, model_card, model_licence, unit_info
 from potstill.errors import HubError, OptionError, UserError
 from potstill.hub_upload import UNIT_FILE, PushedFile, Upload, unit_files
+from potstill.masking import public_name
 from potstill.run_dir import digest, file_digest
-from potstill.run_facts import RunFacts, public_name, read_run
+from potstill.run_facts import RunFacts, read_run
 
 PARTS: tuple[Literal["dataset", "model"], ...] = ("dataset", "model")
 _MODEL_SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".onnx", ".gguf"}

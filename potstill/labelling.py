@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.datagen.choose import TextChooser
 from potstill.errors import DataError, OptionError
 from potstill.models import MINILM, sentence_encoder
-from potstill.retrieval.labels import plain_label
+from potstill.retrieval.label_names import LabelNames, plain_label
 from potstill.retrieval.load import read_data, read_texts
 from potstill.run_dir import write_atomic
 from potstill.task import DataRef
@@ -92,7 +92,7 @@ class Labelling:
         self.out = out or _place_of(task, self.spec)
         self.answers = _answers_in(self.out, self.spec)
         self._given = self._elsewhere()
-        self._names = {plain_label(name): name for name in self.spec.label_names}
+        self._names = LabelNames(self.spec.label_names)
         self._texts = self._fitting(texts, seed)
         self._places = {text: place for place, text in enumerate(self._texts)}
         self._passed: set[int] = set()
@@ -113,7 +113,7 @@ class Labelling:
     def match(self, word: str) -> list[str]:
         """Labels that a typed word may mean: the one of that number or name, else all whose name begins so."""
         names = list(self.spec.label_names)
-        if (name := self._names.get(plain_label(word))) is not None:
+        if (name := self._names.get(word)) is not None:
             return [name]
         if word.isdecimal():
             return [names[int(word) - 1]] if 1 <= int(word) <= len(names) else []
@@ -126,7 +126,7 @@ class Labelling:
         Raises:
             OptionError: The label is not one of the task's, or the text not one of those that were given.
         """
-        name = self._names.get(plain_label(label))
+        name = self._names.get(label)
         if name is None:
             known = ", ".join(self.spec.label_names)
             raise OptionError("label", [f"{label!r} is no label of the task; its labels are {known}"])
@@ -254,7 +254,7 @@ class Labelling:
                 continue
             if name not in known:
                 faults.append(f"row {number}: {name!r} is no id of a text of this task")
-            elif (whole := self._names.get(plain_label(label))) is None:
+            elif (whole := self._names.get(label)) is None:
                 faults.append(f"row {number}: {label!r} is no label; the labels are {', '.join(self.spec.label_names)}")
             else:
                 found[known[name]] = whole

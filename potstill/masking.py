@@ -1,4 +1,4 @@
-"""Keys in a teacher's URL, out of what is written down: the user and password before the host, and the query."""
+"""Kept out of what is written down: keys in a teacher's URL, and the folders of this machine."""
 
 from __future__ import annotations
 
@@ -36,3 +36,10 @@ def masked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [masked(inner) for inner in value]
     return value
+
+
+def public_name(place: str) -> str:
+    """A source's name without the folders of the machine it lay on."""
+    if place.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", place) or place.startswith("file:"):
+        return "local:" + re.split(r"[\\/]", place.rstrip("\\/"))[-1]
+    return place

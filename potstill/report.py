@@ -24,10 +24,11 @@ from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.asked import in_all
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
+from potstill.masking import public_name
 from potstill.report_compression import compression
 from potstill.report_saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
-from potstill.run_facts import RunFacts, public_name, read_run
+from potstill.run_facts import RunFacts, read_run
 
 _METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match", "rouge_l": "ROUGE-L",
             "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip

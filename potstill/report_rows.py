@@ -17,7 +17,8 @@ from typing import Any
 from markupsafe import Markup
 
 from potstill import report_plots as plots
-from potstill.run_facts import RunFacts, public_name
+from potstill.masking import public_name
+from potstill.run_facts import RunFacts
 
 _ORIGINS = ("generated", "retrieved", "user", "pseudo")
 _SHOWN_LABELS, _SHOWN_A_LABEL = 12, 2

@@ -276,9 +276,16 @@ class RunDir:
 
     def set_aside(self, name: str) -> None:
         """Move a stage that this run does not have out of the way; with its settings again, it is found again."""
+        self._move_aside(name, "")
+
+    def forget(self, name: str) -> None:
+        """Move a stage away for good: it is made anew, though nothing that its key names has changed."""
+        self._move_aside(name, "-forgotten")
+
+    def _move_aside(self, name: str, mark: str) -> None:
         found = self.finished(name)
         if found is not None:
-            aside = self.path / ".old" / f"{name}-{found.key[:16]}"
+            aside = self.path / ".old" / f"{name}-{found.key[:16]}{mark}"
             aside.parent.mkdir(exist_ok=True)
             if aside.exists():
                 shutil.rmtree(aside)

@@ -21,6 +21,7 @@ from typing import Any
 from potstill.asked import Asked
 from potstill.errors import DataError, UserError
 from potstill.ledger import Ledger
+from potstill.masking import public_name
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
@@ -178,9 +179,9 @@ class RunFacts:
 
     @property
     def base_model_name(self) -> str | None:
-        """What the student started from, as the training recorded it."""
+        """What the student started from, as the training recorded it, without the folders of the machine."""
         value = self.reports.get("train", {}).get("base_model")
-        return str(value) if value else None
+        return public_name(str(value)) if value else None
 
     @cached_property
     def label_counts(self) -> dict[str, Counter[str]]:
@@ -288,13 +289,6 @@ def read_run(path: Path) -> RunFacts:
         manifests={stage: _mapping(value) for stage, value in manifests.items() if value},
         history=_json(path / "train" / "history.json", None),
     )
-
-
-def public_name(place: str) -> str:
-    """A source's name without the folders of the machine it lay on."""
-    if place.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", place) or place.startswith("file:"):
-        return "local:" + re.split(r"[\\/]", place.rstrip("\\/"))[-1]
-    return place
 
 
 def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13) -> Leak:

@@ -117,6 +117,7 @@ class Job:
         from potstill import prompts, retrieval
         from potstill.models import model_identity, sentence_encoder
         from potstill.retrieval.catalogue import shipped_catalogue
+        from potstill.retrieval.hub_rows import hub_unreachable
         from potstill.retrieval.retrieve import retrieve_rows
 
         options = self.settings.retrieval
@@ -133,10 +134,16 @@ class Job:
             write_stage(out, result.rows, result.dropped, result.report)
             (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
             used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
-            return {"summary": f"{result.rows.num_rows} rows from {used} datasets", "rows": result.rows.num_rows}
+            facts = {"rows": result.rows.num_rows, "unreached": result.report["datasets_unreached"]}
+            return {"summary": f"{result.rows.num_rows} rows from {used} datasets", **facts}
 
+        # What could not be reached is asked for again once there is a way to the Hub.
+        found = self.folder.finished("retrieval")
+        if found is not None and found.facts.get("unreached") and not hub_unreachable():
+            self.folder.forget("retrieval")
+        unread = () if options.rows_by == "nearest" or options.transform == "teacher" else ("examples",)
         parts = {
-            "spec": relevant(self.spec, "examples", "test", "labelled", "unlabelled", "rules"),
+            "spec": relevant(self.spec, *unread, "test", "labelled", "unlabelled", "rules"),
             "options": as_json(options),
             "sources": self.settings.sources == "generated",
             "catalogue": [content(path) for path in catalogues],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError
+from potstill.errors import DataError, PotstillError
 from potstill.licences import merged_terms
 from potstill.retrieval.cards import Card, class_names
 from potstill.retrieval.columns import ColumnChoice, choose_columns
@@ -91,7 +91,8 @@ def adapt_dataset(
     if spec.kind == "instructions":
         choice = instruction_columns(opened.table)
     else:
-        choice = choose_columns(opened.table, spec, eval_index=card.train_eval_index, asker=asker, title=card.title)
+        declared = [entry for entry in card.train_eval_index if _of_config(entry, opened.config)]
+        choice = choose_columns(opened.table, spec, eval_index=declared, asker=asker, title=card.title)
     try:
         return _as_it_is(spec, opened, choice, options, encoder, asker)
     except LeftOutError as error:
@@ -116,11 +117,16 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
     split = _split(card, config)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
     sample = read_sample(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
-    table = _with_class_names(sample.table, card)
-    if spec.kind == "instructions":
-        table = unfolded_chats(table)
-    names = {name: class_names_of(feature) for name, feature in table.features.items()}
-    texts = [{name: as_text(value, names[name]) for name, value in item.items()} for item in table]
+    try:
+        table = _with_class_names(sample.table, card, config)
+        if spec.kind == "instructions":
+            table = unfolded_chats(table)
+        names = {name: class_names_of(feature) for name, feature in table.features.items()}
+        texts = [{name: as_text(value, names[name]) for name, value in item.items()} for item in table]
+    except PotstillError:
+        raise
+    except Exception as error:  # what strangers' values do when they are read cannot be foreseen, and ends no run
+        raise DataError(f"its rows cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
     return _Open(card, config, split, sample, table, texts)
 
 
@@ -272,20 +278,27 @@ def _split(card: Card, config: str | None) -> str:
     return split
 
 
-def _with_class_names(table: Dataset, card: Card) -> Dataset:
+def _of_config(entry: Mapping[str, Any], config: str | None) -> bool:
+    """Whether an entry of a card's `train_eval_index` speaks of the configuration that was chosen."""
+    named = entry.get("config") if isinstance(entry, Mapping) else None
+    return named is None or config in (None, str(named))
+
+
+def _with_class_names(table: Dataset, card: Card, config: str | None) -> Dataset:
     """Give integer columns the class names that only the card states (JSON lines and CSV carry none)."""
     from datasets import ClassLabel
 
-    for config in card.configs.values():
-        for column, kind in config.features.items():
-            names = class_names(kind)
-            feature = table.features.get(column)
-            if not names or feature is None or isinstance(feature, ClassLabel):
-                continue
-            try:
+    for column, kind in card.configs[config].features.items() if config is not None else ():
+        names = class_names(kind)
+        feature = table.features.get(column)
+        if not names or feature is None or isinstance(feature, ClassLabel):
+            continue
+        try:
+            numbers = [int(value) for value in table.unique(column) if value is not None]
+            if all(-1 <= number < len(names) for number in numbers):  # -1 stands for no label
                 table = table.cast_column(column, ClassLabel(names=names))
-            except (ValueError, TypeError, ArithmeticError):
-                continue  # the values are no class integers; the rules look at them as they are
+        except (ValueError, TypeError, ArithmeticError, NotImplementedError):
+            continue  # the values are no class integers; the rules look at them as they are
     return table
 
 

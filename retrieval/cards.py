@@ -315,8 +315,11 @@ def _hub_dtype(column: Mapping[str, Any]) -> Any:
     kind = column.get("dtype")
     if isinstance(kind, Mapping) and isinstance(kind.get("class_label"), Mapping):
         names = kind["class_label"].get("names")
-        if isinstance(names, Mapping):
-            return {"class_label": [str(name) for name in names.values()]}
+        if isinstance(names, Mapping):  # keyed by number, in whatever order
+            numbered = {str(number): str(name) for number, name in names.items()}
+            if set(numbered) == set(map(str, range(len(numbered)))):
+                return {"class_label": [numbered[str(number)] for number in range(len(numbered))]}
+            return "int64"
         if isinstance(names, list):
             return {"class_label": [str(name) for name in names]}
     for nested in ("sequence", "list", "struct"):

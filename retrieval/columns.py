@@ -93,18 +93,20 @@ def choose_columns(
     Args:
         table: The data; a sample of its rows is looked at.
         spec: The task: its instruction, kind, labels and input fields.
-        eval_index: The card's own `train_eval_index`, which wins when its columns exist.
+        eval_index: The card's own `train_eval_index`, which wins where its columns exist, their values fit the kind of
+            task, and its inputs are the task's fields.
         asker: The teacher, asked where the rules are unsure and it can follow a JSON schema.
         title: The dataset's name, whose words may be those of a column.
     """
     profiles = profile(table)
-    declared = _declared(eval_index, {item.name.lower(): item for item in profiles})
+    declared = _declared(eval_index, {item.name.lower(): item for item in profiles}, spec)
     if declared is not None:
         return declared
     choice = choose_among(profiles, spec, title=title)
     if choice.sure or asker is None or not asker.abilities.json_schema:
         return choice
-    return _ask(profiles, spec, choice, asker) or choice
+    asked = _ask(profiles, spec, choice, asker)
+    return choice if asked is None else replace(asked, inputs=_as_fields(asked.inputs, spec) or asked.inputs)
 
 
 def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = "") -> ColumnChoice:
@@ -142,7 +144,7 @@ def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Prof
 
 def _says_labels(item: Profile, spec: TaskSpec) -> bool:
     """Whether a column's values are the task's own labels: in a few rows none of them need repeat."""
-    from potstill.retrieval.labels import plain_label
+    from potstill.retrieval.label_names import plain_label
 
     wanted = {plain_label(name) for name in spec.label_names}
     return bool(item.held) and sum(plain_label(value) in wanted for value in item.held) >= 0.8 * len(item.held)
@@ -152,7 +154,7 @@ def _output_rank(
     item: Profile, profiles: Sequence[Profile], spec: TaskSpec, said: frozenset[str]
 ) -> tuple[float, float, float, float]:
     """Sorts the best output first: labels shared with the task, then the name, then the task's own words."""
-    from potstill.retrieval.labels import plain_label
+    from potstill.retrieval.label_names import plain_label
 
     order = float([other.name for other in profiles].index(item.name))
     mentioned = -float(len(_said(item.name) & said))
@@ -234,7 +236,18 @@ def _field_column(field: str, names: Mapping[str, str]) -> str | None:
     return None
 
 
-def _declared(eval_index: Sequence[Mapping[str, Any]] | None, by_name: Mapping[str, Profile]) -> ColumnChoice | None:
+def _as_fields(inputs: Sequence[str], spec: TaskSpec) -> tuple[str, ...] | None:
+    """Columns in the order of the task's fields, by their names; None where these do not say which is which."""
+    if len(spec.inputs) < 2:
+        return tuple(inputs)
+    found = tuple(_field_column(field, {name.lower(): name for name in inputs}) for field in spec.inputs)
+    named = tuple(name for name in found if name is not None)
+    return named if len(set(named)) == len(spec.inputs) == len(inputs) else None
+
+
+def _declared(
+    eval_index: Sequence[Mapping[str, Any]] | None, by_name: Mapping[str, Profile], spec: TaskSpec
+) -> ColumnChoice | None:
     for entry in eval_index or ():
         read = declared_columns(entry)
         if read is None:
@@ -242,10 +255,19 @@ def _declared(eval_index: Sequence[Mapping[str, Any]] | None, by_name: Mapping[s
         inputs, output = read
         # A nested answer stands in a flattened table under its part.
         found = next((by_name[name] for name in (output.lower(), f"{output.lower()}.text") if name in by_name), None)
-        if found is not None and all(name.lower() in by_name for name in inputs):
-            names = tuple(by_name[name.lower()].name for name in inputs)
+        if found is None or not _answers(found, spec) or any(name.lower() not in by_name for name in inputs):
+            continue
+        names = _as_fields([by_name[name.lower()].name for name in inputs], spec)
+        if names is not None:
             return ColumnChoice(names, found.name, "the card's train_eval_index")
     return None
+
+
+def _answers(item: Profile, spec: TaskSpec) -> bool:
+    """Whether a column's values may be answers of a task of this kind."""
+    if spec.kind == "classification":
+        return item.is_class or _says_labels(item, spec)
+    return item.is_tags or (item.is_text and not item.is_class)
 
 
 def declared_columns(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from potstill.languages import language_code
 from potstill.retrieval.cards import Card, Config, class_names
-from potstill.retrieval.labels import plain_label
+from potstill.retrieval.label_names import plain_label
 from potstill.retrieval.words import search_words
 from potstill.task import TaskSpec
 

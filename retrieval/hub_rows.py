@@ -15,12 +15,14 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from potstill.errors import DataError
+from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
-from potstill.retrieval.sampling import Sample, flat, sample_parquet
+from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
 
 _PROBE_S = 3.0
 _MOST_FILES = 16
+# What the client raises where the way to the Hub breaks off; the names, since they are of several libraries.
+_NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEnabled"}
 
 
 def open_hub(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
@@ -33,14 +35,15 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
         limit: Rows wanted; None reads all.
 
     Raises:
-        DataError: Not reachable, gated, script only, no such split, or not readable.
+        UnreachableError: There is no way to the Hub.
+        DataError: Gated, script only, no such split, or not readable.
     """
     try:
         check_id(name)
     except CardFault as fault:
         raise DataError(f"no data at {name[:80]!r} and no Hub id: {fault}") from None
     if reason := hub_unreachable():
-        raise DataError(f"{name} was found but cannot be reached: {reason}")
+        raise UnreachableError(f"{name} was found but cannot be reached: {reason}")
     from datasets import load_dataset_builder
 
     try:
@@ -57,23 +60,29 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
     except DataError:
         raise
     except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
-        raise DataError(_reason(name, error)) from None
+        kind = UnreachableError if _NO_WAY & {part.__name__ for part in type(error).__mro__} else DataError
+        raise kind(_reason(name, error)) from None
 
 
 def _parquet(paths: list[str], limit: int | None) -> Sample:
     from huggingface_hub import HfFileSystem
 
-    if limit is not None and len(paths) > _MOST_FILES:
-        paths = [paths[round(i * (len(paths) - 1) / (_MOST_FILES - 1))] for i in range(_MOST_FILES)]
+    files = len(paths)
+    if limit is not None and files > _MOST_FILES:
+        paths = [paths[round(i * (files - 1) / (_MOST_FILES - 1))] for i in range(_MOST_FILES)]
     system = HfFileSystem()
     with ExitStack() as stack:
         opened = [(path, stack.enter_context(system.open(path, "rb", block_size=1 << 20))) for path in paths]
-        return sample_parquet(opened, limit)
+        sample = sample_parquet(opened, limit)
+    # Files between those that were opened hold rows that nobody counted.
+    return sample if len(paths) == files else Sample(sample.table, [None] * sample.table.num_rows)
 
 
 def _streamed(stream: Any, limit: int | None) -> Sample:
     from datasets import Dataset
 
+    if stream.features is not None:
+        stream = stream.remove_columns([name for name, feature in stream.features.items() if is_media(feature)])
     rows = list(islice(stream, limit)) if limit else list(stream)
     table = Dataset.from_list(rows, features=stream.features)
     return Sample(flat(table), range(table.num_rows))

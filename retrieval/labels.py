@@ -5,7 +5,8 @@ no step is sure of stays unmapped:
 
 1. Equal names, ignoring case, spaces and punctuation.
 2. The same word in another form: `pos` and `positive`, `ENTY` and `entity`, `happiness` and `joy` (a short list).
-3. What the column says: `is_spam` with 0 and 1, `stars` from 1 to 5.
+3. What the column says: `is_spam` with 0 and 1, `stars` from 1 to 5. Yes and no in a column of a name that says
+   something go by that name alone, before step 2: `is_fake` with true does not mean genuine.
 4. Negations: a foreign `not X` beside `X` is the other label of a task with two, and *several* labels of a task with
    more. An encoder cannot tell `hate` from `no hate`, so a negated name is never matched by meaning.
 5. Meaning: the embedding of the foreign name, and of the texts that carry it, against the task's labels with their
@@ -18,11 +19,11 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from potstill.retrieval.label_names import LabelNames, plain_label
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ _REST = frozenset({
 })  # fmt: skip
 _NEGATED = re.compile(r"^(?:not|no|non|none|without|isn t|is not)\b ?(.*)$")
 _FLAGS = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": False, "no": False, "n": False}
+# Names of columns that say that there are labels, and not which.
+_SAYS_NOTHING = frozenset({
+    "", "is", "has", "label", "labels", "flag", "class", "target", "gold", "answer", "output", "value", "verdict",
+    "truth", "veracity", "category", "type", "result",
+})  # fmt: skip
 _RATED = re.compile(r"(?i)\b(stars?|ratings?|review_score|overall)\b")
 
 
@@ -104,13 +110,6 @@ class LabelMap:
         return tuple(sorted({name for name in self.target.values() if name is not None}))
 
 
-def plain_label(name: str) -> str:
-    """`CardArrival`, `card_arrival` and `Card arrival!` → `card arrival`."""
-    text = unicodedata.normalize("NFKC", str(name))
-    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
-    return re.sub(r"[\W_]+", " ", text).strip().lower()
-
-
 def map_labels(
     foreign: Mapping[str, Sequence[str]],
     spec: TaskSpec,
@@ -133,7 +132,7 @@ def map_labels(
         asker: The teacher, for what rules and embedding leave open.
     """
     names = list(foreign)
-    known = {plain_label(name): name for name in spec.label_names}
+    known = LabelNames(spec.label_names)
     target: dict[str, str] = {}
     how: dict[str, str] = {}
 
@@ -142,11 +141,13 @@ def map_labels(
             if name not in target:
                 target[name], how[name] = label, why
 
-    settle({name: known[plain_label(name)] for name in names if plain_label(name) in known}, "name")
+    settle({name: label for name in names if (label := known.get(name)) is not None}, "name")
     exact = len(target)
     score = dict.fromkeys(target, 1.0)
     several: dict[str, tuple[str, ...]] = {}
-    settle(_by_form([n for n in names if n not in target], spec.label_names), "form")
+    asked = _flags_of_a_named_column(names, spec.label_names, column)
+    if not asked:
+        settle(_by_form([n for n in names if n not in target], spec.label_names), "form")
     settle(_by_column(names, spec.label_names, column), "column")
     decided, several = _by_negation(names, target, spec.label_names)
     settle(decided, "negation")
@@ -175,7 +176,10 @@ def _has_meaning(name: str) -> bool:
     """Whether a name alone may be compared by meaning: no number, no single letter, no negation, no left-over class."""
     plain = plain_label(name)
     return not (
-        len(plain) < 2 or plain.replace(" ", "").isdigit() or _NEGATED.match(plain) or set(plain.split()) & _REST
+        len(plain) < 2
+        or not any(letter.isalpha() for letter in plain)
+        or _NEGATED.match(plain)
+        or set(plain.split()) & _REST
     )
 
 
@@ -216,14 +220,15 @@ def _shortened(first: str, second: str) -> bool:
 
 def _by_column(names: Sequence[str], labels: Sequence[str], column: str) -> dict[str, str]:
     """Values whose meaning stands in the column's name: `is_spam`, `stars`."""
-    plain = [plain_label(name) for name in names]
-    words = [word for word in re.split(r"[^a-z0-9]+", column.lower()) if word not in ("is", "has", "label", "flag", "")]
-    if words and len(names) <= 2 and all(value in _FLAGS for value in plain) and len(labels) == 2:
-        named = _by_form([" ".join(words)], labels)
-        if len(named) == 1:
-            (yes,) = named.values()
+    if len(names) <= 2 and len(labels) == 2 and all(plain_label(name) in _FLAGS for name in names):
+        words = _words_of(column)
+        fits = set(_by_form([" ".join(words)], labels).values()) or set(_by_form(words, labels).values())
+        if len(fits) == 1:
+            (yes,) = fits
             (no,) = (label for label in labels if label != yes)
-            return {name: yes if _FLAGS[value] else no for name, value in zip(names, plain)}
+            turned = bool({"not", "non", "no"} & set(re.split(r"[^a-z0-9]+", column.lower())))
+            return {name: yes if _FLAGS[plain_label(name)] != turned else no for name in names}
+    plain = [plain_label(name) for name in names]
     counts = [(name, re.fullmatch(r"(\d)(?: stars?)?(?: 0)?", plain_label(name))) for name in names]
     stars = {name: int(match[1]) for name, match in counts if match}
     rated = bool(_RATED.search(column.replace("_", " "))) or all("star" in value for value in plain)
@@ -233,6 +238,19 @@ def _by_column(names: Sequence[str], labels: Sequence[str], column: str) -> dict
             side = {1: "negative", 2: "negative", 3: "neutral", 4: "positive", 5: "positive"}
             return {name: sides[side[count]] for name, count in stars.items() if side[count] in sides}
     return {}
+
+
+def _words_of(column: str) -> list[str]:
+    """What a column's name says: `is_spam` → `spam`."""
+    return [
+        word for word in re.split(r"[^a-z0-9]+", column.lower()) if word not in {*_SAYS_NOTHING, "not", "non", "no"}
+    ]
+
+
+def _flags_of_a_named_column(names: Sequence[str], labels: Sequence[str], column: str) -> bool:
+    """Whether values are yes and no to what a column's name asks, and the task's labels are not."""
+    flags = all(plain_label(name) in _FLAGS for name in names)
+    return flags and bool(_words_of(column)) and not any(plain_label(label) in _FLAGS for label in labels)
 
 
 def _by_negation(

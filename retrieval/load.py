@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
+# What files and folders of datasets are called after, as the `datasets` library reads their names.
+_SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
 
@@ -39,7 +45,7 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
 
     Args:
         ref: Where it is, and which columns.
-        spec: The task; labels are matched to its names, ignoring case, spaces and punctuation.
+        spec: The task; labels are matched to its names (`LabelNames`). Rows without a label are left out.
         origin: Origin of the rows.
         limit: At most this many rows.
 
@@ -48,7 +54,7 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
             names both sides.
     """
     from potstill.retrieval.columns import choose_columns
-    from potstill.retrieval.labels import plain_label
+    from potstill.retrieval.label_names import LabelNames
 
     table = open_table(ref.path, split=ref.split, config=ref.config, limit=limit)
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
@@ -61,12 +67,15 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
             mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
             raise DataError(f"{ref.path}: {choice.how}; {mend}")
         inputs, output = inputs or choice.inputs, output or choice.output
-    known = {plain_label(name): name for name in spec.label_names}
-    rows, foreign = [], set()
+    known = LabelNames(spec.label_names)
+    rows, foreign, unlabelled = [], set(), 0
     for index, item in enumerate(text_items(table, inputs, output)):
         text, answer = item
         if spec.labels:
-            name = known.get(plain_label(answer))
+            if not answer.strip():  # a cell left empty, or class -1 for what nobody labelled
+                unlabelled += 1
+                continue
+            name = known.get(answer)
             if name is None:
                 foreign.add(answer)
                 continue
@@ -79,6 +88,10 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
         raise DataError(
             f"{ref.path}: column {output!r} holds labels that the task does not have: {shown}; the task's labels are "
             f"{', '.join(spec.label_names)}; rename them in the data or add them to the task"
+        )
+    if unlabelled and not rows:
+        raise DataError(
+            f"{ref.path}: column {output!r} is empty in all {unlabelled} rows; name the column of the labels"
         )
     return rows_to_dataset(rows, spec.label_names)
 
@@ -176,10 +189,15 @@ def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
     for sub in (folder, folder / "data"):
         for file in sorted(sub.glob("*")) if sub.is_dir() else []:
             if file.is_file() and file.name.endswith(FORMATS) and not file.name.startswith(("card", "tasks.")):
-                stem = file.name.split(".")[0].split("-")[0].split("_")[0].lower()
-                name = {"dev": "validation", "val": "validation", "valid": "validation"}.get(stem, stem)
-                found.setdefault(name, []).append(file)
+                found.setdefault(_split_of(file.name), []).append(file)
     return found
+
+
+def _split_of(name: str) -> str:
+    """The split that a file's name says: a word for one anywhere in it, else its first word."""
+    stem = name.split(".")[0].lower()
+    words = re.split(r"[^a-z]+", stem)
+    return next((_SPLITS[word] for word in words if word in _SPLITS), re.split(r"[-_]", stem)[0])
 
 
 def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None) -> Sample:
@@ -188,6 +206,8 @@ def _open_folder(folder: Path, split: str | None, config: str | None, limit: int
         scripts = [file.name for file in folder.glob("*.py")]
         why = f"only a loading script ({scripts[0]}), which is never run" if scripts else "no data file"
         raise DataError(f"{folder} holds {why}; data must be one of {', '.join(FORMATS)}")
+    if split is not None and split not in splits:
+        split = _SPLITS.get(split.lower(), split)
     name = split or ("test" if "test" in splits else next(iter(splits)) if len(splits) == 1 else "train")
     if name not in splits:
         raise DataError(f"{folder} has no split {name!r}; it has {', '.join(splits)}")
@@ -208,7 +228,7 @@ def _open_files(files: Sequence[Path], limit: int | None) -> Sample:
     if len(parts) == 1:
         return parts[0]
     starts = [sum(part.total for part in parts[:i]) for i in range(len(parts))]
-    numbers = [start + number for start, part in zip(starts, parts) for number in part.rows]
+    numbers = [None if number is None else start + number for start, part in zip(starts, parts) for number in part.rows]
     try:
         joined = concatenate_datasets([part.table for part in parts])
     except (ValueError, TypeError) as error:

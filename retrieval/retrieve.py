@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError
+from potstill.errors import DataError, UnreachableError
 from potstill.events import Event, Listener, silent
 from potstill.language_guess import other_language, own_language
 from potstill.languages import language_code
@@ -84,7 +84,7 @@ def retrieve_rows(
     dropped: list[Dropped] = []
     counts: Counter[str] = Counter()
     hits: list[Hit] = []
-    used = 0
+    used = unreached = 0
     notes: dict[str, dict[str, Any]] = {}
     # A hit whose rows cannot be read, on the Hub without a network say, leaves its place to the next one.
     waiting, further = deque(ranking.hits), deque(ranking.further)
@@ -100,6 +100,7 @@ def retrieve_rows(
             adapted = _in_own_language(spec, adapt_dataset(spec, hit.card, options, encoder, asker))
         except (DataError, LeftOutError) as error:
             hits.append(replace(hit, status="skipped", reason=str(error)))
+            unreached += isinstance(error, UnreachableError)
             if isinstance(error, DataError) and further:
                 waiting.append(further.popleft())
             continue
@@ -124,6 +125,7 @@ def retrieve_rows(
         "cards": len(catalogue.cards),
         "cards_skipped": [{"where": s.where, "reason": s.reason} for s in catalogue.skipped][:200],
         "datasets_used": used,
+        "datasets_unreached": unreached,
         "rows": len(rows),
         "labels": dict(Counter(row.output for row in rows)) if spec.labels else {},
         "dropped": dict(counts),

@@ -24,7 +24,8 @@ MAX_SAMPLE_BYTES = 400_000_000
 MAX_GROUP_BYTES = 1_500_000_000
 _BATCH = 64
 _MOST_GROUPS = 16
-_MOST_ROWS_OF_A_GROUP = 300_000
+# Over what writers put into one group by default (2 ** 20 rows), so that such a group is sampled to its end.
+_MOST_ROWS_OF_A_GROUP = 1_100_000
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Sample:
 
     Attributes:
         table: The rows, nested columns flattened (`translation.en`).
-        rows: Number of each row in its split.
+        rows: Number of each row in its split; None where that is unknown.
         total: Rows of the split; 0 when unknown.
     """
 
     table: Dataset
-    rows: Sequence[int]
+    rows: Sequence[int | None]
     total: int = 0
 
 
@@ -196,8 +197,21 @@ def table_of(records: Sequence[dict[str, Any]], name: str) -> Dataset:
 
 
 def flat(table: Dataset) -> Dataset:
-    """Structs and translations as columns of their own, two levels deep."""
+    """Structs and translations as columns of their own, two levels deep; without images, sound and films.
+
+    These are no text, and reading one would open the file or the address that the data names.
+    """
+    table = table.remove_columns([name for name, feature in table.features.items() if is_media(feature)])
     nested = any(
         isinstance(feature, dict) or type(feature).__name__ == "Translation" for feature in table.features.values()
     )
     return table.flatten(max_depth=2) if nested else table
+
+
+def is_media(feature: Any) -> bool:
+    """Whether a feature's values are decoded when they are read, or hold such."""
+    if isinstance(feature, dict):
+        return any(map(is_media, feature.values()))
+    if isinstance(feature, list | tuple):
+        return any(map(is_media, feature))
+    return hasattr(feature, "decode_example") or is_media(getattr(feature, "feature", ()))

@@ -18,8 +18,9 @@ import yaml
 from potstill.cards import dataset_card, md, merge_licences, model_card, score_text, teacher_terms, unit_info
 from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
+from potstill.masking import public_name
 from potstill.run_dir import file_digest
-from potstill.run_facts import find_leaks, measure_diversity, public_name, read_run
+from potstill.run_facts import find_leaks, measure_diversity, read_run
 from potstill.task import DataRef, TaskSpec
 
 REPO = "me/support-tickets"
@@ -239,7 +240,10 @@ def test_scores_are_written_with_their_interval() -> None:
 def test_terms_are_named_for_known_teachers_and_asked_for_the_rest() -> None:
     assert "Apache-2.0" in teacher_terms("vllm:HuggingFaceTB/SmolLM2-135M-Instruct")
     assert "compete" in teacher_terms("openai:#gpt-5-mini")
-    assert "check what its terms say" in teacher_terms("vllm:someone/new-model")
+    assert "Llama licence" in teacher_terms("vllm:meta-llama/Llama-3.2-1B-Instruct")
+    for free in ("vllm:someone/new-model", "vllm:openai/gpt-oss-20b", "vllm:EleutherAI/gpt-neo-1.3B",
+                 "vllm:TinyLlama/TinyLlama-1.1B-Chat", "vllm:openlm-research/open_llama_3b"):  # fmt: skip
+        assert "check what its terms say" in teacher_terms(free)
 
 
 def test_local_paths_become_names() -> None:

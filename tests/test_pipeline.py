@@ -292,6 +292,70 @@ def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) ->
     assert texts_for_prior(replace(asked, estimate_prior=False), 1) == []
 
 
+def test_datasets_that_could_not_be_reached_are_asked_for_again_once_they_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from potstill.errors import UnreachableError
+    from potstill.pipeline import open_job
+    from potstill.retrieval import adapt, hub_rows
+    from potstill.retrieval.sampling import Sample, table_of
+
+    card = {"id": "me/reviews", "description": "Tell the sentiment of a review.", "license": "mit"}
+    (tmp_path / "cards.jsonl").write_text(json.dumps(card) + "\n")
+    task = tmp_path / "mood.md"
+    task.write_text("---\nlabels: [negative, positive]\n---\nTell the sentiment of a review.\n")
+    rows = [{"text": f"thing {i} was fine", "label": ("negative", "positive")[i % 2]} for i in range(30)]
+    way = {"there": False}
+
+    def sample(*_: object, **__: object) -> Sample:
+        if not way["there"]:
+            raise UnreachableError("me/reviews was found but cannot be reached: no network")
+        return Sample(table_of(rows, "reviews"), range(30), 30)
+
+    def retrieved() -> tuple[bool, int]:
+        options = {"catalogue": [str(tmp_path / "cards.jsonl")], "min_score": -1.0}
+        with open_job(
+            str(task), tmp_path / "run", lambda event: None, {"teacher": "fake", "retrieval": options}
+        ) as job:
+            stage = job.retrieval()
+        return stage.reused, int(stage.facts["rows"])
+
+    monkeypatch.setattr(adapt, "read_sample", sample)
+    monkeypatch.setattr(hub_rows, "hub_unreachable", lambda: "" if way["there"] else "no network")
+    assert [retrieved(), retrieved()] == [(False, 0), (True, 0)]
+    way["there"] = True
+    assert [retrieved(), retrieved()] == [(False, 30), (True, 30)]
+    way["there"] = False
+    assert retrieved() == (True, 30), "what was reached once stays"
+
+
+def test_examples_that_rows_are_picked_by_are_part_of_what_retrieval_depends_on(tmp_path: Path) -> None:
+    from potstill.pipeline import open_job
+
+    (tmp_path / "found" / "sets").mkdir(parents=True)
+    (tmp_path / "found" / "sets" / "README.md").write_text("---\nlicense: mit\n---\nTell the sentiment of a review.\n")
+    lines = [{"text": f"{w} {i} was fine", "label": ("negative", "positive")[i % 2]}
+             for i in range(20) for w in ("book", "meal")]  # fmt: skip
+    (tmp_path / "found" / "sets" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def inputs(example: str, by: str) -> tuple[bool, list[str]]:
+        task = tmp_path / "mood.md"
+        task.write_text(f"---\nlabels: [negative, positive]\nexamples:\n- input: {example}\n  output: positive\n---\n"
+                        "Tell the sentiment of a review.\n")  # fmt: skip
+        options = {"catalogue": [str(tmp_path / "found")], "min_score": -1.0, "rows_by": by, "rows_per_dataset": 10}
+        with open_job(
+            str(task), tmp_path / "run", lambda event: None, {"teacher": "fake", "retrieval": options}
+        ) as job:
+            stage = job.retrieval()
+        return stage.reused, read_rows(stage.path / "rows.parquet")["input"][:]
+
+    first, second = inputs("the book I read", "nearest"), inputs("the meal I ate", "nearest")
+    assert first[1] != second[1]
+    assert second[0] is False
+    inputs("the book I read", "sample")
+    assert inputs("the meal I ate", "sample")[0] is True, "a sample does not depend on them"
+
+
 @pytest.mark.real
 def test_labelled_rows_of_the_user_cost_no_new_retrieval_and_no_new_generation(tmp_path: Path) -> None:
     """Both runs end where the soft targets begin: what is bought and made again before them is decided by then."""

@@ -307,3 +307,19 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         RunDir(tmp_path).stage("train", {}, fails)
+
+
+def test_a_forgotten_stage_is_made_anew_under_the_same_key(tmp_path: Path) -> None:
+    run, made = RunDir(tmp_path), []
+
+    def make(out: Path) -> None:
+        made.append(out)
+        (out / "rows").write_text(str(len(made)))
+
+    run.stage("one", {}, make)
+    assert run.stage("one", {}, make).reused
+    run.forget("one")
+    assert run.finished("one") is None
+    again = run.stage("one", {}, make)
+    assert (again.reused, (again.path / "rows").read_text()) == (False, "2")
+    run.forget("two")

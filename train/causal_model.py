@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import MissingExtra, UserError
+from potstill.masking import public_name
 from potstill.models import install_hint, local_model
 from potstill.train.card import StudentCard
 from potstill.train.layers import keep_layers
@@ -111,7 +112,7 @@ def save_trained(
         longest = math.ceil(1.25 * longest_answer)
         card = StudentCard(
             name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
-            max_new_tokens=max(16, min(longest, limit // 2)), base=str(options.student),
+            max_new_tokens=max(16, min(longest, limit // 2)), base=public_name(str(options.student)),
         )  # fmt: skip
         publish(finished.to(dtype), tokenizer, card, out)
         if not options.keep_checkpoints:

@@ -33,6 +33,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from potstill.errors import OptionError
 from potstill.events import Listener, silent
+from potstill.masking import public_name
 from potstill.models import model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
@@ -167,7 +168,7 @@ def _distil(
     }  # fmt: skip
     card = StudentCard(
         name=spec.name, kind=spec.kind, instruction=spec.instruction, labels=spec.label_names,
-        max_length=int(options.max_length or 256), base=str(options.student),
+        max_length=int(options.max_length or 256), base=public_name(str(options.student)),
     )  # fmt: skip
     if trainer.accelerator.is_main_process:
         publish(trainer.accelerator.unwrap_model(trainer.model), tokenizer, card, out, training)

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from potstill.asker import Asker
+from potstill.errors import DataError
 from potstill.ledger import Ledger
 from potstill.prompts import load
 from potstill.retrieval.adapt import LeftOutError, adapt_dataset
-from potstill.retrieval.cards import Card
+from potstill.retrieval.cards import Card, Config
 from potstill.retrieval.mapping import ColumnMapping, Operation, compile_mapping
 from potstill.retrieval.nearest import anchors_of, nearest_rows
 from potstill.retrieval.options import RetrievalOptions
@@ -102,6 +103,33 @@ def test_fields_get_the_tasks_names(tmp_path: Path) -> None:
     assert found.rows[3].source.row == 3
     assert found.rows[3].licence == "mit"
     assert found.note["split"] == "train"
+
+
+def test_class_numbers_have_the_names_of_the_configuration_that_was_chosen(tmp_path: Path) -> None:
+    named = {"stance": ["positive", "negative"], "sentiment": ["negative", "neutral", "positive"]}
+    configs = {name: Config({"label": {"class_label": names}}) for name, names in named.items()}
+    rows = [{"text": f"a text {i}", "label": i % 3} for i in range(30)]
+    asked = task(labels="negative neutral positive", instruction="Tell the sentiment of a text.")
+    found = adapt(asked, dataset(tmp_path, rows, configs=configs))
+    assert [row.label for row in found.rows[:3]] == ["negative", "neutral", "positive"]
+    # Names that are too few for the numbers say nothing of them.
+    short = {"only": Config({"label": {"class_label": ["positive", "negative"]}})}
+    with pytest.raises(LeftOutError, match="cover 0 of the task's labels"):
+        adapt(asked, dataset(tmp_path / "short", rows, configs=short))
+
+
+def test_what_a_strangers_values_do_when_they_are_read_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from potstill.retrieval import adapt as module
+
+    def odd(value: Any, names: Any = ()) -> str:
+        raise ImportError("a decoder is not installed")
+
+    monkeypatch.setattr(module, "as_text", odd)
+    rows = [{"text": f"a text {i}", "label": ("good", "bad")[i % 2]} for i in range(30)]
+    with pytest.raises(DataError, match=r"its rows cannot be read \(ImportError: a decoder"):
+        adapt(task(), dataset(tmp_path, rows))
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,8 @@ dataset_info:
     dtype:
       class_label:
         names:
-          '0': 'no'
           '1': 'yes'
+          '0': 'no'
   splits:
   - name: train
     num_examples: 2

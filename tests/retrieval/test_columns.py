@@ -145,6 +145,26 @@ def test_a_wrong_index_is_passed_over_and_nested_roles_are_read() -> None:
     assert declared_columns({"col_mapping": squad}) == (("question", "context"), "answers")
 
 
+def test_an_index_gives_the_fields_by_their_names_and_answers_of_the_tasks_kind() -> None:
+    data = table(question=lambda i: f"who said number {i}?", context=words, answer=lambda i: f"the {i}th said so")
+    index = [{"col_mapping": {"question": "question", "context": "context", "answer": "answers"}}]
+    asked = spec("Answer a question about a passage.", kind="generation", inputs=("context", "question"))
+    found = choose_columns(data, asked, eval_index=index)
+    assert (found.inputs, found.how) == (("context", "question"), "the card's train_eval_index")
+    other = spec("Answer.", kind="generation", inputs=("left", "right"))
+    assert choose_columns(data, other, eval_index=index).how == "rules on names and values"
+
+    reviews = table(review_body=words, stars=lambda i: i % 5 + 1, summary=lambda i: f"in short: thing {i}")
+    rated = [{"col_mapping": {"review_body": "text", "stars": "target"}}]
+    assert choose_columns(reviews, spec(kind="generation"), eval_index=rated).output == "summary"
+    assert choose_columns(reviews, spec(labels="1 2 3 4 5"), eval_index=rated).output == "stars"
+
+
+def test_columns_are_profiled_all_over_a_table_that_is_sorted_by_label() -> None:
+    data = table(1200, text=words, sentiment=lambda i: "neg" if i < 600 else "pos")
+    assert choose_columns(data, spec(labels="negative positive")).output == "sentiment"
+
+
 def test_lists_of_classes_become_names() -> None:
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["joy", "fear"]))})
     data = Dataset.from_dict({"text": ["a b", "c d"], "labels": [[1], [0, 1]]}, features=features)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from potstill.asker import Asker
 from potstill.ledger import Ledger
 from potstill.prompts import load
-from potstill.retrieval.labels import LabelMap, map_labels, plain_label
+from potstill.retrieval.label_names import LabelNames, plain_label
+from potstill.retrieval.labels import LabelMap, map_labels
 from potstill.task import Label, TaskSpec
 from potstill.teacher import Abilities, AnyRequest, Reply, Request, Take
 
@@ -163,6 +167,57 @@ def test_plain_label() -> None:
     assert [plain_label(name) for name in ("CardArrival", "card_arrival", "Card arrival!", "NLI-2")] == [
         "card arrival", "card arrival", "card arrival", "nli 2"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "data"),
+    [
+        (("-1", "0", "1"), {"-1": "-1", "1": "1", "0": "0", "-1.0": None, "+1": "1"}),
+        (("C", "C++", "C#"), {"C": "C", "c++": "C++", "C#": "C#", "c": "C", "D": None}),
+        (("A", "A+", "A-"), {"A": "A", "a+": "A+", "A-": "A-", "a-": "A-", "(A)": None}),
+        (("\u2764", "\U0001f602"), {"\u2764": "\u2764", "\U0001f602": "\U0001f602", "\U0001f620": None}),
+        (("card arrival", "Other"),
+         {"CardArrival": "card arrival", "card_arrival!": "card arrival", "OTHER": "Other"}),
+        (("US", "us"), {"US": "US", "us": "us", "Us": None}),
+    ],
+)  # fmt: skip
+def test_labels_are_known_by_other_spellings_but_never_taken_for_one_another(
+    names: tuple[str, ...], data: dict[str, str | None]
+) -> None:
+    known = LabelNames(names)
+    assert {name: known.get(name) for name in data} == data
+    task = TaskSpec("t", "Classify.", "classification", labels=tuple(Label(name) for name in names))
+    assert map_labels({name: [] for name in names}, task, Table()).target == {name: name for name in names}
+
+
+@given(st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=6, unique=True))
+def test_every_label_is_known_by_its_own_name(names: list[str]) -> None:
+    own = {unicodedata.normalize("NFKC", name).strip() for name in names}
+    assume(len(own) == len(names))
+    known = LabelNames(names)
+    assert [known.get(name) for name in names] == names
+
+
+@pytest.mark.parametrize(
+    ("column", "labels", "true"),
+    [
+        ("is_fake", ("real", "fake"), "fake"),
+        ("is_fake_news", ("real", "fake"), "fake"),
+        ("is_real", ("real", "fake"), "real"),
+        ("is_spam", ("spam", "ham"), "spam"),
+        ("is_not_spam", ("spam", "ham"), "ham"),
+        ("verdict", ("real", "fake"), "real"),
+        ("hallucinated", ("real", "fake"), None),
+        ("is_spam", ("yes", "no"), "yes"),
+    ],
+)
+def test_true_and_false_mean_what_the_column_asks(column: str, labels: tuple[str, str], true: str | None) -> None:
+    other = {labels[0]: labels[1], labels[1]: labels[0], None: None}
+    for yes, no in (("True", "False"), ("true", "false"), ("yes", "no")):
+        if column == "verdict" and yes == "yes":
+            continue
+        found = mapped(f"{no} {yes}", " ".join(labels), column=column)
+        assert found.target == {yes: true, no: other[true]}
 
 
 @pytest.mark.real

@@ -19,8 +19,8 @@ from potstill.errors import DataError
 from potstill.retrieval import sampling
 from potstill.retrieval.cards import Card, Config
 from potstill.retrieval.configs import choose_config, is_checking, train_split
-from potstill.retrieval.load import open_table, read_sample, text_items
-from potstill.task import Label, TaskSpec
+from potstill.retrieval.load import open_table, read_data, read_sample, splits_of, text_items
+from potstill.task import DataRef, Label, TaskSpec
 
 
 def write(path: Path, table: pa.Table, **options: Any) -> Path:
@@ -32,6 +32,58 @@ def write(path: Path, table: pa.Table, **options: Any) -> Path:
 def by_label(rows: int) -> pa.Table:
     """A table sorted by its label, as many are."""
     return pa.table({"text": [f"text {i}" for i in range(rows)], "label": [i * 4 // rows for i in range(rows)]})
+
+
+def test_a_group_as_writers_make_it_by_default_is_sampled_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.parquet", pa.table({"label": [i * 2 // 700_000 for i in range(700_000)]}))
+    sample = read_sample(str(path), limit=50)
+    assert 20 <= sample.table["label"][:].count(1) <= 30
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train": "my_reviews_train.csv", "test": "my_reviews_test.csv"},
+        {"train": "train-00000-of-00002.csv", "validation": "validation-00000-of-00001.csv"},
+        {"train": "training_data.csv", "test": "eval.csv", "validation": "reviews-dev.csv"},
+        {"contested": "contested-2020.csv", "reviews": "reviews.csv"},
+    ],
+)
+def test_splits_are_read_from_the_names_of_files(splits: dict[str, str], tmp_path: Path) -> None:
+    for name in splits.values():
+        (tmp_path / name).write_text("text,label\na,b\n")
+    assert {split: [file.name for file in files] for split, files in splits_of(tmp_path).items()} == {
+        split: [name] for split, name in splits.items()
+    }
+    assert read_sample(str(tmp_path), split="eval" if "test" in splits else next(iter(splits))).total == 1
+
+
+def test_media_beside_a_text_are_left_where_they_are(tmp_path: Path) -> None:
+    """Nothing that a table names is opened: no file, and no address."""
+    from datasets import Audio, Features, Image, List, Value
+
+    cell = {"bytes": None, "path": "http://127.0.0.1:9/asked.png"}
+    text = {"text": Value("string"), "label": Value("string")}
+    features = Features({**text, "picture": Image(), "sounds": List(Audio())})
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2], "picture": cell, "sounds": [cell]} for i in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema), tmp_path / "train.parquet")
+    assert "Image" in str(pq.read_schema(tmp_path / "train.parquet").metadata)
+    sample = read_sample(str(tmp_path / "train.parquet"), limit=10)
+    assert sample.table.column_names == ["text", "label"]
+    assert sample.table["text"][0] == "text 0"
+
+
+def test_rows_without_a_label_are_left_out_of_the_users_data(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
+    rows = {"text": [f"t {i}" for i in range(6)], "label": [0, 1, -1, 0, 1, -1]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own.parquet")
+    read = read_data(DataRef(str(tmp_path / "own.parquet")), task("Say it.", "yes", "no"))
+    assert read["input"][:] == ["t 0", "t 1", "t 3", "t 4"]
+    (tmp_path / "bare.csv").write_text("text,label\na,\nb,\n")
+    with pytest.raises(DataError, match="column 'label' is empty in all 2 rows"):
+        read_data(DataRef(str(tmp_path / "bare.csv"), inputs=("text",), output="label"), task("Say it.", "yes", "no"))
 
 
 @pytest.mark.parametrize("group", [1000, 37, 10])
