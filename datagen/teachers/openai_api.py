@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
 
 DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
@@ -136,7 +136,7 @@ class OpenAITeacher:
         """Answer everything that `take` gives, in the order of completion.
 
         Raises:
-            TeacherRefused: A wrong key, an unknown model or URL, or the very first requests refused.
+            TeacherRefused: A wrong key, an unknown model or URL, or requests refused whatever they say.
             TeacherUnavailable: The endpoint stayed unreachable or throttled for longer than allowed.
         """
         done: queue.SimpleQueue[tuple[AnyRequest, Reply | Failure | TeacherError | Fault | BaseException]]
@@ -161,23 +161,33 @@ class OpenAITeacher:
                     if not taken:
                         break
                     continue
+                outcome: Any
                 request, outcome = done.get()
                 open_ -= 1
                 if isinstance(outcome, Fault):
                     if not self._replied:
                         doubtful.append((request, outcome))
-                        if len(doubtful) >= 3 or not open_:
-                            raise self._refused(doubtful[0][1])
-                        continue
-                    yield request, Failure(str(outcome))
-                    continue
-                if isinstance(outcome, BaseException):
+                        if len(doubtful) < 3 and open_:
+                            continue
+                        # A run that goes on may have nothing left but what is refused: a harmless request tells.
+                        fault = self._wait(self._tried(_harmless(request), self._flavour))
+                        if fault is not None:
+                            raise self._refused(fault)
+                        outcome = None
+                        self._replied = True
+                elif isinstance(outcome, BaseException):
                     raise outcome
-                if isinstance(outcome, Reply):
+                elif isinstance(outcome, Reply):
                     self._replied = True
+                if self._replied:
                     for other, fault in doubtful:
                         yield other, Failure(str(fault))
                     doubtful.clear()
+                if outcome is None:
+                    continue
+                if isinstance(outcome, Fault):
+                    yield request, Failure(str(outcome))
+                    continue
                 failures = failures + 1 if isinstance(outcome, Failure) else 0
                 yield request, outcome
                 if failures >= _MOST_FAILURES:
@@ -247,16 +257,25 @@ class OpenAITeacher:
             self.endpoints.full_speed()
         return vllm
 
+    async def _tried(self, request: AnyRequest, flavour: Flavour) -> Fault | None:
+        """What is wrong with a request, or None where it is answered."""
+        try:
+            await self._attempts(lambda: self._asked(request, flavour), [])
+        except Fault as fault:
+            return fault
+        return None
+
+    async def _asked(self, request: AnyRequest, flavour: Flavour) -> Any:
+        if isinstance(request, Request):
+            return await self._chat(request, flavour, chat_body(request, self._model, flavour))
+        from potstill.datagen.teachers.openai_scores import scored
+
+        return await scored(self, request)
+
     async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
         faults: list[str] = []
         try:
-            if isinstance(request, Request):
-                body = chat_body(request, self._model, flavour)
-                outcome: Any = await self._attempts(lambda: self._chat(request, flavour, body), faults)
-            else:
-                from potstill.datagen.teachers.openai_scores import scored
-
-                outcome = await self._attempts(lambda: scored(self, request), faults)
+            outcome: Any = await self._attempts(lambda: self._asked(request, flavour), faults)
             if faults and isinstance(outcome, Reply):
                 outcome = replace(outcome, attempts=1 + len(faults))
         except asyncio.CancelledError:
@@ -339,3 +358,9 @@ class OpenAITeacher:
         else:
             mend = "the server does not take these requests; check the model, its context length and the options"
         return TeacherRefused(f"{where} refused: {said}; {mend}")
+
+
+def _harmless(request: AnyRequest) -> AnyRequest:
+    """A request of the same form and options whose text nobody could object to."""
+    start = "Hello" if request.prefill else ""
+    return replace(request, messages=(Message("user", "Say hello."),), prefill=start)

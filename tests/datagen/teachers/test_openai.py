@@ -117,6 +117,44 @@ def test_one_refused_request_among_good_ones_is_a_failure(server_module: Any, dr
     assert all(isinstance(reply, Reply) for _, reply in replies[1:])
 
 
+def test_a_run_that_has_nothing_left_but_refused_requests_ends(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "400" if text.startswith("bad") else None) as server:
+        for bad in (1, 5):
+            teacher = opened(server)
+            replies = drain(teacher, [ask(f"bad {i}") for i in range(bad)])
+            teacher.close()
+            assert [isinstance(reply, Failure) for _, reply in replies] == [True] * bad
+        assert server.asked == 1 + 1 + 5 + 1, "one harmless request each tells whose fault it is"
+
+
+def test_early_refusals_beside_slow_answers_are_failures(server_module: Any, drain: Any) -> None:
+    def fault(number: int, text: str) -> str | None:
+        if text.startswith("good"):
+            time.sleep(0.5)
+        return "400" if text.startswith("bad") else None
+
+    with server_module.running_server(fault) as server:
+        teacher = opened(server, concurrency=12)
+        replies = drain(teacher, [ask(f"{'bad' if i % 3 == 0 else 'good'} {i}") for i in range(12)])
+        teacher.close()
+    assert sum(isinstance(reply, Failure) for _, reply in replies) == 4
+    assert sum(isinstance(reply, Reply) for _, reply in replies) == 8
+
+
+@pytest.mark.parametrize("key", ["x", "test", "null", "reply"])
+def test_words_that_are_also_keys_stay_in_replies(
+    key: str, server_module: Any, drain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with server_module.running_server() as server:
+        url = server.url.replace("http://", "http://text:preview@")
+        teacher = open_teacher(f"openai:{url}?api-version=preview#m", flavour="openai", **FAST)
+        [(_, reply)] = drain(teacher, [ask("a text of the preview, a test and null")])
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert reply.text == "reply to a text of the preview, a test and null"
+
+
 def test_nothing_listens(drain: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
