@@ -17,27 +17,46 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+import regex
+
 from potstill.datagen.novelty import NoveltyFilter
 
 NGRAM = 13
-_WORD = re.compile(r"\w+", re.UNICODE)
+_WORD = regex.compile(r"[\w\p{M}]+")
+# Accents of Latin, Greek and Cyrillic letters, and the vowel points of Hebrew and Arabic, which may be left out. Marks
+# of other scripts are letters of their own: vowels in Devanagari and Thai, voicing in kana. Selectors choose between
+# two pictures of one sign.
+_ACCENTS = regex.compile(r"(?<=[\u0000-\u077f\u1e00-\u1fff])\p{M}+|[\ufe00-\ufe0f]")
+# What changes a meaning though it is no word: signs of currency and sums, emoji, the ends of C++ and C#.
+_SYMBOL = regex.compile(r"[\w\p{M}]+|[[\p{Sc}\p{Sm}\p{So}]--[|~]]|(?<=\w)#|[-*/](?=\s?\d)", regex.VERSION1)
 _FIELD = re.compile(r"^[\w -]{1,40}: ", re.MULTILINE)
 _LEAST_FIELD_WORDS = 6
 
 
 def normal_words(text: str) -> list[str]:
     """Words without case, accents and punctuation."""
-    flat = unicodedata.normalize("NFKD", text).casefold()
-    return _WORD.findall("".join(c for c in flat if not unicodedata.combining(c)))
+    return [str(word) for word in _WORD.findall(_flat(text))]
 
 
 def normal_hash(text: str) -> bytes:
     """16 bytes that two texts share when they differ in case, accents, spaces and punctuation only.
 
-    A text without any letter or digit is hashed as it is.
+    Symbols count: `3 + 4` is not `3 - 4`, and a text that ends in another emoji is another text. A text of nothing but
+    punctuation is hashed as it is.
     """
+    parts = _SYMBOL.findall(_flat(text))
+    return _hash(" ".join(parts) if parts else text.strip())
+
+
+def words_hash(text: str) -> bytes:
+    """As `normal_hash`, by the words alone: what may have been trained on is found whatever its symbols."""
     words = normal_words(text)
-    return _hash(" ".join(words) if words else text.strip())
+    return _hash(" ".join(words)) if words else normal_hash(text)
+
+
+def _flat(text: str) -> str:
+    flat = unicodedata.normalize("NFKD", text).casefold()
+    return flat if flat.isascii() else str(_ACCENTS.sub("", flat))
 
 
 def _hash(text: str) -> bytes:
@@ -67,20 +86,20 @@ class TestTexts:
         self._grams: set[int] = set()
         self._near = NoveltyFilter(near) if near is not None else None
         for text in texts:
-            self._hashes.add(normal_hash(text))
+            self._hashes.add(words_hash(text))
             field = _longest_field(text)
             if field is not None:
-                self._hashes.add(normal_hash(field))
+                self._hashes.add(words_hash(field))
             self._grams.update(_grams(normal_words(text)))
             if self._near is not None:
                 self._near.add(text)
 
     def found_in(self, text: str) -> tuple[str, str] | None:
         """How a training text meets a test text: (reason, detail), or None."""
-        if normal_hash(text) in self._hashes:
+        if words_hash(text) in self._hashes:
             return "in_test", "the same words as a test input"
         field = _longest_field(text)
-        if field is not None and normal_hash(field) in self._hashes:
+        if field is not None and words_hash(field) in self._hashes:
             return "in_test", "one field holds the same words as a test input"
         words = normal_words(text)
         for start, gram in enumerate(_grams(words)):

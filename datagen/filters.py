@@ -13,7 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+import regex
+
 from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
+from potstill.datagen.parse import TEXTS
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.language_guess import other_language
 from potstill.rows import Dropped
@@ -26,15 +29,22 @@ _DECLINED = (
 )
 _REFUSAL = re.compile(
     r"\b(?:as an? (?:ai|artificial intelligence|language model|large language|chatbot|ai assistant)\b|i(?:'m| am) "
-    r"(?:an? )?(?:ai|artificial intelligence|language model|virtual assistant)\b|sorry,? (?:but )?(?:i|as an ai)\b|"
+    r"(?:an? )?(?:ai|artificial intelligence|language model|virtual assistant)\b|"
+    # An apology alone may be the task: a shop that writes to a customer says sorry.
+    r"(?:sorry|my apologies|apologi[sz]e)\b[^.!?\n]{0,80}\b(?:this|that|your|such an?) (?:kind of )?(?:request|task|"
+    r"instruction|prompt|content)\b|"
     rf"i(?:'m| am) (?:unable|not able) to {_DECLINED}|i (?:cannot|can't|can not|won't) {_DECLINED}|"
-    r"i don't feel comfortable|my apologies,? but i)\b",
+    r"i don't feel comfortable)\b",
     re.IGNORECASE,
 )
 _META = re.compile(
-    r"^(?:sure|certainly|of course|here(?:'s| is| are)|below (?:is|are)|this is an? (?:example|sample)|i hope this)\b"
+    r"^(?:(?:sure|certainly|of course)\b[,.!:]{0,2}\s{0,3}(?:here(?:'s| is| are)|below|the following|let me write|"
+    r"i(?:'d| would|'ll| will| can)(?: be (?:happy|glad) to)? (?:write|create|generate|provide|give|help))|"
+    r"below (?:is|are)|this is an? (?:example|sample)|i hope this (?:helps|text|example|meets|works))\b"
+    rf"|^here(?:'s| is| are) {TEXTS}"
     r"|\b(?:the (?:category|label|class) (?:is|of this)|belongs to the (?:category|class|label)|for which the "
-    r"(?:right |correct )?(?:answer|label) is|let me know if|would you like me to|"
+    r"(?:right |correct )?(?:answer|label) is|let me know if (?:you(?:'d| would)? (?:like (?:it|this|me|more|another)|"
+    r"want me|need (?:more|another))|this (?:works|helps|meets)|i can (?:help|assist))|would you like me to|"
     r"insert (?:name|text|title|here)|lorem ipsum)\b"
     # An index of code, `row[name]`, is no placeholder.
     r"|(?<!\w)\[(?:your|name|insert|company|date|city|product|title|customer|recipient|sender|bank|amount|number)"
@@ -45,7 +55,7 @@ _META = re.compile(
 )
 # The first line of a letter, without the letter. "Hi there" is left: for a label of greetings it is a right text.
 _SALUTATION = re.compile(r"dear(?: (?!me\b)\w+){1,4}\W*", re.IGNORECASE)
-_NATURAL = re.compile(r"^[^\W\d_]+(?:[ '-][^\W\d_]+){0,4}$")
+_NATURAL = regex.compile(r"(?:\p{L}\p{M}*)+(?:[ '-](?:\p{L}\p{M}*)+){0,4}")
 _CAMEL = re.compile(r"[a-z][A-Z]")
 
 
@@ -154,7 +164,7 @@ def wrong_language(text: str, languages: tuple[str, ...]) -> Dropped | None:
 
 def is_natural(name: str) -> bool:
     """Whether a label's name reads as words that a text may hold (`Sports`, `hate speech`)."""
-    return bool(_NATURAL.match(name)) and not _CAMEL.search(name)
+    return bool(_NATURAL.fullmatch(name)) and not _CAMEL.search(name)
 
 
 @cache
@@ -170,6 +180,12 @@ def _mark_of(name: str) -> re.Pattern[str]:
     )
 
 
+@cache
+def _alone(name: str) -> re.Pattern[str]:
+    """The name as a word of its own, in its own case where capitals join its words."""
+    return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", 0 if _CAMEL.search(name) else re.IGNORECASE)
+
+
 def label_leak(text: str, names: Sequence[str]) -> Dropped | None:
     """A label's name stands in the text as a mark instead of a word (the rule is in the module's text)."""
     lowered = text.lower()
@@ -179,9 +195,8 @@ def label_leak(text: str, names: Sequence[str]) -> Dropped | None:
         found = _mark_of(name).search(text)
         if found:
             return Dropped("label_leak", found.group(0).strip(), text, stage=STAGE)
-        # A bare number is no mark: texts hold numbers of their own.
-        marks = not is_natural(name) and not name.isdigit()
-        if marks and (name in text if _CAMEL.search(name) else name.lower() in lowered):
+        # A number is no mark: texts hold numbers of their own.
+        if not is_natural(name) and any(letter.isalpha() for letter in name) and _alone(name).search(text):
             return Dropped("label_leak", name, text, stage=STAGE)
     return None
 

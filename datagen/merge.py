@@ -30,6 +30,7 @@ __all__ = ["MergeOptions", "MergeResult", "Splits", "merge_rows", "split_rows"]
 
 STAGE = "merge"
 _ORDER = {"user": 0, "retrieved": 1, "generated": 2, "pseudo": 3}
+_WRITTEN = ("generated", "pseudo")
 _EVENT_EVERY_ROWS = 2000
 
 
@@ -162,7 +163,7 @@ def _distinct(
     rows: list[Row], tests: TestTexts, options: MergeOptions, dropped: list[Dropped], listener: Listener
 ) -> list[Row]:
     seen: dict[bytes, Row] = {}
-    near = _NearDuplicates(options.near_duplicates)
+    near = _NearDuplicates(options.near_duplicates, any(row.origin in _WRITTEN for row in rows))
     kept: list[Row] = []
     for count, row in enumerate(rows):
         if count % _EVENT_EVERY_ROWS == 0:
@@ -191,27 +192,42 @@ def _distinct(
 
 
 class _NearDuplicates:
-    """Near-duplicates among the kept rows.
+    """Near-duplicates among the kept rows, which come with people's rows first.
 
     Rows of people that differ in a word and in their label teach what the word does, so only those with the same output
     count; a written row that is nearly one with another output is a contradiction, and counts.
     """
 
-    def __init__(self, threshold: float):
+    def __init__(self, threshold: float, written_follow: bool):
         self._threshold = threshold
-        self._filters: dict[str, NoveltyFilter] = {}
-        self._rows: dict[str, list[Row]] = defaultdict(list)
+        self._written_follow = written_follow
+        self._all = NoveltyFilter(threshold)
+        self._rows: list[Row] = []
+        # One filter an output, made when the output comes a second time: answers of generation tasks hardly do.
+        self._alike: dict[str, NoveltyFilter] = {}
+        self._with: dict[str, list[Row]] = defaultdict(list)
 
     def admit(self, row: Row) -> str | None:
         """Keep the row and return None, or say what it is too like."""
-        written = row.origin in ("generated", "pseudo")
-        for output in [row.output, *(sorted(self._filters) if written else ())]:
-            match = self._filters[output].match(row.input) if output in self._filters else None
-            if match is not None:
-                other = self._rows[output][match.index]
-                return f"ROUGE-L {match.f1:.2f} with a {other.origin} row ({other.id})"
-        self._filters.setdefault(row.output, NoveltyFilter(self._threshold)).add(row.input)
-        self._rows[row.output].append(row)
+        if row.origin in _WRITTEN:
+            found = self._all.match(row.input)
+            other = None if found is None else self._rows[found.index]
+        else:
+            same = self._with[row.output]
+            if same and row.output not in self._alike:
+                self._alike[row.output] = NoveltyFilter(self._threshold)
+                self._alike[row.output].add(same[0].input)
+            found = self._alike[row.output].match(row.input) if same else None
+            other = None if found is None else same[found.index]
+            if found is None:
+                same.append(row)
+                if row.output in self._alike:
+                    self._alike[row.output].add(row.input)
+        if found is not None and other is not None:
+            return f"ROUGE-L {found.f1:.2f} with a {other.origin} row ({other.id})"
+        if self._written_follow:
+            self._all.add(row.input)
+            self._rows.append(row)
         return None
 
 

@@ -38,10 +38,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+import regex
+
 from potstill.datagen.signatures import SLACK, Signatures, fewest_shared
 
 _NOT_ROUGE = re.compile(r"[^a-z0-9]+")
-_UNICODE_WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]")
+_UNICODE_WORD = regex.compile(r"[a-z0-9]+|[[\p{L}\p{N}]--[a-z0-9]]\p{M}*", regex.VERSION1)
 # Texts up to which one pass over all signatures is at least as fast as the lists.
 SCANNED = 50_000
 _MOST_TOKENS = (1 << 20) - 1
@@ -64,14 +66,14 @@ def rouge_tokens(text: str) -> list[str]:
 
 
 def any_script_tokens(text: str) -> list[str]:
-    """Tokens as `rouge_tokens`, and every other letter as a token of its own, so that no script is invisible.
+    """Tokens as `rouge_tokens`, and every other letter with its marks as a token, so that no script is invisible.
 
     Examples:
         >>> rouge_tokens("Café 東京"), any_script_tokens("Café 東京")
         (['caf'], ['caf', 'é', '東', '京'])
     """
     lowered = text.lower()
-    return rouge_tokens(text) if lowered.isascii() else _UNICODE_WORD.findall(lowered)
+    return rouge_tokens(text) if lowered.isascii() else [str(word) for word in _UNICODE_WORD.findall(lowered)]
 
 
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:

@@ -16,9 +16,20 @@ MAX_REPLY_CHARS = 40_000
 MAX_JSON_DEPTH = 16
 
 _CONTROL_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
+# What a teacher calls the text that it announces: "a short review", "three messages".
+TEXTS = (
+    r"(?:an?|the|your|one|some|another|two|three|four|five|\d{1,2})\b[^\n:.!?]{0,60}\b(?:text|review|message|example|"
+    r"sample|sentence|article|post|comment|e-?mail|tweet|headline|quer(?:y|ie)|paragraph|response|answer|output|input|"
+    r"version|stor(?:y|ie)|summary|dialogue|snippet|note|letter)(?:s|es)?\b"
+)
+_ANNOUNCED = r"(?:here(?:'s| is| are)|below (?:is|are)|this is|the following (?:is|are)|i(?:'ve| have) written)\b"
+# An announcement is one by the word before it, by what it announces, or by the quote or new line behind it. "Here is
+# the thing: I never got my refund" is none.
 _CHATTER = re.compile(
-    r"^(?:sure|certainly|of course|absolutely|okay|ok|great|yes)?[,.!:]?\s{0,3}"
-    r"(?:here(?:'s| is| are)|below is|this is|the following is|i(?:'ve| have) written)\b[^\n:]{0,120}:\s*",
+    rf"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes)\b[,.!:]{{0,2}}\s{{0,3}}{_ANNOUNCED}"
+    r"[^\n:]{0,120}:\s*"
+    rf"|{_ANNOUNCED} {TEXTS}[^\n:]{{0,80}}:\s*"
+    rf"|{_ANNOUNCED}[^\n:]{{0,120}}:(?:\s*\n\s*|\s*(?=[\"“«「])))",
     re.IGNORECASE,
 )
 _NAMED = re.compile(

@@ -75,11 +75,6 @@ _REMARK = re.compile(
     rf"{_MARKS}:.*\Z|^the (?:correct )?(?:answer|label|class|output) is\b.*\Z|^(?:[-=*_]{{3,}}|#{{2,}})[ \t]*$.*\Z",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-_DECLINES_WORK = re.compile(
-    r"\b(?:assist|comply|fulfil\w*|language model|as an ai|an ai|(?:that|this|your) request|"
-    r"(?:answer|help (?:you )?with|provide|generate|write|create|do) (?:that|this|it|you|the|an?|any|such))\b",
-    re.IGNORECASE,
-)
 _RULE = re.compile(r"\n[ \t]*(?:[-=*_]{3,}|#{2,})[ \t]*\Z")
 _NO_INPUT = re.compile(
     r"\W*(?:none|n/?a|null|nil|empty|nothing|noinput|not (?:applicable|needed|required|necessary)|"
@@ -330,13 +325,4 @@ def _fault(item: Found, classification: bool, instruction: str, echoes: Collecti
     loop = filters.repetition(item.output) or filters.repetition(given)
     if loop is not None:
         return loop.reason
-    return "refusal" if _declines(item.output) else ""
-
-
-def _declines(text: str) -> bool:
-    """Whether a teacher declines; a note that says sorry may be the task."""
-    found = filters.refusal(text)
-    if found is None:
-        return False
-    apology = found.detail.lower().startswith(("sorry", "my apologies"))
-    return not apology or bool(_DECLINES_WORK.search(text[:300]))
+    return "refusal" if filters.refusal(item.output) else ""

@@ -33,6 +33,10 @@ def test_length() -> None:
         ("I'm unable to create such content.", "refusal"),
         ("I cannot find my order, can you help?", None),
         ("I am sorry to hear that your flight was late.", None),
+        ("Sorry, that request is nothing I may answer.", "refusal"),
+        ("I'm sorry, I know how frustrating a late parcel is. I have refunded the fee.", None),
+        ("Sorry I missed your message! Your parcel left this morning.", None),
+        ("Sorry, I'll call later", None),
         ("The robot said it was an AI, and nobody laughed at it in the whole room.", None),
         ("Parliament voted on Monday.", None),
     ],
@@ -78,6 +82,9 @@ def test_finished_texts_pass(text: str) -> None:
         "Dear [Your Name], your parcel is late.",
         "This text belongs to the category of sports.",
         "Let me know if you like it",
+        "Sure! Here is a message",
+        "Here are two messages about it",
+        "Certainly, I'd be happy to help you write one.",
         "Dear [Account holder's name]",
         "My order [order_id] has not come.",
         "I moved to [New Address].",
@@ -86,6 +93,17 @@ def test_finished_texts_pass(text: str) -> None:
 )
 def test_meta_talk(text: str) -> None:
     assert reason(filters.meta_talk(text)) == "meta_talk"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Let me know if you can make it on Friday.", "Sure, see you at 5 then", "Of course it broke on the first day.",
+        "Here is where it hurts", "I hope this is not a joke",
+    ],
+)  # fmt: skip
+def test_people_say_such_things_too(text: str) -> None:
+    assert filters.meta_talk(text) is None
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,14 @@ def test_brackets_of_another_kind_pass(text: str) -> None:
         ("A Sci/Tech story", ["Sci/Tech"], True),
         ("please BookRestaurant for two", ["BookRestaurant"], True),
         ("I won 1 prize", ["1"], False),
+        ("I caught COVID-19 on my flight", ["-1", "0", "1"], False),
+        ("Paid 12.05 for lunch", ["1.0", "2.0"], False),
+        ("A label of -1: no", ["-1"], True),
+        (
+            "\u0906\u091c \u0915\u093e \u0916\u0947\u0932 \u0930\u094b\u092e\u093e\u0902\u091a\u0915 \u0925\u093e",
+            ["\u0916\u0947\u0932"],
+            False,
+        ),
         ("Positive feedback came in.", ["positive", "negative"], False),
         ("I bought it. Sentiment: positive", ["positive"], True),
     ],

@@ -272,3 +272,63 @@ def test_the_part_of_a_row_is_that_of_its_words() -> None:
 def test_impossible_options_are_listed() -> None:
     with pytest.raises(ValueError, match=r"near_duplicates must be in \(0, 1\] \(got 0\); validation \+ heldout"):
         MergeOptions(near_duplicates=0, validation=0.6, heldout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Good \U0001f600", "Good \U0001f621"), ("What is 3 + 4?", "What is 3 - 4?"), ("in C", "in C++"),
+        ("in C++", "in C#"), ("Is x > 5?", "Is x < 5?"), ("it costs $5", "it costs \u20ac5"),
+        # Boy and girl, bread and comb, good and fierce: vowel signs and voicing marks are letters.
+        ("\u0932\u0921\u093c\u0915\u093e \u0939\u0948", "\u0932\u0921\u093c\u0915\u0940 \u0939\u0948"),
+        ("\u30d1\u30f3\u304c\u597d\u304d", "\u30cf\u30f3\u304b\u597d\u304d"), ("\u0e14\u0e35", "\u0e14\u0e38"),
+    ],
+)  # fmt: skip
+def test_texts_that_mean_something_else_are_no_copies(one: str, other: str) -> None:
+    result = merge_rows(SPEC, [table(row(one, "a", "user"), row(other, "b", "user"))])
+    assert result.kept["input"][:] == [one, other]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Caf\u00e9 \u2014 fine!", "cafe fine"), ("Great phone - loved it", "Great phone, loved it"),
+        ("**Bold** text", "bold text"), ("I \u2764\ufe0f it", "I \u2764 it"), ("#tag here", "tag here"),
+        ("it\u2019s", "it's"), ("\u0643\u0650\u062a\u064e\u0627\u0628", "\u0643\u062a\u0627\u0628"),
+        ("\u0401\u043b\u043a\u0430", "\u0435\u043b\u043a\u0430"),
+    ],
+)  # fmt: skip
+def test_case_accents_and_punctuation_make_no_other_text(one: str, other: str) -> None:
+    assert normal_hash(one) == normal_hash(other)
+
+
+def test_a_test_text_is_found_whatever_its_symbols() -> None:
+    assert TestTexts(["Good day \U0001f600"], None).found_in("good day") is not None
+
+
+def test_near_duplicates_of_open_answers_are_found_in_time_that_grows_with_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row is compared once, whatever the number of answers."""
+    from potstill.datagen import merge
+
+    asked: list[str] = []
+    match = merge.NoveltyFilter.match
+
+    def counted(self: Any, text: str) -> Any:
+        asked.append(text)
+        return match(self, text)
+
+    monkeypatch.setattr(merge.NoveltyFilter, "match", counted)
+    people = [Row(f"{word} question of number {i} here", f"a{i}", "user")
+              for i, word in enumerate(("red", "green", "blue", "pink"))]  # fmt: skip
+    written = [
+        Row(f"{letter * 3} text {letter * 5} of {letter * 7}", f"b{letter}", "generated") for letter in "abcdefgh"
+    ]
+    again = Row("aaa text aaaaa of aaaaaaaa now", "else", "generated")
+    near_person = Row("red question of number 0 there", "else", "generated")
+    rows = rows_to_dataset([*people, *written, again, near_person], ())
+    result = merge_rows(WRITE, [rows])
+    assert [item.reason for item in result.dropped] == ["near_duplicate"] * 2
+    assert result.report["kept"] == 12
+    assert len(asked) == len(written) + 2

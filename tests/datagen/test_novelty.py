@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -164,12 +165,14 @@ def test_the_default_tokens_are_rouge_scores_where_all_letters_are_ascii(a: str,
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.text(max_size=60))
+@given(st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=60))
 def test_elsewhere_they_are_rouge_scores_and_one_for_each_letter_that_it_drops(text: str) -> None:
     tokens = any_script_tokens(text)
     assert [token for token in tokens if token.isascii()] == rouge_tokens(text)
     other = [letter for letter in text.lower() if letter.isalnum() and not letter.isascii()]
-    assert [token for token in tokens if not token.isascii()] == other
+    letters = [token for token in tokens if not token.isascii()]
+    assert [token[0] for token in letters] == other
+    assert all(unicodedata.category(mark)[0] == "M" for token in letters for mark in token[1:])
 
 
 def test_words_that_differ_in_an_accent_are_told_apart() -> None:
