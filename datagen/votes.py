@@ -17,15 +17,22 @@ of the operating system (`signal.setitimer`). Not stopped: code in C that never 
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from potstill.errors import DataError, TaskError
 from potstill.task import Rule
@@ -38,6 +45,8 @@ ABSTAIN = -1
 _REGEX_TIMEOUT_S = 0.25
 _FUNCTION_TIMEOUT_S = 5.0
 _MOST_TIMEOUTS = 8
+# Of values within values that a function reads, for its digest.
+_DEEPEST = 20
 _MOST_CHARS = 20_000
 _MOST_TOLD = 200
 
@@ -261,13 +270,56 @@ def function_name(function: LabellingFunction) -> str:
 
 
 def function_digest(function: LabellingFunction) -> str:
-    """Hash of a Python labelling function's source (or code, where it has no source), for a stage's key."""
-    import hashlib
-    import inspect
+    """Hash of what a Python labelling function's votes depend on, for a stage's key.
 
+    That is its source (or code, where it has none), and whatever it reads beside its text: variables that it closes
+    over, globals that it names, arguments of a `functools.partial`, attributes of an object. A value that cannot be
+    told from another of its kind gives a hash that no other call gives, so that nothing stale is taken again.
+    """
+    return hashlib.sha256(_described(function, ()).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _described(value: Any, within: tuple[int, ...]) -> str:
+    """A text that two values share only where they are the same thing to a function that reads them."""
+    if value is None or isinstance(value, str | bytes | bool | int | float | complex | re.Pattern | Enum | Path):
+        return f"{type(value).__qualname__} {value!r}"
+    if isinstance(value, type | ModuleType):
+        return f"{getattr(value, '__module__', '')}.{value.__name__}"
+    if id(value) in within:
+        return "itself"
+    if len(within) >= _DEEPEST:
+        return uuid4().hex
+    within = (*within, id(value))
+    below = [type(value).__qualname__]
+    if isinstance(value, Mapping):
+        below += sorted(f"{_described(key, within)}: {_described(held, within)}" for key, held in value.items())
+    elif isinstance(value, list | tuple | deque):
+        below += [_described(part, within) for part in value]
+    elif isinstance(value, set | frozenset):
+        below += sorted(_described(part, within) for part in value)
+    elif isinstance(value, partial):
+        below += [_described(part, within) for part in (value.func, value.args, value.keywords)]
+    elif inspect.ismethod(value):
+        below += [_described(value.__func__, within), _described(value.__self__, within)]
+    elif inspect.isbuiltin(value):
+        below.append(f"{value.__module__}.{value.__qualname__}")
+    elif inspect.isfunction(value):
+        below += _function_parts(value, within)
+    elif hasattr(value, "__dict__"):
+        methods = {name: held for name, held in vars(type(value)).items() if inspect.isfunction(held)}
+        below += [type(value).__module__, _described(methods, within), _described(vars(value), within)]
+    else:
+        return uuid4().hex
+    return "(" + ", ".join(below) + ")"
+
+
+def _function_parts(function: Any, within: tuple[int, ...]) -> list[str]:
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        text = f"{code.co_code.hex()} {code.co_consts} {code.co_names}" if code else type(function).__qualname__
-    return hashlib.sha256(text.encode()).hexdigest()
+        code = function.__code__
+        text = f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
+    found = inspect.getclosurevars(function)
+    defaults = [function.__defaults__, function.__kwdefaults__]
+    reads = {**found.globals, **found.nonlocals}
+    return [text, _described(reads, within), _described(defaults, within)]

@@ -39,6 +39,8 @@ _COLUMNS = ("id", "label", "text")
 _BEGINNING = '{"text": "'
 # A cell that begins so is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A cell of a spreadsheet holds 32,767 characters; the text itself stays whole, it is found by its id.
+_MOST_SHOWN = 30_000
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Labelling:
             known = ", ".join(self.spec.label_names)
             raise OptionError("label", [f"{label!r} is no label of the task; its labels are {known}"])
         self._place(text)
-        again = text in self.answers
+        again = self.answers.pop(text, None) is not None  # so that the latest answer stands last
         self.answers[text] = name
         if again:
             self._rewrite()
@@ -176,7 +178,8 @@ class Labelling:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for text in texts:
-            writer.writerow([_id(text), "", f"'{text}" if text.startswith(_FORMULA) else text])
+            shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} …"
+            writer.writerow([_id(text), "", f"'{shown}" if shown.startswith(_FORMULA) else shown])
         # The mark at the start tells spreadsheets that this is UTF-8.
         write_atomic(sheet, "\ufeff" + file.getvalue())
         return SheetResult(len(filled), len(texts))
@@ -242,11 +245,12 @@ class Labelling:
             content = sheet.read_text("utf-8-sig")
             head = content.split("\n", 1)[0]
             comma = ";" if head.count(";") > head.count(",") else ","
-            rows = list(csv.DictReader(io.StringIO(content), delimiter=comma))
+            named = [name.strip() for name in next(csv.reader([head.strip()], delimiter=comma), [])]
+            rows = list(csv.DictReader(io.StringIO(content.partition("\n")[2]), named, delimiter=comma))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"the sheet {sheet} cannot be read ({error}); save it as CSV in UTF-8") from None
         found, faults = {}, []
-        if not {"id", "label"} <= {name.strip() for name in head.replace('"', "").split(comma)}:
+        if not {"id", "label"} <= set(named):
             faults.append(f"its first line, {head.strip()[:60]!r}, names no columns id and label; give another file")
         for number, row in enumerate(rows, 2):
             label, name = (row.get("label") or "").strip(), (row.get("id") or "").strip()
@@ -282,7 +286,9 @@ def _answers_in(path: Path, spec: TaskSpec) -> dict[str, str]:
     names = set(spec.label_names)
     found: dict[str, str] = {}
     try:
-        lines = path.read_text("utf-8").split("\n")
+        *whole, last = path.read_bytes().split(b"\n")
+        # The last line may be torn within a letter.
+        lines = [*(line.decode("utf-8") for line in whole), last.decode("utf-8", "ignore")]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); give another file with --out") from None
     for number, line in enumerate(lines, 1):

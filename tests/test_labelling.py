@@ -57,8 +57,8 @@ def test_the_last_answer_can_be_taken_back_and_any_can_be_changed(tmp_path: Path
     one.answer(b, "other")
     one.answer(a, "billing")
     assert work(tmp_path).answers == {a: "billing", b: "other"}
+    assert one.undo() == a, "it was answered last"
     assert one.undo() == b
-    assert one.undo() == a
     assert one.undo() is None
     assert work(tmp_path).answers == {}
 
@@ -71,9 +71,10 @@ def test_what_was_passed_over_is_not_asked_again(tmp_path: Path) -> None:
     assert one.next_batch(0) == []
 
 
-@pytest.mark.parametrize("end", ["\n", "", '\n{"text": "torn'])
+@pytest.mark.parametrize("end", ["\n", "", '\n{"text": "torn', '\n{"text": "K\u00e4'])
 def test_a_file_that_ends_early_is_gone_on_with(tmp_path: Path, end: str) -> None:
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": TEXTS[0], "label": "bug"}) + end)
+    torn = -1 if end.endswith("\u00e4") else None  # within a letter
+    (tmp_path / "a.jsonl").write_bytes((json.dumps({"text": TEXTS[0], "label": "bug"}) + end).encode()[:torn])
     one = work(tmp_path)
     one.answer(TEXTS[1], "other")
     assert work(tmp_path).answers == {TEXTS[0]: "bug", TEXTS[1]: "other"}
@@ -168,6 +169,33 @@ def test_a_sheet_goes_to_and_fro(tmp_path: Path, comma: str) -> None:
     fill(sheet, 10)
     assert vars(work(tmp_path).exchange(sheet, 30)) == {"taken": 10, "written": 0}
     assert len(work(tmp_path).answers) == 30
+
+
+def test_blanks_in_the_first_line_of_a_sheet_lose_no_answer(tmp_path: Path) -> None:
+    sheet = tmp_path / "s.csv"
+    work(tmp_path).exchange(sheet)
+    fill(sheet, 5)
+    sheet.write_text(sheet.read_text("utf-8-sig").replace("id,label,text", 'id, "label" , text', 1), "utf-8")
+    assert work(tmp_path).exchange(sheet).taken == 5
+
+
+def test_a_text_that_no_cell_holds_is_shortened_in_the_sheet_and_answered_whole(tmp_path: Path) -> None:
+    long = "my invoice is wrong " * 10_000
+    sheet = tmp_path / "s.csv"
+    one = work(tmp_path, [*TEXTS, long])
+    one.batch = len(TEXTS) + 1
+    one.exchange(sheet)
+    rows = list(csv.DictReader(sheet.read_text("utf-8-sig").splitlines()))
+    assert max(len(row["text"]) for row in rows) < 32_767
+    for row in rows:
+        row["label"] = "bug"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "label", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+    again = work(tmp_path, [*TEXTS, long])
+    again.exchange(sheet)
+    assert again.answers[long.strip()] == "bug"
 
 
 def test_a_sheet_with_faults_is_not_taken_and_stays(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -396,3 +399,47 @@ def test_a_run_goes_on_with_a_fragile_function(tmp_path: Path) -> None:
     assert any(note.startswith("fragile failed on 40 texts and abstains there: ValueError") for note in notes)
     assert "fragile" in (done.path / "report.md").read_text()
     assert {item.reason for item in done.dropped if item.stage == "weak"} >= {"broken_encoding"}
+
+
+WORDS = ["prize"]
+
+
+def with_words(text: str) -> str | None:
+    return "spam" if any(word in text for word in WORDS) else None
+
+
+class Holding:
+    """A labelling function with a word of its own."""
+
+    def __init__(self, word: str, odd: Any = None):
+        self.word, self.odd = word, odd
+
+    def __call__(self, text: str) -> str | None:
+        return "spam" if self.word in text else None
+
+
+def test_a_functions_digest_holds_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(word: str) -> Any:
+        return lambda text: "spam" if word in text else None
+
+    def takes(text: str, word: str = "prize") -> str | None:
+        return "spam" if word in text else None
+
+    before = function_digest(with_words)
+    monkeypatch.setattr(sys.modules[__name__], "WORDS", ["viagra"])
+    assert function_digest(with_words) != before
+    monkeypatch.setattr(sys.modules[__name__], "WORDS", ["prize"])
+    assert function_digest(with_words) == before
+    for one, same, other in (
+        (closed("a"), closed("a"), closed("b")),
+        (partial(takes, word="a"), partial(takes, word="a"), partial(takes, word="b")),
+        (Holding("a"), Holding("a"), Holding("b")),
+        (Holding("a").__call__, Holding("a").__call__, Holding("b").__call__),
+        (Holding("a", {"x", "y"}), Holding("a", {"y", "x"}), Holding("a", {"y"})),
+    ):
+        assert function_digest(one) == function_digest(same) != function_digest(other)
+    unknown = Holding("a", iter([]))
+    assert function_digest(unknown) != function_digest(unknown), "what cannot be told apart is never taken again"
+    loop = Holding("a")
+    loop.odd = loop
+    assert function_digest(loop) == function_digest(loop)
