@@ -107,6 +107,8 @@ def trainer_arguments(
         "save_steps": schedule.evaluate_each,
         "save_total_limit": 1,
         "load_best_model_at_end": validated,
+        # So that a training that goes on is as patient as it was.
+        "restore_callback_states_from_checkpoint": True,
         "metric_for_best_model": metric if validated else None,
         "greater_is_better": higher if validated else None,
         "logging_strategy": "steps",

@@ -5,8 +5,8 @@ allows it (so that the bootstrap can resample rows), or sums over the rows.
 
 Classification: accuracy, macro-F1 over the labels that occur in gold or prediction (scikit-learn's rule), expected
 calibration error in 15 equal bins (Guo et al., arXiv:1706.04599 §2). Generation: exact match after SQuAD's
-normalisation, ROUGE-L F1 on lower-case alphanumeric tokens (Lin 2004; the same figures as the `rouge_score`
-package without stemming), corpus chrF
+normalisation, ROUGE-L F1 on lower-case alphanumeric tokens of any script (Lin 2004; on ASCII the same figures as the
+`rouge_score` package without stemming, which knows no other letters), corpus chrF
 (Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over rows, seeded.
 """
 
@@ -19,13 +19,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ECE_BINS = 15
-_TOKEN = re.compile(r"[a-z0-9]+")
+# Of ASCII letters what the `rouge_score` package takes; of other scripts whole words, and single letters of those that
+# put no spaces between words.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_TOKEN = regex.compile(
+    rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.VERSION1
+)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

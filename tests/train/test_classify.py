@@ -120,6 +120,32 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, damage
         torch.testing.assert_close(weights(resumed.path)[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", [1, 4])
+def test_a_training_that_goes_on_is_as_patient_as_it_was(tmp_path, options, seed):
+    """Held-out labels with noise, and early stopping as it comes: both trainings stop at the same step."""
+    noisy = random.Random(seed)
+    held_out = reviews(40, 100 + seed)
+    turned = [label if noisy.random() < 0.7 else 1 - label for label in held_out["label"]]
+    features = held_out.features
+    held_out = held_out.map(
+        lambda row, i: {"label": turned[i], "output": SPEC.label_names[turned[i]]}, with_indices=True, features=features
+    )
+    chosen = replace(options, epochs=20, early_stopping=2, learning_rate=1e-3, dropout=0.1, seed=seed, precision="fp32")
+    whole = distil_classifier(SPEC, reviews(60, seed), held_out, tmp_path / "whole", chosen)
+    assert whole.report["steps"]["taken"] < whole.report["steps"]["planned"], "it did not stop early, so tells nothing"
+
+    def kill(event):
+        if "held_out" in event.data and event.done >= whole.history[-1]["step"]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        distil_classifier(SPEC, reviews(60, seed), held_out, tmp_path / "cut", chosen, listener=kill)
+    resumed = distil_classifier(SPEC, reviews(60, seed), held_out, tmp_path / "cut", chosen)
+    assert resumed.report["steps"] == whole.report["steps"]
+    for name, value in weights(whole.path).items():
+        torch.testing.assert_close(weights(resumed.path)[name], value, rtol=1e-4, atol=1e-5)
+
+
 KILL = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})

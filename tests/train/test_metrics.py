@@ -23,6 +23,21 @@ def test_macro_f1_is_scikit_learns(n_labels, pairs):
     assert found == pytest.approx(f1_score(gold, answer, average="macro", zero_division=0))
 
 
+@pytest.mark.parametrize(
+    ("gold", "output", "score"),
+    [
+        ("\u043c\u0438\u0440 \u0438 \u043c\u0438\u0440", "\u041c\u0438\u0440, \u0438 \u043c\u0438\u0440!", 1.0),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd", "\u6cd5\u56fd\u7684\u9996\u90fd\u3002", 1.0),
+        ("\u6cd5\u56fd\u7684", "\u6cd5\u56fd", 0.8),
+        ("\u00e9t\u00e9", "ete", 0.0),
+        ("l'\u00e9t\u00e9 passe", "l'\u00e9t\u00e9", 0.8),
+        ("\u0932\u0921\u093c\u0915\u093e", "\u0932\u0921\u093c\u0915\u0940", 0.0),
+    ],
+)  # fmt: skip
+def test_rouge_l_reads_every_script(gold, output, score):
+    assert metrics.rouge_l(gold, output) == pytest.approx(score)
+
+
 @given(words, words)
 @settings(max_examples=200, deadline=None)
 def test_rouge_l_is_the_packages(gold, output):

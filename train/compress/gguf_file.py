@@ -8,6 +8,7 @@ student loses next to nothing. Rows of queries and keys are put into the order t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,15 @@ def gguf_faults(state: Compressed) -> list[str]:
     width = int(state.model.config.hidden_size)
     if width % _BLOCK or int(state.model.config.intermediate_size) % _BLOCK:
         return [f"gguf rounds blocks of {_BLOCK}, which do not divide the width {width}; choose packed or vllm"]
-    kind = json.loads(state.tokenizer.backend_tokenizer.to_str())["model"]["type"]
-    return [] if kind == "BPE" else [f"gguf holds byte-level BPE tokenizers here; this one is {kind}"]
+    rope = str((getattr(state.model.config, "rope_parameters", None) or {}).get("rope_type") or "default")
+    if rope != "default":
+        return [f"gguf is written with plain rotary positions here; this student's are scaled ({rope!r})"]
+    core = json.loads(state.tokenizer.backend_tokenizer.to_str())
+    if (kind := core["model"]["type"]) != "BPE":
+        return [f"gguf holds byte-level BPE tokenizers here; this one is {kind}"]
+    if _splitter(core) is None:
+        return ["gguf names a tokenizer's way to split words, and this one's has no name there"]
+    return []
 
 
 def write_gguf(state: Compressed, folder: Path, kind: str) -> None:
@@ -116,6 +124,23 @@ def _write_facts(writer: Any, state: Compressed, gguf: Any, kind: str) -> None:
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
+def _splitter(core: Mapping[str, Any]) -> str | None:
+    """What llama.cpp calls the way in which a tokenizer splits text before its merges; None where it has no name."""
+    given = core.get("pre_tokenizer") or {}
+    parts = given.get("pretokenizers") or [given]
+    kinds = [part.get("type") for part in parts]
+    patterns = [str((part.get("pattern") or {}).get("Regex", "")) for part in parts if part.get("type") == "Split"]
+    if kinds == ["ByteLevel"]:
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"]:
+        return "smollm" if parts[0].get("individual_digits") else None
+    if kinds == ["Split", "ByteLevel"] and r"\p{N}{1,3}" in patterns[0]:
+        return "llama-bpe"
+    if kinds == ["Split", "ByteLevel"] and r"\p{N}|" in patterns[0]:
+        return "qwen2"
+    return None
+
+
 def _write_tokenizer(writer: Any, state: Compressed) -> None:
     tokenizer = state.tokenizer
     core = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -124,7 +149,7 @@ def _write_tokenizer(writer: Any, state: Compressed) -> None:
     names |= {item["id"]: item["content"] for item in core.get("added_tokens", ())}
     size = int(state.model.config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm" if "smollm" in str(state.source).lower() else "gpt-2")
+    writer.add_tokenizer_pre(_splitter(core) or "gpt-2")
     writer.add_token_list([names.get(i, f"[PAD{i}]") for i in range(size)])
     writer.add_token_types([_CONTROL if i in special or i not in names else _NORMAL for i in range(size)])
     merges = core["model"]["merges"]

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.methods import METHODS
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
-from potstill.train.compress.scores import Examiner
+from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
 from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
 from potstill.train.compress.texts import calibration
@@ -62,6 +63,17 @@ class Material:
     spec: TaskSpec | None = None
     test: Dataset | None = None
     held_out: tuple[str, ...] = ()
+
+    @cached_property
+    def looked_at(self) -> str:
+        """Digest of what methods look at."""
+        return digest([list(self.texts), list(self.answers or ()), self.answers is None])
+
+    @cached_property
+    def measured_on(self) -> str:
+        """Digest of what scores and perplexities are measured on."""
+        rows = [] if self.test is None else [self.test["input"][:], self.test["output"][:]]
+        return digest([None if self.spec is None else self.spec.to_json(), rows, list(self.held_out)])
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class _Work:
         examiner.remember_original(original)
         entries = [original]
         scheme: Scheme | None = None
-        state, done = self._resume(state, entries)
+        state, done = self._resume(state, entries, examiner)
         for index, step in enumerate(self.recipe.steps):
             scheme = scheme_of(step) or scheme
             if index < done:
@@ -184,7 +196,8 @@ class _Work:
             raise OptionError("formats", faults)
 
     def _key(self, steps: tuple[Step, ...]) -> str:
-        material = [list(self.material.texts[:50]), len(self.material.texts), self.options.teacher]
+        teacher = self.options.teacher
+        material = [self.material.looked_at, teacher and model_identity(str(teacher))]
         numbers = [getattr(self.options, name) for name in ("calibration_tokens", "heal_tokens", "window", "seed")]
         return digest([model_identity(str(self.source)), [str(step) for step in steps], material, numbers])[:12]
 
@@ -205,7 +218,18 @@ class _Work:
         write_atomic(cached, json.dumps(entry))
         return entry
 
-    def _resume(self, state: Compressed, entries: list[dict[str, Any]]) -> tuple[Compressed, int]:
+    def _noted(self, folder: Path, state: Compressed, examiner: Examiner) -> dict[str, Any]:
+        """What a finished step noted; it is examined again where it was measured on something else."""
+        entry: dict[str, Any] = json.loads((folder / "step.json").read_text("utf-8"))
+        if entry.pop("examined", None) != examiner.key:
+            student = load_state(folder)
+            student.card = state.card
+            entry = {name: value for name, value in entry.items() if name not in (*EXAMINED, "latency_ms")}
+            entry |= examiner.examine(student) | self._speed(folder, examiner, ends=False)
+            write_atomic(folder / "step.json", json.dumps({**entry, "examined": examiner.key}, indent=1))
+        return entry
+
+    def _resume(self, state: Compressed, entries: list[dict[str, Any]], examiner: Examiner) -> tuple[Compressed, int]:
         """The student after the last finished step, and how many steps that were."""
         for done in range(len(self.recipe.steps), 0, -1):
             notes = [self._folder(i) / "step.json" for i in range(done)]
@@ -216,8 +240,8 @@ class _Work:
             except PotstillError:
                 shutil.rmtree(self._folder(done - 1))
                 continue
-            entries += [json.loads(note.read_text("utf-8")) for note in notes]
             found.card = state.card
+            entries += [self._noted(self._folder(i), state, examiner) for i in range(done)]
             self.listener(Event("compress", "note", f"{done} of {len(self.recipe.steps)} steps were done before"))
             return found, done
         return state, 0
@@ -242,7 +266,7 @@ class _Work:
         entry |= self._speed(folder, examiner, ends=False)
         entries.append(entry)
         # Written last: a folder without it is a step that did not finish.
-        write_atomic(folder / "step.json", json.dumps(entry, indent=1))
+        write_atomic(folder / "step.json", json.dumps({**entry, "examined": examiner.key}, indent=1))
         return state
 
     def _counts(self, state: Compressed, folder: Path | None) -> dict[str, Any]:

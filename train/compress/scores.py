@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from potstill.train.compress.run import Material
 
 _PROBE_TEXTS = 200
+# What an examination says of a student.
+EXAMINED = ("score", "ci", "agreement", "perplexity", "token_agreement")
 
 
 class Examiner:
@@ -42,7 +44,8 @@ class Examiner:
         self.text_tokens = 0 if self.text is None else self.text.tokens
         given = tuple(self.test["input"]) if self.test is not None else material.held_out or material.texts
         self.probe_texts = [text[:2000] for text in given[:_PROBE_TEXTS]]
-        self.key = digest([self.probe_texts, self.rows, self.text_tokens, options.speed, options.threads])[:8]
+        asked = [options.rows, options.seed, options.window, options.speed, options.threads, self.text_tokens]
+        self.key = digest([material.measured_on, self.probe_texts, asked])[:12]
         self.outputs: list[str] | None = None
         self.tokens: list[int] | None = None
 
@@ -72,8 +75,7 @@ class Examiner:
         from potstill.train.student import load_student
 
         if form in ("packed", "plain"):
-            names = ("score", "ci", "agreement", "perplexity", "token_agreement")
-            return {name: before[name] for name in names if name in before}
+            return {name: before[name] for name in EXAMINED if name in before}
         if self.test is not None:
             found = self._score(load_student(folder))
         else:

@@ -108,13 +108,19 @@ def run_step(
 
 def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) -> dict[str, Any]:
     from potstill.train.prune import methods as prune
+    from potstill.train.prune.anatomy import anatomy
+    from potstill.train.prune.masks import Masks
 
     method = (prune.SPARSITY if step.kind == "sparsity" else prune.STRUCTURE)[step.method]
     options = {name: value for name, value in with_defaults(step).options.items() if value is not None}
     assert step.amount is not None
     result = method(state.model, step.amount, helpers.calibration, listener, **options)
     if result.masks is not None:
-        state.kept = dict(result.masks.kept)
+        state.kept |= dict(result.masks.kept)
+    elif state.kept:
+        # Layers were cut or numbered anew: what was masked is known by its zeros.
+        names = [name for name, _ in anatomy(state.model).matrices()]
+        state.kept = {name: mask for name, mask in Masks.of_zeros(state.model, names).kept.items() if not mask.all()}
     return dict(result.facts)
 
 

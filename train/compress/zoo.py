@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import PotstillError, TrainingError
 from potstill.events import Event, Listener, silent
+from potstill.models import model_identity
 from potstill.options import as_json
 from potstill.run_dir import write_atomic
 from potstill.train.compress.options import CompressOptions
@@ -75,11 +76,12 @@ def compress_all(
         folder = out / "all" / _folder_name(recipe)
         listener(Event("compress", "progress", f"{recipe} ({index + 1} of {len(chosen)})", index, len(chosen)))
         try:
-            report = _finished(folder, recipe, options)
+            key = _key(source, recipe, material, options)
+            report = _finished(folder, key)
             if report is None:
                 one = replace(options, recipe=recipe, speed="ends" if options.speed == "all" else options.speed)
                 report = compress_student(source, recipe, folder, material, one, listener=listener).report
-                write_atomic(folder / "key.json", json.dumps(_key(recipe, options)))
+                write_atomic(folder / "key.json", json.dumps(key))
         except PotstillError as error:
             failed.append({"step": recipe, "why": " ".join(str(error).split())})
             listener(Event("compress", "note", f"{recipe}: {failed[-1]['why']}"))
@@ -158,18 +160,21 @@ def _folder_name(recipe: str) -> str:
     return "".join(c if c.isalnum() or c in ".-=" else "-" for c in recipe.replace(" -> ", "--")).strip("-")
 
 
-def _key(recipe: str, options: CompressOptions) -> dict[str, Any]:
+def _key(source: Path | str, recipe: str, material: Material, options: CompressOptions) -> dict[str, Any]:
     plain = as_json(options)
     without = ("recipe", "max_mib", "max_ms", "keep_steps")
-    return {"recipe": recipe, **{name: value for name, value in plain.items() if name not in without}}
+    given = {name: value for name, value in plain.items() if name not in without}
+    models = [model_identity(str(model)) for model in (source, options.teacher) if model]
+    return {"recipe": recipe, "models": models, "looked_at": material.looked_at, "measured_on": material.measured_on,
+            **given}  # fmt: skip
 
 
-def _finished(folder: Path, recipe: str, options: CompressOptions) -> dict[str, Any] | None:
-    """The report of a recipe that was finished before under the same options."""
+def _finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The report of a recipe that was finished before, on the same student and rows, under the same options."""
     from potstill.train.compress.run import REPORT
 
     try:
-        if json.loads((folder / "key.json").read_text("utf-8")) != _key(recipe, options):
+        if json.loads((folder / "key.json").read_text("utf-8")) != key:
             return None
         found: dict[str, Any] = json.loads((folder / REPORT).read_text("utf-8"))
     except (OSError, ValueError):

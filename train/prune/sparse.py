@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from potstill.errors import OptionError
+from potstill.errors import OptionError, TrainingError
 from potstill.train.prune.anatomy import Anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked, parameter_count, size_facts
@@ -93,6 +93,15 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
     Raises:
         TrainingError: The measured zeros are not what was asked for.
     """
+    # A row loses whole weights, so of a narrow one the share is met to half a weight.
+    near = 0.5 / min(mask.shape[1] for mask in masks.kept.values()) + 0.005 * share
+    if abs(masks.sparsity() - share) > near or not all(mask.any() for mask in masks.kept.values()):
+        removed = f"the masks remove {masks.sparsity():g}, asked for {share:g}"
+        raise TrainingError(f"pruning did not do what was asked: {removed}; rows are too narrow for that share")
+    weights = dict(parts.model.named_parameters())
+    # What was 0 before, a masked head say, is 0 afterwards too.
+    kept = {name: mask & (weights[name] != 0).to(mask.device) for name, mask in masks.kept.items()}
+    masks = Masks(kept)
     masks.apply(parts.model)
     facts = {
         **how,
@@ -101,4 +110,4 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
         "structure": "kept",
         "note": "single zeros make no engine faster and no tensor smaller; they pack on disk",
     }
-    return checked(PruneResult(facts, masks, {"zeros": share}))
+    return checked(PruneResult(facts, masks, {"zeros": masks.sparsity()}))

@@ -28,6 +28,9 @@ def round_inputs(inputs: Tensor, threshold: float | None = None) -> Tensor:
         inputs: Activations.
         threshold: α; None takes no feature apart.
 
+    Returns:
+        The rounded inputs; their gradient is that of the inputs.
+
     Examples:
         >>> round_inputs(torch.tensor([[0.1, 12.7]])).tolist() == round_inputs(torch.tensor([[0.12, 12.7]])).tolist()
         True
@@ -39,9 +42,15 @@ def round_inputs(inputs: Tensor, threshold: float | None = None) -> Tensor:
     if threshold is not None:
         apart = (inputs.abs() > threshold).reshape(-1, inputs.shape[-1]).any(0)
         small = inputs.masked_fill(apart, 0)
-    scale = small.abs().amax(-1, keepdim=True) / 127
-    rounded = (small / torch.where(scale == 0, 1.0, scale)).round_().mul_(scale)
-    return rounded if apart is None else torch.where(apart, inputs, rounded)
+    scale = small.detach().abs().amax(-1, keepdim=True) / 127
+    with torch.no_grad():
+        rounded = (small / torch.where(scale == 0, 1.0, scale)).round_().mul_(scale)
+        if apart is not None:
+            rounded = torch.where(apart, inputs, rounded)
+    if not (torch.is_grad_enabled() and inputs.requires_grad):
+        return rounded
+    # Straight through, as the weights: rounding has no slope, and what comes before it would learn nothing.
+    return inputs + (rounded - inputs).detach()
 
 
 def install(model: Any, threshold: float | None) -> list[Any]:

@@ -207,6 +207,31 @@ def test_a_format_that_cannot_hold_a_student_says_what_it_can(form, scheme, mess
     assert not (tmp_path / "files").exists()
 
 
+@pytest.mark.parametrize("kind", ["llama3", "linear", "yarn"])
+def test_gguf_refuses_positions_that_it_would_not_hold(kind, llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        llama.model.config, "rope_parameters", {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    )
+    with pytest.raises(OptionError, match=f"are scaled \\('{kind}'\\)"):
+        write_files(llama, tmp_path / "files", "gguf-q8_0")
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ([{"type": "ByteLevel"}], "gpt-2"),
+        ([{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}], "smollm"),
+        ([{"type": "Split", "pattern": {"Regex": r"(?i:'s)|\p{N}{1,3}|\s+"}}, {"type": "ByteLevel"}], "llama-bpe"),
+        ([{"type": "Whitespace"}], None),
+    ],
+)
+def test_gguf_names_the_way_a_tokenizer_splits_words(parts, name):
+    from potstill.train.compress.gguf_file import _splitter
+
+    whole = parts[0] if len(parts) == 1 else {"type": "Sequence", "pretokenizers": parts}
+    assert _splitter({"pre_tokenizer": whole}) == name
+
+
 def test_gguf_refuses_another_architecture(tiny_bert, llama, tmp_path):
     other = dataclasses.replace(llama)
     other.model.config.model_type = "qwen9"

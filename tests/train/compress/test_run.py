@@ -219,6 +219,61 @@ def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_p
     assert "no recipe stays under 0.001 MiB; the smallest takes" in none["why_none"]
 
 
+def test_a_student_that_was_trained_again_is_compressed_again(student, material, tmp_path):
+    import shutil
+
+    from safetensors.torch import save_file
+
+    from potstill.train.compress.zoo import compress_all
+
+    source = tmp_path / "own"
+    shutil.copytree(student, source)
+    first = compress_all(source, tmp_path / "zoo", material, QUICK, recipes=("int8:channel",))
+    before = load_student(first.path).predict(["the film was great"])[0].output
+    again = compress_all(source, tmp_path / "zoo", material, QUICK, recipes=("int8:channel",))
+    assert again.report == first.report
+    tensors = mood.weights(source)
+    head = next(name for name in tensors if name.startswith("classifier") and name.endswith("weight"))
+    tensors = {
+        name: (-value if name.startswith("classifier") else value).contiguous() for name, value in tensors.items()
+    }
+    assert head
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    other = compress_all(source, tmp_path / "zoo", material, QUICK, recipes=("int8:channel",))
+    assert load_student(other.path).predict(["the film was great"])[0].output != before
+
+
+def test_steps_that_are_kept_are_examined_again_on_other_rows(student, material, tmp_path):
+    from dataclasses import replace
+
+    keeping = replace(QUICK, keep_steps=True)
+    first = compress_student(student, "int8:channel", tmp_path / "small", material, keeping)
+    turned = mood.reviews(60, 2).map(
+        lambda row: {"output": "bad" if row["output"] == "good" else "good", "label": 1 - row["label"]}
+    )
+    other = replace(material, test=turned)
+    second = compress_student(student, "int8:channel", tmp_path / "small", other, keeping)
+    assert [entry["score"] for entry in first.report["steps"]] == [1.0] * 3
+    assert [entry["score"] for entry in second.report["steps"]] == [0.0] * 3
+    assert not any("examined" in entry for entry in second.report["steps"])
+    third = compress_student(
+        student, "int8:channel", tmp_path / "small", replace(material, texts=material.texts[:-1]), keeping
+    )
+    assert [entry["score"] for entry in third.report["steps"]] == [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["heads:0.5 -> layers:1,by=top -> heal:steps=2", "heads:0.5 -> hidden:0.5", "heads:0.5 -> wanda:0.25",
+     "heads:0.5 -> neurons:0.25 -> wanda:0.5 -> heal:steps=2 -> int8:channel"],
+)  # fmt: skip
+def test_what_was_masked_stays_so_through_later_cuts(recipe, student, material, tmp_path):
+    result = compress_student(student, recipe, tmp_path / "small", material, QUICK)
+    masked, *later = (entry["zeros"] for entry in result.report["steps"][1:])
+    assert masked > 0.1
+    assert all(zeros > 0.1 for zeros in later)
+
+
 def test_an_onnx_student_answers_as_the_packed_one_and_needs_no_torch(student, material, tmp_path):
     pytest.importorskip("onnxruntime")
     import subprocess

@@ -24,7 +24,7 @@ def test_the_share_is_pruned_and_the_rest_is_untouched(subject, method):
     model, calibration = subject
     before, others = matrices(model), {n: p.detach().clone() for n, p in model.named_parameters()}
     result = SPARSITY[method](model, 0.5, calibration, lambda event: None)
-    assert result.asked == {"zeros": 0.5}
+    assert result.asked == {"zeros": pytest.approx(0.5, abs=1e-3)}
     assert result.facts["zeros"] == pytest.approx(0.5, abs=1e-3)
     assert zero_share(anatomy(model)) == result.facts["zeros"]
     assert result.masks.sparsity() == pytest.approx(0.5, abs=1e-3)
@@ -33,6 +33,22 @@ def test_the_share_is_pruned_and_the_rest_is_untouched(subject, method):
     for name, parameter in model.named_parameters():
         if name not in before:
             assert torch.equal(parameter, others[name])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.33, 0.9])
+def test_shares_that_no_row_meets_exactly_are_met_to_half_a_weight(subject, share):
+    model, calibration = subject
+    result = SPARSITY["wanda"](model, share, calibration, lambda event: None)
+    assert result.facts["zeros"] == pytest.approx(share, abs=0.5 / 48)
+
+
+def test_what_was_zero_before_stays_so_and_counts(decoder, causal_texts):
+    with torch.no_grad():
+        decoder.model.layers[0].mlp.up_proj.weight[:16] = 0
+    before = zero_share(anatomy(decoder))
+    result = SPARSITY["wanda"](decoder, 0.3, causal_texts, lambda event: None)
+    assert 0.3 < result.facts["zeros"] <= 0.3 + before + 1e-6
+    assert result.masks.sparsity() == pytest.approx(result.facts["zeros"])
 
 
 def test_magnitude_drops_the_smallest_of_each_matrix(decoder):

@@ -46,6 +46,17 @@ def test_outlier_features_stay_and_the_others_are_rounded():
     assert float((naive - inputs)[2, 3].norm()) > 8 * float((apart - inputs)[2, 3].norm())
 
 
+@pytest.mark.parametrize("threshold", [None, 3.0])
+def test_rounded_inputs_hand_gradients_on_as_they_come(threshold):
+    torch.manual_seed(0)
+    inputs = torch.randn(5, 16, requires_grad=True)
+    rounded = round_inputs(inputs, threshold)
+    assert torch.allclose(rounded, round_inputs(inputs.detach(), threshold), atol=1e-6)
+    slope = torch.randn(5, 16)
+    (rounded * slope).sum().backward()
+    assert torch.equal(inputs.grad, slope)
+
+
 def test_llm_int8_is_that_of_bitsandbytes():
     bnb = pytest.importorskip("bitsandbytes")
     torch.manual_seed(0)
