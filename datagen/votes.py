@@ -64,7 +64,7 @@ class RuleFunction:
     """
 
     def __init__(self, rule: Rule):
-        import regex  # type: ignore[import-untyped]  # `re` has no time limit
+        import regex  # `re` has no time limit
 
         self.rule = rule
         self.timeouts = 0
