@@ -38,7 +38,6 @@ from potstill.task_fields import (
 )
 from potstill.task_inference import (
     MAX_LABEL_CHARS,
-    MAX_LABELS,
     Reading,
     ask_teacher,
     infer_languages,
@@ -46,6 +45,7 @@ from potstill.task_inference import (
     read_by_rules,
     slug,
 )
+from potstill.task_lists import MAX_LABELS
 from potstill.task_markdown import Parts, read_markdown
 from potstill.task_source import checked_text, path_in, read_text, split_front_matter
 from potstill.task_yaml import Faults, Node, parse_yaml, plain

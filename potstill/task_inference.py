@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label, Metric
-from potstill.task_markdown import bullet, clean, split_label
-from potstill.task_other_languages import listed_labels
+from potstill.task_lists import SET, list_end, listed, plausible, split_list
+from potstill.task_markdown import bullet, split_label
+from potstill.task_other_languages import asks_for_labels, listed_labels
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
 
-MAX_LABELS = 1000
 MAX_LABEL_CHARS = 100
 
 
@@ -104,43 +104,33 @@ _SEVERAL = re.compile(
     re.IGNORECASE,
 )
 _OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)
-_SET = (
-    r"(?:categor(?:y|ies)|classes|class|labels?|intents?|topics?|emotions?|sentiments?|tags?|buckets?|groups?|types?|"
-    r"kinds?|departments?|genres?|tones?|values?|options?|names?|words?|strings?|answers?|queues?|teams?|levels?)"
-)
 _NUMBER = r"(?:\d{1,4}|two|three|four|five|six|seven|eight|nine|ten|a few|several)"
 _OUTPUT_CUES = (
-    rf"\bone of\b(?: the| these)?(?: following)?(?: {_NUMBER})?(?: (?:\w+ )?{_SET}\b)?(?: below)?\s*:?\s+",
+    rf"\bone of\b(?: the| these)?(?: following)?(?: {_NUMBER})?(?: (?:\w+ )?{SET}\b)?(?: below)?\s*:?\s+",
     rf"\b(?:output|answer|reply|response|result|label)s? (?:is|are|must be|should be|will be)"
-    rf"(?: exactly| just| only)?(?: (?:one|a single) {_SET})?\s*(?:either)?\s*:?\s+",
+    rf"(?: exactly| just| only)?(?: (?:one|a single) {SET})?\s*(?:either)?\s*:?\s+",
     r"\b(?:answer|reply|respond|output|return|say|print)(?:(?: with| only| just| exactly| either)+"
     r"(?: (?:one|a single) (?:word|label))?(?: either)?\s*:?|\s*:)\s+",
     r"\b(?:choose|pick|select|decide|distinguish)\s+(?:between|from(?: among)?)\s*:?\s+",
 )
 _SET_CUES = (
-    rf"\b(?:possible |allowed |valid |following |candidate )*{_SET}(?: are| is| to use| to choose from)?\s*(?::|=)\s*",
-    rf"\b(?:possible |allowed |valid |candidate ){_SET} are\s*:?\s+",
-    rf"\b(?:{_NUMBER} )(?:\w+ )?{_SET}\s*(?::|\(|[–—-]\s)\s*",
-    rf"\b{_SET}\s*\(\s*",
+    rf"\b(?:possible |allowed |valid |following |candidate )*{SET}(?: are| is| to use| to choose from)?\s*(?::|=)\s*",
+    rf"\b(?:possible |allowed |valid |candidate ){SET} are\s*:?\s+",
+    rf"\b(?:{_NUMBER} )(?:\w+ )?{SET}\s*(?::|\(|[–—-]\s)\s*",
+    rf"\b{SET}\s*\(\s*",
 )
 _SORT_CUES = (
-    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:{_NUMBER} )?(?:{_SET})?\s*:?\s*",
+    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:{_NUMBER} )?(?:{SET})?\s*:?\s*",
     r"\b(?:as|being)(?: either| one of)?\s*:?\s+",
     r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:to be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
     r"(?: either)?\s*:?\s+(?:about\s+)?",
     r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+[\w-]+\s+",
     r"\b(?:either)\s+",
     r"\((?=\d{1,2}\s*,\s*\d)",
+    r"\b(?:rating|score|grade|mark) of\s*:?\s+(?=\d{1,2}\s*,)",
     rf"\b(?:by|for|in terms of) {_ASPECT}\s*[:(–—-]\s*",
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign)\b[^.:;]{0,80}:\s*",
-)
-_LIST_END = re.compile(r"[.?!](?=\s|$)|[)\]]|:(?=\s)|\n\s*\n")
-# What goes on after the last name of a list.
-_AFTERTHOUGHT = re.compile(
-    r"[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
-    r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write))\s.*)",
-    re.IGNORECASE,
 )
 _X_OR_NOT = re.compile(
     r"\b(?:as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?not"
@@ -168,7 +158,8 @@ def read_by_rules(prompt: str) -> Reading:
     if _SEVERAL.search(flat):
         return Reading(kind="generation", several=True)
     verb = _first_verb(flat)
-    sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat))
+    scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and _SCALE.search(flat)
+    sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
     if _FOLLOWS.search(flat) and not sorts:
         return Reading(kind="instructions")
@@ -181,6 +172,8 @@ def read_by_rules(prompt: str) -> Reading:
         return Reading(kind="classification", labels=tuple(_yes_no_of(flat)))
     if not verb and (names := listed_labels(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
+    if not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat):
+        return Reading(kind="classification")  # whose labels the user is asked for
     return Reading(kind="generation" if writes else None)
 
 
@@ -204,25 +197,23 @@ def _first_verb(flat: str) -> str:
 
 def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str]]:
     opened: list[str] = []
-    listed = _bulleted(text, sorts)
-    if listed:
-        return listed, []
+    if bulleted := _bulleted(text, sorts):
+        return bulleted, []
     if sorts and (pair := _X_OR_NOT.search(flat)):
         return [Label(pair[1]), Label(f"not {pair[1]}")], []
     for cue in (*_OUTPUT_CUES, *(_SET_CUES + _SORT_CUES if sorts else ())):
         for found in islice(re.finditer(cue, flat, re.IGNORECASE), 20):
-            stop = _LIST_END.search(flat, found.end())
-            end = stop.start() if stop else len(flat)
+            end = list_end(flat, found.end())
             part = flat[found.end() : end]
             if mention := _OPEN.search(flat, max(0, found.start() - 8), end):
-                opened = opened or _split_list(flat[mention.end() : end])
+                opened = opened or split_list(flat[mention.end() : end])
                 continue
             if _SCALE.search(flat) and re.match(r"\d{1,2}\s*(?:to|-|–)\s*\d", part):
                 continue
-            names = _split_list(part)
-            if len(names) >= 2:
-                return [Label(name) for name in names], []
-    if sorts and (scale := _SCALE.search(flat)):
+            labels = listed(part)
+            if len(labels) >= 2:
+                return labels, []
+    if sorts and (scale := _SCALE.search(re.sub(r"\s*\([^()]{1,100}\)", "", flat))):
         low, high = int(scale[1]), int(scale[2])
         if 1 <= high - low <= 10:
             return [Label(str(value)) for value in range(low, high + 1)], []
@@ -231,8 +222,7 @@ def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str
     if sorts and (contrast := re.search(r"\b([\w-]+) (?:vs\.?|versus) ([\w-]+)\b", flat)):
         return [Label(contrast[1]), Label(contrast[2])], []
     if sorts and not opened and (mention := _OPEN.search(flat)):
-        stop = _LIST_END.search(flat, mention.end())
-        opened = _split_list(flat[mention.end() : stop.start() if stop else len(flat)])
+        opened = split_list(flat[mention.end() : list_end(flat, mention.end())])
     return [], opened
 
 
@@ -246,64 +236,13 @@ def _bulleted(text: str, sorts: bool) -> list[Label]:
             name, description = split_label(item)
             labels.append(Label(name.rstrip(".;,"), description))
             continue
-        if len(labels) >= 2 and _plausible([label.name for label in labels]):
-            named = re.search(rf"\b{_SET}\b|\bone of\b", lead, re.IGNORECASE)
+        if len(labels) >= 2 and plausible([label.name for label in labels]):
+            named = re.search(rf"\b{SET}\b|\bone of\b", lead, re.IGNORECASE)
             if named or (sorts and lead.rstrip().endswith(":")):
                 return labels
         labels = []
         lead = line if line.strip() else lead
     return []
-
-
-def _split_list(part: str) -> list[str]:
-    """Names in an enumeration such as `billing, bug or other`; empty when it does not look like one."""
-    part = part.strip().rstrip(".")
-    if len(part) > 20_000:
-        return []
-    quoted = re.findall(r"\"([^\"]{1,100})\"|`([^`]{1,100})`|(?<![a-z])'([^']{1,100})'(?![a-z])", part, re.IGNORECASE)
-    if len(quoted) >= 2:
-        names = ["".join(groups) for groups in quoted]
-        return _unique(names) if _plausible(names) else []
-    part = re.sub(r"\b(?:etc\.?|and so on)\s*$", "", part).strip(" ,")
-    if part.count(";") == 1 and re.search(r",|\bor\b|\band\b", part.partition(";")[0]):
-        part = part.partition(";")[0]
-    pieces = re.split(r"\s*[;|]\s*" if ";" in part or "|" in part else r"\s*,\s*", part)
-    last = re.sub(r"^(?:or|and)\s+", "", pieces[-1])
-    tail = re.split(r"\s+or\s+|\s+vs\.?\s+|\s+versus\s+", last)
-    if len(tail) == 1 and last == pieces[-1]:
-        tail = re.split(r"\s+and\s+|\s+/\s+", last) if len(pieces) > 1 or " and " in last or " / " in last else [last]
-    if len(tail) > 1 or last != pieces[-1]:
-        tail[-1] = _AFTERTHOUGHT.sub("", tail[-1])
-    pieces = [*pieces[:-1], *tail]
-    if len(pieces) == 1 and re.fullmatch(r"[\w-]+(?:/[\w-]+)+", part):
-        pieces = part.split("/")
-    if len(pieces) == 1:
-        return []
-    names = [_bare(piece) for piece in pieces]
-    trailing = re.fullmatch(rf"(.+?)\s+{_SET}", names[-1], re.IGNORECASE)
-    if trailing and not any(re.fullmatch(rf".+\s+{_SET}", name, re.IGNORECASE) for name in names[:-1]):
-        names[-1] = trailing[1]
-    if len(names) == 2 and names[1].lower() == "not":
-        names[1] = f"not {names[0]}"
-    return _unique(names) if _plausible(names) else []
-
-
-def _bare(piece: str) -> str:
-    piece = clean(re.sub(r"^(?:or|and|either|an?|the)\s+(?=\S)", "", piece.strip(" .:*"), flags=re.IGNORECASE))
-    return re.sub(r"^(?:an?|the)\s+(?=\S)", "", piece).strip()
-
-
-def _plausible(names: list[str]) -> bool:
-    """Whether these could all be label names: few, short, different."""
-    return (
-        2 <= len(names) <= MAX_LABELS
-        and all(0 < len(name) <= 60 and len(name.split()) <= 6 for name in names)
-        and len({name.casefold() for name in names}) == len(names)
-    )
-
-
-def _unique(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def _yes_no_of(flat: str) -> list[Label]:
@@ -442,6 +381,6 @@ def ask_teacher(prompt: str, asker: Asker, known: Reading) -> Reading:
     if kind == "generation":
         return replace(known, kind="generation", how="teacher")
     names = [label.name for label in labels]
-    if kind != "classification" or not _plausible(names) or len(names) > 200:
+    if kind != "classification" or not plausible(names) or len(names) > 200:
         return replace(known, why_not=f"the teacher's labels cannot be used: {', '.join(names)[:200] or 'none'}")
     return replace(known, kind="classification", labels=labels, how="teacher")

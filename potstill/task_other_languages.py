@@ -1,8 +1,8 @@
 """Labels that a prompt lists in another language than English, as far as a colon and a word for "or" tell.
 
-The rules of `task_inference` know English verbs. Of a prompt in one of six other languages one form is read, the one
-that cannot be mistaken: "…: A, B oder C", where nothing is asked to be written. What is put otherwise is left open,
-for the teacher or the user to say.
+The rules of `task_inference` know English verbs. Of a prompt in one of six other languages two forms are read, which
+cannot be mistaken: "…: A, B oder C", where nothing is asked to be written, and "klassifiziere …: A, B, C". What is put
+otherwise is left open, for the teacher or the user to say.
 """
 
 from __future__ import annotations
@@ -11,6 +11,15 @@ import re
 
 from potstill.language_guess import prompt_language
 
+# How verbs begin that ask for a label.
+_SORTS = {
+    "de": "klassifizier|kategorisier|ordne|sortier",
+    "fr": "classe|classif|catégoris|trie[zr]?\\b|étiquet",
+    "es": "clasific|clasifiqu|categori[zc]|etiquet",
+    "it": "classific|categorizz|smist|etichett",
+    "pt": "classific|classifiqu|categoriz|etiquet",
+    "nl": "classific|categoriseer|sorteer",
+}
 # The word for "or", and how verbs begin that ask for a text.
 _WORDS = {
     "de": ("oder", "schreib|verfass|formulier|fass|kürz|übersetz|erzeug|erstell|nenn|beschreib|erklär|antwort|erfind"),
@@ -38,17 +47,22 @@ def listed_labels(prompt: str) -> list[str]:
     # Of a prompt whose language its few words do not tell, a longer list is asked for.
     known = [_WORDS[language]] if language in _WORDS else list(_WORDS.values())
     either, writes = ("|".join(part) for part in zip(*known, strict=True))
-    if re.search(rf"\b(?:{writes})", prompt, re.IGNORECASE):
-        return []
     name = r"[^\s,.:;?!][^,.:;?!]{0,59}"
-    found = re.search(
-        rf":\s*((?:{name}?,\s*)*{name}?),?\s+(?:{either})\s+({name})\s*(?:[.?!]|$)", prompt, re.IGNORECASE
-    )
-    names = [*re.split(r",\s*", found[1]), found[2]] if found else []
-    names = [" ".join(item.strip(" \"'«»„“”‚‘’").split()) for item in names]
-    fine = all(item and len(item.split()) <= 5 for item in names)
-    return (
-        names
-        if fine and len({item.casefold() for item in names}) == len(names) >= (2 if language in _WORDS else 3)
-        else []
-    )
+    joined = rf",?\s+(?:{either})\s+|,\s*"
+    for found in re.finditer(rf":\s*((?:{name}?,\s*)*{name}?)({joined})({name})\s*(?:[.?!]|$)", prompt, re.IGNORECASE):
+        sorts = asks_for_labels(re.split(r"[.?!]\s", prompt[: found.start()])[-1])
+        if re.search(rf"\b(?:{writes})", prompt, re.IGNORECASE) and not sorts:
+            continue
+        named = [*re.split(r",\s*", found[1]), found[3]]
+        names = [" ".join(item.strip(" \"'«»„“”‚‘’").split()) for item in named]
+        fine = all(item and len(item.split()) <= 5 for item in names)
+        told = bool(re.search(r"\w", found[2]))  # by an "or", not a comma alone
+        least = 2 if told and (language in _WORDS or sorts) else 3
+        if fine and (told or sorts) and len({item.casefold() for item in names}) == len(names) >= least:
+            return names
+    return []
+
+
+def asks_for_labels(prompt: str) -> bool:
+    """Whether a verb of one of these languages asks that texts are sorted."""
+    return bool(re.search(rf"\b(?:{'|'.join(_SORTS.values())})", prompt, re.IGNORECASE))

@@ -897,3 +897,39 @@ def test_the_known_keys_are_the_fields_of_the_task() -> None:
     # `label_prior: estimate` is what sets `estimate_prior`.
     assert set(FIELDS) == set(TaskSpec.__dataclass_fields__) - {"inferred", "estimate_prior"}
     assert not set(FIELDS) & set(SETTINGS) | set(SETTINGS) & set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "labels"),
+    [
+        ("Classify tickets as billing (invoices, refunds), bug (crashes) or other.",
+         {"billing": "invoices, refunds", "bug": "crashes", "other": ""}),
+        ("Sort complaints into: food (taste or temperature), service, price.",
+         {"food": "taste or temperature", "service": "", "price": ""}),
+        ("Classify a review into categories (positive, negative, neutral).",
+         {"positive": "", "negative": "", "neutral": ""}),
+        ("Decide whether a comment is urgent (needs action today) or not urgent.",
+         {"urgent": "needs action today", "not urgent": ""}),
+        ("Rate the review from 1 (terrible) to 3 (excellent).", {"1": "", "2": "", "3": ""}),
+        ("Score the review from 1 to 3.", {"1": "", "2": "", "3": ""}),
+        ("Assign a rating of 1, 2 or 3 to the review.", {"1": "", "2": "", "3": ""}),
+        ("Klassifiziere Nachrichten in folgende Kategorien: Rechnung, Lieferung, Sonstiges.",
+         {"Rechnung": "", "Lieferung": "", "Sonstiges": ""}),
+        ("Schreibe keine Romane. Ordne Kundenmails einer Kategorie zu: Rechnung, Lieferung oder Sonstiges.",
+         {"Rechnung": "", "Lieferung": "", "Sonstiges": ""}),
+    ],
+)  # fmt: skip
+def test_labels_keep_their_remarks_and_lists_their_ends(prompt: str, labels: dict[str, str]) -> None:
+    from potstill.task_inference import read_by_rules
+
+    found = read_by_rules(prompt)
+    assert found.kind == "classification"
+    assert {label.name: label.description for label in found.labels} == labels
+
+
+def test_a_prompt_that_sorts_in_another_language_is_no_task_of_writing() -> None:
+    from potstill.task_inference import read_by_rules
+
+    asked = read_by_rules("Ordne die Nachrichten der Kunden nach dem Thema.")
+    assert (asked.kind, asked.labels) == ("classification", ())
+    assert read_by_rules("Schreibe eine \u00dcberschrift zu der Nachricht: kurz, knapp, klar.").labels == ()
