@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from potstill.datagen import filters
 from potstill.datagen.label_scores import answer_spellings
-from potstill.datagen.parse import plain
+from potstill.datagen.parse import plain, without_lead_in
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 from potstill.teacher import Reply
@@ -29,7 +29,8 @@ def stated_output(spec: TaskSpec, text: str) -> str:
 
     It is the content of a fence when the reply holds one fence, with nothing around it but a short lead-in that ends
     with a colon, or with anything around it where the task wants its output alone ("Python code only"). Otherwise it is
-    the whole reply: also for a task that speaks of fences or Markdown, or whose examples hold a fence.
+    the whole reply: also for a task that speaks of fences or Markdown, or whose examples hold a fence. A line that
+    announces what follows ("Here is a title for the change:") is no part of it.
 
     Args:
         spec: The task.
@@ -38,7 +39,7 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     text = plain(text).strip()
     parts = _around_one_fence(text)
     if parts is None or _WANTS_FENCE.search("\n".join([spec.instruction, *(e.output for e in spec.examples)])):
-        return text
+        return text if parts is not None else without_lead_in(text)
     before, content, behind = parts
     led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
     return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
@@ -83,7 +84,7 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
     Remarks that were cut off behind a closed fence do no harm.
     """
     output = stated_output(spec, reply.text)
-    whole = output == plain(reply.text).strip()
+    whole = plain(reply.text).strip().endswith(output)
     return output, refuse_output(input, output, reply.finish if whole or reply.finish == "refused" else "stop")
 
 

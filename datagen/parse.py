@@ -32,6 +32,11 @@ _CHATTER = re.compile(
     rf"|{_ANNOUNCED}[^\n:]{{0,120}}:(?:\s*\n\s*|\s*(?=[\"“«「])))",
     re.IGNORECASE,
 )
+_LEAD_IN = re.compile(
+    r"(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes)\b[,.!:]{0,2}\s{0,3})?"
+    rf"{_ANNOUNCED}[^\n:]{{0,120}}:(?:[ \t]*\n\s*|\s*(?=[\"“«「]))",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(
     r"^(?:\*\*|__|#{1,4} )?(?:text|input|output|answer|example|sentence|article|message|question|review|post|comment|"
     r"response|headline|tweet|email|content|document|query|request)(?: ?#?\d{1,3})?(?:\*\*|__)? ?:(?:\*\*|__)?[ \t]*",
@@ -80,6 +85,19 @@ def clean_text(text: str) -> str:
     while len(lines) > 1 and (_META_LINE.match(lines[0][:400]) or not lines[0].strip()):
         lines.pop(0)
     return _unquote(re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip())
+
+
+def without_lead_in(text: str) -> str:
+    """A reply without the line that announces it, and without the quotes that it then stands in.
+
+    Examples:
+        >>> without_lead_in('Here is a title for the change:\\n\\n"Mend the login"')
+        'Mend the login'
+        >>> without_lead_in("Here is the thing: I never got my refund.")
+        'Here is the thing: I never got my refund.'
+    """
+    found = _LEAD_IN.match(text)
+    return text if found is None or found.end() == len(text) else _unquote(text[found.end() :].strip())
 
 
 def _unfence(text: str) -> str:

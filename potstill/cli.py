@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -239,18 +240,27 @@ def students(
 def predict(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT", help="Inputs; none reads lines from stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT", help='Inputs; none reads lines from stdin. Of several fields: \'{"premise": "…", …}\'.'
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the student: that of a run, or one in a folder of its own, such as a compressed one."""
-    from potstill.serving import student_folder
+    from potstill.serving import fields_in, student_folder
     from potstill.train.student import load_student
 
-    inputs = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    answers = load_student(student_folder(student)).predict(inputs)
-    for text, prediction in zip(inputs, answers, strict=True):
-        if as_json:
+    inputs = texts or [line.rstrip("\r\n") for line in sys.stdin]
+    asked = load_student(student_folder(student))
+    # A blank line is answered by one, so that line N of the answers stays that of line N.
+    full = [text for text in inputs if texts or text.strip()]
+    answers = iter(asked.predict([asked.card.input_text(fields_in(text, asked.card.inputs)) for text in full]))
+    for text in inputs:
+        prediction = next(answers) if texts or text.strip() else None
+        if prediction is None:
+            typer.echo(json.dumps({"input": text, "output": None, "probs": None}) if as_json else "")
+        elif as_json:
             probs = None if prediction.probs is None else [round(float(p), 6) for p in prediction.probs]
             typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))
         else:
@@ -270,6 +280,14 @@ app.add_typer(batch_app)
 def main() -> None:
     """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
     switch_library_bars_off()
+    ended_by_signal: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        """What schedulers and containers send ends a run as Ctrl-C does."""
+        ended_by_signal.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
     try:
         app()
     except PotstillError as error:
@@ -285,6 +303,8 @@ def main() -> None:
         if ended.code == 130:  # typer's code for Ctrl-C
             again = shlex.join(["potstill", *sys.argv[1:]])
             print(f"\nstopped; finished work is kept. To go on from here: {again}", file=sys.stderr)
+            if ended_by_signal:
+                sys.exit(128 + signal.SIGTERM)
         raise
 
 

@@ -91,6 +91,8 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     except PotstillError as error:
         yield _failed("settings", error)
         return
+    if spec is not None and (check := _languages(spec, resolved)) is not None:
+        yield check
     for name in ("test", "labelled", "unlabelled"):
         if spec is not None and getattr(spec, name) is not None:
             yield _data(name, spec)
@@ -123,10 +125,31 @@ def _failed(name: str, error: Exception) -> Check:
     return Check(name, "fail", text, _MENDS.get(name, f"check {name}: in the task file"))
 
 
+_AS_UTF_8 = "save it as UTF-8; a run leaves such texts out"
+
+
 def _python() -> Check:
     from potstill import __version__
 
     return Check("potstill", "ok", f"{__version__} on Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+
+
+def _languages(spec: TaskSpec, settings: Settings) -> Check | None:
+    """What of the built-in models would meet a language that it was not made for; both know English."""
+    from potstill.models import MINILM, SMOLLM2
+
+    foreign = [language for language in spec.languages if language.lower() not in ("en", "english")]
+    english = [
+        (settings.teacher in ("transformers", f"transformers:{SMOLLM2}"), "teacher", "--teacher"),
+        (settings.encoder == MINILM, "sentence encoder", "encoder:"),
+        (settings.distil.student in (None, MINILM, SMOLLM2), "student", "distil.student:"),
+    ]
+    met = [(what, option) for is_built_in, what, option in english if is_built_in]
+    if not foreign or not met:
+        return None
+    shown = " and ".join(what for what, _ in met)
+    mend = f"give models that know {', '.join(foreign)} ({', '.join(option for _, option in met)})"
+    return Check("languages", "warn", f"{', '.join(foreign)}, and the built-in {shown} know English alone", mend)
 
 
 def _data(name: str, spec: TaskSpec) -> Check:
@@ -134,7 +157,13 @@ def _data(name: str, spec: TaskSpec) -> Check:
 
     ref = getattr(spec, name)
     try:
-        count = len(read_texts(ref, spec)) if name == "unlabelled" else read_data(ref, spec).num_rows
+        if name == "unlabelled":
+            texts = read_texts(ref, spec)
+            if broken := sum("\ufffd" in text for text in texts):
+                return Check(name, "fail", f"{broken:,} of {len(texts):,} texts in {ref.path} are not UTF-8", _AS_UTF_8)
+            count = len(texts)
+        else:
+            count = read_data(ref, spec).num_rows
     except PotstillError as error:
         return _failed(name, error)
     if not count:

@@ -200,6 +200,8 @@ class Labelling:
             raise OptionError("label", [fault])
         ref = self.spec.unlabelled if texts is None else DataRef(texts) if isinstance(texts, str) else None
         found = list(texts) if ref is None and texts is not None else read_texts(ref, self.spec) if ref else []
+        if ref is not None and (broken := sum("\ufffd" in text for text in found)):
+            raise DataError(f"{broken:,} of {len(found):,} texts in {ref.path} are not UTF-8; save it as UTF-8")
         found = list(dict.fromkeys(text.strip() for text in found if text.strip()))
         test = self.spec.test
         # Test rows on the Hub are kept out by the run itself; here they are not worth a download.

@@ -90,6 +90,9 @@ def weak_stage(job: Job) -> Stage | None:
         from potstill.retrieval.load import read_texts
 
         kept, dropped = usable_texts(read_texts(ref, job.spec), ref.path)
+        if broken := sum(item.reason == "broken_encoding" for item in dropped):
+            note = f"{broken:,} of {len(kept) + len(dropped):,} texts in {ref.path} are not UTF-8 and are left out"
+            job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
         places, texts = [place for place, _ in kept], [text for _, text in kept]
         write_json(out / "texts.json", {"texts": texts, "places": places})
         if job.spec.kind != "classification" or not (job.spec.rules or job.functions):

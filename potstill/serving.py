@@ -3,7 +3,8 @@
 What enters: a run, a unit's folder, or a model's folder. What leaves: a `web.App`.
 
     POST /predict   {"inputs": ["text", …]}  →  {"predictions": [{"output": …, "probs": {label: p, …}}, …]}
-    GET  /healthz   {"status": "ok", "name": …, "kind": …, "labels": […]}
+                    an input of several fields is {"premise": …, "hypothesis": …}
+    GET  /healthz   {"status": "ok", "name": …, "kind": …, "labels": […], "inputs": […]}
     GET  /          the page
 
 One thread holds the model. Texts that arrive together are answered in one batch; when too many wait (`most_waiting`) a
@@ -12,6 +13,8 @@ request is refused with 503 and `Retry-After`, so that a flood costs the callers
 
 from __future__ import annotations
 
+import contextlib
+import json
 import queue
 import threading
 from collections.abc import Sequence
@@ -127,6 +130,14 @@ class Batcher:
                 self._waiting -= len(texts)
 
 
+def fields_in(text: str, names: Sequence[str]) -> object:
+    """The fields of an input that came as one line: JSON where the student reads several, else the text itself."""
+    if names and text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return text
+
+
 def student_app(student: Student, batcher: Batcher) -> App:
     """The endpoint and the page of a student."""
     card = student.card
@@ -134,17 +145,23 @@ def student_app(student: Student, batcher: Batcher) -> App:
 
     def page(call: Call) -> Answer:
         told = card.instruction or f"A {card.kind} student."
-        return Answer(html=render("student.html.j2", call, name=card.name, instruction=told, labels=labels))
+        one = dict.fromkeys(card.inputs, "…") if card.inputs else "a text"
+        example = json.dumps({"inputs": [one]}, ensure_ascii=False)
+        shown = {"name": card.name, "instruction": told, "labels": labels, "fields": card.inputs, "example": example}
+        return Answer(html=render("student.html.j2", call, **shown))
 
     def health(call: Call) -> Answer:
-        return Answer({"status": "ok", "name": card.name, "kind": card.kind, "labels": labels})
+        told = {"name": card.name, "kind": card.kind, "labels": labels, "inputs": list(card.inputs)}
+        return Answer({"status": "ok", **told})
 
     def predict(call: Call) -> Answer:
         inputs = call.body.get("inputs")
-        if isinstance(inputs, str):
+        if isinstance(inputs, str | dict):
             inputs = [inputs]
-        if not isinstance(inputs, list) or not inputs or not all(isinstance(text, str) for text in inputs):
-            raise OptionError("predict", ['send {"inputs": ["text", …]}'])
+        if not isinstance(inputs, list) or not inputs:
+            one = json.dumps(dict.fromkeys(card.inputs, "…") if card.inputs else "text", ensure_ascii=False)
+            raise OptionError("predict", [f'send {{"inputs": [{one}, …]}}'])
+        inputs = [card.input_text(given) for given in inputs]
         faults = []
         if len(inputs) > MOST_TEXTS:
             faults.append(f"{len(inputs)} texts are too many; send at most {MOST_TEXTS} at a time")

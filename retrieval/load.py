@@ -30,7 +30,10 @@ from potstill.task import DataRef, TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from potstill.retrieval.columns import ColumnChoice
+
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
+_SAYS_LABEL = ("label", "labels", "label_text", "output", "class", "category")
 # What files and folders of datasets are called after, as the `datasets` library reads their names.
 _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
@@ -38,6 +41,7 @@ _SPLITS = {
 }  # fmt: skip
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
+_FIELD_LIMIT = 16 << 20
 
 
 def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: int | None = None) -> Dataset:
@@ -57,12 +61,16 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
     from potstill.retrieval.label_names import LabelNames
 
     table = open_table(ref.path, split=ref.split, config=ref.config, limit=limit)
+    if not table.num_rows:
+        raise DataError(f"{ref.path} has no rows; give a file that has some")
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
         if column not in table.column_names:
             raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
     inputs, output = ref.inputs or _fields_of(table, spec), ref.output
     if not inputs or output is None:
         choice = choose_columns(table, spec)
+        if choice.output is None and spec.labels and (named := _named_output(table)) is not None:
+            choice = named  # whose values are then told to be no labels of the task
         if choice.output is None:
             mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
             raise DataError(f"{ref.path}: {choice.how}; {mend}")
@@ -116,6 +124,17 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
     return [text for text, _ in text_items(table, inputs, None) if text.strip()]
+
+
+def _named_output(table: Dataset) -> ColumnChoice | None:
+    """Of a table of two columns one of which is called the label: that one, whatever it holds."""
+    from potstill.retrieval.columns import ColumnChoice
+
+    names = table.column_names
+    called = [name for name in names if name.lower() in _SAYS_LABEL]
+    if len(names) != 2 or len(called) != 1:
+        return None
+    return ColumnChoice(tuple(name for name in names if name not in called), called[0], "the columns' names")
 
 
 def _fields_of(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
@@ -250,14 +269,29 @@ def _open_file(file: Path, limit: int | None) -> Sample:
         if name.endswith(".json"):
             records = json.loads(text)
         else:
-            records = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
+            records = _csv_records(text, "\t" if name.endswith(".tsv") else None)
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
             raise DataError(f"{file} must hold a list of objects, one a row")
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise DataError(f"{file} is not UTF-8 (byte 0x{found:02x} at {error.start:,}); save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{file} cannot be read ({str(error)[:200]}); check that the file is whole") from None
     wanted = len(records) if limit is None else min(limit, len(records))
     numbers = [i * len(records) // wanted for i in range(wanted)] if wanted else []
     return Sample(table_of([records[i] for i in numbers], str(file)), numbers, len(records))
+
+
+def _csv_records(text: str, delimiter: str | None) -> list[dict[str, Any]]:
+    """Rows of a CSV; spreadsheets of some countries write semicolons, as the first line shows."""
+    if delimiter is None:
+        head = text.partition("\n")[0]
+        delimiter = ";" if head.count(";") > head.count(",") else ","
+    before = csv.field_size_limit(_FIELD_LIMIT)
+    try:
+        return list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    finally:
+        csv.field_size_limit(before)
 
 
 def _bounded(stream: Any, file: Path) -> Iterator[bytes]:

@@ -146,7 +146,8 @@ def _own_catalogue(arguments: list[str], place: Path) -> None:
 
 
 @pytest.mark.real
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_or_a_scheduler_stops_cleanly_and_says_how_to_go_on(sent: int, code: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "potstill.cli", "run", "Classify support tickets as billing, bug or other.",
                "--teacher", "fake", "-n", "200000", "--sources", "generated", "-o", str(tmp_path / "run")]  # fmt: skip
     # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
@@ -159,9 +160,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     while not (ledger.exists() and ledger.stat().st_size > 400_000) and time.monotonic() < until:
         assert child.poll() is None, child.communicate()[1]
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sent)
     _, errors = child.communicate(timeout=60)
-    assert child.returncode == 130, errors
+    assert child.returncode == code, errors
     assert "Traceback" not in errors
     assert "FAILED datagen    stopped" in errors
     last = errors.strip().splitlines()[-1]
@@ -209,3 +210,31 @@ def test_json_events_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> No
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert json.loads(line)["event"]["data"] == {"rows": 3}
+
+
+def test_answers_stand_on_the_lines_of_their_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.train import student as module
+    from potstill.train.card import StudentCard
+    from potstill.train.student import Prediction
+
+    class Echo:
+        card = StudentCard("echo", "generation")
+
+        def predict(self, texts: list[str]) -> list[Prediction]:
+            return [Prediction(text.upper().replace("\n", "/")) for text in texts]
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(module, "load_student", lambda folder: Echo())
+
+    def answers(lines: str, *more: str) -> list[str]:
+        done = CliRunner().invoke(app, ["predict", str(tmp_path), *more], input=lines)
+        assert done.exit_code == 0, done.output
+        return done.output.split("\n")[:-1]
+
+    assert answers("one\n\n two\n") == ["ONE", "", " TWO"]
+    assert json.loads(answers("\n", "--json")[0]) == {"input": "", "output": None, "probs": None}
+    Echo.card = StudentCard("echo", "generation", inputs=("a", "b"))
+    assert answers('{"b": "y", "a": "x"}\n') == ["A: X/B: Y"]
+    refused = CliRunner().invoke(app, ["predict", str(tmp_path), "x"])
+    assert refused.exit_code != 0
+    assert "the student reads the fields a and b" in str(refused.exception)

@@ -307,3 +307,9 @@ def test_a_run_with_texts_and_no_labels_says_what_would_help(
     said = CliRunner().invoke(app, ["run", str(task)]).stdout
     assert (f"better   potstill label '{task}': answers to a hundred" in said) == told
     assert "publish  potstill push" in said
+
+
+def test_texts_that_are_not_utf_8_are_not_shown_to_people(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("Die Rechnung ist falsch\nDas Men\u00fc fehlt\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"1 of 2 texts in .* are not UTF-8; save it as UTF-8"):
+        Labelling(PROMPT, str(tmp_path / "texts.txt"), out=tmp_path / "a.jsonl")

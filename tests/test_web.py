@@ -223,7 +223,8 @@ def test_the_student_answers_programs_in_batches() -> None:
 
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [({}, "send"), ({"inputs": []}, "send"), ({"inputs": [1]}, "send"), ({"inputs": ["a"] * 257}, "too many"),
+    [({}, "send"), ({"inputs": []}, "send"), ({"inputs": [1]}, "a text or a mapping"),
+     ({"inputs": ["a"] * 257}, "too many"),
      ({"inputs": ["a" * 100_001]}, "characters")],
 )  # fmt: skip
 def test_bad_questions_to_the_student_are_told_what_is_wrong(body: Any, problem: str) -> None:
@@ -412,3 +413,15 @@ def test_the_page_of_the_student_answers_in_a_real_browser(chromium: Any) -> Non
         assert page.text_content("#probs div:last-child span") == "<b>good</b>", "labels are text"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert faults == []
+
+
+def test_a_student_of_several_fields_is_asked_by_their_names() -> None:
+    student = _Slow()
+    student.card = StudentCard("same", "classification", labels=("<b>good</b>", "bad"), inputs=("one", "two"))
+    with _serving(student) as server:
+        assert _ask(server, "GET", "/healthz")[1]["inputs"] == ["one", "two"]
+        assert _ask(server, "POST", "/predict", {"inputs": [{"two": "b", "one": "a"}]})[0] == 200
+        for wrong in ("a", {"one": "a"}, {"one": "a", "two": "b", "three": "c"}, 5):
+            status, value, _ = _ask(server, "POST", "/predict", {"inputs": [wrong]})
+            assert status == 400
+            assert "fields" in value["error"]

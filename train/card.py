@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import DataError
-from potstill.task import KINDS, Kind
+from potstill.errors import DataError, OptionError
+from potstill.rows import join_fields, split_fields
+from potstill.task import KINDS, Kind, TaskSpec
 
 CARD = "potstill.json"
 ONNX = "model.onnx"
@@ -27,6 +29,7 @@ class StudentCard:
         max_length: Tokens of input (classification) or of prompt and answer together (generation).
         max_new_tokens: Tokens of one answer at most (generation).
         base: Model that the training started from.
+        inputs: Names of an input's fields where it has several; empty for one text.
     """
 
     name: str
@@ -36,6 +39,38 @@ class StudentCard:
     max_length: int = 256
     max_new_tokens: int = 256
     base: str = ""
+    inputs: tuple[str, ...] = ()
+
+    def input_text(self, given: object) -> str:
+        """An input as the student learnt to read it: a text, or a mapping of its fields in any order.
+
+        Raises:
+            OptionError: Another type, or fields that are missing or unknown.
+        """
+        if isinstance(given, str):
+            if split_fields(given, self.inputs) is None:
+                raise OptionError(
+                    "predict", [f"the student reads {self._fields}, and {given[:60]!r} has no such fields"]
+                )
+            return given
+        if not isinstance(given, Mapping):
+            raise OptionError("predict", [f"a text or a mapping of fields is needed (got {type(given).__name__})"])
+        names = self.inputs or tuple(map(str, given))[:1]
+        if set(given) != set(names) or not all(isinstance(given[name], str | int | float) for name in names):
+            wanted = self._fields if self.inputs else "one text"
+            shown = ", ".join(map(str, given)) or "none"
+            raise OptionError("predict", [f"the student reads {wanted}; the fields given are {shown}"])
+        return join_fields({name: str(given[name]) for name in names})
+
+    @property
+    def _fields(self) -> str:
+        example = json.dumps(dict.fromkeys(self.inputs, "…"), ensure_ascii=False)
+        return f"the fields {' and '.join(self.inputs)}, such as {example}"
+
+
+def fields_of(spec: TaskSpec) -> tuple[str, ...]:
+    """Names of the fields of a task's inputs where they have several; an instruction with its input is one text."""
+    return spec.inputs if len(spec.inputs) > 1 and spec.kind != "instructions" else ()
 
 
 def write_card(folder: Path, card: StudentCard) -> None:
@@ -67,17 +102,17 @@ def read_card(folder: Path) -> StudentCard:
 def _from_json(value: Any) -> StudentCard:
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__}, not an object")
-    card = StudentCard(**{name: part for name, part in value.items() if name not in ("format", "labels")})
-    labels = value.get("labels") or []
+    card = StudentCard(**{name: part for name, part in value.items() if name not in ("format", "labels", "inputs")})
+    labels, inputs = value.get("labels") or [], value.get("inputs") or []
     if card.kind not in KINDS:
         raise ValueError(f"kind {card.kind!r} is none of {', '.join(KINDS)}")
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError("labels are not a list of names")
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in (labels, inputs)):
+        raise ValueError("labels or inputs are not a list of names")
     if not all(isinstance(text, str) for text in (card.name, card.instruction, card.base)):
         raise ValueError("name, instruction and base are not texts")
     if not all(isinstance(size, int) and size > 0 for size in (card.max_length, card.max_new_tokens)):
         raise ValueError("max_length and max_new_tokens are not numbers above 0")
-    return replace(card, labels=tuple(labels))
+    return replace(card, labels=tuple(labels), inputs=tuple(inputs))
 
 
 def weights_mib(folder: Path) -> float:

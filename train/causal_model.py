@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from potstill.errors import MissingExtra, UserError
 from potstill.masking import public_name
 from potstill.models import install_hint, local_model
-from potstill.train.card import StudentCard
+from potstill.train.card import StudentCard, fields_of
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
 from potstill.train.qlora import load_4bit, merge_into
@@ -113,6 +113,7 @@ def save_trained(
         card = StudentCard(
             name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
             max_new_tokens=max(16, min(longest, limit // 2)), base=public_name(str(options.student)),
+            inputs=fields_of(spec),
         )  # fmt: skip
         publish(finished.to(dtype), tokenizer, card, out)
         if not options.keep_checkpoints:

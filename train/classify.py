@@ -38,7 +38,7 @@ from potstill.models import model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
 from potstill.train import loop, metrics
-from potstill.train.card import StudentCard
+from potstill.train.card import StudentCard, fields_of
 from potstill.train.encoder_model import load_encoder
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
 from potstill.train.head_start import can_start, start_head
@@ -168,7 +168,7 @@ def _distil(
     }  # fmt: skip
     card = StudentCard(
         name=spec.name, kind=spec.kind, instruction=spec.instruction, labels=spec.label_names,
-        max_length=int(options.max_length or 256), base=public_name(str(options.student)),
+        max_length=int(options.max_length or 256), base=public_name(str(options.student)), inputs=fields_of(spec),
     )  # fmt: skip
     if trainer.accelerator.is_main_process:
         publish(trainer.accelerator.unwrap_model(trainer.model), tokenizer, card, out, training)

@@ -97,7 +97,8 @@ class DistilOptions:
         jsd_beta: Weight of the teacher in the mixture of `jsd`, in (0, 1).
         epochs: Passes over the rows.
         max_steps: Optimiser steps at most; overrides `epochs`.
-        min_steps: With few rows, `epochs` is raised until there are at least this many steps.
+        min_steps: With few rows, `epochs` is raised until there are at least this many steps; 1 where `epochs` is
+            given and this is not.
         batch_size: Rows a step on one device, before accumulation.
         gradient_accumulation: Batches added up before a step. The loss is exact: 4x1 = 2x2 = 1x4.
         learning_rate: Peak rate of the backbone (AdamW, linear warm-up, then linear decay to 0).
@@ -225,6 +226,8 @@ def student_name(options: DistilOptions, kind: Kind) -> str:
 def resolve_options(options: DistilOptions, kind: StudentKind) -> DistilOptions:
     """Fill every None that has a default for this kind of student."""
     chosen = {name: value for name, value in _BY_KIND[kind].items() if getattr(options, name) is None}
+    if options.epochs is not None and options.min_steps is None:
+        chosen["min_steps"] = 1  # who asks for epochs gets as many
     if options.qlora and options.lora_rank is None and kind == "causal":
         chosen["lora_rank"] = 16
     if options.precision is None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, TrainingError, UserError
+from potstill.errors import DataError, OptionError, TrainingError, UserError
 from potstill.task import TaskSpec
 from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
@@ -137,29 +137,41 @@ class Student:
             return weights_mib(self.path)
         return float(sum(p.numel() * p.element_size() for p in self.model.parameters())) / 2**20
 
-    def __call__(self, text: str) -> str:
-        """The answer to one text."""
-        return self.predict([text])[0].output
+    def __call__(self, text: str | Mapping[str, str] | None = None, /, **fields: str) -> str:
+        """The answer to one text, or to one input of several fields: `student(premise="…", hypothesis="…")`.
+
+        Raises:
+            OptionError: Neither a text nor the fields that the student knows.
+        """
+        return self.predict([self.card.input_text(fields if text is None and fields else text)])[0].output
 
     def predict(
-        self, texts: Sequence[str], *, batch_size: int | None = None, progress: Callable[[int], None] | None = None
+        self,
+        texts: Sequence[str | Mapping[str, str]],
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> list[Prediction]:
         """Answer many texts, in their order. Batches hold texts of like length, for speed.
 
         Args:
-            texts: Inputs.
+            texts: Inputs; one of several fields is a mapping, or the text that its rows hold.
             batch_size: Texts a batch; None takes 64, and 32 where only the library's `generate` can write.
             progress: Called with the number of texts answered so far.
 
         Raises:
+            OptionError: An input is neither a text nor a mapping of the student's fields.
             TrainingError: The model's probabilities are not finite.
         """
+        if isinstance(texts, str | Mapping):
+            raise OptionError("predict", ["predict takes a list of inputs; call the student itself with one"])
+        plain = [text if isinstance(text, str) else self.card.input_text(text) for text in texts]
         if self.card.kind == "classification":
-            encoded = self.tokenizer(list(texts), truncation=True, max_length=self.card.max_length)["input_ids"]
+            encoded = self.tokenizer(plain, truncation=True, max_length=self.card.max_length)["input_ids"]
             answer, size = self._classify, batch_size or 64
         else:
             room = max(8, self.card.max_length - self.card.max_new_tokens)
-            encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in texts]
+            encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in plain]
             if (writer := self._writer(batch_size)) is not None:
                 written = writer.answers(encoded, self.card.max_new_tokens, progress)
                 return [Prediction(text.strip()) for text in written]

@@ -1,6 +1,7 @@
 """What of a reply is the task's output."""
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -66,3 +67,23 @@ def test_many_fences_cost_little() -> None:
     started = time.process_time()
     stated_output(spec(ALONE), "```a\n" * 100_000)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "output", "finish", "reason"),
+    [
+        ('Here is a commit title for the change:\n\n"Mend the login"', "Mend the login", "stop", None),
+        ("Sure! Here's the summary:\nIt rained.", "It rained.", "stop", None),
+        ("Here is the thing: I never got it.", "Here is the thing: I never got it.", "stop", None),
+        ("Here is a title:", "Here is a title:", "stop", None),
+        ("Here is the summary:\nIt rained and", "It rained and", "length", "truncated_output"),
+        ('She said "no".', 'She said "no".', "stop", None),
+    ],
+)
+def test_a_line_that_announces_an_output_is_no_part_of_it(
+    reply: str, output: str, finish: Any, reason: str | None
+) -> None:
+    task = TaskSpec("t", "Write a title for a change.", "generation")
+    found, fault = read_output(task, "the login broke", Reply(reply, finish))
+    assert found == output
+    assert (fault and fault.reason) == reason

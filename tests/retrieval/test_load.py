@@ -330,3 +330,22 @@ def test_rows_of_the_hub_are_sampled_without_a_download(hub: Any, tmp_path: Path
     assert "script" in code[1] or "No (supported) data files" in code[1]
     assert "gated" in gated[1] or "403" in gated[1]
     assert "me/none" in none[1]
+
+
+def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -> None:
+    asked = task("Say it.", "good", "bad")
+
+    def read(name: str, content: bytes) -> Any:
+        (tmp_path / name).write_bytes(content)
+        return read_data(DataRef(str(tmp_path / name)), asked)
+
+    with pytest.raises(DataError, match=r"is not UTF-8 \(byte 0xf6 at 14\); save it as UTF-8"):
+        read("latin.csv", "text,label\nsch\u00f6n,good\n".encode("latin-1"))
+    with pytest.raises(DataError, match="has no rows"):
+        read("empty.jsonl", b"")
+    with pytest.raises(DataError, match="holds labels that the task does not have: 'bgu', 'hours'"):
+        read("few.jsonl", b"".join(b'{"text": "a b", "label": "%s"}\n' % name for name in (b"bgu", b"hours", b"good")))
+    table = read("semi.csv", b"text;label\n" + b"".join(b"it is, so to say, %d;good\n" % i for i in range(8)))
+    assert table["input"][0] == "it is, so to say, 0"
+    long = "word " * 40_000
+    assert read("long.csv", f"text,label\n{long},good\nshort,bad\n".encode())["input"][0] == long.strip()
