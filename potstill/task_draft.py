@@ -94,6 +94,8 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
         f"languages: [{', '.join(spec.languages)}]",
         f"metric: {metric}    # what the student is chosen by: {choices}",
         "",
+        "# inputs: [premise, hypothesis]    # the fields of an input that has several; rows and questions name them",
+        "",
         "# Real rows to measure on make the scores mean something. JSON lines, CSV, Parquet or a dataset of the Hub.",
     ]
     output = "label" if names else "output"

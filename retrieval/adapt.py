@@ -286,6 +286,7 @@ def _of_config(entry: Mapping[str, Any], config: str | None) -> bool:
 
 def _with_class_names(table: Dataset, card: Card, config: str | None) -> Dataset:
     """Give integer columns the class names that only the card states (JSON lines and CSV carry none)."""
+    import pyarrow as pa
     from datasets import ClassLabel
 
     for column, kind in card.configs[config].features.items() if config is not None else ():
@@ -297,7 +298,7 @@ def _with_class_names(table: Dataset, card: Card, config: str | None) -> Dataset
             numbers = [int(value) for value in table.unique(column) if value is not None]
             if all(-1 <= number < len(names) for number in numbers):  # -1 stands for no label
                 table = table.cast_column(column, ClassLabel(names=names))
-        except (ValueError, TypeError, ArithmeticError, NotImplementedError):
+        except (ValueError, TypeError, ArithmeticError, pa.ArrowException):
             continue  # the values are no class integers; the rules look at them as they are
     return table
 
