@@ -1,12 +1,13 @@
 """The command line: arguments become settings, nothing else happens here.
 
 Exit codes are the error's (see `potstill.errors`): 0 done, 2 something to mend, 3 the teacher, 4 the run folder,
-5 training, 6 the Hub, 130 interrupted.
+5 training, 6 the Hub, 130 interrupted, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -281,9 +282,14 @@ def main() -> None:
     """Entry point: errors meant for the user print their message alone; bugs print their traceback."""
     switch_library_bars_off()
     ended_by_signal: list[int] = []
+    owner = os.getpid()
 
     def end(number: int, _: object) -> None:
-        """What schedulers and containers send ends a run as Ctrl-C does."""
+        """What schedulers and containers send ends a run as Ctrl-C does; a forked worker simply ends."""
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         ended_by_signal.append(number)
         raise KeyboardInterrupt
 
