@@ -81,7 +81,8 @@ _FLAGS = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": 
 # Names of columns that say that there are labels, and not which.
 _SAYS_NOTHING = frozenset({
     "", "is", "has", "label", "labels", "flag", "class", "target", "gold", "answer", "output", "value", "verdict",
-    "truth", "veracity", "category", "type", "result",
+    "truth", "veracity", "category", "type", "result", "binary", "final", "majority", "fact", "check", "news", "text",
+    "sentence", "claim", "statement", "review", "tweet", "message", "comment", "article", "post",
 })  # fmt: skip
 _RATED = re.compile(r"(?i)\b(stars?|ratings?|review_score|overall)\b")
 
