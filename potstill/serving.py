@@ -142,11 +142,11 @@ def student_app(student: Student, batcher: Batcher) -> App:
     """The endpoint and the page of a student."""
     card = student.card
     labels = list(card.labels)
+    one = dict.fromkeys(card.inputs, "…") if card.inputs else "a text"
+    example = json.dumps({"inputs": [one]}, ensure_ascii=False)
 
     def page(call: Call) -> Answer:
         told = card.instruction or f"A {card.kind} student."
-        one = dict.fromkeys(card.inputs, "…") if card.inputs else "a text"
-        example = json.dumps({"inputs": [one]}, ensure_ascii=False)
         shown = {"name": card.name, "instruction": told, "labels": labels, "fields": card.inputs, "example": example}
         return Answer(html=render("student.html.j2", call, **shown))
 
@@ -159,8 +159,7 @@ def student_app(student: Student, batcher: Batcher) -> App:
         if isinstance(inputs, str | dict):
             inputs = [inputs]
         if not isinstance(inputs, list) or not inputs:
-            one = json.dumps(dict.fromkeys(card.inputs, "…") if card.inputs else "text", ensure_ascii=False)
-            raise OptionError("predict", [f'send {{"inputs": [{one}, …]}}'])
+            raise OptionError("predict", [f"send {example}"])
         inputs = [card.input_text(given) for given in inputs]
         faults = []
         if len(inputs) > MOST_TEXTS:
