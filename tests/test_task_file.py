@@ -269,9 +269,18 @@ def test_languages_of_a_prompt(text: str, codes: tuple[str, ...]) -> None:
         ("Clasifica los mensajes: queja, pregunta o elogio.", ["queja", "pregunta", "elogio"]),
         ("Sorteer berichten van klanten: klacht, vraag of compliment", ["klacht", "vraag", "compliment"]),
         ("Schreibe einen kurzen Text: Gedicht, Lied oder Brief.", []),
+        ("Ist diese Bewertung positiv, negativ oder neutral?", ["positiv", "negativ", "neutral"]),
+        ("Ist diese E-Mail Spam oder kein Spam?", ["Spam", "kein Spam"]),
+        ("Cet avis est-il positif, négatif ou neutre ?", ["positif", "négatif", "neutre"]),
+        ("¿Es esta reseña positiva, negativa o neutral?", ["positiva", "negativa", "neutral"]),
+        ("Questa recensione è positiva, negativa o neutra?", ["positiva", "negativa", "neutra"]),
+        ("Esta avaliação é positiva, negativa ou neutra?", ["positiva", "negativa", "neutra"]),
+        ("Is deze recensie positief, negatief of neutraal?", ["positief", "negatief", "neutraal"]),
+        ("Ist der Text zu lang? Schreibe eine Zusammenfassung in einem Satz oder zwei.", []),
+        ("Beantworte die Frage: Was ist das Thema der Rede, Krieg oder Frieden?", []),
     ],
 )
-def test_labels_after_a_colon_in_other_languages(prompt: str, labels: list[str]) -> None:
+def test_labels_listed_in_other_languages(prompt: str, labels: list[str]) -> None:
     spec = read_task(prompt)
     assert list(spec.label_names) == labels
     assert spec.kind == ("classification" if labels else "generation")
