@@ -69,7 +69,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     Yields:
         Checks, as soon as each is known.
     """
-    from potstill.generation_start import lacking_rows
+    from potstill.generation_start import foreign_languages, lacking_rows
     from potstill.settings import resolve
     from potstill.task_file import read_task_file
 
@@ -91,8 +91,9 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     except PotstillError as error:
         yield _failed("settings", error)
         return
-    if spec is not None and (check := _languages(spec, resolved)) is not None:
-        yield check
+    if spec is not None and (foreign := foreign_languages(spec, resolved)):
+        head, _, mend = foreign.partition("; ")
+        yield Check("languages", "warn", head, mend)
     for name in ("test", "labelled", "unlabelled"):
         if spec is not None and getattr(spec, name) is not None:
             yield _data(name, spec)
@@ -132,24 +133,6 @@ def _python() -> Check:
     from potstill import __version__
 
     return Check("potstill", "ok", f"{__version__} on Python {sys.version.split()[0]}, {os.cpu_count()} cores")
-
-
-def _languages(spec: TaskSpec, settings: Settings) -> Check | None:
-    """What of the built-in models would meet a language that it was not made for; both know English."""
-    from potstill.models import MINILM, SMOLLM2
-
-    foreign = [language for language in spec.languages if language.lower() not in ("en", "english")]
-    english = [
-        (settings.teacher in ("transformers", f"transformers:{SMOLLM2}"), "teacher", "--teacher"),
-        (settings.encoder == MINILM, "sentence encoder", "encoder:"),
-        (settings.distil.student in (None, MINILM, SMOLLM2), "student", "distil.student:"),
-    ]
-    met = [(what, option) for is_built_in, what, option in english if is_built_in]
-    if not foreign or not met:
-        return None
-    shown = " and ".join(what for what, _ in met)
-    mend = f"give models that know {', '.join(foreign)} ({', '.join(option for _, option in met)})"
-    return Check("languages", "warn", f"{', '.join(foreign)}, and the built-in {shown} know English alone", mend)
 
 
 def _data(name: str, spec: TaskSpec) -> Check:

@@ -1,4 +1,4 @@
-"""What is settled before a generation starts: how far it plans ahead, and whether its rows can suffice."""
+"""What is settled before a generation starts: how far it plans ahead, which rows and models cannot suffice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
+from potstill.models import MINILM, SMOLLM2
 from potstill.run_dir import write_atomic
 
 if TYPE_CHECKING:
@@ -71,15 +72,36 @@ def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
     )
 
 
-def check_rows(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
-    """Refuse fewer rows than labels where the teacher is the only source of rows; elsewhere say so.
+def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
+    """Refuse fewer rows than labels where the teacher is the only source of rows; elsewhere say so, as of languages.
 
     Raises:
         OptionError: Labels would be left without any row.
     """
+    if foreign := foreign_languages(spec, settings):
+        listener(Event("task", "note", foreign))
     fault = lacking_rows(spec, settings)
     if not fault:
         return
     if settings.sources == "generated" and spec.labelled is None and spec.unlabelled is None:
         raise OptionError("generation", [fault])
     listener(Event("datagen", "note", fault))
+
+
+def foreign_languages(spec: TaskSpec, settings: Settings) -> str:
+    """Which built-in models would meet a language that they do not know, with the mend; "" where none would."""
+    foreign = [language for language in spec.languages if language.lower() not in ("en", "english")]
+    english = [
+        (settings.teacher in ("transformers", f"transformers:{SMOLLM2}"), "teacher", "--teacher"),
+        (settings.encoder == MINILM, "sentence encoder", "encoder:"),
+        (settings.distil.student in (None, MINILM, SMOLLM2), "student", "distil.student:"),
+    ]
+    met = [(what, option) for is_built_in, what, option in english if is_built_in]
+    if not foreign or not met:
+        return ""
+    shown = " and ".join(", ".join(what for what, _ in met).rsplit(", ", 1))
+    options = ", ".join(option for _, option in met)
+    return (
+        f"{', '.join(foreign)}, and the built-in {shown} know English alone; "
+        f"give models that know {', '.join(foreign)} ({options})"
+    )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.budget import Budget, Price, price_of
 from potstill.events import Event, Listener
-from potstill.generation_start import lacking_rows, settled
+from potstill.generation_start import foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
 from potstill.plan_speed import LEAST_REPLIES, assumed_time, assumption, seen_size, stand_in_texts
@@ -143,7 +143,7 @@ class _Planner:
         generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener = asker, probe, listener
-        self.notes: list[str] = [fault] if (fault := lacking_rows(spec, settings)) else []
+        self.notes = [fault for fault in (lacking_rows(spec, settings), foreign_languages(spec, settings)) if fault]
         self._sizes: dict[str, Size] = {}
 
     def plan(self) -> RunPlan:

@@ -20,7 +20,7 @@ from potstill.budget import in_time
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
-from potstill.generation_start import check_rows, settled
+from potstill.generation_start import check_start, settled
 from potstill.ledger import Ledger
 from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
@@ -68,7 +68,7 @@ class Job:
         started = time.monotonic()
         check_for_kind(self.settings.distil, self.spec.kind, self.settings.teacher)
         check_compression(self)
-        check_rows(self.spec, self.settings, self.listener)
+        check_start(self.spec, self.settings, self.listener)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)

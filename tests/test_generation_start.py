@@ -10,7 +10,7 @@ import pytest
 from potstill.datagen.options import GenerationOptions
 from potstill.errors import OptionError
 from potstill.events import Event
-from potstill.generation_start import check_rows, lacking_rows, settled
+from potstill.generation_start import check_start, lacking_rows, settled
 from potstill.pipeline import open_job, run
 from potstill.preview import preview_rows
 from potstill.run_dir import RunDir
@@ -60,17 +60,36 @@ def test_fewer_rows_than_labels_are_refused_or_named() -> None:
     alone = resolve({}, {"rows": 10, "sources": "generated"})
     text = "10 rows for 12 labels: nothing would be written for 2 of them; ask for 120 with -n 120 (ten a label)"
     with pytest.raises(OptionError) as caught:
-        check_rows(SPEC, alone, lambda event: None)
+        check_start(SPEC, alone, lambda event: None)
     assert text in str(caught.value)
     told: list[Event] = []
-    check_rows(SPEC, resolve({}, {"rows": 10}), told.append)
+    check_start(SPEC, resolve({}, {"rows": 10}), told.append)
     assert len(told) == 1
     assert text in told[0].message
     assert lacking_rows(SPEC, resolve({}, {"rows": 12, "sources": "generated"})) == ""
     assert lacking_rows(SPEC, resolve({}, {"rows": 10, "sources": "retrieved"})) == ""
     labelled = TaskSpec("t", "Classify.", "classification", SPEC.labels, labelled=DataRef("rows.jsonl"))
-    check_rows(labelled, alone, told.append)
+    check_start(labelled, alone, told.append)
     assert len(told) == 2
+
+
+def test_a_language_that_the_built_in_models_do_not_know_is_named() -> None:
+    german = TaskSpec("t", "Ordne ein.", "classification", SPEC.labels, languages=("de",))
+    told: list[Event] = []
+    check_start(german, resolve({}, {"rows": 12}), told.append)
+    assert [event.message for event in told] == [
+        "de, and the built-in teacher, sentence encoder and student know English alone; give models that know de "
+        "(--teacher, encoder:, distil.student:)"
+    ]
+    told.clear()
+    other = {
+        "rows": 12,
+        "teacher": "openai:http://127.0.0.1:1/v1",
+        "encoder": "./multilingual",
+        "distil": {"student": "./multilingual"},
+    }
+    check_start(german, resolve({}, other), told.append)
+    assert told == []
 
 
 def test_a_run_refuses_what_a_preview_shows(tmp_path: Path) -> None:
