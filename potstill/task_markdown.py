@@ -5,8 +5,9 @@ Lines enter; title, instruction, labels and examples leave, each with the line i
 - The first `# heading` is the title. `## Labels` (or Classes, Categories) and `## Examples` (at any level) are read;
   every other heading stays in the instruction, with its text.
 - Labels: a bullet `- name: description`, a numbered line, a table row, or else a line of names between commas.
-- Examples: `Input: …` then `Output: …` (each may go on over several lines), `input -> output` (also `=>`, `→`), or a
-  table whose last column is the output.
+- Examples: `Input: …` then `Output: …` (each may go on over several lines, which keep their indentation; an output ends
+  at a blank line unless that stands in a fence), `input -> output` (also `=>`, `→`), or a table whose last column is
+  the output.
 - In the prose, `"input" -> output` and `Input:`/`Output:` pairs are examples too, and leave the instruction.
 - Headings inside fenced code are text. HTML comments are left out.
 """
@@ -26,6 +27,7 @@ _HEADING = re.compile(r"(#{1,6})\s+(.*)")
 _BULLET = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+(.*\S)\s*")
 _ARROW = re.compile(r"\s(?:-{1,2}>|=>|→|⇒)\s")
 _FIELD = re.compile(r"\s*(?:[-*+]\s+)?\**(input|text|output|label|answer)\**\s*:\**\s*(.*)", re.IGNORECASE)
+_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
 
 
@@ -65,7 +67,7 @@ def read_markdown(text: str, first_line: int, faults: Faults) -> Parts:
     for line, content in enumerate(_without_comments(text).split("\n"), first_line):
         # Without trailing space every pattern of this module is linear in the line's length.
         content = content.rstrip()
-        marker = re.match(r"\s*(`{3,}|~{3,})", content)
+        marker = _FENCE.match(content)
         if marker and (not fence or content.strip().startswith(fence)):
             fence = "" if fence else marker[1]
         heading = None if fence else _HEADING.fullmatch(content)
@@ -212,45 +214,87 @@ def _arrow_pair(text: str) -> tuple[str, str] | None:
     return clean(text[: cuts[-1].start()]), clean(text[cuts[-1].end() :])
 
 
+@dataclass
+class _Pair:
+    """An example whose lines are being read: its texts line by line, and the lines as they came."""
+
+    line: int
+    column: int
+    given: list[str]
+    wanted: list[str] | None = None
+    wanted_column: int = 0
+    held: list[tuple[int, str]] = field(default_factory=list)
+
+    def texts(self) -> tuple[str, str]:
+        return _value(self.given, self.column), _value(self.wanted or [], self.wanted_column)
+
+
 def _field_pairs(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str, str]], list[tuple[int, str]]]:
     """`Input:`/`Output:` pairs and the lines that belong to none.
 
-    An output ends at a blank line or at the next `Input:`; an input ends at its `Output:`.
+    An output ends at a blank line or at the next `Input:`; an input ends at its `Output:`. A fence that opens in
+    either is part of it up to its end, whatever stands in it.
     """
     pairs: list[tuple[int, str, str]] = []
     rest: list[tuple[int, str]] = []
-    start, given, wanted = 0, None, None  # type: int, list[str] | None, list[str] | None
-    held: list[tuple[int, str]] = []
+    pair: _Pair | None = None
+    around, fenced_to = "", -1
 
     def close() -> None:
-        nonlocal given, wanted, held
-        if given is not None and wanted is not None:
-            pairs.append((start, clean("\n".join(given)), clean("\n".join(wanted))))
-        else:
-            rest.extend(held)
-        given, wanted, held = None, None, []
+        nonlocal pair
+        if pair is not None and pair.wanted is not None:
+            pairs.append((pair.line, *pair.texts()))
+        elif pair is not None:
+            rest.extend(pair.held)
+        pair = None
 
-    for line, content in lines:
-        found = _FIELD.fullmatch(content)
+    for at, (line, content) in enumerate(lines):
+        found = _FIELD.fullmatch(content) if at > fenced_to else None
         role = found[1].lower() if found else ""
-        if found and role in ("input", "text") and (given is None or wanted is not None or role == "input"):
+        if found and role in ("input", "text") and (pair is None or pair.wanted is not None or role == "input"):
             close()
-            start, given, held = line, [found[2]], [(line, content)]
-        elif found and role in ("output", "label", "answer") and given is not None and wanted is None:
-            wanted = [found[2]]
-            held.append((line, content))
-        elif wanted is not None and (content.strip() or not "".join(wanted).strip()):
-            wanted.append(content.strip())
-            held.append((line, content))
-        elif wanted is not None:
+            pair = _Pair(line, found.start(1), [found[2]])
+        elif found and role in ("output", "label", "answer") and pair is not None and pair.wanted is None:
+            pair.wanted, pair.wanted_column = [found[2]], found.start(1)
+        elif at > fenced_to and (marker := _FENCE.match(content)) and (pair is None or content.strip() == around):
+            # The pairs stand in a fence of their own, which is none of theirs.
             close()
-        elif given is not None:
-            given.append(content.strip())
-            held.append((line, content))
-        else:
+            around = "" if around else marker[1]
+        elif pair is not None and pair.wanted is None:
+            pair.given.append(content)
+        elif pair is not None and pair.wanted is not None:
+            if not content.strip() and "".join(pair.wanted).strip() and at > fenced_to:
+                close()
+                continue
+            pair.wanted.append(content)
+        if pair is None:
             rest.append((line, content))
+            continue
+        pair.held.append((line, content))
+        if at > fenced_to and (marker := _FENCE.match(found[2] if found else content)):
+            fenced_to = _fence_end(lines, at, marker[1])
     close()
     return pairs, sorted(rest, key=lambda item: item[0])
+
+
+def _fence_end(lines: list[tuple[int, str]], start: int, marks: str) -> int:
+    """Place of the line that closes a fence; before `start` where none does."""
+    ends = (at for at in range(start + 1, len(lines)) if lines[at][1].strip() == marks)
+    return next(ends, -1)
+
+
+def _value(lines: list[str], column: int) -> str:
+    """The text of a field from its lines, the first of which stood behind the field's name in this column.
+
+    Spaces that lead the other lines belong to the text, as in code, beyond those that the name has as well. Where the
+    lines of a paragraph all hang by the same number of spaces they do not.
+    """
+    first, *others = lines or [""]
+    others = [text[min(column, len(text) - len(text.lstrip())) :] for text in others]
+    depths = {len(text) - len(text.lstrip()) for text in others if text.strip()}
+    hangs = len(depths) == 1 and not first.endswith((":", "{", "(", "["))
+    cut = min(depths) if depths and (hangs or not first) else 0
+    return clean("\n".join([first, *(text[cut:] for text in others)]))
 
 
 def _examples_of_prose(prose: list[tuple[int, str]], parts: Parts) -> list[tuple[int, str]]:

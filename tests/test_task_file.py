@@ -559,6 +559,29 @@ def test_examples_in_the_prose_leave_the_instruction() -> None:
     assert "2 found in the text" in {item.value for item in spec.inferred}
 
 
+def test_examples_keep_the_indentation_of_code() -> None:
+    """Python that lost it is no Python, and the teacher is shown these examples."""
+    code = "def total(numbers):\n    found = 0\n    for n in numbers:\n        found += n\n    return found"
+    nested = "```js\nfunction f() {\n  return 1;\n\n  // Input: none\n}\n```"
+    spec = read_task(
+        f"Write code.\n\n## Examples\n\nInput: Add them up.\nOutput: {code}\n\n- Input: Return one,\n  in JavaScript.\n"
+        "  Output:\n" + "\n".join(f"  {line}" for line in nested.split("\n")) + "\n\n"
+        "Input: Do\n       nothing.\nOutput:\n    def nothing():\n        pass\n"
+    )
+    assert spec.examples == (
+        Example("Add them up.", code),
+        Example("Return one,\nin JavaScript.", nested),
+        Example("Do\nnothing.", "def nothing():\n    pass"),
+    )
+
+
+def test_a_fence_around_an_example_is_no_part_of_it() -> None:
+    spec = read_task(
+        "Add numbers.\n\n## Examples\n\n```\nInput: 1 and 2\nOutput: 3\n```\n\n```\nInput: 2 and 2\nOutput: 4\n```\n"
+    )
+    assert spec.examples == (Example("1 and 2", "3"), Example("2 and 2", "4"))
+
+
 @pytest.mark.parametrize("form", ["bom", "crlf", "cr", "spaces"])
 def test_forms_of_text_files_read_alike(tmp_path: Path, form: str) -> None:
     forms: dict[str, Callable[[str], bytes]] = {
