@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
@@ -24,12 +25,19 @@ _NOT_INPUTS = re.compile(
 )
 # What is asked about an input, not what it is: "the sentiment of a tweet".
 _ASKED = re.compile(
-    r"^(?:\w+ )?(?:sentiment|emotion|feeling|tone|mood|attitude|opinion|stance|topic|theme|subject|category|class|type|"
+    r"^(?!natural language )(?:\w+ )?(?:spelling|grammar|punctuation|wording|mistake|typo|"
+    r"sentiment|emotion|feeling|tone|mood|attitude|opinion|stance|topic|theme|subject|category|class|type|"
     r"kind|genre|intent|intention|purpose|language|polarity|toxicity|urgency|priority|severity|quality|level|meaning|"
     r"relation|relationship|answer|label|truth)s?\b",
     re.IGNORECASE,
 )
 _JOINT = r"(?:of|from|to|about|on|for|in|with|at|sent|asked|received|written|posted|left|made|that|which|who|where)"
+# What stands behind such a word is the output: "given a request, write a shell command".
+_WRITTEN = re.compile(
+    r"\b(?:write|generate|produce|create|compose|draft|suggest|propose|invent|return|output|give|add|make|take|"
+    r"(?:reply|respond|answer) with|(?:in|on)to|as)\s+$",
+    re.IGNORECASE,
+)
 _YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
@@ -50,7 +58,7 @@ def input_noun(spec: TaskSpec) -> str:
         noun = _singular(noun) or (noun if object_.group(1).startswith("the") else "")
         if noun:
             return noun
-    for found in _ARTICLE.finditer(text):
+    for found in _with_articles(text):
         noun = _tidy(found.group(1), text[found.end() :])
         if found.group(0).lower().startswith("these") or found.group(1).startswith("of "):
             noun = _singular(noun)
@@ -68,15 +76,27 @@ def input_noun(spec: TaskSpec) -> str:
     return "text"
 
 
+def _with_articles(text: str) -> Iterator[re.Match[str]]:
+    """The phrases with an article, but for those that name the output."""
+    start = 0
+    while found := _ARTICLE.search(text, start):
+        # A phrase within the output's may be an input: "give a title to a blog post".
+        written = found.group(0)[:1] in "aA" and _WRITTEN.search(text[: found.start()])
+        start = found.start(1) if written else found.end()
+        if not written:
+            yield found
+
+
 def _tidy(phrase: str, rest: str) -> str:
     """A phrase without what does not belong to it: half of "a household or electronic product", the verb of "names"."""
     head, joint, tail = _split(re.sub(r"^of (?:the |these )?(?:following |given )?", "", phrase.strip()))
     cut = re.match(r"\s*(?:or|and)\b", rest) and joint in ("of", "from", "to", "about", "on", "for", "in", "with", "at")
-    if cut or re.search(r"^one of|\b(?:it|they|he|she|we|you)$", tail):
+    if cut or re.search(r"^(?:one of|its|their)\b|\b(?:it|they|he|she|we|you)$", tail):
         return head
     # After a singular noun a word in -s is its verb: "a sentence names", "a review reports a bug".
     head, *verb = re.split(r" (?=[a-z]+[^\Wsui]s (?:an?|the|its|how|what|no)\b)", head, maxsplit=1)
-    words = head.split()
+    words = head.removesuffix(" such").split()
+    head = " ".join(words)
     if not joint and len(words) > 1 and re.match(r"\s+(?:and|or|is|are|what|how)\b", rest) and _is_plural(words[-1]):
         head = " ".join(words[:-1])
     return f"{head} {joint} {tail}" if joint and tail and not verb else head

@@ -76,6 +76,24 @@ def test_a_plural_after_a_preposition(instruction: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Given a natural language request, write a bash command.", "natural language request"),
+        ("Give a title to a blog post.", "blog post"),
+        ("Read a complaint and draft a polite reply.", "complaint"),
+        ("Estimate the cost of the supplies required to create the given project.", "project"),
+        ("Given the headline, write a short article.", "text"),
+        ("Correct the spelling and grammar of the sentence.", "text"),
+        ("Convert a word to its plural.", "word"),
+        ("Say the time in words for a clock time such as 14:35.", "clock time"),
+    ],
+)
+def test_what_is_to_be_written_is_no_input(instruction: str, expected: str) -> None:
+    """An opened teacher goes on with what it is told to write: a command where a request was wanted."""
+    assert noun(instruction) == expected
+
+
+@pytest.mark.parametrize(
     "instruction",
     ["Classify news by topic.", "Decide whether two questions mean the same.", "Write a poem about a tree.", "Spam?"],
 )
