@@ -22,6 +22,7 @@ _ALONE = re.compile(
     r"\b(?:only|just|alone|nothing (?:else|but)|no (?:other|explanations?|comments?|remarks?))\b", re.IGNORECASE
 )
 _LEAD_IN_WORDS = 15
+_FaultOf = Callable[[str, str], Dropped | None]
 
 
 def stated_output(spec: TaskSpec, text: str) -> str:
@@ -81,22 +82,34 @@ def _around_one_fence(text: str) -> tuple[str, str, str] | None:
 def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped | None]:
     """The output of a reply, and why it is refused.
 
-    Remarks that were cut off behind a closed fence do no harm.
+    Remarks that were cut off behind a closed fence do no harm. What an output of the user's own examples is as well, a
+    copy of its input or a word again and again, is right for the task.
     """
     output = stated_output(spec, reply.text)
     whole = plain(reply.text).strip().endswith(output)
-    return output, refuse_output(input, output, reply.finish if whole or reply.finish == "refused" else "stop")
-
-
-def refuse_output(input: str, output: str, finish: str) -> Dropped | None:
-    """Why an output cannot be learnt from: empty, refused, cut off, a copy of its input, or a loop."""
-    if finish == "refused" or filters.refusal(output):
-        return Dropped("refusal", output[:200], input, output)
+    if reply.finish == "refused" or _wrong(spec, _refusal, input, output):
+        return output, Dropped("refusal", output[:200], input, output)
     if not output:
-        return Dropped("empty_output", "", input, output)
-    if finish == "length":
-        return Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
-    if " ".join(output.split()).lower() == " ".join(input.split()).lower():
-        return Dropped("output_is_input", "", input, output)
+        return output, Dropped("empty_output", "", input, output)
+    if reply.finish == "length" and whole:
+        return output, Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
+    return output, _wrong(spec, _copy, input, output) or _wrong(spec, _loop, input, output)
+
+
+def _wrong(spec: TaskSpec, fault_of: _FaultOf, input: str, output: str) -> Dropped | None:
+    fault = fault_of(input, output)
+    return None if fault and any(fault_of(example.input, example.output) for example in spec.examples) else fault
+
+
+def _refusal(input: str, output: str) -> Dropped | None:
+    return Dropped("refusal", output[:200], input, output) if filters.refusal(output) else None
+
+
+def _copy(input: str, output: str) -> Dropped | None:
+    # To the letter: a task may be about capitals, or about spaces.
+    return Dropped("output_is_input", "", input, output) if output.strip() == input.strip() else None
+
+
+def _loop(input: str, output: str) -> Dropped | None:
     loop = filters.repetition(output)
     return Dropped("repetition", loop.detail, input, output) if loop else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from potstill.datagen import filters
 from potstill.datagen.novelty import NoveltyFilter
@@ -12,9 +12,14 @@ from potstill.datagen.wording import readable
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 
+_FaultOf = Callable[[str], Dropped | None]
+
 
 class Screen:
     """What was kept and shown so far, and the filters that look at it.
+
+    What an example of the user's own is as well, a single word or a text that ends with a colon, is right for the task:
+    the filters of a text's form that would refuse one of them are left out.
 
     Args:
         spec: The task.
@@ -34,22 +39,29 @@ class Screen:
             if options.novelty_pool
             else NoveltyFilter(options.novelty)
         )
+        self._first = self._fitting(
+            shown,
+            lambda text: filters.too_short(text, options.min_words),
+            lambda text: filters.too_long(text, options.max_words),
+            filters.refusal,
+            filters.meta_talk,
+            filters.unfinished,
+        )
+        self._last = self._fitting(shown, lambda text: filters.wrong_language(text, spec.languages), filters.repetition)
+
+    def _fitting(self, shown: Sequence[str], *faults: _FaultOf) -> list[_FaultOf]:
+        return [fault_of for fault_of in faults if not any(fault_of(text) for text in shown)]
 
     def refuse(self, text: str, prompt: str) -> Dropped | None:
         """The first reason against a text, or None; a text that passes is kept for later comparison."""
-        options = self._options
         found = (
-            filters.too_short(text, options.min_words)
-            or filters.too_long(text, options.max_words)
-            or filters.refusal(text)
-            or filters.meta_talk(text)
-            or filters.unfinished(text)
+            (None if text.strip() else Dropped("empty", "nothing was written", text, stage=filters.STAGE))
+            or next((fault for fault_of in self._first if (fault := fault_of(text))), None)
             or filters.label_leak(text, self._names)
             or filters.example_echo(text, self._shown)
             or filters.example_echo(text, self._styles, "retrieved_echo")
             or filters.prompt_echo(text, prompt)
-            or filters.wrong_language(text, self._spec.languages)
-            or filters.repetition(text)
+            or next((fault for fault_of in self._last if (fault := fault_of(text))), None)
             or filters.near_duplicate(text, self._kept)
         )
         if found is None:

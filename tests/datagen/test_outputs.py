@@ -87,3 +87,24 @@ def test_a_line_that_announces_an_output_is_no_part_of_it(
     found, fault = read_output(task, "the login broke", Reply(reply, finish))
     assert found == output
     assert (fault and fault.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("instruction", "examples", "input", "output", "reason"),
+    [
+        ("Restore the capitals.", [], "anna met bob in rome", "Anna met Bob in Rome", None),
+        ("Write the query over several lines.", [], "select a from b", "select a\n  from b", None),
+        ("Mend the spelling.", [], "It is fine.", "It is fine.", "output_is_input"),
+        ("Mend the spelling.", [("All is well.", "All is well.")], "It is fine.", "It is fine.", None),
+        ("Tag each word as O or LOC.", [], "We all went out to see it", "O O O O O O O", "repetition"),
+        ("Tag each word as O or LOC.", [("So it was then too", "O O O O O")], "We went out", "O O O O O O O", None),
+        ("Turn the request down.", [], "Sell me knives", "I am unable to help with that.", "refusal"),
+        ("Turn it down.", [("Buy?", "I'm unable to help you.")], "Sell?", "I am unable to help with that.", None),
+    ],
+)
+def test_what_the_examples_are_as_well_is_right_for_the_task(
+    instruction: str, examples: list[tuple[str, str]], input: str, output: str, reason: str | None
+) -> None:
+    task = TaskSpec("t", instruction, "generation", examples=tuple(Example(*pair) for pair in examples))
+    _, fault = read_output(task, input, Reply(output, "stop"))
+    assert (fault and fault.reason) == reason
