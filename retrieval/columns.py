@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.languages import NAMES_IN_TEXT
 from potstill.retrieval.profiles import Profile, profile
+from potstill.retrieval.said_roles import said_roles
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -139,7 +140,24 @@ def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Prof
         ]
     if _TAGGING.search(spec.instruction) and (tags := [item for item in filled if item.is_tags]):
         return tags
-    return [item for item in filled if item.is_text and _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+    texts = [item for item in filled if item.is_text]
+    asked = [item for item in texts if not _contradicted(item, texts, spec)]
+    if len(asked) == 1 and asked[0].name in _roles(texts, spec)[0]:
+        return asked
+    return [item for item in asked if _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+
+
+def _roles(texts: Sequence[Profile], spec: TaskSpec) -> tuple[frozenset[str], frozenset[str]]:
+    return said_roles(spec.instruction, [item.name for item in texts], _said)
+
+
+def _contradicted(item: Profile, texts: Sequence[Profile], spec: TaskSpec) -> bool:
+    """Whether the task's words keep a column from being the output: they ask for another, or say that it is given."""
+    asked, given = _roles(texts, spec)
+    others = [other.name for other in texts if other.name != item.name]
+    if len(asked) == 1:
+        return item.name not in asked
+    return item.name in given and any(name not in given for name in others)
 
 
 def _says_labels(item: Profile, spec: TaskSpec) -> bool:
@@ -257,6 +275,9 @@ def _declared(
         found = next((by_name[name] for name in (output.lower(), f"{output.lower()}.text") if name in by_name), None)
         if found is None or not _answers(found, spec) or any(name.lower() not in by_name for name in inputs):
             continue
+        texts = [item for item in by_name.values() if item.is_text]
+        if spec.kind != "classification" and _contradicted(found, texts, spec):
+            continue
         names = _as_fields([by_name[name.lower()].name for name in inputs], spec)
         if names is not None:
             return ColumnChoice(names, found.name, "the card's train_eval_index")
@@ -346,11 +367,13 @@ def _ask(profiles: Sequence[Profile], spec: TaskSpec, choice: ColumnChoice, aske
 
 
 def _translation(profiles: Sequence[Profile], spec: TaskSpec) -> tuple[str, str] | None:
-    """Source and target column of a flattened translation (`translation.en`, `translation.fr`)."""
+    """Source and target column of a translation (`translation.en` and `translation.fr`, `english` and `french`)."""
     if spec.kind == "classification" or not re.search(r"(?i)\btranslat", spec.instruction):
         return None
     codes = set(NAMES_IN_TEXT.values())
-    columns = {c: item.name for item in profiles if (c := item.name.rpartition(".")[2].lower()) in codes}
+    languages = {item.name: item.name.rpartition(".")[2].lower() for item in profiles}
+    columns = {NAMES_IN_TEXT.get(word, word): name for name, word in languages.items()}
+    columns = {code: name for code, name in columns.items() if code in codes}
     source = next((code for code in spec.languages if code in columns), None)
     said = [NAMES_IN_TEXT[word] for word in re.findall(r"\w+", spec.instruction.lower()) if word in NAMES_IN_TEXT]
     target = next((code for code in reversed(said) if code in columns and code != source), None)

@@ -127,6 +127,40 @@ def test_translations_follow_the_languages_of_the_task() -> None:
     assert (choice.inputs, choice.output) == (("translation.fr",), "translation.de")
 
 
+@pytest.mark.parametrize(
+    ("instruction", "columns", "inputs", "output"),
+    [
+        ("Write a Python function for a docstring.", ("docstring", "code"), ("docstring",), "code"),
+        ("Write a docstring for a Python function.", ("docstring", "code"), ("code",), "docstring"),
+        ("Describe in one sentence what a Python snippet does.", ("intent", "snippet"), (), None),
+        ("Answer a question about a passage.", ("context", "question", "answer"), ("question", "context"), "answer"),
+        ("Write a question about a passage.", ("context", "question", "answer"), ("context",), "question"),
+        ("Write a headline for an article.", ("headline", "article"), ("article",), "headline"),
+        ("Write an article for a headline.", ("headline", "article"), ("headline",), "article"),
+        ("Extract the keywords of an abstract.", ("abstract", "keywords"), ("abstract",), "keywords"),
+        ("Summarise the abstract of a paper.", ("abstract", "summary"), ("abstract",), "summary"),
+        ("Write a product description.", ("product", "description"), ("product",), "description"),
+        ("Translate English sentences to German.", ("german", "english"), ("english",), "german"),
+    ],
+)
+def test_a_task_is_not_learnt_backwards(
+    instruction: str, columns: tuple[str, ...], inputs: tuple[str, ...], output: str | None
+) -> None:
+    """A dataset of code and descriptions serves both ways; the task's words say which column is given."""
+    data = table(**{name: lambda i, name=name: f"{name} {words(i)}" for name in columns})
+    given = spec(instruction, kind="generation", languages=("en",))
+    choice = choose_columns(data, given)
+    assert (choice.inputs, choice.output) == (inputs, output)
+
+
+def test_an_index_that_reads_a_dataset_backwards_is_passed_over() -> None:
+    data = table(docstring=words, code=lambda i: f"def f{i}(): return {i} + {i}")
+    index = [{"col_mapping": {"docstring": "text", "code": "target"}}]
+    forth = choose_columns(data, spec("Write code for a docstring.", kind="generation"), eval_index=index)
+    back = choose_columns(data, spec("Write a docstring for code.", kind="generation"), eval_index=index)
+    assert (forth.output, back.output) == ("code", "docstring")
+
+
 def test_token_tags_need_a_tagging_task() -> None:
     features = {"tokens": "sequence<string>", "pos_tags": {"sequence": {"class_label": ["N", "V"]}},
                 "ner_tags": {"sequence": {"class_label": ["O", "B-PER"]}}}  # fmt: skip
