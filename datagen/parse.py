@@ -16,6 +16,7 @@ MAX_REPLY_CHARS = 40_000
 MAX_JSON_DEPTH = 16
 
 _CONTROL_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
+_JOINER = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
 # What a teacher calls the text that it announces: "a short review", "three messages".
 TEXTS = (
     r"(?:an?|the|your|one|some|another|two|three|four|five|\d{1,2})\b[^\n:.!?]{0,60}\b(?:text|review|message|example|"
@@ -53,12 +54,20 @@ _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’»)\]]{0,2}(?=\s|$)")
 
 
 def plain(text: str) -> str:
-    """Text without control characters, template tokens and lone surrogates, cut to a bounded length."""
+    """Text without control characters, template tokens and lone surrogates, cut to a bounded length.
+
+    Joiners between letters or pictures stay: Persian words and emoji of several parts are spelt with them.
+    """
     text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8")
     text = _CONTROL_TOKEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
+    joiners = {found.start() for found in _JOINER.finditer(text)}
+    return "".join(
+        c
+        for at, c in enumerate(text)
+        if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn") or at in joiners
+    )
 
 
 def clean_text(text: str) -> str:

@@ -56,7 +56,9 @@ def _cell(value: object) -> Markup:
 def _plain(text: str) -> str:
     """Text of unknown origin without control and direction characters, cut to the length of a cell."""
     cut = text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + " …"
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in cut)
+    return "".join(
+        c if c in "\n\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in cut
+    )
 
 
 def in_notebook() -> bool:

@@ -62,9 +62,13 @@ def render_report(facts: RunFacts, *, public: bool = False) -> tuple[str, str]:
 
 
 def shown(text: object, limit: int = 600) -> str:
-    """Text of unknown origin as it may be displayed: no control or direction characters, bounded length."""
+    """Text of unknown origin as it may be displayed: no control or direction characters, bounded length.
+
+    The joiners of Persian and Indic words and of emoji are neither.
+    """
     plain = "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�" for c in str(text)
+        c if c in "\n\t\u200c\u200d" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co") else "�"
+        for c in str(text)
     )
     return plain if len(plain) <= limit else plain[:limit] + " …"
 

@@ -319,6 +319,11 @@ def test_shown_text_holds_no_control_or_direction_characters(text: str) -> None:
 NUMBERS = st.floats(-1e9, 1e9, allow_nan=False)
 
 
+def test_joiners_of_words_and_emoji_are_shown() -> None:
+    assert shown("می\u200cخواهم 👩\u200d💻") == "می\u200cخواهم 👩\u200d💻"
+    assert shown("a\u202eb") == "a�b"
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30), st.text(max_size=20))
 def test_any_curve_is_drawn_inside_its_frame(points: list[tuple[float, float]], name: str) -> None:

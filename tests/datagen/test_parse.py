@@ -41,6 +41,9 @@ from potstill.datagen.parse import (
         ("It's ten o'clock: time to go.", "It's ten o'clock: time to go."),
         ("The score: 3-1\nA late goal: a shame.", "The score: 3-1\nA late goal: a shame."),
         ("a\x00b\u200bc\ud800d", "abcd"),
+        ("a\u200db", "ab"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("👩\u200d💻 and क्\u200dष", "👩\u200d💻 and क्\u200dष"),
         ("", ""),
     ],
 )
