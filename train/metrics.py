@@ -5,18 +5,20 @@ allows it (so that the bootstrap can resample rows), or sums over the rows.
 
 Classification: accuracy, macro-F1 over the labels that occur in gold or prediction (scikit-learn's rule), expected
 calibration error in 15 equal bins (Guo et al., arXiv:1706.04599 §2). Generation: exact match after SQuAD's
-normalisation, ROUGE-L F1 on lower-case alphanumeric tokens of any script (Lin 2004; on ASCII the same figures as the
-`rouge_score` package without stemming, which knows no other letters), corpus chrF
-(Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over rows, seeded.
+normalisation, which leaves numbers and JSON whole here; ROUGE-L F1 on lower-case alphanumeric tokens of any script
+(Lin 2004; on ASCII the same figures as the `rouge_score` package without stemming, which knows no other letters);
+corpus chrF (Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over rows, seeded.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import regex
@@ -33,7 +35,10 @@ _TOKEN = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.VERSION1
 )
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = frozenset(string.punctuation) - frozenset("+<>=")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# A sign, a point, a fraction or a time; none of F-16, which may be written as one word.
+_OF_NUMBER = re.compile(r"(?<![^\W\d_])[-./,:](?=\d)")
 
 
 def accuracy(gold: Ints, predicted: Ints) -> float:
@@ -100,24 +105,57 @@ def expected_calibration_error(gold: Ints, probs: Floats, bins: int = ECE_BINS) 
 
 
 def normalise_answer(text: str) -> str:
-    """Case, punctuation, English articles and spacing removed, NFKC applied (SQuAD's rule)."""
-    text = unicodedata.normalize("NFKC", text).lower()
-    return " ".join(_ARTICLES.sub(" ", text.translate(_PUNCTUATION)).split())
+    """Case, punctuation, English articles and spacing removed, NFKC applied (SQuAD's rule).
+
+    What makes a number another one stays, and so do signs of sums and comparisons, which that rule drops.
+
+    Examples:
+        >>> normalise_answer("About 1,250.50 euros, not -3!")
+        'about 1250.50 euros not -3'
+    """
+    text = unicodedata.normalize("NFKC", text).lower().replace("\u2212", "-")
+    text = _THOUSANDS.sub("", text)
+    kept = {found.start() for found in _OF_NUMBER.finditer(text)}
+    text = "".join(c for at, c in enumerate(text) if c not in _PUNCTUATION or at in kept)
+    return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_matches(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
     """(n,) 1.0 where the normalised texts agree. Texts that normalise to nothing are compared as they are.
 
+    Where the gold text is a JSON object or list the other has to be one too, with the same keys and normalised values;
+    spaces and the order of keys are free.
+
     Examples:
-        >>> exact_matches(["The Nile"], ["nile."]).tolist()
-        [1.0]
+        >>> exact_matches(["The Nile", '{"a": 1, "b": 2}', '{"a": 1}'], ["nile.", '{"b":2,"a":1}', '{"a": 1']).tolist()
+        [1.0, 1.0, 0.0]
     """
     return np.array([float(_same(a, b)) for a, b in zip(gold, outputs, strict=True)], dtype=np.float64)
 
 
 def _same(gold: str, output: str) -> bool:
+    if (wanted := _json_form(gold)) is not None:
+        return wanted == _json_form(output)
     a, b = normalise_answer(gold), normalise_answer(output)
     return a == b if a or b else gold.strip() == output.strip()
+
+
+def _json_form(text: str) -> str | None:
+    """A JSON object or list in one form, its texts normalised; None for anything else."""
+    if text.strip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.dumps(_normal_values(json.loads(text)), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _normal_values(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _normal_values(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_normal_values(part) for part in value]
+    return normalise_answer(value) or value if isinstance(value, str) else value
 
 
 def rouge_l(gold: str, output: str) -> float:
