@@ -324,7 +324,10 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     written = facts.reports.get("datagen", {})
     if written.get("texts"):
         kept, texts = written.get("kept", 0), written["texts"]
-        lines.append(("Written texts kept", f"{_count(kept)} of {_count(texts)}", "the others are under Refused rows"))
+        refused = sum(count for reason, count in written.get("dropped", {}).items() if reason != "no_reply")
+        spare = max(0, texts - kept - refused)
+        remark = f"{_count(spare)} were not needed, " * bool(spare) + "the others are under Refused rows"
+        lines.append(("Written texts kept", f"{_count(kept)} of {_count(texts)}", remark))
         if written.get("yield_per_1k_tokens"):
             lines.append(("Rows for 1,000 teacher tokens", f"{written['yield_per_1k_tokens']:.2f}", "prompts counted"))
         if written.get("label_fill") is not None:

@@ -438,7 +438,7 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     run = sample_run.write_run(tmp_path / "run")
     reports = {
         "datagen": {"texts": 130, "kept": 100, "yield_per_1k_tokens": 12.3456, "label_fill": 0.98, "short": {"bug": 2},
-                    "self_bleu": 0.1811},
+                    "self_bleu": 0.1811, "dropped": {"too_short": 18, "no_reply": 3}},
         "quality": {"checked": 100, "below_least": 7, "mean_agreement": {"verify": 0.7123}},
         "weak": {"texts": 64, "labelled": 41, "functions": [{"name": "<b>rule</b>"}, {"name": "other"}]},
         "train": {"self_training": {"texts": 23, "rows": 12, "stopped": "settled", "rounds": [
@@ -449,7 +449,8 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
         (run / stage / "report.json").write_text(json.dumps(report))
     html, markdown = render_report(read_run(run))
     for text in (Page(html).text, markdown):
-        for figure in ("100 of 130", "12.35", "98.0 %", "short: bug", "0.181", "7 of 100", "verify 0.71", "41 of 64",
+        for figure in ("100 of 130", "12 were not needed, the others are", "12.35",
+                       "98.0 %", "short: bug", "0.181", "7 of 100", "verify 0.71", "41 of 64",
                        "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
             assert figure in text, figure
     assert not Page(html).faults
