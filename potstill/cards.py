@@ -14,11 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from potstill import prompts
+from potstill.chat import task_messages
+from potstill.errors import DataError
 from potstill.licences import merged_terms
 from potstill.masking import public_name
 from potstill.models import MINILM, SMOLLM2
 from potstill.rows import UNKNOWN_LICENCE
 from potstill.run_facts import RunFacts
+from potstill.train.card import StudentCard, read_card
 
 #: Licence ids that the Hub knows (its documentation, "Licenses"), without the vendor-specific ones.
 HUB_LICENCES = frozenset(
@@ -93,6 +96,7 @@ class UnitInfo:
         token_targets: Whether the dataset has the side table of token log-probs.
         example: An input as a Python literal, as the pipeline reads it.
         student_example: An input as a Python literal, as `load_student` reads it.
+        answer_tokens: Most tokens of a student's answer that is a text.
         test_source: Where the test rows are from.
     """
 
@@ -103,6 +107,7 @@ class UnitInfo:
     token_targets: bool
     example: str
     student_example: str
+    answer_tokens: int
     test_source: str
 
 
@@ -146,7 +151,9 @@ def model_licence(facts: RunFacts) -> Licence:
 def unit_info(facts: RunFacts, repo: str | None, *, token_targets: bool) -> UnitInfo:
     """Gather what both cards say."""
     example = facts.spec.examples[0].input if facts.spec.examples else "Some text"
-    prompt = example if facts.spec.kind == "classification" else f"{facts.spec.instruction}\n\n{example}"
+    example = example[:300]
+    writes = facts.spec.kind != "classification"
+    prompt = task_messages(facts.spec, example)[0].content if writes else example
     return UnitInfo(
         title=facts.spec.name,
         repo=repo,
@@ -155,8 +162,16 @@ def unit_info(facts: RunFacts, repo: str | None, *, token_targets: bool) -> Unit
         token_targets=token_targets,
         example=_literal(prompt),
         student_example=_literal(example),
+        answer_tokens=_answer_tokens(facts),
         test_source=public_name(str(facts.scores.get("test_set", {}).get("source", ""))),
     )
+
+
+def _answer_tokens(facts: RunFacts) -> int:
+    try:
+        return read_card(facts.student_path).max_new_tokens
+    except DataError:
+        return StudentCard.max_new_tokens
 
 
 def dataset_card(facts: RunFacts, unit: UnitInfo) -> str:
@@ -281,7 +296,7 @@ def number(value: int) -> str:
 
 def _literal(text: str) -> str:
     # Three backticks would end the code block that the literal stands in.
-    return json.dumps(text[:300], ensure_ascii=False).replace("`", "\\u0060")
+    return json.dumps(text, ensure_ascii=False).replace("`", "\\u0060")
 
 
 def _slug(text: str) -> str:

@@ -21,7 +21,7 @@ from potstill.export import build_unit, check_repo, push
 from potstill.masking import public_name
 from potstill.run_dir import file_digest
 from potstill.run_facts import find_leaks, measure_diversity, read_run
-from potstill.task import DataRef, TaskSpec
+from potstill.task import DataRef, Example, TaskSpec
 
 REPO = "me/support-tickets"
 SENTINEL = "hf_SentinelSentinelSentinel"
@@ -140,6 +140,25 @@ def test_the_scores_name_the_whole_id_of_a_test_set_of_the_hub(
     data = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"][0]["dataset"]
     assert (data["type"], data.get("config"), data["split"]) == wanted
     assert "/home/" not in card
+
+
+def test_the_cards_of_a_student_that_writes(run: Path, tmp_path: Path) -> None:
+    """Its example is asked in whole and answered in whole, and nothing is said of labels."""
+    from potstill.train.card import StudentCard, write_card
+
+    run = shutil.copytree(run, tmp_path / "run")
+    instruction = "Sum up the letter in a sentence. " * 30
+    write_card(run / "train" / "student", StudentCard("letters", "generation", instruction, max_new_tokens=412))
+    spec = TaskSpec("letters", instruction, "generation", examples=(Example("Dear all. " * 60, "Nothing new."),))
+    facts = replace(read_run(run), spec=spec)
+    info = unit_info(facts, REPO, token_targets=False)
+    model, rows = model_card(facts, info), dataset_card(facts, info)
+    block = model.split("```python\n")[1].split("```")[0]
+    asked = json.loads(block.split('"content": ')[1].split("}]")[0])
+    assert asked == f"{instruction}\n\n{spec.examples[0].input[:300]}"
+    assert "max_new_tokens=412" in block
+    assert "probabilities are" not in model
+    assert "Labels of retrieved rows" not in rows
 
 
 def test_cards_pass_the_hubs_rules_and_the_hubs_classes(run: Path, held_out: Path, hub: Any, tmp_path: Path) -> None:
