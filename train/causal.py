@@ -91,6 +91,9 @@ def _distil(
     tokenizer, model, stored_dtype = load_causal(options)
     targets, carried, shared = _own_targets(train, validation, targets, tokenizer, model, options)
     data = encode_rows(spec, train, targets, model, tokenizer, options)
+    if data.counts["too_long"]:
+        text = f"{data.counts['too_long']} rows have an output that does not fit distil.max_length beside the prompt"
+        listener(Event("train", "note", f"{text}; they are left out"))
     if data.counts["misaligned"]:
         text = f"{data.counts['misaligned']} rows have token targets that do not fit; they train on hard targets alone"
         listener(Event("train", "note", text))
@@ -132,7 +135,7 @@ def _distil(
         "carried_over": carried,
         "notes": notes,
     }
-    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.longest_answer, out, checkpoints)
+    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.answer_tokens, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -98,22 +97,18 @@ def plain_model(trainer: Any) -> Any:
 
 
 def save_trained(
-    trainer: Any, tokenizer: Any, spec: TaskSpec, options: DistilOptions, dtype: torch.dtype, longest_answer: int,
+    trainer: Any, tokenizer: Any, spec: TaskSpec, options: DistilOptions, dtype: torch.dtype, answer_tokens: int,
     out: Path, checkpoints: Path,
 ) -> None:  # fmt: skip
     """Publish what a trainer made, in the number format that the model came in; every process calls it.
 
-    The student may write a quarter more than the longest answer that it learnt. Checkpoints go, unless the options
-    keep them.
+    Checkpoints go, unless the options keep them.
     """
     finished = plain_model(trainer)
     if trainer.accelerator.is_main_process:
-        limit = int(options.max_length or 1024)
-        longest = math.ceil(1.25 * longest_answer)
         card = StudentCard(
-            name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=limit,
-            max_new_tokens=max(16, min(longest, limit // 2)), base=public_name(str(options.student)),
-            inputs=fields_of(spec),
+            name=spec.name, kind=spec.kind, instruction=spec.instruction, max_length=int(options.max_length or 1024),
+            max_new_tokens=answer_tokens, base=public_name(str(options.student)), inputs=fields_of(spec),
         )  # fmt: skip
         publish(finished.to(dtype), tokenizer, card, out)
         if not options.keep_checkpoints:

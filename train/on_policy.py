@@ -117,7 +117,7 @@ def distil_on_policy(
         "other_tokenizer": None if reader is None else reader.report(),
         "notes": [note] if options.hard_weight else [],
     }
-    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.longest_answer, out, checkpoints)
+    save_trained(trainer, tokenizer, spec, options, stored_dtype, data.answer_tokens, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
 
 

@@ -10,6 +10,7 @@ which its target positions are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 _EMPTY_TAIL = -20.0
+_LEAST_INPUT = 16
 # Rounding of k log-probs in half precision stays far below this.
 _MASS_ERROR = 0.05
 
@@ -44,6 +46,8 @@ class TokenRows:
         longest_answer: Tokens of the longest answer.
         places: Place of each encoded row in the given table; rows that cannot be trained on are missing.
         examples: Texts of the first misaligned rows, for the report.
+        answer_tokens: Most tokens that the student may write: a quarter more than the longest answer, where that leaves
+            half of the length for the prompt.
     """
 
     table: Dataset
@@ -52,6 +56,7 @@ class TokenRows:
     longest_answer: int
     places: tuple[int, ...] = ()
     examples: tuple[str, ...] = ()
+    answer_tokens: int = 0
 
 
 @dataclass
@@ -101,6 +106,8 @@ def encode_rows(
     k = max((len(top) for row in stored.values() for top in row["top_ids"][:1]), default=1)
     vocabulary, end = int(model.config.vocab_size), end_of_turn(model, tokenizer)
     limit = int(options.max_length or 1024)
+    # What every prompt holds, and some tokens of the input: an answer that leaves less goes, unless all fits beside it.
+    least = len(encode_prompt(tokenizer, spec, "", limit)) + _LEAST_INPUT
     columns, counts = _Columns(), {"rows": len(rows), "with_targets": 0, "misaligned": 0, "too_long": 0, "empty": 0}
     examples: list[str] = []
     longest = 0
@@ -119,10 +126,11 @@ def encode_rows(
         if item is not None:
             ids = [int(token) for token in item["token_ids"]]
             answer = ids if ids[-1] == end else [*ids, end]
-        if limit - len(answer) < 16:
+        room = limit - len(answer)
+        if room < least and room < len(encode_prompt(tokenizer, spec, text, limit)):
             counts["too_long"] += 1
             continue
-        prompt = encode_prompt(tokenizer, spec, text, limit - len(answer))
+        prompt = encode_prompt(tokenizer, spec, text, room)
         longest = max(longest, len(answer))
         places.append(place)
         columns.input_ids.append(prompt + answer)
@@ -151,8 +159,9 @@ def encode_rows(
             "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
             "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
         )
+    most = max(16, longest, min(math.ceil(1.25 * longest), limit // 2, limit - least))
     filled = {name: values for name, values in vars(columns).items() if values}
-    return TokenRows(Dataset.from_dict(filled), k, counts, longest, tuple(places), tuple(examples[:5]))
+    return TokenRows(Dataset.from_dict(filled), k, counts, longest, tuple(places), tuple(examples[:5]), most)
 
 
 def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:

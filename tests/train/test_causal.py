@@ -254,6 +254,25 @@ def test_long_inputs_lose_their_end_and_never_the_output(options):
     assert tokenizer.decode(row["input_ids"]).count("<|im_start|>") == 2
 
 
+def test_one_answer_that_leaves_no_room_for_the_question_ends_no_training(tmp_path, options):
+    """It is left out and told; the others are learnt, and an answer as long as theirs can be written."""
+    tokenizer, _, _ = load_causal(resolve_options(options, "causal"))
+    question = len(encode_prompt(tokenizer, SPEC, "", 80))
+    assert 16 < question < 30
+    events = []
+    # A letter is a token here, and one more ends the answer.
+    texts = ["a", "ab" * 27, ("ba" * 48)[: 96 - question]]
+    assert [len(tokenizer(text)["input_ids"]) for text in texts] == [len(text) for text in texts]
+    table = rows_to_dataset([Row(f"w{i}", text, "generated") for i, text in enumerate(texts)], [])
+    chosen = replace(options, max_steps=1)
+    result = distil_causal(SPEC, table, None, None, tmp_path / "s", chosen, listener=events.append)
+    assert result.report["rows"]["too_long"] == 1
+    assert any("1 rows have an output that does not fit" in event.message for event in events)
+    student = load_student(tmp_path / "s")
+    assert student.card.max_new_tokens == 55
+    student("w1")
+
+
 def test_collated_targets_stand_at_their_tokens(options):
     chosen = resolve_options(options, "causal")
     tokenizer, model, _ = load_causal(chosen)
