@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
 
 PURPOSE = "zero-shot"
+MOST_TOKENS = 256
 
 
-def zero_shot_outputs(spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, max_tokens: int = 256) -> list[str]:
+def zero_shot_outputs(
+    spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, max_tokens: int = MOST_TOKENS
+) -> list[str]:
     """The teacher's greedy answer to each input, in the form of `chat.task_messages`.
 
     Args:
@@ -38,7 +41,7 @@ def zero_shot_outputs(spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, ma
 
 
 def zero_shot_labels(
-    spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, max_chars: int = 4000, max_tokens: int = 256
+    spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, max_chars: int = 4000, max_tokens: int = MOST_TOKENS
 ) -> list[str]:
     """The label that the teacher writes for each input, for a teacher that gives no label scores.
 

@@ -98,7 +98,10 @@ def evaluate_run(
     left_out: dict[str, str] = {}
     if asker is not None and options.teacher:
         try:
-            for name, outputs, probs in teacher_answers(spec, predictions["input"], asker, soft, calibration):
+            told = teacher_answers(
+                spec, predictions["input"], asker, soft, calibration, answer_tokens=student.card.max_new_tokens
+            )
+            for name, outputs, probs in told:
                 system = {"name": name, **score_predictions(spec, test, outputs, probs).to_json()}
                 if spec.kind == "classification" and probs is None:
                     system["answer_from"] = WRITTEN
@@ -142,7 +145,13 @@ def tries(folder: RunDir) -> dict[str, int]:
 
 
 def teacher_answers(
-    spec: TaskSpec, inputs: list[str], asker: Asker, soft: SoftOptions, calibration: Calibration | None = None
+    spec: TaskSpec,
+    inputs: list[str],
+    asker: Asker,
+    soft: SoftOptions,
+    calibration: Calibration | None = None,
+    *,
+    answer_tokens: int = 0,
 ) -> list[tuple[str, list[str], list[list[float]] | None]]:
     """The teacher's zero-shot answers: (name, outputs, probabilities or None), raw and, from label scores, calibrated.
 
@@ -152,14 +161,16 @@ def teacher_answers(
         asker: The teacher.
         soft: How label scores are taken.
         calibration: What the soft-target stage fitted on the training texts, where it did.
+        answer_tokens: Most tokens that the student may write: the teacher has no fewer.
 
     Raises:
         TeacherError: The teacher refused or stayed away.
     """
     if spec.kind != "classification":
-        from potstill.datagen.zero_shot import zero_shot_outputs
+        from potstill.datagen.zero_shot import MOST_TOKENS, zero_shot_outputs
 
-        return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker), None)]
+        most = max(MOST_TOKENS, answer_tokens)
+        return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker, max_tokens=most), None)]
     if not asker.abilities.scores:
         from potstill.datagen.zero_shot import zero_shot_labels
 

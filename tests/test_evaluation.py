@@ -63,3 +63,29 @@ def test_a_stage_without_its_teacher_on_purpose_is_whole(call: Call) -> None:
     options = {"latency_rows": 1, "teacher": False}
     assert call(evaluate=options)[1] == "done"
     assert call(evaluate=options)[1] == "reused"
+
+
+def test_the_teacher_may_write_as_much_as_the_student(tmp_path: Path) -> None:
+    """Answers cut at a length that the student's are not cut at would make the teacher look worse than it is."""
+    from potstill.asker import Asker
+    from potstill.datagen.soft_options import SoftOptions
+    from potstill.datagen.teachers.fake import FakeTeacher
+    from potstill.evaluation import teacher_answers
+    from potstill.task import TaskSpec
+
+    asked: list[int] = []
+
+    class Counting(FakeTeacher):
+        def stream(self, take: Any) -> Any:
+            def counted(count: int) -> Any:
+                requests = take(count)
+                asked.extend(request.max_tokens for request in requests)
+                return requests
+
+            return super().stream(counted)
+
+    spec = TaskSpec("letters", "Write a letter.", "generation")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for tokens in (0, 40, 700):
+            teacher_answers(spec, [f"Say {tokens}."], Asker(Counting(), ledger), SoftOptions(), answer_tokens=tokens)
+    assert asked == [256, 256, 700]
