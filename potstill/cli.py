@@ -257,8 +257,10 @@ def predict(
     # A blank line is answered by one, so that line N of the answers stays that of line N.
     full = [text for text in inputs if texts or text.strip()]
     answers = iter(asked.predict([asked.card.input_text(fields_in(text, asked.card.inputs)) for text in full]))
+    broken = 0
     for text in inputs:
         prediction = next(answers) if texts or text.strip() else None
+        broken += prediction is not None and "\n" in prediction.output
         if prediction is None:
             typer.echo(json.dumps({"input": text, "output": None, "probs": None}) if as_json else "")
         elif as_json:
@@ -266,6 +268,9 @@ def predict(
             typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))
         else:
             typer.echo(prediction.output)
+    if broken and not texts and not as_json:
+        told = f"{broken} of {len(full)} answers have several lines, so lines and inputs do not pair up; use --json"
+        typer.echo(told, err=True)
 
 
 app.command(epilog="Example: potstill label task.md messages.txt -n 100")(label)

@@ -221,7 +221,7 @@ def test_answers_stand_on_the_lines_of_their_inputs(tmp_path: Path, monkeypatch:
         card = StudentCard("echo", "generation")
 
         def predict(self, texts: list[str]) -> list[Prediction]:
-            return [Prediction(text.upper().replace("\n", "/")) for text in texts]
+            return [Prediction(text.upper().replace("\n", "/").replace("|", "\n")) for text in texts]
 
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setattr(module, "load_student", lambda folder: Echo())
@@ -232,6 +232,12 @@ def test_answers_stand_on_the_lines_of_their_inputs(tmp_path: Path, monkeypatch:
         return done.output.split("\n")[:-1]
 
     assert answers("one\n\n two\n") == ["ONE", "", " TWO"]
+    told = CliRunner().invoke(app, ["predict", str(tmp_path)], input="one|more\ntwo\n")
+    assert told.stdout == "ONE\nMORE\nTWO\n"
+    assert "1 of 2 answers have several lines" in told.stderr
+    assert "--json" in told.stderr
+    for more, lines in ((["one|more"], ""), (["--json"], "one|more\n")):
+        assert CliRunner().invoke(app, ["predict", str(tmp_path), *more], input=lines).stderr == ""
     assert json.loads(answers("\n", "--json")[0]) == {"input": "", "output": None, "probs": None}
     Echo.card = StudentCard("echo", "generation", inputs=("a", "b"))
     assert answers('{"b": "y", "a": "x"}\n') == ["A: X/B: Y"]
