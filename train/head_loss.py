@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from potstill.train.losses import NEVER, bucket_logprobs, divergence
 from potstill.train.options import Divergence
+from potstill.train.output_head import PLAIN, Form, products
 
 _CHUNK_BYTES = 64 * 2**20
 _SMALLEST_TAIL = 1e-30
@@ -61,6 +62,8 @@ def target_loss(
     temperature: float = 1.0,
     kind: Divergence = "forward_kl",
     beta: float = 0.5,
+    bias: Tensor | None = None,
+    form: Form = PLAIN,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Σ hard_weight · CE + Σ soft_weight · T² · divergence over the target positions.
@@ -72,6 +75,8 @@ def target_loss(
         temperature: T of the soft term.
         kind: Divergence of the soft term.
         beta: Weight of the teacher for `jsd`.
+        bias: (vocab,) float, the output embedding's, where it has one.
+        form: What the model does to the product.
         chunk: Positions whose logits exist at a time; None takes as many as fit 64 MiB.
 
     Returns:
@@ -88,15 +93,17 @@ def target_loss(
             "the numbers must be equal"
         )
     rows = chunk or max(16, _CHUNK_BYTES // (4 * weight.shape[0]))
-    loss, hard, soft = _TargetLoss.apply(hidden, weight, targets, temperature, kind, beta, rows)  # type: ignore[no-untyped-call]
+    loss, hard, soft = _TargetLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, form, targets, temperature, kind, beta, rows
+    )
     return loss, hard, soft
 
 
 class _TargetLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: TokenTargets, temperature: float, kind: Divergence,
-        beta: float, rows: int,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, form: Form, targets: TokenTargets,
+        temperature: float, kind: Divergence, beta: float, rows: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         device = hidden.device.type
         wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -104,13 +111,18 @@ class _TargetLoss(torch.autograd.Function):
             states, head = hidden.detach().to(wanted), weight.detach().to(wanted)
             grad_hidden = torch.empty_like(states) if ctx.needs_input_grad[0] else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
             sums = torch.zeros(2, device=hidden.device)
             for start in range(0, len(states), rows):
                 part = slice(start, start + rows)
-                logits = (states[part] @ head.T).float()
+                logits = products(states[part], head, bias, form)
+                slope = form.slope(logits)
                 chunk = TokenTargets(*(getattr(targets, name)[part] for name in TokenTargets.__dataclass_fields__))
                 gradient, hard, soft = _chunk_gradient(logits, chunk, temperature, kind, beta)
+                gradient = form.unbend(gradient, slope)
                 sums += torch.stack([hard, soft])
+                if grad_bias is not None:
+                    grad_bias += gradient.sum(0)
                 if grad_hidden is not None or grad_weight is not None:
                     gradient = gradient.to(wanted)
                 if grad_hidden is not None:
@@ -122,6 +134,7 @@ class _TargetLoss(torch.autograd.Function):
         ctx.grads = (
             None if grad_hidden is None else grad_hidden.to(hidden.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
         )
         ctx.mark_non_differentiable(sums)
         hard_sum, soft_sum = sums.unbind()
@@ -132,8 +145,8 @@ class _TargetLoss(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         grads = tuple(None if grad is None else grad.mul_(upstream.to(grad.dtype)) for grad in ctx.grads)
-        ctx.grads = (None, None)
-        return (*grads, None, None, None, None, None)
+        ctx.grads = (None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 def _chunk_gradient(

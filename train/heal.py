@@ -30,6 +30,7 @@ import torch
 from potstill.errors import OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
+from potstill.train.output_head import check_head
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.stream import evaluating
 from potstill.train.teach import answer_loss, fresh_batches
@@ -161,6 +162,7 @@ def check_healing(
 
     Raises:
         OptionError: Every reason.
+        TrainingError: A causal model makes its logits in a way that `output_head` does not know.
     """
     faults = []
     if steps < 1:
@@ -184,6 +186,9 @@ def check_healing(
         faults.append(f"the student's weights are {', '.join(map(str, dtypes))}; healing needs float32, call .float()")
     if faults:
         raise OptionError("heal", faults)
+    if data.kind == "causal":
+        check_head(model, "the student")
+        check_head(teacher, "the teacher")
 
 
 def _outputs(model: Any, kind: str) -> int:

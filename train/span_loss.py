@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from potstill.train.losses import NEVER, divergence
 from potstill.train.options import Divergence
+from potstill.train.output_head import PLAIN, Form
 
 _CHUNK_BYTES = 64 * 2**20
 _LEAST = 1e-9
@@ -182,6 +183,8 @@ def stored_span_loss(
     method: str,
     kind: Divergence = "forward_kl",
     beta: float = 0.5,
+    bias: Tensor | None = None,
+    form: Form = PLAIN,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Σ hard_weight · CE + Σ soft_weight · span loss, without keeping the logits.
@@ -194,6 +197,8 @@ def stored_span_loss(
         method: `gold` or `uld`.
         kind: Divergence of `gold`.
         beta: Weight of the teacher for `jsd`.
+        bias: (vocab,) float, the output embedding's, where it has one.
+        form: What the model does to the product.
         chunk: Positions whose logits exist at a time, at least; None takes as many as fit 64 MiB.
 
     Returns:
@@ -202,12 +207,13 @@ def stored_span_loss(
     size = chunk or max(16, _CHUNK_BYTES // (4 * weight.shape[0]))
     ends = _chunk_ends(targets.counts, size)
 
-    def loss(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    def loss(products: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         """Hard and soft sum of some positions."""
+        logits = form.bend(products)
         own = StoredSpans(*(getattr(targets, name)[part] for name in StoredSpans.__dataclass_fields__))
         return _stored_losses(logits, own, shared, method, kind, beta)
 
-    total, hard, soft = _ChunkedLoss.apply(hidden, weight, loss, ends)  # type: ignore[no-untyped-call]
+    total, hard, soft = _ChunkedLoss.apply(hidden, weight, bias, loss, ends)  # type: ignore[no-untyped-call]
     return total, hard, soft
 
 
@@ -252,8 +258,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, loss: Callable[[Tensor, slice], tuple[Tensor, Tensor]],
-        ends: list[int],
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None,
+        loss: Callable[[Tensor, slice], tuple[Tensor, Tensor]], ends: list[int],
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         device = hidden.device.type
         wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -262,15 +268,19 @@ class _ChunkedLoss(torch.autograd.Function):
             grad_hidden, grad_weight = torch.empty_like(states), None
             if ctx.needs_input_grad[1]:
                 grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
             sums = torch.zeros(2, device=hidden.device)
             start = 0
             for end in ends:
                 part = slice(start, end)
                 with torch.enable_grad():
-                    logits = (states[part] @ head.T).float().requires_grad_()
-                    hard, soft = loss(logits, part)
-                    (gradient,) = torch.autograd.grad(hard + soft, logits)
+                    products = (states[part] @ head.T).float()
+                    products = (products if bias is None else products + bias.detach().float()).requires_grad_()
+                    hard, soft = loss(products, part)
+                    (gradient,) = torch.autograd.grad(hard + soft, products)
                 sums += torch.stack([hard.detach(), soft.detach()])
+                if grad_bias is not None:
+                    grad_bias += gradient.sum(0)
                 torch.mm(gradient.to(wanted), head, out=grad_hidden[part])
                 if grad_weight is not None:
                     grad_weight += gradient.to(wanted).T @ states[part]
@@ -278,6 +288,7 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx.grads = (
             grad_hidden.to(hidden.dtype) if ctx.needs_input_grad[0] else None,
             None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
         )
         hard_sum, soft_sum = sums.unbind()
         ctx.mark_non_differentiable(hard_sum, soft_sum)
@@ -287,7 +298,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         grads = tuple(None if grad is None else grad.mul_(upstream.to(grad.dtype)) for grad in ctx.grads)
-        ctx.grads = (None, None)
+        ctx.grads = (None, None, None)
         return (*grads, None, None)
 
 

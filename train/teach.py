@@ -16,6 +16,7 @@ import torch
 from potstill.train.calibration_data import Calibration
 from potstill.train.full_divergence import full_divergence
 from potstill.train.losses import hard_cross_entropy, label_divergence
+from potstill.train.output_head import head_of
 from potstill.train.uncut import direction_loss
 
 
@@ -82,5 +83,4 @@ def heard(
 
 def _causal(model: Any, teacher: Any, ours: torch.Tensor, theirs: torch.Tensor, temperature: float) -> torch.Tensor:
     """Mean divergence over positions."""
-    heads = [m.get_output_embeddings().weight for m in (model, teacher)]
-    return full_divergence(ours, heads[0], theirs, heads[1], temperature) / len(ours)
+    return full_divergence(ours, head_of(model), theirs, head_of(teacher), temperature) / len(ours)

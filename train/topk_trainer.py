@@ -19,6 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from potstill.train import loop
 from potstill.train.head_loss import TokenTargets, target_loss
 from potstill.train.options import DistilOptions
+from potstill.train.output_head import check_head, head_of
 from potstill.train.span_loss import StoredSpans, stored_span_loss
 from potstill.train.token_rows import IGNORED, TokenRows, collate_targets
 from potstill.train.uncut import UncutStates, direction_loss
@@ -65,6 +66,9 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
             held_out: Encoded held-out rows, or None.
             shared: Tokens of the student that a teacher with another tokenizer has too, for targets along spans.
 
+        Raises:
+            TrainingError: The student makes its logits in a way that `output_head` does not know.
+
         The forward itself is extended, not called around: under DDP and FSDP only a call through the wrapper
         gathers weights and gradients.
         """
@@ -72,9 +76,10 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         self.held_out_is_soft = bool(held_out and held_out.counts["soft_tokens"])
         self._lengths = [len(ids) for ids in data.table["input_ids"]]
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        check_head(base, "the student")
         known = None
         if shared is not None:
-            known = torch.zeros(base.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+            known = torch.zeros(len(head_of(base)), dtype=torch.bool)
             known[list(shared)] = True
         base.forward = _forward_with_targets(base, base.forward, known)
 
@@ -166,15 +171,16 @@ def _forward_with_targets(model: Any, plain: Callable[..., Any], shared: torch.T
         method = loss_options.pop("method")
         states = model.base_model(**kwargs, use_cache=False).last_hidden_state
         hidden = states[:, :-1][mask]
-        weight = model.get_output_embeddings().weight
+        head = head_of(model)
+        loss_options |= {"bias": head.bias, "form": head.form}
         if isinstance(targets, StoredSpans):
             assert shared is not None
             # Stored targets are of temperature 1.
             loss_options.pop("temperature")
             known = shared.to(hidden.device)
-            loss, hard, soft = stored_span_loss(hidden, weight, targets, known, method=method, **loss_options)
+            loss, hard, soft = stored_span_loss(hidden, head.weight, targets, known, method=method, **loss_options)
         else:
-            loss, hard, soft = target_loss(hidden, weight, targets, **loss_options)
+            loss, hard, soft = target_loss(hidden, head.weight, targets, **loss_options)
         if wanted is not None:
             weights = targets.hard_weights + targets.soft_weights
             loss = loss + direction * direction_loss(hidden, wanted, weights)

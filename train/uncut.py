@@ -22,6 +22,7 @@ import torch
 from potstill.train.causal_model import load_causal
 from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
+from potstill.train.output_head import head_of
 from potstill.train.token_rows import IGNORED, TokenRows
 
 if TYPE_CHECKING:
@@ -108,9 +109,9 @@ def start_figures(model: Any, data: TokenRows, tokenizer: Any, rows: int = 4) ->
         for ids, labels in zip(chosen["input_ids"], chosen["labels"], strict=True):
             wanted = torch.tensor(labels[1:], device=model.device)
             hidden = model.base_model(input_ids=torch.tensor([ids], device=model.device)).last_hidden_state[0, :-1]
-            logits = model.get_output_embeddings()(hidden[wanted != IGNORED]).float()
+            logits = head_of(model).logits(hidden[wanted != IGNORED])
             total += float(torch.nn.functional.cross_entropy(logits, wanted[wanted != IGNORED], reduction="sum"))
             count += len(logits)
     model.train(training)
-    vocabulary = model.get_output_embeddings().weight.shape[0]
+    vocabulary = len(head_of(model))
     return {"cross_entropy": round(total / max(count, 1), 4), "uniform": round(float(np.log(vocabulary)), 4)}

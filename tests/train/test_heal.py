@@ -16,6 +16,7 @@ from potstill.errors import OptionError, TrainingError
 from potstill.train.calibration_data import Calibration
 from potstill.train.full_divergence import full_divergence
 from potstill.train.heal import heal
+from potstill.train.output_head import OutputHead
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.magnitude import prune_magnitude
 from potstill.train.teach import fresh_batches
@@ -57,7 +58,7 @@ def test_the_loss_in_chunks_is_the_dense_one(temperature, chunk):
     torch.manual_seed(0)
     hidden, weight = torch.randn(10, 8, requires_grad=True), torch.randn(31, 8, requires_grad=True)
     theirs, teacher_weight = torch.randn(10, 12), torch.randn(31, 12)
-    found = full_divergence(hidden, weight, theirs, teacher_weight, temperature, chunk)
+    found = full_divergence(hidden, OutputHead(weight), theirs, OutputHead(teacher_weight), temperature, chunk)
     wanted = dense(hidden, weight, theirs, teacher_weight, temperature)
     torch.testing.assert_close(found, wanted)
     ours = torch.autograd.grad(2 * found, (hidden, weight))
@@ -67,10 +68,11 @@ def test_the_loss_in_chunks_is_the_dense_one(temperature, chunk):
 
 def test_the_loss_refuses_what_does_not_fit():
     one = torch.randn(2, 4)
+    head = OutputHead(one)
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
-        full_divergence(one, one, one, one, 0)
+        full_divergence(one, head, one, head, 0)
     with pytest.raises(ValueError, match="2 and 3 positions"):
-        full_divergence(one, one, torch.randn(3, 4), one)
+        full_divergence(one, head, torch.randn(3, 4), head)
 
 
 def distance(model, teacher, data):
