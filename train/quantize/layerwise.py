@@ -1,15 +1,16 @@
 """Layer by layer: GPTQ, and quantisation-aware distillation. Beside the model, one layer's activations exist.
 
-**GPTQ** sums x xᵀ over what each matrix of the layer sees, rounds it, and hands the outputs of the rounded layer on.
+**GPTQ** sums x xᵀ over the tokens that each matrix of the layer sees, rounds it, and hands the outputs of the rounded
+layer on.
 
 **Layer-by-layer distillation** (Yao et al., ZeroQuant, arXiv:2206.01861 §4.3): with the layers before it rounded
 already, a layer learns to give what its full-precision twin gives in the unrounded model,
 
     min ‖ L_k(h_{k−1}) − L̂_k(ĥ_{k−1}) ‖² / ‖ L_k(h_{k−1}) ‖²
 
-by AdamW on its latent weights, rounded by a straight-through estimator. No labels, no whole model in the graph. ĥ is
-what the rounded layers before it give, so a layer also takes back part of their error. It may start from GPTQ's
-weights (`start: gptq`), which it improves on, or from plain rounding.
+over all tokens, by AdamW on its latent weights, rounded by a straight-through estimator. Padding counts in neither. No
+labels, no whole model in the graph. ĥ is what the rounded layers before it give, so a layer also takes back part of
+their error. It may start from GPTQ's weights (`start: gptq`), which it improves on, or from plain rounding.
 """
 
 from __future__ import annotations
@@ -63,12 +64,13 @@ def gptq_model(
     found = _round_around(model, scheme, embeddings)
     parts, kept = anatomy(model), kept or {}
     names = {linear: name for name, linear in parts.matrices()}
+    real = [batch["attention_mask"] for batch in data.batches]
 
     @torch.no_grad()
     def visit(index: int, block: Block, run: Callable[[], None]) -> None:
         """Round the matrices of one layer in the order in which data flows through it."""
         for group in _in_order(block):
-            sums = _hessians(group, run)
+            sums = _hessians(group, run, real)
             for linear in group:
                 weight, name = linear.weight, names[linear]
                 rounded = gptq_weight(
@@ -103,6 +105,7 @@ def distil_layers(
     """
     parts, kept = anatomy(model), kept or {}
     names = {linear: name for name, linear in parts.matrices()}
+    real = [batch["attention_mask"] for batch in data.batches]
     twins: list[Tensor] = []
     errors: list[tuple[float, float]] = []
     found: dict[str, QuantizedWeight] = {}
@@ -121,7 +124,7 @@ def distil_layers(
             twins[i] = _forward(block.module, call, states)
         lattices = {}
         for group in _in_order(block):
-            sums = _hessians(group, run) if start == "gptq" else {}
+            sums = _hessians(group, run, real) if start == "gptq" else {}
             for linear in group:
                 lattices[linear] = scheme.fit(linear.weight)
                 if start == "gptq":
@@ -131,7 +134,8 @@ def distil_layers(
                     # A latent weight close to its value keeps what rounding it means for its neighbours.
                     linear.weight.copy_(0.9 * rounded.values() + 0.1 * linear.weight)
         trained = {linear: _Latent(linear, lattices[linear], kept.get(names[linear])) for linear in lattices}
-        errors.append(_teach(block.module, calls, twins, list(trained.values()), steps, learning_rate))
+        lessons = [_Lesson(*call, wanted, mask.bool()) for call, wanted, mask in zip(calls, twins, real, strict=True)]
+        errors.append(_teach(block.module, lessons, list(trained.values()), steps, learning_rate))
         for linear, latent in trained.items():
             rounded = narrowed(onto(latent.lattice, latent.masked(), f"lkd {scheme.title}"))
             linear.weight.copy_(rounded.values())
@@ -162,31 +166,46 @@ class _Latent:
         return self.weight + (snapped - self.weight).detach()
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """One batch: a layer's arguments, what its twin gives, and which places hold tokens."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    wanted: Tensor
+    real: Tensor
+
+    def wrong(self, layer: nn.Module, weights: dict[str, Tensor]) -> Tensor:
+        """Squared distance from the twin over all tokens."""
+        given = torch.func.functional_call(layer, weights, self.arguments, self.keywords)
+        output: Tensor = given[0] if isinstance(given, tuple) else given
+        return (output - self.wanted)[self.real].square().sum()
+
+    def whole(self) -> Tensor:
+        """The same of a layer that gives 0."""
+        return self.wanted[self.real].square().sum()
+
+
 def _teach(
-    layer: nn.Module, calls: list[tuple[tuple[Any, ...], dict[str, Any]]], twins: list[Tensor],
-    latents: list[_Latent], steps: int, rate: float,
+    layer: nn.Module, lessons: list[_Lesson], latents: list[_Latent], steps: int, rate: float
 ) -> tuple[float, float]:  # fmt: skip
     """Train a layer's latent weights; relative error at the start and at the end, over all batches."""
     names = {id(module): name for name, module in layer.named_modules()}
     keys = [f"{names[id(latent.linear)]}.weight" for latent in latents]
-    before = _error(
-        layer, calls, twins, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True))
-    )
+    before = _error(layer, lessons, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True)))
     best = (before, [latent.weight.detach().clone() for latent in latents])
     optimiser = torch.optim.AdamW([latent.weight for latent in latents], lr=rate, weight_decay=0.0, betas=(0.9, 0.95))
     with torch.enable_grad():
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
-            i = step % len(calls)
+            lesson = lessons[step % len(lessons)]
             weights = {key: latent.rounded() for key, latent in zip(keys, latents, strict=True)}
-            given = torch.func.functional_call(layer, weights, *calls[i])
-            output = given[0] if isinstance(given, tuple) else given
-            loss = (output - twins[i]).square().sum() / twins[i].square().sum()
+            loss = lesson.wrong(layer, weights) / lesson.whole()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-    after = _error(layer, calls, twins, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True)))
+    after = _error(layer, lessons, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True)))
     if after >= best[0]:
         for latent, weight in zip(latents, best[1], strict=True):
             latent.weight.data.copy_(weight)
@@ -194,14 +213,9 @@ def _teach(
 
 
 @torch.no_grad()
-def _error(layer: nn.Module, calls: list[Any], twins: list[Tensor], weights: dict[str, Tensor]) -> float:
-    wrong = total = 0.0
-    for call, twin in zip(calls, twins, strict=True):
-        given = torch.func.functional_call(layer, weights, *call)
-        output = given[0] if isinstance(given, tuple) else given
-        wrong += float((output - twin).square().sum())
-        total += float(twin.square().sum())
-    return wrong / max(total, 1e-12)
+def _error(layer: nn.Module, lessons: list[_Lesson], weights: dict[str, Tensor]) -> float:
+    wrong = sum(float(lesson.wrong(layer, weights)) for lesson in lessons)
+    return wrong / max(sum(float(lesson.whole()) for lesson in lessons), 1e-12)
 
 
 def _hidden(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
@@ -225,13 +239,14 @@ def _in_order(block: Block) -> list[list[nn.Linear]]:
     return [[block.query, block.key, block.value], [block.out], list(block.into), [block.down]]
 
 
-def _hessians(linears: list[nn.Linear], run: Callable[[], None]) -> dict[nn.Linear, Tensor]:
-    """x xᵀ summed over all inputs: the matrices of a group share it."""
+def _hessians(linears: list[nn.Linear], run: Callable[[], None], real: list[Tensor]) -> dict[nn.Linear, Tensor]:
+    """x xᵀ summed over all tokens: the matrices of a group share it."""
     first = linears[0]
     total = torch.zeros(first.in_features, first.in_features)
+    masks = iter(real)
 
     def add(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        states = arguments[0].reshape(-1, first.in_features).float()
+        states = arguments[0][next(masks).bool()].float()
         total.addmm_(states.T, states)
 
     hook = first.register_forward_pre_hook(add)

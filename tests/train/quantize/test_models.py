@@ -102,6 +102,27 @@ def test_each_better_method_is_nearer_to_the_original(scheme, tiny_llama, text):
     assert torch.equal(weight, result.quantized["model.layers.1.mlp.up_proj.weight"].values())
 
 
+@pytest.mark.parametrize("way", ["gptq", "lkd"])
+def test_padding_teaches_nothing(way, tiny_llama, text):
+    batches = []
+    for batch in text.batches[:2]:
+        ids, nothing = batch["input_ids"], torch.ones(4, 200, dtype=torch.int64)
+        mask = torch.ones_like(ids)
+        batches.append({"input_ids": torch.cat([ids, nothing], 1), "attention_mask": torch.cat([mask, 0 * nothing], 1)})
+    made = []
+    for data in (Calibration(text.batches[:2], "causal"), Calibration(tuple(batches), "causal")):
+        model, scheme = open_source(str(tiny_llama)).model, Scheme("absmax", 3, scope="group", group=16)
+        if way == "gptq":
+            result = gptq_model(model, data, scheme)
+        else:
+            result = distil_layers(model, data, scheme, steps=4, start="round", learning_rate=1e-3)
+        made.append((result, states(model, text)))
+    (one, said), (other, padded) = made
+    assert float((said - padded).norm() / said.norm()) < 1e-3
+    for pair in zip(one.errors, other.errors, strict=True):
+        assert pair[0] == pytest.approx(pair[1], rel=1e-3)
+
+
 def test_training_with_one_bit_a_weight_falls_and_stays_on_two_values(tiny_llama, text):
     original = open_source(tiny_llama).model
     wanted = states(original, text)
