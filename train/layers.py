@@ -13,6 +13,9 @@ from torch import nn
 
 from potstill.errors import TrainingError
 
+# What configurations say of each layer in a list: SmolLM3's layers without positions, say.
+_A_LAYER_EACH = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta")
+
 
 def spaced_layers(total: int, keep: int) -> list[int]:
     """Indices of `keep` of `total` layers, evenly spaced from the first to the last.
@@ -46,8 +49,9 @@ def keep_layers(model: Any, keep: int, chosen: list[int] | None = None) -> Any:
                 setattr(module, name, nn.ModuleList([child[i] for i in picked]))
                 _renumber(getattr(module, name))
                 model.config.num_hidden_layers = len(picked)
-                if getattr(model.config, "layer_types", None):
-                    model.config.layer_types = [model.config.layer_types[i] for i in picked]
+                for each in _A_LAYER_EACH:
+                    if told := getattr(model.config, each, None):
+                        setattr(model.config, each, [told[i] for i in picked])
                 return model
     raise TrainingError(f"{type(model).__name__} has no single list of layers, so student_layers cannot be used")
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 
 from potstill.errors import OptionError, TrainingError, UserError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.causal import causal_trainer, distil_causal
 from potstill.train.causal_model import load_causal
+from potstill.train.layers import keep_layers
 from potstill.train.loop import plan_schedule
 from potstill.train.options import DistilOptions, resolve_options
 from potstill.train.student import load_student
@@ -111,6 +113,21 @@ def test_chosen_layers_and_neurons_reload(tmp_path, options):
     config = json.loads((path / "config.json").read_text())
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (1, 32)
     assert isinstance(load_student(path)("ab"), str)
+
+
+def test_layers_without_positions_stay_so(tmp_path):
+    torch.manual_seed(0)
+    config = SmolLM3Config(
+        vocab_size=60, hidden_size=32, num_hidden_layers=8, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=64, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
+    model = keep_layers(SmolLM3ForCausalLM(config).eval(), 4, [0, 3, 6, 7])
+    assert model.config.no_rope_layers == [1, 0, 1, 0]
+    model.save_pretrained(tmp_path)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        told, read = (m(input_ids=ids).logits for m in (model, AutoModelForCausalLM.from_pretrained(tmp_path)))
+    torch.testing.assert_close(told, read)
 
 
 def test_dropped_neurons_are_those_that_add_least(options):

@@ -36,7 +36,7 @@ from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
 from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
 from potstill.train.compress.texts import calibration
-from potstill.train.compress.verify import verify_step
+from potstill.train.compress.verify import verify_reload, verify_step
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
 
@@ -261,6 +261,8 @@ class _Work:
         verify_step(state, step, before, after, scheme)
         folder = self._folder(index)
         save_state(state, folder)
+        if step.kind == "structure":
+            verify_reload(state, step, folder)
         entry = {"step": str(step), "kind": step.kind, "seconds": round(seconds, 2), "facts": facts}
         entry |= self._counts(state, folder) | examiner.examine(state)
         entry |= self._speed(folder, examiner, ends=False)

@@ -7,17 +7,20 @@ ends the work.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from potstill.errors import TrainingError
 from potstill.train.compress.recipe import Step
-from potstill.train.compress.state import Compressed
+from potstill.train.compress.state import Compressed, load_state
 from potstill.train.quantize.packing import stored_bits
 from potstill.train.quantize.schemes import Scheme, scheme_for, targets
 
 _SLACK = 0.01
+# Of the largest logit: files are in bfloat16 where the student came so.
+_NUMBER_FORMAT = 0.05
 
 
 def verify_step(
@@ -60,6 +63,32 @@ def verify_step(
     if faults:
         raise TrainingError(
             f"the step {step} did not do what was asked: {'; '.join(faults)}; the steps before it are kept"
+        )
+
+
+@torch.no_grad()
+def verify_reload(state: Compressed, step: Step, folder: Path) -> None:
+    """Compare a student whose structure was cut with what its files are once they are loaded.
+
+    A configuration has to say what was cut, or the student that is measured is not the one that is delivered: Gemma's
+    embeddings are multiplied by the root of the width that its configuration names.
+
+    Args:
+        state: The student after the step.
+        step: The step.
+        folder: Where it was saved.
+
+    Raises:
+        TrainingError: Both answer differently.
+    """
+    inputs = {"input_ids": torch.arange(min(16, int(state.model.config.get_text_config().vocab_size)))[None]}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    told, read = (model.eval()(**inputs).logits for model in (state.model, load_state(folder).model))
+    apart = float((told - read).abs().max())
+    if not apart <= _NUMBER_FORMAT * float(told.abs().max()):
+        raise TrainingError(
+            f"the step {step} gives another student once its files are loaded (logits are {apart:.3g} apart): the "
+            f"configuration of {type(state.model).__name__} cannot say what was cut; leave the step out"
         )
 
 

@@ -10,7 +10,7 @@ import time
 import mood
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from potstill.compress_report import markdown
 from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
@@ -195,6 +195,22 @@ def test_a_foreign_build_of_model_is_refused_before_any_work(recipe, tiny_llama,
     with pytest.raises(UserError, match=r"GPTNeoXForCausalLM cannot be pruned; supported: .*Llama"):
         compress_student(folder, recipe, tmp_path / "small", texts, QUICK)
     assert not (tmp_path / "small.steps").exists()
+
+
+def test_a_cut_that_the_configuration_cannot_say_ends_the_work(tiny_llama, tmp_path):
+    folder = tmp_path / "gemma"
+    shutil.copytree(tiny_llama, folder)
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=258, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+        intermediate_size=64, max_position_embeddings=512, initializer_range=0.2,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+    texts = Material(("some words of running text ",) * 200, held_out=("others ",) * 99)
+    with pytest.raises(TrainingError, match=r"hidden:0.25 gives another student once its files .* Gemma2ForCausalLM"):
+        compress_student(folder, "hidden:0.25", tmp_path / "small", texts, QUICK)
+    assert not (tmp_path / "small").exists()
+    assert compress_student(folder, "layers:1", tmp_path / "small", texts, QUICK).path.exists()
 
 
 def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_path):
