@@ -3,7 +3,8 @@
 Three checks of a training text against every test text, from certain to likely:
 
 1. The same words after case, accents, spaces and punctuation are set aside.
-2. A run of 13 words in common (Brown et al., arXiv:2005.14165 appendix C).
+2. A run of 13 words in common (Brown et al., arXiv:2005.14165 appendix C), or of as many letters as these take in a
+   script without spaces.
 3. A near-duplicate: ROUGE-L F1 above a threshold, exact by the novelty filter's bounds.
 
 An input with several fields is compared whole and, for the first check, by its longest field, for the same passage may
@@ -15,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import regex
 
 from potstill.datagen.novelty import NoveltyFilter
+from potstill.unspaced import letter_runs
 
 NGRAM = 13
 _WORD = regex.compile(r"[\w\p{M}]+")
@@ -90,7 +92,7 @@ class TestTexts:
             field = _longest_field(text)
             if field is not None:
                 self._hashes.add(words_hash(field))
-            self._grams.update(_grams(normal_words(text)))
+            self._grams.update(map(_gram, _runs(text)))
             if self._near is not None:
                 self._near.add(text)
 
@@ -101,10 +103,9 @@ class TestTexts:
         field = _longest_field(text)
         if field is not None and words_hash(field) in self._hashes:
             return "in_test", "one field holds the same words as a test input"
-        words = normal_words(text)
-        for start, gram in enumerate(_grams(words)):
-            if gram in self._grams:
-                return "ngram_in_test", " ".join(words[start : start + NGRAM])
+        for run in _runs(text):
+            if _gram(run) in self._grams:
+                return "ngram_in_test", run
         if self._near is not None:
             match = self._near.match(text)
             if match is not None:
@@ -112,9 +113,13 @@ class TestTexts:
         return None
 
 
-def _grams(words: list[str]) -> list[int]:
+def _runs(text: str) -> Iterator[str]:
+    words = normal_words(text)
+    for start in range(len(words) - NGRAM + 1):
+        yield " ".join(words[start : start + NGRAM])
+    yield from letter_runs(_flat(text), NGRAM)
+
+
+def _gram(run: str) -> int:
     # Hashes of 8 bytes: a set of a million test 13-grams stays under 100 MB.
-    return [
-        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + NGRAM]).encode(), digest_size=8).digest(), "big")
-        for i in range(len(words) - NGRAM + 1)
-    ]
+    return int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "big")

@@ -25,6 +25,7 @@ from potstill.masking import public_name
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
+from potstill.unspaced import letter_runs
 
 SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
 _EXAMPLES_A_REASON = 3
@@ -292,7 +293,8 @@ def read_run(path: Path) -> RunFacts:
 
 
 def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13) -> Leak:
-    """Look for test inputs among training inputs: whole normalised texts, and runs of `words` words.
+    """Look for test inputs among training inputs: whole normalised texts, and runs of `words` words, or of as many
+    letters as these take in a script without spaces.
 
     Source: the 13-gram rule of arXiv:2005.14165, appendix C.
     """
@@ -301,14 +303,14 @@ def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13
     for i, text in enumerate(tested):
         plain = _plain(text)
         wholes.setdefault(" ".join(plain), []).append(i)
-        for run in _runs(plain, words):
+        for run in _runs(text, words):
             runs.setdefault(run, []).append(i)
     exact: set[int] = set()
     shared: set[int] = set()
     for text in trained:
         plain = _plain(text or "")
         exact.update(wholes.get(" ".join(plain), ()))
-        for run in _runs(plain, words):
+        for run in _runs(text or "", words):
             shared.update(runs.get(run, ()))
     return Leak(len(tested), len(exact), len(shared))
 
@@ -341,8 +343,9 @@ def _plain(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _runs(words: Sequence[str], n: int) -> Iterable[str]:
-    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)}
+def _runs(text: str, n: int) -> Iterable[str]:
+    words = _plain(text)
+    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)} | {*letter_runs(text.casefold(), n)}
 
 
 def _columns(path: Path, names: list[str] | None) -> Any:

@@ -14,6 +14,7 @@ from potstill.datagen.decontaminate import TestTexts, normal_hash
 from potstill.datagen.merge import MergeOptions, merge_rows, split_rows
 from potstill.decisions import FILE as DECISIONS
 from potstill.rows import Origin, Row, Source, dataset_to_rows, rows_to_dataset
+from potstill.run_facts import find_leaks
 from potstill.task import Label, TaskSpec
 
 SPEC = TaskSpec("t", "Say the kind.", "classification", (Label("a"), Label("b"), Label("c")))
@@ -140,6 +141,26 @@ def test_thirteen_words_in_a_row_are_found_anywhere() -> None:
         assert found[0] == "ngram_in_test"
         train[45] = "broken"
         assert index.found_in(" ".join(train)) is None
+
+
+ZH = "机器学习是人工智能的一个分支，它使用统计技术使计算机系统能够从数据中学习。"
+JA = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。"
+TH = "ประเทศไทยมีประชากรประมาณเจ็ดสิบล้านคนและมีกรุงเทพมหานครเป็นเมืองหลวงซึ่งเป็นศูนย์กลาง"
+
+
+@pytest.mark.parametrize(
+    ("test", "around"),
+    [(ZH, "请阅读这段文字，然后总结它："), (JA, "次の文章を要約してください。"), (TH, "จงอ่านข้อความต่อไปนี้ ")],
+)
+def test_a_test_passage_in_a_script_without_spaces_is_found_inside_a_longer_text(test: str, around: str) -> None:
+    index = TestTexts([test], near=None)
+    found = index.found_in(around + test + around)
+    assert found is not None
+    assert found[0] == "ngram_in_test"
+    assert find_leaks([test], [around + test + around]).ngram == 1
+    # A shared beginning of a few words is no leak.
+    assert index.found_in(test[:12] + around) is None
+    assert find_leaks([test], [test[:12] + around]).ngram == 0
 
 
 def test_a_planted_test_row_never_reaches_training() -> None:
