@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import re
 import zlib
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
+from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
 from potstill.retrieval.profiles import plain_value
 from potstill.retrieval.sampling import Sample, sample_lines, sample_parquet, table_of
@@ -41,7 +41,6 @@ _SPLITS = {
 }  # fmt: skip
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
-_FIELD_LIMIT = 16 << 20
 
 
 def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: int | None = None) -> Dataset:
@@ -115,9 +114,7 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
     from potstill.retrieval.columns import choose_columns
 
     if Path(ref.path).suffix == ".txt":
-        data = _read_bytes(Path(ref.path))
-        coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        text = data.decode(coding, errors="replace")
+        text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
     inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs
@@ -265,11 +262,16 @@ def _open_file(file: Path, limit: int | None) -> Sample:
         if name.endswith((".jsonl", ".jsonl.gz")):
             with gzip.open(file) if name.endswith(".gz") else file.open("rb") as stream:
                 return sample_lines(str(file), _bounded(stream, file), limit)
-        text = _read_bytes(file).decode("utf-8-sig")
+        text = _decoded(_read_bytes(file))
         if name.endswith(".json"):
-            records = json.loads(text)
+            try:
+                records = json.loads(text)
+            except json.JSONDecodeError as error:
+                if not error.msg.startswith("Extra data"):
+                    raise
+                return sample_lines(str(file), text.encode().split(b"\n"), limit)  # objects, one a line
         else:
-            records = _csv_records(text, "\t" if name.endswith(".tsv") else None)
+            records = csv_records(text, str(file), "\t" if name.endswith(".tsv") else None)
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
             raise DataError(f"{file} must hold a list of objects, one a row")
     except UnicodeDecodeError as error:
@@ -282,16 +284,10 @@ def _open_file(file: Path, limit: int | None) -> Sample:
     return Sample(table_of([records[i] for i in numbers], str(file)), numbers, len(records))
 
 
-def _csv_records(text: str, delimiter: str | None) -> list[dict[str, Any]]:
-    """Rows of a CSV; spreadsheets of some countries write semicolons, as the first line shows."""
-    if delimiter is None:
-        head = text.partition("\n")[0]
-        delimiter = ";" if head.count(";") > head.count(",") else ","
-    before = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        return list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
-    finally:
-        csv.field_size_limit(before)
+def _decoded(data: bytes, errors: str = "strict") -> str:
+    """UTF-8, or UTF-16 where the file begins with its mark, as spreadsheets write Unicode."""
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return data.decode(coding, errors)
 
 
 def _bounded(stream: Any, file: Path) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from potstill.errors import DataError
 from potstill.retrieval import sampling
 from potstill.retrieval.cards import Card, Config
 from potstill.retrieval.configs import choose_config, is_checking, train_split
-from potstill.retrieval.load import open_table, read_data, read_sample, splits_of, text_items
+from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of, text_items
 from potstill.task import DataRef, Label, TaskSpec
 
 
@@ -349,3 +349,55 @@ def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -
     assert table["input"][0] == "it is, so to say, 0"
     long = "word " * 40_000
     assert read("long.csv", f"text,label\n{long},good\nshort,bad\n".encode())["input"][0] == long.strip()
+
+
+def test_tables_as_spreadsheets_write_them_are_read_alike(tmp_path: Path) -> None:
+    asked = task("Say it.", "good", "bad")
+    rows = [("It is, so to say, fine", "good"), ('He said "no" again', "bad")] * 4
+
+    def table(separator: str) -> str:
+        lines = [separator.join(['"' + cell.replace('"', '""') + '"' for cell in row]) for row in rows]
+        return "\r\n".join([separator.join(["text", "label"]), *lines, ""])
+
+    written = {
+        "comma.csv": table(",").encode(),
+        "marked.csv": table(";").encode("utf-8-sig"),
+        "tab.csv": table("\t").encode(),
+        "pipe.csv": table("|").encode(),
+        "hint.csv": ("sep=;\r\n" + table(";")).encode(),
+        "unicode.csv": table("\t").encode("utf-16"),
+        "unicode.tsv": table("\t").encode("utf-16"),
+        "mac.csv": table(",").replace("\r\n", "\r").encode(),
+        "empty_cells.csv": table(",").replace("\r\n", ",,\r\n").encode(),
+        "lines.json": "\n".join(json.dumps({"text": text, "label": label}) for text, label in rows).encode(),
+    }
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content)
+        read = read_data(DataRef(str(tmp_path / name)), asked)
+        assert list(zip(read["input"][:], read["output"][:], strict=True)) == rows, name
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("text\nWell, it broke.\nIt broke.\n", "line 2: 2 cells, where the first line names 1; put a text that holds"),
+        ("label,text\ngood,ok\n\nbad,it broke, again\n", "line 4: 3 cells, where the first line names 2"),
+        ("label\ttext\ngood\tok\tagain\n", "line 2: 3 cells, where the first line names 2; .* holds a tab"),
+        ('label,text\ngood,"fine\nand\nwell"\nbad,"it broke\ngood,ok\n', "a double quote that opens on line 5"),
+    ],
+)  # fmt: skip
+def test_a_csv_that_would_lose_words_is_refused_with_the_line(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_texts(DataRef(str(tmp_path / "own.csv")), task("Say it.", "good", "bad"))
+
+
+def test_columns_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Exports of issue trackers hold a column for each comment; the last of a name is not taken for all."""
+    rows = "".join(f"words of number {i},{'good' if i % 2 else 'bad'},note {i}\n" for i in range(8))
+    (tmp_path / "own.csv").write_text("text,label,label\n" + rows)
+    asked = task("Say it.", "good", "bad")
+    read = read_data(DataRef(str(tmp_path / "own.csv")), asked)
+    assert read["output"][:2] == ["bad", "good"]
+    with pytest.raises(DataError, match=r"no column 'label'; its columns are text, label \(1\), label \(2\)"):
+        read_data(DataRef(str(tmp_path / "own.csv"), inputs=("text",), output="label"), asked)
