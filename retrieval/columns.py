@@ -132,6 +132,14 @@ def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = ""
     return ColumnChoice(inputs, output.name, "rules on names and values", sure)
 
 
+def text_columns(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
+    """The input columns of a table that has no answers: by the names and values of its columns of text; or none."""
+    texts = [item for item in profile(table) if item.is_text and item.filled > 0.5]
+    # Short texts that repeat, such as greetings, look like classes, which another column of texts would not.
+    texts = [item for item in texts if not (item.is_class and item.words < 3)] or texts
+    return _inputs(texts, spec, _said(spec.instruction))[0]
+
+
 def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Profile]:
     filled = [item for item in profiles if item.filled > 0.5]
     if spec.kind == "classification":
@@ -235,9 +243,9 @@ def _fields_said(texts: Sequence[Profile], spec: TaskSpec) -> tuple[str, ...]:
     named = [item.name for item in texts if re.search(rf"\b(its|a|an|the|own) {re.escape(item.name.lower())}\b", given)]
     if not named:
         return ()
-    main = min((item for item in texts if item.name not in named), key=lambda i: _position(i.name, _TEXT_NAMES))
     if len(named) > 1:
         return tuple(named)
+    main = min((item for item in texts if item.name not in named), key=lambda i: _position(i.name, _TEXT_NAMES))
     if named[0].lower() in ("title", "headline", "instruction") and _position(main.name, _TEXT_NAMES) < 50:
         return named[0], main.name
     return ()

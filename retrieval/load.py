@@ -111,13 +111,13 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
     Raises:
         DataError: The data cannot be read, or has no text column.
     """
-    from potstill.retrieval.columns import choose_columns
+    from potstill.retrieval.columns import choose_columns, text_columns
 
     if Path(ref.path).suffix == ".txt":
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
-    inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs
+    inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
     return [text for text, _ in text_items(table, inputs, None) if text.strip()]

@@ -156,10 +156,10 @@ def _first_text(value: Any) -> str:
 
 
 def _id_like(name: str, texts: Sequence[str]) -> bool:
-    """Ids, hashes, links and dates: one token, nearly all distinct."""
+    """Ids, hashes, links and dates: one token of ASCII, since Chinese has no spaces either; nearly all distinct."""
     if points(name):
         return True
     first = texts[:100]
-    single = sum(" " not in text for text in first)
+    single = sum(" " not in text and text.isascii() for text in first)
     mean_length = sum(map(len, first)) / max(1, len(first))
     return bool(first) and single == len(first) and mean_length > 12 and len(set(texts)) > 0.9 * len(texts)

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from potstill.asker import Asker
 from potstill.ledger import Ledger
 from potstill.prompts import load
-from potstill.retrieval.columns import choose_among, choose_columns, declared_columns
+from potstill.retrieval.columns import choose_among, choose_columns, declared_columns, text_columns
 from potstill.retrieval.load import text_items
 from potstill.retrieval.profiles import plain_value, profile, profile_features
 from potstill.task import Label, TaskSpec
@@ -271,3 +271,35 @@ def test_the_packed_cards_gold_is_met(data_pack: Path, repo_root: Path) -> None:
     single = [record["accuracy"] for record in records if record["kind"] == "single"]
     assert len(single) >= 45
     assert sum(single) / len(single) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("instruction", "fields"),
+    [
+        ("Given a question and an answer, say whether the answer helps.", ("question", "answer")),
+        ("Say what a post is about. The input is a title and a body.", ("title", "body")),
+    ],
+)
+def test_a_task_that_names_all_texts_of_a_table_takes_them_all(instruction: str, fields: tuple[str, str]) -> None:
+    data = table(**{name: words for name in fields}, label=lambda i: "ab"[i % 2])
+    choice = choose_columns(data, spec(instruction, "a b"))
+    assert (choice.inputs, choice.output) == (fields, "label")
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [
+        ({"text": words}, ("text",)),
+        ({"Message": lambda i: ["hi", "hello", "bye", "two pizzas"][i % 4]}, ("Message",)),
+        ({"id": lambda i: f"T-{i:08}", "agent": lambda i: "Ann Lee"[: 3 + i % 2], "body": words}, ("body",)),
+        ({"note": lambda i: f"这家餐厅的菜非常好吃，下次还会再来{i}", "number": int}, ("note",)),
+        ({"number": int, "link": lambda i: f"https://example.org/{i}"}, ()),
+    ],
+)
+def test_texts_need_no_answers_beside_them(columns: dict[str, Any], wanted: tuple[str, ...]) -> None:
+    assert text_columns(table(**columns), spec(labels="a b")) == wanted
+
+
+def test_texts_of_scripts_without_spaces_are_no_ids() -> None:
+    data = table(id=int, review=lambda i: f"物流太慢了，等了两个星期才收到{i}", label=lambda i: "ab"[i % 2])
+    assert choose_columns(data, spec(labels="a b")).inputs == ("review",)

@@ -401,3 +401,10 @@ def test_columns_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert read["output"][:2] == ["bad", "good"]
     with pytest.raises(DataError, match=r"no column 'label'; its columns are text, label \(1\), label \(2\)"):
         read_data(DataRef(str(tmp_path / "own.csv"), inputs=("text",), output="label"), asked)
+
+
+def test_a_table_of_texts_alone_is_read_as_texts(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": f"words of message {i}"}) + "\n" for i in range(9)))
+    read = read_texts(DataRef(str(tmp_path / "own.jsonl")), task("Say it.", "good", "bad"))
+    assert read[0] == "words of message 0"
+    assert len(read) == 9
