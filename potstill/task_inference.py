@@ -6,8 +6,9 @@ checked like a user's.
 
 The rules know four places where labels stand, surest first: what the output is said to be ("The output is one
 of: …", "Answer yes or no"), a named set ("labels: …", "name the intent: …"), what the input is sorted into ("as A,
-B or C", "into A and B", "whether it is A or B"), and a bullet list after a line that ends with a colon. A list
-that starts with "such as" or "e.g." is open: it is never taken for the whole set, and nobody may guess the rest.
+B or C", "into A and B", "whether it is A or B"), and a bullet list after a line that ends with a colon or a table
+whose first column is headed by a word for a set. A list that starts with "such as" or "e.g." is open: it is never taken
+for the whole set, and nobody may guess the rest.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label, Metric
 from potstill.task_lists import SET, list_end, listed, plausible, split_list
-from potstill.task_markdown import bullet, split_label
+from potstill.task_markdown import bullet, is_rule, split_label, table_row
 from potstill.task_other_languages import asks_for_labels, listed_labels
 
 if TYPE_CHECKING:
@@ -119,11 +120,14 @@ _SET_CUES = (
     rf"\b(?:{_NUMBER} )(?:\w+ )?{SET}\s*(?::|\(|[–—-]\s)\s*",
     rf"\b{SET}\s*\(\s*",
 )
-_SORT_CUES = (
-    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:{_NUMBER} )?(?:{SET})?\s*:?\s*",
-    r"\b(?:as|being)(?: either| one of)?\s*:?\s+",
+_WHETHER = (
     r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:to be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
-    r"(?: either)?\s*:?\s+(?:about\s+)?",
+    r"(?: either)?\s*:?\s+(?:about\s+)?"
+)
+_SORT_CUES = (
+    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:(?:{_NUMBER} )?{SET}|{_NUMBER} ?(?=:))?\s*:?\s*",
+    r"\b(?:as|being)(?: either| one of)?\s*:?\s+",
+    _WHETHER,
     r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+[\w-]+\s+",
     r"\b(?:either)\s+",
     r"\((?=\d{1,2}\s*,\s*\d)",
@@ -131,7 +135,21 @@ _SORT_CUES = (
     rf"\b(?:by|for|in terms of) {_ASPECT}\s*[:(–—-]\s*",
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign)\b[^.:;]{0,80}:\s*",
+    r"(?=\b\d{1,2}\s*(?:=|means)\s*[a-z])",
+    r"[.?!]\s+(?:answer|reply|respond|say|output|return|print|write)\s+(?!(?:whether|if|which|what|how|why)\b)"
+    r"(?=[^.?!]{1,200}\bor\b)",
 )
+# What stands behind "whether it is A or …" where that goes on with a clause of its own.
+_CLAUSE = re.compile(r"(?:contains?|mentions?|express(?:es)?|asks?|needs?|violates?|includes?|contradicts|entails)\b")
+# Three ways to answer: such a question is none of yes and no.
+_THIRD_ANSWER = re.compile(r"\b(?:neutral|neither|contradict\w*|undetermined|unrelated)\b", re.IGNORECASE)
+_TWO_WAYS = re.compile(
+    r"\b(?:return|output|answer|print|say|reply|respond|write|as|label)\s+(?:with\s+|it\s+)?[\"'`]?(\w+)[\"'`]?\s+"
+    r"(?:if|when)\s+([^.;]{1,150}?),?\s+(?:and\s+|or\s+|but\s+)?"
+    r"(?:(?:else|otherwise)\s+[\"'`]?(\w+)|[\"'`]?(\w+)[\"'`]?\s+(?:otherwise|if\s+not|else)\b)",
+    re.IGNORECASE,
+)
+_TWO_ANSWERS = ({"true", "false"}, {"yes", "no"}, {"0", "1"})
 _X_OR_NOT = re.compile(
     r"\b(?:as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?not"
     r"(?:\s+(?:an?\s+)?\1\b|(?=\s*(?:[.,;?]|$)))",
@@ -163,7 +181,10 @@ def read_by_rules(prompt: str) -> Reading:
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
     if _FOLLOWS.search(flat) and not sorts:
         return Reading(kind="instructions")
-    labels, opened = _labels_of(text, flat, sorts and not writes)
+    if (two := _two_ways(flat)) and not writes:
+        return Reading(kind="classification", labels=tuple(two))
+    named_set = not verb and re.search(r"\b(?:labels|categories|classes|intents)\s*:", flat, re.IGNORECASE)
+    labels, opened = _labels_of(text, flat, bool(sorts or named_set) and not writes)
     if labels:
         return Reading(kind="classification", labels=tuple(labels))
     if opened and (sorts or not writes):
@@ -197,7 +218,7 @@ def _first_verb(flat: str) -> str:
 
 def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str]]:
     opened: list[str] = []
-    if bulleted := _bulleted(text, sorts):
+    if bulleted := _bulleted(text, sorts) or (_tabled(text) if sorts else []):
         return bulleted, []
     if sorts and (pair := _X_OR_NOT.search(flat)):
         return [Label(pair[1]), Label(f"not {pair[1]}")], []
@@ -211,9 +232,10 @@ def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str
             if _SCALE.search(flat) and re.match(r"\d{1,2}\s*(?:to|-|–)\s*\d", part):
                 continue
             labels = listed(part)
-            if len(labels) >= 2:
+            clauses = cue == _WHETHER and any(_CLAUSE.match(label.name) for label in labels)
+            if len(labels) >= 2 and not clauses:
                 return labels, []
-    if sorts and (scale := _SCALE.search(re.sub(r"\s*\([^()]{1,100}\)", "", flat))):
+    if sorts and (scale := _SCALE.search(re.sub(r"\s*\((?!\d{1,2} ?(?:to|-|–) ?\d{1,2}\))[^()]{1,100}\)", "", flat))):
         low, high = int(scale[1]), int(scale[2])
         if 1 <= high - low <= 10:
             return [Label(str(value)) for value in range(low, high + 1)], []
@@ -245,6 +267,19 @@ def _bulleted(text: str, sorts: bool) -> list[Label]:
     return []
 
 
+def _tabled(text: str) -> list[Label]:
+    """Labels from the first column of a table whose head calls it a word for a set; the second is what they mean."""
+    rows = [table_row(line.rstrip()) for line in text.split("\n")]
+    for place, (head, rule) in enumerate(pairwise(rows)):
+        if not head or not rule or not is_rule(rule) or not re.fullmatch(rf"{SET}|{_ASPECT}", head[0], re.IGNORECASE):
+            continue
+        body = list(takewhile(lambda cells: cells is not None, rows[place + 2 :]))
+        labels = [Label(cells[0], cells[1] if len(cells) > 1 else "") for cells in body if cells]
+        if plausible([label.name for label in labels]):
+            return labels
+    return []
+
+
 def _yes_no_of(flat: str) -> list[Label]:
     """`yes` and `no` for a prompt that asks whether something is so, without naming two answers."""
     asks = re.search(
@@ -259,7 +294,18 @@ def _yes_no_of(flat: str) -> list[Label]:
         flat,
         re.IGNORECASE,
     )
+    if _THIRD_ANSWER.search(flat):
+        return []
     return [Label("yes"), Label("no")] if asks or question else []
+
+
+def _two_ways(flat: str) -> list[Label]:
+    """`true` and `false`, `yes` and `no` or `1` and `0` of "return true if it rains, false otherwise"."""
+    for found in islice(_TWO_WAYS.finditer(flat), 20):
+        names = found[1], found[3] or found[4]
+        if {name.lower() for name in names} in _TWO_ANSWERS:
+            return [Label(names[0], f"if {found[2]}"), Label(names[1], "otherwise")]
+    return []
 
 
 def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:

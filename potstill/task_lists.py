@@ -19,6 +19,14 @@ _AFTERTHOUGHT = re.compile(
     r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write))\s.*)",
     re.IGNORECASE,
 )
+# A clause behind a comma that says more of the names before it, and is none of them: "low or high, where low …".
+_CLAUSE = re.compile(
+    r"(?:where|when|if|so|but|because|which|depending|based|according|with)\s+(?!(?:or|and)\s)\S+\s+\S.*",
+    re.IGNORECASE | re.DOTALL,
+)
+# What classes that are numbers stand for: `0 = bad`, `1 for good`, `1 if it is spam`.
+_CODE = re.compile(r"(\d{1,3})\s*(?:=|\b(?:for|means|is|if|when)\b)\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+_QUOTED = re.compile(r"\"([^\"]{1,100})\"|`([^`]{1,100})`|(?<!\w)'((?:[^']|(?<=\w)'(?=\w)){1,100})'(?!\w)")
 _REMARK = re.compile(r"\s*\(([^()]{1,300})\)")
 # Stand for remarks while the names around them are told apart: private characters that no prompt holds.
 _FIRST_MARK, _MOST_REMARKS = 0xE000, 500
@@ -44,11 +52,24 @@ def listed(part: str) -> list[Label]:
         return chr(_FIRST_MARK + len(remarks) - 1)
 
     names = split_list(_REMARK.sub(lift, part, count=_MOST_REMARKS))
+    if coded := _coded(names):
+        return coded
+    said = {label.name: label.description for label in _coded(re.split(r"\s*[,;]\s*", remarks[-1]))} if remarks else {}
     marks = re.compile(f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + _MOST_REMARKS)}]")
+    bare = [marks.sub("", name).strip() for name in names]
+    if said and said.keys() <= set(bare):  # 0, 1 or 2 (0 = low, 1 = medium, 2 = high)
+        return [Label(name, said.get(name, "")) for name in bare]
     return [
-        Label(marks.sub("", name).strip(), "; ".join(remarks[ord(mark) - _FIRST_MARK] for mark in marks.findall(name)))
-        for name in names
+        Label(own, "; ".join(remarks[ord(mark) - _FIRST_MARK] for mark in marks.findall(name)))
+        for own, name in zip(bare, names, strict=True)
     ]
+
+
+def _coded(names: list[str]) -> list[Label]:
+    """Labels of names such as `0 for bad`; none where one of them is no number with its meaning."""
+    pairs = [_CODE.fullmatch(name) or re.fullmatch(r"(\d{1,3})\s+(otherwise)", name, re.IGNORECASE) for name in names]
+    found = [Label(pair[1], pair[2].strip()) for pair in pairs if pair is not None]
+    return found if len(found) == len({label.name for label in found}) == len(names) else []
 
 
 def split_list(part: str) -> list[str]:
@@ -56,7 +77,7 @@ def split_list(part: str) -> list[str]:
     part = part.strip().rstrip(".")
     if len(part) > 20_000:
         return []
-    quoted = re.findall(r"\"([^\"]{1,100})\"|`([^`]{1,100})`|(?<![a-z])'([^']{1,100})'(?![a-z])", part, re.IGNORECASE)
+    quoted = _QUOTED.findall(part)
     if len(quoted) >= 2:
         names = ["".join(groups) for groups in quoted]
         return _unique(names) if plausible(names) else []
@@ -64,11 +85,12 @@ def split_list(part: str) -> list[str]:
     if part.count(";") == 1 and re.search(r",|\bor\b|\band\b", part.partition(";")[0]):
         part = part.partition(";")[0]
     pieces = re.split(r"\s*[;|]\s*" if ";" in part or "|" in part else r"\s*,\s*", part)
+    pieces = pieces[: next((i for i, piece in enumerate(pieces) if i and _CLAUSE.fullmatch(piece)), len(pieces))]
     last = re.sub(r"^(?:or|and)\s+", "", pieces[-1])
     tail = re.split(r"\s+or\s+|\s+vs\.?\s+|\s+versus\s+", last)
     if len(tail) == 1 and last == pieces[-1]:
         tail = re.split(r"\s+and\s+|\s+/\s+", last) if len(pieces) > 1 or " and " in last or " / " in last else [last]
-    if len(tail) > 1 or last != pieces[-1]:
+    if len(tail) > 1 or last != pieces[-1] or "|" in part:
         tail[-1] = _AFTERTHOUGHT.sub("", tail[-1])
     pieces = [*pieces[:-1], *tail]
     if len(pieces) == 1 and re.fullmatch(r"[\w-]+(?:/[\w-]+)+", part):

@@ -9,6 +9,7 @@ Lines enter; title, instruction, labels and examples leave, each with the line i
   at a blank line unless that stands in a fence), `input -> output` (also `=>`, `→`), or a table whose last column is
   the output.
 - In the prose, `"input" -> output` and `Input:`/`Output:` pairs are examples too, and leave the instruction.
+- `Text: {text}` with an empty `Label:`, as prompts end that were written as templates, is left out.
 - Headings inside fenced code are text. HTML comments are left out.
 """
 
@@ -28,6 +29,8 @@ _BULLET = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+(.*\S)\s*")
 _ARROW = re.compile(r"\s(?:-{1,2}>|=>|→|⇒)\s")
 _FIELD = re.compile(r"\s*(?:[-*+]\s+)?\**(input|text|output|label|answer)\**\s*:\**\s*(.*)", re.IGNORECASE)
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
+# Where the input goes in a prompt that is written as a template.
+_PLACEHOLDER = re.compile(r"\{\{?[^{}]*\}?\}|<[^<>]*>|\[[^\[\]]*\]|%s|\.\.\.|…|_+")
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
 
 
@@ -145,22 +148,24 @@ def bullet(line: str) -> str | None:
     return found[1] if found else None
 
 
-def _table_row(line: str) -> list[str] | None:
+def table_row(line: str) -> list[str] | None:
+    """The cells of a table's line, or None."""
     if not re.fullmatch(r"\s*\|.*\|\s*", line):
         return None
     return [clean(cell.replace("\0", "|")) for cell in line.strip().replace("\\|", "\0")[1:-1].split("|")]
 
 
-def _is_rule(cells: list[str]) -> bool:
+def is_rule(cells: list[str]) -> bool:
+    """Whether cells are the line under a table's head."""
     return all(re.fullmatch(r":?-+:?", cell) for cell in cells)
 
 
 def _table(lines: list[tuple[int, str]]) -> list[tuple[int, list[str]]]:
     """Rows of the table in `lines`, without its header and its rule."""
-    rows = [(line, cells) for line, content in lines if (cells := _table_row(content)) is not None]
-    if len(rows) > 1 and _is_rule(rows[1][1]):
+    rows = [(line, cells) for line, content in lines if (cells := table_row(content)) is not None]
+    if len(rows) > 1 and is_rule(rows[1][1]):
         rows = rows[2:]
-    return [(line, cells) for line, cells in rows if not _is_rule(cells)]
+    return [(line, cells) for line, cells in rows if not is_rule(cells)]
 
 
 def _read_labels(lines: list[tuple[int, str]], faults: Faults) -> list[tuple[int, str, str]]:
@@ -172,7 +177,7 @@ def _read_labels(lines: list[tuple[int, str]], faults: Faults) -> list[tuple[int
         text = bullet(content)
         if text is not None:
             found.append((line, *split_label(text)))
-        elif content.strip() and _table_row(content) is None:
+        elif content.strip() and table_row(content) is None:
             if found and content[:1] in " \t" and found[-1][0] < line:
                 last, name, description = found[-1]
                 found[-1] = (last, name, f"{description} {content.strip()}".strip())
@@ -197,7 +202,7 @@ def _read_examples(lines: list[tuple[int, str]], faults: Faults) -> list[tuple[i
             pairs.append((line, "\n".join(cells[:-1]), cells[-1]))
     for line, content in rest:
         text = content.strip()
-        if not text or _table_row(content) is not None or re.fullmatch(r"(`{3,}|~{3,}).*|-{3,}", text):
+        if not text or table_row(content) is not None or re.fullmatch(r"(`{3,}|~{3,}).*|-{3,}", text):
             continue
         pair = _arrow_pair(bullet(content) or text)
         if pair is not None:
@@ -299,6 +304,7 @@ def _value(lines: list[str], column: int) -> str:
 
 def _examples_of_prose(prose: list[tuple[int, str]], parts: Parts) -> list[tuple[int, str]]:
     pairs, rest = _field_pairs(prose)
+    pairs = [pair for pair in pairs if pair[2].strip() or not _PLACEHOLDER.fullmatch(pair[1].strip())]
     kept = []
     for line, content in rest:
         text = re.sub(

@@ -582,6 +582,14 @@ def test_a_fence_around_an_example_is_no_part_of_it() -> None:
     assert spec.examples == (Example("1 and 2", "3"), Example("2 and 2", "4"))
 
 
+@pytest.mark.parametrize("place", ["Text: {text}\nLabel:", "Input: {{ input }}\nOutput:", "Text: <text>\nAnswer:\n"])
+def test_where_a_template_takes_its_input_is_no_example(place: str) -> None:
+    task = read_task(f"Classify the following text as spam or ham.\n\n{place}")
+    assert (task.label_names, task.examples) == (("spam", "ham"), ())
+    assert task.instruction == "Classify the following text as spam or ham."
+    assert "an example without output" in faults_of("Classify as spam or ham.\n\nText: buy now\nLabel:")[0]
+
+
 @pytest.mark.parametrize("form", ["bom", "crlf", "cr", "spaces"])
 def test_forms_of_text_files_read_alike(tmp_path: Path, form: str) -> None:
     forms: dict[str, Callable[[str], bytes]] = {
@@ -949,6 +957,37 @@ def test_the_known_keys_are_the_fields_of_the_task() -> None:
          {"Rechnung": "", "Lieferung": "", "Sonstiges": ""}),
         ("Schreibe keine Romane. Ordne Kundenmails einer Kategorie zu: Rechnung, Lieferung oder Sonstiges.",
          {"Rechnung": "", "Lieferung": "", "Sonstiges": ""}),
+        ("Classify the urgency of the email as 0, 1 or 2, where 0 is low, 1 is medium and 2 is high.",
+         {"0": "", "1": "", "2": ""}),
+        ("Classify the tone as formal or informal, where slang counts as informal.", {"formal": "", "informal": ""}),
+        ("Classify questions as who, what, when, where or why.",
+         {"who": "", "what": "", "when": "", "where": "", "why": ""}),
+        ("Label sentiment: 0 for negative, 1 for neutral, 2 for positive.",
+         {"0": "negative", "1": "neutral", "2": "positive"}),
+        ("Classify reviews. 0 = negative, 1 = positive", {"0": "negative", "1": "positive"}),
+        ("Classify the urgency as 0, 1, or 2 (0 = low, 1 = medium, 2 = high).",
+         {"0": "low", "1": "medium", "2": "high"}),
+        ("Classify the text as 1 if it is spam and 0 otherwise.", {"1": "if it is spam", "0": "otherwise"}),
+        ("Return true if the sentence contains sarcasm, false otherwise.",
+         {"true": "if the sentence contains sarcasm", "false": "otherwise"}),
+        ("Classify each note as 'needs follow-up', 'done' or 'won't fix'.",
+         {"needs follow-up": "", "done": "", "won't fix": ""}),
+        ("Classify tweets as pro|anti|neutral on vaccination.", {"pro": "", "anti": "", "neutral": ""}),
+        ("Classify reviews into 1 star, 2 stars and 3 stars.", {"1 star": "", "2 stars": "", "3 stars": ""}),
+        ("Sort messages into two: spam and ham.", {"spam": "", "ham": ""}),
+        ("Predict the star rating (1-3) of a review.", {"1": "", "2": "", "3": ""}),
+        ("Categories: food; drink; dessert. Put each menu item into its category.",
+         {"food": "", "drink": "", "dessert": ""}),
+        ("Does the premise entail the hypothesis? Answer entailment, neutral or contradiction.",
+         {"entailment": "", "neutral": "", "contradiction": ""}),
+        ("Decide whether a comment is offensive or contains slurs.", {"yes": "", "no": ""}),
+        ("Decide whether the text mentions a person, a place or an organisation.", {"yes": "", "no": ""}),
+        ("Assign a triage level.\n\n| Level | Meaning |\n|---|---|\n| E1 | now |\n| E2 | soon |\n\nBe careful.",
+         {"E1": "now", "E2": "soon"}),
+        ("Classify tickets by their columns.\n\n| Field | Holds |\n|---|---|\n| text | words |\n| day | date |", {}),
+        # Three ways to answer that nobody named: the user is asked.
+        ("Decide whether the premise entails the hypothesis, contradicts it, or is neutral.", {}),
+        ("Determine whether the hypothesis is entailed by, contradicts, or is neutral to the premise.", {}),
     ],
 )  # fmt: skip
 def test_labels_keep_their_remarks_and_lists_their_ends(prompt: str, labels: dict[str, str]) -> None:
