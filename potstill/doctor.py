@@ -138,7 +138,7 @@ def _python() -> Check:
 def _data(name: str, spec: TaskSpec) -> Check:
     from potstill.retrieval.load import read_data, read_texts
 
-    ref = getattr(spec, name)
+    ref, left_out = getattr(spec, name), []  # type: Any, list[str]
     try:
         if name == "unlabelled":
             texts = read_texts(ref, spec)
@@ -146,14 +146,16 @@ def _data(name: str, spec: TaskSpec) -> Check:
                 return Check(name, "fail", f"{broken:,} of {len(texts):,} texts in {ref.path} are not UTF-8", _AS_UTF_8)
             count = len(texts)
         else:
-            count = read_data(ref, spec).num_rows
+            count = read_data(ref, spec, tell=left_out.append).num_rows
     except PotstillError as error:
         return _failed(name, error)
     if not count:
         return Check(name, "fail", f"{ref.path} has no rows", f"check {name}: in the task file")
     few = name == "test" and count < 50
-    mend = "the scores will have wide intervals; give a few hundred rows if you can" if few else ""
-    return Check(name, "warn" if few else "ok", f"{count:,} rows in {ref.path}", mend)
+    mends = ["the scores will have wide intervals; give a few hundred rows if you can"] if few else []
+    return Check(
+        name, "warn" if few or left_out else "ok", f"{count:,} rows in {ref.path}", "; ".join(left_out + mends)
+    )
 
 
 def _disk(folder: Path) -> Check:

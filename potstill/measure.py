@@ -64,7 +64,7 @@ def evaluate_on(
 
     found = load(run)
     spec = found.spec
-    test = read_data(ref, spec)
+    test = read_data(ref, spec, tell=lambda said: listener(Event("evaluate", "note", said)))
     if test.num_rows == 0:
         raise DataError(f"{ref.path} has no rows; check the file and the columns (--input, --output)")
     if rows and test.num_rows > rows:

@@ -199,7 +199,7 @@ class Job:
             if weak is not None:
                 parts.append(read_rows(weak.path / "rows.parquet"))
             if self.spec.labelled is not None:
-                parts.insert(0, self._data(self.spec.labelled, "user"))
+                parts.insert(0, self._data(self.spec.labelled, "merge"))
             parts, decided = apply_decisions(parts, decisions, self.spec.label_names)
             test = self.test_rows()
             result = merge_rows(self.spec, parts, self.settings.merge, test=test, listener=self.listener)
@@ -355,7 +355,7 @@ class Job:
         tried = tries(self.folder) if self.settings.evaluate.teacher else {}
 
         def make(out: Path) -> dict[str, Any]:
-            test = self.test_rows()
+            test = self.test_rows("evaluate")
             kind = "real"
             if test is None:
                 held = merged.path / "heldout.parquet"
@@ -415,14 +415,15 @@ class Job:
         write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_report(self.folder.path)
 
-    def test_rows(self) -> Dataset | None:
-        """The user's real test data, or None."""
-        return None if self.spec.test is None else self._data(self.spec.test, "user")
+    def test_rows(self, stage: str = "") -> Dataset | None:
+        """The user's real test data, or None; where a stage is named, it says what is left out of them."""
+        return None if self.spec.test is None else self._data(self.spec.test, stage)
 
-    def _data(self, ref: DataRef, origin: Any) -> Dataset:
+    def _data(self, ref: DataRef, stage: str) -> Dataset:
         from potstill.retrieval.load import read_data
 
-        return read_data(ref, self.spec, origin=origin)
+        tell = (lambda said: self.listener(Event(stage, "note", said))) if stage else None
+        return read_data(ref, self.spec, tell=tell)
 
 
 def command_given() -> str:

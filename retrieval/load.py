@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -43,7 +43,14 @@ _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
 
 
-def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: int | None = None) -> Dataset:
+def read_data(
+    ref: DataRef,
+    spec: TaskSpec,
+    *,
+    origin: Origin = "user",
+    limit: int | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> Dataset:
     """The user's labelled data as rows in the one schema.
 
     Args:
@@ -51,6 +58,7 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
         spec: The task; labels are matched to its names (`LabelNames`). Rows without a label are left out.
         origin: Origin of the rows.
         limit: At most this many rows.
+        tell: Is told how many rows are left out, where some are: those without a text or a label.
 
     Raises:
         DataError: The data cannot be read, a column is missing, or a label is not one of the task's; the message
@@ -100,6 +108,9 @@ def read_data(ref: DataRef, spec: TaskSpec, *, origin: Origin = "user", limit: i
         raise DataError(
             f"{ref.path}: column {output!r} is empty in all {unlabelled} rows; name the column of the labels"
         )
+    if tell is not None and len(rows) < table.num_rows:
+        what = "have no text or no label" if spec.labels else "have no text"
+        tell(f"{table.num_rows - len(rows):,} of {table.num_rows:,} rows in {ref.path} {what} and are left out")
     return rows_to_dataset(rows, spec.label_names)
 
 

@@ -208,6 +208,11 @@ def test_evaluate_measures_on_other_data_and_counts_what_was_trained_on(run: Pat
     assert stored == json.loads(json.dumps(found.scores))
     out = _call("evaluate", str(run), "--on", str(data), "--input", "message", "--output", "kind")
     assert "trained on 5 of these texts" in out
+    heard: list[str] = []
+    data.write_text(data.read_text() + '{"message": "nobody said what this is", "kind": ""}\n')
+    ref = DataRef(str(data), inputs=("message",), output="kind")
+    evaluate_on(run, ref, latency_rows=2, listener=lambda event: heard.append(event.message))
+    assert f"1 of 21 rows in {data} have no text or no label and are left out" in heard
     with pytest.raises(DataError, match="no column 'text'"):
         _call("evaluate", str(run), "--on", str(data), "--input", "text", "--output", "kind")
 

@@ -18,6 +18,7 @@ from potstill import doctor
 from potstill.doctor import Check
 from potstill.errors import OptionError, PotstillError, TaskError
 from potstill.settings import Settings
+from potstill.task import DataRef, Label, TaskSpec
 
 FOLLOWED = '{"town": "Ghent"}'
 
@@ -147,3 +148,12 @@ def test_every_failure_has_a_mend(name: str, error: PotstillError) -> None:
     assert found.found
     assert found.mend
     assert (found.mend == "mend it") == ("mend it" in str(error))
+
+
+def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
+    data = tmp_path / "own.csv"
+    data.write_text("text,label\n" + "".join(f"words of row {i},{('a', 'b', '')[i % 3]}\n" for i in range(90)))
+    spec = TaskSpec("t", "Say it.", "classification", labels=(Label("a"), Label("b")), labelled=DataRef(str(data)))
+    check = doctor._data("labelled", spec)
+    assert (check.status, check.found) == ("warn", f"60 rows in {data}")
+    assert check.mend == f"30 of 90 rows in {data} have no text or no label and are left out"

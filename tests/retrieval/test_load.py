@@ -81,6 +81,9 @@ def test_rows_without_a_label_are_left_out_of_the_users_data(tmp_path: Path) -> 
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "own.parquet")
     read = read_data(DataRef(str(tmp_path / "own.parquet")), task("Say it.", "yes", "no"))
     assert read["input"][:] == ["t 0", "t 1", "t 3", "t 4"]
+    told: list[str] = []
+    read_data(DataRef(str(tmp_path / "own.parquet")), task("Say it.", "yes", "no"), tell=told.append)
+    assert told == [f"2 of 6 rows in {tmp_path / 'own.parquet'} have no text or no label and are left out"]
     (tmp_path / "bare.csv").write_text("text,label\na,\nb,\n")
     with pytest.raises(DataError, match="column 'label' is empty in all 2 rows"):
         read_data(DataRef(str(tmp_path / "bare.csv"), inputs=("text",), output="label"), task("Say it.", "yes", "no"))
