@@ -84,7 +84,7 @@ def read_data(
         inputs, output = inputs or choice.inputs, output or choice.output
     known = LabelNames(spec.label_names)
     rows, foreign, unlabelled = [], set(), 0
-    for index, item in enumerate(text_items(table, inputs, output)):
+    for index, item in enumerate(text_items(table, inputs, output, spec.inputs)):
         text, answer = item
         if spec.labels:
             if not answer.strip():  # a cell left empty, or class -1 for what nobody labelled
@@ -131,7 +131,7 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
     inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
-    return [text for text, _ in text_items(table, inputs, None) if text.strip()]
+    return [text for text, _ in text_items(table, inputs, None, spec.inputs) if text.strip()]
 
 
 def _named_output(table: Dataset) -> ColumnChoice | None:
@@ -150,13 +150,26 @@ def _fields_of(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
     return spec.inputs if spec.inputs and set(spec.inputs) <= set(table.column_names) else ()
 
 
-def text_items(table: Dataset, inputs: Sequence[str], output: str | None) -> Iterator[tuple[str, str]]:
-    """Each row as (input text, output text); class integers become their names, lists of them are joined by `, `."""
+def text_items(
+    table: Dataset, inputs: Sequence[str], output: str | None, fields: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Each row as (input text, output text); class integers become their names, lists of them are joined by `, `.
+
+    Args:
+        table: The data.
+        inputs: Its columns that make the input.
+        output: Its column of the answer, or None.
+        fields: What the task calls its input's fields. Columns of as many are called so in the texts, in that order
+            unless they have these names: a student reads all rows in one form, whatever each table calls its columns.
+    """
+    called = dict(zip(inputs, fields, strict=True)) if len(fields) == len(inputs) > 1 else {}
+    if called and set(called) == set(fields):
+        inputs, called = list(fields), {}
     wanted = [*inputs, *([output] if output else [])]
     names = {name: class_names_of(table.features[name]) for name in wanted}
     for item in table.select_columns(wanted):
         values = {name: as_text(item[name], names[name]) for name in wanted}
-        text = join_fields({name: values[name] for name in inputs})
+        text = join_fields({called.get(name, name): values[name] for name in inputs})
         yield text, values[output] if output else ""
 
 

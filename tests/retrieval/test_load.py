@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,18 @@ def test_a_table_of_texts_alone_is_read_as_texts(tmp_path: Path) -> None:
     read = read_texts(DataRef(str(tmp_path / "own.jsonl")), task("Say it.", "good", "bad"))
     assert read[0] == "words of message 0"
     assert len(read) == 9
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_fields_of_the_users_tables_are_called_as_the_task_calls_them(named: bool, tmp_path: Path) -> None:
+    """As retrieved and written rows are: the student would be measured on inputs of another form."""
+    rows = [{"Sentence1": f"it rains {i}", "Sentence2": f"it is wet {i}", "label": "ab"[i % 2]} for i in range(12)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = TaskSpec(
+        "t", "Does it follow?", "classification", labels=(Label("a"), Label("b")), inputs=("premise", "hypothesis")
+    )
+    ref = DataRef(str(tmp_path / "own.jsonl"), inputs=("Sentence1", "Sentence2") if named else ())
+    assert read_data(ref, asked)["input"][0] == "premise: it rains 0\nhypothesis: it is wet 0"
+    assert read_texts(ref, asked)[0] == "premise: it rains 0\nhypothesis: it is wet 0"
+    turned = replace(asked, inputs=("Sentence2", "Sentence1"))
+    assert read_data(ref, turned)["input"][0] == "Sentence2: it is wet 0\nSentence1: it rains 0"
