@@ -160,13 +160,16 @@ class Ledger:
     def find(self, key: str, max_tokens: int) -> Entry | None:
         """The stored reply for a key, unless it was truncated by a bound smaller than `max_tokens`.
 
-        A complete reply that is longer than `max_tokens` does not answer the request either, nor does a damaged one.
+        A complete reply that is longer than `max_tokens` does not answer the request either, nor does a damaged one;
+        but one that came under this bound or a lower one does, whatever its server counts: some add what the model
+        thought, and some know no bound.
         """
         row = (
             self._connect()
             .execute(
                 f"SELECT {_COLUMNS} FROM replies WHERE key = ? AND "
-                "((finish = 'length' AND max_tokens = ?) OR (finish != 'length' AND completion_tokens <= ?)) "
+                "((finish = 'length' AND max_tokens = ?) OR "
+                "(finish != 'length' AND MIN(completion_tokens, max_tokens) <= ?)) "
                 "ORDER BY finish = 'length', id LIMIT 1",
                 (key, max_tokens, max_tokens),
             )

@@ -63,6 +63,9 @@ def test_keys_agree_only_for_equal_requests(first: dict[str, Any], second: dict[
         ("stop", 100, 5, 5, True),
         ("stop", 100, 5, 4, False),  # longer than what is wanted now
         ("stop", 100, 5, 500, True),  # it ended by itself
+        ("stop", 100, 400, 100, True),  # the server counts what the model thought, or keeps to no bound
+        ("stop", 100, 400, 200, True),
+        ("stop", 100, 400, 99, False),
         ("length", 100, 100, 100, True),
         ("length", 100, 100, 200, False),  # only truncated ones are asked again
         ("length", 100, 100, 50, False),
