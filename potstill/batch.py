@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.datagen.teachers.openai_api import OpenAITeacher
-from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_body, chat_reply
+from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
 from potstill.errors import DataError, OptionError, TeacherRefused
 from potstill.events import Listener, silent
 from potstill.ledger import Ledger
@@ -108,6 +108,9 @@ class _Collector:
     def concurrency(self) -> int:
         return MAX_LINES
 
+    def body(self, request: Request, flavour: Flavour) -> dict[str, Any]:
+        return self._teacher.chat_body(request, flavour)
+
     def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         while taken := take(MAX_LINES):
             for request in taken:
@@ -177,7 +180,6 @@ def write_batch(
 
 def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Path) -> list[Path]:
     flavour: Flavour = "vllm" if collector.abilities.prefill else "openai"
-    model = str(collector.identity["model"])
     pending = {} if not _pending_path(run).exists() else _read_pending(run)
     parts: list[list[str]] = [[]]
     size = 0
@@ -185,7 +187,7 @@ def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Pa
         key = key_of(request)
         name = f"{key[:40]}-{request.max_tokens}"
         line = json.dumps(
-            {"custom_id": name, "method": "POST", "url": _URL, "body": chat_body(request, model, flavour)},
+            {"custom_id": name, "method": "POST", "url": _URL, "body": collector.body(request, flavour)},
             ensure_ascii=False,
         )
         pending[name] = {

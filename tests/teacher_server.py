@@ -3,7 +3,8 @@
 `running_server(fault=…)` starts it in a thread. `fault(number, text)` names what happens to the `number`-th chat
 request (from 0), whose last message is `text`; None answers it properly. Faults: an HTTP status such as `500` or
 `429`, `429-after` (with Retry-After), `quota`, `slow-headers`, `slow-body`, `reset`, `reset-body`, `html`,
-`cut-json`, `no-choices`, `no-text`, `array`, `echo-key` (a 401 that repeats the key), `refusal`, `length`.
+`cut-json`, `no-choices`, `no-text`, `array`, `echo-key` (a 401 that repeats the key), `refusal`, `length`. A fault may
+be a whole answer instead: a status, a JSON value and perhaps headers; it may look at the request in `server.bodies[-1]`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Fault = Callable[[int, str], str | None]
+Fault = Callable[[int, str], Any]
 Reply = Callable[[dict[str, Any]], str]
 
 
@@ -86,7 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(server.delay_s)
             fault = server.fault(number, text) if server.fault else None
             with server.lock:
-                server.faults[fault or "none"] += 1
+                server.faults[fault if isinstance(fault, str) else str(fault[0]) if fault else "none"] += 1
+            if isinstance(fault, tuple):
+                self._json(*fault)
+                return
             self._answer(fault, text, server.reply(body) if server.reply else f"reply to {text}")
         finally:
             with server.lock:

@@ -47,7 +47,7 @@ def answered(line: str, **fault: Any) -> str:
         return json.dumps({"id": "b", "custom_id": asked["custom_id"], "response": None, "error": None, **fault})
     request = Request(
         tuple(Message(m["role"], m["content"]) for m in body["messages"]),
-        max_tokens=body["max_completion_tokens"],
+        max_tokens=body["max_tokens"],
         seed=body["seed"],
         schema=body["response_format"]["json_schema"]["schema"],
     )

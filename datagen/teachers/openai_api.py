@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
 import random
@@ -23,13 +24,15 @@ from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
+from potstill.datagen.teachers.openai_fields import fitted, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
 
+_LOG = logging.getLogger(__name__)
 DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
 _MAX_TOP = 20
@@ -79,6 +82,10 @@ class OpenAITeacher:
         self._thread: threading.Thread | None = None
         self._replied = False
         self._began = time.monotonic()
+        # Fields of a chat request that the server does not take.
+        self.refused_fields = set[str]()
+        for shown in self._shown:
+            self.refused_fields |= refused_from_the_start(urlsplit(shown).hostname or "", model)
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
 
@@ -267,7 +274,7 @@ class OpenAITeacher:
 
     async def _asked(self, request: AnyRequest, flavour: Flavour) -> Any:
         if isinstance(request, Request):
-            return await self._chat(request, flavour, chat_body(request, self._model, flavour))
+            return await self._chat(request, flavour)
         from potstill.datagen.teachers.openai_scores import scored
 
         return await scored(self, request)
@@ -291,9 +298,28 @@ class OpenAITeacher:
             outcome = error
         done.put((request, outcome))
 
-    async def _chat(self, request: Request, flavour: Flavour, body: dict[str, Any]) -> Reply:
-        endpoint = self.endpoints.pick()
-        return chat_reply(await self.endpoints.call(endpoint, "POST", "/chat/completions", body), request, flavour)
+    def chat_body(self, request: Request, flavour: Flavour) -> dict[str, Any]:
+        """What is sent for a request: no field that the server is known to refuse."""
+        return fitted(chat_body(request, self._model, flavour), self.refused_fields)
+
+    async def _chat(self, request: Request, flavour: Flavour) -> Reply:
+        body = self.chat_body(request, flavour)
+        while True:
+            try:
+                answer = await self.endpoints.call(self.endpoints.pick(), "POST", "/chat/completions", body)
+                return chat_reply(answer, request, flavour)
+            except Fault as fault:
+                refused = fault.fields & set(body)
+                self._leave_out(refused, str(fault))
+                body = self.chat_body(request, flavour)
+                if not refused or refused & set(body):  # none, or one without which nothing can be asked
+                    raise
+
+    def _leave_out(self, refused: frozenset[str], said: str) -> None:
+        new = refused - self.refused_fields
+        if new:
+            self.refused_fields |= new
+            _LOG.warning("%s takes no %s and is asked without (%s)", self.name, ", ".join(sorted(new)), said)
 
     async def _attempts(self, ask: Any, faults: list[str]) -> Any:
         """Ask until it is answered, within the bounds.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from potstill.datagen.teachers.openai_fields import bare_json, named_fields
 from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Fault(Exception):
         kind: `again` asks again; `throttle` asks again later and less at a time; `away` means that the endpoint
             cannot be reached; `unfit` means this request was refused; `fatal` means every request will be.
         retry_after_s: What the server asked for, or None.
+        fields: Fields of the request that the server named as ones it does not take.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Fault(Exception):
         kind: Literal["again", "throttle", "away", "unfit", "fatal"],
         message: str,
         retry_after_s: float | None = None,
+        fields: frozenset[str] = frozenset(),
     ):
         super().__init__(message)
         self.kind = kind
         self.retry_after_s = retry_after_s
+        self.fields = fields
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,14 @@ def _sendable(text: str) -> str:
 
 
 def chat_body(request: Request, model: str, flavour: Flavour) -> dict[str, Any]:
-    """The body of `POST /chat/completions`."""
+    """The body of `POST /chat/completions`, for a server that takes all of it (see `openai_fields`)."""
     body: dict[str, Any] = {
         "model": model,
         "messages": chat_messages(request),
         "temperature": request.temperature,
         "top_p": request.top_p,
         "seed": request_seed(request),
-        "max_tokens" if flavour == "vllm" else "max_completion_tokens": request.max_tokens,
+        "max_tokens": request.max_tokens,
     }
     stops = [stop for stop in request.stop if stop]
     if stops:
@@ -197,6 +201,8 @@ def chat_reply(body: Mapping[str, Any], request: Request, flavour: Flavour) -> R
         if finish == "stop":
             raise Fault("again", "the reply's message has no text")
         text = ""
+    if flavour != "vllm" and (request.schema is not None or request.choices is not None):
+        text = bare_json(text)
     if request.choices is not None and flavour != "vllm" and finish == "stop":
         text = _chosen(text, request.choices)
     cuts = [text.find(stop) for stop in request.stop if stop and stop in text]
@@ -270,7 +276,8 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes, secrets: 
     if status in (401, 403, 404):
         return Fault("fatal", said)
     if status in (400, 413, 422):
-        return Fault("unfit", said)
+        # The whole error: Mistral and FastAPI name the field where `error_message` does not look.
+        return Fault("unfit", said, fields=named_fields(body[:4096].decode("utf-8", "replace")))
     if status == 429:
         if "insufficient_quota" in message or "billing" in message.lower():
             return Fault("fatal", said)
