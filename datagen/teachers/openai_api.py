@@ -40,6 +40,8 @@ _MAX_TOP = 20
 _MOST_THROTTLES = 200
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
 _MOST_FAILURES = 32
+# So many refusals in a row: theirs, or has the server begun to refuse everything?
+_DOUBTED_REFUSALS = 8
 
 
 class OpenAITeacher:
@@ -151,7 +153,7 @@ class OpenAITeacher:
         flying: set[Any] = set()
         # Requests refused (400) before anything succeeded: a fault of theirs, or of all?
         doubtful: list[tuple[AnyRequest, Fault]] = []
-        open_ = failures = 0
+        open_ = failures = refusals = 0
         self._began = time.monotonic()
         try:
             while True:
@@ -186,6 +188,7 @@ class OpenAITeacher:
                     raise outcome
                 elif isinstance(outcome, Reply):
                     self._replied = True
+                    refusals = 0
                 if self._replied:
                     for other, fault in doubtful:
                         yield other, Failure(str(fault))
@@ -193,6 +196,8 @@ class OpenAITeacher:
                 if outcome is None:
                     continue
                 if isinstance(outcome, Fault):
+                    refusals += 1
+                    self._replied = refusals % _DOUBTED_REFUSALS != 0
                     yield request, Failure(str(outcome))
                     continue
                 failures = failures + 1 if isinstance(outcome, Failure) else 0
@@ -379,7 +384,7 @@ class OpenAITeacher:
             served = self.endpoints.models
             listed = f" (served: {', '.join(served[:5])})" if served else ""
             mend = f"check the model's name{listed} and that the URL ends in /v1"
-        elif "HTTP 429" in said:
+        elif "HTTP 429" in said or "HTTP 402" in said:
             mend = "the account has no credit left; add some, or use another teacher"
         else:
             mend = "the server does not take these requests; check the model, its context length and the options"

@@ -21,6 +21,7 @@ from potstill.datagen.teachers.openai_wire import (
     Secrets,
     body_of,
     connection_fault,
+    hidden_fault,
     parse_body,
     send,
     status_fault,
@@ -216,6 +217,8 @@ class Endpoints:
             try:
                 response = await asyncio.wait_for(send(endpoint.client, method, path, body), self._options.timeout_s)
                 found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
+                if (hidden := hidden_fault(found, self._secrets)) is not None:
+                    raise hidden
             except openai.APIStatusError as error:
                 fault = status_fault(error.status_code, error.response.headers, body_of(error.response), self._secrets)
             except (openai.APITimeoutError, TimeoutError) as error:

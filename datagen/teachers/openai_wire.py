@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ Flavour = Literal["openai", "vllm"]
 # A reply larger than this is no answer to what we ask.
 MAX_BODY_BYTES = 32 * 2**20
 _LONG_SECRET = 16
+# A 429 that waiting does not end. Groq, Gemini and OpenAI's free tier speak of billing in those that it does, and say
+# when to come again.
+_NO_CREDIT = re.compile(
+    r"insufficient_quota|exceeded_current_quota|\A(?!.*(?:try again|retry) in).*billing", re.IGNORECASE | re.DOTALL
+)
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "refused"}
 
 
@@ -273,15 +279,17 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes, secrets: 
     """What an HTTP error status means for the request."""
     message = error_message(body, secrets)
     said = f"HTTP {status}: {message}"
-    if status in (401, 403, 404):
+    if status in (401, 402, 404):
         return Fault("fatal", said)
-    if status in (400, 413, 422):
+    if status == 400 and "json_validate_failed" in message:
+        return Fault("again", said)  # Groq: the model left the schema this time
+    # 403 is a key that may do nothing, or (OpenRouter, firewalls) one text that somebody objects to.
+    if status in (400, 403, 413, 422):
         # The whole error: Mistral and FastAPI name the field where `error_message` does not look.
         return Fault("unfit", said, fields=named_fields(body[:4096].decode("utf-8", "replace")))
     if status == 429:
-        if "insufficient_quota" in message or "billing" in message.lower():
-            return Fault("fatal", said)
-        return Fault("throttle", said, retry_after(headers))
+        pause = retry_after(headers)
+        return Fault("fatal", said) if pause is None and _NO_CREDIT.search(message) else Fault("throttle", said, pause)
     if status in (408, 409, 425) or status >= 500:
         pause = retry_after(headers)
         return Fault("throttle" if status == 503 and pause is not None else "again", said, pause)
@@ -295,12 +303,24 @@ def error_message(body: bytes, secrets: Secrets) -> str:
         value = json.loads(text)
         error = value.get("error", value)
         if isinstance(error, dict):
-            text = f"{error.get('message', '')} {error.get('code') or ''}"
+            text = f"{error.get('message', '')} {error.get('code') or error.get('type') or ''}"
         else:
             text = str(error)
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())[:300] or "(empty body)"
+
+
+def hidden_fault(body: Mapping[str, Any], secrets: Secrets) -> Fault | None:
+    """The error that proxies such as OpenRouter send with status 200, beside no choices or in place of a message."""
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = first.get("error") or (None if first else body.get("error"))
+    if not error:
+        return None
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 502
+    return status_fault(status, {}, json.dumps({"error": error}).encode(), secrets)
 
 
 def body_of(response: Any) -> bytes:

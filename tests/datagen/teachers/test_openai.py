@@ -127,6 +127,95 @@ def test_a_run_that_has_nothing_left_but_refused_requests_ends(server_module: An
         assert server.asked == 1 + 1 + 5 + 1, "one harmless request each tells whose fault it is"
 
 
+def test_credit_that_ends_in_the_middle_ends_the_run(server_module: Any, drain: Any) -> None:
+    said = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
+    with server_module.running_server(lambda number, text: (402, said) if number >= 20 else None) as server:
+        teacher = opened(server, concurrency=4)
+        with pytest.raises(TeacherRefused, match=r"HTTP 402: Insufficient Balance.*add some"):
+            drain(teacher, [ask(f"text {i}") for i in range(200)])
+        teacher.close()
+    assert server.asked <= 24
+
+
+def test_a_key_that_loses_its_rights_in_the_middle_ends_the_run(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "403" if number >= 20 else None) as server:
+        teacher = opened(server, concurrency=4)
+        with pytest.raises(TeacherRefused, match="OPENAI_API_KEY"):
+            drain(teacher, [ask(f"text {i}") for i in range(200)])
+        teacher.close()
+    assert server.asked <= 45
+
+
+def test_texts_that_a_proxy_flags_with_403_cost_their_own_rows_alone(server_module: Any, drain: Any) -> None:
+    said = {"error": {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["violence"]}}}
+    with server_module.running_server(lambda number, text: (403, said) if text.startswith("bad") else None) as server:
+        teacher = opened(server, concurrency=4)
+        replies = drain(teacher, [ask(f"{'good' if i % 40 == 0 else 'bad'} {i}") for i in range(80)])
+        teacher.close()
+    assert sum(isinstance(reply, Reply) for _, reply in replies) == 2
+    assert all("flagged" in reply.reason for _, reply in replies if isinstance(reply, Failure))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000, Used 5900. Please try again in 20ms. "
+        "Need more tokens? Upgrade today at https://console.groq.com/settings/billing",
+        "Rate limit reached on requests per min. Limit: 3 / min. Please try again in 20s. Visit "
+        "https://platform.openai.com/account/billing to add a payment method.",
+        "You exceeded your current quota, please check your plan and billing details. Please retry in 0.5s.",
+    ],
+)
+def test_a_rate_limit_that_speaks_of_billing_is_waited_for(said: str, server_module: Any, drain: Any) -> None:
+    error = {"error": {"message": said, "type": "tokens", "code": "rate_limit_exceeded"}}
+    with server_module.running_server(lambda number, text: (429, error) if number in (1, 2) else None) as server:
+        teacher = opened(server, concurrency=1)
+        replies = drain(teacher, [ask(f"{i}") for i in range(4)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"error": {"code": 429, "message": "Rate limited upstream"}, "user_id": "u"}, ""),
+        ({"choices": [{"error": {"code": 502, "message": "Provider died"}, "finish_reason": "error"}]}, ""),
+        ({"error": {"code": "model_not_loaded", "message": "Model is loading"}}, ""),
+        ({"error": "the engine has died"}, ""),
+        ({"error": {"code": 402, "message": "Insufficient credits"}}, "Insufficient credits"),
+        ({"error": {"code": 401, "message": f"No auth for {KEY}"}}, r"No auth for \*\*\*"),
+    ],
+)
+def test_an_error_that_comes_with_status_200(answer: Any, says: str, server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: (200, answer) if number < 2 or says else None) as server:
+        teacher = opened(server)
+        if says:
+            with pytest.raises(TeacherRefused, match=says):
+                drain(teacher, [ask("one")])
+        else:
+            [(_, reply)] = drain(teacher, [ask("one")])
+            assert isinstance(reply, Reply)
+            assert reply.attempts == 3
+        teacher.close()
+
+
+def test_the_error_of_status_200_is_said(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: (200, {"error": {"message": "no GPU left"}})) as server:
+        teacher = opened(server, attempts=2)
+        [(_, failure)] = drain(teacher, [ask("one")])
+        teacher.close()
+    assert "no GPU left" in failure.reason
+
+
+def test_json_that_groq_could_not_finish_is_asked_again(server_module: Any, drain: Any) -> None:
+    error = {"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed"}}
+    with server_module.running_server(lambda number, text: (400, error) if number == 0 else None) as server:
+        teacher = opened(server)
+        [(_, reply)] = drain(teacher, [ask("one", schema={"type": "object"})])
+        teacher.close()
+    assert isinstance(reply, Reply)
+
+
 def test_early_refusals_beside_slow_answers_are_failures(server_module: Any, drain: Any) -> None:
     def fault(number: int, text: str) -> str | None:
         if text.startswith("good"):
