@@ -34,8 +34,8 @@ class Asked:
         truncated: Replies cut at `max_tokens`.
         refused: Replies that the teacher's own filter stopped.
         failed: Requests that got no reply after bounded retries; one that is asked again may fail again.
-        prompt_tokens: Of the replies.
-        completion_tokens: Of the replies.
+        prompt_tokens: Of the replies, and of attempts that were paid for and gave nothing usable.
+        completion_tokens: The same.
         seconds: From request to reply, summed over the replies; many are waited for at once.
     """
 
@@ -73,16 +73,26 @@ def asked_of(connection: sqlite3.Connection) -> dict[str, Asked]:
             "fresh": fresh, "retried": retried, "truncated": truncated, "refused": refused, "prompt_tokens": prompt,
             "completion_tokens": completion, "seconds": seconds,
         }  # fmt: skip
-    for purpose, failed, retried in connection.execute(
-        "SELECT purpose, COUNT(*), SUM(MAX(attempts - 1, 0)) FROM failures GROUP BY purpose"
+    # A ledger of an earlier version, open for reading, does not know what failures cost.
+    tokens = has_column(connection, "failures", "prompt_tokens")
+    sums = "SUM(prompt_tokens), SUM(completion_tokens)" if tokens else "0, 0"
+    for purpose, failed, *rest in connection.execute(
+        f"SELECT purpose, COUNT(*), SUM(MAX(attempts - 1, 0)), {sums} FROM failures GROUP BY purpose"
     ):
         counts = found.setdefault(purpose, {})
-        counts |= {"failed": failed, "retried": counts.get("retried", 0) + retried}
+        counts["failed"] = failed
+        for name, more in zip(("retried", "prompt_tokens", "completion_tokens"), rest, strict=True):
+            counts[name] = counts.get(name, 0) + more
     # A ledger of an earlier version, open for reading, has no such table.
     if connection.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='cached'").fetchone():
         for purpose, answers in connection.execute("SELECT purpose, answers FROM cached"):
             found.setdefault(purpose, {})["cached"] = answers
     return {purpose: Asked(**found[purpose]) for purpose in sorted(found)}
+
+
+def has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether a table of a ledger has a column; those of earlier versions lack some until they are opened to write."""
+    return any(found[1] == column for found in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def in_all(parts: Iterable[Asked]) -> Asked:

@@ -88,7 +88,8 @@ class Asker:
         if meter is None and budget is not None:
             self.meter = Meter(budget, ledger.spent())
         if self.meter is not None:
-            self.meter.join(teacher.name, self.price if self.meter.budget.usd is not None else None)
+            price = self.price if self.meter.budget.usd is not None else None
+            self.meter.join(teacher.name, price, getattr(teacher, "thinking_tokens", 0))
 
     @property
     def abilities(self) -> Abilities:
@@ -331,11 +332,13 @@ class _Run:
         counts.retried += (reply.attempts or 1) - 1
         if isinstance(reply, Failure):
             counts.failed += len(item.waiting)
+            counts.prompt_tokens += reply.prompt_tokens
+            counts.completion_tokens += reply.completion_tokens
             if asker.meter is not None:
-                asker.meter.settle(request, asker.teacher.name, 0, 0)
+                asker.meter.settle(request, asker.teacher.name, reply.prompt_tokens, reply.completion_tokens)
             done = asker.ledger.record_failure(
                 item.key, purpose=self._purpose, teacher=asker.teacher.name, reason=reply.reason,
-                attempts=reply.attempts,
+                attempts=reply.attempts, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
             )  # fmt: skip
             answers = [(ticket, Answer(own, reply, item.key, cached=False)) for ticket, own in item.waiting]
         else:

@@ -194,6 +194,7 @@ class Meter:
     def __init__(self, budget: Budget, spent: Mapping[str, tuple[int, int]] | None = None):
         self.budget = budget
         self._prices: dict[str, Price] = {}
+        self._thinking: dict[str, int] = {}
         self._spent = {name: list(tokens) for name, tokens in (spent or {}).items()}
         self._reserved_tokens = 0
         self._reserved_usd = 0.0
@@ -204,8 +205,8 @@ class Meter:
             endpoint, _, model = rest.rpartition("#")
             self._prices[name] = price_of({"backend": backend, "model": model, "endpoint": endpoint}) or Price()
 
-    def join(self, teacher: str, price: Price | None) -> None:
-        """Let a teacher spend.
+    def join(self, teacher: str, price: Price | None, thinking_tokens: int = 0) -> None:
+        """Let a teacher spend; each of its requests may take `thinking_tokens` beyond its own bound.
 
         Raises:
             OptionError: Money is capped and this teacher's price is not known.
@@ -219,6 +220,7 @@ class Meter:
                 ],
             )
         self._prices[teacher] = price or Price()
+        self._thinking[teacher] = thinking_tokens
         self._spent.setdefault(teacher, [0, 0])
 
     @property
@@ -238,7 +240,7 @@ class Meter:
 
     def admit(self, request: AnyRequest, teacher: str) -> Verdict:
         """`send` reserves the request's worst case; `wait` may fit once others finish; `stop` never will."""
-        prompt, completion = expected_tokens(request)
+        prompt, completion = self._most(request, teacher)
         cap, worst = self.budget, self._prices[teacher].cost(prompt, completion)
         if cap.seconds is not None and self.seconds >= cap.seconds:
             return "stop"
@@ -249,13 +251,17 @@ class Meter:
             return "send"
         return "wait" if self._fits(tokens, usd) else "stop"
 
+    def _most(self, request: AnyRequest, teacher: str) -> tuple[int, int]:
+        prompt, completion = expected_tokens(request)
+        return prompt, completion + (self._thinking.get(teacher, 0) if completion else 0)
+
     def _fits(self, tokens: int, usd: float) -> bool:
         cap = self.budget
         return (cap.tokens is None or tokens <= cap.tokens) and (cap.usd is None or usd <= cap.usd)
 
     def settle(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
-        """Replace a request's reservation by what it took (zero for a failure)."""
-        prompt, completion = expected_tokens(request)
+        """Replace a request's reservation by what it took (of a failure, what its attempts were billed for)."""
+        prompt, completion = self._most(request, teacher)
         self._reserved_tokens -= prompt + completion
         self._reserved_usd -= self._prices[teacher].cost(prompt, completion)
         self._spent[teacher][0] += prompt_tokens

@@ -31,7 +31,7 @@ from typing import Any
 
 import zstandard
 
-from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of
+from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of, has_column
 from potstill.errors import DataError, LedgerError, PotstillError
 
 _SCHEMA = f"""
@@ -55,7 +55,8 @@ CREATE TABLE IF NOT EXISTS replies (
 CREATE UNIQUE INDEX IF NOT EXISTS replies_key ON replies (key, max_tokens);
 CREATE TABLE IF NOT EXISTS failures (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, purpose TEXT NOT NULL, teacher TEXT NOT NULL,
-    reason TEXT NOT NULL, attempts INTEGER NOT NULL, at REAL NOT NULL
+    reason TEXT NOT NULL, attempts INTEGER NOT NULL, at REAL NOT NULL,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -116,8 +117,12 @@ class Ledger:
             if not read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
-                if not has_sums(connection):  # a ledger of an earlier version
+                # A ledger of an earlier version.
+                if not has_column(connection, "replies", "sum"):
                     connection.execute("ALTER TABLE replies ADD COLUMN sum INTEGER")
+                if not has_column(connection, "failures", "prompt_tokens"):
+                    for name in ("prompt_tokens", "completion_tokens"):
+                        connection.execute(f"ALTER TABLE failures ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != _VERSION and (read_only or version != 0):
                 raise DataError(f"{self.path} is a ledger of version {version}, this potstill reads {_VERSION}")
@@ -233,11 +238,23 @@ class Ledger:
         marks = ",".join("?" * (len(row) + 1))
         return self._put(f"INSERT OR REPLACE INTO replies ({_COLUMNS}, sum) VALUES ({marks})", (*row, _row_sum(row)))
 
-    def record_failure(self, key: str, *, purpose: str, teacher: str, reason: str, attempts: int) -> Future[None]:
-        """Note a request that got no reply."""
+    def record_failure(
+        self,
+        key: str,
+        *,
+        purpose: str,
+        teacher: str,
+        reason: str,
+        attempts: int,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> Future[None]:
+        """Note a request that got no reply, and what it cost all the same."""
+        reason = reason.encode("utf-8", "replace").decode()
         return self._put(
-            "INSERT INTO failures (key, purpose, teacher, reason, attempts, at) VALUES (?,?,?,?,?,?)",
-            (key, purpose, teacher, reason.encode("utf-8", "replace").decode(), attempts, time.time()),
+            "INSERT INTO failures (key, purpose, teacher, reason, attempts, at, prompt_tokens, completion_tokens) "
+            "VALUES (?,?,?,?,?,?,?,?)",
+            (key, purpose, teacher, reason, attempts, time.time(), prompt_tokens, completion_tokens),
         )
 
     def entries(self, purpose: str | None = None) -> Iterator[Entry]:
@@ -260,9 +277,11 @@ class Ledger:
         return Totals(sums[0], sums[1], sums[2], failed, sums[3], sums[4], sums[5])
 
     def spent(self) -> dict[str, tuple[int, int]]:
-        """Prompt and completion tokens of all stored replies, by the teacher's name."""
+        """Prompt and completion tokens of all replies and failures, by the teacher's name."""
+        columns = "teacher, prompt_tokens, completion_tokens"
         found = self._connect().execute(
-            "SELECT teacher, SUM(prompt_tokens), SUM(completion_tokens) FROM replies GROUP BY teacher"
+            "SELECT teacher, SUM(prompt_tokens), SUM(completion_tokens) FROM "
+            f"(SELECT {columns} FROM replies UNION ALL SELECT {columns} FROM failures) GROUP BY teacher"
         )
         return {name: (prompt, completion) for name, prompt, completion in found}
 
@@ -349,11 +368,6 @@ _COLUMNS = (
 )
 
 
-def has_sums(connection: sqlite3.Connection) -> bool:
-    """Whether rows carry a checksum; ledgers of earlier versions have none until they are opened for writing."""
-    return any(column[1] == "sum" for column in connection.execute("PRAGMA table_info(replies)"))
-
-
 def _row_sum(row: tuple[Any, ...]) -> int:
     """CRC-32 over every column, so that a flipped bit shows where SQLite's own check sees none."""
     return zlib.crc32(repr(row).encode("utf-8", "surrogatepass"))
@@ -375,7 +389,7 @@ def ledger_faults(path: Path) -> tuple[list[str], int]:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != _VERSION:
             return [f"{path.name}: of version {version}, this potstill reads {_VERSION}"], 0
-        sums = "sum" if has_sums(connection) else "NULL"
+        sums = "sum" if has_column(connection, "replies", "sum") else "NULL"
         for number, stored, *row in connection.execute(f"SELECT id, {sums}, {_COLUMNS} FROM replies"):
             count += 1
             problem = _row_problem(tuple(row), stored)

@@ -99,8 +99,8 @@ class Reply:
     Attributes:
         text: The reply, without the prefill and the stop string.
         finish: Why it ended; `length` means truncated.
-        prompt_tokens: As counted by the backend.
-        completion_tokens: As counted by the backend.
+        prompt_tokens: As counted by the backend, with those of attempts that gave nothing usable.
+        completion_tokens: The same; some servers count what the model thought.
         top: One entry a completion token when `top_logprobs` was asked for.
         scores: Summed log-prob (nats) of each continuation, for a ScoreRequest.
         score_tokens: Number of tokens of each continuation, for a ScoreRequest.
@@ -121,10 +121,19 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that got no reply after bounded retries. It is counted and recorded, and never cached."""
+    """A request that got no reply after bounded retries. It is counted and recorded, and never cached.
+
+    Attributes:
+        reason: Why.
+        attempts: How often it was asked.
+        prompt_tokens: What the attempts cost all the same: answers that could not be used are paid for.
+        completion_tokens: The same.
+    """
 
     reason: str
     attempts: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 AnyRequest = Request | ScoreRequest

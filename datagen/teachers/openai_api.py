@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
-from potstill.datagen.teachers.openai_fields import fitted, refused_from_the_start
+from potstill.datagen.teachers.openai_fields import fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
@@ -36,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
 _MAX_TOP = 20
+_THINKING_TOKENS = 4096
 # A request that only ever meets throttles ends too.
 _MOST_THROTTLES = 200
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
@@ -109,7 +110,8 @@ class OpenAITeacher:
     @cached_property
     def identity(self) -> Mapping[str, str]:
         """Backend, endpoint and model."""
-        return {"backend": "openai", "endpoint": ",".join(sorted(self._shown)), "model": self.model}
+        named = {"backend": "openai", "endpoint": ",".join(sorted(self._shown)), "model": self.model}
+        return named | ({"effort": self.options.effort} if self.options.effort else {})
 
     @property
     def abilities(self) -> Abilities:
@@ -128,6 +130,13 @@ class OpenAITeacher:
     def concurrency(self) -> int:
         """Most requests at a time."""
         return self.options.concurrency
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that each request may take beyond its own bound."""
+        if self.options.thinking_tokens is not None:
+            return self.options.thinking_tokens
+        return _THINKING_TOKENS if is_thinking(self._model) else 0
 
     @cached_property
     def _flavour(self) -> Flavour:
@@ -274,7 +283,7 @@ class OpenAITeacher:
         try:
             await self._attempts(lambda: self._asked(request, flavour), [])
         except Fault as fault:
-            return fault
+            return None if fault.kind == "spent" else fault
         return None
 
     async def _asked(self, request: AnyRequest, flavour: Flavour) -> Any:
@@ -285,11 +294,17 @@ class OpenAITeacher:
         return await scored(self, request)
 
     async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
-        faults: list[str] = []
+        faults: list[Fault] = []
         try:
             outcome: Any = await self._attempts(lambda: self._asked(request, flavour), faults)
             if faults and isinstance(outcome, Reply):
-                outcome = replace(outcome, attempts=1 + len(faults))
+                prompt, completion = _paid(faults)
+                outcome = replace(
+                    outcome,
+                    attempts=1 + len(faults),
+                    prompt_tokens=outcome.prompt_tokens + prompt,
+                    completion_tokens=outcome.completion_tokens + completion,
+                )
         except asyncio.CancelledError:
             raise
         except Fault as fault:
@@ -297,15 +312,22 @@ class OpenAITeacher:
                 outcome = self._refused(fault)
             elif fault.kind == "unfit":
                 outcome = fault
+            elif fault.kind == "spent":
+                outcome = Failure(str(fault), len(faults), *_paid(faults))
             else:
-                outcome = Failure(f"no reply after {len(faults)} attempts, the last: {fault}", attempts=len(faults))
+                reason = f"no reply after {len(faults)} attempts, the last: {fault}"
+                outcome = Failure(reason, len(faults), *_paid(faults))
         except BaseException as error:
             outcome = error
         done.put((request, outcome))
 
     def chat_body(self, request: Request, flavour: Flavour) -> dict[str, Any]:
         """What is sent for a request: no field that the server is known to refuse."""
-        return fitted(chat_body(request, self._model, flavour), self.refused_fields)
+        body = chat_body(request, self._model, flavour)
+        body["max_tokens"] += self.thinking_tokens
+        if self.options.effort:
+            body["reasoning_effort"] = self.options.effort
+        return fitted(body, self.refused_fields)
 
     async def _chat(self, request: Request, flavour: Flavour) -> Reply:
         body = self.chat_body(request, flavour)
@@ -326,7 +348,7 @@ class OpenAITeacher:
             self.refused_fields |= new
             _LOG.warning("%s takes no %s and is asked without (%s)", self.name, ", ".join(sorted(new)), said)
 
-    async def _attempts(self, ask: Any, faults: list[str]) -> Any:
+    async def _attempts(self, ask: Any, faults: list[Fault]) -> Any:
         """Ask until it is answered, within the bounds.
 
         Raises:
@@ -340,7 +362,9 @@ class OpenAITeacher:
             except Fault as fault:
                 if fault.kind in ("unfit", "fatal"):
                     raise
-                faults.append(str(fault))
+                faults.append(fault)
+                if fault.kind == "spent":
+                    raise
                 if fault.kind == "again":
                     own += 1
                     if own >= self.options.attempts:
@@ -389,6 +413,11 @@ class OpenAITeacher:
         else:
             mend = "the server does not take these requests; check the model, its context length and the options"
         return TeacherRefused(f"{where} refused: {said}; {mend}")
+
+
+def _paid(faults: list[Fault]) -> tuple[int, int]:
+    """Prompt and completion tokens that attempts took which gave nothing usable."""
+    return sum(fault.paid[0] for fault in faults), sum(fault.paid[1] for fault in faults)
 
 
 def _harmless(request: AnyRequest) -> AnyRequest:

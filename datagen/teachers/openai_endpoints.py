@@ -71,6 +71,9 @@ class OpenAIOptions:
         patience_s: How long an endpoint that went away, or only throttles, is waited for.
         flavour: `vllm` or `openai`; `auto` asks the server's model list.
         key_variable: Environment variable that holds the key.
+        thinking_tokens: Tokens that a model may think for before it answers, on top of the bound of each answer. None
+            is 4,096 for OpenAI's thinking models (gpt-5, o3) and 0 for others.
+        effort: How much it should think, in the server's words (`minimal`, `low`, `high`); empty leaves it to it.
         usd_read: US dollars for a million tokens read, where you know better than the list of prices, or where a
             server on a machine of your own passes requests on to one that is paid.
         usd_written: The same for a million tokens written.
@@ -86,6 +89,8 @@ class OpenAIOptions:
     patience_s: float = 300.0
     flavour: Literal["auto", "openai", "vllm"] = "auto"
     key_variable: str = "OPENAI_API_KEY"
+    thinking_tokens: int | None = None
+    effort: str = ""
     usd_read: float | None = None
     usd_written: float | None = None
 
@@ -93,7 +98,7 @@ class OpenAIOptions:
         for name in ("concurrency", "start", "timeout_s", "attempts"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("usd_read", "usd_written"):
+        for name in ("usd_read", "usd_written", "thinking_tokens"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
 

@@ -14,7 +14,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-_OPTIONAL = ("temperature", "top_p", "seed", "stop", "max_tokens", "max_completion_tokens", "response_format")
+_OPTIONAL = (
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+    "response_format",
+    "reasoning_effort",
+)
 # Words by which servers say that a field is the matter, and not its value: "max_tokens is too large" is no such case.
 _REFUSES = re.compile(
     r"unsupported|not (?:be )?support|n't support|not permitted|not allowed|not valid|unavailable|not available|unknown"

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from potstill.datagen.teachers.openai_fields import bare_json, named_fields
 from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
+from potstill.token_estimate import expected_tokens, most_tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -27,6 +28,7 @@ Flavour = Literal["openai", "vllm"]
 # A reply larger than this is no answer to what we ask.
 MAX_BODY_BYTES = 32 * 2**20
 _LONG_SECRET = 16
+_THOUGHT = ("reasoning_content", "reasoning", "thinking")
 # A 429 that waiting does not end. Groq, Gemini and OpenAI's free tier speak of billing in those that it does, and say
 # when to come again.
 _NO_CREDIT = re.compile(
@@ -39,15 +41,17 @@ class Fault(Exception):
     """One attempt that failed.
 
     Attributes:
-        kind: `again` asks again; `throttle` asks again later and less at a time; `away` means that the endpoint
-            cannot be reached; `unfit` means this request was refused; `fatal` means every request will be.
+        kind: `again` asks again; `spent` would go the same way again, for the same money; `throttle` asks again later
+            and less at a time; `away` means that the endpoint cannot be reached; `unfit` means this request was
+            refused; `fatal` means every request will be.
         retry_after_s: What the server asked for, or None.
         fields: Fields of the request that the server named as ones it does not take.
+        paid: Prompt and completion tokens that the attempt took.
     """
 
     def __init__(
         self,
-        kind: Literal["again", "throttle", "away", "unfit", "fatal"],
+        kind: Literal["again", "spent", "throttle", "away", "unfit", "fatal"],
         message: str,
         retry_after_s: float | None = None,
         fields: frozenset[str] = frozenset(),
@@ -56,6 +60,7 @@ class Fault(Exception):
         self.kind = kind
         self.retry_after_s = retry_after_s
         self.fields = fields
+        self.paid = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -194,34 +199,93 @@ def chat_reply(body: Mapping[str, Any], request: Request, flavour: Flavour) -> R
     Raises:
         Fault: Something that a reply must have is missing or of another type.
     """
+    stated = _stated_tokens(body)
+    try:
+        return _read_reply(body, request, flavour, stated)
+    except Fault as fault:
+        fault.paid = stated
+        raise
+
+
+def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, stated: tuple[int, int]) -> Reply:
     choice = first_choice(body)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise Fault("again", "the reply's choice has no message")
     finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
-    text = message.get("content")
+    text, thought = said_and_thought(message)
+    written = f"{text or ''}{thought}"
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         finish, text = "refused", refusal
-    if not isinstance(text, str):
+    if finish == "length" and not text and (thought or _hidden_thinking(body)):
+        raise Fault(
+            "spent",
+            f"the model thought until its {request.max_tokens} tokens and those allowed for thinking were used up, and "
+            "wrote nothing; allow more with --set teacher_options.thinking_tokens=8192, or let it think less with "
+            "--set teacher_options.effort=low",
+        )
+    if text is None:
         if finish == "stop":
-            raise Fault("again", "the reply's message has no text")
+            raise Fault("again", f"the reply's message has no text{', only thinking' if thought else ''}")
         text = ""
     if flavour != "vllm" and (request.schema is not None or request.choices is not None):
         text = bare_json(text)
     if request.choices is not None and flavour != "vllm" and finish == "stop":
         text = _chosen(text, request.choices)
     cuts = [text.find(stop) for stop in request.stop if stop and stop in text]
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-    assert isinstance(usage, dict)
+    # A server that counts nothing is counted as a budget does beforehand, so that a cap on tokens or money holds.
+    prompt_tokens = stated[0] or expected_tokens(request)[0]
+    completion_tokens = stated[1] or most_tokens(written)
     return Reply(
         text=text[: min(cuts)] if cuts else text,
         finish=finish,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         top=_chat_tops(choice, request.top_logprobs) if request.top_logprobs else (),
         raw={key: body[key] for key in ("id", "model", "system_fingerprint") if isinstance(body.get(key), str)} or None,
     )
+
+
+def _stated_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Prompt and completion tokens as the server counts them; 0 where it does not."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def said_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The text of a message (None where it has none), and what the model thought before it.
+
+    Thinking stands in a field of its own, in parts of their own (Mistral), or before the text in `<think>` tags, of
+    which templates that open them for the model leave the first out.
+
+    Examples:
+        >>> said_and_thought({"content": "<think>A town?</think>\n\nUlm"})
+        ('Ulm', 'A town?')
+        >>> said_and_thought({"content": None, "reasoning_content": "A town?"})
+        (None, 'A town?')
+    """
+    text = message.get("content")
+    thought = next((value for name in _THOUGHT if isinstance(value := message.get(name), str) and value), "")
+    if isinstance(text, list):
+        text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict) and part.get("text"))
+    if not isinstance(text, str):
+        return None, thought
+    before, tag, after = text.rpartition("</think>")
+    if tag:
+        return after.lstrip(), thought or before.replace("<think>", "", 1).strip()
+    if text.lstrip().startswith("<think>"):
+        return "", thought or text
+    return text, thought
+
+
+def _hidden_thinking(body: Mapping[str, Any]) -> bool:
+    """Whether tokens went into thinking that the server does not show."""
+    usage = body.get("usage")
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    return isinstance(details, dict) and _count(details.get("reasoning_tokens")) > 0
 
 
 def _count(value: object) -> int:
