@@ -10,9 +10,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = [
-        c for c in ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf") if c in scores["systems"][0]
-    ]
+    figures = ("accuracy", "macro_f1", "ece", "exact_match", "token_f1", "rouge_l", "chrf")
+    columns = [figure for figure in figures if figure in scores["systems"][0]]
     kind = scores["test_set"]["kind"]
     title = f"{scores['test_set']['rows']} {kind} test rows" + ("" if kind == "real" else " (no real test data)")
     table = Table("system", *columns, "MiB", "ms p50", title=title)

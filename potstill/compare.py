@@ -19,7 +19,7 @@ from potstill.run_facts import RunFacts, read_run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FIGURES = ("accuracy", "macro_f1", "exact_match", "rouge_l", "chrf", "ece")
+FIGURES = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "ece")
 _IGNORED = ("origin.",)
 _RESAMPLES = 2000
 
@@ -142,7 +142,7 @@ def paired_interval(
         gold: The right answers.
         first: Answers of the system that is taken away.
         second: Answers of the other.
-        metric: accuracy, macro_f1, exact_match, rouge_l or chrf.
+        metric: accuracy, macro_f1, exact_match, token_f1, rouge_l or chrf.
         labels: The task's labels, for macro_f1.
         seed: Of the draws.
 
@@ -168,6 +168,7 @@ def paired_interval(
         per_row = {
             "accuracy": lambda: np.array([a == b for a, b in zip(gold, answers, strict=True)], dtype=np.float64),
             "exact_match": lambda: metrics.exact_matches(gold, answers),
+            "token_f1": lambda: metrics.token_f1_scores(gold, answers),
             "rouge_l": lambda: metrics.rouge_l_scores(gold, answers),
         }[metric]()
         return metrics.mean_of_draws(per_row)

@@ -30,8 +30,8 @@ from potstill.report_saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
 from potstill.run_facts import RunFacts, read_run
 
-_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match", "rouge_l": "ROUGE-L",
-            "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip
+_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match",
+            "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip
 _TABLE_LABELS = 14
 _LOCAL_PATH = re.compile(r"(?<![\w:/.~])~?(?:/[^\s/'\"]+)+")
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 Kind = Literal["classification", "generation", "instructions"]
 KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
-Metric = Literal["accuracy", "macro_f1", "exact_match", "rouge_l", "chrf"]
-METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "rouge_l", "chrf")
+Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf"]
+METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf")
 _WORDS = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 

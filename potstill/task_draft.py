@@ -89,7 +89,7 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
         ]
         lines += [f"  {_key(name)}: {_scalar(known.get(name, ''))}".rstrip() for name in names]
     metric = spec.metric if kind == spec.kind else ("macro_f1" if names else "rouge_l")
-    choices = "accuracy or macro_f1" if names else "exact_match, rouge_l or chrf"
+    choices = "accuracy or macro_f1" if names else "exact_match, token_f1, rouge_l or chrf"
     lines += [
         f"languages: [{', '.join(spec.languages)}]",
         f"metric: {metric}    # what the student is chosen by: {choices}",

@@ -66,8 +66,8 @@ MAX_INSTRUCTION = 32_000
 GENERIC_STEMS = ("task", "readme", "index", "prompt")  # a file of such a name is called by its folder
 _METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
-    "generation": ("exact_match", "rouge_l", "chrf"),
-    "instructions": ("exact_match", "rouge_l", "chrf"),
+    "generation": ("exact_match", "token_f1", "rouge_l", "chrf"),
+    "instructions": ("exact_match", "token_f1", "rouge_l", "chrf"),
 }
 _HOW_TO_LABEL = (
     'name them in the text ("… as billing, bug or other"), or list them in a task file under "## Labels" '

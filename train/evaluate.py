@@ -46,6 +46,7 @@ class Scores:
         macro_f1: Mean F1 over labels (classification).
         ece: Expected calibration error in 15 bins, where probabilities were given.
         exact_match: Share of equal texts after normalisation (generation).
+        token_f1: Mean F1 of the answers' words, in any order (generation).
         rouge_l: Mean ROUGE-L F1 (generation).
         chrf: Corpus chrF (generation).
         ci: 95 % bootstrap interval of each figure.
@@ -62,6 +63,7 @@ class Scores:
     macro_f1: float | None = None
     ece: float | None = None
     exact_match: float | None = None
+    token_f1: float | None = None
     rouge_l: float | None = None
     chrf: float | None = None
     ci: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -78,7 +80,17 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types, without the figures that do not apply; a system's entry in `scores.json`, less its name."""
-        figures = ("accuracy", "macro_f1", "ece", "exact_match", "rouge_l", "chrf", "size_mib", "latency_ms")
+        figures = (
+            "accuracy",
+            "macro_f1",
+            "ece",
+            "exact_match",
+            "token_f1",
+            "rouge_l",
+            "chrf",
+            "size_mib",
+            "latency_ms",
+        )
         entry: dict[str, Any] = {"rows": self.rows}
         entry |= {figure: getattr(self, figure) for figure in figures if getattr(self, figure) is not None}
         entry["ci"] = {figure: list(ends) for figure, ends in self.ci.items()}
@@ -303,10 +315,12 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
 def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: int, seed: int) -> Scores:
     texts = _gold_texts(gold)
     matches = metrics.exact_matches(texts, outputs)
+    overlap = metrics.token_f1_scores(texts, outputs)
     rouge = metrics.rouge_l_scores(texts, outputs)
     statistics = metrics.chrf_statistics(texts, outputs)
     scorers = {
         "exact_match": metrics.mean_of_draws(matches),
+        "token_f1": metrics.mean_of_draws(overlap),
         "rouge_l": metrics.mean_of_draws(rouge),
         "chrf": metrics.chrf_of_draws(statistics),
     }
@@ -318,6 +332,7 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
         rows=len(texts),
         metric=spec.metric if spec.metric in scorers else "rouge_l",
         exact_match=float(matches.mean()),
+        token_f1=float(overlap.mean()),
         rouge_l=float(rouge.mean()),
         chrf=float(metrics.chrf(statistics.sum(0))),
         ci=ci,

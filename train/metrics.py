@@ -5,9 +5,10 @@ allows it (so that the bootstrap can resample rows), or sums over the rows.
 
 Classification: accuracy, macro-F1 over the labels that occur in gold or prediction (scikit-learn's rule), expected
 calibration error in 15 equal bins (Guo et al., arXiv:1706.04599 §2). Generation: exact match after SQuAD's
-normalisation, which leaves numbers and JSON whole here; ROUGE-L F1 on lower-case alphanumeric tokens of any script
-(Lin 2004; on ASCII the same figures as the `rouge_score` package without stemming, which knows no other letters);
-corpus chrF (Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over rows, seeded.
+normalisation, which leaves numbers and JSON whole here, and F1 of the words that it leaves; ROUGE-L F1 on lower-case
+alphanumeric tokens of any script (Lin 2004; on ASCII the same figures as the `rouge_score` package without stemming,
+which knows no other letters); corpus chrF (Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over
+rows, seeded.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 _TOKEN = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.VERSION1
 )
+_SINGLE = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[^{_UNSPACED}]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation) - frozenset("+<>=")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -156,6 +158,34 @@ def _normal_values(value: Any) -> Any:
     if isinstance(value, list):
         return [_normal_values(part) for part in value]
     return normalise_answer(value) or value if isinstance(value, str) else value
+
+
+def token_f1(gold: str, output: str) -> float:
+    """F1 of the words of one pair in any order, after the normalisation of exact match.
+
+    Words of scripts without spaces are single letters, as for ROUGE-L. Two texts without any word are compared as they
+    are, and a text with words has nothing in common with one without.
+
+    Source: Rajpurkar et al. 2016, arXiv:1606.05250, §6.1.
+
+    Examples:
+        >>> round(token_f1("the river Nile", "Nile"), 3)
+        0.667
+    """
+    a, b = (Counter(_words(text)) for text in (gold, output))
+    if not a or not b:
+        return float(_same(gold, output)) if not a and not b else 0.0
+    common = (a & b).total()
+    return 2 * common / (a.total() + b.total())
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in normalise_answer(text).split() for word in _SINGLE.findall(part)]
+
+
+def token_f1_scores(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
+    """(n,) F1 of words."""
+    return np.array([token_f1(a, b) for a, b in zip(gold, outputs, strict=True)], dtype=np.float64)
 
 
 def rouge_l(gold: str, output: str) -> float:

@@ -38,6 +38,32 @@ def test_rouge_l_reads_every_script(gold, output, score):
     assert metrics.rouge_l(gold, output) == pytest.approx(score)
 
 
+@pytest.mark.parametrize(
+    ("gold", "output", "score"),
+    [
+        ("the Denver Broncos", "Broncos of Denver.", 0.8),
+        ("Broncos", "Broncos Broncos", 2 / 3),
+        ("3.5", "35", 0.0),
+        ("\u6cd5\u56fd\u7684", "\u6cd5\u56fd", 0.8),
+        ("the", "a", 0.0),
+        ("?", "?", 1.0),
+        ("?", "yes", 0.0),
+    ],
+)
+def test_token_f1_counts_words_in_any_order(gold, output, score):
+    assert metrics.token_f1(gold, output) == pytest.approx(score)
+
+
+@given(words, words)
+@settings(max_examples=100, deadline=None)
+def test_token_f1_is_squads(gold, output):
+    """The rule of the official script, on texts that its normalisation leaves something of."""
+    a, b = metrics.normalise_answer(gold).split(), metrics.normalise_answer(output).split()
+    common = sum(min(a.count(word), b.count(word)) for word in set(a))
+    if a and b:
+        assert metrics.token_f1(gold, output) == pytest.approx(2 * common / (len(a) + len(b)))
+
+
 @given(words, words)
 @settings(max_examples=200, deadline=None)
 def test_rouge_l_is_the_packages(gold, output):
