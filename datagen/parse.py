@@ -50,6 +50,9 @@ _META_LINE = re.compile(
 )
 _NUMBER = re.compile(r"^[ \t]*(?:\(?\d{1,3}[.):]|[-*•])[ \t]+", re.MULTILINE)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "「": "」", "`": "`"}
+_BEHIND_FIELDS = re.compile(
+    r"[\s*_#-]*(?:answer|output|label|category|response|explanation|reasoning|relation|note)s?[\s*_]*:", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’»)\]]{0,2}(?=\s|$)")
 
 
@@ -162,7 +165,8 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
     """The named fields of a text in `name: value` lines.
 
     A reply that opens with the first field and lacks the names of the others is read as lines: one a field, the rest
-    in the last. None when a field stays empty.
+    in the last. What comes after all fields is none of them: the answer, or the next of several texts. None when a
+    field stays empty.
 
     Examples:
         >>> read_fields("title: Rain\\ntext: It rained all day.", ["title", "text"])
@@ -176,6 +180,8 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
     for line in text.split("\n"):
         head, colon, rest = line.partition(":")
         name = wanted.get(head.strip(" \t*_#-\"'0123456789.)").lower()) if colon and len(head) < 60 else None
+        if len(values) == len(names) and (name is not None or _BEHIND_FIELDS.match(line)):
+            break
         if name is not None and name not in values:
             current = name
             values[name] = [rest.strip(" *_")]

@@ -4,7 +4,7 @@
 request (from 0), whose last message is `text`; None answers it properly. Faults: an HTTP status such as `500` or
 `429`, `429-after` (with Retry-After), `quota`, `slow-headers`, `slow-body`, `reset`, `reset-body`, `html`,
 `cut-json`, `no-choices`, `no-text`, `array`, `echo-key` (a 401 that repeats the key), `refusal`, `length`. A fault may
-be a whole answer instead: a status, a JSON value and perhaps headers; it may look at the request in `server.bodies[-1]`.
+be a whole answer instead: a status, a JSON value and perhaps headers; `server.bodies[-1]` is the request to it.
 """
 
 from __future__ import annotations

@@ -62,6 +62,10 @@ def test_clean_text(raw: str, text: str) -> None:
         ("title: A", None),
         ("title:\ntext: B", None),
         ("", None),
+        ("title: A\ntext: B\n\nAnswer: C", {"title": "A", "text": "B"}),
+        ("title: A\ntext: B.\nIt goes on: so.\n**Label:** C", {"title": "A", "text": "B.\nIt goes on: so."}),
+        ("title: A\ntext: B\n\ntitle: C\ntext: D", {"title": "A", "text": "B"}),
+        ("title: A\nAnswer: this\nor that\ntext: B", {"title": "A\nAnswer: this\nor that", "text": "B"}),
     ],
 )
 def test_read_fields(raw: str, fields: dict[str, str] | None) -> None:
