@@ -75,11 +75,16 @@ def macro_f1(counts: Ints) -> Floats:
         0.7333333333333334
     """
     n_labels = counts.shape[-2]
+    nobody = np.zeros((*counts.shape[:-2], 1), dtype=counts.dtype)  # no gold row lacks a label
     hits = np.diagonal(counts[..., :n_labels], axis1=-2, axis2=-1)
-    in_gold, predicted = counts.sum(-1), counts.sum(-2)
-    support = np.concatenate([in_gold + predicted[..., :n_labels], predicted[..., n_labels:]], -1)
-    doubled = np.concatenate([2 * hits, np.zeros_like(predicted[..., n_labels:])], -1)
-    f1 = np.divide(doubled, support, out=np.zeros(support.shape, dtype=np.float64), where=support > 0)
+    in_gold = np.concatenate([counts.sum(-1), nobody], -1)
+    return _f1_of_counts(np.concatenate([hits, nobody], -1), in_gold, counts.sum(-2))
+
+
+def _f1_of_counts(hits: Ints, in_gold: Ints, predicted: Ints) -> Floats:
+    """Mean F1 over the labels that occur: each (..., n_labels + 1), the last one "no known label"."""
+    support = in_gold + predicted
+    f1 = np.divide(2 * hits, support, out=np.zeros(support.shape, dtype=np.float64), where=support > 0)
     present = (support > 0).sum(-1)
     return np.asarray(f1.sum(-1) / np.maximum(present, 1), dtype=np.float64)
 
@@ -287,15 +292,20 @@ def bootstrap_interval(
 
 
 def macro_f1_of_draws(gold: Ints, predicted: Ints, n_labels: int) -> Callable[[Ints], Floats]:
-    """A scorer for `bootstrap_interval`: macro-F1 of each draw, from one bincount a block."""
-    cell = gold * (n_labels + 1) + np.where(predicted < 0, n_labels, predicted)
-    cells = n_labels * (n_labels + 1)
+    """A scorer for `bootstrap_interval`: macro-F1 of each draw."""
+    column = np.where(predicted < 0, n_labels, predicted)
+    right = gold == column
 
     def score(draws: Ints) -> Floats:
-        # The count of rows in each cell is multinomial over cells; counting the drawn cells is exact.
-        offset = np.arange(len(draws))[:, None] * cells
-        counts = np.bincount((cell[draws] + offset).ravel(), minlength=len(draws) * cells)
-        return macro_f1(counts.reshape(len(draws), n_labels, n_labels + 1))
+        # F1 asks for three counts a label; whole confusions of hundreds of labels would take gigabytes.
+        offset = np.arange(len(draws))[:, None] * (n_labels + 1)
+
+        def counted(labels: Ints, which: NDArray[np.bool_] | None = None) -> Ints:
+            cells = labels[draws] + offset
+            chosen = cells.ravel() if which is None else cells[which[draws]]
+            return np.bincount(chosen, minlength=len(draws) * (n_labels + 1)).reshape(len(draws), n_labels + 1)
+
+        return _f1_of_counts(counted(gold, right), counted(gold), counted(column))
 
     return score
 

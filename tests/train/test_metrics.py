@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, rouge_score and sacrebleu; latency by a clock of the test."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,3 +167,20 @@ def test_latency_of_a_slow_student_is_taken_on_few_inputs(
     found = evaluate.measure_latency(student, [f"text {i}" for i in range(texts)])
     assert student.asked == asked
     assert found == {"p50": 1000 * seconds, "p95": 1000 * seconds, "threads": 1, "inputs": counted}
+
+
+def test_intervals_of_many_labels_take_little_memory():
+    random = np.random.default_rng(0)
+    gold, predicted, draws = (random.integers(0, 300, size) for size in (400, 400, (400, 400)))
+    predicted[:9] = -1
+    draws %= 400
+    tracemalloc.start()
+    try:
+        found = metrics.macro_f1_of_draws(gold, predicted, 300)(draws)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * 2**20
+    for draw, value in zip(draws[:5], found[:5], strict=True):
+        whole = metrics.macro_f1(metrics.confusion(gold[draw], predicted[draw], 300))
+        assert value == pytest.approx(float(whole))
