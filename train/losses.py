@@ -25,6 +25,8 @@ from potstill.train.options import Divergence
 
 # A log-probability whose exponential is 0 in float32. Unlike −inf it keeps every gradient finite.
 NEVER = -1e4
+# Log of the least probability of a label in a reverse KL, which a teacher that is wholly sure would make infinite.
+_LEAST_LABEL = -30.0
 
 
 def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -97,7 +99,7 @@ def label_divergence(
         beta: See `divergence`.
 
     Returns:
-        (n,) float32, nats.
+        (n,) float32, nats; finite, as a label that the teacher rules out has e⁻³⁰ in a reverse KL.
 
     Raises:
         ValueError: temperature <= 0.
@@ -110,7 +112,10 @@ def label_divergence(
     """
     _check_temperature(temperature)
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-    teacher = F.log_softmax(teacher_probs.float().log() / temperature, dim=-1)
+    told = teacher_probs.float().log()
+    if kind == "reverse_kl":
+        told = told.clamp(min=_LEAST_LABEL)
+    teacher = F.log_softmax(told / temperature, dim=-1)
     return temperature**2 * divergence(student, teacher, kind, beta)
 
 

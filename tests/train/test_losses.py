@@ -78,13 +78,18 @@ def test_label_divergence_equals_its_definition(case):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5 * temperature**2)
 
 
-def test_impossible_labels_cost_nothing_and_keep_gradients_finite():
+def test_impossible_labels_keep_losses_and_gradients_finite():
     logits = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
     probs = torch.tensor([[0.25, 0.75, 0.0]])
-    for kind in ("forward_kl", "jsd"):
+    for kind in KINDS:
         logits.grad = None
-        label_divergence(logits, probs, 2.0, kind).sum().backward()
+        loss = label_divergence(logits, probs, 2.0, kind).sum()
+        loss.backward()
+        assert torch.isfinite(loss)
         assert torch.isfinite(logits.grad).all()
+    # A student that gives such a label nothing is right.
+    near = torch.tensor([[0.25, 0.75, 1e-12]]).log()
+    assert float(label_divergence(near, probs, 1.0, "reverse_kl")[0]) < 1e-6
     assert float(label_divergence(torch.log(torch.tensor([[0.25, 0.75]])), probs[:, :2], 1.0)[0].detach()) < 1e-6
 
 
