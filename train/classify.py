@@ -387,7 +387,8 @@ def _settle(trainer: Any, held_out: list[dict[str, Any]], spec: TaskSpec, option
     labels = np.array([row["label"] for row in held_out], dtype=np.int64)
     figures = held_out_figures(trainer.logits_of(rows).numpy().astype(np.float64), labels, probs)
     if options.calibrate:
-        divide_logits(trainer.accelerator.unwrap_model(trainer.model), figures["temperature"], len(spec.labels))
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        figures["calibrated"] = divide_logits(model, figures["temperature"], len(spec.labels))
     return figures
 
 

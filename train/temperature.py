@@ -68,8 +68,13 @@ def held_out_figures(
 
 
 def divide_logits(model: Any, temperature: float, labels: int) -> bool:
-    """Fold a temperature into the last linear layer of a classifier; False where it has none."""
-    last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    """Fold a temperature into the last linear layer of a classifier; False where it has none.
+
+    That layer is looked for outside of the body, which XLM-R, say, names after its head.
+    """
+    base = getattr(model, "base_model", None)
+    body = set() if base is None or base is model else set(base.modules())
+    last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear) and m not in body), None)
     if last is None or last.out_features != labels:
         return False
     with torch.no_grad():

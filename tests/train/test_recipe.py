@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from mood import SPEC, Killed, reviews, weights
 from safetensors.torch import load_file
 
@@ -359,6 +360,24 @@ def test_calibration_changes_confidences_and_no_answer(tmp_path, options):
     np.testing.assert_allclose(other, expected / expected.sum(1, keepdims=True), atol=1e-4)
     assert not divide_logits(torch.nn.Sequential(torch.nn.Linear(4, 4)), 2.0, 3)
     assert "classifier.weight" in load_file(right.path / "model.safetensors")
+
+
+@pytest.mark.parametrize("build", ["Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "ModernBert", "MPNet"])
+def test_the_temperature_goes_into_any_head(build):
+    # Where a model names its head before its body, the last linear layer is one of the body's.
+    sizes = {
+        "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_labels": 3,
+        "intermediate_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+        "sep_token_id": 2,
+    }  # fmt: skip
+    model = getattr(transformers, f"{build}ForSequenceClassification")(
+        getattr(transformers, f"{build}Config")(**sizes)
+    ).eval()
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        assert divide_logits(model, 2.0, 3)
+        torch.testing.assert_close(model(input_ids=ids).logits * 2, before)
 
 
 def test_generation_students_are_searched_and_weighted_too(tmp_path, tiny_llama):
