@@ -203,7 +203,7 @@ def _teach(
             weights = {key: latent.rounded() for key, latent in zip(keys, latents, strict=True)}
             loss = lesson.wrong(layer, weights) / lesson.whole()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     after = _error(layer, lessons, dict(zip(keys, (latent.rounded().detach() for latent in latents), strict=True)))
     if after >= best[0]:
