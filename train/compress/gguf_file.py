@@ -35,9 +35,9 @@ def gguf_faults(state: Compressed) -> list[str]:
     model_type = str(getattr(state.model.config, "model_type", ""))
     if model_type != "llama":
         return [f"gguf is for decoders built like Llama (SmolLM2 is one); this student is {model_type!r}"]
-    width = int(state.model.config.hidden_size)
-    if width % _BLOCK or int(state.model.config.intermediate_size) % _BLOCK:
-        return [f"gguf rounds blocks of {_BLOCK}, which do not divide the width {width}; choose packed or vllm"]
+    widths = {weight.shape[1] for weight in state.model.parameters() if weight.ndim == 2}
+    if odd := sorted(width for width in widths if width % _BLOCK):
+        return [f"gguf rounds blocks of {_BLOCK}, which do not divide rows of {odd[0]}; choose packed or vllm"]
     rope = str((getattr(state.model.config, "rope_parameters", None) or {}).get("rope_type") or "default")
     if rope != "default":
         return [f"gguf is written with plain rotary positions here; this student's are scaled ({rope!r})"]

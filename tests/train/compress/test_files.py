@@ -216,6 +216,15 @@ def test_gguf_refuses_positions_that_it_would_not_hold(kind, llama, tmp_path, mo
         write_files(llama, tmp_path / "files", "gguf-q8_0")
 
 
+def test_gguf_refuses_rows_that_its_blocks_do_not_divide(tiny_llama, tmp_path):
+    config = AutoConfig.from_pretrained(tiny_llama)
+    config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, 1, 12
+    shutil.copytree(tiny_llama, tmp_path / "odd")
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "odd")
+    with pytest.raises(OptionError, match="blocks of 32, which do not divide rows of 48; choose packed or vllm"):
+        write_files(open_source(tmp_path / "odd"), tmp_path / "files", "gguf-q8_0")
+
+
 @pytest.mark.parametrize(
     ("parts", "name"),
     [
