@@ -12,8 +12,12 @@ _MARKS = re.compile(r"^-(?=\.?\d)|(?<=\w)[+#]+(?!\w)")
 
 
 def plain_label(name: str) -> str:
-    """`CardArrival`, `card_arrival` and `Card arrival!` → `card arrival`; a name without letters stays as it is."""
-    text = unicodedata.normalize("NFKC", str(name)).strip()
+    """`CardArrival`, `card_arrival` and `Card arrival!` → `card arrival`; a name without letters stays as it is.
+
+    `5.0` is `5`: tables with an empty cell write whole numbers so.
+    """
+    text = _exact(name).replace("\ufe0f", "")  # which asks for an emoji's coloured form, or is left out
+    text = re.sub(r"\.0+$", "", text) if re.fullmatch(r"-?\d+\.0+", text) else text
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
     kept = {match.start(): match.group() for match in _MARKS.finditer(text)}
     spaced, place = [], 0

@@ -172,7 +172,7 @@ def test_plain_label() -> None:
 @pytest.mark.parametrize(
     ("names", "data"),
     [
-        (("-1", "0", "1"), {"-1": "-1", "1": "1", "0": "0", "-1.0": None, "+1": "1"}),
+        (("-1", "0", "1"), {"-1": "-1", "1": "1", "0": "0", "-1.0": "-1", "-0.1": None, "+1": "1"}),
         (("C", "C++", "C#"), {"C": "C", "c++": "C++", "C#": "C#", "c": "C", "D": None}),
         (("A", "A+", "A-"), {"A": "A", "a+": "A+", "A-": "A-", "a-": "A-", "(A)": None}),
         (("\u2764", "\U0001f602"), {"\u2764": "\u2764", "\U0001f602": "\U0001f602", "\U0001f620": None}),
@@ -238,3 +238,22 @@ def test_real_label_sets_are_mapped_and_none_wrongly(data_pack: Path, repo_root:
     assert sum(record["labels"] for record in records) > 140
     assert sum(record["wrong"] for record in records) == 0
     assert sum(record["right"] for record in records) >= 0.88 * sum(record["labels"] for record in records)
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "label"),
+    [
+        (["1", "2", "5"], "5.0", "5"),
+        (["-1", "1"], "-1.0", "-1"),
+        (["2", "2.0"], "2.0", "2.0"),
+        (["2.5", "2"], "2.5", "2.5"),
+        (["10", "1"], "10.0", "10"),
+        (["❤", "😡"], "❤\ufe0f", "❤"),
+        (["❤\ufe0f", "😡"], "❤", "❤\ufe0f"),
+        (["1", "2"], "1.5", None),
+    ],
+)
+def test_whole_numbers_and_emoji_are_known_however_they_are_written(
+    names: list[str], given: str, label: str | None
+) -> None:
+    assert LabelNames(names).get(given) == label
