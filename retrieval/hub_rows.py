@@ -8,18 +8,23 @@ dataset that is gated, or that only a script could load, is refused with that re
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from contextlib import ExitStack
 from functools import cache
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
 
 _PROBE_S = 3.0
+# Between attempts at a dataset where the Hub is busy: a moment's 502 must not cost the run a dataset.
+_PAUSES_S = (1.0, 4.0)
 _MOST_FILES = 16
 # What the client raises where the way to the Hub breaks off; the names, since they are of several libraries.
 _NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEnabled"}
@@ -44,24 +49,44 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
         raise DataError(f"no data at {name[:80]!r} and no Hub id: {fault}") from None
     if reason := hub_unreachable():
         raise UnreachableError(f"{name} was found but cannot be reached: {reason}")
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return _opened(name, split, config, limit)
+        except DataError:
+            raise
+        except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
+            busy = _status(error) in (408, 429) or _status(error) >= 500
+            if busy and pause_s is not None:
+                time.sleep(pause_s)
+                continue
+            away = busy or _NO_WAY & {part.__name__ for part in type(error).__mro__}
+            raise (UnreachableError if away else DataError)(_reason(name, error)) from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _opened(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
     from datasets import load_dataset_builder
 
-    try:
-        builder = load_dataset_builder(name, config)
-        files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
-        chosen = split or ("test" if "test" in files else next(iter(files), "train"))
-        if files and chosen not in files:
-            raise DataError(f"{name} has no split {chosen!r}; it has {', '.join(files)}")
-        paths = files.get(chosen, [])
-        if paths and all(path.endswith(".parquet") for path in paths):
-            return _parquet(paths, limit)
-        stream = builder.as_streaming_dataset(split=chosen)
-        return _streamed(stream, limit)
-    except DataError:
-        raise
-    except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
-        kind = UnreachableError if _NO_WAY & {part.__name__ for part in type(error).__mro__} else DataError
-        raise kind(_reason(name, error)) from None
+    builder = load_dataset_builder(name, config)
+    files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
+    chosen = split or ("test" if "test" in files else next(iter(files), "train"))
+    if files and chosen not in files:
+        raise DataError(f"{name} has no split {chosen!r}; it has {', '.join(files)}")
+    paths = files.get(chosen, [])
+    if paths and all(path.endswith(".parquet") for path in paths):
+        return _parquet(paths, limit)
+    return _streamed(builder.as_streaming_dataset(split=chosen), limit)
+
+
+def _status(error: BaseException) -> int:
+    """The status that the Hub answered, where an error or one behind it says so; else 0."""
+    seen: BaseException | None = error
+    while seen is not None:
+        status = getattr(getattr(seen, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+        seen = seen.__cause__ or seen.__context__
+    return 0
 
 
 def _parquet(paths: list[str], limit: int | None) -> Sample:
@@ -91,7 +116,8 @@ def _streamed(stream: Any, limit: int | None) -> Sample:
 def _reason(name: str, error: Exception) -> str:
     """Why a dataset does not load, in words that say what it is."""
     said = f"{type(error).__name__}: {error}"
-    if "gated" in said.lower() or "GatedRepo" in said:
+    # Not by the name: `user/aggregated` is none.
+    if re.search(r"\bgated\b|GatedRepo", said.replace(name, ""), re.IGNORECASE):
         return f"{name} is gated: its owner asks for consent first"
     if "scripts are no longer supported" in said or "trust_remote_code" in said:
         return f"{name} can only be loaded by its own script, which is never run"
@@ -102,13 +128,20 @@ def _reason(name: str, error: Exception) -> str:
 
 @cache
 def hub_unreachable() -> str:
-    """Why the Hub cannot be reached, or an empty string; asked once a process, within three seconds."""
+    """Why the Hub cannot be reached, or an empty string; asked once a process, within three seconds.
+
+    Behind a proxy it is the proxy that is tried, as the clients do: there may be no other way out, nor a name server.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return "HF_HUB_OFFLINE is set"
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    proxies = {} if proxy_bypass(endpoint.hostname or "") else getproxies()
+    proxy = proxies.get(endpoint.scheme) or proxies.get("all", "")
+    way = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else endpoint
+    # A SOCKS proxy listens at 1080 unless it says so, and others at the port of their scheme.
+    port = way.port or (1080 if way.scheme.startswith("socks") else 443 if way.scheme == "https" else 80)
     try:
-        socket.create_connection((endpoint.hostname or "", port), timeout=_PROBE_S).close()
+        socket.create_connection((way.hostname or "", port), timeout=_PROBE_S).close()
     except OSError as error:
-        return f"no network to {endpoint.hostname} ({error})"
+        return f"no network to {f'the proxy {way.hostname}' if proxy else way.hostname} ({error})"
     return ""

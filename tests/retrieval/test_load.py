@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -334,6 +335,70 @@ def test_rows_of_the_hub_are_sampled_without_a_download(hub: Any, tmp_path: Path
     assert "script" in code[1] or "No (supported) data files" in code[1]
     assert "gated" in gated[1] or "403" in gated[1]
     assert "me/none" in none[1]
+
+
+READ_ONE = """
+import json, sys
+from potstill.errors import DataError
+from potstill.retrieval.load import read_sample
+for name in sys.argv[1:]:
+    try:
+        print(json.dumps([name, read_sample(name, split="train", limit=40).table.num_rows]))
+    except DataError as error:
+        print(json.dumps([name, type(error).__name__, str(error)]))
+"""
+
+
+def test_a_busy_hub_is_asked_again_and_costs_no_dataset_for_good(hub: Any, tmp_path: Path) -> None:
+    for name in ("blip", "limited", "aggregated"):
+        hub.create("datasets", f"me/{name}")
+    for name in ("blip", "limited"):
+        hub.put("datasets", f"me/{name}", {"train.jsonl": b"".join(b'{"t": "line %d"}\n' % i for i in range(100))})
+    hub.put("datasets", "me/aggregated", {"README.md": b"# Nothing but words\n"})
+    hub.fail("GET", "api/datasets/me/blip", 503, times=1)
+    hub.fail("GET", "api/datasets/me/limited", 429, times=99)
+    environment = {**os.environ, **hub.environment(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    names = ["me/blip", "me/limited", "me/aggregated", "me/aggregated-none"]
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ONE, *names],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    blip, limited, empty, none = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert blip[1] == 40
+    assert limited[1] == "UnreachableError", "so that the next run asks for it again"
+    assert "429" in limited[2]
+    assert "gated" not in empty[2].replace("aggregated", "")
+    assert "gated" not in none[2].replace("aggregated", "")
+
+
+@pytest.mark.parametrize(("listens", "direct", "reached"), [(True, "", True), (False, "", False), (False, "*", False)])
+def test_behind_a_proxy_the_proxy_is_tried(
+    listens: bool, direct: str, reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from potstill.retrieval.hub_rows import hub_unreachable
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        if listens:
+            proxy.listen()
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, direct)
+        hub_unreachable.cache_clear()
+        try:
+            said = hub_unreachable()
+        finally:
+            hub_unreachable.cache_clear()
+    assert (said == "") == reached
+    assert reached or ("hub.invalid" if direct else "the proxy 127.0.0.1") in said
 
 
 def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -> None:
