@@ -4,7 +4,7 @@
 request (from 0), whose last message is `text`; None answers it properly. Faults: an HTTP status such as `500` or
 `429`, `429-after` (with Retry-After), `quota`, `slow-headers`, `slow-body`, `reset`, `reset-body`, `html`,
 `cut-json`, `no-choices`, `no-text`, `array`, `echo-key` (a 401 that repeats the key), `refusal`, `length`. A fault may
-be a whole answer instead: a status, a JSON value and perhaps headers; `server.bodies[-1]` is the request to it.
+be a whole answer instead: a status, a JSON value and perhaps headers.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class TeacherServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.fault = fault
         self.owner = owner
+        self.tokenizes = True
         self.reply = reply
         self.delay_s = delay_s
         self.stall_s = stall_s
@@ -71,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
+        if self.path == "/tokenize" and self.server.owner == "vllm" and self.server.tokenizes:
+            self._json(200, {"count": 1, "tokens": [1]})
+            return
         if self.path.split("?")[0] != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such page {self.path}"}})
             return

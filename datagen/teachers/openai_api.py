@@ -26,7 +26,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
+from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
@@ -273,10 +273,26 @@ class OpenAITeacher:
                     f"openai:{self._shown[0]}#MODEL"
                 )
             self._model = names[0]
-        vllm = all(owner == "vllm" for owner in owners)
-        if vllm:
-            self.endpoints.full_speed()
-        return vllm
+        if not all(owner == "vllm" for owner in owners):
+            return False
+        self.endpoints.full_speed()
+        return self.options.flavour != "auto" or await self._tokenizes()
+
+    async def _tokenizes(self) -> bool:
+        """Whether a vLLM server can be reached beside `/v1`, too: hosted ones and proxies often pass that on alone."""
+        endpoint = self.endpoints.pick()
+        try:
+            body = {"model": self._model, "prompt": "a"}
+            await self.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body)
+        except Fault as fault:
+            if fault.kind not in ("unfit", "fatal"):
+                return True  # a moment's trouble says nothing of what is there
+            _LOG.warning(
+                "%s is a vLLM server without /tokenize beside /v1 (%s): it writes texts and scores none",
+                self.name, fault,
+            )  # fmt: skip
+            return False
+        return True
 
     async def _tried(self, request: AnyRequest, flavour: Flavour) -> Fault | None:
         """What is wrong with a request, or None where it is answered."""
@@ -386,7 +402,7 @@ class OpenAITeacher:
     def _give_up_if_away_too_long(self, fault: Fault) -> None:
         now = time.monotonic()
         if self.endpoints.last_success is None and fault.kind == "away":
-            if now - self._began >= self.options.startup_s:
+            if self.endpoints.all_failing and now - self._began >= self.options.startup_s:
                 raise TeacherUnavailable(
                     f"{', '.join(self._shown)} could not be reached for {self.options.startup_s:g} s ({fault}); "
                     "check the URL and that the server runs"

@@ -115,6 +115,11 @@ class Endpoint:
     models: tuple[str, ...] = field(default_factory=tuple)
 
 
+def root_path(endpoint: Endpoint, path: str) -> str:
+    """The address of what vLLM serves beside `/v1`, not below it."""
+    return f"{endpoint.url.removesuffix('/v1')}{path}"
+
+
 class Endpoints:
     """The endpoints of one teacher; used from its event loop.
 
@@ -161,6 +166,11 @@ class Endpoints:
     def models(self) -> list[str]:
         """Names that the endpoints listed, sorted."""
         return sorted({name for endpoint in self._all for name in endpoint.models})
+
+    @property
+    def all_failing(self) -> bool:
+        """Whether none may be at work on its first answer, which can take long."""
+        return all(endpoint.failing for endpoint in self._all)
 
     def full_speed(self) -> None:
         """Let every endpoint take its most at once."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from potstill.datagen.teachers.openai_endpoints import root_path
 from potstill.datagen.teachers.openai_wire import Fault, chat_messages, first_choice
 from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
 from potstill.teacher import Reply, ScoreRequest, TokenTop
@@ -89,17 +90,12 @@ async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequ
         "add_generation_prompt": not open_turn,
         "continue_final_message": open_turn,
     }
-    return _token_list(await teacher.endpoints.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
+    return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
 
 async def _plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
     body = {"model": teacher.model, "prompt": text, "add_special_tokens": False}
-    return _token_list(await teacher.endpoints.call(endpoint, "POST", _root(endpoint, "/tokenize"), body))
-
-
-def _root(endpoint: Endpoint, path: str) -> str:
-    """vLLM serves `/tokenize` beside `/v1`, not below it."""
-    return f"{endpoint.url.removesuffix('/v1')}{path}"
+    return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
 
 def _token_list(body: Mapping[str, Any]) -> list[int]:

@@ -307,6 +307,19 @@ def test_a_vllm_server_is_filled_at_once_and_another_is_not(server_module: Any, 
     assert not seen["someone"][1].scores
 
 
+def test_a_vllm_server_of_which_a_proxy_shows_v1_alone_writes_texts(
+    server_module: Any, drain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server_module.running_server(owner="vllm") as server:
+        server.tokenizes = False
+        teacher = opened(server)
+        assert not teacher.abilities.scores
+        [(_, reply)] = drain(teacher, [ask("one")])
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert "without /tokenize beside /v1 (HTTP 404" in caplog.text
+
+
 def test_the_model_is_read_from_the_server(server_module: Any) -> None:
     with server_module.running_server() as server:
         teacher = open_teacher(f"openai:{server.url}", **FAST)
@@ -331,6 +344,18 @@ def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
     with server_module.running_server() as server:
         teacher = open_teacher(f"openai:http://127.0.0.1:{port}/v1,{server.url}#m", flavour="openai", **FAST)
         replies = drain(teacher, [ask(f"{i}") for i in range(50)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+
+
+def test_a_dead_url_beside_one_that_is_slow_to_begin_ends_nothing(server_module: Any, drain: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with server_module.running_server(delay_s=3.0) as server:
+        url = f"openai:http://127.0.0.1:{port}/v1,{server.url}#m"
+        teacher = open_teacher(url, flavour="openai", **{**FAST, "timeout_s": 30.0})
+        replies = drain(teacher, [ask(f"{i}") for i in range(8)])
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
 
