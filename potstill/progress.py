@@ -36,13 +36,19 @@ def listener_for(*, as_json: bool) -> Iterator[Listener]:
 # Said by the environment, their bars are off (or on) for good, and there is no need to load them for it.
 _BARS = {"datasets": "HF_DATASETS_DISABLE_PROGRESS_BARS", "transformers": "HF_HUB_DISABLE_PROGRESS_BARS"}
 
+# bitsandbytes warns, wherever it is installed, of a faster kernel that it may not fetch.
+_KERNEL_LOG = logging.getLogger("bitsandbytes.backends.cpu.ops")
+
+
+def _tells_of_no_kernel(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()
+
 
 def switch_library_bars_off() -> None:
     """No progress bar of the libraries in this process: they would tear the live view, and fill a log."""
     for variable in _BARS.values():
         os.environ.setdefault(variable, "1")
-    # It warns, wherever it is installed, of a faster kernel that it may not fetch.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    _KERNEL_LOG.addFilter(_tells_of_no_kernel)
     # The export to ONNX warns of four operators of torchvision, which no text model has.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
@@ -51,6 +57,9 @@ def switch_library_bars_off() -> None:
 def library_bars_off() -> Iterator[None]:
     """The same inside a block, for a caller whose process is not ours. A run tells its progress by events."""
     with contextlib.ExitStack() as restore:
+        if _tells_of_no_kernel not in _KERNEL_LOG.filters:
+            _KERNEL_LOG.addFilter(_tells_of_no_kernel)
+            restore.callback(_KERNEL_LOG.removeFilter, _tells_of_no_kernel)
         if _BARS["datasets"] not in os.environ:
             import datasets
 
@@ -58,11 +67,11 @@ def library_bars_off() -> Iterator[None]:
                 datasets.disable_progress_bars()
                 restore.callback(datasets.enable_progress_bars)
         if _BARS["transformers"] not in os.environ:
-            from transformers.utils import logging
+            from transformers.utils import logging as theirs
 
-            if logging.is_progress_bar_enabled():
-                logging.disable_progress_bar()
-                restore.callback(logging.enable_progress_bar)
+            if theirs.is_progress_bar_enabled():
+                theirs.disable_progress_bar()
+                restore.callback(theirs.enable_progress_bar)
         yield
 
 

@@ -156,6 +156,11 @@ _X_OR_NOT = re.compile(
     re.IGNORECASE,
 )
 _EXPLAINS = re.compile(r"\b(?:explain|mention|justify|describe|why|give (?:a |the |your )?reasons?)\b", re.IGNORECASE)
+# What is done to the text behind the sorting: "detect the language and translate it".
+_THEN_WRITES = re.compile(
+    r"\b(?:and|then)\s+(?:then\s+)?(?:translate|rewrite|summari[sz]e|convert|correct|fix)\b",
+    re.IGNORECASE,
+)
 _YES_NO = re.compile(
     r"\b(?:yes\s*[/-]\s*no|yes or no|true\s*[/-]\s*false|true or false)\b(?:\s+(?:questions?|answers?))?", re.IGNORECASE
 )
@@ -189,6 +194,8 @@ def read_by_rules(prompt: str) -> Reading:
         return Reading(kind="classification", labels=tuple(labels))
     if opened and (sorts or not writes):
         return Reading(kind="classification", open_list=tuple(opened))
+    if sorts and _THEN_WRITES.search(flat):
+        return Reading(kind="generation")
     if sorts and not writes and not (verb not in _SORTS and _EXPLAINS.search(flat)):
         return Reading(kind="classification", labels=tuple(_yes_no_of(flat)))
     if not verb and (names := listed_labels(flat)):

@@ -1004,3 +1004,14 @@ def test_a_prompt_that_sorts_in_another_language_is_no_task_of_writing() -> None
     asked = read_by_rules("Ordne die Nachrichten der Kunden nach dem Thema.")
     assert (asked.kind, asked.labels) == ("classification", ())
     assert read_by_rules("Schreibe eine \u00dcberschrift zu der Nachricht: kurz, knapp, klar.").labels == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("Detect the language and translate the text to English.", "generation"),
+        ("Detect the language of the text.", "classification"),
+    ],
+)
+def test_what_is_sorted_and_then_rewritten_is_a_text(prompt: str, kind: str) -> None:
+    assert read_by_rules(prompt).kind == kind
