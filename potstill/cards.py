@@ -55,7 +55,7 @@ _TERMS = (
         r"(?<!tiny)(?<!open)(?<!open[-_])llama",
         "is under a Llama licence: a model trained on its output must name it and carry its licence",
     ),
-    (r"gpt-(?!oss|neo|j\b)|claude|gemini", _COMPETING),
+    (r"gpt-(?!oss|neo|j\b)|claude|gemini|//api\.openai\.com|\.openai\.azure\.com", _COMPETING),
     (r"fake", "is a test double; its rows mean nothing"),
 )
 

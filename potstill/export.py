@@ -247,22 +247,25 @@ def _write_dataset(facts: RunFacts, folder: Path, token_targets: Path | None) ->
 
 
 def _copy_rows(path: Path, target: Path) -> None:
-    """Copy a split; folders of this machine are taken out of `source.dataset`."""
+    """Copy a split; folders and addresses of this machine are taken out of `source`."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
     source = table["source"].combine_chunks()
-    names = source.field("dataset")
-    renames = {name: public_name(name) for name in pc.unique(names).to_pylist() if name}
-    if all(name == new for name, new in renames.items()):
+    fields = {field.name: source.field(field.name) for field in source.type}
+    changed = False
+    for name in ("dataset", "teacher"):
+        renames = {place: public_name(place) for place in pc.unique(fields[name]).to_pylist() if place}
+        if any(place != new for place, new in renames.items()):
+            cleaned = [renames.get(place, place) for place in fields[name].to_pylist()]
+            fields[name] = pa.array(cleaned, type=fields[name].type)
+            changed = True
+    if not changed:
         shutil.copyfile(path, target)
         return
-    fields = [field.name for field in source.type]
-    cleaned = pa.array([renames.get(name, name) for name in names.to_pylist()], type=names.type)
-    arrays = [cleaned if name == "dataset" else source.field(name) for name in fields]
-    struct = pa.StructArray.from_arrays(arrays, fields=list(source.type), mask=source.is_null())
+    struct = pa.StructArray.from_arrays(list(fields.values()), fields=list(source.type), mask=source.is_null())
     place = table.schema.get_field_index("source")
     pq.write_table(table.set_column(place, table.schema.field(place), struct), target, compression="zstd")
 

@@ -1,4 +1,4 @@
-"""Kept out of what is written down: keys in a teacher's URL, and the folders of this machine."""
+"""Kept out of what is written down: keys in a teacher's URL, and the folders and addresses of this machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from potstill.budget import is_own
+
 _TEACHER = re.compile(r"(?:[\w.-]+=)?openai:")
 _USER = re.compile(r"(https?://)[^/\s?#,]*@", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://[^\s\"'#,]+", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*", re.IGNORECASE)
 
 
@@ -38,8 +41,30 @@ def masked(value: Any) -> Any:
     return value
 
 
+def hide_addresses(text: str) -> str:
+    """A text with `local` for the addresses of this machine and network: only their owner can reach them.
+
+    Examples:
+        >>> hide_addresses("openai:http://gpu-box.lan:8000/v1#Qwen/Qwen3-8B")
+        'openai:local#Qwen/Qwen3-8B'
+    """
+    return _ADDRESS.sub(
+        lambda found: "local" if is_own({"backend": "openai", "endpoint": found[0]}) else found[0], text
+    )
+
+
 def public_name(place: str) -> str:
-    """A source's name without the folders of the machine it lay on."""
+    """A source's or teacher's name without the folders and addresses of the machine it lay on.
+
+    Examples:
+        >>> public_name("vllm:/home/me/models/qwen"), public_name("openai:http://10.0.0.5:8000/v1#m")
+        ('vllm:local:qwen', 'openai:local#m')
+    """
+    backend, colon, model = place.partition(":")
+    if backend in ("transformers", "vllm") and colon:
+        return f"{backend}:{public_name(model)}"
+    if backend == "openai" and colon:
+        return hide_addresses(place)
     if place.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", place) or place.startswith("file:"):
         return "local:" + re.split(r"[\\/]", place.rstrip("\\/"))[-1]
     return place

@@ -24,7 +24,7 @@ from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.asked import in_all
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
-from potstill.masking import public_name
+from potstill.masking import hide_addresses, public_name
 from potstill.report_compression import compression
 from potstill.report_saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
@@ -33,7 +33,8 @@ from potstill.run_facts import RunFacts, read_run
 _METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match",
             "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip
 _TABLE_LABELS = 14
-_LOCAL_PATH = re.compile(r"(?<![\w:/.~])~?(?:/[^\s/'\"]+)+")
+# `vllm:/models/x` names a folder, `http://host/x` does not.
+_LOCAL_PATH = re.compile(r"(?:(?<![\w:/.~])|(?<=vllm:)|(?<=transformers:))~?(?:/[^\s/'\"]+)+")
 
 
 def write_report(run: Path | str) -> tuple[Path, Path]:
@@ -74,8 +75,8 @@ def shown(text: object, limit: int = 600) -> str:
 
 
 def hide_paths(text: str) -> str:
-    """A text with absolute paths shortened to their last part."""
-    return _LOCAL_PATH.sub(lambda match: match[0].rsplit("/", 1)[-1], text)
+    """A text with absolute paths shortened to their last part, and without this network's addresses."""
+    return _LOCAL_PATH.sub(lambda match: match[0].rsplit("/", 1)[-1], hide_addresses(text))
 
 
 @cache

@@ -95,6 +95,34 @@ def test_the_users_test_data_and_paths_stay_at_home(run: Path, held_out: Path, t
     assert (build_unit(held_out, tmp_path / "held").dataset / "data" / "test.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("teacher", "shown"),
+    [
+        ("vllm:/home/someone/models/qwen", "vllm:local:qwen"),
+        ("openai:http://someones-gpu.lan:8000/v1#Qwen/Qwen3-8B", "openai:local#Qwen/Qwen3-8B"),
+        ("openai:https://api.example.com/v1#m", "openai:https://api.example.com/v1#m"),
+    ],
+)
+def test_folders_and_addresses_of_the_teacher_stay_at_home(
+    teacher: str, shown: str, sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(sample_run, "TEACHER", teacher)
+    run = sample_run.write_run(tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["settings"]["teacher"] = teacher
+    about["command"] = f"potstill run task.md --teacher {teacher}"
+    about["teacher"] = {"backend": "openai", "endpoint": teacher.split("#")[0].removeprefix("openai:"), "model": "m"}
+    (run / "run.json").write_text(json.dumps(about))
+    unit = build_unit(run, tmp_path / "unit")
+    for path in sorted((tmp_path / "unit").rglob("*.*")):
+        assert not any(word in path.read_bytes() for word in (b"/home/someone", b"someones-gpu")), path
+    rows = pq.read_table(unit.dataset / "data" / "train.parquet")["source"].combine_chunks()
+    assert set(rows.field("teacher").to_pylist()) == {None, shown}
+    assert shown.split("/")[-1] in (unit.dataset / "README.md").read_text()
+
+
 def _metadata(card: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(card.read_text().split("---\n")[1]))
 
@@ -259,6 +287,7 @@ def test_scores_are_written_with_their_interval() -> None:
 def test_terms_are_named_for_known_teachers_and_asked_for_the_rest() -> None:
     assert "Apache-2.0" in teacher_terms("vllm:HuggingFaceTB/SmolLM2-135M-Instruct")
     assert "compete" in teacher_terms("openai:#gpt-5-mini")
+    assert "compete" in teacher_terms("openai:https://api.openai.com/v1#o3")
     assert "Llama licence" in teacher_terms("vllm:meta-llama/Llama-3.2-1B-Instruct")
     for free in ("vllm:someone/new-model", "vllm:openai/gpt-oss-20b", "vllm:EleutherAI/gpt-neo-1.3B",
                  "vllm:TinyLlama/TinyLlama-1.1B-Chat", "vllm:openlm-research/open_llama_3b"):  # fmt: skip
