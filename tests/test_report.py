@@ -307,7 +307,8 @@ def test_paths_of_this_machine_are_hidden_on_demand(run: Path) -> None:
     assert "/home/someone" in render_report(facts)[0]
     for text in render_report(facts, public=True):
         assert "/home/someone" not in text
-    assert hide_paths("run /a/b/task.md ~/x/y.csv and/or http://h/a/b") == "run task.md y.csv and/or http://h/a/b"
+    text = "run /a/b/task.md ~/x/y.csv vllm:/models/x and/or http://example.org/a/b http://gpu:8000/v1"
+    assert hide_paths(text) == "run task.md y.csv vllm:x and/or http://example.org/a/b local"
 
 
 @settings(max_examples=300, deadline=None)

@@ -262,7 +262,7 @@ def said_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
     which templates that open them for the model leave the first out.
 
     Examples:
-        >>> said_and_thought({"content": "<think>A town?</think>\n\nUlm"})
+        >>> said_and_thought({"content": "<think>A town?</think>Ulm"})
         ('Ulm', 'A town?')
         >>> said_and_thought({"content": None, "reasoning_content": "A town?"})
         (None, 'A town?')
