@@ -167,8 +167,10 @@ def preview(
         found = preview_rows(task, rows=rows, out=out, listener=listener, **merge_settings(settings, options or []))
     if as_json:
         print(json.dumps({"kind": "preview", **found.to_json()}, ensure_ascii=False))
-        return
-    _print_preview(found, run_command(task, found.path, settings, options))
+    else:
+        _print_preview(found, run_command(task, found.path, settings, options))
+    if not found.rows and not found.retrieved:
+        raise typer.Exit(1)
 
 
 def _print_preview(found: Preview, line: str) -> None:
@@ -189,6 +191,10 @@ def _print_preview(found: Preview, line: str) -> None:
         console.print(
             f"{len(found.rows)} rows from {found.requests} requests; dropped on the way: {lost or 'none'}", markup=False
         )
+    if found.dropped and not found.rows:
+        console.print("what was refused first, as the teacher wrote it:", markup=False)
+        for item in found.dropped[:3]:
+            console.print(f"  {item.reason}: {_short(item.input or item.output, 300)}", markup=False)
     if found.found:
         console.print(f"retrieval found {found.found:,} rows; {len(found.retrieved)} of them are shown")
     console.print(f"go on with the same settings: {line}", markup=False, soft_wrap=True)

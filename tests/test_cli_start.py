@@ -193,6 +193,18 @@ def test_preview_is_bounded_by_what_is_asked_for() -> None:
     _call("preview", PROMPT, "-n", "0", code=2)
 
 
+def test_a_preview_without_rows_shows_what_the_teacher_wrote_and_fails(teacher_server: Any, tmp_path: Path) -> None:
+    prose = "I am not sure that I understand what you would like me to write here."
+    with teacher_server.running_server(reply=lambda body: prose) as server:
+        told = _call(
+            "preview", PROMPT, "-n", "2", "-o", str(tmp_path / "run"), "--sources", "generated",
+            "--teacher", f"openai:{server.url}#m", code=1,
+        )  # fmt: skip
+    assert "0 rows from" in told
+    assert "refused first" in told
+    assert prose[:30] in told
+
+
 @pytest.mark.real
 def test_the_line_that_preview_prints_asks_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option that changes a request is given; the run ends where the rows are merged."""
