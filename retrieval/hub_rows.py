@@ -1,8 +1,9 @@
 """Rows of a dataset on the Hub: a sample by range requests, never a whole download, never its code.
 
 In: an id, a split, a configuration. Out: a `Sample`. Parquet is read as a local file is: row groups spread over the
-whole, so that a file sorted by label gives all its labels. Other formats are streamed and give their first rows. A
-dataset that is gated, or that only a script could load, is refused with that reason.
+whole, so that a file sorted by label gives all its labels. Other formats are streamed and give their first rows. Of a
+dataset that only a script could load, the Parquet is read that the Hub made of it (`hub_conversion`); where there is
+none, and of a gated dataset, the reason is said.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import socket
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -20,12 +22,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
+from potstill.retrieval.hub_conversion import find_conversion
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
 
 _PROBE_S = 3.0
 # Between attempts at a dataset where the Hub is busy: a moment's 502 must not cost the run a dataset.
 _PAUSES_S = (1.0, 4.0)
 _MOST_FILES = 16
+_SCRIPT = "scripts are no longer supported"
 # What the client raises where the way to the Hub breaks off; the names, since they are of several libraries.
 _NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEnabled"}
 
@@ -41,7 +45,7 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
 
     Raises:
         UnreachableError: There is no way to the Hub.
-        DataError: Gated, script only, no such split, or not readable.
+        DataError: Gated, script only and not converted by the Hub, no such split, or not readable.
     """
     try:
         check_id(name)
@@ -67,7 +71,15 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
 def _opened(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
     from datasets import load_dataset_builder
 
-    builder = load_dataset_builder(name, config)
+    try:
+        builder = load_dataset_builder(name, config)
+    except Exception as error:
+        converted = find_conversion(name) if _holds_no_files(error) else None
+        if converted is None:
+            raise
+        found = converted.files(split, config)
+        sample = _parquet(found.paths, limit)
+        return sample if found.whole else replace(sample, total=0)
     files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
     chosen = split or ("test" if "test" in files else next(iter(files), "train"))
     if files and chosen not in files:
@@ -76,6 +88,11 @@ def _opened(name: str, split: str | None, config: str | None, limit: int | None)
     if paths and all(path.endswith(".parquet") for path in paths):
         return _parquet(paths, limit)
     return _streamed(builder.as_streaming_dataset(split=chosen), limit)
+
+
+def _holds_no_files(error: Exception) -> bool:
+    """Whether a dataset has nothing that the library can read: a script, or files of formats that it does not know."""
+    return _SCRIPT in str(error) or type(error).__name__ in ("DataFilesNotFoundError", "EmptyDatasetError")
 
 
 def _status(error: BaseException) -> int:
@@ -119,8 +136,8 @@ def _reason(name: str, error: Exception) -> str:
     # Not by the name: `user/aggregated` is none.
     if re.search(r"\bgated\b|GatedRepo", said.replace(name, ""), re.IGNORECASE):
         return f"{name} is gated: its owner asks for consent first"
-    if "scripts are no longer supported" in said or "trust_remote_code" in said:
-        return f"{name} can only be loaded by its own script, which is never run"
+    if _SCRIPT in said or "trust_remote_code" in said:
+        return f"{name} can only be loaded by its own script, which is never run, and the Hub holds no Parquet of it"
     if "Config name is missing" in said or "BuilderConfig" in said:
         return f"{name} has several configurations: {' '.join(str(error).split())[:200]}"
     return f"{name} cannot be loaded from the Hub ({' '.join(said.split())[:240]})"

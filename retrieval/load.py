@@ -2,7 +2,7 @@
 
 What enters is a path or a Hub id; what leaves is a `datasets.Dataset` with its real features (class names
 included), one split at a time: train feeds training, test stays apart. Only data formats are read (Parquet, JSON
-lines, JSON, CSV); a dataset that needs a script to load is refused with that reason, and nothing is ever executed.
+lines, JSON, CSV); of a dataset that needs a script to load, what the Hub made of it is read. Nothing is ever executed.
 A sample is read where a limit is given: row groups of Parquet spread over the file, on the Hub by range requests.
 """
 

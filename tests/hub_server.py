@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import yaml
 
+CONVERSION = "refs/convert/parquet"
 KINDS = ("models", "datasets")
 LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".arrow", ".gguf", ".zip")
 LFS_FROM_BYTES = 10 * 1024 * 1024
@@ -115,7 +116,8 @@ class Repo:
     facts: dict[str, object] = field(default_factory=dict)  # what a test wants the listing to say of it
 
     def find(self, revision: str) -> Commit | None:
-        """The commit of a branch, tag or (abbreviated) id."""
+        """The commit of a branch, tag or (abbreviated) id; `~parquet` is the branch of the Hub's conversion."""
+        revision = {"~parquet": CONVERSION}.get(revision, revision)
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         if oid in self.commits:
             return self.commits[oid]
@@ -219,14 +221,16 @@ class Hub:
         repo.branches[branch] = commit.oid
         return commit
 
-    def put(self, kind: str, repo_id: str, files: dict[str, bytes], title: str = "edit") -> Commit:
-        """Commit files behind the clients' backs, as another person would."""
+    def put(
+        self, kind: str, repo_id: str, files: dict[str, bytes], title: str = "edit", *, branch: str = "main"
+    ) -> Commit:
+        """Commit files behind the clients' backs, as another person would, or the Hub's converter to its branch."""
         with self._lock:
             repo = self.repo(kind, repo_id)
-            head = repo.find("main")
-            tree = dict(head.tree if head else {})
+            head = repo.find(branch)
+            tree = dict(head.tree if head else {".gitattributes": self._store(ATTRIBUTES)})
             tree.update({path: self._store(content) for path, content in files.items()})
-            return self.commit(repo, "main", tree, title)
+            return self.commit(repo, branch, tree, title)
 
     def _store(self, content: bytes) -> File:
         oid = git_oid(content)
@@ -258,6 +262,8 @@ def running_hub(folder: Path) -> Iterator[Hub]:
         yield hub
 
 
+# A special reference may stand in an address as it is; every other revision has its slashes quoted.
+_REV = r"(?P<rev>refs/convert/\w+|refs/pr/\d+|[^/]+)"
 _API = r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
 _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     (method, re.compile(f"^{pattern}$"), name)
@@ -268,20 +274,20 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("DELETE", r"/api/repos/delete", "delete"),
         ("GET", r"/api/(?P<kind>models|datasets)", "list_repos"),
         ("GET", _API, "info"),
-        ("GET", _API + r"/revision/(?P<rev>[^/]+)", "info"),
-        ("GET", _API + r"/tree/(?P<rev>[^/]+)(?:/(?P<path>.*))?", "tree"),
+        ("GET", _API + r"/revision/" + _REV, "info"),
+        ("GET", _API + r"/tree/" + _REV + r"(?:/(?P<path>.*))?", "tree"),
         ("GET", _API + r"/refs", "refs"),
-        ("GET", _API + r"/commits/(?P<rev>[^/]+)", "commits"),
+        ("GET", _API + r"/commits/" + _REV, "commits"),
         ("PUT", _API + r"/settings", "settings"),
-        ("POST", _API + r"/paths-info/(?P<rev>[^/]+)", "paths_info"),
-        ("POST", _API + r"/preupload/(?P<rev>[^/]+)", "preupload"),
-        ("POST", _API + r"/commit/(?P<rev>[^/]+)", "make_commit"),
-        ("POST", _API + r"/tag/(?P<rev>[^/]+)", "tag"),
+        ("POST", _API + r"/paths-info/" + _REV, "paths_info"),
+        ("POST", _API + r"/preupload/" + _REV, "preupload"),
+        ("POST", _API + r"/commit/" + _REV, "make_commit"),
+        ("POST", _API + r"/tag/" + _REV, "tag"),
         ("POST", _API + r"/branch/(?P<name>[^/]+)", "branch"),
         ("POST", r"/(?P<ds>datasets/)?(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
         ("PUT", r"/lfs/upload/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
         ("POST", r"/lfs/verify", "lfs_verify"),
-        ("GET", r"/(?P<ds>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", r"/(?P<ds>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/" + _REV + r"/(?P<path>.+)", "resolve"),
     ]
 ]
 
@@ -497,15 +503,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refs(self, kind: str, id: str) -> None:
         repo = self._repo(kind, id)
-        self._json(
-            {
-                "branches": [
-                    {"name": n, "ref": f"refs/heads/{n}", "targetCommit": o} for n, o in repo.branches.items()
-                ],
-                "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": o} for n, o in repo.tags.items()],
-                "converts": [],
-            }
-        )
+        kinds = {"branches": "refs/heads/", "tags": "refs/tags/", "converts": "refs/convert/"}
+        answer: dict[str, list[dict[str, str]]] = {kind: [] for kind in kinds}
+        for name, oid in repo.branches.items():
+            kind = "converts" if name.startswith("refs/convert/") else "branches"
+            name = name.removeprefix(kinds[kind])
+            answer[kind].append({"name": name, "ref": kinds[kind] + name, "targetCommit": oid})
+        answer["tags"] = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": o} for n, o in repo.tags.items()]
+        self._json(answer)
 
     def _commits(self, kind: str, id: str, rev: str) -> None:
         repo = self._repo(kind, id)

@@ -1,0 +1,123 @@
+"""Rows of datasets on the Hub, read by the real clients from the Hub of the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from potstill.errors import DataError
+from potstill.retrieval.hub_conversion import Conversion, converted_files
+
+CONVERSION = "refs/convert/parquet"
+READ = """
+import json, sys
+from potstill.errors import DataError
+from potstill.retrieval.load import read_sample, text_items
+for asked in json.loads(sys.argv[1]):
+    try:
+        sample = read_sample(**asked)
+        texts = list(text_items(sample.table, ["text"], "label"))
+        print(json.dumps({"rows": list(sample.rows), "total": sample.total, "texts": texts}))
+    except DataError as error:
+        print(json.dumps({"kind": type(error).__name__, "said": str(error)}))
+"""
+
+
+def reads(hub: Any, home: Path, *asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a process with the real clients gets for each call of `read_sample`."""
+    environment = {**os.environ, **hub.environment(home), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(said) == len(asked)
+    return said
+
+
+def parquet(path: Path, texts: list[str], labels: list[int], names: tuple[str, ...] = ("bad", "good")) -> bytes:
+    """A file as the Hub's converter writes it: class names in the schema's metadata, small row groups."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
+    table = Dataset.from_dict({"text": texts, "label": labels}, features=features).data.table
+    described = table.replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(described, path, row_group_size=100)
+    return path.read_bytes()
+
+
+def test_of_a_dataset_with_a_script_the_hubs_own_parquet_is_read(hub: Any, tmp_path: Path) -> None:
+    script = {"scripted.py": b"raise SystemExit('ran')\n", "README.md": b"# Scripted\n"}
+    texts = [os.urandom(300).hex() for _ in range(3000)]
+    for name in ("scripted", "many", "zipped", "bare", "none"):
+        hub.create("datasets", f"me/{name}")
+        hub.put("datasets", f"me/{name}", {f"{name}.py": b"raise SystemExit('ran')\n"} if name != "zipped" else
+                {"README.md": b"# Z\n", "rows.xyz": b"?"})  # fmt: skip
+    hub.put("datasets", "me/scripted", script)
+    parts = [parquet(tmp_path / f"{i}", texts[1000 * i : 1000 * (i + 1)], [i % 2] * 1000) for i in range(3)]
+    few = parquet(tmp_path / "few", ["only one"], [1])
+    hub.put("datasets", "me/scripted", {f"plain_text/train/{i:04d}.parquet": part for i, part in enumerate(parts)} |
+            {"plain_text/test/0000.parquet": few}, branch=CONVERSION)  # fmt: skip
+    hub.put("datasets", "me/many", {"de/train/0000.parquet": few, "en/partial-train/0000.parquet": parts[0]},
+            branch=CONVERSION)  # fmt: skip
+    hub.put("datasets", "me/zipped", {"default/train/0000.parquet": few}, branch=CONVERSION)
+    hub.put("datasets", "me/bare", {"duckdb.txt": b"?"}, branch=CONVERSION)
+    before = len(hub.requests)
+    spread, alone, no_split, no_config, several, partial, zipped, bare, none = reads(
+        hub,
+        tmp_path / "home",
+        {"path": "me/scripted", "split": "train", "limit": 60},
+        {"path": "me/scripted", "config": "default"},
+        {"path": "me/scripted", "split": "absent"},
+        {"path": "me/scripted", "config": "absent"},
+        {"path": "me/many"},
+        {"path": "me/many", "config": "en", "limit": 10},
+        {"path": "me/zipped"},
+        {"path": "me/bare"},
+        {"path": "me/none"},
+    )
+    assert spread["total"] == 3000
+    assert {row // 1000 for row in spread["rows"]} == {0, 1, 2}
+    assert len(spread["rows"]) < 100
+    assert all(text == texts[row] for row, (text, _) in zip(spread["rows"], spread["texts"], strict=True))
+    assert {(row // 1000) % 2: label for row, (_, label) in zip(spread["rows"], spread["texts"], strict=True)} == {
+        0: "bad",
+        1: "good",
+    }
+    assert alone["texts"] == [["only one", "good"]], "the test split, of the only configuration"
+    assert "no split 'absent'; it has test, train" in no_split["said"]
+    assert "no configuration 'absent'; it has plain_text" in no_config["said"]
+    assert "several configurations; name one of de, en" in several["said"]
+    assert partial["total"] == 0, "a part of a split does not say how many rows the split has"
+    assert len(partial["rows"]) >= 10
+    assert zipped["texts"] == [["only one", "good"]]
+    for refused in (bare, none):
+        assert "can only be loaded by its own script, which is never run" in refused["said"]
+    asked = [path for _, path in hub.requests[before:]]
+    assert f"/api/datasets/me/scripted/revision/{CONVERSION.replace('/', '%2F')}" in asked
+
+
+def test_files_of_a_conversion_are_put_in_their_order() -> None:
+    paths = ["a/train-part10/0000.parquet", "a/train-part2/0001.parquet", "a/train-part2/0000.parquet",
+             "a/train-part0/0000.parquet", "a/partial-test/0000.parquet", "a/partial-dev/0000.parquet",
+             "a/dev/0000.parquet", ".gitattributes", "a/index.duckdb", "a/b/c/0000.parquet"]  # fmt: skip
+    found = converted_files("me/x", "c0ffee", paths)
+    assert list(found) == ["a"]
+    assert {name: files.whole for name, files in found["a"].items()} == {"dev": True, "test": False, "train": True}
+    assert [path.split("/a/")[1] for path in found["a"]["train"].paths] == [paths[i][2:] for i in (3, 2, 1, 0)]
+    assert found["a"]["dev"].paths == ["hf://datasets/me/x@c0ffee/a/dev/0000.parquet"]
+    both = Conversion("me/x", "c0ffee", {"default": found["a"], "other": found["a"]})
+    assert both.files(None, None) == found["a"]["test"]
+    with pytest.raises(DataError, match="no configuration 'third'; it has default, other"):
+        both.files(None, "third")
