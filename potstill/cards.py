@@ -163,7 +163,7 @@ def unit_info(facts: RunFacts, repo: str | None, *, token_targets: bool) -> Unit
         example=_literal(prompt),
         student_example=_literal(example),
         answer_tokens=_answer_tokens(facts),
-        test_source=public_name(str(facts.scores.get("test_set", {}).get("source", ""))),
+        test_source=facts.test_source,
     )
 
 
@@ -328,9 +328,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/(?!.*\.(?:jsonl?|csv|tsv|parquet|arrow|
 def _eval_results(facts: RunFacts, unit: UnitInfo, student: dict[str, Any]) -> Sequence[Any]:
     from huggingface_hub import EvalResult
 
-    config, split = None, "test"
-    if facts.test_kind == "real" and _HUB_ID.fullmatch(unit.test_source) and facts.spec.test is not None:
-        dataset, name = unit.test_source, f"{unit.test_source} (real test data)"
+    config, split, revision = None, "test", None
+    repo, _, commit = unit.test_source.partition("@")
+    if facts.test_kind == "real" and _HUB_ID.fullmatch(repo) and facts.spec.test is not None:
+        dataset, name, revision = repo, f"{repo} (real test data)", commit or None
         config, split = facts.spec.test.config, facts.spec.test.split or split
     elif facts.test_kind == "real":
         dataset, name = _slug(unit.test_source.split("/")[-1]), f"{unit.test_source} (real test data)"
@@ -343,6 +344,7 @@ def _eval_results(facts: RunFacts, unit: UnitInfo, student: dict[str, Any]) -> S
             dataset_name=name,
             dataset_config=config,
             dataset_split=split,
+            dataset_revision=revision,
             metric_type=kind,
             metric_name=title,
             metric_value=round(float(student[key]), 6),

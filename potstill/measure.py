@@ -64,7 +64,8 @@ def evaluate_on(
 
     found = load(run)
     spec = found.spec
-    test = read_data(ref, spec, tell=lambda said: listener(Event("evaluate", "note", said)))
+    commits: dict[str, str] = {}
+    test = read_data(ref, spec, tell=lambda said: listener(Event("evaluate", "note", said)), commits=commits)
     if test.num_rows == 0:
         raise DataError(f"{ref.path} has no rows; check the file and the columns (--input, --output)")
     if rows and test.num_rows > rows:
@@ -88,8 +89,8 @@ def evaluate_on(
     leak = find_leaks(list(test["input"]), found.dataset["input"])
     scores = {
         "test_set": {
-            "kind": "real", "source": ref.path, "rows": test.num_rows, "known": sum(seen),
-            "share_13_words": leak.ngram,
+            "kind": "real", "source": ref.path, "commit": commits.get(ref.path), "rows": test.num_rows,
+            "known": sum(seen), "share_13_words": leak.ngram,
         },
         "metric": spec.metric, "labels": list(spec.label_names), "systems": systems, "student_without_known": without,
     }  # fmt: skip

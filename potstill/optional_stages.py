@@ -89,19 +89,21 @@ def weak_stage(job: Job) -> Stage | None:
     def make(out: Path) -> dict[str, Any]:
         from potstill.retrieval.load import read_texts
 
-        kept, dropped = usable_texts(read_texts(ref, job.spec), ref.path)
+        commits: dict[str, str] = {}
+        kept, dropped = usable_texts(read_texts(ref, job.spec, commits=commits), ref.path)
         if broken := sum(item.reason == "broken_encoding" for item in dropped):
             note = f"{broken:,} of {len(kept) + len(dropped):,} texts in {ref.path} are not UTF-8 and are left out"
             job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
         places, texts = [place for place, _ in kept], [text for _, text in kept]
         write_json(out / "texts.json", {"texts": texts, "places": places})
         if job.spec.kind != "classification" or not (job.spec.rules or job.functions):
-            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, {"texts": len(texts), "rules": 0})
+            report = {"texts": len(texts), "rules": 0, "commits": commits}
+            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, report)
             return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}
         result = label_texts(
             job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path
         )
-        write_stage(out, result.rows, (*dropped, *result.dropped), result.report)
+        write_stage(out, result.rows, (*dropped, *result.dropped), {**result.report, "commits": commits})
         for note in result.notes:
             job.listener(Event("weak", "note", note))
         by = f"{len(job.spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")

@@ -24,7 +24,7 @@ from potstill import report_plots as plots
 from potstill import report_rows
 from potstill.asked import in_all
 from potstill.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
-from potstill.masking import hide_addresses, public_name
+from potstill.masking import hide_addresses
 from potstill.report_compression import compression
 from potstill.report_saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
@@ -117,7 +117,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "student": student,
         "systems": [{"name": "", "size_mib": None, **s, "latency_ms": _latency(s)} for s in facts.systems],
         "test_set": {"kind": facts.test_kind, "rows": 0, **facts.scores.get("test_set", {}),
-                     "source": public_name(str(facts.scores.get("test_set", {}).get("source", "")))},
+                     "source": facts.test_source},
         "intervals": _intervals(facts),
         "tiles": _tiles(facts, student),
         "confusion": _confusion(student),

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from potstill import report_plots as plots
 from potstill.masking import public_name
-from potstill.run_facts import RunFacts
+from potstill.run_facts import RunFacts, pinned
 
 _ORIGINS = ("generated", "retrieved", "user", "pseudo")
 _SHOWN_LABELS, _SHOWN_A_LABEL = 12, 2
@@ -208,7 +208,8 @@ def measured_elsewhere(facts: RunFacts) -> list[dict[str, Any]]:
             student = next(item for item in scores["systems"] if item["name"] == "student")
             test = scores["test_set"]
             found.append({
-                "source": public_name(str(test["source"])), "rows": int(test["rows"]), "known": int(test["known"]),
+                "source": pinned(public_name(str(test["source"])), test.get("commit")), "rows": int(test["rows"]),
+                "known": int(test["known"]),
                 "metric": str(scores["metric"]), "system": student,
             })  # fmt: skip
         except (OSError, ValueError, KeyError, StopIteration, TypeError):

@@ -41,12 +41,19 @@ class SourceLine:
         name: Dataset id, or the teacher's name; local paths are shortened to their last part.
         licence: SPDX id in lower case, or `unknown`.
         rows: How many rows of the published splits come from here.
+        commit: The commit of a Hub dataset that they were read at.
     """
 
     origin: str
     name: str
     licence: str
     rows: int
+    commit: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The name, with the commit in the form that a task takes."""
+        return pinned(self.name, self.commit)
 
 
 @dataclass(frozen=True)
@@ -164,8 +171,23 @@ class RunFacts:
                 place = item["source.dataset"] or item["source.teacher"] or "(not recorded)"
                 licence = (item["licence"] or UNKNOWN_LICENCE).strip().lower() or UNKNOWN_LICENCE
                 counts[item["origin"] or "", public_name(place), licence] += item["count_all"]
-        lines = [SourceLine(*key, rows=count) for key, count in counts.items()]
+        lines = [SourceLine(*key, rows=count, commit=self.commits.get(key[1])) for key, count in counts.items()]
         return sorted(lines, key=lambda line: (-line.rows, line.origin, line.name, line.licence))
+
+    @cached_property
+    def commits(self) -> dict[str, str]:
+        """The commit that each dataset of the Hub was read at, by the name that the rows give."""
+        noted = _mapping(self.reports.get("retrieval", {}).get("datasets"))
+        found = {name: _mapping(note).get("commit") for name, note in noted.items()}
+        for stage in ("weak", "merge"):
+            found |= _mapping(self.reports.get(stage, {}).get("commits"))
+        return {name: str(commit) for name, commit in found.items() if commit}
+
+    @property
+    def test_source(self) -> str:
+        """Where the test rows are from, with the commit of a Hub dataset; without the folders of the machine."""
+        test = _mapping(self.scores.get("test_set"))
+        return pinned(public_name(str(test.get("source", ""))), test.get("commit"))
 
     @property
     def teachers(self) -> list[str]:
@@ -290,6 +312,16 @@ def read_run(path: Path) -> RunFacts:
         manifests={stage: _mapping(value) for stage, value in manifests.items() if value},
         history=_json(path / "train" / "history.json", None),
     )
+
+
+def pinned(name: str, commit: Any) -> str:
+    """A dataset of the Hub at a commit, as `test:` and the like take it; other names as they are.
+
+    Examples:
+        >>> pinned("me/reviews@v1", "c0ffee"), pinned("local:rows.csv", None)
+        ('me/reviews@c0ffee', 'local:rows.csv')
+    """
+    return f"{name.partition('@')[0]}@{commit}" if commit else name
 
 
 def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13) -> Leak:

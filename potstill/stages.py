@@ -195,11 +195,12 @@ class Job:
         decisions = read_decisions(self.folder.path)
 
         def make(out: Path) -> dict[str, Any]:
+            commits: dict[str, str] = {}
             parts = [read_rows(stage.path / "rows.parquet") for stage in (generated, retrieved)]
             if weak is not None:
                 parts.append(read_rows(weak.path / "rows.parquet"))
             if self.spec.labelled is not None:
-                parts.insert(0, self._data(self.spec.labelled, "merge"))
+                parts.insert(0, self._data(self.spec.labelled, "merge", commits))
             parts, decided = apply_decisions(parts, decisions, self.spec.label_names)
             test = self.test_rows()
             result = merge_rows(self.spec, parts, self.settings.merge, test=test, listener=self.listener)
@@ -217,7 +218,8 @@ class Job:
                 write_rows(splits.heldout, out / "heldout.parquet")
             dropped = (*decided, *result.dropped)
             write_dropped(dropped, out / "dropped.jsonl")
-            write_json(out / "report.json", {**result.report, **moved, **count_decisions(decisions)})
+            report = {**result.report, **moved, **count_decisions(decisions), "commits": commits}
+            write_json(out / "report.json", report)
             return {"summary": f"{result.kept.num_rows} rows kept, {len(dropped)} dropped"}
 
         parts = {
@@ -355,7 +357,8 @@ class Job:
         tried = tries(self.folder) if self.settings.evaluate.teacher else {}
 
         def make(out: Path) -> dict[str, Any]:
-            test = self.test_rows("evaluate")
+            commits: dict[str, str] = {}
+            test = self.test_rows("evaluate", commits)
             kind = "real"
             if test is None:
                 held = merged.path / "heldout.parquet"
@@ -367,7 +370,7 @@ class Job:
                 trained.path / "student",
                 test,
                 out,
-                test_set={"kind": kind, "source": source},
+                test_set={"kind": kind, "source": source, "commit": commits.get(source)},
                 asker=self.asker,
                 soft=self.settings.soft,
                 options=self.settings.evaluate,
@@ -415,15 +418,15 @@ class Job:
         write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         write_report(self.folder.path)
 
-    def test_rows(self, stage: str = "") -> Dataset | None:
+    def test_rows(self, stage: str = "", commits: dict[str, str] | None = None) -> Dataset | None:
         """The user's real test data, or None; where a stage is named, it says what is left out of them."""
-        return None if self.spec.test is None else self._data(self.spec.test, stage)
+        return None if self.spec.test is None else self._data(self.spec.test, stage, commits)
 
-    def _data(self, ref: DataRef, stage: str) -> Dataset:
+    def _data(self, ref: DataRef, stage: str, commits: dict[str, str] | None) -> Dataset:
         from potstill.retrieval.load import read_data
 
         tell = (lambda said: self.listener(Event(stage, "note", said))) if stage else None
-        return read_data(ref, self.spec, tell=tell)
+        return read_data(ref, self.spec, tell=tell, commits=commits)
 
 
 def command_given() -> str:

@@ -17,6 +17,8 @@ KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
 Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf")
 _WORDS = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+#: What may stand after the `@` of a Hub id.
+REVISION = re.compile(r"[\w~][\w./~+-]{0,254}")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class DataRef:
     """Real data that the user has: a local file or folder (Parquet, JSONL, CSV), or a Hub dataset id.
 
     Attributes:
-        path: Path, or a Hub id such as `user/name`.
+        path: Path, or a Hub id such as `user/name`; `user/name@revision` reads a commit, a tag or a branch.
         split: Split to read; None takes the only one, or `test`.
         config: Configuration of a Hub dataset.
         inputs: Columns that make the input; empty lets potstill choose.

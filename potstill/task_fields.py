@@ -17,7 +17,7 @@ from typing import Literal
 from potstill.languages import LANGUAGES, language_code
 from potstill.options import nearest
 from potstill.rows import join_fields
-from potstill.task import DataRef, Example, Label, LicencePolicy, Rule
+from potstill.task import REVISION, DataRef, Example, Label, LicencePolicy, Rule
 from potstill.task_markdown import clean
 from potstill.task_yaml import Faults, Node, plain
 
@@ -319,8 +319,9 @@ def path_of(node: Node, key: str, folder: Path, faults: Faults, *, hub: bool = F
     except (OSError, ValueError, RuntimeError):
         faults.add(node.line, f"{key}: {text[:80]!r} is no path that can be looked up")
         return None
-    local = text.startswith((".", "/", "~")) or text.lower().endswith(_DATA_SUFFIXES) or text.count("/") > 1
-    if hub and not local and _HUB_ID.fullmatch(text):
+    name, pinned, revision = text.partition("@")
+    local = name.startswith((".", "/", "~")) or text.lower().endswith(_DATA_SUFFIXES) or name.count("/") > 1
+    if hub and not local and _HUB_ID.fullmatch(name) and (not pinned or REVISION.fullmatch(revision)):
         return text
     try:
         near = nearest(path.name, [item.name for item in sorted(path.parent.iterdir())[:1000]])

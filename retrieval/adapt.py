@@ -115,8 +115,9 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
         raise DataError("its rows are on the Hub, which is switched off (retrieval.hub)")
     config = choose_config(card, spec)
     split = _split(card, config)
+    place = card.location or next((pin for pin in options.pins if pin.partition("@")[0] == card.id), card.id)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
-    sample = read_sample(card.location or card.id, split=split, config=config, limit=20 * options.rows_per_dataset)
+    sample = read_sample(place, split=split, config=config, limit=20 * options.rows_per_dataset)
     try:
         table = _with_class_names(sample.table, card, config)
         if spec.kind == "instructions":
@@ -181,6 +182,7 @@ def _as_it_is(
     note = {
         "config": opened.config,
         "split": opened.split,
+        "commit": opened.sample.commit,
         "inputs": list(choice.inputs),
         "output": choice.output,
         "how": choice.how,
@@ -256,6 +258,7 @@ def _transformed(
     note = {
         "config": opened.config,
         "split": opened.split,
+        "commit": opened.sample.commit,
         "how": "transformed",
         "licence": opened.card.licence,
         "labels": None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from potstill.errors import DataError
 
 BRANCH = "refs/convert/parquet"
+_ALIAS = "~parquet"
 _FILE = re.compile(r"([^/]+)/(partial-)?(\w+(?:\.\w+)*)(?:-part(\d+))?/(\d{4,})\.parquet")
 
 
@@ -76,15 +77,32 @@ def find_conversion(name: str) -> Conversion | None:
     Raises:
         HfHubHTTPError: The Hub refused, or is busy.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        info = HfApi().dataset_info(name, revision=BRANCH)
+        return look_up(name, BRANCH)[1]
     except RevisionNotFoundError:
         return None
-    configs = converted_files(name, str(info.sha), [item.rfilename for item in info.siblings or []])
-    return Conversion(name, str(info.sha), configs) if configs else None
+
+
+def look_up(name: str, revision: str) -> tuple[str, Conversion | None]:
+    """The commit that a revision stands for, and what it holds where it is one of the Hub's conversion.
+
+    A commit says not of which branch it is. It is taken for one of the conversion where it holds nothing but files at
+    the places of one: a dataset of its owner's has a card.
+
+    Raises:
+        HfHubHTTPError: No such dataset or revision, or the Hub refused, or is busy.
+    """
+    from huggingface_hub import HfApi
+
+    branch = revision in (BRANCH, _ALIAS)
+    info = HfApi().dataset_info(name, revision=BRANCH if branch else revision)
+    commit, paths = str(info.sha), [item.rfilename for item in info.siblings or []]
+    if not branch and any(path != ".gitattributes" and not _FILE.fullmatch(path) for path in paths):
+        return commit, None
+    configs = converted_files(name, commit, paths)
+    return commit, Conversion(name, commit, configs) if configs else None
 
 
 def converted_files(name: str, commit: str, paths: Iterable[str]) -> dict[str, dict[str, Files]]:

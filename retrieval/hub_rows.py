@@ -22,8 +22,9 @@ from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
-from potstill.retrieval.hub_conversion import find_conversion
+from potstill.retrieval.hub_conversion import find_conversion, look_up
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
+from potstill.task import REVISION
 
 _PROBE_S = 3.0
 # Between attempts at a dataset where the Hub is busy: a moment's 502 must not cost the run a dataset.
@@ -34,7 +35,9 @@ _SCRIPT = "scripts are no longer supported"
 _NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEnabled"}
 
 
-def open_hub(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
+def open_hub(
+    name: str, split: str | None, config: str | None, limit: int | None, revision: str | None = None
+) -> Sample:
     """Sample one split of a Hub dataset.
 
     Args:
@@ -42,20 +45,24 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
         split: Split; None takes `test` where there is one, else the first.
         config: Configuration; None takes the default one.
         limit: Rows wanted; None reads all.
+        revision: Commit, tag or branch; None takes the dataset as it is now. A commit gives the same rows every time.
 
     Raises:
         UnreachableError: There is no way to the Hub.
-        DataError: Gated, script only and not converted by the Hub, no such split, or not readable.
+        DataError: Gated, script only and not converted by the Hub, no such split or revision, or not readable.
     """
     try:
         check_id(name)
     except CardFault as fault:
         raise DataError(f"no data at {name[:80]!r} and no Hub id: {fault}") from None
+    called = name if revision is None else f"{name}@{revision}"
+    if revision is not None and not REVISION.fullmatch(revision):
+        raise DataError(f"{called[:120]!r}: after '@' stands a commit, a tag or a branch")
     if reason := hub_unreachable():
-        raise UnreachableError(f"{name} was found but cannot be reached: {reason}")
+        raise UnreachableError(f"{called} was found but cannot be reached: {reason}")
     for pause_s in (*_PAUSES_S, None):
         try:
-            return _opened(name, split, config, limit)
+            return _opened(name, split, config, limit, revision)
         except DataError:
             raise
         except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
@@ -64,22 +71,38 @@ def open_hub(name: str, split: str | None, config: str | None, limit: int | None
                 time.sleep(pause_s)
                 continue
             away = busy or _NO_WAY & {part.__name__ for part in type(error).__mro__}
-            raise (UnreachableError if away else DataError)(_reason(name, error)) from None
+            raise (UnreachableError if away else DataError)(_reason(called, error)) from None
     raise AssertionError("the last attempt returns or raises")
 
 
-def _opened(name: str, split: str | None, config: str | None, limit: int | None) -> Sample:
+def _opened(name: str, split: str | None, config: str | None, limit: int | None, revision: str | None) -> Sample:
     from datasets import load_dataset_builder
 
-    try:
-        builder = load_dataset_builder(name, config)
-    except Exception as error:
-        converted = find_conversion(name) if _holds_no_files(error) else None
-        if converted is None:
-            raise
+    commit, converted = (None, None) if revision in (None, "main") else look_up(name, str(revision))
+    if converted is None:
+        try:
+            builder = load_dataset_builder(name, config, revision=commit)
+        except Exception as error:
+            converted = find_conversion(name) if _holds_no_files(error) else None
+            if converted is None:
+                raise
+            if commit is not None:  # the branch does not say which commit of the dataset it was made of
+                raise DataError(
+                    f"{name}@{revision} holds no file that can be read without its script; what the Hub made of it "
+                    f"can: {name}@{converted.commit}"
+                ) from None
+    if converted is not None:
         found = converted.files(split, config)
         sample = _parquet(found.paths, limit)
-        return sample if found.whole else replace(sample, total=0)
+        return replace(sample, total=sample.total if found.whole else 0, commit=converted.commit)
+    at = re.match(r"hf://datasets/[^@]+@([0-9a-f]{40})(?:/|$)", str(builder.base_path))
+    if commit is not None and (at is None or at[1] != commit):  # a copy in the library's cache, of whatever commit
+        raise UnreachableError(f"{name}@{revision} cannot be read from the Hub now; try again")
+    return replace(_read(name, builder, split, limit), commit=at[1] if at else None)
+
+
+def _read(name: str, builder: Any, split: str | None, limit: int | None) -> Sample:
+    """A split of what the library found in a dataset."""
     files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
     chosen = split or ("test" if "test" in files else next(iter(files), "train"))
     if files and chosen not in files:
@@ -138,6 +161,8 @@ def _reason(name: str, error: Exception) -> str:
         return f"{name} is gated: its owner asks for consent first"
     if _SCRIPT in said or "trust_remote_code" in said:
         return f"{name} can only be loaded by its own script, which is never run, and the Hub holds no Parquet of it"
+    if "RevisionNotFound" in said:
+        return f"{name}: the dataset has no such revision; give a commit, a tag or a branch after the '@'"
     if "Config name is missing" in said or "BuilderConfig" in said:
         return f"{name} has several configurations: {' '.join(str(error).split())[:200]}"
     return f"{name} cannot be loaded from the Hub ({' '.join(said.split())[:240]})"

@@ -50,6 +50,7 @@ def read_data(
     origin: Origin = "user",
     limit: int | None = None,
     tell: Callable[[str], object] | None = None,
+    commits: dict[str, str] | None = None,
 ) -> Dataset:
     """The user's labelled data as rows in the one schema.
 
@@ -59,6 +60,7 @@ def read_data(
         origin: Origin of the rows.
         limit: At most this many rows.
         tell: Is told how many rows are left out, where some are: those without a text or a label.
+        commits: Takes the commit that a dataset of the Hub was read at, under the path of `ref`.
 
     Raises:
         DataError: The data cannot be read, a column is missing, or a label is not one of the task's; the message
@@ -67,7 +69,7 @@ def read_data(
     from potstill.retrieval.columns import choose_columns
     from potstill.retrieval.label_names import LabelNames
 
-    table = open_table(ref.path, split=ref.split, config=ref.config, limit=limit)
+    table = _table(ref, ref.split, limit, commits)
     if not table.num_rows:
         raise DataError(f"{ref.path} has no rows; give a file that has some")
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
@@ -114,10 +116,13 @@ def read_data(
     return rows_to_dataset(rows, spec.label_names)
 
 
-def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[str]:
+def read_texts(
+    ref: DataRef, spec: TaskSpec, limit: int | None = None, commits: dict[str, str] | None = None
+) -> list[str]:
     """Texts without labels: a text file with one a line, or a column of a table.
 
     Bytes of a text file that are not UTF-8 become U+FFFD, so that the caller can count the lines that hold some.
+    `commits` takes the commit that a dataset of the Hub was read at, under the path of `ref`.
 
     Raises:
         DataError: The data cannot be read, or has no text column.
@@ -127,11 +132,18 @@ def read_texts(ref: DataRef, spec: TaskSpec, limit: int | None = None) -> list[s
     if Path(ref.path).suffix == ".txt":
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
-    table = open_table(ref.path, split=ref.split or "train", config=ref.config, limit=limit)
+    table = _table(ref, ref.split or "train", limit, commits)
     inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
     return [text for text, _ in text_items(table, inputs, None, spec.inputs) if text.strip()]
+
+
+def _table(ref: DataRef, split: str | None, limit: int | None, commits: dict[str, str] | None) -> Dataset:
+    sample = read_sample(ref.path, split=split, config=ref.config, limit=limit)
+    if commits is not None and sample.commit:
+        commits[ref.path] = sample.commit
+    return sample.table
 
 
 def _named_output(table: Dataset) -> ColumnChoice | None:
@@ -200,7 +212,7 @@ def read_sample(path: str, *, split: str | None = None, config: str | None = Non
     """One split of a local file or folder, or of a Hub dataset, or an even sample of it.
 
     Args:
-        path: Local path, or a Hub id `user/name`.
+        path: Local path, or a Hub id `user/name` or `user/name@revision`.
         split: Split to read; None takes `test` where there is one, else the only one.
         config: Configuration (Hub, or a folder whose card lists several).
         limit: At most this many rows, spread over the whole split.
@@ -213,9 +225,10 @@ def read_sample(path: str, *, split: str | None = None, config: str | None = Non
         return _open_folder(place, split, config, limit)
     if place.exists():
         return _open_files([place], limit)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or (place.suffix and "/" not in path):
+    name, pinned, revision = path.partition("@")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or (place.suffix and "/" not in path):
         raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
-    return open_hub(path, split, config, limit)
+    return open_hub(name, split, config, limit, revision if pinned else None)
 
 
 def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:

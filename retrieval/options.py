@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from potstill.errors import OptionError
+from potstill.task import REVISION
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class RetrievalOptions:
         student_mib: Largest student to choose, in MiB of 32-bit weights.
         seed: Seed of row sampling.
         hub: Whether the Hub may be asked for rows.
+        pins: Datasets of the Hub to read at a commit, tag or branch, as `user/name@revision`; others as they are now.
     """
 
     catalogue: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class RetrievalOptions:
     rows_by: Literal["sample", "nearest"] = "sample"
     seed: int = 0
     hub: bool = True
+    pins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1, "min_rows": 0}
@@ -76,5 +79,9 @@ class RetrievalOptions:
         for name in ("min_score", "min_score_generation"):
             if not -1 <= getattr(self, name) <= 1:
                 faults.append(f"{name} is a cosine and must lie between -1 and 1 (got {getattr(self, name)})")
+        for pin in self.pins:
+            name, _, revision = pin.partition("@")
+            if name.count("/") != 1 or not REVISION.fullmatch(revision):
+                faults.append(f"pins: {pin[:120]!r} is not of the form user/name@revision")
         if faults:
             raise OptionError("retrieval", faults)

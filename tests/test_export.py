@@ -19,6 +19,7 @@ from potstill.cards import dataset_card, md, merge_licences, model_card, score_t
 from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
 from potstill.masking import public_name
+from potstill.report import render_report
 from potstill.run_dir import file_digest
 from potstill.run_facts import find_leaks, measure_diversity, read_run
 from potstill.task import DataRef, Example, TaskSpec
@@ -168,6 +169,26 @@ def test_the_scores_name_the_whole_id_of_a_test_set_of_the_hub(
     data = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"][0]["dataset"]
     assert (data["type"], data.get("config"), data["split"]) == wanted
     assert "/home/" not in card
+
+
+def test_cards_and_report_name_the_commit_that_rows_of_the_hub_were_read_at(run: Path, tmp_path: Path) -> None:
+    run, commit, tested = shutil.copytree(run, tmp_path / "run"), "c0ffee" + "0" * 34, "beef" + "0" * 36
+    note = (
+        json.loads((run / "retrieval" / "report.json").read_text()) if (run / "retrieval/report.json").exists() else {}
+    )
+    note["datasets"] = {"acme/tickets": {"commit": commit}, "them/other": {"commit": None}}
+    (run / "retrieval" / "report.json").write_text(json.dumps(note))
+    scores = json.loads((run / "evaluate" / "scores.json").read_text())
+    scores["test_set"] |= {"source": "acme/real@v1.0", "commit": tested}
+    (run / "evaluate" / "scores.json").write_text(json.dumps(scores))
+    facts = replace(read_run(run), spec=replace(read_run(run).spec, test=DataRef("acme/real@v1.0")))
+    info = unit_info(facts, REPO, token_targets=False)
+    data = yaml.safe_load(model_card(facts, info).split("---\n")[1])["model-index"][0]["results"][0]["dataset"]
+    assert (data["type"], data["revision"], data["name"]) == ("acme/real", tested, "acme/real (real test data)")
+    assert f"acme/real@{tested}" in model_card(facts, info)
+    shown = [dataset_card(facts, info), *render_report(facts, public=True)]
+    assert all(f"acme/tickets@{commit}" in text for text in shown)
+    assert all(f"acme/real@{tested}" in text for text in shown[1:])
 
 
 def test_the_cards_of_a_student_that_writes(run: Path, tmp_path: Path) -> None:

@@ -443,7 +443,7 @@ languages: [no, German]
 metric: accuracy
 label_prior: {billing: 60, bug: 30, other: 10}
 test: {path: test.jsonl, inputs: [title, text], output: queue, split: test}
-labelled: someone/tickets
+labelled: someone/tickets@v1.0/en
 unlabelled: data
 rules:
   - label: billing
@@ -481,7 +481,7 @@ def test_a_whole_task_file(tmp_path: Path) -> None:
     assert spec.examples == (Example("title: Help\ntext: I was charged twice", "billing"), Example("it crashes", "bug"))
     assert dict(spec.label_prior) == pytest.approx({"billing": 0.6, "bug": 0.3, "other": 0.1})
     test = DataRef(str(tmp_path / "test.jsonl"), split="test", inputs=("title", "text"), output="queue")
-    assert (spec.test, spec.labelled) == (test, DataRef("someone/tickets"))
+    assert (spec.test, spec.labelled) == (test, DataRef("someone/tickets@v1.0/en"))
     assert spec.unlabelled == DataRef(str(tmp_path / "data"))
     assert spec.rules == (
         Rule("billing", "keyword", ("invoice", "refund")),
@@ -734,6 +734,8 @@ FAULTS = [
     (front("examples: [{input: a, output: ''}]"), "an example without output"),
     (front("test: [a]"), "test: a path or a mapping with 'path' is needed, not a list"),
     (front("test: {split: test}"), "test: no 'path'; give a file, a folder or a Hub id"),
+    (front("test: a/b@"), "test: no file or folder 'a/b@'"),
+    (front("test: a/b@v 1"), "test: no file or folder 'a/b@v 1'"),
     (front("test: a/b/c/d"), "test: no file or folder 'a/b/c/d'"),
     (front("test: ''"), "test: empty; give a path"),
     (front("licences: {unknown: perhaps}"), "licences.unknown: true or false is needed (got 'perhaps')"),

@@ -105,6 +105,25 @@ def test_fields_get_the_tasks_names(tmp_path: Path) -> None:
     assert found.note["split"] == "train"
 
 
+def test_a_dataset_that_is_pinned_is_read_there_and_its_commit_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.retrieval import adapt as module
+    from potstill.retrieval.sampling import Sample, table_of
+
+    rows = [{"text": f"a text {i}", "label": ("good", "bad")[i % 2]} for i in range(30)]
+    asked: list[str] = []
+
+    def read(place: str, **_: object) -> Sample:
+        asked.append(place)
+        return Sample(table_of(rows, place), range(30), commit="c0ffee")
+
+    monkeypatch.setattr(module, "read_sample", read)
+    card = Card("them/set", "Set", licence="mit")
+    found = [adapt(task(), card, pins=pins) for pins in ((), ("them/set@v1", "them/settee@v2"))]
+    assert asked == ["them/set", "them/set@v1"]
+    assert [item.note["commit"] for item in found] == ["c0ffee"] * 2
+    assert found[1].rows[0].source.dataset == "them/set", "rows of a dataset keep their ids, pinned or not"
+
+
 def test_class_numbers_have_the_names_of_the_configuration_that_was_chosen(tmp_path: Path) -> None:
     named = {"stance": ["positive", "negative"], "sentiment": ["negative", "neutral", "positive"]}
     configs = {name: Config({"label": {"class_label": names}}) for name, names in named.items()}

@@ -25,7 +25,7 @@ for asked in json.loads(sys.argv[1]):
     try:
         sample = read_sample(**asked)
         texts = list(text_items(sample.table, ["text"], "label"))
-        print(json.dumps({"rows": list(sample.rows), "total": sample.total, "texts": texts}))
+        print(json.dumps({"rows": list(sample.rows), "total": sample.total, "commit": sample.commit, "texts": texts}))
     except DataError as error:
         print(json.dumps({"kind": type(error).__name__, "said": str(error)}))
 """
@@ -121,3 +121,45 @@ def test_files_of_a_conversion_are_put_in_their_order() -> None:
     assert both.files(None, None) == found["a"]["test"]
     with pytest.raises(DataError, match="no configuration 'third'; it has default, other"):
         both.files(None, "third")
+
+
+def test_a_revision_is_read_as_it_was_and_every_reading_tells_its_commit(hub: Any, tmp_path: Path) -> None:
+    for name in ("rows", "lines", "scripted"):
+        hub.create("datasets", f"me/{name}")
+    old = parquet(tmp_path / "old", [f"old {i}" for i in range(500)], [i % 2 for i in range(500)])
+    new = parquet(tmp_path / "new", ["new"], [0])
+    commits = [
+        hub.put("datasets", "me/rows", {"README.md": b"# R\n", "train.parquet": file}).oid for file in (old, new)
+    ]
+    hub.repo("datasets", "me/rows").tags["v1.0"] = commits[0]
+    hub.repo("datasets", "me/rows").branches["of/mine"] = commits[0]
+    line = b'{"text": "%s", "label": "good"}\n'
+    first, _ = [hub.put("datasets", "me/lines", {"train.jsonl": line % word}).oid for word in (b"old", b"new")]
+    script = hub.put("datasets", "me/scripted", {"scripted.py": b"raise SystemExit('ran')\n"}).oid
+    files = [{"en/train/0000.parquet": file, "de/train/0000.parquet": new} for file in (old, new)]
+    made = [hub.put("datasets", "me/scripted", found, branch=CONVERSION).oid for found in files]
+    asked = [{"path": f"me/rows@{revision}", "limit": 20} for revision in (commits[0], "v1.0", "of/mine", "main")]
+    asked += [{"path": path} for path in ("me/rows", f"me/lines@{first}", "me/lines")]
+    asked += [{"path": f"me/scripted@{revision}", "config": "en", "limit": 20} for revision in
+              (made[0], "~parquet", CONVERSION, script)]  # fmt: skip
+    asked += [{"path": path} for path in (f"me/scripted@{made[0]}", "me/rows@v9", "me/rows@", "me/rows@a b", "me/x@v1")]
+    said = reads(hub, tmp_path / "home", *asked)
+    for found in said[:3]:
+        assert found == said[0], "a commit gives the same rows by whatever name"
+        assert found["commit"] == commits[0]
+        assert found["texts"][0] == ["old 0", "bad"]
+    assert [found["texts"] for found in said[3:5]] == [[["new", "bad"]]] * 2
+    assert [found["commit"] for found in said[3:5]] == [commits[1]] * 2
+    assert [found["texts"][0][0] for found in said[5:7]] == ["old", "new"]
+    assert said[5]["commit"] == first
+    by_commit, alias, branch, of_script, unnamed, absent, empty, odd, none = said[7:]
+    assert by_commit["texts"] == said[0]["texts"]
+    assert by_commit["commit"] == made[0]
+    assert alias == branch
+    assert (alias["texts"], alias["commit"]) == ([["new", "bad"]], made[1])
+    assert f"what the Hub made of it can: me/scripted@{made[1]}" in of_script["said"]
+    assert "several configurations; name one of de, en" in unnamed["said"]
+    assert "me/rows@v9: the dataset has no such revision" in absent["said"]
+    assert "after '@' stands a commit, a tag or a branch" in empty["said"]
+    assert "after '@' stands a commit, a tag or a branch" in odd["said"]
+    assert "me/x@v1" in none["said"]

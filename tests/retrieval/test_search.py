@@ -266,8 +266,8 @@ def test_the_word_search_leaves_an_installed_jax_alone(tmp_path: Path, first: st
 
 def test_options_list_every_fault() -> None:
     with pytest.raises(OptionError) as caught:
-        RetrievalOptions(top=0, fusion_dense=2.0, min_score=-3.0, rows_per_dataset=0)
-    assert len(caught.value.faults) == 4
+        RetrievalOptions(top=0, fusion_dense=2.0, min_score=-3.0, rows_per_dataset=0, pins=("a/b", "a/b@1", "b@1"))
+    assert len(caught.value.faults) == 6
 
 
 @pytest.mark.real
