@@ -190,12 +190,15 @@ def push(
         bool, typer.Option("--public", help="Make the repositories public (private by default).")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go.")] = False,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Propose it by pull requests, where you may not write.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send dataset, model, cards and report to the Hub. The token is read from HF_TOKEN."""
     from potstill.export import push as push_run
 
-    result = push_run(run, repo, private=not public, dry_run=dry_run)
+    result = push_run(run, repo, private=not public, dry_run=dry_run, create_pr=create_pr)
     typer.echo(json.dumps(result.to_json()) if as_json else str(result))
 
 

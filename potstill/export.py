@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +68,7 @@ class PushResult:
         urls: Where dataset and model are.
         commits: The commit of each part that holds the unit.
         notes: What whoever publishes it should know.
+        pull_requests: Where each part is proposed, where it was not to be written.
     """
 
     repo: str
@@ -78,6 +79,7 @@ class PushResult:
     urls: dict[str, str]
     commits: dict[str, str]
     notes: tuple[str, ...]
+    pull_requests: dict[str, str] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -88,6 +90,7 @@ class PushResult:
         """JSON types only."""
         return {
             **{name: getattr(self, name) for name in ("repo", "unit", "private", "dry_run", "urls", "commits")},
+            "pull_requests": self.pull_requests,
             "changed": self.changed,
             "notes": list(self.notes),
             "files": [vars(file) for file in self.files],
@@ -97,11 +100,13 @@ class PushResult:
         lines = []
         for part in PARTS:
             files = [file for file in self.files if file.part == part]
-            verb = "would go to" if self.dry_run else "is at"
+            request = self.pull_requests.get(part)
+            verb = "would go to" if self.dry_run else "is proposed to" if request else "is at"
             total = sum(file.size for file in files if file.change != "delete")
             lines.append(
                 f"{part} {verb} {self.urls[part]}  ({_size(total)}, {'private' if self.private else 'public'})"
             )
+            lines += [f"  pull request: {request}"] if request else []
             if all(file.change == "same" for file in files):
                 lines.append("  nothing had changed; no commit was made")
                 continue
@@ -171,6 +176,7 @@ def push(
     token: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
+    create_pr: bool = False,
 ) -> PushResult:
     """Publish a run as the dataset and the model `repo`. Sends only what changed; a second push sends nothing.
 
@@ -181,6 +187,8 @@ def push(
         token: Access token; by default the one of `HF_TOKEN` or of `hf auth login`.
         dry_run: Only say what would go; asks the Hub nothing.
         overwrite: Publish into a repository whose files are not potstill's.
+        create_pr: Propose it to repositories that are there, by one pull request each, and write nothing to them: for
+            who may read and not write. One of the same unit that is open is not made again.
 
     Raises:
         OptionError: `repo` is no valid name.
@@ -198,7 +206,7 @@ def push(
         if not secret:
             raise HubError("no token for the Hub; set HF_TOKEN to a token with write access and push again")
         api = HfApi(token=secret, library_name="potstill", library_version=version("potstill"))
-        uploads = [Upload(api, part, repo, unit.folder(part), secret) for part in PARTS]
+        uploads = [Upload(api, part, repo, unit.folder(part), secret, create_pr=create_pr) for part in PARTS]
         done: list[str] = []
         try:
             for upload in uploads:
@@ -209,8 +217,11 @@ def push(
                 upload.commit(f"potstill unit {unit.id[:12]}")
                 done.append(upload.part)
         except HubError as error:
-            state = "the dataset of this unit is published, its model is not: push again to finish"
-            raise HubError(f"{error}; {state if done else 'nothing was published'}") from None
+            what = "proposed" if create_pr else "published"
+            state = f"the dataset of this unit is {what}, its model is not: push again to finish"
+            raise HubError(f"{error}; {state if done else f'nothing was {what}'}") from None
+        requests: dict[str, str] = {upload.part: upload.pull_request for upload in uploads if upload.pull_request}
+        both = ("merge both pull requests: a dataset and a model of two units are not read back",) if requests else ()
         return PushResult(
             repo=repo,
             unit=unit.id,
@@ -219,7 +230,8 @@ def push(
             files=tuple(file for upload in uploads for file in upload.files),
             urls={upload.part: upload.url for upload in uploads},
             commits={upload.part: upload.head for upload in uploads},
-            notes=(*unit.notes, *(note for upload in uploads for note in upload.notes)),
+            notes=(*unit.notes, *(note for upload in uploads for note in upload.notes), *both),
+            pull_requests=requests,
         )
 
 

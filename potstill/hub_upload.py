@@ -2,7 +2,8 @@
 
 What enters: a folder that holds `potstill-unit.json` beside the files that it lists. What leaves: a repository on
 the Hub that holds exactly these files (and whatever others put beside them). Large files go first and are invisible
-until the commit names them; the commit is refused if somebody else's came in between, and then compared again.
+until the commit names them; the commit is refused if somebody else's came in between, and then compared again. Who may
+not write to the repository proposes the commit as a pull request; one of the same unit that is open is found again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ATTEMPTS = 4
 _MENDS = {
     401: "the token is missing, expired or wrong: set HF_TOKEN to one with write access",
     403: "the token may not write to {repo}: check its rights and the user name",
-    404: "check the name and that the token can see it",
+    404: "check the name and that the token can see it; a pull request needs a repository that is there",
     409: "another change is under way: push again in a moment",
     412: "others keep changing the repository: push again in a moment",
     413: "a file is too large for the Hub",
@@ -63,19 +64,30 @@ class PushedFile:
 class Upload:
     """One repository of a push: what is there, what differs, and the one commit that mends it."""
 
-    def __init__(self, api: HfApi, part: Literal["dataset", "model"], repo: str, folder: Path, secret: str):
-        self.part, self.repo, self.folder = part, repo, folder
+    def __init__(
+        self,
+        api: HfApi,
+        part: Literal["dataset", "model"],
+        repo: str,
+        folder: Path,
+        secret: str,
+        *,
+        create_pr: bool = False,
+    ):
+        self.part, self.repo, self.folder, self.create_pr = part, repo, folder, create_pr
         self.url = f"{api.endpoint}/{'datasets/' if part == 'dataset' else ''}{repo}"
         self.head = ""
         self.private = True
         self.files: tuple[PushedFile, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.pull_request = ""
         self._api, self._secret = api, secret
 
     def open(self, *, private: bool, overwrite: bool) -> None:
-        """Make the repository, or check that the one that is there may be written to."""
-        with self._refusals("create"):
-            self._api.create_repo(self.repo, repo_type=self.part, private=private, exist_ok=True)
+        """Make the repository, or check that the one that is there may be written to, or proposed to."""
+        with self._refusals("propose to" if self.create_pr else "create"):
+            if not self.create_pr:
+                self._api.create_repo(self.repo, repo_type=self.part, private=private, exist_ok=True)
             info = self._api.repo_info(self.repo, repo_type=self.part)
         self.head, self.private = str(info.sha), bool(info.private)
         if private and not self.private:
@@ -94,13 +106,15 @@ class Upload:
         with self._refusals("upload"):
             additions = [item for item in self._changes() if hasattr(item, "upload_info")]
             if additions:
-                self._api.preupload_lfs_files(self.repo, additions=additions, repo_type=self.part)
+                self._api.preupload_lfs_files(
+                    self.repo, additions=additions, repo_type=self.part, create_pr=self.create_pr
+                )
 
     def commit(self, message: str) -> None:
         """Make the repository hold exactly this unit, by one commit, or find that it does.
 
         A commit by somebody else in between is met by comparing again. So is a reply that was lost: the commit
-        may have landed, and comparing again shows it.
+        may have landed, and comparing again shows it; a pull request is looked for among those that are open.
         """
         from httpx2 import TransportError
         from huggingface_hub.errors import HfHubHTTPError
@@ -112,11 +126,16 @@ class Upload:
                     time.sleep(0.2 * 2**attempt)
                     self.head = str(self._api.repo_info(self.repo, repo_type=self.part).sha)
                 changes = self._changes()
-                if not changes:
+                if not changes or (self.create_pr and self._find_request(message)):
                     return
                 try:
                     done = self._api.create_commit(
-                        self.repo, changes, commit_message=message, repo_type=self.part, parent_commit=self.head
+                        self.repo,
+                        changes,
+                        commit_message=message,
+                        repo_type=self.part,
+                        parent_commit=self.head,
+                        create_pr=self.create_pr,
                     )
                 except TransportError:
                     if last:
@@ -125,8 +144,20 @@ class Upload:
                     if last or error.response.status_code not in (412, 500, 502, 503, 504):
                         raise
                 else:
-                    self.head = str(done.oid)
+                    self.head, self.pull_request = str(done.oid), str(done.pr_url or "")
                     return
+
+    def _find_request(self, title: str) -> bool:
+        """Whether a pull request with this unit is open; it is then taken for the one that was to be made."""
+        for item in self._api.get_repo_discussions(
+            self.repo, repo_type=self.part, discussion_type="pull_request", discussion_status="open"
+        ):
+            if item.title == title:
+                self.pull_request = str(item.url)
+                found = self._api.repo_info(self.repo, repo_type=self.part, revision=item.git_reference)
+                self.head = str(found.sha)
+                return True
+        return False
 
     def _changes(self) -> list[Any]:
         """The operations that turn the head into this unit; also notes them in `files`, once there are any."""
@@ -194,6 +225,8 @@ class Upload:
     def _refused(self, step: str, error: HfHubHTTPError) -> str:
         status = error.response.status_code
         mend = _MENDS.get(status, "push again later: what was uploaded is not sent twice").format(repo=self.repo)
+        if status == 403 and not self.create_pr:
+            mend += ", or propose it with --create-pr"
         detail = (error.server_message or "").strip().split("\n")[0]
         return f"the Hub refused to {step} {self.url}: {status}{f' ({detail})' if detail else ''}; {mend}"
 

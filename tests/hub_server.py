@@ -113,6 +113,7 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    requests: list[dict[str, object]] = field(default_factory=list)  # pull requests, the first has number 1
     facts: dict[str, object] = field(default_factory=dict)  # what a test wants the listing to say of it
 
     def find(self, revision: str) -> Commit | None:
@@ -277,6 +278,7 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("GET", _API + r"/revision/" + _REV, "info"),
         ("GET", _API + r"/tree/" + _REV + r"(?:/(?P<path>.*))?", "tree"),
         ("GET", _API + r"/refs", "refs"),
+        ("GET", _API + r"/discussions", "discussions"),
         ("GET", _API + r"/commits/" + _REV, "commits"),
         ("PUT", _API + r"/settings", "settings"),
         ("POST", _API + r"/paths-info/" + _REV, "paths_info"),
@@ -504,9 +506,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _refs(self, kind: str, id: str) -> None:
         repo = self._repo(kind, id)
         kinds = {"branches": "refs/heads/", "tags": "refs/tags/", "converts": "refs/convert/"}
+        kinds |= {"pullRequests": "refs/pr/"} if self.query.get("include_prs") == ["1"] else {}
         answer: dict[str, list[dict[str, str]]] = {kind: [] for kind in kinds}
         for name, oid in repo.branches.items():
-            kind = "converts" if name.startswith("refs/convert/") else "branches"
+            special = {"refs/convert/": "converts", "refs/pr/": "pullRequests"}
+            kind = next((kind for prefix, kind in special.items() if name.startswith(prefix)), "branches")
+            if kind not in kinds:
+                continue
             name = name.removeprefix(kinds[kind])
             answer[kind].append({"name": name, "ref": kinds[kind] + name, "targetCommit": oid})
         answer["tags"] = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": o} for n, o in repo.tags.items()]
@@ -545,7 +551,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(answer, 400 if errors else 200)
 
     def _preupload(self, kind: str, id: str, rev: str) -> None:
-        commit = self._commit_of(self._repo(kind, id, write=True), rev)
+        commit = self._commit_of(self._repo(kind, id, write=not self._proposes()), rev)
         files = []
         for item in json.loads(self.body)["files"]:
             large = item["path"].endswith(LFS_SUFFIXES) or item["size"] >= LFS_FROM_BYTES
@@ -556,9 +562,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"files": files, "commitOid": commit.oid})
 
     def _lfs_batch(self, id: str, ds: str = "") -> None:
-        self._repo("datasets" if ds else "models", id, write=True)
+        asked = json.loads(self.body)
+        self._need_token()
+        # Who names no branch may upload without the right to write: it can end in a pull request alone.
+        self._repo("datasets" if ds else "models", id, write="ref" in asked)
         objects = []
-        for item in json.loads(self.body)["objects"]:
+        for item in asked["objects"]:
             answer: dict[str, object] = {"oid": item["oid"], "size": item["size"]}
             if not (self.hub.folder / "lfs" / item["oid"]).exists():
                 answer["actions"] = {
@@ -586,7 +595,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({})
 
     def _make_commit(self, kind: str, id: str, rev: str) -> None:
-        repo = self._repo(kind, id, write=True)
+        repo = self._repo(kind, id, write=not self._proposes())
         lines = [json.loads(line) for line in self.body.splitlines() if line.strip()]
         if not lines or lines[0]["key"] != "header":
             raise Refusal(400, "the first line must be the header")
@@ -598,10 +607,31 @@ class _Handler(BaseHTTPRequestHandler):
             tree = dict(head.tree)
             for line in lines[1:]:
                 self._apply(tree, line["key"], line["value"])
+            if self._proposes():
+                number = len(repo.requests) + 1
+                rev = f"refs/pr/{number}"
+                repo.branches[rev] = head.oid
+                repo.requests.append({"num": number, "title": header["summary"], "status": "open"})
             commit = self.hub.commit(repo, rev, tree, header["summary"])
-        prefix = "datasets/" if kind == "datasets" else ""
-        url = f"{self.hub.url}/{prefix}{id}/commit/{commit.oid}"
-        self._json({"success": True, "commitOid": commit.oid, "commitUrl": url})
+        page = f"{self.hub.url}/{'datasets/' if kind == 'datasets' else ''}{id}"
+        answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{page}/commit/{commit.oid}"}
+        self._json(answer | ({"pullRequestUrl": f"{page}/discussions/{number}"} if self._proposes() else {}))
+
+    def _proposes(self) -> bool:
+        """Whether a commit is to become a pull request: that needs a token, and no right to write."""
+        wanted = self.query.get("create_pr") == ["1"]
+        if wanted:
+            self._need_token()
+        return wanted
+
+    def _discussions(self, kind: str, id: str) -> None:
+        repo = self._repo(kind, id)
+        status = self.query.get("status", ["all"])[0]
+        whole = {"author": {"name": self.hub.user}, "createdAt": repo.log[0].date, "isPullRequest": True,
+                 "repo": {"name": id, "type": kind.removesuffix("s")}}  # fmt: skip
+        found = [{**whole, **item} for item in repo.requests if status in ("all", item["status"])]
+        start = 50 * int(self.query.get("p", ["0"])[0])
+        self._json({"discussions": found[start : start + 50], "count": len(found), "start": start})
 
     def _apply(self, tree: dict[str, File], key: str, value: dict[str, str]) -> None:
         path = value["path"].strip("/")

@@ -538,6 +538,41 @@ def test_a_repository_of_something_else_is_not_overwritten(run: Path, hub: Any, 
     assert pushed(hub, tmp_path, run, overwrite=True)["changed"]
 
 
+def test_who_may_not_write_proposes_a_pull_request(run: Path, hub: Any, tmp_path: Path) -> None:
+    name, text = pushed(hub, tmp_path, run, create_pr=True)
+    assert (name, "a pull request needs a repository that is there" in text) == ("HubError", True)
+    for kind in ("datasets", "models"):
+        hub.create(kind, REPO, private=True)
+    hub.user = "them"
+    name, text = pushed(hub, tmp_path, run)
+    assert (name, "may not write to" in text, "--create-pr" in text) == ("HubError", True, True)
+    before = {kind: hub.repo(kind, REPO).log[0].oid for kind in ("datasets", "models")}
+    hub.fail("POST", "/api/models/.*/commit/", 403)
+    name, text = pushed(hub, tmp_path, run, create_pr=True)
+    assert text.endswith("the dataset of this unit is proposed, its model is not: push again to finish")
+    for status in (412, 0):
+        hub.fail("POST", "/api/models/.*/commit/", status)
+    result = pushed(hub, tmp_path, run, create_pr=True)
+    pages = {"dataset": f"{hub.url}/datasets/{REPO}/discussions/1", "model": f"{hub.url}/{REPO}/discussions/1"}
+    assert result["pull_requests"] == pages
+    assert {kind: hub.repo(kind, REPO).log[0].oid for kind in before} == before, "nothing is written to main"
+    for kind, part in (("datasets", "dataset"), ("models", "model")):
+        repo = hub.repo(kind, REPO)
+        assert [item["title"] for item in repo.requests] == [f"potstill unit {result['unit'][:12]}"]
+        proposed = repo.find("refs/pr/1")
+        assert (proposed.oid, proposed.parent) == (result["commits"][part], before[kind])
+        unit = json.loads(hub.read(kind, REPO, "potstill-unit.json", "refs/pr/1"))
+        assert unit["unit"] == result["unit"]
+        assert set(unit["files"]) <= set(proposed.tree)
+    large = _sent(hub)
+    assert pushed(hub, tmp_path, run, create_pr=True) == result, "what is open is found, and no second one made"
+    assert _sent(hub) == large
+    code = f"from potstill.export import push\nprint(push({str(run)!r}, {REPO!r}, create_pr=True))"
+    shown = client(hub, tmp_path, code).stdout
+    assert all(f"pull request: {page}\n" in shown for page in pages.values())
+    assert "is proposed to" in shown
+
+
 def test_refusals_name_the_mend_and_never_the_token(run: Path, hub: Any, tmp_path: Path) -> None:
     name, text = pushed(hub, tmp_path, run, token=None)
     assert (name, "set HF_TOKEN" in text) == ("HubError", True)
