@@ -23,6 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
 from potstill.retrieval.hub_conversion import find_conversion, look_up
+from potstill.retrieval.hub_patience import BUSY, patience
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
 from potstill.task import REVISION
 
@@ -60,18 +61,19 @@ def open_hub(
         raise DataError(f"{called[:120]!r}: after '@' stands a commit, a tag or a branch")
     if reason := hub_unreachable():
         raise UnreachableError(f"{called} was found but cannot be reached: {reason}")
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            return _opened(name, split, config, limit, revision)
-        except DataError:
-            raise
-        except Exception as error:  # the client raises many kinds; a dataset that does not load is left out, not fatal
-            busy = _status(error) in (408, 429) or _status(error) >= 500
-            if busy and pause_s is not None:
-                time.sleep(pause_s)
-                continue
-            away = busy or _NO_WAY & {part.__name__ for part in type(error).__mro__}
-            raise (UnreachableError if away else DataError)(_reason(called, error)) from None
+    with patience(called):
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return _opened(name, split, config, limit, revision)
+            except Exception as error:  # the client raises many kinds; what does not load is left out, not fatal
+                busy = _status(error) in BUSY or _status(error) >= 500
+                if isinstance(error, UnreachableError) or (isinstance(error, DataError) and not busy):
+                    raise
+                if busy and pause_s is not None:
+                    time.sleep(pause_s)
+                    continue
+                away = busy or _NO_WAY & {part.__name__ for part in type(error).__mro__}
+                raise (UnreachableError if away else DataError)(_reason(called, error)) from None
     raise AssertionError("the last attempt returns or raises")
 
 

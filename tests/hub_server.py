@@ -143,6 +143,7 @@ class Fault:
     status: int
     times: int
     before: Callable[[], None] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class Refusal(Exception):
@@ -191,10 +192,17 @@ class Hub:
         return variables
 
     def fail(
-        self, method: str, path: str, status: int, *, times: int = 1, before: Callable[[], None] | None = None
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        times: int = 1,
+        before: Callable[[], None] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Answer the next `times` requests whose path matches with `status` (0 cuts the connection)."""
-        self._faults.append(Fault(method, re.compile(path), status, times, before))
+        self._faults.append(Fault(method, re.compile(path), status, times, before, headers or {}))
 
     def repo(self, kind: str, repo_id: str) -> Repo:
         return self.repos[kind, repo_id]
@@ -342,6 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Message": refusal.message}
             if refusal.code:
                 headers["X-Error-Code"] = refusal.code
+            headers |= fault.headers if fault is not None else {}
             self._json({"error": refusal.message, **refusal.extra}, refusal.status, headers)
 
     def _read_body(self) -> bytes:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from potstill.errors import DataError
+from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.hub_conversion import Conversion, converted_files
+from potstill.retrieval.hub_patience import patience
 
 CONVERSION = "refs/convert/parquet"
 READ = """
@@ -163,3 +165,51 @@ def test_a_revision_is_read_as_it_was_and_every_reading_tells_its_commit(hub: An
     assert "after '@' stands a commit, a tag or a branch" in empty["said"]
     assert "after '@' stands a commit, a tag or a branch" in odd["said"]
     assert "me/x@v1" in none["said"]
+
+
+def test_files_that_the_hub_refuses_for_long_do_not_hold_a_run(hub: Any, tmp_path: Path) -> None:
+    hub.create("datasets", "me/rows")
+    hub.create("datasets", "me/lines")
+    hub.put("datasets", "me/rows", {"train.parquet": parquet(tmp_path / "rows", ["a text"] * 9, [0] * 9)})
+    hub.put("datasets", "me/lines", {"train.jsonl": b'{"text": "a text", "label": "good"}\n' * 9})
+    limit = {"RateLimit": '"resolvers";r=0;t=240', "RateLimit-Policy": '"fixed window";"resolvers";q=5000;w=300'}
+    for verb in ("GET", "HEAD"):
+        hub.fail(verb, r"me/rows/resolve/.*\.parquet", 429, times=999, headers=limit)
+        hub.fail(verb, r"me/lines/resolve/.*\.jsonl", 503, times=999, headers={"Retry-After": "120"})
+    began = time.monotonic()
+    rows, lines = reads(hub, tmp_path / "home", {"path": "me/rows"}, {"path": "me/lines"})
+    assert time.monotonic() - began < 100
+    assert (rows["kind"], lines["kind"]) == ("UnreachableError", "UnreachableError"), "so that the next run asks again"
+    assert rows["said"] == "me/rows cannot be read now: the Hub answers 429 and asks to wait 240 s"
+    assert lines["said"] == "me/lines cannot be read now: the Hub answers 503 and asks to wait 120 s"
+
+
+def test_a_busy_hub_is_waited_for_until_one_address_was_busy_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx2
+    from huggingface_hub import utils
+
+    clock = {"now": 0.0}
+    statuses: list[int] = []
+    answers = httpx2.MockTransport(lambda request: httpx2.Response(statuses.pop(0)))
+    client = httpx2.Client(transport=answers)
+    monkeypatch.setattr(utils, "get_session", lambda: client)
+    monkeypatch.setattr("potstill.retrieval.hub_patience.time.monotonic", lambda: clock["now"])
+
+    def ask(now: float, status: int, path: str = "a") -> None:
+        clock["now"] = now
+        statuses.append(status)
+        client.get(f"https://hub.invalid/{path}?signed={now}")
+
+    with patience("me/x"):
+        ask(0, 429)
+        ask(25, 429)
+        ask(26, 200)
+        ask(50, 429)
+        ask(60, 503, "b")
+        ask(79, 429)
+        with pytest.raises(
+            UnreachableError, match="me/x cannot be read now: the Hub answers 429 and has been busy for 31"
+        ):
+            ask(81, 429)
+    ask(200, 429)
+    assert client.event_hooks["response"] == []
