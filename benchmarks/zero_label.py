@@ -1,6 +1,6 @@
 """No labels in, how much of the supervised quality out? Every part of the product on sixteen real tasks.
 
-    python benchmarks/zero_label.py                     all tasks, arms and three seeds; goes on where it stopped
+    python benchmarks/zero_label.py                     all tasks and arms; goes on where it stopped
     python benchmarks/zero_label.py --quick             three tasks, few rows: that it works, in 15 minutes
     python benchmarks/zero_label.py --tasks trec,subj --arms soft,labelled_100,ceiling --seeds 0
     python benchmarks/zero_label.py --print             the tables of the last results
@@ -25,9 +25,12 @@ which `zero_label_arms.py` measures:
                                       the texts without labels, in batches, instead of a fair draw
     ceiling                           a student on all real rows (at most --ceiling-rows)
 
-Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these;
-their `verified` lets a judge look. gsm8k is judged by the final number, tasks of many sub-tasks by the
-mean over them, tasks with several right answers by the best.
+What a user may have (no label, texts, a hundred labels) and its ceiling are measured with three seeds, the parts of the
+product one by one, and generation tasks, with the first; `--seeds` and `--arms` say otherwise.
+
+Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these; their
+`verified` lets a judge look. A row costs them many times as much, so their defaults are smaller. gsm8k is judged by the
+final number, tasks of many sub-tasks by the mean over them, tasks with several right answers by the best.
 
 Each arm runs in a process of its own, all arms of a task in one run folder, so that a stage that several arms share is
 paid once. `tokens` and `minutes` are what an arm takes when it stands alone: the sum over its stages, as they were when
@@ -63,6 +66,11 @@ PRODUCT = (
     (LABELLED, "self_training_100"),
     (LABELLED, "self_training_chosen"),
 )
+# Arms that show what each part brings; the others are the product as it comes and what it is measured by.
+PARTS = ("both", "generated", "retrieved", "verified", "rules", "everything", "everything_100")
+SEEDS = (0, 1, 2)
+# Rows to write, rows to be tested on, and real rows of the ceiling.
+SIZES = {"classification": (400, 1000, 2000), "generation": (200, 150, 200)}
 QUICK = {"tasks": "subj,trec,scitldr", "seeds": "0", "rows": 40, "test_rows": 60, "ceiling_rows": 300, "texts": 200}
 
 
@@ -122,12 +130,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [options]"
     )
     parser.add_argument("--tasks", default=None, help="by default all sixteen")
-    parser.add_argument("--arms", default=",".join(ORDER))
-    parser.add_argument("--seeds", default=None, help="by default 0,1,2")
-    parser.add_argument("--rows", type=int, default=None, help="rows to generate for a task; 400")
+    parser.add_argument("--arms", default=None, help="by default all; the parts of the product with the first seed")
+    parser.add_argument("--seeds", default=None, help="by default 0,1,2, generation tasks 0")
+    parser.add_argument("--rows", type=int, default=None, help="rows to generate for a task; 400, generation 200")
     parser.add_argument("--per-label", type=int, default=12, help="rows to generate for a label at least")
-    parser.add_argument("--test-rows", type=int, default=None, help="the first so many; 1,000")
-    parser.add_argument("--ceiling-rows", type=int, default=None, help="real rows at most; 2,000, generation 400")
+    parser.add_argument("--test-rows", type=int, default=None, help="the first so many; 1,000, generation 150")
+    parser.add_argument("--ceiling-rows", type=int, default=None, help="real rows at most; 2,000, generation 200")
     parser.add_argument("--texts", type=int, default=None, help="unlabelled texts at most; 2,000")
     parser.add_argument("--teacher", default="transformers")
     parser.add_argument("--out", type=Path, default=None)
@@ -137,15 +145,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], help="stage.option=value, for experiments")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    full = {"tasks": ",".join((*CLASSIFICATION, *GENERATION)), "seeds": "0,1,2", "rows": 400, "test_rows": 1000}
-    for name, value in (QUICK if args.quick else {**full, "texts": 2000}).items():
+    full = {"tasks": ",".join((*CLASSIFICATION, *GENERATION)), "texts": 2000}
+    for name, value in (QUICK if args.quick else full).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.quick:
         args.per_label = min(args.per_label, 4)
         args.set = ["distil.epochs=1", "distil.min_steps=20", *args.set]
     args.out = args.out or ROOT / "runs" / ("zero-label-quick" if args.quick else "zero-label")
-    unknown = sorted(set(args.arms.split(",")) - set(ORDER))
+    unknown = sorted(set(args.arms.split(",") if args.arms else ()) - set(ORDER))
     if unknown:
         raise SystemExit(f"--arms: no such arm: {', '.join(unknown)}; known are {', '.join(ORDER)}")
     return args
@@ -153,24 +161,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
     """What is to be measured, in the order in which stages are shared best: a task's arms one after another."""
-    chosen = set(args.arms.split(","))
     found = []
     for name in args.tasks.split(","):
         task = pack_task(name)
-        for seed in map(int, args.seeds.split(",")):
-            for arm in ORDER:
+        rows, test_rows, ceiling_rows = SIZES["classification" if task.labels else "generation"]
+        rows = rows if args.rows is None else args.rows
+        several = SEEDS if task.labels else SEEDS[:1]
+        seeds = tuple(map(int, args.seeds.split(","))) if args.seeds else several
+        for seed in seeds:
+            for arm in (arm for arm in ORDER if not args.arms or arm in args.arms.split(",")):
                 # The teacher's greedy answers and label scores do not depend on a seed.
-                again = arm in TEACHERS and seed != int(args.seeds.split(",")[0])
-                if arm not in chosen or again or (arm in CLASSES_ONLY and not task.labels):
+                once = arm in TEACHERS or (arm in PARTS and not args.arms)
+                if (once and seed != seeds[0]) or (arm in CLASSES_ONLY and not task.labels):
                     continue
                 found.append(
                     {
                         "task": name,
                         "arm": arm,
                         "seed": seed,
-                        "rows": max(args.rows, args.per_label * len(task.labels)),
-                        "test_rows": args.test_rows,
-                        "ceiling_rows": args.ceiling_rows or (2000 if task.labels else 400),
+                        "rows": max(rows, args.per_label * len(task.labels)),
+                        "test_rows": test_rows if args.test_rows is None else args.test_rows,
+                        "ceiling_rows": ceiling_rows if args.ceiling_rows is None else args.ceiling_rows,
                         "texts": args.texts,
                         "teacher": args.teacher,
                         "out": str(args.out.resolve()),

@@ -162,6 +162,19 @@ def test_shares_of_the_ceiling_and_their_means(bench: Any) -> None:
     assert means["retrieved"] == 0.0, "an arm without a student is no missing value"
 
 
+def test_seeds_and_sizes_are_those_of_the_kind_where_none_are_asked_for(bench: Any) -> None:
+    def jobs(*more: str) -> list[tuple[str, str, int, int]]:
+        given = bench._arguments(["--tasks", "mood,instruction_induction", *more])
+        return [(job["task"], job["arm"], job["seed"], job["rows"]) for job in bench.jobs(given)]
+
+    plain = jobs()
+    assert ("mood", "soft", 2, 400) in plain
+    assert {seed for _, arm, seed, _ in plain if arm in (*bench.PARTS, *bench.TEACHERS)} == {0}
+    assert {(seed, rows) for task, _, seed, rows in plain if task == "instruction_induction"} == {(0, 200)}
+    asked = jobs("--arms", "both", "--seeds", "0,1", "--rows", "50")
+    assert asked[:2] == [("mood", "both", 0, 50), ("mood", "both", 1, 50)]
+
+
 @pytest.mark.real
 def test_a_small_run_writes_each_record_and_a_rerun_makes_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "out"
