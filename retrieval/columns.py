@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from potstill.languages import NAMES_IN_TEXT
-from potstill.retrieval.profiles import Profile, profile
+from potstill.retrieval.profiles import Profile, points, profile
 from potstill.retrieval.said_roles import said_roles
 from potstill.task import TaskSpec
 
@@ -130,6 +130,12 @@ def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = ""
     tied = len(ranked) > 1 and _output_rank(ranked[1], profiles, spec, said)[:2] == first[:2]
     sure = known and (len(ranked) == 1 or first[0] < 0 or (first[1] < _UNKNOWN and not tied))
     return ColumnChoice(inputs, output.name, "rules on names and values", sure)
+
+
+def is_usual_name(name: str) -> bool:
+    """Whether tables usually call a column so (`text`, `label`, `answer`, `id`)."""
+    known = {*_CLASS_NAMES, *_TEXT_NAMES, *_ANSWER_NAMES, *_TAG_NAMES, *(part for pair in _PAIRS for part in pair)}
+    return not name or name.lower() in known or points(name)
 
 
 def text_columns(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
