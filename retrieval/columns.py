@@ -44,6 +44,9 @@ _ANSWER_NAMES = (
     "snippet", "code", "translation", "simplified", "paraphrase", "reply", "iso_date", "result", "abstract",
     "headline", "summaries", "outputs", "label", "label_text",
 )  # fmt: skip
+# Of numbers: what classes and scores are called by (`label`, `target`) is left out.
+_RESULT_NAMES = ("answer", "answers", "output", "outputs", "result", "response", "completion", "solution")
+_MOST_CHOICES = 6
 _TAG_NAMES = ("ner_tags", "tags", "ner", "labels", "entities", "pos_tags", "chunk_tags")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "passage"),
@@ -158,7 +161,14 @@ def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Prof
     asked = [item for item in texts if not _contradicted(item, texts, spec)]
     if len(asked) == 1 and asked[0].name in _roles(texts, spec)[0]:
         return asked
-    return [item for item in asked if _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+    named = [item for item in asked if _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+    return named or [item for item in filled if _is_result(item)]
+
+
+def _is_result(item: Profile) -> bool:
+    """Whether a column holds numbers that are answers, and not the places of answers in lists of choices."""
+    choices = item.is_class and 0 < item.distinct <= _MOST_CHOICES
+    return item.is_number and item.name.lower() in _RESULT_NAMES and not choices
 
 
 def _roles(texts: Sequence[Profile], spec: TaskSpec) -> tuple[frozenset[str], frozenset[str]]:
@@ -302,7 +312,7 @@ def _answers(item: Profile, spec: TaskSpec) -> bool:
     """Whether a column's values may be answers of a task of this kind."""
     if spec.kind == "classification":
         return item.is_class or _says_labels(item, spec)
-    return item.is_tags or (item.is_text and not item.is_class)
+    return item.is_tags or (item.is_text and not item.is_class) or _is_result(item)
 
 
 def declared_columns(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:

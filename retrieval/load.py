@@ -40,6 +40,7 @@ _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
+_WHOLE = 2**53  # up to which a float tells whole numbers apart
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
 
@@ -185,9 +186,14 @@ def class_names_of(feature: Any) -> Sequence[str]:
 
 
 def as_text(value: Any, names: Sequence[str] = ()) -> str:
-    """A value as the text that a row holds; of several references the first counts, tokens make a sentence."""
+    """A value as the text that a row holds; of several references the first counts, tokens make a sentence.
+
+    A whole number is written as one: tables with an empty cell hold 12 as 12.0.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
+        return str(int(value))
     if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
         return " ".join(value) if max(len(part.split()) for part in value) == 1 else str(value[0])
     return plain_value(value, names)
