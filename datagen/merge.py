@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -308,7 +308,8 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
     and shares are met as by a coin for each row. Only where a label's share would be off by more than two standard
     deviations, twice what was asked, or nothing at all, do the rows whose hashes are nearest to the border change
     sides. A label with too few rows for its share gives none to validation or the held-out part before it gives its
-    last row to training: training never lacks a label. What a person corrected or took back in is always trained on.
+    last row to training: training never lacks a label. Where no label has a row to hold out, the one with most rows
+    gives one. What a person corrected or took back in is always trained on.
 
     Args:
         spec: The task.
@@ -337,6 +338,8 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
         second = _part(options.validation, under[1] - first, count, count - 1 - first)
         held += places[:first]
         checked += places[first : first + second]
+    if options.heldout > 0 and not held:
+        held, checked = _one_held(groups, checked)
     taken = {*held, *checked}
     train = [i for i in range(table.num_rows) if i not in taken]
     return Splits(
@@ -344,6 +347,18 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
         validation=_select(table, checked),
         heldout=_select(table, held) if options.heldout > 0 else None,
     )
+
+
+def _one_held(groups: Mapping[str, list[tuple[float, int]]], checked: list[int]) -> tuple[list[int], list[int]]:
+    """A row to measure on where no label has one to spare, and what is left to validate on.
+
+    It is one of the label that has most to train on, so that training keeps the label; none where each has one row.
+    """
+    trained = {name: [i for _, i in group if i not in checked] for name, group in sorted(groups.items())}
+    most = max(trained.values(), key=len, default=[])
+    if len(most) > 1:
+        return most[:1], checked
+    return checked[:1], checked[1:]
 
 
 def _drawn(text: str, seed: int) -> float:

@@ -76,7 +76,7 @@ def evaluate_run(
     from potstill.train.student import load_student
 
     if test.num_rows == 0:
-        raise DataError("the test data has no rows; check `test:` in the task file")
+        raise DataError(_nothing_to_measure(test_set, train_rows.num_rows, student_path))
     if options.rows and test.num_rows > options.rows:
         test = test.shuffle(seed=seed).select(range(options.rows)).flatten_indices()
     student = load_student(student_path)
@@ -129,6 +129,17 @@ def evaluate_run(
     shown = ", ".join(f"{name} {value:.3f}" for name, value in main.items() if value is not None)
     summary = f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}"
     return {"summary": summary + ("; teacher not measured" if left_out else ""), "scores": main, **left_out}
+
+
+def _nothing_to_measure(test_set: Mapping[str, Any], trained: int, student_path: Path) -> str:
+    """Why there are no test rows, what is there all the same, and the mend."""
+    kept = f"the student is whole, in {student_path}"
+    if test_set["kind"] == "real":
+        return f"the test data has no rows; check `test:` in the task file; {kept}"
+    return (
+        f"none of the {trained} merged rows could be held out to measure on; {kept}; ask for more rows (-n), leave "
+        "merge.heldout above 0, or give real rows with `test:` in the task file, and run again: what is done is kept"
+    )
 
 
 def tries(folder: RunDir) -> dict[str, int]:

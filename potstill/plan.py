@@ -25,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
 from potstill.events import Event, Listener
 from potstill.generation_start import foreign_languages, lacking_rows, settled
@@ -176,6 +177,9 @@ class _Planner:
             at_a_time = self.asker.teacher.concurrency
             steps = [assumed_time(step, at_a_time) for step in steps]
             self.notes += assumption(steps, at_a_time)
+            own = [step for step in steps if step.stage != "quality" or not settings.quality.teacher]
+            thought = getattr(self.asker.teacher, "thinking_tokens", 0)
+            self.notes += plan_speed.uncounted_thinking(own, thought, self.asker.price)
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
 

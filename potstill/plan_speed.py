@@ -21,6 +21,7 @@ from potstill.plan_steps import Size, Step
 from potstill.report_saving import covered
 
 if TYPE_CHECKING:
+    from potstill.budget import Price
     from potstill.task import TaskSpec
 
 FIRST_TOKEN_S = 0.8
@@ -70,6 +71,27 @@ def assumption(steps: Iterable[Step], concurrency: int) -> list[str]:
     return [
         f"the teacher's time is assumed: {FIRST_TOKEN_S:g} s to the first token and {TOKENS_PER_S:g} tokens/s a reply, "
         f"{concurrency} at a time; --probe 32 measures it"
+    ]
+
+
+def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None) -> list[str]:
+    """What a plan says of a teacher that thinks before it answers; nothing where its replies tell how much it does.
+
+    How much a model thinks is known from its replies alone, which count it; until there are some, the bound is told.
+
+    Args:
+        steps: Those that this teacher is asked in.
+        tokens: The most that it may think before an answer.
+        price: Its price, where it is known.
+    """
+    requests = sum(step.requests for step in steps if step.basis == "assumed")
+    if not requests or not tokens:
+        return []
+    most = requests * tokens
+    usd = "" if price is None else f" and {price.cost(0, most):.2f} USD"
+    return [
+        f"the teacher thinks before it answers, which is not counted here: up to {tokens:,} tokens a request "
+        f"(teacher_options.thinking_tokens), at the very most {most:,} tokens{usd} more; --probe 32 measures it"
     ]
 
 

@@ -44,6 +44,7 @@ from potstill.task_inference import (
     infer_metric,
     read_by_rules,
     slug,
+    why_unlabelled,
 )
 from potstill.task_lists import MAX_LABELS
 from potstill.task_markdown import Parts, read_markdown
@@ -69,10 +70,6 @@ _METRICS_OF: dict[str, tuple[str, ...]] = {
     "generation": ("exact_match", "token_f1", "rouge_l", "chrf"),
     "instructions": ("exact_match", "token_f1", "rouge_l", "chrf"),
 }
-_HOW_TO_LABEL = (
-    'name them in the text ("… as billing, bug or other"), or list them in a task file under "## Labels" '
-    'as "- name: description"; if answers are free text, say "kind: generation"'
-)
 
 
 @dataclass(frozen=True)
@@ -344,7 +341,7 @@ def _classes(
             labels = [(0, label) for label in reading.labels]
             inferred.append(Inferred("labels", ", ".join(label.name for label in reading.labels), reading.how))
     kind = kind or "generation"
-    unnamed = draft and not labels and not written and not reading.open_list
+    unnamed = draft and not (labels or written or reading.open_list or reading.sets)
     if kind == "classification" and not quiet and instruction and not unnamed:
         _check_labels(labels, written, reading, parts, faults)
     if "examples" in given:
@@ -379,7 +376,7 @@ def _read(instruction: str, kind: Kind | None, asker: Asker | None) -> Reading:
         forced = read_by_rules(f"Classify. {instruction}")
         reading = forced if forced.labels else replace(reading, kind="classification", labels=())
     unsure = reading.kind is None or (reading.kind == "classification" and not reading.labels)
-    if asker is not None and unsure and not reading.open_list:
+    if asker is not None and unsure and not reading.open_list and not reading.sets:
         return ask_teacher(instruction, asker, reading)
     return reading
 
@@ -388,14 +385,8 @@ def _check_labels(
     labels: list[tuple[int, Label]], written: bool, reading: Reading, parts: Parts, faults: Faults
 ) -> None:
     line = labels[0][0] if labels else parts.sections.get("labels", 0)
-    if reading.open_list and not labels:
-        shown = ", ".join(reading.open_list)
-        faults.add(
-            line, f"the text names only some of the labels ({shown}), and the rest cannot be guessed: {_HOW_TO_LABEL}"
-        )
-    elif not labels:
-        why = f" ({reading.why_not})" if reading.why_not else ""
-        faults.add(line, f"this looks like a classification, but its labels were not found{why}: {_HOW_TO_LABEL}")
+    if not labels:
+        faults.add(line, why_unlabelled(reading))
     elif len(labels) < 2:
         faults.add(line, f"one label ({labels[0][1].name!r}) is not enough; a classification needs 2 or more")
     elif len(labels) > MAX_LABELS:

@@ -4,11 +4,8 @@ A prompt enters; `Reading` leaves. Rules come first, because they are the same e
 tested; the teacher is asked, with structured output, only for what they did not find, and its answer is
 checked like a user's.
 
-The rules know four places where labels stand, surest first: what the output is said to be ("The output is one
-of: …", "Answer yes or no"), a named set ("labels: …", "name the intent: …"), what the input is sorted into ("as A,
-B or C", "into A and B", "whether it is A or B"), and a bullet list after a line that ends with a colon or a table
-whose first column is headed by a word for a set. A list that starts with "such as" or "e.g." is open: it is never taken
-for the whole set, and nobody may guess the rest.
+Where labels stand in a prompt is told in `task_labels`, and the forms that tell by themselves that an answer is one of
+a list in `task_choices`.
 """
 
 from __future__ import annotations
@@ -18,20 +15,25 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label, Metric
-from potstill.task_lists import SET, list_end, listed, plausible, split_list
-from potstill.task_markdown import bullet, is_rule, split_label, table_row
+from potstill.task_choices import ASPECT
+from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
+from potstill.task_lists import plausible
 from potstill.task_other_languages import asks_for_labels, listed_labels
+from potstill.task_sets import several_sets
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
 
 MAX_LABEL_CHARS = 100
+_HOW_TO_LABEL = (
+    'name them in the text ("… as billing, bug or other"), or list them in a task file under "## Labels" '
+    'as "- name: description"; if answers are free text, say "kind: generation"'
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Reading:
         how: `rules` or `teacher`.
         open_list: Names that the prompt gives as examples of labels, without listing all.
         several: Whether the prompt asks for several labels an input.
+        sets: Where the prompt asks for a label of each of several sets, these by their names.
         why_not: Why the teacher's answer was not used.
     """
 
@@ -52,6 +55,7 @@ class Reading:
     how: Literal["rules", "teacher"] = "rules"
     open_list: tuple[str, ...] = ()
     several: bool = False
+    sets: tuple[tuple[str, tuple[str, ...]], ...] = ()
     why_not: str = ""
 
 
@@ -69,6 +73,7 @@ _SORTS = _words(
     "classify categorise categorize label detect sort moderate triage route flag recognise recognize predict grade "
     "rate assign tag judge group bucket filter"
 )
+_ANSWERS = _words("answer reply respond choose find give make come")
 _FORMS = {
     form: word
     for word in _WRITES | _SORTS
@@ -77,17 +82,16 @@ _FORMS = {
 }
 _NOUN_BEFORE = _words("the a an this that these each of its your their given with my one no any his her our in")
 _VERB_BEFORE = _words("be is are that which who for by") | {""}
-_ASPECT = (
-    r"(?:sentiment|polarity|topic|intent(?:ion)?|emotion|category|class|label|genre|type|kind|language|tone|mood|"
-    r"stance|urgency|priority|severity|department|subject|sarcasm|spam|toxicity|style|gender|domain|section)"
-)
 _SORTS_LOOSELY = re.compile(
     r"\b(?:decide|determine|tell|say|judge|check|predict|identify|find out|state|assess|indicate|verify)"
-    rf"\s+(?:me\s+)?(?:if|whether|which|(?:the|its|their|a)\s+(?:\w+\s+){{0,2}}{_ASPECT})\b"
-    rf"|\bname\s+the\s+(?:\w+\s+){{0,2}}{_ASPECT}\b"
+    rf"\s+(?:me\s+)?(?:if|whether|which|(?:the|its|their|a)\s+(?:[\w']+\s+){{0,2}}{ASPECT})\b"
+    r"|\b(?:return|output|answer|report)\s+whether\b"
+    r"|\b(?:to\s+know|evaluate)\s+(?:if|whether)\b"
+    r"|\bmark\s+(?:each|every|an?|the)\s[^.:;]{1,60}?\bas\b"
+    rf"|\bname\s+the\s+(?:\w+\s+){{0,2}}{ASPECT}\b"
     rf"|\bsay\s+what\s+(?:kind|type|sort)\b"
-    rf"|\b(?:what|which)\s+(?:is\s+the\s+)?{_ASPECT}\b"
-    r"|\b(?:sentiment|text|topic|intent|binary)\s+(?:analysis|classification)\b|\bclassifier\b"
+    rf"|\b(?:what|which)\s+(?:is\s+the\s+)?{ASPECT}\b"
+    r"|\b(?:sentiment|text|topic|intent|emotion|stance|language|binary)\s+(?:analysis|classification|detection)\b|\bclassifier\b"
     r"|^(?:is|are|does|do|did|has|have|was|were|can|could|should|will)\s+(?:this|the|these|an?|it|each|that)\b",
     re.IGNORECASE,
 )
@@ -104,68 +108,10 @@ _SEVERAL = re.compile(
     r"\bmulti-?label\b|\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
     re.IGNORECASE,
 )
-_OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)
-_NUMBER = r"(?:\d{1,4}|two|three|four|five|six|seven|eight|nine|ten|a few|several)"
-_OUTPUT_CUES = (
-    rf"\bone of\b(?: the| these)?(?: following)?(?: {_NUMBER})?(?: (?:\w+ )?{SET}\b)?(?: below)?\s*:?\s+",
-    rf"\b(?:output|answer|reply|response|result|label)s? (?:is|are|must be|should be|will be)"
-    rf"(?: exactly| just| only)?(?: (?:one|a single) {SET})?\s*(?:either)?\s*:?\s+",
-    r"\b(?:answer|reply|respond|output|return|say|print)(?:(?: with| only| just| exactly| either)+"
-    r"(?: (?:one|a single) (?:word|label))?(?: either)?\s*:?|\s*:)\s+",
-    r"\b(?:choose|pick|select|decide|distinguish)\s+(?:between|from(?: among)?)\s*:?\s+",
-)
-_SET_CUES = (
-    rf"\b(?:possible |allowed |valid |following |candidate )*{SET}(?: are| is| to use| to choose from)?\s*(?::|=)\s*",
-    rf"\b(?:possible |allowed |valid |candidate ){SET} are\s*:?\s+",
-    rf"\b(?:{_NUMBER} )(?:\w+ )?{SET}\s*(?::|\(|[–—-]\s)\s*",
-    rf"\b{SET}\s*\(\s*",
-)
-_WHETHER = (
-    r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:to be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
-    r"(?: either)?\s*:?\s+(?:about\s+)?"
-)
-_SORT_CUES = (
-    rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:(?:{_NUMBER} )?{SET}|{_NUMBER} ?(?=:))?\s*:?\s*",
-    r"\b(?:as|being)(?: either| one of)?\s*:?\s+",
-    _WHETHER,
-    r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+[\w-]+\s+",
-    r"\b(?:either)\s+",
-    r"\((?=\d{1,2}\s*,\s*\d)",
-    r"\b(?:rating|score|grade|mark) of\s*:?\s+(?=\d{1,2}\s*,)",
-    rf"\b(?:by|for|in terms of) {_ASPECT}\s*[:(–—-]\s*",
-    r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
-    r"determine|decide|identify|name|assign)\b[^.:;]{0,80}:\s*",
-    r"(?=\b\d{1,2}\s*(?:=|means)\s*[a-z])",
-    r"[.?!]\s+(?:answer|reply|respond|say|output|return|print|write)\s+(?!(?:whether|if|which|what|how|why)\b)"
-    r"(?=[^.?!]{1,200}\bor\b)",
-)
-# What stands behind "whether it is A or …" where that goes on with a clause of its own.
-_CLAUSE = re.compile(r"(?:contains?|mentions?|express(?:es)?|asks?|needs?|violates?|includes?|contradicts|entails)\b")
-# Three ways to answer: such a question is none of yes and no.
-_THIRD_ANSWER = re.compile(r"\b(?:neutral|neither|contradict\w*|undetermined|unrelated)\b", re.IGNORECASE)
-_TWO_WAYS = re.compile(
-    r"\b(?:return|output|answer|print|say|reply|respond|write|as|label)\s+(?:with\s+|it\s+)?[\"'`]?(\w+)[\"'`]?\s+"
-    r"(?:if|when)\s+([^.;]{1,150}?),?\s+(?:and\s+|or\s+|but\s+)?"
-    r"(?:(?:else|otherwise)\s+[\"'`]?(\w+)|[\"'`]?(\w+)[\"'`]?\s+(?:otherwise|if\s+not|else)\b)",
-    re.IGNORECASE,
-)
-_TWO_ANSWERS = ({"true", "false"}, {"yes", "no"}, {"0", "1"})
-_X_OR_NOT = re.compile(
-    r"\b(?:as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?not"
-    r"(?:\s+(?:an?\s+)?\1\b|(?=\s*(?:[.,;?]|$)))",
-    re.IGNORECASE,
-)
 _EXPLAINS = re.compile(r"\b(?:explain|mention|justify|describe|why|give (?:a |the |your )?reasons?)\b", re.IGNORECASE)
 # What is done to the text behind the sorting: "detect the language and translate it".
 _THEN_WRITES = re.compile(
     r"\b(?:and|then)\s+(?:then\s+)?(?:translate|rewrite|summari[sz]e|convert|correct|fix)\b",
-    re.IGNORECASE,
-)
-_YES_NO = re.compile(
-    r"\b(?:yes\s*[/-]\s*no|yes or no|true\s*[/-]\s*false|true or false)\b(?:\s+(?:questions?|answers?))?", re.IGNORECASE
-)
-_SCALE = re.compile(
-    r"\b(?:scale|rating|score|stars?|rate|grade)\b[^.\n]{0,60}?\b(\d{1,2})\s*(?:to|-|–|and)\s*(\d{1,2})\b",
     re.IGNORECASE,
 )
 
@@ -177,19 +123,24 @@ def read_by_rules(prompt: str) -> Reading:
         prompt: The instruction, at most some ten thousand characters.
     """
     text = _even(prompt)
-    flat = " ".join(text.split())
+    flat = _on_one_line(text)
     if _SEVERAL.search(flat):
         return Reading(kind="generation", several=True)
     verb = _first_verb(flat)
-    scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and _SCALE.search(flat)
+    scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and SCALE.search(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
     if _FOLLOWS.search(flat) and not sorts:
         return Reading(kind="instructions")
-    if (two := _two_ways(flat)) and not writes:
+    # Of what an answer is, these say nothing: "answer yes or no", "answer in a sentence".
+    says = verb in _ANSWERS
+    if (two := two_ways(flat)) and (says or not writes):
         return Reading(kind="classification", labels=tuple(two))
-    named_set = not verb and re.search(r"\b(?:labels|categories|classes|intents)\s*:", flat, re.IGNORECASE)
-    labels, opened = _labels_of(text, flat, bool(sorts or named_set) and not writes)
+    named_set = (says or not verb) and re.search(r"\b(?:labels|categories|classes|intents)\s*(?::|are\b)", flat, re.I)
+    sorted_ = bool(named_set) or (sorts and not writes)
+    if sorted_ and (sets := several_sets(text)):
+        return Reading(kind="classification", sets=tuple((name, tuple(names)) for name, names in sets))
+    labels, opened = labels_of(text, flat, verb, sorts=sorted_, writes=writes and not says)
     if labels:
         return Reading(kind="classification", labels=tuple(labels))
     if opened and (sorts or not writes):
@@ -197,7 +148,7 @@ def read_by_rules(prompt: str) -> Reading:
     if sorts and _THEN_WRITES.search(flat):
         return Reading(kind="generation")
     if sorts and not writes and not (verb not in _SORTS and _EXPLAINS.search(flat)):
-        return Reading(kind="classification", labels=tuple(_yes_no_of(flat)))
+        return Reading(kind="classification", labels=tuple(yes_no_of(flat)))
     if not verb and (names := listed_labels(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
     if not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat):
@@ -209,6 +160,11 @@ def _even(text: str) -> str:
     for curly, straight in (("’", "'"), ("“", '"'), ("”", '"'), ("‘", "'"), ("\t", " "), ("\u00a0", " ")):
         text = text.replace(curly, straight)
     return re.sub(r" {2,}", " ", text)
+
+
+def _on_one_line(text: str) -> str:
+    """The text without line ends; a paragraph, and a line above one such as `Review: …`, end a sentence there."""
+    return " ".join(re.sub(r"(?<=[\w)\]}\"'`])[ ]*\n(?=\s*\n|\W{0,4}\w+(?: \w+)?:(?:\s|$))", ".\n", text).split())
 
 
 def _first_verb(flat: str) -> str:
@@ -223,96 +179,20 @@ def _first_verb(flat: str) -> str:
     return ""
 
 
-def _labels_of(text: str, flat: str, sorts: bool) -> tuple[list[Label], list[str]]:
-    opened: list[str] = []
-    if bulleted := _bulleted(text, sorts) or (_tabled(text) if sorts else []):
-        return bulleted, []
-    if sorts and (pair := _X_OR_NOT.search(flat)):
-        return [Label(pair[1]), Label(f"not {pair[1]}")], []
-    for cue in (*_OUTPUT_CUES, *(_SET_CUES + _SORT_CUES if sorts else ())):
-        for found in islice(re.finditer(cue, flat, re.IGNORECASE), 20):
-            end = list_end(flat, found.end())
-            part = flat[found.end() : end]
-            if mention := _OPEN.search(flat, max(0, found.start() - 8), end):
-                opened = opened or split_list(flat[mention.end() : end])
-                continue
-            if _SCALE.search(flat) and re.match(r"\d{1,2}\s*(?:to|-|–)\s*\d", part):
-                continue
-            labels = listed(part)
-            clauses = cue == _WHETHER and any(_CLAUSE.match(label.name) for label in labels)
-            if len(labels) >= 2 and not clauses:
-                return labels, []
-    if sorts and (scale := _SCALE.search(re.sub(r"\s*\((?!\d{1,2} ?(?:to|-|–) ?\d{1,2}\))[^()]{1,100}\)", "", flat))):
-        low, high = int(scale[1]), int(scale[2])
-        if 1 <= high - low <= 10:
-            return [Label(str(value)) for value in range(low, high + 1)], []
-    if sorts and (pair := _YES_NO.search(flat)):
-        return [Label("yes"), Label("no")] if pair[0].lower().startswith("yes") else [Label("true"), Label("false")], []
-    if sorts and (contrast := re.search(r"\b([\w-]+) (?:vs\.?|versus) ([\w-]+)\b", flat)):
-        return [Label(contrast[1]), Label(contrast[2])], []
-    if sorts and not opened and (mention := _OPEN.search(flat)):
-        opened = split_list(flat[mention.end() : list_end(flat, mention.end())])
-    return [], opened
-
-
-def _bulleted(text: str, sorts: bool) -> list[Label]:
-    """Labels from a bullet list that follows a line with a colon or a word for a set."""
-    labels: list[Label] = []
-    lead = ""
-    for line in [*text.split("\n"), ""]:
-        item = bullet(line.rstrip())
-        if item is not None:
-            name, description = split_label(item)
-            labels.append(Label(name.rstrip(".;,"), description))
-            continue
-        if len(labels) >= 2 and plausible([label.name for label in labels]):
-            named = re.search(rf"\b{SET}\b|\bone of\b", lead, re.IGNORECASE)
-            if named or (sorts and lead.rstrip().endswith(":")):
-                return labels
-        labels = []
-        lead = line if line.strip() else lead
-    return []
-
-
-def _tabled(text: str) -> list[Label]:
-    """Labels from the first column of a table whose head calls it a word for a set; the second is what they mean."""
-    rows = [table_row(line.rstrip()) for line in text.split("\n")]
-    for place, (head, rule) in enumerate(pairwise(rows)):
-        if not head or not rule or not is_rule(rule) or not re.fullmatch(rf"{SET}|{_ASPECT}", head[0], re.IGNORECASE):
-            continue
-        body = list(takewhile(lambda cells: cells is not None, rows[place + 2 :]))
-        labels = [Label(cells[0], cells[1] if len(cells) > 1 else "") for cells in body if cells]
-        if plausible([label.name for label in labels]):
-            return labels
-    return []
-
-
-def _yes_no_of(flat: str) -> list[Label]:
-    """`yes` and `no` for a prompt that asks whether something is so, without naming two answers."""
-    asks = re.search(
-        r"\b(?:whether|if)\s+(?:or not\s+)?(?:\w+\s+){1,12}?(?:is|are|was|were|has|have|contains?|mentions?|expresses|"
-        r"needs?|asks?|requires?|violates?|includes?|entails?|refers?|describes?|states?|can|should|does|do|will|would|"
-        r"matches|supports?|answers?|makes?|means?)\b",
-        flat,
-        re.IGNORECASE,
-    )
-    question = re.match(
-        r"(?:is|are|does|do|did|has|have|was|were|can|could|should|will)\s+(?:this|the|these|an?|it|each|that)\b[^.]*\?",
-        flat,
-        re.IGNORECASE,
-    )
-    if _THIRD_ANSWER.search(flat):
-        return []
-    return [Label("yes"), Label("no")] if asks or question else []
-
-
-def _two_ways(flat: str) -> list[Label]:
-    """`true` and `false`, `yes` and `no` or `1` and `0` of "return true if it rains, false otherwise"."""
-    for found in islice(_TWO_WAYS.finditer(flat), 20):
-        names = found[1], found[3] or found[4]
-        if {name.lower() for name in names} in _TWO_ANSWERS:
-            return [Label(names[0], f"if {found[2]}"), Label(names[1], "otherwise")]
-    return []
+def why_unlabelled(reading: Reading) -> str:
+    """What is wrong with a classification whose labels were not read, and the mend."""
+    if reading.sets:
+        shown = "; ".join(f"{name}: {', '.join(names)}" for name, names in reading.sets)
+        return (
+            f"the text asks for {len(reading.sets)} labels of each input ({shown}), and a student gives one: make a "
+            'task of each set, its labels listed in a task file under "## Labels"; or say "kind: generation" there, '
+            "for a text that holds all"
+        )
+    if reading.open_list:
+        shown = ", ".join(reading.open_list)
+        return f"the text names only some of the labels ({shown}), and the rest cannot be guessed: {_HOW_TO_LABEL}"
+    why = f" ({reading.why_not})" if reading.why_not else ""
+    return f"this looks like a classification, but its labels were not found{why}: {_HOW_TO_LABEL}"
 
 
 def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:

@@ -12,7 +12,9 @@ SET = (
     r"(?:categor(?:y|ies)|classes|class|labels?|intents?|topics?|emotions?|sentiments?|tags?|buckets?|groups?|types?|"
     r"kinds?|departments?|genres?|tones?|values?|options?|names?|words?|strings?|answers?|queues?|teams?|levels?)"
 )
-_LIST_END = re.compile(r"[.?!](?=\s|$)|[)\]]|:(?=\s)|\n\s*\n")
+# What makes a list an open one.
+OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)
+_LIST_END = re.compile(r"[.?!](?=\s|$)|[)\]}]|:(?=\s)|\n\s*\n")
 # What goes on after the last name of a list.
 _AFTERTHOUGHT = re.compile(
     r"[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
@@ -21,7 +23,10 @@ _AFTERTHOUGHT = re.compile(
 )
 # A clause behind a comma that says more of the names before it, and is none of them: "low or high, where low …".
 _CLAUSE = re.compile(
-    r"(?:where|when|if|so|but|because|which|depending|based|according|with)\s+(?!(?:or|and)\s)\S+\s+\S.*",
+    r"(?:where|when|if|so|but|because|which|depending|based|according|with)\s+(?!(?:or|and)\s)\S+\s+\S.*|"
+    r"(?:say|return|output|print|write|answer|re(?:spond|ply)(?: with)?)\s+[\"'`].*|"
+    r"without\s.*|(?:and\s+)?(?:no|not an?|nothing|never|do not|don't)\s+(?:\w+\s+)?(?:explanations?|comments?|reasons?"
+    r"|quotes?|notes?|punctuation|extras?|else|additional|further|other|need|preamble|markdown|prose|text|words?)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
 # What classes that are numbers stand for: `0 = bad`, `1 for good`, `1 if it is spam`.
@@ -79,7 +84,7 @@ def split_list(part: str) -> list[str]:
         return []
     quoted = _QUOTED.findall(part)
     if len(quoted) >= 2:
-        names = ["".join(groups) for groups in quoted]
+        names = ["".join(groups).rstrip(",.;") for groups in quoted]  # commas stand within quotes in American print
         return _unique(names) if plausible(names) else []
     part = re.sub(r"\b(?:etc\.?|and so on)\s*$", "", part).strip(" ,")
     if part.count(";") == 1 and re.search(r",|\bor\b|\band\b", part.partition(";")[0]):

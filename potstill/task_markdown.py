@@ -25,7 +25,7 @@ _SECTIONS = {
     **dict.fromkeys(("examples", "example"), "examples"),
 }
 _HEADING = re.compile(r"(#{1,6})\s+(.*)")
-_BULLET = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])\s+(.*\S)\s*")
+_BULLET = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,2}|[A-Za-z])\))\s+(.*\S)\s*")
 _ARROW = re.compile(r"\s(?:-{1,2}>|=>|→|⇒)\s")
 _FIELD = re.compile(r"\s*(?:[-*+]\s+)?\**(input|text|output|label|answer)\**\s*:\**\s*(.*)", re.IGNORECASE)
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from potstill.languages import NAMES_IN_TEXT
-from potstill.retrieval.profiles import Profile, profile
+from potstill.retrieval.profiles import Profile, points, profile
 from potstill.retrieval.said_roles import said_roles
 from potstill.task import TaskSpec
 
@@ -44,6 +44,9 @@ _ANSWER_NAMES = (
     "snippet", "code", "translation", "simplified", "paraphrase", "reply", "iso_date", "result", "abstract",
     "headline", "summaries", "outputs", "label", "label_text",
 )  # fmt: skip
+# Of numbers: what classes and scores are called by (`label`, `target`) is left out.
+_RESULT_NAMES = ("answer", "answers", "output", "outputs", "result", "response", "completion", "solution")
+_MOST_CHOICES = 6
 _TAG_NAMES = ("ner_tags", "tags", "ner", "labels", "entities", "pos_tags", "chunk_tags")
 _PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("question", "passage"),
@@ -132,6 +135,12 @@ def choose_among(profiles: Sequence[Profile], spec: TaskSpec, *, title: str = ""
     return ColumnChoice(inputs, output.name, "rules on names and values", sure)
 
 
+def is_usual_name(name: str) -> bool:
+    """Whether tables usually call a column so (`text`, `label`, `answer`, `id`)."""
+    known = {*_CLASS_NAMES, *_TEXT_NAMES, *_ANSWER_NAMES, *_TAG_NAMES, *(part for pair in _PAIRS for part in pair)}
+    return not name or name.lower() in known or points(name)
+
+
 def text_columns(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
     """The input columns of a table that has no answers: by the names and values of its columns of text; or none."""
     texts = [item for item in profile(table) if item.is_text and item.filled > 0.5]
@@ -152,7 +161,14 @@ def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Prof
     asked = [item for item in texts if not _contradicted(item, texts, spec)]
     if len(asked) == 1 and asked[0].name in _roles(texts, spec)[0]:
         return asked
-    return [item for item in asked if _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+    named = [item for item in asked if _position(item.name, _ANSWER_NAMES) < _UNKNOWN]
+    return named or [item for item in filled if _is_result(item)]
+
+
+def _is_result(item: Profile) -> bool:
+    """Whether a column holds numbers that are answers, and not the places of answers in lists of choices."""
+    choices = item.is_class and 0 < item.distinct <= _MOST_CHOICES
+    return item.is_number and item.name.lower() in _RESULT_NAMES and not choices
 
 
 def _roles(texts: Sequence[Profile], spec: TaskSpec) -> tuple[frozenset[str], frozenset[str]]:
@@ -296,7 +312,7 @@ def _answers(item: Profile, spec: TaskSpec) -> bool:
     """Whether a column's values may be answers of a task of this kind."""
     if spec.kind == "classification":
         return item.is_class or _says_labels(item, spec)
-    return item.is_tags or (item.is_text and not item.is_class)
+    return item.is_tags or (item.is_text and not item.is_class) or _is_result(item)
 
 
 def declared_columns(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:

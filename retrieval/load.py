@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from potstill.retrieval.columns import ColumnChoice
 
+_Tell = Callable[[str], object] | None
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
 _SAYS_LABEL = ("label", "labels", "label_text", "output", "class", "category")
 # What files and folders of datasets are called after, as the `datasets` library reads their names.
@@ -39,6 +40,7 @@ _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
+_WHOLE = 2**53  # up to which a float tells whole numbers apart
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
 
@@ -59,7 +61,8 @@ def read_data(
         spec: The task; labels are matched to its names (`LabelNames`). Rows without a label are left out.
         origin: Origin of the rows.
         limit: At most this many rows.
-        tell: Is told how many rows are left out, where some are: those without a text or a label.
+        tell: Is told how many rows are left out, where some are: those without a text or a label; and where the first
+            line of a CSV is read as a row.
         commits: Takes the commit that a dataset of the Hub was read at, under the path of `ref`.
 
     Raises:
@@ -69,7 +72,7 @@ def read_data(
     from potstill.retrieval.columns import choose_columns
     from potstill.retrieval.label_names import LabelNames
 
-    table = _table(ref, ref.split, limit, commits)
+    table = _table(ref, ref.split, limit, commits, tell)
     if not table.num_rows:
         raise DataError(f"{ref.path} has no rows; give a file that has some")
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
@@ -139,8 +142,14 @@ def read_texts(
     return [text for text, _ in text_items(table, inputs, None, spec.inputs) if text.strip()]
 
 
-def _table(ref: DataRef, split: str | None, limit: int | None, commits: dict[str, str] | None) -> Dataset:
-    sample = read_sample(ref.path, split=split, config=ref.config, limit=limit)
+def _table(
+    ref: DataRef,
+    split: str | None,
+    limit: int | None,
+    commits: dict[str, str] | None,
+    tell: Callable[[str], object] | None = None,
+) -> Dataset:
+    sample = read_sample(ref.path, split=split, config=ref.config, limit=limit, tell=tell)
     if commits is not None and sample.commit:
         commits[ref.path] = sample.commit
     return sample.table
@@ -195,9 +204,14 @@ def class_names_of(feature: Any) -> Sequence[str]:
 
 
 def as_text(value: Any, names: Sequence[str] = ()) -> str:
-    """A value as the text that a row holds; of several references the first counts, tokens make a sentence."""
+    """A value as the text that a row holds; of several references the first counts, tokens make a sentence.
+
+    A whole number is written as one: tables with an empty cell hold 12 as 12.0.
+    """
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
+        return str(int(value))
     if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
         return " ".join(value) if max(len(part.split()) for part in value) == 1 else str(value[0])
     return plain_value(value, names)
@@ -208,7 +222,14 @@ def open_table(path: str, *, split: str | None = None, config: str | None = None
     return read_sample(path, split=split, config=config, limit=limit).table
 
 
-def read_sample(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Sample:
+def read_sample(
+    path: str,
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    limit: int | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> Sample:
     """One split of a local file or folder, or of a Hub dataset, or an even sample of it.
 
     Args:
@@ -216,15 +237,16 @@ def read_sample(path: str, *, split: str | None = None, config: str | None = Non
         split: Split to read; None takes `test` where there is one, else the only one.
         config: Configuration (Hub, or a folder whose card lists several).
         limit: At most this many rows, spread over the whole split.
+        tell: Is told where the first line of a CSV is read as a row.
 
     Raises:
         DataError: Unreadable, of an unknown format, too large, not there, or not reachable.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        return _open_folder(place, split, config, limit)
+        return _open_folder(place, split, config, limit, tell)
     if place.exists():
-        return _open_files([place], limit)
+        return _open_files([place], limit, tell)
     name, pinned, revision = path.partition("@")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (place.suffix and "/" not in path):
         raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
@@ -253,7 +275,7 @@ def _split_of(name: str) -> str:
     return next((_SPLITS[word] for word in words if word in _SPLITS), re.split(r"[-_]", stem)[0])
 
 
-def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None) -> Sample:
+def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None, tell: _Tell) -> Sample:
     splits = splits_of(folder, config)
     if not splits:
         scripts = [file.name for file in folder.glob("*.py")]
@@ -264,10 +286,10 @@ def _open_folder(folder: Path, split: str | None, config: str | None, limit: int
     name = split or ("test" if "test" in splits else next(iter(splits)) if len(splits) == 1 else "train")
     if name not in splits:
         raise DataError(f"{folder} has no split {name!r}; it has {', '.join(splits)}")
-    return _open_files(splits[name], limit)
+    return _open_files(splits[name], limit, tell)
 
 
-def _open_files(files: Sequence[Path], limit: int | None) -> Sample:
+def _open_files(files: Sequence[Path], limit: int | None, tell: _Tell) -> Sample:
     from datasets import concatenate_datasets
 
     if all(file.name.lower().endswith(".parquet") for file in files):
@@ -277,7 +299,7 @@ def _open_files(files: Sequence[Path], limit: int | None) -> Sample:
             except OSError as error:
                 raise DataError(f"{files[0]} cannot be read ({error}); check the path") from None
             return sample_parquet(opened, limit)
-    parts = [_open_file(file, None if limit is None else -(-limit // len(files))) for file in files]
+    parts = [_open_file(file, None if limit is None else -(-limit // len(files)), tell) for file in files]
     if len(parts) == 1:
         return parts[0]
     starts = [sum(part.total for part in parts[:i]) for i in range(len(parts))]
@@ -289,10 +311,10 @@ def _open_files(files: Sequence[Path], limit: int | None) -> Sample:
     return Sample(joined, numbers, sum(part.total for part in parts))
 
 
-def _open_file(file: Path, limit: int | None) -> Sample:
+def _open_file(file: Path, limit: int | None, tell: _Tell) -> Sample:
     name = file.name.lower()
     if name.endswith(".parquet"):
-        return _open_files([file], limit)
+        return _open_files([file], limit, tell)
     if not name.endswith(FORMATS):
         raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}")
     try:
@@ -308,7 +330,7 @@ def _open_file(file: Path, limit: int | None) -> Sample:
                     raise
                 return sample_lines(str(file), text.encode().split(b"\n"), limit)  # objects, one a line
         else:
-            records = csv_records(text, str(file), "\t" if name.endswith(".tsv") else None)
+            records = csv_records(text, str(file), "\t" if name.endswith(".tsv") else None, tell)
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
             raise DataError(f"{file} must hold a list of objects, one a row")
     except UnicodeDecodeError as error:

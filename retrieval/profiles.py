@@ -37,6 +37,7 @@ class Profile:
         is_class: It has class names, or few values that repeat.
         is_text: Its values are texts (or lists of tokens, or holders of a text).
         is_tags: Each value is a list of classes.
+        is_number: Its values are numbers, and no truth values.
         words: Mean words a value; 0 where only types are known.
         distinct: Distinct values in the sample; 0 where only types are known.
         filled: Share of values that are not empty.
@@ -49,6 +50,7 @@ class Profile:
     is_class: bool
     is_text: bool
     is_tags: bool = False
+    is_number: bool = False
     words: float = 0.0
     distinct: int = 0
     filled: float = 1.0
@@ -99,7 +101,9 @@ def _profile_values(name: str, feature: Any, values: Sequence[Any]) -> Profile:
         shown = tuple(map(str, names)) if names else tuple(sorted(distinct)[:300])
     few = tuple(dict.fromkeys(" ".join(text[:160].split()) for text in filled))[:3]
     held = tuple(sorted(distinct)) if words <= _WORDS_OF_A_CLASS else ()
-    return Profile(name, is_class, is_text, is_tags, words, len(distinct), share, shown, held, few)
+    known = [value for value in values if value is not None]
+    counts = not plain and bool(known) and numbers and not any(isinstance(value, bool) for value in known)
+    return Profile(name, is_class, is_text, is_tags, counts, words, len(distinct), share, shown, held, few)
 
 
 def profile_features(features: Mapping[str, Any]) -> list[Profile]:
@@ -111,8 +115,11 @@ def profile_features(features: Mapping[str, Any]) -> list[Profile]:
         tags = class_names(inner)
         is_text = not names and not tags and _declares_text(kind) and not points(name)
         number = isinstance(kind, str) and bool(re.match(r"u?int|float|bool|double", kind))
+        counts = number and not str(kind).startswith("bool")
         is_class = bool(names) or (number and not _COUNTING.search(name) and not points(name))
-        found.append(Profile(name, is_class, is_text, bool(tags), values=tuple(names or (tags if tags else ()))))
+        found.append(
+            Profile(name, is_class, is_text, bool(tags), counts, values=tuple(names or (tags if tags else ())))
+        )
     return found
 
 

@@ -10,8 +10,14 @@ from typing import Any
 import pytest
 
 import potstill
+from potstill.datagen.soft_options import SoftOptions
+from potstill.errors import DataError
+from potstill.evaluation import evaluate_run
 from potstill.events import Event
 from potstill.ledger import Ledger
+from potstill.rows import Row, rows_to_dataset
+from potstill.settings import EvaluateOptions
+from potstill.task import Label, TaskSpec
 
 Call = Callable[..., tuple[dict[str, Any], str, list[str]]]
 
@@ -89,3 +95,23 @@ def test_the_teacher_may_write_as_much_as_the_student(tmp_path: Path) -> None:
         for tokens in (0, 40, 700):
             teacher_answers(spec, [f"Say {tokens}."], Asker(Counting(), ledger), SoftOptions(), answer_tokens=tokens)
     assert asked == [256, 256, 700]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("real", "the test data has no rows; check `test:` in the task file; the student is whole, in "),
+        (
+            "held-out",
+            "none of the 3 merged rows could be held out to measure on; the student is whole, in .*-n",
+        ),
+    ],
+)
+def test_a_run_without_rows_to_measure_on_says_where_its_student_is(kind: str, said: str, tmp_path: Path) -> None:
+    spec = TaskSpec("t", "Sort it.", "classification", labels=(Label("a"), Label("b")))
+    rows = [Row(f"text {i}", "a", "generated", label="a") for i in range(3)]
+    with pytest.raises(DataError, match=said):
+        evaluate_run(
+            spec, tmp_path, rows_to_dataset([], "ab"), tmp_path, test_set={"kind": kind, "source": ""}, asker=None,
+            soft=SoftOptions(), options=EvaluateOptions(), train_rows=rows_to_dataset(rows, "ab"), seed=0,
+        )  # fmt: skip

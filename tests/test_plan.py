@@ -19,7 +19,7 @@ from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import OptionError, RunLocked
 from potstill.ledger import Ledger
 from potstill.plan import plan_run
-from potstill.plan_speed import assumed_time, seen_size
+from potstill.plan_speed import assumed_time, seen_size, uncounted_thinking
 from potstill.plan_steps import Size, Step, minutes_text
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
@@ -212,6 +212,23 @@ def test_assumed_time_goes_with_requests_and_tokens() -> None:
     assert assumed_time(replace(step, seconds=3.0), 10).seconds == 3.0
     assert assumed_time(replace(step, requests=0), 10).seconds is None
     assert (minutes_text(90, True), minutes_text(90, False), minutes_text(None, True)) == ("about 1.5", "1.5", "?")
+
+
+def test_the_thinking_of_a_teacher_is_said_not_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that thinks, most of the bill is for that; the plan gave a fraction of it and no word."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+
+    planned = plan_run(
+        TASK, out=tmp_path / "run", **{**SMALL, "teacher": "openai:https://api.openai.com/v1#gpt-5-mini"}
+    )
+    (note,) = [note for note in planned.notes if "thinks before it answers" in note]
+    assert "not counted here: up to 4,096 tokens a request (teacher_options.thinking_tokens), at the very most" in note
+    assert "USD more; --probe 32 measures it" in note
+    asked = [Step("datagen", 100, 10, 10, basis="assumed")]
+    assert "at the very most 10,000 tokens more" in uncounted_thinking(asked, 100, None)[0]
+    assert uncounted_thinking(asked, 0, None) == []
+    # Replies of an earlier call hold what was thought.
+    assert uncounted_thinking([replace(asked[0], basis="earlier")], 4096, None) == []
 
 
 def test_chinese_prompts_are_planned_as_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

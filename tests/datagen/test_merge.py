@@ -259,6 +259,19 @@ def test_splits_are_disjoint_whole_and_stratified(
     assert again.train["id"][:] == splits.train["id"][:]
 
 
+@pytest.mark.parametrize("counts", [(3, 3, 3), (2, 1, 1), (3,), (2, 2, 2)])
+def test_of_few_rows_one_is_held_out_to_measure_on(counts: tuple[int, ...]) -> None:
+    """A run of a dozen rows ended at its last step, since there was nothing to measure the student on."""
+    for seed in range(20):
+        rows = [row(f"{name} text {i}", name) for name, count in zip("abc", counts) for i in range(count)]
+        splits = split_rows(SPEC, table(*rows), MergeOptions(seed=seed))
+        assert splits.heldout is not None
+        assert splits.heldout.num_rows >= 1
+        assert set(splits.train["output"]) == set("abc"[: len(counts)])
+    alone = split_rows(SPEC, table(*(row(f"{name} text", name) for name in "abc")), MergeOptions())
+    assert alone.train.num_rows == 3
+
+
 def _sides(rows: list[Any], seed: int) -> dict[str, str]:
     splits = split_rows(SPEC, table(*rows), MergeOptions(seed=seed))
     assert splits.heldout is not None

@@ -110,6 +110,30 @@ def test_reasons_are_taken_where_the_task_asks_for_them(instruction: str, output
     assert choose_columns(data, spec(instruction, kind="generation")).output == output
 
 
+def test_numbers_may_be_the_answers_of_a_generation_task() -> None:
+    asked = spec("Solve the arithmetic problem.", kind="generation")
+    whole = table(question=words, answer=lambda i: i * 4, votes=lambda i: i % 40)
+    assert (choose_columns(whole, asked).inputs, choose_columns(whole, asked).output) == (("question",), "answer")
+    halves = table(input=words, output=lambda i: i / 2 if i else None)
+    choice = choose_columns(halves, asked)
+    assert choice.output == "output"
+    assert [answer for _, answer in text_items(halves, choice.inputs, choice.output)][:5] == [
+        "",
+        "0.5",
+        "1",
+        "1.5",
+        "2",
+    ]
+    assert choose_among(profile_features({"question": "string", "answer": "int64"}), asked).output == "answer"
+    # A text that answers is taken before a number; the place of a choice and what is counted are no answers.
+    assert choose_columns(table(question=words, solution=words, answer=lambda i: i), asked).output == "solution"
+    others: list[dict[str, Any]] = [
+        {"answer": lambda i: i % 4}, {"votes": lambda i: i}, {"label": lambda i: i}, {"answer": lambda i: i > 9}
+    ]  # fmt: skip
+    for column in others:
+        assert choose_columns(table(question=words, **column), asked).output is None
+
+
 def test_fields_of_the_task_take_columns_of_the_same_meaning() -> None:
     data = table(sentence_a=words, sentence_b=words, label=lambda i: i % 3)
     given = spec(inputs=("premise", "hypothesis"))

@@ -472,6 +472,48 @@ def test_columns_of_one_name_are_told_apart(tmp_path: Path) -> None:
         read_data(DataRef(str(tmp_path / "own.csv"), inputs=("text",), output="label"), asked)
 
 
+@pytest.mark.parametrize(
+    ("content", "labels", "rows"),
+    [
+        ("It broke,bad\nIt is fine,good\nA joy to use,good\nIt fell apart,bad\n", "good bad", 4),
+        (
+            "ham,See you at six\nspam,Win a prize now\nham,I am late\nham,Call me back\nspam,Free ringtones\n",
+            "spam ham",
+            5,
+        ),
+        ("It is a very long day today,0\nThe second one is short,1\nThe third one is bad,0\nNone,1\n", "0 1", 4),
+    ],
+)
+def test_a_csv_without_column_names_keeps_its_first_row(content: str, labels: str, rows: int, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(content)
+    said: list[str] = []
+    read = read_data(DataRef(str(tmp_path / "own.csv")), task("Say it.", *labels.split()), tell=said.append)
+    assert read.num_rows == rows
+    first = content.split("\n")[0].split(",")
+    assert {read["input"][0], read["output"][0]} == set(first)
+    assert len(said) == 1
+    assert "has no line of column names: its first line holds" in said[0]
+    inputs = "column 1" if labels != "spam ham" else "column 2"
+    named = DataRef(str(tmp_path / "own.csv"), inputs=(inputs,), output=f"column {3 - int(inputs[-1])}")
+    assert read_data(named, task("Say it.", *labels.split())).num_rows == rows
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,good\nIt broke,bad\nIt is fine,good\nA joy to use,good\nIt fell apart,bad\n",
+        "Kundentext,Urteil\nIt broke,bad\nIt is fine,good\nA joy to use,good\nIt fell apart,bad\n",
+        "0,1\nIt broke,0\nIt is fine,1\nA joy to use,1\nIt fell apart,0\n",
+        "Kundentext,Urteil\nIt broke,bad\nIt is fine,good\nKundentext,Urteil\nA joy to use,good\nIt fell apart,bad\n",
+    ],
+)
+def test_a_csv_with_column_names_is_read_by_them(content: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text(content)
+    said: list[str] = []
+    table = read_sample(str(tmp_path / "own.csv"), tell=said.append).table
+    assert (table.column_names, said) == (content.split("\n")[0].split(","), [])
+
+
 def test_a_table_of_texts_alone_is_read_as_texts(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": f"words of message {i}"}) + "\n" for i in range(9)))
     read = read_texts(DataRef(str(tmp_path / "own.jsonl")), task("Say it.", "good", "bad"))

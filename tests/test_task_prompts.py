@@ -1,0 +1,417 @@
+"""Prompts as people write them, of both kinds: those that ask for one of a list, and those that ask for a text."""
+
+from __future__ import annotations
+
+import pytest
+
+from potstill.errors import TaskError
+from potstill.task import Label
+from potstill.task_file import read_task
+from potstill.task_inference import read_by_rules
+
+# Prompt and its labels.
+CHOICES: list[tuple[str, str]] = [
+    ("You get a sentence from a business email. Formal or informal?", "formal|informal"),
+    ("A customer writes about an order. Output POSITIVE, NEGATIVE or NEUTRAL.", "POSITIVE|NEGATIVE|NEUTRAL"),
+    ("Tag each commit (bug / feature / chore).", "bug|feature|chore"),
+    ("What does the customer want? A) refund B) exchange C) other", "refund|exchange|other"),
+    ("What does the customer want?\nA) refund\nB) exchange\nC) other", "refund|exchange|other"),
+    ("Read the message and choose one:\n1. refund\n2. exchange\n3. other", "refund|exchange|other"),
+    ("Pick one for each email: (a) invoice (b) complaint (c) spam", "invoice|complaint|spam"),
+    ("Classify the ticket as one of the following:\nbilling\nbug\nother", "billing|bug|other"),
+    ("Classify the support ticket:\n\nbilling\ntechnical issue\nother", "billing|technical issue|other"),
+    ("The label must be one of:\nrefund\nshipping\nother\n\nOnly reply with the label.", "refund|shipping|other"),
+    (
+        "Your task is to classify a given url into one of the following categories:\nMovie, App, "
+        "Academic, Channel, Profile, PDF or None based on the text content information.\nThe "
+        "classification will be based on the url, the webpage text content summary, or both.",
+        "Movie|App|Academic|Channel|Profile|PDF|None",
+    ),
+    (
+        "You are a sentiment analyzer. Given a tweet, output its sentiment: positive, negative, or neutral.",
+        "positive|negative|neutral",
+    ),
+    (
+        "# System\nYou are an expert email triage agent.\n\n# Task\nAssign the email to exactly one "
+        "queue: sales, support, billing, spam.\n\n# Output\nOnly the queue name.",
+        "sales|support|billing|spam",
+    ),
+    ("Classify emotion among sadness, joy, love, anger, fear, surprise.", "sadness|joy|love|anger|fear|surprise"),
+    (
+        "Given the fields `sentence`, produce the fields `sentiment`. sentiment: Literal['positive', "
+        "'negative', 'neutral']",
+        "positive|negative|neutral",
+    ),
+    (
+        "Your task is to determine whether a product review is positive or negative. Respond with "
+        '"positive" or "negative" only.',
+        "positive|negative",
+    ),
+    (
+        "Classify the sentiment of the following review. Return only one word: Positive or Negative.",
+        "Positive|Negative",
+    ),
+    (
+        "Please read the customer message and reply with exactly one of these words: REFUND, REPLACE, ESCALATE.",
+        "REFUND|REPLACE|ESCALATE",
+    ),
+    ("Is the following comment toxic? Reply YES or NO.", "YES|NO"),
+    ("Here's an SMS message. Spam or not spam?", "spam|not spam"),
+    ("Given an SMS, is it spam or ham?", "spam|ham"),
+    ("I'll give you a headline. Tell me if it's clickbait or not.", "clickbait|not clickbait"),
+    (
+        "I have product reviews and I want to know if they are about shipping, quality, price, or something else.",
+        "shipping|quality|price|something else",
+    ),
+    (
+        "We receive emails from customers. Each should be labelled 'complaint', 'inquiry', 'feedback'.",
+        "complaint|inquiry|feedback",
+    ),
+    ("Return a JSON string with the label. Labels: urgent, not_urgent.", "urgent|not_urgent"),
+    ("Which department should handle this ticket: HR, IT, Finance or Legal?", "HR|IT|Finance|Legal"),
+    ("Decide which team handles a bug report. Options: frontend, backend, infra.", "frontend|backend|infra"),
+    ("For every chat message decide the next action (reply, escalate, ignore).", "reply|escalate|ignore"),
+    ("Determine the stance of the tweet towards climate change: FAVOR, AGAINST, NONE", "FAVOR|AGAINST|NONE"),
+    ("Input: a tweet. Output: one of {hate, offensive, neither}.", "hate|offensive|neither"),
+    ("Input: customer message. Output: label in [refund, shipping, other].", "refund|shipping|other"),
+    ("Label the text with 0 (not hateful) or 1 (hateful).", "0|1"),
+    ("Answer 1 if the two questions are duplicates, 0 if they are not.", "1|0"),
+    ("Output 1 if the review is fake and 0 otherwise", "1|0"),
+    ("Return 'A' if the first answer is better, 'B' if the second answer is better, or 'tie'.", "A|B|tie"),
+    (
+        "Pick the best category for the article: Business, Tech, Politics, Sports, Entertainment",
+        "Business|Tech|Politics|Sports|Entertainment",
+    ),
+    (
+        "Pick one of the following categories for the product:\n- electronics\n- clothing\n- home & garden",
+        "electronics|clothing|home & garden",
+    ),
+    ("Choose the correct option for the sentence: fact, opinion, mixed.", "fact|opinion|mixed"),
+    (
+        "Categories:\n* Bug report\n* Feature request\n* Question\n\nAssign the GitHub issue to a category.",
+        "Bug report|Feature request|Question",
+    ),
+    (
+        "Possible intents:\nbook_flight\ncancel_flight\nflight_status\n\nFind the user's intent.",
+        "book_flight|cancel_flight|flight_status",
+    ),
+    ("Assign each job title to a seniority: junior, mid, senior, lead.", "junior|mid|senior|lead"),
+    ("Mark each sentence as biased or unbiased.", "biased|unbiased"),
+    (
+        "Given a premise and a hypothesis, answer entailment, contradiction, or neutral.",
+        "entailment|contradiction|neutral",
+    ),
+    ('Say "safe" or "unsafe" for each user prompt.', "safe|unsafe"),
+    ("A message from a user. Does it need a human? yes / no", "yes|no"),
+    ("Read the contract clause and give its risk level: low, medium or high.", "low|medium|high"),
+    ("Estimate how urgent a ticket is: P1, P2, P3 or P4.", "P1|P2|P3|P4"),
+    ("How urgent is the ticket? P1 / P2 / P3 / P4", "P1|P2|P3|P4"),
+    ("Separate questions from statements: output question or statement.", "question|statement"),
+    ("Turn a review into a label: good, bad, or mixed.", "good|bad|mixed"),
+    ("Find out if a sentence is grammatical or ungrammatical.", "grammatical|ungrammatical"),
+    ("Identify whether the narrator is first-person or third-person.", "first-person|third-person"),
+    ("Tag POS sentiment of tweets: pos/neg/neu", "pos|neg|neu"),
+    (
+        "You will see a user question to a bank's chatbot. Respond with the intent only, from: balance, "
+        "transfer, card_lost, other.",
+        "balance|transfer|card_lost|other",
+    ),
+    (
+        "Respond with the intent only. The intents are balance, transfer, card_lost and other.",
+        "balance|transfer|card_lost|other",
+    ),
+    ("Given an issue, write its type: bug, feature or question.", "bug|feature|question"),
+    (
+        "Analyze the sentiment of the given text and provide a classification as positive, negative, or neutral.",
+        "positive|negative|neutral",
+    ),
+    (
+        "Evaluate whether the response is helpful, partially helpful, or unhelpful.",
+        "helpful|partially helpful|unhelpful",
+    ),
+    ("Check if an answer is supported by the passage. Return SUPPORTED or NOT_SUPPORTED.", "SUPPORTED|NOT_SUPPORTED"),
+    ("Filter resumes: keep or reject.", "keep|reject"),
+    ("Sort tickets. Labels are:\nbilling – money\nbug – crashes\nother – the rest", "billing|bug|other"),
+    ("Classify the review.\n\nLabels:\npositive\nnegative", "positive|negative"),
+    ("Classify reviews with the options below.\n\na. positive\nb. negative\nc. mixed", "positive|negative|mixed"),
+    ("Does the review recommend the product? Options:\n(A) yes\n(B) no\n(C) unclear", "yes|no|unclear"),
+    ("classify customer feedback into praise, complaint, suggestion", "praise|complaint|suggestion"),
+    ("Sentiment analysis of app reviews: positive, negative, neutral", "positive|negative|neutral"),
+    ("Ticket triage. Priority: P0, P1, P2, P3.", "P0|P1|P2|P3"),
+    ("Given a support chat, decide who should take it: bot, agent, or manager.", "bot|agent|manager"),
+    ("For each log line say INFO, WARNING or ERROR.", "INFO|WARNING|ERROR"),
+    ("Detect hate speech. Answer hate / not hate.", "hate|not hate"),
+    (
+        "Which of the following best describes the message?\n- question\n- complaint\n- thanks",
+        "question|complaint|thanks",
+    ),
+    ("Which of these is the message? question, complaint, thanks", "question|complaint|thanks"),
+    (
+        "Read the abstract and pick its field from physics, biology, chemistry or computer science.",
+        "physics|biology|chemistry|computer science",
+    ),
+    ("You are a content moderator. Respond APPROVE or REJECT for every comment.", "APPROVE|REJECT"),
+    (
+        "You're a helpful assistant for a hotel. Classify guest messages into these groups: "
+        "housekeeping, maintenance, front desk, spa.",
+        "housekeeping|maintenance|front desk|spa",
+    ),
+    (
+        "Label: is the claim SUPPORTED, REFUTED or NOT ENOUGH INFO given the evidence?",
+        "SUPPORTED|REFUTED|NOT ENOUGH INFO",
+    ),
+    ("Predict whether the loan application will be approved or denied.", "approved|denied"),
+    ("Tell whether an email is phishing or legitimate.", "phishing|legitimate"),
+    ("Spam filter for SMS: spam/ham", "spam|ham"),
+    (
+        "Intent classification for a pizza bot. Intents: order, cancel, track, menu, smalltalk",
+        "order|cancel|track|menu|smalltalk",
+    ),
+    ("What is the tone of the email: angry, neutral or happy?", "angry|neutral|happy"),
+    ("Does the text talk about cats, dogs or neither?", "cats|dogs|neither"),
+    ("Identify the speaker's emotion (happy, sad, angry, neutral).", "happy|sad|angry|neutral"),
+    ("Rate how helpful the answer is: 1, 2, 3, 4 or 5.", "1|2|3|4|5"),
+    ("Rate the helpfulness of the answer from 1 to 3.", "1|2|3"),
+    ("Categorise expenses.\nCategories: travel | food | office | other", "travel|food|office|other"),
+    ("Categorise expenses. The allowed categories are:\n\n  travel\n  food\n  office\n", "travel|food|office"),
+    ("Sort job ads by seniority (junior / mid / senior).", "junior|mid|senior"),
+    ("Assign one of these tags: #bug, #feature, #docs", "#bug|#feature|#docs"),
+    ("Please label these sentences as either 'fact' or 'opinion'. Do not explain.", "fact|opinion"),
+    ("Determine the language of the text. Output en, de or fr.", "en|de|fr"),
+    ("Extract the sentiment (positive, negative, neutral) of the review.", "positive|negative|neutral"),
+    ("Output the sentiment of a tweet (positive, negative or neutral).", "positive|negative|neutral"),
+    ("Output the sentiment of a tweet as positive, negative or neutral.", "positive|negative|neutral"),
+    ("Return the category of the product: shoes, shirts, hats.", "shoes|shirts|hats"),
+    ("Given a comment, return whether it is toxic.", "yes|no"),
+    ("I need a model that tells refund requests from other emails. Answer refund or other.", "refund|other"),
+    ("Choose the right department:\na) sales\nb) support\nc) billing\n\nAnswer with the letter only.", "a|b|c"),
+    ("Given the conversation, is the customer satisfied? A. yes B. no C. can't tell", "yes|no|can't tell"),
+    ("Decide: is this email spam or not?", "spam|not spam"),
+    ("Reviews of restaurants; is the reviewer happy or unhappy?", "happy|unhappy"),
+    (
+        "Given a news article, assign a topic. Topics: world, sports, business, sci/tech.",
+        "world|sports|business|sci/tech",
+    ),
+    (
+        "Classify each support ticket.\n\n| Label | When |\n| --- | --- |\n| billing | money |\n| bug | crash |",
+        "billing|bug",
+    ),
+    ("Classify text.\n\nClasses\n-------\n* urgent\n* normal", "urgent|normal"),
+    ("Classify as:\n - Hot lead\n - Warm lead\n - Cold lead", "Hot lead|Warm lead|Cold lead"),
+    ("Triage patient messages: 1 = emergency, 2 = urgent, 3 = routine", "1|2|3"),
+    ("Stance detection on abortion: pro-life, pro-choice, neutral", "pro-life|pro-choice|neutral"),
+    (
+        "You are given a question and must say which type of answer it expects: person, place, number or date.",
+        "person|place|number|date",
+    ),
+]
+
+TEXTS: list[str] = [
+    "Write a poem or a song about the given topic.",
+    "Write A or B.",
+    "Output JSON or YAML for the given description.",
+    "Translate formal or informal English into French.",
+    "Output a poem, a song or a story.",
+    "Output the name, the date and the amount of the invoice.",
+    "Output name, date and amount.",
+    "Summarize the meeting notes: decisions, action items, and open questions.",
+    "Extract the following from the invoice:\n- vendor\n- date\n- total",
+    "Extract the following fields:\nvendor\ndate\ntotal",
+    ("Write a product description with the following parts:\n1. headline\n2. features\n3. call to action"),
+    "Given a recipe, output ingredients, steps and cooking time.",
+    "Given a list of ingredients (vegetables, meat or fish), write a recipe.",
+    "Rewrite the email in a tone that is friendly, formal or neutral, as the user asks.",
+    "Turn each commit message (bug / feature / chore) into a line of a changelog.",
+    "Translate the text to French or German.",
+    "Answer the multiple choice question. A) is the first option, B) the second.",
+    "Answer a multiple-choice question with an explanation.",
+    "Return the SQL or NoSQL query for the question.",
+    "Return the first, second and third word.",
+    "Reply to a customer who wants a refund, an exchange or a repair.",
+    "Write a reply:\n\nDear customer\nThank you",
+    "Generate a name for a cat, dog or bird.",
+    "Produce a haiku. 5-7-5.",
+    "Given two numbers, output their sum, difference and product.",
+    "Output only the answer, no explanation or comment.",
+    "Output the corrected sentence only, without quotes or comments.",
+    "Output only the translation, without notes, quotes or explanations.",
+    "Return the entities: persons, places and organizations, as JSON.",
+    "Given a sentence, output the subject, verb and object.",
+    "Convert the text to uppercase or lowercase as requested.",
+    "Formal or informal, the sentence must be rewritten in plain English.",
+    "Rephrase the sentence. Formal or informal?",
+    "Write a short story:\nbeginning\nmiddle\nend",
+    "Choose a name for the product. Explain why.",
+    "Pick one sentence that sums up the article.",
+    "Choose one of the sentences of the article as its headline.",
+    "Pick three keywords from the text.",
+    "Answer the question in one or two sentences.",
+    "Say hello or goodbye in the language of the message.",
+    "Create a quiz question with options: A) B) C) D) and the answer.",
+    (
+        "Create a multiple-choice question with four options:\nA) the right answer\nB) a wrong "
+        "answer\nC) a wrong answer\nD) a wrong answer"
+    ),
+    "Explain the code: what it does, how it works and why.",
+    "Given a bug report, write steps to reproduce, expected and actual result.",
+    "Respond with a haiku, limerick or sonnet about the topic.",
+    "Output Markdown or HTML.",
+    "Output valid JSON, nothing else.",
+    "Output a number, a unit or a currency.",
+    "Given a question, give a short answer, a long answer or a list.",
+    "Paraphrase the sentence, keep names and numbers.",
+    "Simplify the text for children, adults or seniors.",
+    "Describe the image: colours, objects and mood.",
+    "Return Python or JavaScript code.",
+    "Reply in English, French or German.",
+    "Reply politely, briefly and clearly.",
+    "Answer in JSON or XML.",
+    "Draft a message to the team: status, risks, next steps.",
+    "Summarise the review: positive points, negative points, verdict.",
+    "Expand the abbreviation in a medical note.",
+    "Find the bug in the code and fix it.",
+    "Find the capital of the country.",
+    "Normalise dates: output YYYY-MM-DD.",
+    "You are a helpful assistant that writes commit messages (fix, feat or chore prefix) from a diff.",
+    "From a job ad, list:\n1) skills\n2) years of experience\n3) location",
+    "Given a customer's message, do the following:\nThank them\nApologise\nOffer help",
+    "You are a poet. Topic or theme? Then rhyme.",
+    "The input is a question. Short or long, answer it.",
+    "A user asks for a joke, a pun or a riddle. Output it.",
+    "Given a title, output an abstract, keywords or both.",
+    "Please output your answer as a sentence or a paragraph.",
+    "Given a paragraph, output the summary, title and keywords.",
+    "Suggest what to cook: breakfast, lunch or dinner.",
+    "Name three animals: a mammal, a bird and a fish.",
+    "Compute the sum. Output integers or floats.",
+    "Solve the puzzle. Print the rows, columns or cells that change.",
+    "Write alt text for an image: one sentence, plain words, no jargon.",
+    "Output a title, a summary or a tagline.",
+    'Output the answer or "I don\'t know".',
+    'Answer the question from the context. If the answer is not in the context, say "unknown".',
+    "Answer the question. If it cannot be answered return N/A or UNKNOWN.",
+    "Translate to French. Output TRANSLATION only.",
+    "Turn the bullet points into an email: greeting, body, closing.",
+    "Return true JSON. Keys: name, email, phone.",
+    "Extract name, email and phone. Return null when missing.",
+    "List the pros or cons of the product.",
+    "Give me a synonym or antonym of the word.",
+    "Name a synonym: if none, say NONE.",
+    "Given a product, write a slogan. Style: funny, serious or neutral.",
+    "Write a tweet in one of the following tones: funny, serious, neutral.",
+    "Write a description for each of these categories:\n- shoes\n- hats",
+    "Extract the following values:\n- vendor\n- total",
+    "Generate questions of the following types:\n- who\n- what\n- when",
+    "Rewrite the email. Use one of these tones:\n- formal\n- friendly",
+    "Rewrite in one of formal, friendly or neutral tone.",
+    "Complete the sentence with a noun, verb or adjective.",
+    "Fill in the blank: a, an or the.",
+    "Reply with a joke or a pun.",
+    "Reply to the review: if it is positive, thank them; if it is negative, apologise.",
+    "Respond to positive or negative reviews.",
+    "Write a response to positive, negative or neutral reviews.",
+    "Summarise positive, negative and neutral reviews.",
+    "Summarise the review and give its sentiment: positive or negative.",
+    "Explain whether the code is correct or wrong and why.",
+    "Extract all dates; return NONE if there are none.",
+    "Convert yes/no questions to statements.",
+    "Generate a yes or no question about the passage.",
+    "Write a true or false quiz question with its answer.",
+    "Create multiple choice questions (A, B, C, D).",
+    "Paraphrase the sentence: keep it formal, short and polite.",
+    "Write a formal or informal greeting.",
+    "Tell a story about a cat, a dog or a bird.",
+    "Say it in other words.",
+    "Give step-by-step directions: start, turns, end.",
+    "Turn an English question into SQL or into a Python expression.",
+    "Describe the level of the river: low, medium or high water and what it means for boats.",
+    "Print the first ten primes or squares.",
+    "Write docstrings. Style: Google, NumPy or reST.",
+    "Suggest a category name for the cluster of texts.",
+    "Suggest tags for a blog post: three to five words.",
+    "Return the capital, the currency or the language of the country that is asked for.",
+    "Solve the equation. Answer: a number or a fraction.",
+    "Given a headline, invent the opposite headline: good news becomes bad.",
+    "What is the capital of the country?",
+    "What should I cook? Breakfast, lunch and dinner ideas please.",
+    "Why is the sky blue? Explain it to a child, teenager or adult.",
+    "Do you know a good joke?",
+    "Correct spelling. Output the corrected text only, or OK if nothing is wrong.",
+]
+
+# Prompts that ask for a label of each of two sets.
+TWO_SETS: list[str] = [
+    "Label sentiment as positive or negative, and the topic as sports, politics or tech.",
+    "Classify the sentiment (positive, negative) and urgency (low, high) of tickets.",
+    "Classify tickets by topic (billing, bug) and by urgency (low, medium, high).",
+    "Classify the tweet. Sentiment: positive, negative. Topic: sports, tech.",
+    "Classify the email as spam or ham and as urgent or not urgent.",
+    'Classify the tweet. Return {"sentiment": "positive|negative", "topic": "sports|tech"}',
+    "Assign a sentiment:\n- positive\n- negative\n\nAnd a topic:\n- sports\n- tech",
+    "Decide whether the review is positive or negative and whether it is about food or service.",
+    "Classify reviews by sentiment as positive or negative and by topic as food or service.",
+    "Sentiment: positive / negative / neutral\nUrgency: low / high\nLabel each email.",
+    "For each ticket, determine its category (billing, bug, other) and its priority (P1, P2, P3).",
+    "Detect the language (English, French) and the sentiment (positive, negative) of a tweet.",
+    "Classify the message's intent as question or complaint; classify its tone as polite or rude.",
+    "Classify. text -> sentiment: Literal['good', 'bad'], topic: Literal['art', 'war']",
+]
+ONE_SET: list[tuple[str, str]] = [
+    (
+        "Classify the sentiment as positive or negative. Sentiment (positive, negative) is what counts.",
+        "positive|negative",
+    ),
+    ("Classify tickets by topic: billing (invoices, refunds), bug (crashes, errors) or other.", "billing|bug|other"),
+    ("Classify the type of the question as who, what or where. The question can be short or long.", "who|what|where"),
+    ("Classify the topic of English or German news as sports or politics.", "sports|politics"),
+    ("Classify the tweet as spam or ham. Answer with spam or ham.", "spam|ham"),
+    ("Classify the urgency as 0, 1 or 2 (0 = low, 1 = medium, 2 = high).", "0|1|2"),
+    ("Classify the tone as formal or informal, where slang counts as informal.", "formal|informal"),
+    ("Label a comment as toxic or not. Toxic means insults or threats.", "toxic|not toxic"),
+    ("Label the sentiment: 1 (negative), 2 (neutral), 3 (positive)", "1|2|3"),
+    (
+        "Classify emails into two categories: urgent or normal. Urgent emails are about outages or safety.",
+        "urgent|normal",
+    ),
+]
+
+
+@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET])
+def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
+    spec = read_task(prompt)
+    assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
+
+
+@pytest.mark.parametrize("prompt", TEXTS)
+def test_a_prompt_that_asks_for_a_text_is_no_classification(prompt: str) -> None:
+    assert read_task(prompt).kind == "generation"
+
+
+@pytest.mark.parametrize("prompt", TWO_SETS)
+def test_two_sets_of_labels_are_not_read_for_the_first_alone(prompt: str) -> None:
+    with pytest.raises(TaskError, match=r"asks for 2 labels of each input .* a student gives one: make a task of each"):
+        read_task(prompt)
+    assert read_task(f"---\nkind: generation\n---\n{prompt}").kind == "generation"
+    assert read_task(f"---\nlabels: [a, b]\n---\n{prompt}").label_names == ("a", "b")
+
+
+def test_two_sets_are_shown_with_their_names() -> None:
+    with pytest.raises(TaskError, match=r"\(sentiment: positive, negative; topic: sports, tech\)"):
+        read_task("Classify the tweet. Sentiment: positive, negative. Topic: sports, tech.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "labels"),
+    [
+        ("Label the text with 0 (not hateful) or 1 (hateful).", [("0", "not hateful"), ("1", "hateful")]),
+        ("Answer 1 if the two questions are duplicates, 0 if they are not.",
+         [("1", "if the two questions are duplicates"), ("0", "if they are not")]),
+        ("Return 'A' if the first answer is better, 'B' if the second answer is better, or 'tie'.",
+         [("A", "if the first answer is better"), ("B", "if the second answer is better"), ("tie", "otherwise")]),
+        ("Choose the right team:\na) sales\nb) support\n\nAnswer with the letter only.",
+         [("a", "sales"), ("b", "support")]),
+        ("Sort tickets. Labels are:\nbilling - money\nbug - crashes", [("billing", "money"), ("bug", "crashes")]),
+    ],
+)  # fmt: skip
+def test_what_a_prompt_says_of_its_labels_is_their_description(prompt: str, labels: list[tuple[str, str]]) -> None:
+    assert list(read_by_rules(prompt).labels) == [Label(name, description) for name, description in labels]
