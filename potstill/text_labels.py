@@ -5,6 +5,8 @@ differences   how the fields of an input differ, where the user's labels say tha
 student       a mixture in the space of a student that learnt from people's labels first: the user's, or those of
               retrieved rows
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
+opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
+              labels and what the rows say, balanced over the texts
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class TextLabels:
     probs: NDArray[np.float64]
     trust: float
     least: float
-    space: Literal["differences", "student", "encoder"]
+    space: Literal["differences", "student", "encoder", "opinion"]
 
 
 def labels_of_texts(
@@ -53,6 +55,7 @@ def labels_of_texts(
         teach: Trains a student on rows into a folder.
         folder: Where that first student may lie.
     """
+    from potstill.datagen.mixture import even_opinion
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     options, spec = job.settings.self_training, job.spec
@@ -65,7 +68,10 @@ def labels_of_texts(
         found = taught_labels(job, texts, led, folder)
         if found is not None:
             return TextLabels(*found, options.trust, "student")
-    return TextLabels(*mixture_labels(job, texts, rows), options.trust if asked else options.agreement, "encoder")
+    mixed, believed, start = mixture_labels(job, texts, rows)
+    if asked or believed >= options.agreement:
+        return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
+    return TextLabels(even_opinion(start), believed, 0.0, "opinion")
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
@@ -116,7 +122,7 @@ def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> t
     return probs, above_chance(same, len(spec.labels))
 
 
-def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float]:
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
     """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
 
     Args:
@@ -125,8 +131,9 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
         rows: The training rows; those of the user stay what they are.
 
     Returns:
-        (len(texts), n_labels) float64; and how far they are to be believed: by the user's rows where there are enough
-        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`).
+        (len(texts), n_labels) float64; how far they are to be believed: by the user's rows where there are enough
+        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`); and the opinion that it started from,
+        of the same shape.
     """
     import numpy as np
 
@@ -137,7 +144,8 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
 
     spec = job.spec
     if not texts:
-        return np.zeros((0, len(spec.labels))), 0.0
+        nothing: NDArray[np.float64] = np.zeros((0, len(spec.labels)))
+        return nothing, 0.0, nothing
     encoder = sentence_encoder(job.settings.encoder)
 
     def encode(some: list[str]) -> NDArray[np.float64]:
@@ -164,7 +172,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     else:
         believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
-    return mixture.probs(real), believed
+    return mixture.probs(real), believed, start[len(told) :]
 
 
 def _stated_prior(job: Job) -> list[float] | None:

@@ -190,7 +190,7 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     task = tmp_path / "news.md"
     task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
     result = potstill.run(
-        str(task), out=tmp_path / "run", n=30, teacher="fake", sources="generated",
+        str(task), out=tmp_path / "run", n=30, teacher="fake", sources="generated", self_training={"agreement": 0.5},
         distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
     )  # fmt: skip
     learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
@@ -200,6 +200,19 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     assert {row["source"]["teacher"] for row in learnt} == {"mixture"}
     told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
     assert (told["stopped"], told["space"]) == ("labelled once", "encoder")
+
+    result = potstill.run(
+        str(task), out=tmp_path / "parted", n=30, teacher="fake", sources="generated", self_training={"agreement": 1.0},
+        distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    told = json.loads((tmp_path / "parted" / "train" / "report.json").read_text())["self_training"]
+    assert (told["stopped"], told["space"]) == ("labelled once", "opinion")
+    assert 0 < told["trust"] < 1, "halves of the rows lead the mixture apart"
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert len(learnt) > 25, "texts in doubt are learnt from too"
+    assert {row["source"]["teacher"] for row in learnt} == {"opinion"}
+    right = [("won" in row["input"]) == (row["output"] == "sport") for row in learnt]
+    assert sum(right) > 0.8 * len(right)
 
     own = [{"text": f"{text} again", "label": "sport" if "won" in text else "business"} for text in texts[:24]]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))

@@ -57,8 +57,9 @@ class SelfTrainingOptions:
         trust: With ten rows of the user or more, or `fewest` retrieved ones a label, a mixture is left out where it and
             the student of these rows agree less than this (above chance, squared; without a student's space it is
             `potstill.datagen.mixture.trust`; 0 takes any).
-        agreement: Without such rows, it is left out where mixtures that start from one half of the rows each agree on a
-            smaller share of the texts.
+        agreement: Without such rows, where mixtures that start from one half of the rows each agree on a smaller share
+            of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
+            labels and what the rows say.
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -71,7 +72,7 @@ class SelfTrainingOptions:
     fewest: int = 8
     weight: float | None = None
     trust: float = 0.3
-    agreement: float = 0.8
+    agreement: float = 0.9
     written_weight: float = 0.2
     min_gain: float = 0.0
     settled: float = 0.02

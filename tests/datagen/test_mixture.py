@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
+from potstill.datagen.mixture import agreement, even_opinion, first_opinion, fit_mixture, trust
 from potstill.regression import softmax_regression
 
 
@@ -120,3 +120,14 @@ def test_mixtures_of_clusters_agree_and_those_of_a_cloud_do_not() -> None:
     rng = np.random.default_rng(7)
     cloud, noise = rng.normal(size=(300, 12)), rng.integers(3, size=120).tolist()
     assert agreement(cloud, rng.normal(size=(120, 12)), noise, weights, names) < 0.7
+
+
+def test_an_even_opinion_gives_every_label_its_share_of_the_texts() -> None:
+    _, gold = clusters(100)
+    leaning = np.log(noisy(gold, 3, 0.9)) + np.array([2.0, 0.0, -1.0])
+    leaning = np.exp(leaning) / np.exp(leaning).sum(axis=1, keepdims=True)
+    even = even_opinion(leaning)
+    np.testing.assert_allclose(even.sum(axis=1), 1)
+    np.testing.assert_allclose(even.mean(axis=0), 1 / 3, atol=0.01)
+    assert (even.argmax(axis=1) == gold).mean() > (leaning.argmax(axis=1) == gold).mean() + 0.2
+    assert np.isfinite(even_opinion(np.eye(3)[gold])).all(), "an opinion without doubt"
