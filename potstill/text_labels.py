@@ -6,7 +6,7 @@ student       a mixture in the space of a student that learnt from people's labe
               retrieved rows
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
 opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
-              labels and what the rows say, balanced over the texts
+              labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def labels_of_texts(
     mixed, believed, start = mixture_labels(job, texts, rows)
     if asked or believed >= options.agreement:
         return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
-    return TextLabels(even_opinion(start), believed, 0.0, "opinion")
+    return TextLabels(even_opinion(start, _stated_prior(job)), believed, 0.0, "opinion")
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:

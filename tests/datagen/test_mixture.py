@@ -131,3 +131,5 @@ def test_an_even_opinion_gives_every_label_its_share_of_the_texts() -> None:
     np.testing.assert_allclose(even.mean(axis=0), 1 / 3, atol=0.01)
     assert (even.argmax(axis=1) == gold).mean() > (leaning.argmax(axis=1) == gold).mean() + 0.2
     assert np.isfinite(even_opinion(np.eye(3)[gold])).all(), "an opinion without doubt"
+    doubtful = np.full((6, 3), 1 / 3)
+    np.testing.assert_allclose(even_opinion(doubtful, [0.7, 0.2, 0.1]), [[0.7, 0.2, 0.1]] * 6)
