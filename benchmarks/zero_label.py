@@ -162,14 +162,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
     """What is to be measured, in the order in which stages are shared best: a task's arms one after another."""
     found = []
+    arms = [arm for arm in ORDER if not args.arms or arm in args.arms.split(",")]
     for name in args.tasks.split(","):
         task = pack_task(name)
         rows, test_rows, ceiling_rows = SIZES["classification" if task.labels else "generation"]
         rows = rows if args.rows is None else args.rows
-        several = SEEDS if task.labels else SEEDS[:1]
-        seeds = tuple(map(int, args.seeds.split(","))) if args.seeds else several
+        seeds = tuple(map(int, args.seeds.split(","))) if args.seeds else SEEDS if task.labels else SEEDS[:1]
         for seed in seeds:
-            for arm in (arm for arm in ORDER if not args.arms or arm in args.arms.split(",")):
+            for arm in arms:
                 # The teacher's greedy answers and label scores do not depend on a seed.
                 once = arm in TEACHERS or (arm in PARTS and not args.arms)
                 if (once and seed != seeds[0]) or (arm in CLASSES_ONLY and not task.labels):

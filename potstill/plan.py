@@ -31,7 +31,6 @@ from potstill.events import Event, Listener
 from potstill.generation_start import foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
-from potstill.plan_speed import LEAST_REPLIES, assumed_time, assumption, seen_size, stand_in_texts
 from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
@@ -175,8 +174,8 @@ class _Planner:
             steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
         if self.settings.teacher.startswith("openai"):
             at_a_time = self.asker.teacher.concurrency
-            steps = [assumed_time(step, at_a_time) for step in steps]
-            self.notes += assumption(steps, at_a_time)
+            steps = [plan_speed.assumed_time(step, at_a_time) for step in steps]
+            self.notes += plan_speed.assumption(steps, at_a_time)
             own = [step for step in steps if step.stage != "quality" or not settings.quality.teacher]
             thought = getattr(self.asker.teacher, "thinking_tokens", 0)
             self.notes += plan_speed.uncounted_thinking(own, thought, self.asker.price)
@@ -321,13 +320,14 @@ class _Planner:
             seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
             return Step("train", seconds=round(seconds, 1), basis="earlier")
         if not texts:
-            texts = stand_in_texts(self.spec, _ASSUMED_REPLY * self.settings.generation.max_tokens)
+            texts = plan_speed.stand_in_texts(self.spec, _ASSUMED_REPLY * self.settings.generation.max_tokens)
         self.listener(Event("plan", "progress", "timing some steps of the student"))
         if kind == "causal":
             if options.lora_rank is not None:
                 self.notes.append("the training's time is not predicted: the folder holds no earlier run with adapters")
                 return Step("train", seconds=None)
-            reply = stand_in_texts(replace(self.spec, examples=()), self.settings.generation.answer_max_tokens / 2)
+            words = self.settings.generation.answer_max_tokens / 2
+            reply = plan_speed.stand_in_texts(replace(self.spec, examples=()), words)
             each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
         else:
             each = seconds_a_step(texts, options)
@@ -386,10 +386,10 @@ class _Planner:
         seconds = (counts.seconds - started.seconds) / timed if timed else None
         return Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
 
-    def _ledger_size(self, purpose: str, least: int = LEAST_REPLIES) -> Size | None:
+    def _ledger_size(self, purpose: str, least: int = plan_speed.LEAST_REPLIES) -> Size | None:
         """Means over the ledger's replies of a purpose, where there are enough of them."""
         teacher = None if purpose == "quality" else self.asker.teacher.name
-        found = seen_size(self.asker.ledger.path, purpose, teacher, least=least)
+        found = plan_speed.seen_size(self.asker.ledger.path, purpose, teacher, least=least)
         if found is None:
             return None
         size, replies = found

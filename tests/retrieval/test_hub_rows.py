@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,17 +33,7 @@ for asked in json.loads(sys.argv[1]):
 
 def reads(hub: Any, home: Path, *asked: dict[str, Any]) -> list[dict[str, Any]]:
     """What a process with the real clients gets for each call of `read_sample`."""
-    environment = {**os.environ, **hub.environment(home), "HF_HUB_OFFLINE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said = hub.ask(home, READ, json.dumps(asked))
     assert len(said) == len(asked)
     return said
 
