@@ -9,6 +9,9 @@ says, and .50 where it is to end the sentence "This is an example of …" behind
 instructions knows more from the task. So a few texts are asked in each form, and the form is taken whose answers say
 most about which label a text has: mutual information of text and label, H(mean p) − mean H(p) (Sorensen et al.,
 arXiv:2203.11364), no label looked at.
+
+A server that scores nothing it is given may still tell what else it might have written (`said_labels`): there the
+teacher answers the task's own question, once a text.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from potstill import prompts
 from potstill.datagen.calibration import fit_calibration
+from potstill.datagen.said_labels import said_scores
 from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.task import TaskSpec
@@ -44,6 +48,11 @@ _ASKED, _ASKED_MANY, _FEWEST = 48, 16, 8
 _TASK_TELLS = 0.5
 
 
+def can_score(asker: Asker, options: SoftOptions) -> bool:
+    """Whether a teacher may tell how likely it finds each label; a server can still leave its log-probs out."""
+    return asker.abilities.scores or (asker.abilities.token_texts > 0 and options.direction == "direct")
+
+
 def label_scores(
     spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions | None = None
 ) -> NDArray[np.float64]:
@@ -52,17 +61,20 @@ def label_scores(
     Args:
         spec: A classification task.
         inputs: Texts.
-        asker: A teacher that can score (`abilities.scores`).
+        asker: A teacher that can score (see `can_score`).
         options: How; defaults as in `SoftOptions`.
 
     Returns:
-        (len(inputs), n_labels) float64, nats, in the order of `spec.labels`; NaN where there was no reply.
+        (len(inputs), n_labels) float64, nats, in the order of `spec.labels`; NaN where there was no reply, and
+        everywhere if the server gives no log-probs.
 
     Raises:
         TeacherError: The teacher refused, stayed away or cannot score.
     """
     options, _ = settle_form(spec, inputs, asker, options or SoftOptions())
     texts = [text[: options.max_chars] for text in inputs]
+    if not asker.abilities.scores and can_score(asker, options):
+        return _written_scores(spec, texts, asker)
     if options.direction == "channel":
         return _channel_scores(spec, texts, asker)
     return _direct_scores(spec, texts, asker, options)
@@ -86,6 +98,8 @@ def settle_form(
     Raises:
         TeacherError: The teacher refused or stayed away.
     """
+    if not asker.abilities.scores:
+        return replace(options, form="task"), {"chosen": "task"}
     if options.direction == "channel" or options.form != "auto":
         return options, {"chosen": options.form}
     count = _asked_in_each_form(spec, len(inputs))
@@ -100,7 +114,7 @@ def settle_form(
 
 
 def questions_for_form(spec: TaskSpec, options: SoftOptions, texts: int) -> int:
-    """Requests that settling the form takes beside those that score the texts."""
+    """Requests that settling the form takes beside those that score the texts, of a teacher with `abilities.scores`."""
     if options.direction == "channel" or options.form != "auto":
         return 0
     return (len(FORMS) - 1) * _asked_in_each_form(spec, texts)
@@ -171,6 +185,14 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
         for column, forms in enumerate(spellings if own else ()):
             scores[row, column] = np.logaddexp.reduce([own[form] for form in forms])
     return scores
+
+
+def _written_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArray[np.float64]:
+    names = list(spec.label_names)
+    prompt = prompts.load("choose_label")
+    asked = [prompt.render(instruction=spec.instruction, input=text, labels=names) for text in texts]
+    spellings = [answer_spellings(name) for name in names]
+    return said_scores([(Message("user", one),) for one in asked], spellings, asker, PURPOSE)
 
 
 def _question(spec: TaskSpec, text: str, form: Form) -> str:

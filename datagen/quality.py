@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill import prompts
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
-from potstill.datagen.label_scores import label_scores
+from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
 from potstill.datagen.outputs import label_reader, read_output
+from potstill.datagen.said_labels import said_scores
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.writing import rng
@@ -133,7 +134,8 @@ def check_rows(
     rows = list(dataset_to_rows(table))
     places = [i for i, row in enumerate(rows) if row.origin == "generated"]
     written = [rows[i] for i in places]
-    _refuse_impossible(spec, asker, options)
+    soft = soft or SoftOptions()
+    _refuse_impossible(spec, asker, options, soft)
     found: dict[str, NDArray[np.float64]] = {}
     replaced = 0
     if written:
@@ -164,11 +166,11 @@ def check_rows(
     return QualityResult(rows_to_dataset(kept, spec.label_names), tuple(dropped), report)
 
 
-def _refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions) -> None:
+def _refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions, soft: SoftOptions) -> None:
     faults = []
     if options.verify and spec.kind != "classification":
         faults.append(f"quality.verify checks labels, and the task is {spec.kind}; use quality.votes or quality.judge")
-    elif options.verify and not asker.abilities.scores:
+    elif options.verify and not can_score(asker, soft):
         faults.append(
             f"quality.verify needs a teacher that scores labels, which {asker.teacher.name} does not; "
             "use quality.votes, or quality.teacher=transformers"
@@ -303,6 +305,10 @@ def _judgements(spec: TaskSpec, rows: Sequence[Row], asker: Asker) -> NDArray[np
         centred = found - np.nanmedian(found) if np.isfinite(found).any() else found
         # The middle row counts in full; below it, agreement falls with the odds.
         return np.asarray(np.minimum(1.0, np.exp(np.clip(centred, -30, 0))), dtype=np.float64)
+    if asker.abilities.token_texts:
+        shares = np.exp(said_scores(messages, [answer_spellings("Yes"), answer_spellings("No")], asker, PURPOSE)[:, 0])
+        if np.isfinite(shares).any():
+            return np.asarray(shares, dtype=np.float64)
     choices = ("Yes", "No") if asker.abilities.choices else None
     asked = [Request(messages=message, max_tokens=4, temperature=0.0, choices=choices) for message in messages]
     for index, answer in enumerate(asker.ask(asked, PURPOSE)):

@@ -50,12 +50,12 @@ class SoftResult:
 
     Attributes:
         table: The rows with `teacher_probs`; null where the teacher gave no scores.
-        calibration: The frozen correction, to be applied to other texts as it is.
+        calibration: The frozen correction, to be applied to other texts as it is; None where no text was scored.
         report: Agreement of labels and teacher, mean confidence, the rule and how it was chosen.
     """
 
     table: Dataset
-    calibration: Calibration
+    calibration: Calibration | None
     report: dict[str, Any]
 
 
@@ -74,7 +74,7 @@ def add_teacher_probs(
     Args:
         spec: A classification task.
         table: Rows in the one schema, with their labels.
-        asker: A teacher that can score.
+        asker: A teacher that can score (`label_scores.can_score`).
         options: How.
         encoder: Sentence encoder for the second opinion; None leaves the teacher's alone.
         unlabelled: Texts as the student will meet them; where the task asks for an estimate of its label prior, some of
@@ -103,6 +103,10 @@ def add_teacher_probs(
     options, form = settle_form(spec, [*inputs, *extra], asker, options)
     everything = label_scores(spec, [*inputs, *extra], asker, options)
     scores = everything[:count]
+    if count and not np.isfinite(everything).all(axis=1).any():
+        why = f"hard labels only: {asker.teacher.name} gave no log-probs of its answers"
+        listener(Event("soft", "note", why))
+        return SoftResult(table, None, {"summary": why})
     labels = table["label"][:]
     hard = [None if labels[i] is None else int(labels[i]) for i in asked]
     weights = _weights(hard, len(names))

@@ -296,7 +296,21 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
             raise _NoReply("log-probs were asked for and none came")
         return f"up to {can.top_logprobs} a token"
 
-    if can.scores or can.top_logprobs:
+    def words() -> str:
+        reply = ask(Request(hello, max_tokens=4, temperature=0.0, token_texts=can.token_texts))
+        if not reply.said:
+            raise _NoReply("asked for them, the server gave none")
+        count = len(reply.said[0].others)
+        return f"{count} likeliest tokens a place, as texts: soft targets for labels, hard ones for written outputs"
+
+    if can.token_texts and not can.scores:
+        try:
+            yield Check("log-probs", "ok", words())
+        except (_NoReply, PotstillError) as error:
+            mend = "vllm:MODEL or transformers:MODEL give them"
+            said = str(error).split("\n")[0]
+            yield Check("log-probs", "warn", f"none: the student learns from hard labels alone ({said})", mend)
+    elif can.scores or can.top_logprobs:
         yield tried("log-probs", log_probs, "serve the model with vLLM, or go on with hard labels alone")
     else:
         mend = "vllm:MODEL or transformers:MODEL give them"

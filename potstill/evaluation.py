@@ -182,18 +182,20 @@ def teacher_answers(
 
         most = max(MOST_TOKENS, answer_tokens)
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker, max_tokens=most), None)]
-    if not asker.abilities.scores:
-        from potstill.datagen.zero_shot import zero_shot_labels
-
-        return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, max_chars=soft.max_chars), None)]
-    from potstill.datagen.label_scores import label_scores, settle_form
+    from potstill.datagen.label_scores import can_score, label_scores, settle_form
     from potstill.datagen.soft import calibrate_texts, fit_calibration, stated_prior
 
     names = spec.label_names
     if calibration is not None:  # its offsets are those of one form
         soft = replace(soft, form=calibration.form)
-    soft, _ = settle_form(spec, inputs, asker, soft)
-    scores = label_scores(spec, inputs, asker, soft)
+    scores = None
+    if can_score(asker, soft):
+        soft, _ = settle_form(spec, inputs, asker, soft)
+        scores = label_scores(spec, inputs, asker, soft)
+    if scores is None or not (scores == scores).all(axis=1).any():  # a server may leave its log-probs out
+        from potstill.datagen.zero_shot import zero_shot_labels
+
+        return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, max_chars=soft.max_chars), None)]
     fitted = {
         "teacher (raw)": fit_calibration(scores, rule="raw", prior=stated_prior(spec)),
         "teacher (calibrated)": calibrate_texts(spec, scores, asker, soft, calibration),

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
+from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
 from potstill.events import Event, Listener
 from potstill.generation_start import foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
@@ -169,7 +170,7 @@ class _Planner:
         steps += self._soft(train, written, texts)
         steps.append(self._training(train, texts))
         if settings.evaluate.teacher:
-            scored = spec.kind == "classification" and self.asker.abilities.scores
+            scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
             steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
         if self.settings.teacher.startswith("openai"):
@@ -291,11 +292,10 @@ class _Planner:
         if self.settings.distil.soft_weight <= 0:
             return []
         if self.spec.kind == "classification":
-            if not self.asker.abilities.scores:
+            if not can_score(self.asker, self.settings.soft):
                 return []
-            from potstill.datagen.label_scores import questions_for_form
-
-            more = questions_for_form(self.spec, self.settings.soft, train)
+            forms = self.asker.abilities.scores
+            more = questions_for_form(self.spec, self.settings.soft, train) if forms else 0
             return [self._size("soft", texts).times("soft", train * self._per_text() + more)]
         if not self.asker.abilities.top_logprobs:
             return []
@@ -361,14 +361,13 @@ class _Planner:
         tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
         tokens += 2 * _A_MESSAGE
         replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
-        if purpose == "zero-shot" and self.spec.labels:  # a label is written, and the question names all of them
+        written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
+        if written and self.spec.labels:  # a label is written, and the question names all of them
             tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
             replied = 8.0 + max(map(likely_tokens, self.spec.label_names))
         return Size(tokens, replied, None, "assumed")
 
     def _probe_scores(self, texts: list[str]) -> Size:
-        from potstill.datagen.label_scores import label_scores
-
         soft = self.settings.soft
         # Which form a run settles on is not known before its rows are: half of the texts in the longest, half in a
         # short one.

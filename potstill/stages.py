@@ -241,6 +241,7 @@ class Job:
         wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
 
         def make(out: Path) -> dict[str, Any]:
+            from potstill.datagen.label_scores import can_score
             from potstill.datagen.sequence_targets import output_targets
             from potstill.datagen.soft import add_teacher_probs
             from potstill.optional_stages import texts_for_prior
@@ -249,7 +250,7 @@ class Job:
             validation = read_rows(merged.path / "validation.parquet")
             report: dict[str, Any] = {}
             if self.spec.kind == "classification":
-                if wanted and self.asker.abilities.scores:
+                if wanted and can_score(self.asker, options):
                     result = add_teacher_probs(
                         self.spec,
                         train,
@@ -260,7 +261,8 @@ class Job:
                         listener=self.listener,
                     )
                     train, report = result.table, result.report
-                    write_json(out / "calibration.json", result.calibration.to_json())
+                    if result.calibration is not None:
+                        write_json(out / "calibration.json", result.calibration.to_json())
             else:
                 stored = generated.path / "token_targets.parquet"
                 have = read_rows(stored) if stored.exists() else None

@@ -43,6 +43,8 @@ class Request:
         schema: JSON schema that the reply must satisfy (only where `Abilities.json_schema`).
         choices: The reply is one of these strings (only where `Abilities.choices`).
         top_logprobs: How many token log-probs to return a position, 0 for none.
+        token_texts: How many of the likeliest tokens to return a position as texts (`Reply.said`), 0 for none: what
+            servers give that name tokens by their text alone.
         beams: Width of a beam search by mean log-prob a token, 1 for none (only where `Abilities.beams`). It knows no
             temperature, stop strings or choices.
         tag: Bookkeeping of the asker; not part of the key.
@@ -59,6 +61,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     choices: tuple[str, ...] | None = None
     top_logprobs: int = 0
+    token_texts: int = 0
     beams: int = 1
     tag: Any = field(default=None, compare=False)
 
@@ -93,6 +96,21 @@ class TokenTop:
 
 
 @dataclass(frozen=True)
+class TokenText:
+    """A token that was written, and those that might have been: texts with their log-probs.
+
+    Attributes:
+        text: The token.
+        logprob: Its log-prob (nats), as the server counts it.
+        others: The likeliest tokens there, mostly with the one that was written among them.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Reply:
     """What came back.
 
@@ -102,6 +120,7 @@ class Reply:
         prompt_tokens: As counted by the backend, with those of attempts that gave nothing usable.
         completion_tokens: The same; some servers count what the model thought.
         top: One entry a completion token when `top_logprobs` was asked for.
+        said: One entry a token when `token_texts` was asked for and the server gave them.
         scores: Summed log-prob (nats) of each continuation, for a ScoreRequest.
         score_tokens: Number of tokens of each continuation, for a ScoreRequest.
         raw: The backend's own reply where it has one (JSON types), for the record.
@@ -113,6 +132,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     top: tuple[TokenTop, ...] = ()
+    said: tuple[TokenText, ...] = ()
     scores: tuple[float, ...] = ()
     score_tokens: tuple[int, ...] = ()
     raw: Mapping[str, Any] | None = None
@@ -142,12 +162,13 @@ Take = Callable[[int], Sequence[AnyRequest]]
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a backend can do."""
+    """What a backend can do. `token_texts` is asked for and may still be left out by the server."""
 
     prefill: bool = False
     json_schema: bool = False
     choices: bool = False
     top_logprobs: int = 0
+    token_texts: int = 0
     scores: bool = False
     seeded: bool = False
     beams: bool = False
@@ -160,6 +181,8 @@ class Abilities:
             return f"return {request.top_logprobs} token log-probs (at most {self.top_logprobs})"
         if isinstance(request, ScoreRequest):
             return "" if self.scores else "score continuations"
+        if request.token_texts > self.token_texts:
+            return f"return the texts of {request.token_texts} tokens a position (at most {self.token_texts})"
         if request.schema is not None and not self.json_schema:
             return "follow a JSON schema"
         if request.beams > 1 and not self.beams:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from potstill.errors import DataError
-from potstill.teacher import AnyRequest, FinishReason, Message, Reply, Request, TokenTop
+from potstill.teacher import AnyRequest, FinishReason, Message, Reply, Request, TokenText, TokenTop
 
 
 def request_to_json(request: AnyRequest) -> dict[str, Any]:
@@ -19,11 +19,13 @@ def request_to_json(request: AnyRequest) -> dict[str, Any]:
         "top_logprobs": request.top_logprobs,
     }
     if isinstance(request, Request):
-        # Left out where there is no search, so that keys of earlier ledgers stay.
+        # Left out where they are not asked for, so that keys of earlier ledgers stay.
         beams = {"beams": request.beams} if request.beams > 1 else {}
+        texts = {"token_texts": request.token_texts} if request.token_texts else {}
         return (
             plain
             | beams
+            | texts
             | {
                 "kind": "text",
                 "temperature": float(request.temperature),
@@ -52,6 +54,7 @@ def request_from_json(plain: Mapping[str, Any], max_tokens: int) -> Request:
         schema=plain["schema"],
         choices=None if plain["choices"] is None else tuple(plain["choices"]),
         top_logprobs=plain["top_logprobs"],
+        token_texts=plain.get("token_texts", 0),
         beams=plain.get("beams", 1),
     )
 
@@ -70,6 +73,11 @@ def reply_to_json(reply: Reply) -> dict[str, Any]:
         plain["score_tokens"] = list(reply.score_tokens)
     if reply.raw is not None:
         plain["raw"] = dict(reply.raw)
+    if reply.said:
+        plain["said"] = [
+            [token.text, round(token.logprob, 6), [[text, round(value, 6)] for text, value in token.others]]
+            for token in reply.said
+        ]
     if reply.top:
         plain["top"] = {
             "counts": _pack("<i4", [len(item.top_ids) for item in reply.top]),
@@ -113,6 +121,10 @@ def _reply(plain: Mapping[str, Any]) -> Reply:
         prompt_tokens=plain["tokens"][0],
         completion_tokens=plain["tokens"][1],
         top=tuple(top),
+        said=tuple(
+            TokenText(text, float(value), tuple((other, float(its)) for other, its in others))
+            for text, value, others in plain.get("said", ())
+        ),
         scores=tuple(plain.get("scores", ())),
         score_tokens=tuple(plain.get("score_tokens", ())),
         raw=plain.get("raw"),

@@ -22,6 +22,8 @@ from typing import Any
 
 Fault = Callable[[int, str], Any]
 Reply = Callable[[dict[str, Any]], str]
+Tokens = Callable[[dict[str, Any]], "list[tuple[str, float, list[tuple[str, float]]]]"]
+"""Tokens of the answer to a body that asks for log-probs: (text, log-prob, the likeliest in its place)."""
 
 
 class TeacherServer(ThreadingHTTPServer):
@@ -30,12 +32,21 @@ class TeacherServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, fault: Fault | None, owner: str, delay_s: float, stall_s: float, reply: Reply | None):
+    def __init__(
+        self,
+        fault: Fault | None,
+        owner: str,
+        delay_s: float,
+        stall_s: float,
+        reply: Reply | None,
+        tokens: Tokens | None = None,
+    ):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.fault = fault
         self.owner = owner
         self.tokenizes = True
         self.reply = reply
+        self.tokens = tokens
         self.delay_s = delay_s
         self.stall_s = stall_s
         self.lock = threading.Lock()
@@ -95,12 +106,14 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(fault, tuple):
                 self._json(*fault)
                 return
-            self._answer(fault, text, server.reply(body) if server.reply else f"reply to {text}")
+            content = server.reply(body) if server.reply else f"reply to {text}"
+            tokens = server.tokens(body) if server.tokens and body.get("logprobs") else None
+            self._answer(fault, text, "".join(token for token, *_ in tokens) if tokens else content, tokens)
         finally:
             with server.lock:
                 server.active -= 1
 
-    def _answer(self, fault: str | None, text: str, content: str) -> None:
+    def _answer(self, fault: str | None, text: str, content: str, tokens: Any = None) -> None:
         server = self.server
         message: dict[str, Any] = {"role": "assistant", "content": content}
         reply: dict[str, Any] = {
@@ -111,6 +124,15 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9},
         }
+        if tokens:
+            reply["choices"][0]["logprobs"] = {
+                "content": [
+                    {"token": token, "logprob": value, "bytes": None, "top_logprobs": [
+                        {"token": other, "logprob": its, "bytes": None} for other, its in others
+                    ]}
+                    for token, value, others in tokens
+                ]
+            }  # fmt: skip
         if fault is None or fault in ("length", "refusal"):
             if fault == "length":
                 reply["choices"][0]["finish_reason"] = "length"
@@ -188,9 +210,13 @@ def running_server(
     delay_s: float = 0.0,
     stall_s: float = 5.0,
     reply: Reply | None = None,
+    tokens: Tokens | None = None,
 ) -> Iterator[TeacherServer]:
-    """The server, listening on a free port until the block ends; `reply` writes the text for a request's body."""
-    server = TeacherServer(fault, owner, delay_s, stall_s, reply)
+    """The server, listening on a free port until the block ends.
+
+    `reply` writes the text for a request's body; `tokens` writes it where log-probs are asked for.
+    """
+    server = TeacherServer(fault, owner, delay_s, stall_s, reply, tokens)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -93,11 +93,13 @@ def asked(teacher_server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """The checks of a teacher on the loopback, by name; `answer` is what it says to the question for JSON."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-used")
 
-    def ask(answer: str = FOLLOWED, *, owner: str = "someone", fault: Any = None) -> dict[str, Check]:
+    def ask(
+        answer: str = FOLLOWED, *, owner: str = "someone", fault: Any = None, tokens: Any = None
+    ) -> dict[str, Check]:
         def reply(body: dict[str, Any]) -> str:
             return answer if body["messages"][-1]["content"] == "Name a town." else "It rains."
 
-        with teacher_server.running_server(fault, owner=owner, reply=reply) as server:
+        with teacher_server.running_server(fault, owner=owner, reply=reply, tokens=tokens) as server:
             return {check.name: check for check in doctor._teacher(Settings(teacher=f"openai:{server.url}#m"))}
 
     return ask
@@ -109,6 +111,12 @@ def test_a_teacher_without_log_probs(asked: Any) -> None:
     assert found["log-probs"].status == "warn"
     assert "hard labels alone" in found["log-probs"].found
     assert "vllm:MODEL" in found["log-probs"].mend
+
+
+def test_a_teacher_that_says_what_else_it_might_have_written(asked: Any) -> None:
+    found = asked(tokens=lambda body: [("It", -0.1, [("It", -0.1), ("Rain", -2.5), ("No", -4.0)])])
+    assert found["log-probs"].status == "ok"
+    assert found["log-probs"].found.startswith("3 likeliest tokens a place")
 
 
 def test_a_server_that_should_give_log_probs_and_gives_none(asked: Any) -> None:

@@ -82,9 +82,10 @@ def measure(sample_run: Any, run: Path, teacher: str, options: EvaluateOptions, 
     return dict(json.loads((run / "evaluate" / "scores.json").read_text()))
 
 
-def waits(run: Path) -> list[tuple[float, float]]:
+def waits(run: Path, purpose: str) -> list[tuple[float, float]]:
     with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
-        return [(entry.at - entry.seconds, entry.at) for entry in ledger.entries()]
+        answers = [entry for entry in ledger.entries() if entry.purpose == purpose]
+        return [(entry.at - entry.seconds, entry.at) for entry in answers]
 
 
 def text_of(html: str) -> str:
@@ -99,8 +100,9 @@ def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(
             sample_run, unmeasured, f"openai:{server.url}#{PRICED}", EvaluateOptions(latency_rows=3),
             concurrency=4, usd_read=0.15, usd_written=0.60, **FAST,
         )  # fmt: skip
-        assert server.asked == 24
-        formats = [body["response_format"]["json_schema"]["schema"] for body in server.bodies]
+        assert server.asked == 1 + 24, "once whether it gives log-probs, which it does not"
+        assert "logprobs" in server.bodies[0]
+        formats = [body["response_format"]["json_schema"]["schema"] for body in server.bodies[1:]]
     assert {tuple(f["properties"]["answer"]["enum"]) for f in formats} == {sample_run.LABELS}
     assert all("billing, bug, other" in body["messages"][-1]["content"] for body in server.bodies)
     assert [system["name"] for system in scores["systems"]] == ["student", "teacher (raw)", "majority"]
@@ -116,7 +118,7 @@ def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(
     facts = read_run(unmeasured)
     found = saving(facts, facts.system("student"))
     assert found is not None
-    spans = waits(unmeasured)
+    spans = waits(unmeasured, "zero-shot")
     mean = sum(end - start for start, end in spans) / 24
     assert mean > 0.05
     assert found["requests"] == 24
@@ -148,7 +150,7 @@ def test_the_options_that_leave_the_teacher_out_or_rows_away_hold_for_it_too(
         assert server.asked == 0
         assert [system["name"] for system in scores["systems"]] == ["student", "majority"]
         scores = measure(sample_run, unmeasured, name, EvaluateOptions(rows=9, latency_rows=0), **FAST)
-        assert server.asked == 9
+        assert server.asked == 1 + 9
         assert scores["systems"][1]["rows"] == 9
 
 
@@ -176,7 +178,7 @@ def test_an_own_teacher_has_hours_and_no_price(sample_run: Any, unmeasured: Path
     facts = read_run(unmeasured)
     found = saving(facts, facts.system("student"))
     assert found is not None
-    spans = waits(unmeasured)
+    spans = waits(unmeasured, "soft")
     assert found["requests"] == len(spans)
     assert found["own"]
     assert found["usd"] is None

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
-from potstill.datagen.teachers.openai_fields import fitted, is_thinking, refused_from_the_start
+from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
@@ -122,6 +122,7 @@ class OpenAITeacher:
             json_schema=True,
             choices=True,
             top_logprobs=_MAX_TOP if vllm else 0,
+            token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
             scores=vllm,
             seeded=vllm,
         )
@@ -437,6 +438,7 @@ def _paid(faults: list[Fault]) -> tuple[int, int]:
 
 
 def _harmless(request: AnyRequest) -> AnyRequest:
-    """A request of the same form and options whose text nobody could object to."""
+    """A request of the same form and options that nobody could object to: neither to its text nor to log-probs."""
     start = "Hello" if request.prefill else ""
-    return replace(request, messages=(Message("user", "Say hello."),), prefill=start)
+    plain = replace(request, token_texts=0) if isinstance(request, Request) else request
+    return replace(plain, messages=(Message("user", "Say hello."),), prefill=start)

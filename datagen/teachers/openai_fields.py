@@ -1,10 +1,11 @@
 """Which fields of a request a server takes: learnt from its own refusals.
 
-"OpenAI-compatible" is no one protocol. OpenAI's thinking models take no temperature and no stop strings, Mistral knows
-neither `seed` nor `max_completion_tokens`, Claude wants one of `temperature` and `top_p`, DeepSeek and many models
-behind Groq have no JSON schemas, and Ollama and llama-cpp-python silently ignore `max_completion_tokens`. None of these
-fields is worth a run: what enters is a body and the names that were refused so far, what leaves is a body without them.
-A refused schema goes into the prompt in words, a refused bound on tokens goes by its other name.
+"OpenAI-compatible" is no one protocol. OpenAI's thinking models take no temperature and no stop strings and give no
+log-probs, Mistral knows neither `seed` nor `max_completion_tokens`, Claude wants one of `temperature` and `top_p`,
+DeepSeek and many models behind Groq have no JSON schemas, and Ollama and llama-cpp-python silently ignore
+`max_completion_tokens`. None of these fields is worth a run: what enters is a body and the names that were refused so
+far, what leaves is a body without them. A refused schema goes into the prompt in words, a refused bound on tokens goes
+by its other name, and of the two fields for log-probs neither is sent without the other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ _OPTIONAL = (
     "max_completion_tokens",
     "response_format",
     "reasoning_effort",
+    "logprobs",
+    "top_logprobs",
 )
+# One is no good without the other.
+LOGPROB_FIELDS = frozenset({"logprobs", "top_logprobs"})
 # Words by which servers say that a field is the matter, and not its value: "max_tokens is too large" is no such case.
 _REFUSES = re.compile(
     r"unsupported|not (?:be )?support|n't support|not permitted|not allowed|not valid|unavailable|not available|unknown"
@@ -90,14 +95,15 @@ def refused_from_the_start(host: str, model: str) -> set[str]:
     """What is known before the first request: for OpenAI's own service, where a batch file cannot try."""
     if not host.endswith(_OPENAI_HOSTS):
         return set()
-    return {"max_tokens", "temperature", "top_p", "stop"} if is_thinking(model) else {"max_tokens"}
+    return {"max_tokens", "temperature", "top_p", "stop", *LOGPROB_FIELDS} if is_thinking(model) else {"max_tokens"}
 
 
 def fitted(body: Mapping[str, Any], refused: Collection[str]) -> dict[str, Any]:
     """A chat body without the fields that were refused."""
     if not refused:
         return dict(body)
-    kept = {name: value for name, value in body.items() if name not in refused}
+    gone = {*refused, *(LOGPROB_FIELDS if LOGPROB_FIELDS & set(refused) else ())}
+    kept = {name: value for name, value in body.items() if name not in gone}
     if "max_tokens" in body and "max_tokens" in refused:
         # A server that takes neither name is told so by its own refusal: nothing is sent without a bound.
         kept["max_completion_tokens"] = body["max_tokens"]

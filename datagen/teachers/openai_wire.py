@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from potstill.datagen.teachers.openai_fields import bare_json, named_fields
-from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenTop
+from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenText, TokenTop
 from potstill.token_estimate import expected_tokens, most_tokens
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def chat_body(request: Request, model: str, flavour: Flavour) -> dict[str, Any]:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs, "return_tokens_as_token_ids": True}
+    elif request.token_texts:
+        body |= {"logprobs": True, "top_logprobs": request.token_texts}
     return body
 
 
@@ -243,6 +245,8 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         top=_chat_tops(choice, request.top_logprobs) if request.top_logprobs else (),
+        # Where the model thought first, the log-probs are those of its thoughts.
+        said=_chat_said(choice) if request.token_texts and not thought else (),
         raw={key: body[key] for key in ("id", "model", "system_fingerprint") if isinstance(body.get(key), str)} or None,
     )
 
@@ -318,6 +322,21 @@ def _chat_tops(choice: Mapping[str, Any], k: int) -> tuple[TokenTop, ...]:
         return tuple(tops)
     except (KeyError, TypeError, ValueError):
         raise Fault("again", "the reply's log-probs are missing or unreadable") from None
+
+
+def _chat_said(choice: Mapping[str, Any]) -> tuple[TokenText, ...]:
+    """Tokens as texts; none where the server gave none in this form, which is no fault of the reply."""
+    try:
+        return tuple(
+            TokenText(
+                str(item["token"]),
+                float(item["logprob"]),
+                tuple((str(other["token"]), float(other["logprob"])) for other in item["top_logprobs"]),
+            )
+            for item in choice["logprobs"]["content"]
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _token_id(text: str) -> int:

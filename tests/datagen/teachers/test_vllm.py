@@ -166,3 +166,39 @@ def test_the_server_gives_the_numbers_of_transformers(server: str, expected: dic
     assert whole
     for item in whole:
         jsonschema.validate(json.loads(item["text"]), session().SCHEMA)
+
+
+def test_the_server_as_any_other_tells_labels_by_what_it_writes(server: str, tmp_path: Path) -> None:
+    """Asked without what only vLLM has, it gives by the tokens' texts nearly what it scores of the labels' names."""
+    import numpy as np
+
+    from potstill.asker import Asker
+    from potstill.datagen.label_scores import answer_spellings
+    from potstill.datagen.said_labels import said_scores
+    from potstill.ledger import Ledger
+    from potstill.teacher import Message, Reply, ScoreRequest
+
+    names = ("positive", "negative", "neutral")
+    question = "Is this review positive, negative or neutral? Answer with one word.\n\n"
+    reviews = ["I loved every minute of it.", "A dull, badly acted mess.", "It is two hours long.", "Great!", "Awful."]
+    asked = [(Message("user", question + review),) for review in reviews]
+    spellings = [answer_spellings(name) for name in names]
+    every = tuple(form for own in spellings for form in own)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        whole = open_teacher(f"openai:{server}")
+        plain = open_teacher(f"openai:{server}", flavour="openai")
+        try:
+            answers = Asker(whole, ledger).ask([ScoreRequest(item, every) for item in asked], "test")
+            told = np.exp(said_scores(asked, spellings, Asker(plain, ledger), "test"))
+        finally:
+            whole.close()
+            plain.close()
+    found = []
+    for answer in answers:
+        assert isinstance(answer.reply, Reply)
+        scores = dict(zip(every, np.exp(answer.reply.scores), strict=True))
+        found.append([sum(scores[form] for form in own) for own in spellings])
+    scored = np.array(found) / np.sum(found, axis=1, keepdims=True)
+    assert told == pytest.approx(scored, abs=0.08)
+    assert (told.argmax(axis=1) == scored.argmax(axis=1)).all()
+    assert scored.std(axis=0).max() > 0.02, "the labels are told apart at all"
