@@ -55,7 +55,7 @@ def labels_of_texts(
         teach: Trains a student on rows into a folder.
         folder: Where that first student may lie.
     """
-    from potstill.datagen.mixture import even_opinion
+    from potstill.datagen.mixture import above_chance, even_opinion
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     options, spec = job.settings.self_training, job.spec
@@ -71,7 +71,9 @@ def labels_of_texts(
     mixed, believed, start = mixture_labels(job, texts, rows)
     if asked or believed >= options.agreement:
         return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
-    return TextLabels(even_opinion(start, _stated_prior(job)), believed, 0.0, "opinion")
+    # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
+    shared = above_chance(believed, len(spec.labels))
+    return TextLabels(even_opinion(start, _stated_prior(job)), shared, options.trust, "opinion")
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:

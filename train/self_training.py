@@ -59,7 +59,7 @@ class SelfTrainingOptions:
             `potstill.datagen.mixture.trust`; 0 takes any).
         agreement: Without such rows, where mixtures that start from one half of the rows each agree on a smaller share
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
-            labels and what the rows say.
+            labels and what the rows say. They are left out where that share above chance, squared, is below `trust`.
         written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
