@@ -12,6 +12,7 @@ from typing import Any
 from potstill.datagen.filters import words
 from potstill.datagen.novelty import SCANNED
 from potstill.datagen.recent_novelty import RecentNovelty
+from potstill.unspaced import letters_apart
 
 
 @dataclass
@@ -100,7 +101,8 @@ def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
     """How varied texts are.
 
     Args:
-        texts: The kept texts, or a sample of them where they are many.
+        texts: The kept texts, or a sample of them where they are many. Each letter of a script without spaces between
+            words is a word.
         seed: Of the sample for self-BLEU.
 
     Returns:
@@ -118,6 +120,7 @@ def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
 
 
 def _variety(texts: Sequence[str], seed: int) -> dict[str, float]:
+    texts = [letters_apart(text) for text in texts]
     tokens = [words(text) for text in texts]
     one = Counter(word for own in tokens for word in own)
     two = Counter(pair for own in tokens for pair in pairwise(own))

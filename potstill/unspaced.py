@@ -21,6 +21,19 @@ _TOKEN = [
 ]  # fmt: skip
 
 
+_LETTER = regex.compile(rf"[[\p{{L}}]&&[{''.join(scripts for scripts, _ in _SCRIPTS)}]]\p{{M}}*", regex.VERSION1)
+
+
+def letters_apart(text: str) -> str:
+    """The text with a space around each letter of these scripts, for counts that go by words.
+
+    Examples:
+        >>> letters_apart("abc def"), " ".join(letters_apart("学习abc").split())
+        ('abc def', '学 习 abc')
+    """
+    return text if text.isascii() else _LETTER.sub(r" \g<0> ", text)
+
+
 def letter_runs(text: str, words: int) -> Iterator[str]:
     """Each run of as many letters as `words` words take; none of a text whose words have spaces between them.
 

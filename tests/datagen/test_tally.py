@@ -35,6 +35,20 @@ def test_a_sample_of_all_has_the_figures_of_all() -> None:
     assert {name: found[name] for name in expected} == expected
 
 
+def test_texts_without_spaces_are_as_varied_as_they_are() -> None:
+    """As one word each, sentences that share all but one letter would be wholly distinct."""
+    alike = [f"我今天在{place}学习中文。" for place in "家店校车船"]
+    apart = ["苹果很甜", "火车晚点", "昨夜下雪", "他会游泳", "灯亮着呢"]
+    one, other = diversity(alike), diversity(apart)
+    assert one["distinct_1"] < 0.4 < 0.9 < other["distinct_1"]
+    assert one["self_bleu"] > 0.3 > 0.1 > other["self_bleu"]
+    assert (one["mean_words"], other["mean_words"]) == (9.0, 4.0)
+    thai = diversity(["ฉันรักแมว", "ฉันรักหมา"])
+    assert thai["distinct_1"] < 0.9
+    plain = ["a café here", "the naïve one"]
+    assert diversity(plain)["mean_words"] == 3.0
+
+
 def test_no_texts() -> None:
     assert set(diversity([]).values()) == {0.0}
     assert TextSample().diversity()["near_duplicate_rate"] == 0.0
