@@ -60,13 +60,16 @@ _BY_LETTER = re.compile(
     r"(?:\w+\s+)?(?:letter|number)\b",
     re.IGNORECASE,
 )
+_NAME_TO_CODE = re.compile(
+    r"(?:^|[,;]|\bor\b|\band\b)\s*([A-Za-z][\w -]{0,40}?)\s*=\s*(\d{1,2})(?=\s*(?:$|[,;]|or\b|and\b))", re.IGNORECASE
+)
 # First words of steps to follow, which are none of several answers.
 _STEP = re.compile(
     r"(?:read|decide|answer|look|check|output|return|think|identify|determine|find|extract|write|use|do|if|classify|explain|"
     r"consider|make|add|give|start|end|then|first|never|always|include)\b\s+\S",
     re.IGNORECASE,
 )
-_IF = re.compile(r"[\"'`]?(?<![\w-])([\w-]{1,40})[\"'`]?,?\s+(?:if|when)\s+", re.IGNORECASE)
+_IF = re.compile(r"[\"'`]?(?<![\w-])([\w-]{1,40})[\"'`]?,?\s+(if|when|for)\s+", re.IGNORECASE)
 
 # A sentence at the end on how to answer.
 _ON_FORM = re.compile(rf"{_SAYS}\b[^?]*\b(?:word|only|just|label|answer)\b", re.IGNORECASE)
@@ -185,8 +188,12 @@ def named(flat: str, verb: str, *, writes: bool, sorts: bool) -> list[Label]:
 
 def bracketed(flat: str) -> list[Label]:
     """Alternatives in brackets, of a prompt that sorts: `Tag each commit (bug / feature / chore)`."""
+    within = rf"(?:{_CLASS_WORD}|{ASPECT})(?:\s+(?:of|for|in)\s+(?:[\w'-]+\s+){{0,2}}[\w'-]+)?"
     for found in islice(re.finditer(r"([\w-]+)\s*\(([^()]{3,2000})\)", flat), 20):
-        known = re.fullmatch(_CLASS_WORD, found[1], re.IGNORECASE)
+        known = re.search(rf"\b{within}$", flat[max(0, found.start() - 60) : found.end(1)], re.IGNORECASE)
+        coded = _NAME_TO_CODE.findall(found[2])
+        if len({value for _, value in coded}) == len(coded) > 1:
+            return [Label(value, name) for name, value in coded]
         if not re.search(r"[/|]", found[2]) and not known:
             continue
         labels, _ = _list_at(found[2], 0)
@@ -284,7 +291,11 @@ def conditions(flat: str) -> list[Label]:
     found = [
         item
         for item in islice(_IF.finditer(flat, begins.start()), 50)
-        if item[0][:1] in "\"'`" or re.fullmatch(r"[A-Z][A-Z_]+|\d{1,2}|(?i:yes|no|true|false)", item[1])
+        if item[1].isdigit()
+        or (
+            item[2].lower() != "for"
+            and (item[0][:1] in "\"'`" or re.fullmatch(r"[A-Z][A-Z_]+|(?i:yes|no|true|false)", item[1]))
+        )
     ]
     if len(found) < 2:
         return []
@@ -292,7 +303,8 @@ def conditions(flat: str) -> list[Label]:
     parts = [flat[one.end() : two.start()] for one, two in pairwise(found)]
     last = list_end(tail, 0)
     parts.append(tail[:last])
-    labels = [Label(item[1], f"if {_meaning(part)}") for item, part in zip(found, parts, strict=True)]
+    leads = ["" if item[2].lower() == "for" else "if " for item in found]
+    labels = [Label(item[1], lead + _meaning(part)) for item, lead, part in zip(found, leads, parts, strict=True)]
     rest = re.search(
         r"\b(?:or|otherwise|else)[,:]?\s+[\"'`]([\w-]{1,40})[\"'`]|[\"'`]([\w-]{1,40})[\"'`]\s+otherwise\b",
         tail[: last + 60],

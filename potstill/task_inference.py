@@ -23,6 +23,7 @@ from potstill.task import Kind, Label, Metric
 from potstill.task_choices import ASPECT
 from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
 from potstill.task_lists import plausible
+from potstill.task_marks import unmarked
 from potstill.task_other_languages import asks_for_labels, listed_labels
 from potstill.task_sets import several_sets
 
@@ -140,6 +141,9 @@ def read_by_rules(prompt: str) -> Reading:
     sorted_ = bool(named_set) or (sorts and not writes)
     if sorted_ and (sets := several_sets(text)):
         return Reading(kind="classification", sets=tuple((name, tuple(names)) for name, names in sets))
+    if sorted_:
+        text = unmarked(text)
+        flat = _on_one_line(text)
     labels, opened = labels_of(text, flat, verb, sorts=sorted_, writes=writes and not says)
     if labels:
         return Reading(kind="classification", labels=tuple(labels))

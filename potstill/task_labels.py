@@ -65,8 +65,14 @@ _SORT_CUES = (
     r"determine|decide|identify|name|assign|filter|bucket|mark|estimate|"
     r"analysis|classification|detection|moderation)\b[^.:;]{0,80}:\s*",
     r"(?=\b\d{1,2}\s*(?:=|means)\s*[a-z])",
+    rf"\b(?:route|forward|direct|assign|allocate)\s+(?!(?:an?|the|one)\s+(?:\w+\s+)?(?:{ASPECT}|{SET}|scores?|ratings?|"
+    r"numbers?|points?)\b)[^.:;]{1,60}?\bto\s+(?:either\s+)?(?=[^.?!]{1,300}\bor\b)",
     r"[.?!]\s+(?:answer|reply|respond|say|output|return|print|write)\s+(?!(?:whether|if|which|what|how|why)\b)"
     r"(?=[^.?!]{1,200}\bor\b)",
+)
+# Before something that a clause says beside the question: "…, where the tone (angry or calm) does not matter".
+_BESIDE = re.compile(
+    r"\b(?:where|whatever|regardless of|although|though|even if|ignor\w+)\s+(?:the\s+|its\s+)?$", re.IGNORECASE
 )
 # What stands behind "whether it is A or …" where that goes on with a clause of its own.
 _CLAUSE = re.compile(r"(?:contains?|mentions?|express(?:es)?|asks?|needs?|violates?|includes?|contradicts|entails)\b")
@@ -125,7 +131,11 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
         return found, []
     if not writes and (found := told(flat, sorts=sorts) or asked(flat, strictly=bool(verb) and not sorts)):
         return found, []
-    if sorts and (scale := SCALE.search(re.sub(r"\s*\((?!\d{1,2} ?(?:to|-|–) ?\d{1,2}\))[^()]{1,100}\)", "", flat))):
+    if sorts and (
+        scale := SCALE.search(
+            re.sub(r"\s*\((?!\d{1,2} ?(?:to|-|–) ?\d{1,2}(?: stars?| points?)?\))[^()]{1,100}\)", "", flat)
+        )
+    ):
         low, high = int(scale[1]), int(scale[2])
         if 1 <= high - low <= 10:
             return [Label(str(value)) for value in range(low, high + 1)], []
@@ -151,6 +161,8 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
                 opened = opened or split_list(flat[mention.end() : end])
                 continue
             if SCALE.search(flat) and re.match(r"\d{1,2}\s*(?:to|-|–)\s*\d", part):
+                continue
+            if found[0].rstrip().endswith("(") and _BESIDE.search(flat[: found.start()]):
                 continue
             labels = listed(part)
             clauses = cue == _WHETHER and any(_CLAUSE.match(label.name) for label in labels)

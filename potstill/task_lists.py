@@ -117,9 +117,10 @@ def _bare(piece: str) -> str:
 
 
 def plausible(names: list[str]) -> bool:
-    """Whether these could all be label names: few, short, different."""
+    """Whether these could all be label names: few, short, different, and none cut off within brackets."""
     return (
         2 <= len(names) <= MAX_LABELS
+        and all(name.count("[") == name.count("]") and name.count("{") == name.count("}") for name in names)
         and all(0 < len(name) <= 60 and len(name.split()) <= 6 for name in names)
         and len({name.casefold() for name in names}) == len(names)
     )

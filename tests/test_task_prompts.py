@@ -11,6 +11,27 @@ from potstill.task_inference import read_by_rules
 
 # Prompt and its labels.
 CHOICES: list[tuple[str, str]] = [
+    ("Assign each GitHub issue one of the tags [bug], [feature], [question].", "bug|feature|question"),
+    ("Tag the issue as [bug], [feature] or [question].", "bug|feature|question"),
+    ("Label emails with one of: [urgent] [normal] [low].", "urgent|normal|low"),
+    ("Route support requests to <billing>, <tech> or <sales>.", "billing|tech|sales"),
+    ("Classify news into {World, Sports, Business, Sci/Tech}.", "World|Sports|Business|Sci/Tech"),
+    ("Classify news into [World, Sports, Business, Sci/Tech].", "World|Sports|Business|Sci/Tech"),
+    ("Classify the message as [spam/ham].", "spam|ham"),
+    (
+        'You are a classifier. Given a message return JSON {"label": "spam"} or {"label": "ham"}.',
+        "spam|ham",
+    ),
+    ("Identify the language of the text (English, French, German, Spanish).", "English|French|German|Spanish"),
+    ("Detect the emotion in each tweet (joy, anger, fear or none).", "joy|anger|fear|none"),
+    (
+        "Decide if the review is positive or negative, where the tone (angry or calm) does not matter.",
+        "positive|negative",
+    ),
+    ("Predict star rating (1-5 stars) for a review.", "1|2|3|4|5"),
+    ("Detect spam (spam = 1, ham = 0).", "1|0"),
+    ("Is this comment toxic? Answer 1 for toxic and 0 for not toxic.", "1|0"),
+    ("Route each ticket to sales, support or billing.", "sales|support|billing"),
     ("You get a sentence from a business email. Formal or informal?", "formal|informal"),
     ("A customer writes about an order. Output POSITIVE, NEGATIVE or NEUTRAL.", "POSITIVE|NEGATIVE|NEUTRAL"),
     ("Tag each commit (bug / feature / chore).", "bug|feature|chore"),
