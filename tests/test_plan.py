@@ -231,6 +231,23 @@ def test_the_thinking_of_a_teacher_is_said_not_to_be_counted(tmp_path: Path, mon
     assert uncounted_thinking([replace(asked[0], basis="earlier")], 4096, None) == []
 
 
+def test_soft_targets_of_a_chat_server_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One short answer for each text that is trained on, and none where they are not wanted or cannot be had."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+
+    def steps(model: str, **more: Any) -> dict[str, Step]:
+        teacher = f"openai:https://api.openai.com/v1#{model}"
+        planned = plan_run(TASK, out=tmp_path / "run", **{**SMALL, "teacher": teacher, **more})
+        return {step.stage: step for step in planned.steps}
+
+    soft = steps("gpt-4o-mini")["soft"]
+    assert 30 <= soft.requests <= 60
+    assert 8 * soft.requests < soft.completion_tokens < 20 * soft.requests
+    assert soft.prompt_tokens > 20 * soft.requests
+    assert "soft" not in steps("gpt-4o-mini", distil={**SMALL["distil"], "soft_weight": 0.0})
+    assert "soft" not in steps("gpt-5-mini")
+
+
 def test_chinese_prompts_are_planned_as_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of a token a character was four times too few."""
     monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
