@@ -57,7 +57,7 @@ def said_scores(
     import numpy as np
 
     found = np.full((len(questions), len(spellings)), np.nan)
-    count = _alternatives(questions[:_TRIED], spellings, asker, purpose)
+    count = tokens_a_place(questions[:_TRIED], spellings, asker, purpose)
     if not count:
         return found
     requests = [_request(question, spellings, count) for question in questions]
@@ -69,10 +69,14 @@ def said_scores(
     return found
 
 
-def _alternatives(
+def tokens_a_place(
     questions: Iterable[tuple[Message, ...]], spellings: Sequence[Sequence[str]], asker: Asker, purpose: str
 ) -> int:
-    """How many tokens a place the server gives, 0 for none."""
+    """How many tokens a place the server gives, by asking a question or, where texts are refused, a few; 0 for none.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+    """
     for question in questions:
         for count in (asker.abilities.token_texts, _FEWER):
             if not count or count > asker.abilities.token_texts:  # refused by now

@@ -296,22 +296,20 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
             raise _NoReply("log-probs were asked for and none came")
         return f"up to {can.top_logprobs} a token"
 
-    def words() -> str:
-        reply = ask(Request(hello, max_tokens=4, temperature=0.0, token_texts=can.token_texts))
-        if not reply.said:
-            raise _NoReply("asked for them, the server gave none")
-        count = len(reply.said[0].others)
-        return f"{count} likeliest tokens a place, as texts: soft targets for labels, hard ones for written outputs"
+    def words() -> int:
+        """Tokens a place that a server says it might have written, which scores no text; 0 for none."""
+        from potstill.datagen.said_labels import tokens_a_place
 
-    if can.token_texts and not can.scores:
         try:
-            yield Check("log-probs", "ok", words())
-        except (_NoReply, PotstillError) as error:
-            mend = "vllm:MODEL or transformers:MODEL give them"
-            said = str(error).split("\n")[0]
-            yield Check("log-probs", "warn", f"none: the student learns from hard labels alone ({said})", mend)
-    elif can.scores or can.top_logprobs:
+            return tokens_a_place([hello], [["It rains."]], asker, "doctor")
+        except PotstillError:
+            return 0
+
+    if can.scores or can.top_logprobs:
         yield tried("log-probs", log_probs, "serve the model with vLLM, or go on with hard labels alone")
+    elif count := words():
+        found = f"{count} likeliest tokens a place, as texts: soft targets for labels, hard ones for written outputs"
+        yield Check("log-probs", "ok", found)
     else:
         mend = "vllm:MODEL or transformers:MODEL give them"
         yield Check("log-probs", "warn", "none: the student learns from hard labels alone", mend)

@@ -116,7 +116,16 @@ def test_a_teacher_without_log_probs(asked: Any) -> None:
 def test_a_teacher_that_says_what_else_it_might_have_written(asked: Any) -> None:
     found = asked(tokens=lambda body: [("It", -0.1, [("It", -0.1), ("Rain", -2.5), ("No", -4.0)])])
     assert found["log-probs"].status == "ok"
-    assert found["log-probs"].found.startswith("3 likeliest tokens a place")
+    assert found["log-probs"].found.startswith("20 likeliest tokens a place")
+
+
+def test_a_teacher_that_gives_five_tokens_a_place(asked: Any) -> None:
+    def fault(number: int, text: str) -> Any:
+        return (400, {"error": {"message": "top_logprobs: Input should be at most 5"}}) if next(asks) == 1 else None
+
+    asks = iter(range(100))
+    found = asked(fault=fault, tokens=lambda body: [("It", -0.1, [("It", -0.1)])])
+    assert found["log-probs"].found.startswith("5 likeliest tokens a place")
 
 
 def test_a_server_that_should_give_log_probs_and_gives_none(asked: Any) -> None:
