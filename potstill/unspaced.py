@@ -19,8 +19,6 @@ _TOKEN = [
     )
     for scripts, _ in _SCRIPTS
 ]  # fmt: skip
-
-
 _LETTER = regex.compile(rf"[[\p{{L}}]&&[{''.join(scripts for scripts, _ in _SCRIPTS)}]]\p{{M}}*", regex.VERSION1)
 
 
