@@ -20,6 +20,7 @@ from pack import PackTask, data_ref, pack_task, rows_of, write_rows, write_task
 
 if TYPE_CHECKING:
     from potstill.pipeline import RunResult
+    from potstill.task import DataRef
 
 HARD = {"distil": {"soft_weight": 0.0}}
 # What the caller of an arm says, and what stands in its task file beside prompt and labels.
@@ -159,38 +160,61 @@ def _supervised(
     task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same student on real rows alone."""
+    from potstill.cli_settings import merge_settings
+    from potstill.task import DataRef
+
+    began = time.monotonic()
+    few = job["arm"] != "ceiling"
+    if job["arm"] == "labels_chosen":
+        ref = DataRef(str(chosen_rows(task, job)))
+    else:
+        ref = real_data(task, LABELLED if few else job["ceiling_rows"], job["seed"], file.parent)
+    # 100 rows need not hold every label.
+    given = {"seed": job["seed"], "distil": {"empty_classes": "allow"} if few else {}}
+    answers, count = answers_of_taught(file, ref, job["arm"], merge_settings(given, job["set"]))
+    minutes = round((time.monotonic() - began) / 60, 2)
+    found = {**scores(task, test, answers), "tokens": 0, "minutes": minutes, "user_rows": count}
+    return found if few else {**found, "labels": count}
+
+
+def real_data(task: PackTask, count: int, seed: int, folder: Path) -> DataRef:
+    """Some real training rows, drawn by the seed, as a file with answers."""
+    from potstill.task import DataRef
+
+    real = real_rows(task, count, seed)
+    path = write_rows(real, folder / "data" / f"real-{seed}-{len(real)}.parquet", _columns_of(task))
+    return DataRef(str(path), inputs=task.inputs, output="output")
+
+
+def answers_of_taught(file: Path, ref: DataRef, name: str, given: Mapping[str, Any]) -> tuple[list[str], int]:
+    """What the run's student says of the test rows once it has learnt real rows and nothing else.
+
+    Args:
+        file: A task file with test data; the student comes to lie beside it.
+        ref: The rows, with answers.
+        name: Of the student's folder, before its seed, number of rows and digest.
+        given: Settings of a caller.
+
+    Returns:
+        Its answers in the order of the test rows, and on how many rows it learnt.
+    """
     from tasks import train_on
 
-    from potstill.cli_settings import merge_settings
     from potstill.options import as_json
     from potstill.retrieval.load import read_data
     from potstill.run_dir import digest
     from potstill.settings import resolve
-    from potstill.task import DataRef
     from potstill.task_file import read_task_file
     from potstill.train.student import load_student
 
-    began = time.monotonic()
     read = read_task_file(str(file))
-    few = job["arm"] != "ceiling"
-    # 100 rows need not hold every label.
-    given = {"seed": job["seed"], "distil": {"empty_classes": "allow"} if few else {}}
-    settings = resolve(read.settings, merge_settings(given, job["set"]))
-    if job["arm"] == "labels_chosen":
-        rows = read_data(DataRef(str(chosen_rows(task, job))), read.spec)
-    else:
-        real = real_rows(task, LABELLED if few else job["ceiling_rows"], job["seed"])
-        path = file.parent / "data" / f"{job['arm']}-{job['seed']}-{len(real)}.parquet"
-        ref = DataRef(str(write_rows(real, path, _columns_of(task))), inputs=task.inputs, output="output")
-        rows = read_data(ref, read.spec)
+    settings = resolve(read.settings, given)
+    rows = read_data(ref, read.spec)
     content = digest([as_json(settings.distil), rows["input"][:], rows["output"][:]])[:8]
-    name = f"{job['arm']}-{job['seed']}-{len(rows)}-{content}"
-    student = train_on(read.spec, rows, file.parent / "supervised" / name, settings)
+    folder = file.parent / "supervised" / f"{name}-{settings.seed}-{len(rows)}-{content}"
+    student = train_on(read.spec, rows, folder, settings)
     inputs = read_data(read.spec.test, read.spec)["input"][:] if read.spec.test else []
-    answers = [prediction.output for prediction in load_student(student).predict(inputs)]
-    minutes = round((time.monotonic() - began) / 60, 2)
-    found = {**scores(task, test, answers), "tokens": 0, "minutes": minutes, "user_rows": len(rows)}
-    return found if few else {**found, "labels": len(rows)}
+    return [prediction.output for prediction in load_student(student).predict(inputs)], len(rows)
 
 
 def _teachers(
