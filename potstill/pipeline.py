@@ -136,6 +136,7 @@ def run(
     Raises:
         TaskError: The task cannot be read; lists every fault.
         OptionError: Unknown or impossible settings; lists every fault.
+        DataError: The user's own data cannot be read; told before anything is asked for.
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.

@@ -29,7 +29,7 @@ from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
 from potstill.events import Event, Listener
-from potstill.generation_start import foreign_languages, lacking_rows, settled
+from potstill.generation_start import check_ahead, foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
 from potstill.plan_steps import RunPlan, Size, Step, joined
@@ -77,6 +77,8 @@ def plan_run(
         TaskError: The task cannot be read.
         OptionError: Unknown or impossible settings.
         RunLocked: A run is under way in the folder.
+        DataError: The user's own data cannot be read.
+        UserError: The student's model cannot be loaded.
         TeacherError: A probe was asked for and the teacher refused or stayed away.
     """
     from potstill.pipeline import open_asker
@@ -150,6 +152,7 @@ class _Planner:
     def plan(self) -> RunPlan:
         """Every stage in order."""
         settings, spec = self.settings, self.spec
+        check_ahead(spec, settings)
         datasets, retrieved = self._retrieval()
         found = retrieved.num_rows if retrieved is not None else 0
         written = 0 if settings.sources == "retrieved" else settings.generation.rows
@@ -162,8 +165,8 @@ class _Planner:
         if written and settings.quality.on:
             checks = settings.quality.votes + settings.quality.verify + settings.quality.judge
             steps.append(self._size("quality", texts).times("quality", checks * written))
-        merged = round(_KEPT_BY_MERGE * (written + found + self._labelled()))
-        test = self._test_rows()
+        merged = round(_KEPT_BY_MERGE * (written + found + self._rows_at(spec.labelled)))
+        test = self._rows_at(spec.test)
         held = 0.0 if test else settings.merge.heldout
         train = round(merged * (1 - held - settings.merge.validation))
         measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
@@ -332,12 +335,6 @@ class _Planner:
         else:
             each = seconds_a_step(texts, options)
         return Step("train", seconds=round(schedule.steps * each, 1), basis="probe")
-
-    def _labelled(self) -> int:
-        return self._rows_at(self.spec.labelled)
-
-    def _test_rows(self) -> int:
-        return self._rows_at(self.spec.test)
 
     def _rows_at(self, ref: Any) -> int:
         if ref is None:

@@ -20,11 +20,10 @@ from potstill.budget import in_time
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
-from potstill.generation_start import check_start, settled
+from potstill.generation_start import check_ahead, check_start, settled
 from potstill.ledger import Ledger
 from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
-    check_compression,
     compress_stage,
     optional_stages,
     quality_stage,
@@ -63,12 +62,10 @@ class Job:
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
-        from potstill.train.options import check_for_kind
-
         started = time.monotonic()
-        check_for_kind(self.settings.distil, self.spec.kind, self.settings.teacher)
-        check_compression(self)
         check_start(self.spec, self.settings, self.listener)
+        made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
+        check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)

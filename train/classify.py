@@ -43,7 +43,7 @@ from potstill.train.encoder_model import load_encoder
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
 from potstill.train.head_start import can_start, start_head
 from potstill.train.losses import hard_cross_entropy, label_divergence
-from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.options import DistilOptions, other_kind_faults, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.result import DistilResult
 from potstill.train.rows_check import LabelTargets, check_label_variety, check_not_empty, label_targets
@@ -92,10 +92,8 @@ def _distil(
 ) -> DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
-    adapters = [name for name in ("qlora", "lora_rank") if getattr(options, name)]
-    if adapters:
-        fault = f"distil.{adapters[0]} is for generation students; leave it out for classification"
-        raise OptionError("distil", [fault])
+    if faults := other_kind_faults(options, "classification"):
+        raise OptionError("distil", [f"distil.{fault}" for fault in faults])
     targets = label_targets(spec, train, options)
     check_label_variety(spec, targets, options)
     set_seed(options.seed)

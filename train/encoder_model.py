@@ -22,6 +22,7 @@ from potstill.task import TaskSpec
 from potstill.train.head_start import averages
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
+from potstill.train.ready import check_room
 from potstill.train.width import keep_neurons
 
 
@@ -34,8 +35,8 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
         deep: A trained student to start from, instead of the base model.
 
     Raises:
-        UserError: It cannot be loaded.
-        TrainingError: It has fewer layers than are asked for, or less room than `max_length`.
+        UserError: It cannot be loaded, or has less room than `max_length`.
+        TrainingError: It has fewer layers than are asked for.
     """
     name = str(deep or options.student)
     folder = local_model(name)
@@ -59,9 +60,7 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
         model = keep_neurons(model, options.student_ffn)
     if options.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
-    room = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    if room and int(options.max_length or 0) > room:
-        raise TrainingError(f"max_length {options.max_length} is more than the {room} positions of {name}; lower it")
+    check_room(name, model.config, options)
     return tokenizer, model
 
 

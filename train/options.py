@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from potstill.errors import OptionError
@@ -255,9 +255,9 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
         teacher: The run's teacher, as `--teacher` names it.
 
     Raises:
-        OptionError: A temperature that stored token targets do not have, or a method of the other kind.
+        OptionError: A temperature that stored token targets do not have, or what only the other kind has.
     """
-    faults = []
+    faults = other_kind_faults(options, kind)
     if kind == "classification":
         if options.method != "word":
             faults.append(f"method {options.method} is for generation students; leave it out for classification")
@@ -278,6 +278,16 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
             )
     if faults:
         raise OptionError("distil", [f"distil.{fault}" for fault in faults])
+
+
+def other_kind_faults(options: DistilOptions, kind: Kind) -> list[str]:
+    """The options, each with its mend, that only students of the other kind have."""
+    if kind == "classification":
+        names, other = ("qlora", "lora_rank"), "generation students; leave it out for classification"
+    else:
+        names, other = ("generations", "ensemble"), "classification students; leave it out for generation"
+    plain = {field.name: field.default for field in fields(DistilOptions)}
+    return [f"{name} is for {other}" for name in names if getattr(options, name) != plain[name]]
 
 
 def _fast_precision() -> Precision:

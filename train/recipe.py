@@ -24,7 +24,7 @@ from potstill.options import as_json, build_options
 from potstill.rows import dataset_to_rows, label_names, rows_to_dataset
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
-from potstill.train.options import DistilOptions, SearchOptions, is_cut, resolve_options
+from potstill.train.options import DistilOptions, SearchOptions, is_cut, other_kind_faults, resolve_options
 from potstill.train.result import DistilResult
 from potstill.train.rounds import born_again
 from potstill.train.student import TRAINING
@@ -121,11 +121,8 @@ def train_generator(
     """
     from potstill.train.causal import distil_causal
 
-    only = [
-        name for name in ("generations", "ensemble") if getattr(options, name) > 1 or getattr(options, name) is True
-    ]
-    if only:
-        raise OptionError("distil", [f"distil.{only[0]} is for classification students; leave it out for generation"])
+    if faults := other_kind_faults(options, "generation"):
+        raise OptionError("distil", [f"distil.{fault}" for fault in faults])
     options = resolve_options(options, "causal")
     train = _weighted_by_origin(train, options)
     told: dict[str, Any] = {}

@@ -1,0 +1,48 @@
+"""The user's own files, looked at before the first request: a wrong path is told now, not after a night of writing.
+
+In: a task. Out: nothing, or every fault of its `labelled`, `test` and `unlabelled` data in one error. The stages read
+the data anew, whole and with their notes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.errors import DataError
+
+if TYPE_CHECKING:
+    from potstill.task import TaskSpec
+
+# Rows of a file that are looked at, spread over it: what is wrong with the rest is told by the stage that reads it.
+_LOOKED_AT = 20_000
+_FIELDS = ("labelled", "test", "unlabelled")
+
+
+def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
+    """Read the user's data as the stages will.
+
+    Args:
+        spec: The task.
+        hub: Whether datasets of the Hub are asked for too; not where the stages that read them are done.
+
+    Raises:
+        DataError: Every fault: data that is not there, has no known form or no such column, or labels that the task
+            does not have.
+    """
+    from potstill.retrieval.load import read_data, read_texts
+
+    faults = []
+    for name in _FIELDS:
+        ref = getattr(spec, name)
+        if ref is None or (not hub and not Path(ref.path).expanduser().exists()):
+            continue
+        try:
+            if name == "unlabelled":
+                read_texts(ref, spec, _LOOKED_AT)
+            else:
+                read_data(ref, spec, limit=_LOOKED_AT)
+        except DataError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise DataError("\n".join(faults))

@@ -1,0 +1,86 @@
+"""The user's files are looked at before anything is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import potstill
+from potstill.errors import DataError
+from potstill.ledger import Ledger
+from potstill.plan import plan_run
+from potstill.retrieval import load
+from potstill.task import DataRef, Label, TaskSpec
+from potstill.user_data import check_data
+
+LABELS = (Label("good", ""), Label("bad", ""))
+FAULTS = [
+    ("rows.xlsx", b"PK\x03\x04", r"labelled: .*rows\.xlsx is of no known format"),
+    ("rows.csv", b"text,label\nfine,good\nawful,poor\n", "labelled: .*labels that the task does not have: 'poor'"),
+    ("rows.jsonl", b'{"text": "fine"}\n', "labelled: .*no column holds classes"),
+]
+
+
+def spec(**data: DataRef) -> TaskSpec:
+    return TaskSpec("mood", "Is a review good or bad?", "classification", LABELS, **data)
+
+
+def task_file(folder: Path, **data: Path) -> Path:
+    lines = [f"{name}: {path}" for name, path in data.items()]
+    file = folder / "task.md"
+    file.write_text("\n".join(["---", "labels: [good, bad]", *lines, "---", "Is a review good or bad?", ""]))
+    return file
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), FAULTS, ids=[name for name, _, _ in FAULTS])
+def test_a_run_that_cannot_read_the_users_rows_asks_for_nothing(
+    tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
+    rows, out = tmp_path / name, tmp_path / "run"
+    rows.write_bytes(content)
+    file = task_file(tmp_path, labelled=rows)
+    with pytest.raises(DataError, match=fault):
+        potstill.run(str(file), out=out, teacher="fake", n=20)
+    assert Ledger(out / "ledger.sqlite", read_only=True).totals().replies == 0
+    assert not (out / "retrieval").exists()
+    assert not (out / "datagen").exists()
+    with pytest.raises(DataError, match=fault):
+        plan_run(str(file), out=tmp_path / "plan", teacher="fake", n=20)
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    texts, test = tmp_path / "texts.jsonl", tmp_path / "test.csv"
+    texts.write_text('{"number": 1}\n')
+    test.write_text("text,label\nfine,fair\n")
+    with pytest.raises(DataError) as caught:
+        check_data(spec(test=DataRef(str(test)), unlabelled=DataRef(str(texts)), labelled=DataRef("./gone.csv")))
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["labelled", "test", "unlabelled"]
+    assert "no data at ./gone.csv" in lines[0]
+    assert "'fair'" in lines[1]
+    assert "no text column among number" in lines[2]
+
+
+def test_data_that_can_be_read_is_let_through(tmp_path: Path) -> None:
+    rows, texts = tmp_path / "rows.csv", tmp_path / "texts.txt"
+    rows.write_text("text,label\nfine,Good\nawful,bad\n")
+    texts.write_text("so so\n")
+    check_data(spec(test=DataRef(str(rows)), labelled=DataRef(str(rows)), unlabelled=DataRef(str(texts))))
+    check_data(spec())
+
+
+def test_a_dataset_of_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def refuse(name: str, *rest: Any) -> Any:
+        asked.append(name)
+        raise DataError(f"{name} is not reachable; try again later")
+
+    monkeypatch.setattr(load, "open_hub", refuse)
+    wanted = spec(test=DataRef("someone/reviews"))
+    with pytest.raises(DataError, match="test: someone/reviews is not reachable"):
+        check_data(wanted)
+    check_data(wanted, hub=False)  # a finished run goes on without a network
+    assert asked == ["someone/reviews"]

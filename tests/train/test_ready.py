@@ -1,0 +1,93 @@
+"""What would end a training is told before a teacher writes a row."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import potstill
+from potstill.errors import MissingExtra, OptionError, PotstillError, UserError
+from potstill.ledger import Ledger
+from potstill.models import MINILM, SMOLLM2
+from potstill.plan import plan_run
+from potstill.train.options import DistilOptions, SearchOptions, check_for_kind
+from potstill.train.ready import check_student
+
+TASK = "---\nlabels: [good, bad]\n---\nIs a review good or bad?\n"
+
+
+def without(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in names else found(name, *rest))
+
+
+def config(folder: Path, **fields: Any) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("distil", "error", "said"),
+    [
+        ({"student": "./no-model-here"}, UserError, "no model at no-model-here"),
+        ({"qlora": True}, OptionError, "qlora is for generation students"),
+        ({"lora_rank": 8}, OptionError, "lora_rank is for generation students"),
+        ({"max_length": 4096}, UserError, "max_length 4096 is more than the 512 positions"),
+    ],
+)
+def test_a_run_whose_student_cannot_be_trained_asks_for_nothing(
+    tmp_path: Path, distil: dict[str, Any], error: type[PotstillError], said: str
+) -> None:
+    file, out = tmp_path / "task.md", tmp_path / "run"
+    file.write_text(TASK)
+    with pytest.raises(error, match=said):
+        potstill.run(str(file), out=out, teacher="fake", n=20, distil=distil)
+    assert Ledger(out / "ledger.sqlite", read_only=True).totals().replies == 0
+    assert not (out / "datagen").exists()
+    with pytest.raises(error, match=said):
+        plan_run(str(file), out=tmp_path / "plan", teacher="fake", n=20, distil=distil)
+
+
+def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> None:
+    seeing = config(tmp_path / "clip", model_type="clip")
+    with pytest.raises(UserError, match=f"is a clip, which transformers gives no .* such as {MINILM}"):
+        check_student(DistilOptions(student=seeing), "classification")
+    reading = config(tmp_path / "reader", model_type="distilbert")
+    with pytest.raises(UserError, match=f"is a distilbert, which transformers gives no .* such as {SMOLLM2}"):
+        check_student(DistilOptions(student=reading), "generation")
+    check_student(DistilOptions(student=reading), "classification")
+    for kind in ("generation", "instructions"):
+        check_student(DistilOptions(student=SMOLLM2), kind)
+    broken = config(tmp_path / "broken")
+    with pytest.raises(UserError, match=r"the student '.*broken' cannot be loaded"):
+        check_student(DistilOptions(student=broken), "classification")
+    with pytest.raises(UserError, match="no model at "):
+        check_student(DistilOptions(on_policy=0.5, teacher=str(tmp_path / "gone")), "generation")
+    check_student(DistilOptions(student="auto"), "classification")
+
+
+def test_libraries_of_options_that_are_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, ("optuna", "peft", "bitsandbytes"))
+    plain = DistilOptions()
+    check_student(plain, "generation")
+    for options, library in (
+        (replace(plain, search=SearchOptions(trials=2)), "optuna"),
+        (replace(plain, lora_rank=4), "peft"),
+        (replace(plain, qlora=True), "peft"),
+    ):
+        with pytest.raises(MissingExtra, match=library):
+            check_student(options, "generation")
+
+
+def test_generation_students_are_not_born_again() -> None:
+    options = DistilOptions(generations=3, ensemble=True)
+    with pytest.raises(OptionError) as caught:
+        check_for_kind(options, "generation")
+    assert [fault.split()[0] for fault in caught.value.faults] == ["distil.generations", "distil.ensemble"]
