@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import zero_label_worth
 from pack import ROOT
 from results_file import read_results
 from zero_label import NAME
@@ -131,8 +132,15 @@ def parts(records: Records) -> str:
     return _table(["task", *PARTS.values()], lines)
 
 
+def worth(records: Records) -> str:
+    """What texts and a hundred labels are worth in labels, and how many the aims would need; of another benchmark."""
+    rows = zero_label_worth.table(read_results(zero_label_worth.NAME), records, 0)
+    lines = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in rows]
+    return _table(list(rows[0]), lines)
+
+
 TABLES: dict[str, Callable[[Records], str]] = {
-    "means": means, "spread": spread, "shares": shares, "hundred": hundred, "parts": parts,
+    "means": means, "spread": spread, "shares": shares, "hundred": hundred, "parts": parts, "worth": worth,
 }  # fmt: skip
 
 

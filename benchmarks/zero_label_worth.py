@@ -79,11 +79,11 @@ def table(
         curve = sorted((r["labels"], r["macro_f1"]) for r in records if (r["task"], r["seed"]) == (task, seed))
         if not curve:
             continue
-        row: dict[str, Any] = {"task": task, **{str(count): dict(curve).get(count) for count in counts}}
+        row: dict[str, Any] = {"task": task, **{f"on {count:,} labels": dict(curve).get(count) for count in counts}}
         for arm, given in ARMS.items():
             own = [r["macro_f1"] for r in product if (r["task"], r["arm"], r["seed"]) == (task, arm, seed)]
-            row[f"worth of {given}"] = labels_for(curve, own[0]) if own and own[0] is not None else "–"
-        row |= {f"{share:.0%} needs": labels_for(curve, share * curve[-1][1]) for share in SHARES}
+            row[f"{given}: worth"] = labels_for(curve, own[0]) if own and own[0] is not None else "–"
+        row |= {f"{100 * share:.0f} % needs": labels_for(curve, share * curve[-1][1]) for share in SHARES}
         found.append(row)
     return found
 

@@ -98,13 +98,14 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
 
     Arguments and errors are those of `check_ahead`.
     """
+    from potstill.student_choice import distil_options
     from potstill.train.options import check_for_kind
     from potstill.train.ready import check_student
 
     check_for_kind(settings.distil, spec.kind, settings.teacher)
     _check_compression(settings.compress, "classification" if spec.kind == "classification" else "causal")
     if not trained:
-        check_student(settings.distil, spec.kind)
+        check_student(distil_options(settings, spec), spec.kind)
 
 
 def _check_compression(options: CompressOptions, kind: str) -> None:

@@ -21,7 +21,7 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
     """Refuse a student whose model is not there or is of another kind, and options whose library is missing.
 
     Args:
-        options: As given; `student: auto` is chosen later, and passes.
+        options: As given, with a student in place of `auto`.
         kind: Kind of the task.
 
     Raises:
@@ -36,21 +36,18 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
     for library, extra, option, on in wanted:
         if on and importlib.util.find_spec(library) is None:
             raise MissingExtra(library, extra, option)
-    sorts = kind == "classification"
-    if options.student != "auto":
-        name = student_name(options, kind)
-        config = _config(name, "the student")
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    sorts, name = kind == "classification", student_name(options, kind)
+    config = _config(name, "the student")
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-        known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if sorts else MODEL_FOR_CAUSAL_LM_MAPPING
-        if type(config) not in known:
-            what = "a classification head" if sorts else "a head that writes"
-            raise UserError(
-                f"the student {name!r} is a {config.model_type}, which transformers gives no {what.split(' ', 1)[1]}; "
-                f"take a model with {what}, such as {student_name(DistilOptions(), kind)}"
-            )
-        if sorts:
-            check_room(name, config, resolve_options(options, "classification"))
+    if type(config) not in (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if sorts else MODEL_FOR_CAUSAL_LM_MAPPING):
+        head = "classification head" if sorts else "head that writes"
+        raise UserError(
+            f"the student {name!r} is a {config.model_type}, which transformers gives no {head}; take a model with "
+            f"one, such as {student_name(DistilOptions(), kind)}"
+        )
+    if sorts:
+        check_room(name, config, resolve_options(options, "classification"))
     if options.on_policy > 0 and options.teacher is not None:
         _config(options.teacher, "distil.teacher")
 

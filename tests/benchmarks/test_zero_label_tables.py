@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("zero_label_tables", "zero_label", "zero_label_arms", "pack", "results_file")
+MODULES = ("zero_label_tables", "zero_label_worth", "zero_label", "zero_label_arms", "pack", "results_file")
 
 
 @pytest.fixture
@@ -66,6 +66,30 @@ def test_a_task_counts_once_in_the_mean_share_whatever_its_seeds(tables: Any) ->
 
 def test_parts_are_those_of_the_first_seed(tables: Any) -> None:
     assert cells(tables.parts(RECORDS), "trec")[4:6] == ["0.400", "–"], "no score on that seed, though on another"
+
+
+def test_labels_are_read_off_a_curve_by_the_logarithm_of_their_number(tables: Any) -> None:
+    of = tables.zero_label_worth.labels_for
+    curve = [(100, 0.5), (400, 0.7), (1600, 0.7)]
+    assert [of(curve, wanted) for wanted in (0.4, 0.5, 0.6, 0.7, 0.8)] == ["< 100", "100", "200", "400", "> 1,600"]
+    bent = [(100, 0.5), (200, 0.4), (400, 0.6), (2000, 0.55)]
+    assert of(bent, 0.5) == "100", "where it is first reached"
+    assert of(bent, 0.55) == "340"
+
+
+def test_what_is_given_is_worth_the_labels_that_bring_as_much(tables: Any) -> None:
+    curve = [
+        {"task": "trec", "seed": seed, "labels": labels, "macro_f1": macro_f1}
+        for seed, labels, macro_f1 in ((0, 400, 0.7), (0, 100, 0.5), (0, 1600, 0.8), (1, 100, 0.1))
+    ]
+    product = [record("trec", "self_training", 0, 0.45), record("trec", "self_training", 1, 0.6)]
+    product += [record("trec", "self_training_chosen", 0, 0.6), record("trec", "soft", 0, None)]
+    (found,) = tables.zero_label_worth.table(curve, product, 0)
+    assert found == {
+        "task": "trec", "on 100 labels": 0.5, "on 400 labels": 0.7, "on 1,600 labels": 0.8,
+        "nothing: worth": "–", "texts: worth": "< 100", "texts and 100 chosen: worth": "200",
+        "90 % needs": "530", "95 % needs": "920",
+    }  # fmt: skip
 
 
 def test_a_page_keeps_all_but_its_tables(tables: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import potstill
-from potstill.errors import MissingExtra, OptionError, PotstillError, UserError
+from potstill.errors import DataError, MissingExtra, OptionError, PotstillError, UserError
 from potstill.ledger import Ledger
 from potstill.models import MINILM, SMOLLM2
 from potstill.plan import plan_run
@@ -55,6 +55,14 @@ def test_a_run_whose_student_cannot_be_trained_asks_for_nothing(
         plan_run(str(file), out=tmp_path / "plan", teacher="fake", n=20, distil=distil)
 
 
+def test_a_student_that_is_to_be_found_is_looked_for_first(tmp_path: Path) -> None:
+    file, out = tmp_path / "task.md", tmp_path / "run"
+    file.write_text(TASK)
+    with pytest.raises(DataError, match="no model of the catalogue can be the student"):
+        potstill.run(str(file), out=out, teacher="fake", n=20, distil={"student": "auto"}, retrieval={"student_mib": 1})
+    assert not (out / "datagen").exists()
+
+
 def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> None:
     seeing = config(tmp_path / "clip", model_type="clip")
     with pytest.raises(UserError, match=f"is a clip, which transformers gives no .* such as {MINILM}"):
@@ -70,7 +78,6 @@ def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> Non
         check_student(DistilOptions(student=broken), "classification")
     with pytest.raises(UserError, match="no model at "):
         check_student(DistilOptions(on_policy=0.5, teacher=str(tmp_path / "gone")), "generation")
-    check_student(DistilOptions(student="auto"), "classification")
 
 
 def test_libraries_of_options_that_are_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
