@@ -141,7 +141,10 @@ def ceiling(
 
 
 def train_on(spec: TaskSpec, rows: Dataset, folder: Path, settings: Settings) -> Path:
-    """A student on real rows alone; one that is in the folder already is left as it is."""
+    """A student on real rows alone; one that is in the folder already is left as it is.
+
+    Which rows choose, and whether any do, goes by their number as in a run whose `labelled:` they are.
+    """
     from potstill.datagen.heldout import separate_splits
     from potstill.datagen.merge import MergeOptions, split_rows
 
@@ -151,9 +154,11 @@ def train_on(spec: TaskSpec, rows: Dataset, folder: Path, settings: Settings) ->
     splits, _ = separate_splits(split_rows(spec, rows, options), options)
     distil = replace(settings.distil, soft_weight=0.0, hard_weight=settings.distil.hard_weight or 1.0)
     if spec.kind == "classification":
+        from potstill.train.gold_rows import favour_gold
         from potstill.train.recipe import train_classifier
 
-        train_classifier(spec, splits.train, splits.validation, folder, distil)
+        led = favour_gold(splits.train, splits.validation, len(spec.labels))
+        train_classifier(spec, led.train, led.validation, folder, distil)
     else:
         from potstill.train.recipe import train_generator
 
