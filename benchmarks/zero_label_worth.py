@@ -46,8 +46,9 @@ def main() -> None:
     args = parser.parse_args()
     records = read_results(NAME)
     for name in args.tasks.split(","):
+        tested = len(rows_of(name, "test", args.test_rows))  # fewer than asked for where the split is small
         for count in map(int, args.counts.split(",")):
-            key = (name, args.seed, count, args.test_rows)
+            key = (name, args.seed, count, tested)
             if key not in [(r["task"], r["seed"], r["labels"], r["test_rows"]) for r in records]:
                 records = [*records, measure(name, count, args)]
                 write_results(NAME, records)
