@@ -1,6 +1,6 @@
 """How many labels are texts and a hundred chosen labels worth, and how many would bring what the aim asks for?
 
-    python benchmarks/zero_label_worth.py --tasks trec,go_emotions --test-rows 600
+    python benchmarks/zero_label_worth.py --test-rows 600
 
 The student of `zero_label.py` learns more and more real labelled rows of the training split, drawn by the seed, and
 nothing else; all in one run. On the curve of their macro-F1 over the logarithm of their number it is read off
@@ -10,7 +10,7 @@ nothing else; all in one run. On the curve of their macro-F1 over the logarithm 
 
 An arm below the first point is worth fewer labels than that, one above the last more.
 
-Writes benchmarks/results/zero_label_worth.json: task, seed, labels, test_rows, accuracy, macro_f1, minutes.
+Writes benchmarks/results/zero_label_worth.json: task, seed, labels, rows, test_rows, accuracy, macro_f1, minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Curve = Sequence[tuple[int, float]]
 def main() -> None:
     """Measure what has no record yet, write the results, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", default="banking77,go_emotions,hate_speech_offensive,trec")
+    parser.add_argument("--tasks", default="trec,banking77,hate_speech_offensive,go_emotions,sick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="how many real rows, each in its turn")
     parser.add_argument("--test-rows", type=int, default=1000)
