@@ -187,12 +187,13 @@ def evaluate(
 def load(
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Name on the Hub, as given to push.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; NAME by default.")] = None,
+    unit: Annotated[str | None, typer.Option("--unit", help="An earlier unit's id; the newest by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fetch a published dataset and student, and check that they are whole and belong together."""
     from potstill.hub_load import load_unit
 
-    found = load_unit(repo, out)
+    found = load_unit(repo, out, unit=unit)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
         return

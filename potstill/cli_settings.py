@@ -21,7 +21,9 @@ Teacher = Annotated[str | None, typer.Option(help="transformers[:MODEL], vllm:MO
 Student = Annotated[str | None, typer.Option(help="Base model of the student.")]
 Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate.")]
 Seed = Annotated[int | None, typer.Option(help="Decides every draw.")]
-SourcesOf = Annotated[str | None, typer.Option("--sources", help="both, retrieved or generated.")]
+SourcesOf = Annotated[
+    str | None, typer.Option("--sources", help="both, retrieved, generated, or labelled (your own rows alone).")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.OPTION=VALUE", help="One option of a stage; may be repeated."),

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from potstill.cards import dataset_card, dataset_licence, licence_file, model_card, model_licence, unit_info
 from potstill.errors import HubError, OptionError, UserError
-from potstill.hub_upload import UNIT_FILE, PushedFile, Upload, unit_files
+from potstill.hub_upload import TITLED, UNIT_FILE, UNIT_TITLE, PushedFile, Upload, unit_files
 from potstill.masking import public_name
 from potstill.run_dir import digest, file_digest
 from potstill.run_facts import RunFacts, read_run
@@ -111,6 +111,7 @@ class PushResult:
                 lines.append("  nothing had changed; no commit was made")
                 continue
             lines += [f"  {file.change:<6} {_size(file.size):>10}  {file.path}" for file in files]
+        lines.append(f"unit {self.unit[:TITLED]}")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
@@ -214,7 +215,7 @@ def push(
             for upload in uploads:
                 upload.send_large_files()
             for upload in uploads:
-                upload.commit(f"potstill unit {unit.id[:12]}")
+                upload.commit(UNIT_TITLE + unit.id[:TITLED])
                 done.append(upload.part)
         except HubError as error:
             what = "proposed" if create_pr else "published"

@@ -64,9 +64,18 @@ def _kept(path: Path) -> int | None:
 
 
 def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
-    """What is wrong where fewer rows are wanted than there are labels, with the mend; "" where nothing is."""
+    """What is wrong where rows will be wanting, with the mend; "" where nothing is.
+
+    That is where fewer are to be written than there are labels, or where the user's own are to be the only ones and the
+    task names none.
+    """
+    if settings.sources == "labelled" and spec.labelled is None:
+        return (
+            "sources = labelled learns from your own rows alone, and the task has none; "
+            "name them (labelled: FILE in the task file), or take other sources"
+        )
     rows, labels = settings.generation.rows, len(spec.label_names)
-    if spec.kind != "classification" or settings.sources == "retrieved" or rows >= labels:
+    if spec.kind != "classification" or not settings.writes or rows >= labels:
         return ""
     return (
         f"{rows} rows for {labels} labels: nothing would be written for {labels - rows} of them; ask for {10 * labels} "
@@ -120,16 +129,18 @@ def _check_compression(options: CompressOptions, kind: str) -> None:
 
 
 def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
-    """Refuse fewer rows than labels where the teacher is the only source of rows; elsewhere say so, as of languages.
+    """Refuse rows that cannot suffice where they have one source; elsewhere say so, as of languages.
 
     Raises:
-        OptionError: Labels would be left without any row.
+        OptionError: Labels would be left without any row, or the run without rows.
     """
     if foreign := foreign_languages(spec, settings):
         listener(Event("task", "note", foreign))
     fault = lacking_rows(spec, settings)
     if not fault:
         return
+    if settings.sources == "labelled":
+        raise OptionError("sources", [fault])
     if settings.sources == "generated" and spec.labelled is None and spec.unlabelled is None:
         raise OptionError("generation", [fault])
     listener(Event("datagen", "note", fault))

@@ -1,25 +1,32 @@
 """A published unit, read back: the dataset and the model that belong together, checked file by file.
 
 What enters: `user/name` on the Hub. What leaves: `NAME/dataset` and `NAME/model` on disk, as `export.build_unit` wrote
-them. Both repositories are read at the commit that was found first, and both must carry one unit's id and every file
-that it lists with its hash; a half-published or altered unit is refused.
+them. Each repository is read at one commit, the newest or that of the unit that is asked for, and both must carry one
+unit's id and every file that it lists with its hash; a half-published or altered unit is refused.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from potstill.errors import HubError, UserError
+from potstill.errors import HubError, OptionError, UserError
 from potstill.export import PARTS, check_repo
-from potstill.hub_upload import UNIT_FILE
+from potstill.hub_upload import TITLED, UNIT_FILE, UNIT_TITLE
 from potstill.run_dir import file_digest
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_UNIT = re.compile(r"[0-9a-f]{6,64}")
+_TITLE = re.compile(rf"^{UNIT_TITLE}([0-9a-f]{{{TITLED}}})")
 
 
 @dataclass(frozen=True)
@@ -55,35 +62,39 @@ class Loaded:
         return {**vars(self), "path": str(self.path)}
 
 
-def load_unit(repo: str, out: Path | str | None = None, *, token: str | None = None) -> Loaded:
+def load_unit(repo: str, out: Path | str | None = None, *, unit: str | None = None, token: str | None = None) -> Loaded:
     """Fetch what `potstill push` published.
 
     Args:
         repo: `user/name`.
         out: Folder to write; the name's last part by default. A unit that is there is replaced as a whole.
+        unit: Id of a unit that was pushed there before, or its first six characters or more; the newest by default.
         token: Access token; by default that of `HF_TOKEN` or of `hf auth login`. Private units need one.
 
     Raises:
-        OptionError: `repo` is no valid name.
+        OptionError: `repo` is no valid name, or `unit` no id.
         UserError: The folder holds something else.
-        HubError: The Hub refused or cannot be reached, or what is there is no whole unit of potstill.
+        HubError: The Hub refused or cannot be reached, what is there is no whole unit of potstill, or the unit that is
+            asked for was never pushed there.
     """
     check_repo(repo)
+    if unit is not None and not _UNIT.fullmatch(unit):
+        raise OptionError("load", [f"unit: {unit[:70]!r} is no unit's id; give six hexadecimal digits of it, or more"])
     place = Path(out) if out is not None else Path(repo.split("/")[1])
     for part in PARTS:
         if (place / part).exists() and not (place / part / UNIT_FILE).exists():
             raise UserError(f"{place / part} exists and is no unit of potstill; choose another folder with --out")
     if place.exists() and not place.is_dir():
         raise UserError(f"{place} is no folder; choose another with --out")
-    commits, ids = _heads(repo, token)
+    commits, ids = _heads(repo, token) if unit is None else _commits_of(repo, unit, token)
     if ids["dataset"] != ids["model"]:
         raise HubError(
             f"the dataset and the model of {repo} belong to two units ({ids['dataset'][:12]}, {ids['model'][:12]}): "
             "a push was not finished; push again, or ask its owner to"
         )
-    unit = ids["dataset"]
-    if all(_held(place / part) == unit and not _faults(place / part) for part in PARTS):
-        return Loaded(repo, unit, place, commits, kept=True)
+    found = ids["dataset"]
+    if all(_held(place / part) == found and not _faults(place / part) for part in PARTS):
+        return Loaded(repo, found, place, commits, kept=True)
     place.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".load-", dir=place))
     try:
@@ -96,25 +107,57 @@ def load_unit(repo: str, out: Path | str | None = None, *, token: str | None = N
             os.replace(work / part, place / part)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Loaded(repo, unit, place, commits)
+    return Loaded(repo, found, place, commits)
 
 
 def _heads(repo: str, token: str | None) -> tuple[dict[str, str], dict[str, str]]:
     """The newest commit of each part and the unit's id that it carries."""
-    from huggingface_hub import HfApi, hf_hub_download
-
-    api = HfApi(token=token, library_name="potstill", library_version=version("potstill"))
+    api = _api(token)
     commits: dict[str, str] = {}
     ids: dict[str, str] = {}
     for part in PARTS:
         with _Refusals(repo, part):
             commits[part] = str(api.repo_info(repo, repo_type=part).sha)
-            with tempfile.TemporaryDirectory(prefix="potstill-unit-") as folder:
-                file = hf_hub_download(
-                    repo, UNIT_FILE, repo_type=part, revision=commits[part], token=token, local_dir=folder
-                )
-                ids[part] = str(json.loads(Path(file).read_text(encoding="utf-8"))["unit"])
+            ids[part] = _unit_at(repo, part, commits[part], token)
     return commits, ids
+
+
+def _commits_of(repo: str, unit: str, token: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """The commit of each part that brought the unit, and the unit's whole id; its commits are told by their titles."""
+    api = _api(token)
+    commits: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    for part in PARTS:
+        seen: list[str] = []
+        with _Refusals(repo, part):
+            for commit in api.list_repo_commits(repo, repo_type=part):
+                if (titled := _TITLE.search(commit.title)) is None:
+                    continue
+                seen.append(titled[1])
+                if titled[1].startswith(unit[:TITLED]):
+                    there = _unit_at(repo, part, commit.commit_id, token)
+                    if there.startswith(unit):
+                        commits[part], ids[part] = commit.commit_id, there
+                        break
+        if part not in ids:
+            there = ", ".join(dict.fromkeys(seen[:8])) or "none"
+            raise HubError(f"no unit {unit} was pushed as the {part} of {repo}; there are: {there}")
+    return commits, ids
+
+
+def _unit_at(repo: str, part: str, commit: str, token: str | None) -> str:
+    """Id of the unit that a part holds at a commit."""
+    from huggingface_hub import hf_hub_download
+
+    with tempfile.TemporaryDirectory(prefix="potstill-unit-") as folder:
+        file = hf_hub_download(repo, UNIT_FILE, repo_type=part, revision=commit, token=token, local_dir=folder)
+        return str(json.loads(Path(file).read_text(encoding="utf-8"))["unit"])
+
+
+def _api(token: str | None) -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name="potstill", library_version=version("potstill"))
 
 
 def _fetch(repo: str, part: str, commit: str, folder: Path, token: str | None) -> None:

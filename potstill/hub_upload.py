@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 UNIT_FILE = "potstill-unit.json"
+# The commit that brings a unit is titled after it: by these words and the beginning of its id.
+UNIT_TITLE, TITLED = "potstill unit ", 12
 _ATTEMPTS = 4
 _MENDS = {
     401: "the token is missing, expired or wrong: set HF_TOKEN to one with write access",

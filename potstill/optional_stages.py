@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def optional_stages(job: Job) -> list[str]:
     """Those of the stages in this module that a run has."""
     wanted = {
-        "quality": job.settings.quality.on and job.settings.sources != "retrieved",
+        "quality": job.settings.quality.on and job.settings.writes,
         "weak": job.spec.unlabelled is not None,
         "compress": bool(job.settings.compress.recipe),
     }
@@ -42,7 +42,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
     from potstill.datagen.quality import check_rows
 
     options = job.settings.quality
-    if not options.on or job.settings.sources == "retrieved":
+    if not options.on or not job.settings.writes:
         job.folder.set_aside("quality")
         return None
     checker = job.checker or job.asker

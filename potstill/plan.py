@@ -155,7 +155,7 @@ class _Planner:
         check_ahead(spec, settings)
         datasets, retrieved = self._retrieval()
         found = retrieved.num_rows if retrieved is not None else 0
-        written = 0 if settings.sources == "retrieved" else settings.generation.rows
+        written = settings.generation.rows if settings.writes else 0
         steps = []
         texts: list[str] = list(retrieved["input"][:200]) if retrieved is not None and found else []
         if written:
@@ -187,7 +187,7 @@ class _Planner:
         return self._priced(plan)
 
     def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
-        if self.settings.sources == "generated":
+        if not self.settings.retrieves:
             return [], None
         from potstill.models import sentence_encoder
         from potstill.retrieval.retrieve import retrieve_rows

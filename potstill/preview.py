@@ -105,7 +105,7 @@ def preview_rows(
         made: list[Row] = []
         dropped: list[Dropped] = []
         requests = 0
-        if job.settings.sources != "retrieved":
+        if job.settings.writes:
             if spec.kind == "instructions":
                 made, dropped, requests = _instructions(spec, asker, options, rows)
             else:

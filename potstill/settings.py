@@ -25,7 +25,7 @@ from potstill.train.compress.options import CompressOptions
 from potstill.train.options import DistilOptions
 from potstill.train.self_training import SelfTrainingOptions
 
-Sources = Literal["both", "retrieved", "generated"]
+Sources = Literal["both", "retrieved", "generated", "labelled"]
 Executor = Literal["local", "ray"]
 STAGES = {
     "retrieval": RetrievalOptions,
@@ -62,7 +62,8 @@ class Settings:
     Attributes:
         teacher: `transformers[:MODEL]`, `vllm:MODEL`, `openai:URL#MODEL` or `fake`.
         encoder: Sentence encoder for retrieval and near-duplicates.
-        sources: Train on retrieved rows, generated rows, or both.
+        sources: Train on retrieved rows, generated rows, both, or neither: on the user's `labelled` rows alone, with
+            `unlabelled` texts where there are some. Labelled rows are learnt from with each of them.
         seed: Decides every draw of the run.
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
         concurrency: Requests in flight; 0 leaves it to the backend. With `executor: ray`, of each worker.
@@ -92,6 +93,16 @@ class Settings:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether datasets are searched for rows."""
+        return self.sources in ("both", "retrieved")
+
+    @property
+    def writes(self) -> bool:
+        """Whether the teacher writes rows."""
+        return self.sources in ("both", "generated")
 
     def to_json(self) -> dict[str, Any]:
         """The resolved values as JSON types, the keys in teachers' URLs masked."""

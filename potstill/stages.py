@@ -121,9 +121,9 @@ class Job:
         catalogues = options.catalogue or (str(shipped_catalogue()),)
 
         def make(out: Path) -> dict[str, Any]:
-            if self.settings.sources == "generated":
+            if not self.settings.retrieves:
                 empty = rows_to_dataset([], self.spec.label_names)
-                write_stage(out, empty, (), {"note": "retrieval is off (sources = generated)"})
+                write_stage(out, empty, (), {"note": f"retrieval is off (sources = {self.settings.sources})"})
                 (out / "ranking.json").write_text(json.dumps({"query": "", "hits": [], "refused": []}))
                 return {"summary": "off", "rows": 0}
             encoder = sentence_encoder(self.settings.encoder)
@@ -142,7 +142,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec, *unread, "test", "labelled", "unlabelled", "rules"),
             "options": as_json(options),
-            "sources": self.settings.sources == "generated",
+            "sources": not self.settings.retrieves,
             "catalogue": [content(path) for path in catalogues],
             "encoder": model_identity(self.settings.encoder),
             "teacher": dict(self.asker.teacher.identity),
@@ -160,7 +160,7 @@ class Job:
         options = settled(self.folder.path, self.settings.generation, at_once, self.listener)
 
         def make(out: Path) -> dict[str, Any]:
-            if self.settings.sources == "retrieved":
+            if not self.settings.writes:
                 write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
@@ -175,7 +175,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(options),
-            "sources": self.settings.sources == "retrieved",
+            "sources": not self.settings.writes,
             "retrieved": retrieved.output,
             "teacher": dict(self.asker.teacher.identity),
             "code": code_digest(datagen, prompts),

@@ -410,6 +410,33 @@ def test_a_changed_run_replaces_what_changed_and_removes_what_is_gone(
     assert hub.read("datasets", REPO, "thumbnail.png") == b"mine", "what others added stays"
 
 
+def test_an_earlier_unit_is_read_back_by_the_beginning_of_its_id(sample_run: Any, hub: Any, tmp_path: Path) -> None:
+    run, out = sample_run.write_run(tmp_path / "run", kind="held-out"), tmp_path / "unit"
+    first = pushed(hub, tmp_path, run)["unit"]
+    (run / "merge" / "heldout.parquet").unlink()
+    second = pushed(hub, tmp_path, run)["unit"]
+    hub.put("datasets", REPO, {"notes.txt": b"theirs"}, "a person adds a file")
+    code = (
+        "import json, sys\nfrom potstill.errors import PotstillError\nfrom potstill.hub_load import load_unit\n"
+        "for unit in json.loads(sys.argv[3]):\n"
+        "    try:\n        print(json.dumps(load_unit(sys.argv[1], sys.argv[2], unit=unit).to_json()))\n"
+        "    except PotstillError as error:\n        print(json.dumps([type(error).__name__, str(error)]))\n"
+    )
+    asked = [None, first[:6], first, second[:12], "0" * 6, "main"]
+    new, old, held, again, unknown, no_id = hub.ask(tmp_path, code, REPO, str(out), json.dumps(asked))
+    assert first != second
+    assert [found["unit"] for found in (new, old, held, again)] == [second, first, first, second]
+    assert [found["kept"] for found in (new, old, held, again)] == [False, False, True, False]
+    assert old["commits"] != new["commits"]
+    assert not (out / "dataset" / "data" / "test.parquet").exists(), "the second unit has none"
+    assert unknown[0] == "HubError"
+    assert unknown[1].endswith(
+        f"no unit 000000 was pushed as the dataset of {REPO}; there are: {second[:12]}, {first[:12]}"
+    )
+    assert no_id[0] == "OptionError"
+    assert "'main' is no unit's id" in no_id[1]
+
+
 @pytest.fixture
 def published(run: Path, hub: Any, tmp_path: Path) -> dict[str, Any]:
     result: dict[str, Any] = pushed(hub, tmp_path / "home", run)

@@ -73,6 +73,18 @@ def test_fewer_rows_than_labels_are_refused_or_named() -> None:
     assert len(told) == 2
 
 
+def test_the_users_own_rows_alone_have_to_be_there() -> None:
+    own = resolve({}, {"sources": "labelled"})
+    assert not own.retrieves
+    assert not own.writes
+    with pytest.raises(OptionError, match=r"the task has none; name them \(labelled: FILE"):
+        check_start(SPEC, own, lambda event: None)
+    told: list[Event] = []
+    labelled = TaskSpec("t", "Classify.", "classification", SPEC.labels, labelled=DataRef("rows.jsonl"))
+    check_start(labelled, own, told.append)
+    assert told == []
+
+
 def test_a_language_that_the_built_in_models_do_not_know_is_named() -> None:
     german = TaskSpec("t", "Ordne ein.", "classification", SPEC.labels, languages=("de",))
     told: list[Event] = []

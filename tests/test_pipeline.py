@@ -240,6 +240,14 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run" / "train").iterdir() if path.is_dir()) == ["student"]
     assert all(row["teacher_probs"] is None for row in result.dataset if row["origin"] == "user")
 
+    result = potstill.run(
+        str(task), out=tmp_path / "alone", teacher="fake", sources="labelled", merge={"near_duplicates": 1.0},
+        distil={"epochs": 1, "min_steps": 2}, evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+    )  # fmt: skip
+    assert {row["origin"] for row in result.dataset} == {"user", "pseudo"}
+    with Ledger(tmp_path / "alone" / "ledger.sqlite", read_only=True) as ledger:
+        assert set(ledger.asked()) == {"soft"}, "the teacher writes nothing; what it says of the rows is asked"
+
     (tmp_path / "sets" / "wire").mkdir(parents=True)
     (tmp_path / "sets" / "wire" / "README.md").write_text(
         "---\nlicense: mit\nlanguage: [en]\npretty_name: Headlines\n---\nWhat a headline is about: sport or business.\n"

@@ -17,6 +17,7 @@ from potstill.train.card import StudentCard, fields_of
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
 from potstill.train.qlora import load_4bit, merge_into
+from potstill.train.ready import check_depth
 from potstill.train.student import publish
 from potstill.train.width import keep_neurons
 
@@ -32,7 +33,7 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
         layers: Which layers to keep, instead of evenly spaced ones.
 
     Raises:
-        UserError: It cannot be loaded.
+        UserError: It cannot be loaded, or has fewer layers than are asked for.
     """
     name = str(options.student)
     folder = local_model(name)
@@ -47,9 +48,7 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
         tokenizer.pad_token = tokenizer.eos_token
     layers = layers or (list(options.student_layer_ids) if options.student_layer_ids else None)
     if layers or options.student_layers:
-        depth = int(model.config.get_text_config().num_hidden_layers)
-        if layers and max(layers) >= depth:
-            raise UserError(f"distil.student_layer_ids names layer {max(layers)}; {name} has 0 to {depth - 1}")
+        check_depth(name, int(model.config.get_text_config().num_hidden_layers), options)
         model = keep_layers(model, len(layers) if layers else int(options.student_layers or 1), layers)
     if options.student_ffn is not None:
         model = keep_neurons(model, options.student_ffn)

@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from potstill.errors import TrainingError, UserError
+from potstill.errors import UserError
 from potstill.models import install_hint, local_model
 from potstill.task import TaskSpec
 from potstill.train.head_start import averages
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
-from potstill.train.ready import check_room
+from potstill.train.ready import check_depth, check_room
 from potstill.train.width import keep_neurons
 
 
@@ -35,8 +35,7 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
         deep: A trained student to start from, instead of the base model.
 
     Raises:
-        UserError: It cannot be loaded, or has less room than `max_length`.
-        TrainingError: It has fewer layers than are asked for.
+        UserError: It cannot be loaded, has less room than `max_length`, or fewer layers than are asked for.
     """
     name = str(deep or options.student)
     folder = local_model(name)
@@ -53,7 +52,7 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
         model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
-    kept = kept_layers(model, options)
+    kept = kept_layers(model, options, name)
     if len(kept) < int(model.config.num_hidden_layers):
         model = keep_layers(model, len(kept), kept)
     if options.student_ffn is not None:
@@ -64,25 +63,21 @@ def load_encoder(spec: TaskSpec, options: DistilOptions, deep: Path | None = Non
     return tokenizer, model
 
 
-def kept_layers(model: Any, options: DistilOptions) -> list[int]:
+def kept_layers(model: Any, options: DistilOptions, name: str) -> list[int]:
     """Numbers of the layers that a classifier keeps, from 0.
 
     A layer that averages (`head_start`) stands behind the model's own; it is not counted, and always stays.
 
     Raises:
-        TrainingError: The model does not have them.
+        UserError: The model does not have them.
     """
     depth = int(model.config.num_hidden_layers)
     own = depth - averages(model)
+    check_depth(name, own, options)
     if not (options.student_layers or options.student_layer_ids):
         chosen = list(range(own))
     elif options.student_layer_ids:
         chosen = list(options.student_layer_ids)
-        if max(chosen) >= own:
-            raise TrainingError(f"distil.student_layer_ids names layer {max(chosen)}; the student has 0 to {own - 1}")
     else:
-        keep = int(options.student_layers or 1)
-        if keep > own:
-            raise TrainingError(f"student_layers {keep} is not possible for a model of {own} layers; choose 1 to {own}")
-        chosen = list(range(keep))
+        chosen = list(range(int(options.student_layers or 1)))
     return [*chosen, *range(own, depth)]

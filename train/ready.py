@@ -46,10 +46,29 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
             f"the student {name!r} is a {config.model_type}, which transformers gives no {head}; take a model with "
             f"one, such as {student_name(DistilOptions(), kind)}"
         )
+    check_depth(name, int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0), options)
     if sorts:
         check_room(name, config, resolve_options(options, "classification"))
     if options.on_policy > 0 and options.teacher is not None:
         _config(options.teacher, "distil.teacher")
+
+
+def check_depth(name: str, depth: int, options: DistilOptions) -> None:
+    """Refuse layers that a model does not have.
+
+    Args:
+        name: The model.
+        depth: How many layers it has; 0 where its configuration does not say.
+        options: `student_layers` and `student_layer_ids` are read.
+
+    Raises:
+        UserError: More of them are to be kept than there are, or one that is not there.
+    """
+    last, keep = max(options.student_layer_ids or (0,)), options.student_layers or 0
+    if depth and last >= depth:
+        raise UserError(f"distil.student_layer_ids names layer {last}; {name} has 0 to {depth - 1}")
+    if depth and keep > depth:
+        raise UserError(f"distil.student_layers {keep} is more than the {depth} layers of {name}; choose 1 to {depth}")
 
 
 def check_room(name: str, config: Any, options: DistilOptions) -> None:

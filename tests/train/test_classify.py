@@ -13,7 +13,7 @@ import pytest
 import torch
 from mood import SPEC, Killed, reviews, weights
 
-from potstill.errors import DataError, OptionError, TrainingError
+from potstill.errors import DataError, OptionError, TrainingError, UserError
 from potstill.options import build_options
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Label, TaskSpec
@@ -201,7 +201,7 @@ def test_fewer_layers(tmp_path, options):
     path = distil_classifier(SPEC, reviews(8), None, tmp_path / "s", one).path
     assert json.loads((path / "config.json").read_text())["num_hidden_layers"] == 1
     assert load_student(path)("good") in SPEC.label_names
-    with pytest.raises(TrainingError, match="student_layers 3 is not possible for a model of 2 layers"):
+    with pytest.raises(UserError, match=r"student_layers 3 is more than the 2 layers of .*; choose 1 to 2"):
         distil_classifier(SPEC, reviews(8), None, tmp_path / "t", replace(options, student_layers=3))
 
 

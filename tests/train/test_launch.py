@@ -28,7 +28,7 @@ def rows(n=4):
 def options(tiny_llama):
     return DistilOptions(
         student=str(tiny_llama), soft_weight=0.0, batch_size=4, max_steps=3, evaluations=3, learning_rate=5e-3,
-        max_length=96, early_stopping=None,
+        max_length=96, early_stopping=None, precision="fp32",  # bfloat16 rounds two halves of a batch otherwise
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_two_processes_are_one(tmp_path, options):
 def test_the_fault_of_a_process_is_the_users_message(tmp_path, options):
     broken = replace(options, processes=2, student_layers=9)
     job = write_job(tmp_path / "job", SPEC, rows(), None, None, tmp_path / "s", broken)
-    with pytest.raises(TrainingError, match="student_layers 9 is not possible for a model of 2 layers"):
+    with pytest.raises(TrainingError, match=r"student_layers 9 is more than the 2 layers of .*; choose 1 to 2"):
         launch(job, broken)
 
 

@@ -39,6 +39,8 @@ def config(folder: Path, **fields: Any) -> str:
         ({"student": "./no-model-here"}, UserError, "no model at no-model-here"),
         ({"qlora": True}, OptionError, "qlora is for generation students"),
         ({"lora_rank": 8}, OptionError, "lora_rank is for generation students"),
+        ({"student_layers": 9}, UserError, "student_layers 9 is more than the 6 layers of .*; choose 1 to 6"),
+        ({"student_layer_ids": [0, 6]}, UserError, "student_layer_ids names layer 6; .* has 0 to 5"),
         ({"max_length": 4096}, UserError, "max_length 4096 is more than the 512 positions"),
     ],
 )
