@@ -8,6 +8,7 @@ tested elsewhere.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -116,7 +117,27 @@ def furnish(place: Path, finished: Path, story: list[tuple[str, str]]) -> None:
     """The task and the runs that a page's reader has."""
     text = "\n".join(line for _, line in story)
     if "potstill init" not in text:
-        (place / "tickets.md").write_text("Classify support tickets as billing, bug or other.\n")
+        own = "--sources labelled" in text
+        given = "---\nlabelled: own.jsonl\n---\n" if own else ""
+        (place / "tickets.md").write_text(f"{given}Classify support tickets as billing, bug or other.\n")
+        if own:
+            said = {
+                "billing": "charged for {}",
+                "bug": "{} crashes at the start",
+                "other": "is there a shop in {}",
+            }
+            things = (
+                "lawn mowers",
+                "the lamp",
+                "my old phone",
+                "a red bicycle",
+                "socks",
+                "the kettle",
+                "her camera",
+                "shoes",
+            )
+            rows = [{"text": text.format(thing), "label": label} for thing in things for label, text in said.items()]
+            (place / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("tickets", "support-tickets", "tickets-longer"):
         used, made = re.search(rf"runs/{name}\b(?!-)", text), text.find(f"potstill run {name}.md")
         if used and not 0 <= made < used.start():  # a page that makes it first must make it itself
