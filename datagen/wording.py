@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from potstill.datagen.text_kinds import is_text_kind, named_text, own_noun
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
 
 _END = (
     r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
-    r"is|are|was|were|states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|contains?|should|using|whether|or)\b)"
+    r"is|are|was|were|states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|mentions?|speaks?|talks?|tells?|contains?|should|using|whether|or)\b)"
 )
 _PHRASE = r"([A-Za-z][\w'/ -]{1,90}?)"
 _ARTICLE = re.compile(r"\b(?i:an?|each|every|this|these|the given|(?:the )?following)\s+" + _PHRASE + _END)
@@ -19,10 +20,19 @@ _OBJECT = re.compile(
     r"paraphrase|rewrite|rephrase|shorten|simplify|summari[sz]e|answer|solve|correct|proofread|complete|read))\s+"
     r"((?:all |the (?:given |following )?|our |my |some )?)" + _PHRASE + _END
 )
-_PLURAL = re.compile(r"\b(?:in|of|for|on|from)\s+([a-zA-Z][\w'-]*(?: [\w'-]+){0,3}?s)" + _END)
+_PLURAL = re.compile(r"\b(?:in|of|for|on|from)\s+(?!both |two |three )([a-zA-Z][\w'-]*(?: [\w'-]+){0,3}?s)" + _END)
+_PLURAL_OF_SEVERAL = re.compile(r"(?:both|two|three|either)\b", re.IGNORECASE)
 _NOT_INPUTS = re.compile(
     r"^(?:(?:single|short|one)\s)?(?:word|number|sentence|text label|label|category|class|answer|output|input)$"
 )
+_LISTENERS = frozenset(("assistant", "chatbot", "bot", "agent", "hotline", "helpline", "helpdesk", "desk", "service"))
+_SPEAKERS = frozenset(
+    ("customer", "user", "client", "caller", "student", "pupil", "person", "patient", "employee", "citizen", "author")
+    + ("writer", "speaker", "guest", "visitor", "buyer", "shopper", "reader", "reviewer", "tenant", "applicant")
+    + ("candidate", "passenger", "member", "parent", "politician")
+)
+# The verb that a phrase swallowed: "what a customer wants".
+_DOES = re.compile(r" (?:wants?|needs?|feels?|says?|thinks?|means?|asks?|would|could|should|is|are|was|has|had)\b.*")
 # What is asked about an input, not what it is: "the sentiment of a tweet".
 _ASKED = re.compile(
     r"^(?!natural language )(?:\w+ )?(?:spelling|grammar|punctuation|wording|mistake|typo|"
@@ -38,6 +48,11 @@ _WRITTEN = re.compile(
     r"(?:reply|respond|answer) with|(?:in|on)to|as)\s+$",
     re.IGNORECASE,
 )
+# Spoken with a vowel first: also letters of an abbreviation, and not "user", "university", "European".
+_AN = re.compile(
+    r"[AEFHILMNORSX](?:[A-Z]|-)|(?:hour|honest|heir)|(?!u(?:ni(?!n|m)|s[aeu]|ti|[kt]u)|eu|ew|one\b|once\b|uk\b|us\b)[aeiou]"
+    r"|(?!U(?:[A-Z]|ni(?!n|m)|s[aeu]|ti|[kt]u)|Eu|Ew|One\b)[AEIOU]"
+)
 _YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
@@ -47,11 +62,45 @@ def input_noun(spec: TaskSpec) -> str:
 
     "Classify support tickets" gives `support ticket`: the object of a verb that is done to inputs. Otherwise it is the
     first phrase after an indefinite article, `each` or `this`: "Given a question, say …" gives `question`. Otherwise a
-    plural after a preposition: "Find spam in text messages" gives `text message`.
+    plural after a preposition: "Find spam in text messages" gives `text message`. Where that names no kind of text, one
+    that the task names anywhere is taken (`potstill.datagen.text_kinds`); else a message of the speaker that it names.
     """
     text = spec.instruction[:1000]
     if _OUTPUT_FIRST_VERB.match(text):
         return "text"
+    labels = [readable(name) for name in spec.label_names]
+    answers = {label.lower() for label in labels}
+    noun = _without(_by_grammar(text), answers)
+    if is_text_kind(noun) and noun.lower() not in answers:
+        return noun
+    if spec.kind == "instructions":  # whose rows bring instructions of their own
+        return noun
+    sorts = spec.kind == "classification"
+    named = named_text(text, labels, None if sorts else _WRITTEN)
+    if 0 < len(named) <= 100:
+        return named
+    if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
+        return "text"
+    return _message_of(noun) or noun
+
+
+def _message_of(noun: str) -> str:
+    """What is read where the task names who speaks or is spoken to, and no text; "" for other nouns."""
+    noun = _DOES.sub("", noun)
+    who = own_noun(noun).lower()
+    joint = "to" if who in _LISTENERS else "from" if who in _SPEAKERS else ""
+    return f"message {joint} {with_article(noun)}" if joint else ""
+
+
+def _without(noun: str, answers: Collection[str]) -> str:
+    """A noun without labels before it, which are what is to be said of it: `machine-written text`, `spam email`."""
+    head, joint, tail = _split(re.sub(r"^(?:given|following) ", "", noun))
+    *ahead, last = head.split() or [""]
+    head = " ".join([*(word for word in ahead if word.lower() not in answers), last])
+    return f"{head} {joint} {tail}" if joint else head
+
+
+def _by_grammar(text: str) -> str:
     object_ = _OBJECT.match(text)
     if object_ and not _ASKED.match(object_.group(2)):
         noun = _tidy(object_.group(2), text[object_.end() :])
@@ -131,13 +180,13 @@ def _singular(phrase: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """`a question`, `an email`.
+    """`a question`, `an email`, by how it is spoken.
 
     Examples:
-        >>> with_article("email")
-        'an email'
+        >>> with_article("email"), with_article("user review"), with_article("SMS message")
+        ('an email', 'a user review', 'an SMS message')
     """
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    return f"{'an' if _AN.match(noun) else 'a'} {noun}"
 
 
 def is_cryptic(label: Label) -> bool:

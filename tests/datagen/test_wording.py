@@ -1,11 +1,13 @@
 """What a task's inputs are called in prompts to the teacher: it decides what the teacher writes."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.datagen.wording import input_noun
-from potstill.task import TaskSpec
+from potstill.datagen.wording import input_noun, with_article
+from potstill.task import Label, TaskSpec
 
 
 def noun(instruction: str) -> str:
@@ -82,8 +84,8 @@ def test_a_plural_after_a_preposition(instruction: str, expected: str) -> None:
         ("Give a title to a blog post.", "blog post"),
         ("Read a complaint and draft a polite reply.", "complaint"),
         ("Estimate the cost of the supplies required to create the given project.", "project"),
-        ("Given the headline, write a short article.", "text"),
-        ("Correct the spelling and grammar of the sentence.", "text"),
+        ("Given the headline, write a short article.", "headline"),
+        ("Correct the spelling and grammar of the sentence.", "sentence"),
         ("Convert a word to its plural.", "word"),
         ("Say the time in words for a clock time such as 14:35.", "clock time"),
     ],
@@ -93,17 +95,104 @@ def test_what_is_to_be_written_is_no_input(instruction: str, expected: str) -> N
     assert noun(instruction) == expected
 
 
+def answered(instruction: str, *labels: str) -> str:
+    return input_noun(TaskSpec("t", instruction, "classification", tuple(map(Label, labels or ("yes", "no")))))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Classify news by topic.", "news article"),
+        ("Which emotion does the tweet express?", "tweet"),
+        ("Decide whether the writer of an opinion on a product is happy or unhappy with it.", "opinion on a product"),
+        ("Is the person who wrote this review satisfied with the film?", "review"),
+        ("Flag comments that are toxic.", "comment"),
+        ("For each message decide whether it needs an urgent answer.", "message"),
+        ("Help desk tickets must be routed to hardware, software or network.", "help desk ticket"),
+        ("You are a moderator. Decide whether posts should be removed.", "post"),
+        ("Your task is to label customer emails with the product they are about.", "customer email"),
+        ("Tell if the sentiment about a company in a financial news sentence is positive.", "financial news sentence"),
+        ("Decide which department should handle the complaint of a customer.", "complaint of a customer"),
+        ("Tell whether people who comment on our app complain, praise or ask.", "comment on our app"),
+        ("Label the role of a sentence in a medical abstract.", "sentence in a medical abstract"),
+        ("Understand the intent behind utterances made to a booking assistant.",
+         "utterance made to a booking assistant"),
+        ("Question type classification.", "question"),
+        ("Text: an excerpt from a novel. Label: the century in which it was written.", "excerpt from a novel"),
+        ("Text classification: legal questions by area of law.", "legal question"),
+        ("Figure out the main subject of a library book from its title.", "library book"),
+        ("Decide for a given pair of product titles if they refer to the same product.", "pair of product titles"),
+        ("Which aspect of a hotel (room, staff) a sentence of a review speaks about.", "sentence of a review"),
+    ],
+)  # fmt: skip
+def test_a_kind_of_text_is_found_wherever_the_task_names_it(instruction: str, expected: str) -> None:
+    assert answered(instruction) == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Intent detection for a smart home assistant.", "message to a smart home assistant"),
+        ("Recognise what a user of a bank's chatbot wants.", "message from a user of a bank's chatbot"),
+        ("Does this customer want to cancel?", "message from a customer"),
+    ],
+)
+def test_who_speaks_sends_a_message(instruction: str, expected: str) -> None:
+    assert answered(instruction) == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "labels", "expected"),
+    [
+        ("Detect clickbait headlines.", ("clickbait", "other"), "headline"),
+        ("Detect fake news.", ("fake", "real"), "news article"),
+        ("Separate facts from opinions in news sentences.", ("fact", "opinion"), "news sentence"),
+        ("Is it a question, a command or a statement?", ("question", "command", "statement"), "text"),
+        ("What is described in the text: a company, a school, an artist?", ("company", "school", "artist"), "text"),
+        ("Distinguish human-written from machine-written texts.", ("human-written", "machine-written"), "text"),
+        ("Say whether a film review is positive or negative.", ("positive", "negative"), "film review"),
+    ],
+)
+def test_what_is_to_be_said_of_a_text_is_not_what_it_is(
+    instruction: str, labels: tuple[str, ...], expected: str
+) -> None:
+    assert answered(instruction, *labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("noun", "expected"),
+    [("email", "an email"), ("user review", "a user review"), ("SMS", "an SMS"), ("hour", "an hour"), ("FAQ", "an FAQ"),
+     ("university essay", "a university essay"), ("uninteresting text", "an uninteresting text"), ("URL", "a URL"),
+     ("European law", "a European law"), ("Amazon review", "an Amazon review"), ("once-used name", "a once-used name"),
+     ("umbrella", "an umbrella"), ("useful hint", "a useful hint"), ("X-ray report", "an X-ray report")],
+)  # fmt: skip
+def test_the_article_goes_by_the_sound(noun: str, expected: str) -> None:
+    assert with_article(noun) == expected
+
+
 @pytest.mark.parametrize(
     "instruction",
-    ["Classify news by topic.", "Decide whether two questions mean the same.", "Write a poem about a tree.", "Spam?"],
-)
+    ["Decide whether two questions mean the same.", "Write a poem about a tree.", "Spam?", "Detect sexism.",
+     "Does the word have the same meaning in both sentences?"],
+)  # fmt: skip
 def test_otherwise_it_is_a_text(instruction: str) -> None:
     assert noun(instruction) == "text"
 
 
-@given(st.text(alphabet=st.sampled_from("abs .,'?\n-the of a in Classify reviews or and this is"), max_size=1500))
+_PIECES = re.findall(
+    r"[^ ]+",
+    "a an the of in for each this two Classify Label review reviews comments news who said: tweet? customer's customer "
+    "user wants and or is whether sentence, \n - ' . good label text both about by",
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=300).map(" ".join))
 def test_any_instruction_gives_a_short_phrase(instruction: str) -> None:
-    found = input_noun(TaskSpec("t", instruction or "x", "generation"))
-    assert found
-    assert len(found) <= 100
-    assert "\n" not in found
+    labels = (Label("good"), Label("review"))
+    for spec in (
+        TaskSpec("t", instruction or "x", "generation"), TaskSpec("t", instruction or "x", "classification", labels)
+    ):  # fmt: skip
+        found = input_noun(spec)
+        assert found.strip()
+        assert len(found) <= 120
+        assert "\n" not in found
