@@ -19,6 +19,7 @@ from potstill.datagen.filters import refusal, words
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, read_json, split_list, strings_in
 from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.label_words import label_words
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Message, Reply, Request
 
@@ -140,7 +141,7 @@ def _topic_requests(
             instruction=spec.instruction,
             noun=noun,
             article=with_article(noun).split()[0],
-            label=readable(label),
+            label=label_words(spec).get(label, label),
             description=described.get(label, ""),
             count=TOPICS_ASKED,
             json=as_json,

@@ -17,7 +17,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import fit_calibration, log_softmax
-from potstill.datagen.wording import readable
+from potstill.label_words import label_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +78,9 @@ def name_logits(
     """
     import numpy as np
 
-    names = [readable(label.name) for label in spec.labels]
-    full = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
+    said = label_words(spec)
+    names = list(said.values())
+    full = [f"{said[label.name]}: {label.description}".rstrip(": ") for label in spec.labels]
     labels = encoder.encode(names) + encoder.encode(full)
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     scores = np.asarray(texts @ labels.T, dtype=np.float64) / TEMPERATURE

@@ -21,8 +21,8 @@ from potstill.datagen.filters import names_itself
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
-from potstill.datagen.wording import readable
 from potstill.datagen.writing import Material, read_reply, write_request
+from potstill.label_words import label_words
 from potstill.rows import Dropped, Row, Source
 from potstill.teacher import Failure, Request
 
@@ -82,6 +82,7 @@ class LabelFirst:
     ):
         self._material = material
         self._screen = screen
+        self._words = label_words(material.spec)
         self._teacher = teacher
         self._tally = tally
         self._keep, self._drop = keep, drop
@@ -161,7 +162,7 @@ class LabelFirst:
                 self._drop(replace(fault, output=label, origin="generated", source=source))
                 continue
             state.kept += 1
-            state.naming_itself += names_itself(written.text, readable(label))
+            state.naming_itself += names_itself(written.text, self._words[label])
             tally.kept += 1
             self._keep(
                 Row(
@@ -177,7 +178,7 @@ class LabelFirst:
     def _names_itself(self, text: str, label: str) -> Dropped | None:
         state = self.labels[label]
         share = self._material.options.own_name_share
-        if not names_itself(text, readable(label)) or state.naming_itself + 1 <= max(1, share * state.quota):
+        if not names_itself(text, self._words[label]) or state.naming_itself + 1 <= max(1, share * state.quota):
             return None
         detail = f"{state.naming_itself} of {state.quota} texts name {label!r} already, at most {share:.0%}"
         return Dropped("label_named_too_often", detail, text, stage="datagen")

@@ -26,6 +26,7 @@ from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.label_words import label_words
 from potstill.task import TaskSpec
 from potstill.teacher import Message, Reply, ScoreRequest
 
@@ -158,7 +159,8 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
     names = list(spec.label_names)
     # Begun for the teacher, the reply is the label alone, which takes one pass where it is one token.
     begun = _OPENINGS[form] if asker.abilities.prefill else ""
-    spellings = [_spellings(name, form, options.variants, begun) for name in names]
+    words = label_words(spec)
+    spellings = [_spellings(name, words[name], form, options.variants, begun) for name in names]
     asked = [(Message("user", _question(spec, text, form)),) for text in texts]
 
     def scored(messages: Sequence[tuple[Message, ...]], forms: Sequence[Sequence[str]]) -> list[dict[str, float]]:
@@ -202,10 +204,10 @@ def _question(spec: TaskSpec, text: str, form: Form) -> str:
     return prompts.load("score_text").render(input=text, framed=form == "category")
 
 
-def _spellings(name: str, form: Form, variants: bool, begun: str) -> tuple[str, ...]:
+def _spellings(name: str, words: str, form: Form, variants: bool, begun: str) -> tuple[str, ...]:
     if form == "task":
         return answer_spellings(name) if variants else (name,)
-    words, opening = readable(name), "" if begun else _OPENINGS[form]
+    opening = "" if begun else _OPENINGS[form]
     found = (words, words.lower()) if variants else (words,)
     return tuple(dict.fromkeys(f"{opening} {one}" for one in found))
 
@@ -225,10 +227,10 @@ def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArr
     import numpy as np
 
     prompt = prompts.load("write_for_label_short")
-    noun = input_noun(spec)
+    noun, words = input_noun(spec), label_words(spec)
     asked = [
         prompt.render(
-            label=readable(label.name),
+            label=words[label.name],
             description=label.description,
             noun=noun,
             article=with_article(noun).split()[0],

@@ -9,6 +9,7 @@ from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.wording import readable
+from potstill.label_words import label_words
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 
@@ -31,7 +32,8 @@ class Screen:
     def __init__(self, spec: TaskSpec, options: GenerationOptions, shown: Sequence[str], styles: Sequence[str]):
         self._spec = spec
         self._options = options
-        self._names = sorted({*spec.label_names, *(readable(name) for name in spec.label_names)})
+        words = label_words(spec).values()
+        self._names = sorted({*spec.label_names, *(readable(name) for name in spec.label_names), *words})
         self._shown = NoveltyFilter(options.novelty, texts=shown)
         self._styles = NoveltyFilter(options.novelty, texts=styles)
         self._kept = (

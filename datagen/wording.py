@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from potstill.datagen.text_kinds import is_text_kind, named_text, own_noun
+from potstill.label_words import label_words
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
+from potstill.text_kinds import is_text_kind, named_text, own_noun
 
 _END = (
     r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
@@ -68,7 +69,7 @@ def input_noun(spec: TaskSpec) -> str:
     text = spec.instruction[:1000]
     if _OUTPUT_FIRST_VERB.match(text):
         return "text"
-    labels = [readable(name) for name in spec.label_names]
+    labels = list(label_words(spec).values())
     answers = {label.lower() for label in labels}
     noun = _without(_by_grammar(text), answers)
     if is_text_kind(noun) and noun.lower() not in answers:

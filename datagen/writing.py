@@ -14,6 +14,7 @@ from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attribute
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.label_words import label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields
 from potstill.task import TaskSpec
@@ -139,7 +140,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     if label:
         others = [readable(name) for name in spec.label_names if name != label]
         variables |= {
-            "label": readable(label),
+            "label": label_words(spec)[label] if material.opened else readable(label),
             "description": material.descriptions.get(label, ""),
             "others": others if len(others) <= 12 else [],
         }
@@ -181,7 +182,7 @@ def _opening(material: Material, noun: str, label: str, language: str) -> str:
         return ""
     if material.options.texts_per_request > 1:
         return "1."
-    what = with_article(noun) + (f' of the category "{readable(label)}"' if label else "")
+    what = with_article(noun) + (f' of the category "{label_words(material.spec)[label]}"' if label else "")
     what += f" in {language}" if language else ""
     if len(material.spec.inputs) > 1:
         return f"Here is {what}:\n\n{material.spec.inputs[0]}:"

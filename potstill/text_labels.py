@@ -140,8 +140,8 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     import numpy as np
 
     from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
+    from potstill.label_words import label_words
     from potstill.models import sentence_encoder
-    from potstill.task import readable
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     spec = job.spec
@@ -159,7 +159,8 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     table = rows.select(usable)
     labels, gold = table["label"][:], [origin == "user" for origin in table["origin"]]
     known = encode(table["input"][:]) if usable else np.zeros((0, 1))
-    own = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
+    said = label_words(spec)
+    own = [f"{said[label.name]}: {label.description}".rstrip(": ") for label in spec.labels]
     real = encode(texts)
     told = [i for i, is_gold in enumerate(gold) if is_gold]
     space = np.concatenate([known[told], real]) if told else real

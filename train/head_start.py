@@ -29,8 +29,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from potstill.label_words import label_words
 from potstill.regression import balanced_offsets, softmax_regression
-from potstill.task import TaskSpec, readable
+from potstill.task import TaskSpec
 from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
 from potstill.train.rows_check import LabelTargets
@@ -105,9 +106,10 @@ def start_head(
         options: Resolved options.
     """
     add_averaging_layer(model)
-    names = [readable(label.name) for label in spec.labels]
+    said = label_words(spec)
+    names = list(said.values())
     # A description says more than a name, but its length says something of its own: both together do best.
-    full = [f"{readable(label.name)}: {label.description}".rstrip(": ") for label in spec.labels]
+    full = [f"{said[label.name]}: {label.description}".rstrip(": ") for label in spec.labels]
     told = tokenizer([*names, *full], truncation=True, max_length=options.max_length)["input_ids"]
     found = features(model, [*rows, *told])
     texts, labels = found[: len(rows)], found[len(rows) :]

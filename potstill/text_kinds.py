@@ -68,6 +68,20 @@ _JOINT = re.compile(
 _WORD = re.compile(r"[A-Za-z][\w'-]*|[^\sA-Za-z]+")
 
 
+def text_kind(word: str) -> str | None:
+    """The singular of a word for texts, in its own spelling; None for other words.
+
+    Examples:
+        >>> text_kind("Stories"), text_kind("films")
+        ('Story', None)
+    """
+    low = word.lower()
+    for ending, singular in (("", ""), ("ies", "y"), ("es", ""), ("s", "")):
+        if low.endswith(ending) and low[: len(low) - len(ending)] + singular in _KINDS:
+            return word[: len(word) - len(ending)] + singular
+    return None
+
+
 def is_text_kind(noun: str) -> bool:
     """Whether a phrase's own noun names a kind of text.
 
@@ -75,7 +89,7 @@ def is_text_kind(noun: str) -> bool:
         >>> is_text_kind("review of a film"), is_text_kind("film of a festival")
         (True, False)
     """
-    return _kind(own_noun(noun)) is not None
+    return text_kind(own_noun(noun)) is not None
 
 
 def own_noun(phrase: str) -> str:
@@ -110,7 +124,7 @@ def named_text(instruction: str, labels: Collection[str], before: re.Pattern[str
             continue
         name = words[-1].group(0)
         ahead = [word.group(0) for word in words[:-1] if word.group(0).lower() not in answers]
-        phrase = " ".join([*ahead, "news article" if name.lower() == "news" else _kind(name) or name])
+        phrase = " ".join([*ahead, "news article" if name.lower() == "news" else text_kind(name) or name])
         if re.search(r"(?:^|[.:;!?]\s+)$", text[:start]) and re.match(r"[A-Z][a-z]+\b", phrase):
             phrase = phrase[0].lower() + phrase[1:]
         if " ".join(word.group(0) for word in words).lower() in answers:
@@ -153,13 +167,4 @@ def _goes_on(told: list[str], at: int, answers: Collection[str]) -> bool:
 
 
 def _may_be(word: str, answers: Collection[str]) -> bool:
-    return (word == "news" or _kind(word) is not None) and not {word, _kind(word)} & set(answers)
-
-
-def _kind(word: str) -> str | None:
-    """The singular of a word for texts, in its own spelling; None for other words."""
-    low = word.lower()
-    for ending, singular in (("", ""), ("ies", "y"), ("es", ""), ("s", "")):
-        if low.endswith(ending) and low[: len(low) - len(ending)] + singular in _KINDS:
-            return word[: len(word) - len(ending)] + singular
-    return None
+    return (word == "news" or text_kind(word) is not None) and not {word, text_kind(word)} & set(answers)

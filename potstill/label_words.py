@@ -1,0 +1,205 @@
+"""By which words a model is told of a label: its name, or what a question asks where the label is only its answer.
+
+"yes" says nothing of a comment. Where the labels are yes and no (or true and false, 1 and 0) and nobody described them,
+the task itself says what is so: "Is this comment toxic?" gives `toxic` and `not toxic`. A teacher that is told one
+short sentence writes by these words, and the encoder compares them with texts.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from potstill.task import readable
+from potstill.text_kinds import text_kind
+
+if TYPE_CHECKING:
+    from potstill.task import TaskSpec
+
+_ANSWERS = (("yes", "no"), ("true", "false"), ("1", "0"), ("y", "n"))
+_ARTICLES = frozenset(
+    ("a", "an", "the", "this", "that", "these", "those", "each", "every", "any", "it", "all", "our", "my", "your")
+    + ("their", "its", "given", "following")
+)
+_PEOPLE = frozenset(("someone", "somebody", "people", "they", "he", "she"))
+_BE = ("is", "are", "was", "were")
+_DO = ("does", "do", "did")
+_HAVE = ("has", "have")
+_MODALS = ("can", "could", "should", "must", "will", "would", "may", "might")
+_ADVERBS = frozenset(("also", "really", "actually", "likely", "probably", "clearly", "either"))
+# Behind "has" these make a tense: "has already paid"; anything else is what is had.
+_PERFECT = re.compile(
+    r"(?:already|been|ever|never|\w+ed|paid|sent|made|left|bought|got|written|won|lost|said|gone|become)$"
+)
+# Where what is asked ends.
+_END = re.compile(
+    r"[.?!;:\n(\[]|,? (?:or|and) not\b|,? (?:and (?:0|1|no|yes|true|false)|otherwise|else)\b|,\s*$"
+    r"|, (?:and|or|answer|yes|no|true|false|return|reply|say)\b"
+    r"| and (?:answer|reply|say|return|output|respond|write|explain|give)\b"
+)
+_WHETHER = re.compile(r"\b(?:whether|if)\s+(?:or not\s+)?", re.IGNORECASE)
+_QUESTION = re.compile(rf"\W*({'|'.join((*_BE, *_DO, *_HAVE, *_MODALS))})\s+", re.IGNORECASE)
+_LATER_QUESTION = re.compile(rf"[.:]\s+({'|'.join((*_BE, *_DO, *_HAVE))})\s+(?=[^.]*\?)", re.IGNORECASE)
+_RELATIVE = re.compile(r"([A-Za-z][\w'-]*)\s+(?:that|which|who)\s+")
+_THING = r"((?:(?!(?:the|an?|of|in|on|for|and|or|any|all)\b)[a-zA-Z-]+ ){0,2}(?!(?:the|an?)\b)[a-zA-Z-]+)"
+_DETECTION = re.compile(rf"\W*{_THING} detection\b")
+_DETECT = re.compile(
+    rf"\W*(?:detect|spot|identify|recogni[sz]e|find|flag) {_THING}(?: (?:in|on|among|within)\b|\W*$)", re.IGNORECASE
+)
+_MOST_WORDS = 12
+
+
+def label_words(spec: TaskSpec) -> dict[str, str]:
+    """The words for each label of a task, by its name.
+
+    Examples:
+        >>> from potstill.task_file import read_task
+        >>> label_words(read_task("Is this comment toxic?"))
+        {'yes': 'toxic', 'no': 'not toxic'}
+        >>> label_words(read_task("Classify tickets as card_arrival or other."))
+        {'card_arrival': 'card arrival', 'other': 'other'}
+    """
+    return dict(_words(spec.instruction, tuple((label.name, bool(label.description)) for label in spec.labels)))
+
+
+@lru_cache(maxsize=256)
+def _words(instruction: str, labels: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, str], ...]:
+    names = [name for name, _ in labels]
+    for yes, no in _ANSWERS:
+        if sorted(name.lower() for name in names) == sorted((yes, no)) and not any(told for _, told in labels):
+            found = what_is_asked(instruction)
+            if found is not None:
+                return tuple((name, found[0] if name.lower() == yes else found[1]) for name in names)
+    return tuple((name, readable(name)) for name in names)
+
+
+def what_is_asked(instruction: str) -> tuple[str, str] | None:
+    """What a question says of its input where the answer is yes, and where it is no.
+
+    Args:
+        instruction: The task.
+
+    Returns:
+        Two phrases, or None where the task asks nothing that can be read so.
+
+    Examples:
+        >>> what_is_asked("Decide whether a review mentions a defect.")
+        ('mentions a defect', 'does not mention a defect')
+        >>> what_is_asked("Flag posts that should be removed.")
+        ('should be removed', 'should not be removed')
+        >>> what_is_asked("Detect hate speech in tweets.")
+        ('hate speech', 'not hate speech')
+    """
+    text = " ".join(instruction.replace("’", "'")[:600].split())
+    for found in _WHETHER.finditer(text):
+        rest = _asked(text[found.end() :])
+        cut = _subject(rest)
+        if cut and (said := _verb(rest[cut:])) is not None:
+            return said
+    if (begun := _QUESTION.match(text) or _LATER_QUESTION.search(text)) is not None:
+        rest = _asked(text[begun.end() :])
+        cut = _subject(rest)
+        return _phrases(begun[1].lower(), rest[cut:]) if cut else None
+    for word in _RELATIVE.finditer(text):
+        if text_kind(word[1]) is not None or word[1].lower() in ("people", "users", "texts", "customers"):
+            return _verb(_asked(text[word.end() :]))
+    return _detected(text)
+
+
+def _asked(text: str) -> list[str]:
+    """The words up to where what is asked ends."""
+    found = _END.search(text)
+    return (text[: found.start()] if found else text).split()
+
+
+def _subject(words: list[str]) -> int:
+    """How many of the words are the subject: `the tone of this customer email` of 6; 0 where that cannot be told."""
+    low = [word.lower() for word in words]
+    kinds = [i for i, word in enumerate(low) if text_kind(word) is not None or word == "text"]
+    at = next((i for i, word in enumerate(low) if word not in _ARTICLES), len(low))
+    if at and low[at - 1] == "it":
+        return at
+    if at == 0:
+        if low and low[0] in _PEOPLE:
+            return 1
+        if not kinds or kinds[0] > 3:
+            return 0
+        at = kinds[0]
+    if low[at + 1 : at + 2] == ["of"] and (within := _subject(words[at + 2 :])):  # the author of a tweet
+        return at + 2 + within
+    verb = next((i for i in range(at + 1, min(at + 5, len(low))) if low[i] in (*_BE, *_MODALS, *_HAVE, "does")), None)
+    end = next((i for i in kinds if at <= i < at + 4), None)
+    if end is None or (verb is not None and verb < end):
+        return verb or at + 1
+    while end + 1 in kinds and not low[end + 1].endswith("s"):  # the news article; not the review reports
+        end += 1
+    if low[end + 1 : end + 2] == ["of"]:  # clauses of terms of service are
+        return next((i for i in range(end + 2, min(end + 7, len(low))) if low[i] in (*_BE, *_MODALS)), end + 1)
+    return end + 1
+
+
+def _phrases(auxiliary: str, rest: list[str]) -> tuple[str, str] | None:
+    """What "is it REST?" or "does it REST?" says."""
+    if not rest:
+        return None
+    what = " ".join(rest)
+    if auxiliary in _DO:
+        return _both(" ".join([_third(rest[0]), *rest[1:]]), f"does not {what}")
+    if auxiliary in _HAVE:
+        return _both(f"has {what}", f"has not {what}")
+    if auxiliary in _MODALS:
+        return _both(f"{auxiliary} {what}", f"{auxiliary} not {what}")
+    return _both(what, f"not {what}")
+
+
+def _verb(rest: list[str]) -> tuple[str, str] | None:
+    """What "whether it VERB …" or "that VERB …" says."""
+    while len(rest) > 1 and rest[0].lower() in _ADVERBS:
+        rest = rest[1:]
+    verb = rest[0].lower() if rest else ""
+    if verb in (*_BE, *_MODALS) or (verb in _HAVE and len(rest) > 1 and _PERFECT.match(rest[1])):
+        return _phrases(verb, rest[1:])
+    if not re.fullmatch(r"[a-z]{2,}", verb):
+        return None
+    if verb.endswith("ed"):
+        return _both(" ".join(rest), f"not {' '.join(rest)}")
+    base = _base(verb)
+    return _both(" ".join([_third(base), *rest[1:]]), " ".join(["does not", base, *rest[1:]]))
+
+
+def _both(yes: str, no: str) -> tuple[str, str] | None:
+    yes, no = yes.strip(" ,'\""), no.strip(" ,'\"")
+    # "Is it good or bad?" is no question of yes and no.
+    if not yes or len(yes.split()) > _MOST_WORDS or re.search(r"\b(?:or|which|what|who|how)\b", yes):
+        return None
+    return yes, no
+
+
+def _detected(text: str) -> tuple[str, str] | None:
+    """What is to be detected: "Detect sarcasm in tweets", "Spam detection for comments"."""
+    found = _DETECTION.match(text) or _DETECT.match(text)
+    words = found[1].split() if found else []
+    if words and text_kind(words[-1]) not in (None, words[-1]):  # clickbait headlines; not hate speech
+        words = words[:-1]
+    said = " ".join(words)
+    said = said[0].lower() + said[1:] if said[1:2].islower() else said
+    return _both(said, f"not {said}")
+
+
+def _third(verb: str) -> str:
+    if verb in ("have", "be"):
+        return {"have": "has", "be": "is"}[verb]
+    if re.search(r"(?:s|sh|ch|x|z|o)$", verb):
+        return f"{verb}es"
+    return f"{verb[:-1]}ies" if re.search(r"[^aeiou]y$", verb) else f"{verb}s"
+
+
+def _base(verb: str) -> str:
+    if verb in ("has", "does", "goes"):
+        return {"has": "have", "does": "do", "goes": "go"}[verb]
+    if re.search(r"(?:ss|sh|ch|x|zz)es$", verb):
+        return verb[:-2]
+    if verb.endswith("ies") and len(verb) > 4:
+        return f"{verb[:-3]}y"
+    return verb[:-1] if verb.endswith("s") and not verb.endswith("ss") else verb

@@ -1,0 +1,190 @@
+"""By which words models are told of labels: of yes and no, by what the task asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.asker import Asker
+from potstill.datagen.evidence import encoder_logits
+from potstill.datagen.generate import GenerationOptions, generate_rows
+from potstill.datagen.label_scores import label_scores
+from potstill.datagen.soft_options import SoftOptions
+from potstill.label_words import label_words, what_is_asked
+from potstill.ledger import Ledger
+from potstill.models import sentence_encoder
+from potstill.task import Label, TaskSpec
+from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
+
+TOXIC = TaskSpec("t", "Is this comment toxic?", "classification", (Label("yes"), Label("no")))
+
+
+def words(instruction: str, *labels: Label | str) -> dict[str, str]:
+    given_labels = tuple(label if isinstance(label, Label) else Label(label) for label in labels)
+    return label_words(TaskSpec("t", instruction, "classification", given_labels))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "yes", "no"),
+    [
+        ("Is this comment toxic?", "toxic", "not toxic"),
+        ("Is this email spam or not?", "spam", "not spam"),
+        ("Are these reviews fake?", "fake", "not fake"),
+        ("Is it about sports?", "about sports", "not about sports"),
+        ("Does this review recommend the product?", "recommends the product", "does not recommend the product"),
+        ("Does this customer want to cancel?", "wants to cancel", "does not want to cancel"),
+        ("Can this ticket be closed?", "can be closed", "can not be closed"),
+        ("Has the author of this essay cited any sources?", "has cited any sources", "has not cited any sources"),
+        ("Here is a transcript of a call. Was the caller angry?", "angry", "not angry"),
+        ("Moderation: is a forum post allowed under our rules?", "allowed under our rules",
+         "not allowed under our rules"),
+        ("Do the two sentences mean the same thing?", "means the same thing", "does not mean the same thing"),
+    ],
+)  # fmt: skip
+def test_a_question(instruction: str, yes: str, no: str) -> None:
+    assert words(instruction, "yes", "no") == {"yes": yes, "no": no}
+
+
+@pytest.mark.parametrize(
+    ("instruction", "yes", "no"),
+    [
+        ("Decide if a tweet is ironic, and answer yes or no.", "ironic", "not ironic"),
+        ("Determine whether an article is about politics.", "about politics", "not about politics"),
+        ("Check whether a product review mentions a defect.", "mentions a defect", "does not mention a defect"),
+        ("For each message decide whether it needs an answer today.", "needs an answer today",
+         "does not need an answer today"),
+        ("You are a moderator. Decide whether posts should be removed.", "should be removed", "should not be removed"),
+        ("Find out if the customer has already paid.", "has already paid", "has not already paid"),
+        ("Say whether a letter has a signature.", "has a signature", "does not have a signature"),
+        ("Tell if a pupil tries hard.", "tries hard", "does not try hard"),
+        ("Tell whether an advert reaches children.", "reaches children", "does not reach children"),
+        ("Identify whether clauses of terms of service are unfair to the consumer.", "unfair to the consumer",
+         "not unfair to the consumer"),
+        ("Decide whether the writer of a review is happy.", "happy", "not happy"),
+        ("Output 1 if the text is offensive and 0 otherwise.", "offensive", "not offensive"),
+        ("Say if the customer cancelled the order.", "cancelled the order", "not cancelled the order"),
+    ],
+)  # fmt: skip
+def test_whether_something_is_so(instruction: str, yes: str, no: str) -> None:
+    assert what_is_asked(instruction) == (yes, no)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "yes"),
+    [
+        ("Flag comments that are toxic.", "toxic"),
+        ("Find messages that contain personal data.", "contains personal data"),
+        ("Detect sexism.", "sexism"),
+        ("Detect clickbait headlines.", "clickbait"),
+        ("Detect spam in SMS messages.", "spam"),
+        ("Hate speech detection on social media posts.", "hate speech"),
+    ],
+)
+def test_what_is_looked_for(instruction: str, yes: str) -> None:
+    found = what_is_asked(instruction)
+    assert found is not None
+    assert found[0] == yes
+    assert "not" in found[1].split()
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Is the following statement true or false?",
+        "Say whether the answer to a question about a passage is yes or no.",
+        "Given a passage and a question, answer the question with yes or no.",
+        "Decide whether a review is positive or negative.",
+        "Say whether it is clear what the writer wants.",
+        "Decide whether",
+        "Is",
+        "Classify.",
+    ],
+)
+def test_nothing_is_asked_of_yes_and_no(instruction: str) -> None:
+    assert what_is_asked(instruction) is None
+    assert words(instruction, "yes", "no") == {"yes": "yes", "no": "no"}
+
+
+def test_other_labels_keep_their_names() -> None:
+    assert words("Is this comment toxic?", "toxic", "fine") == {"toxic": "toxic", "fine": "fine"}
+    assert words("Is a card there?", "card_arrival", "BookRestaurant") == {
+        "card_arrival": "card arrival", "BookRestaurant": "book restaurant",
+    }  # fmt: skip
+    assert words("Is this comment toxic?", "yes", "no", "unsure") == {"yes": "yes", "no": "no", "unsure": "unsure"}
+    assert words("Is this comment toxic?", "False", "True") == {"False": "not toxic", "True": "toxic"}
+    assert words("Is this comment toxic?", "0", "1") == {"0": "not toxic", "1": "toxic"}
+
+
+def test_the_users_own_descriptions_stand() -> None:
+    described = words("Is this comment toxic?", Label("yes", "insults someone"), "no")
+    assert described == {"yes": "yes", "no": "no"}
+
+
+class Listener:
+    """Writes the request's number, scores every answer alike, and keeps what it was asked."""
+
+    concurrency, name, identity = 4, "listener", {"backend": "listener"}
+    abilities = Abilities(prefill=True, scores=True)
+
+    def __init__(self) -> None:
+        self.asked: list[AnyRequest] = []
+
+    def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
+        while requests := take(4):
+            for request in requests:
+                self.asked.append(request)
+                if isinstance(request, ScoreRequest):
+                    yield request, Reply(scores=(-1.0,) * len(request.continuations), score_tokens=(1,))
+                else:
+                    yield request, Reply(f"Well, remark number {len(self.asked)} leaves me cold, and so it goes on.")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_small_teacher_writes_and_answers_by_these_words(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Listener()
+        generate_rows(TOXIC, Asker(teacher, ledger), GenerationOptions(rows=4, novelty=1.0))
+        said = {(r.messages[-1].content, r.prefill) for r in teacher.asked if isinstance(r, Request)}
+        assert len(said) == 2
+        for what in ("toxic", "not toxic"):
+            asked = f'a comment of the category "{what}"'
+            assert any(asked in prompt and asked in begun for prompt, begun in said)
+        teacher.asked.clear()
+        label_scores(TOXIC, ["a text"], Asker(teacher, ledger), SoftOptions(form="example"))
+        (scored,) = teacher.asked
+        assert isinstance(scored, ScoreRequest)
+        assert {one.strip() for one in scored.continuations} == {"toxic", "not toxic"}
+        teacher.asked.clear()
+        label_scores(TOXIC, ["a text"], Asker(teacher, ledger), SoftOptions(form="task", variants=False))
+        assert [r.continuations for r in teacher.asked if isinstance(r, ScoreRequest)] == [("yes", "no")]
+
+
+@pytest.mark.real
+def test_the_encoder_reads_them() -> None:
+    encoder = sentence_encoder()
+    task = TaskSpec("t", "Is this article about football?", "classification", (Label("no"), Label("yes")))
+    texts = ["The striker scored twice in the cup final.", "Rates were raised by the central bank.",
+             "The goalkeeper signed for United.", "The parliament passed the budget."]  # fmt: skip
+    assert encoder_logits(task, texts, encoder).argmax(axis=1).tolist() == [1, 0, 1, 0]
+
+
+_PIECES = re.findall(
+    r"[^ ]+",
+    "is are does whether if this the a comment review of it that who or not and yes 1 toxic mentions has already paid, "
+    ". ? : can be should detect flag in clauses of either",
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=60).map(" ".join))
+def test_any_instruction_gives_two_phrases_or_none(instruction: str) -> None:
+    found = what_is_asked(instruction)
+    if found is not None:
+        assert all(phrase.strip() and len(phrase.split()) <= 16 for phrase in found)
+        assert found[0] != found[1]
