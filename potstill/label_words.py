@@ -1,8 +1,9 @@
 """By which words a model is told of a label: its name, or what a question asks where the label is only its answer.
 
-"yes" says nothing of a comment. Where the labels are yes and no (or true and false, 1 and 0) and nobody described them,
-the task itself says what is so: "Is this comment toxic?" gives `toxic` and `not toxic`. A teacher that is told one
-short sentence writes by these words, and the encoder compares them with texts.
+"yes" says nothing of a comment, nor does "2" of an essay. Where the labels are yes and no (or true and false, 1 and 0)
+and nobody described them, the task itself says what is so: "Is this comment toxic?" gives `toxic` and `not toxic`. The
+points of a scale get what it measures: `2 stars`, `difficulty 2 out of 5`. A teacher that is told one short sentence
+writes by these words, and the encoder compares them with texts.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ _DETECTION = re.compile(rf"\W*{_THING} detection\b")
 _DETECT = re.compile(
     rf"\W*(?:detect|spot|identify|recogni[sz]e|find|flag) {_THING}(?: (?:in|on|among|within)\b|\W*$)", re.IGNORECASE
 )
+_RATED = re.compile(
+    r"\b(?:rate|score|grade|rank|estimate|assess|judge|predict|determine|say|give|measure)\s+(?:the|its|their)\s+"
+    r"([a-z]+(?: [a-z]+)?)\s+(?:of|in)\b",
+    re.IGNORECASE,
+)
 _MOST_WORDS = 12
 
 
@@ -71,7 +77,27 @@ def _words(instruction: str, labels: tuple[tuple[str, bool], ...]) -> tuple[tupl
             found = what_is_asked(instruction)
             if found is not None:
                 return tuple((name, found[0] if name.lower() == yes else found[1]) for name in names)
+    if not any(told for _, told in labels) and (points := _points(names)):
+        return tuple(zip(names, _on_a_scale(instruction, points), strict=True))
     return tuple((name, readable(name)) for name in names)
+
+
+def _points(names: list[str]) -> list[int]:
+    """The numbers of a scale of three points or more, in the names' order; none for other names."""
+    if not all(re.fullmatch(r"\d{1,2}", name) for name in names):
+        return []
+    points = [int(name) for name in names]
+    lowest = min(points, default=0)
+    return points if len(points) > 2 and sorted(points) == list(range(lowest, lowest + len(points))) else []
+
+
+def _on_a_scale(instruction: str, points: list[int]) -> list[str]:
+    """`1 star` and `2 stars` where stars are given; `difficulty 1 out of 5` where something is rated."""
+    if re.search(r"\bstars?\b", instruction, re.IGNORECASE):
+        return [f"{point} star{'s' if point != 1 else ''}" for point in points]
+    rated = _RATED.search(instruction[:600])
+    what = f"{rated[1].lower()} " if rated else ""
+    return [f"{what}{point} out of {max(points)}" for point in points]
 
 
 def what_is_asked(instruction: str) -> tuple[str, str] | None:

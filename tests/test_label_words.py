@@ -120,6 +120,22 @@ def test_other_labels_keep_their_names() -> None:
     assert words("Is this comment toxic?", "0", "1") == {"0": "not toxic", "1": "toxic"}
 
 
+@pytest.mark.parametrize(
+    ("instruction", "labels", "expected"),
+    [
+        ("Predict the star rating that goes with a Yelp review.", "12345",
+         ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]),
+        ("Rate the difficulty of a math problem.", "312",
+         ["difficulty 3 out of 3", "difficulty 1 out of 3", "difficulty 2 out of 3"]),
+        ("How urgent is a ticket, from 0 to 2?", "012", ["0 out of 2", "1 out of 2", "2 out of 2"]),
+        ("Rate the difficulty of a math problem.", "135", ["1", "3", "5"]),
+        ("Say which of both.", "12", ["1", "2"]),
+    ],
+)  # fmt: skip
+def test_points_of_a_scale(instruction: str, labels: str, expected: list[str]) -> None:
+    assert list(words(instruction, *labels).values()) == expected
+
+
 def test_the_users_own_descriptions_stand() -> None:
     described = words("Is this comment toxic?", Label("yes", "insults someone"), "no")
     assert described == {"yes": "yes", "no": "no"}
