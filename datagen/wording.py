@@ -95,7 +95,7 @@ def _message_of(noun: str) -> str:
 
 def _without(noun: str, answers: Collection[str]) -> str:
     """A noun without labels before it, which are what is to be said of it: `machine-written text`, `spam email`."""
-    head, joint, tail = _split(re.sub(r"^(?:given|following) ", "", noun))
+    head, joint, tail = _split(re.sub(r"^(?:given|following|our|my|your|their) ", "", noun))
     *ahead, last = head.split() or [""]
     head = " ".join([*(word for word in ahead if word.lower() not in answers), last])
     return f"{head} {joint} {tail}" if joint else head

@@ -135,6 +135,7 @@ def test_a_kind_of_text_is_found_wherever_the_task_names_it(instruction: str, ex
         ("Intent detection for a smart home assistant.", "message to a smart home assistant"),
         ("Recognise what a user of a bank's chatbot wants.", "message from a user of a bank's chatbot"),
         ("Does this customer want to cancel?", "message from a customer"),
+        ("What do our museum's visitors mention of our visitors?", "message from a visitor"),
     ],
 )
 def test_who_speaks_sends_a_message(instruction: str, expected: str) -> None:
