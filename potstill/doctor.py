@@ -72,6 +72,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     from potstill.generation_start import foreign_languages, lacking_rows
     from potstill.settings import resolve
     from potstill.task_file import read_task_file
+    from potstill.user_data import unsaid_fields
 
     yield _python()
     spec: TaskSpec | None = None
@@ -97,6 +98,9 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     for name in ("test", "labelled", "unlabelled"):
         if spec is not None and getattr(spec, name) is not None:
             yield _data(name, spec)
+    if spec is not None and resolved.writes and (unsaid := unsaid_fields(spec)):
+        head, _, mend = unsaid.partition("; ")
+        yield Check("fields", "warn", head, mend)
     if spec is not None and (lacking := lacking_rows(spec, resolved)):
         head, _, mend = lacking.partition("; ")
         yield Check("rows", "warn", head, mend)

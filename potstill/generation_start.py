@@ -11,7 +11,7 @@ from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.models import MINILM, SMOLLM2
 from potstill.run_dir import write_atomic
-from potstill.user_data import check_data
+from potstill.user_data import check_data, unsaid_fields
 
 if TYPE_CHECKING:
     from potstill.datagen.options import GenerationOptions
@@ -129,13 +129,15 @@ def _check_compression(options: CompressOptions, kind: str) -> None:
 
 
 def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
-    """Refuse rows that cannot suffice where they have one source; elsewhere say so, as of languages.
+    """Refuse rows that cannot suffice where they have one source; elsewhere say so, as of languages and of fields.
 
     Raises:
         OptionError: Labels would be left without any row, or the run without rows.
     """
     if foreign := foreign_languages(spec, settings):
         listener(Event("task", "note", foreign))
+    if settings.writes and (unsaid := unsaid_fields(spec)):
+        listener(Event("task", "note", unsaid))
     fault = lacking_rows(spec, settings)
     if not fault:
         return

@@ -36,6 +36,7 @@ from potstill.plan_steps import RunPlan, Size, Step, joined
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
 from potstill.token_estimate import likely_tokens
+from potstill.user_data import unsaid_fields
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,7 +147,10 @@ class _Planner:
         generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener = asker, probe, listener
-        self.notes = [fault for fault in (lacking_rows(spec, settings), foreign_languages(spec, settings)) if fault]
+        unsaid = unsaid_fields(spec) if settings.writes else ""
+        self.notes = [
+            note for note in (lacking_rows(spec, settings), foreign_languages(spec, settings), unsaid) if note
+        ]
         self._sizes: dict[str, Size] = {}
 
     def plan(self) -> RunPlan:

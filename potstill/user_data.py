@@ -1,7 +1,7 @@
 """The user's own files, looked at before the first request: a wrong path is told now, not after a night of writing.
 
-In: a task. Out: nothing, or every fault of its `labelled`, `test` and `unlabelled` data in one error. The stages read
-the data anew, whole and with their notes.
+In: a task. Out: nothing, or every fault of its `labelled`, `test` and `unlabelled` data in one error; and a note on the
+fields that the task leaves unsaid. The stages read the data anew, whole and with their notes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Rows of a file that are looked at, spread over it: what is wrong with the rest is told by the stage that reads it.
 _LOOKED_AT = 20_000
 _FIELDS = ("labelled", "test", "unlabelled")
+_FEW = 200  # rows that tell the columns
 
 
 def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
@@ -46,3 +47,30 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
             faults.append(f"{name}: {error}")
     if faults:
         raise DataError("\n".join(faults))
+
+
+def unsaid_fields(spec: TaskSpec) -> str:
+    """Which fields the user's own rows have where the task names none, with the mend; "" where nothing is unsaid.
+
+    Rows would be written as one text, and measured on inputs of several fields. Only files are looked at, and none that
+    cannot be read: `check_data` tells of those.
+    """
+    from potstill.retrieval.load import input_columns
+
+    if spec.inputs or spec.kind == "instructions":
+        return ""
+    for name in ("test", "labelled"):
+        ref = getattr(spec, name)
+        if ref is None or not Path(ref.path).expanduser().exists():
+            continue
+        try:
+            columns = input_columns(ref, spec, _FEW)
+        except DataError:
+            continue
+        if len(columns) > 1:
+            fields = ", ".join(columns)
+            return (
+                f"inputs in {ref.path} have the fields {fields}, and the task names none, so that rows are written as "
+                f"one text; name them in the task file: inputs: [{fields}]"
+            )
+    return ""

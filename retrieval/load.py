@@ -69,24 +69,10 @@ def read_data(
         DataError: The data cannot be read, a column is missing, or a label is not one of the task's; the message
             names both sides.
     """
-    from potstill.retrieval.columns import choose_columns
     from potstill.retrieval.label_names import LabelNames
 
     table = _table(ref, ref.split, limit, commits, tell)
-    if not table.num_rows:
-        raise DataError(f"{ref.path} has no rows; give a file that has some")
-    for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
-        if column not in table.column_names:
-            raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
-    inputs, output = ref.inputs or _fields_of(table, spec), ref.output
-    if not inputs or output is None:
-        choice = choose_columns(table, spec)
-        if choice.output is None and spec.labels and (named := _named_output(table)) is not None:
-            choice = named  # whose values are then told to be no labels of the task
-        if choice.output is None:
-            mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
-            raise DataError(f"{ref.path}: {choice.how}; {mend}")
-        inputs, output = inputs or choice.inputs, output or choice.output
+    inputs, output = _columns(table, ref, spec)
     known = LabelNames(spec.label_names)
     rows, foreign, unlabelled = [], set(), 0
     for index, item in enumerate(text_items(table, inputs, output, spec.inputs)):
@@ -117,6 +103,35 @@ def read_data(
         what = "have no text or no label" if spec.labels else "have no text"
         tell(f"{table.num_rows - len(rows):,} of {table.num_rows:,} rows in {ref.path} {what} and are left out")
     return rows_to_dataset(rows, spec.label_names)
+
+
+def input_columns(ref: DataRef, spec: TaskSpec, limit: int) -> tuple[str, ...]:
+    """The columns that `read_data` makes the input of, told from a sample of the rows.
+
+    Raises:
+        DataError: As of `read_data`.
+    """
+    return _columns(_table(ref, ref.split, limit, None), ref, spec)[0]
+
+
+def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, ...], str]:
+    from potstill.retrieval.columns import choose_columns
+
+    if not table.num_rows:
+        raise DataError(f"{ref.path} has no rows; give a file that has some")
+    for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
+        if column not in table.column_names:
+            raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
+    inputs, output = ref.inputs or _fields_of(table, spec), ref.output
+    if inputs and output is not None:
+        return tuple(inputs), output
+    choice = choose_columns(table, spec)
+    if choice.output is None and spec.labels and (named := _named_output(table)) is not None:
+        choice = named  # whose values are then told to be no labels of the task
+    if choice.output is None:
+        mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
+        raise DataError(f"{ref.path}: {choice.how}; {mend}")
+    return tuple(inputs or choice.inputs), output or choice.output
 
 
 def read_texts(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import potstill
+from potstill.doctor import examine
 from potstill.errors import DataError
+from potstill.events import Event
+from potstill.generation_start import check_start
 from potstill.ledger import Ledger
 from potstill.plan import plan_run
 from potstill.retrieval import load
+from potstill.retrieval.load import read_data
+from potstill.settings import resolve
 from potstill.task import DataRef, Label, TaskSpec
-from potstill.user_data import check_data
+from potstill.task_file import read_task
+from potstill.user_data import check_data, unsaid_fields
 
 LABELS = (Label("good", ""), Label("bad", ""))
 FAULTS = [
@@ -84,3 +91,50 @@ def test_a_dataset_of_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyPatch)
         check_data(wanted)
     check_data(wanted, hub=False)  # a finished run goes on without a network
     assert asked == ["someone/reviews"]
+
+
+def pairs(folder: Path) -> Path:
+    rows = [("It rains", "It is wet", "yes"), ("It rains", "It is dry", "no")] * 12
+    file = folder / "pairs.csv"
+    file.write_text("premise,hypothesis,label\n" + "".join(f"{a},{b} {i},{c}\n" for i, (a, b, c) in enumerate(rows)))
+    return file
+
+
+def test_fields_that_the_task_leaves_unsaid_are_told_before_rows_are_written(tmp_path: Path) -> None:
+    test, file = pairs(tmp_path), tmp_path / "task.md"
+    file.write_text(f"---\nlabels: [yes, no]\ntest: {test}\n---\nDoes the premise entail the hypothesis?\n")
+    said: list[Event] = []
+    check_start(read_task(str(file)), resolve({}, {"n": 20}), said.append)
+    (told,) = [event.message for event in said]
+    assert "have the fields premise, hypothesis, and the task names none" in told
+    assert told.endswith("inputs: [premise, hypothesis]")
+    check_start(read_task(str(file)), resolve({}, {"sources": "retrieved"}), said.append)
+    assert len(said) == 1, "nothing is written"
+    assert told in plan_run(str(file), out=tmp_path / "plan", teacher="fake", n=20).notes
+    (warned,) = [check for check in examine(str(file), teacher="fake") if check.name == "fields"]
+    assert (warned.status, warned.mend) == ("warn", "name them in the task file: inputs: [premise, hypothesis]")
+
+
+def test_one_column_named_fields_and_unreadable_files_leave_nothing_unsaid(tmp_path: Path) -> None:
+    file = pairs(tmp_path)
+    one = DataRef(str(file), inputs=("hypothesis",), output="label")
+    labels = (Label("yes"), Label("no"))
+    asked = TaskSpec("t", "Does the premise entail the hypothesis?", "classification", labels, test=one)
+    assert unsaid_fields(asked) == ""
+    assert "premise, hypothesis" in unsaid_fields(replace(asked, test=DataRef(str(file))))
+    assert unsaid_fields(replace(asked, test=DataRef(str(file)), inputs=("premise", "hypothesis"))) == ""
+    assert unsaid_fields(replace(asked, test=DataRef("./gone.csv"))) == ""
+    (tmp_path / "odd.csv").write_text("number\n1\n")
+    assert unsaid_fields(replace(asked, test=DataRef(str(tmp_path / "odd.csv")))) == ""
+
+
+def test_columns_that_are_named_are_the_tasks_fields(tmp_path: Path) -> None:
+    test = pairs(tmp_path)
+    data = f"test: {{path: {test}, inputs: [premise, hypothesis], output: label}}"
+    given = read_task(f"---\nlabels: [yes, no]\n{data}\n---\nDoes the premise entail the hypothesis?\n")
+    assert given.inputs == ("premise", "hypothesis")
+    (told,) = [item for item in given.inferred if item.field == "inputs"]
+    assert (told.value, told.how) == ("premise, hypothesis", "the columns of test")
+    own = read_task(f"---\nlabels: [yes, no]\ninputs: [a, b]\n{data}\n---\nDoes the premise entail the hypothesis?\n")
+    assert own.inputs == ("a", "b")
+    assert read_data(own.test, own)["input"][0].startswith("a: It rains\nb: ")  # type: ignore[arg-type]
