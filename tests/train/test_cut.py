@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 
-from potstill.errors import OptionError, TrainingError, UserError
+from potstill.errors import OptionError, UserError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.causal import causal_trainer, distil_causal
@@ -146,7 +146,7 @@ def test_dropped_neurons_are_those_that_add_least(options):
 def test_impossible_cuts(tmp_path, options):
     with pytest.raises(UserError, match=r"names layer 7; .* has 0 to 1"):
         distil_causal(SPEC, rows(), None, None, tmp_path / "s", replace(options, student_layer_ids=(0, 7)))
-    with pytest.raises(TrainingError, match="student_layers 9 is not possible for a model of 2 layers"):
+    with pytest.raises(UserError, match="student_layers 9 is more than the 2 layers"):
         distil_causal(SPEC, rows(), None, None, tmp_path / "s", replace(options, student_layers=9))
     with pytest.raises(OptionError, match="rising layer numbers"):
         DistilOptions(student_layer_ids=(3, 1))
