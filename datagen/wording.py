@@ -55,6 +55,7 @@ _AN = re.compile(
     r"|(?!U(?:[A-Z]|ni(?!n|m)|s[aeu]|ti|[kt]u)|Eu|Ew|One\b)[AEIOU]"
 )
 _YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
+_GIVEN_FOR_IT = re.compile(r"\b(?:for|of|to|from)\s+(?:the given|an?|the|each|this)\s+", re.IGNORECASE)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
 
@@ -67,8 +68,10 @@ def input_noun(spec: TaskSpec) -> str:
     that the task names anywhere is taken (`potstill.datagen.text_kinds`); else a message of the speaker that it names.
     """
     text = spec.instruction[:1000]
-    if _OUTPUT_FIRST_VERB.match(text):
-        return "text"
+    if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output
+        given = _GIVEN_FOR_IT.search(text)
+        found = named_text(text[given.end() :], ()) if given else ""
+        return found if found and given and text[given.end() :].startswith(found) else "text"
     labels = list(label_words(spec).values())
     answers = {label.lower() for label in labels}
     noun = _without(_by_grammar(text), answers)

@@ -88,6 +88,12 @@ def test_a_plural_after_a_preposition(instruction: str, expected: str) -> None:
         ("Correct the spelling and grammar of the sentence.", "sentence"),
         ("Convert a word to its plural.", "word"),
         ("Say the time in words for a clock time such as 14:35.", "clock time"),
+        ("Write a subject line for an email.", "email"),
+        ("Draft a reply to a review of our restaurant.", "review of our restaurant"),
+        ("Generate a title for the given blog post.", "blog post"),
+        ("Write a story for a child.", "text"),
+        ("Reply politely to complaints of guests.", "complaint of guests"),
+        ("Comment on the headline in one sentence.", "headline"),
     ],
 )
 def test_what_is_to_be_written_is_no_input(instruction: str, expected: str) -> None:
@@ -147,6 +153,9 @@ def test_who_speaks_sends_a_message(instruction: str, expected: str) -> None:
     [
         ("Detect clickbait headlines.", ("clickbait", "other"), "headline"),
         ("Detect fake news.", ("fake", "real"), "news article"),
+        ("Detect fake news.", ("yes", "no"), "news article"),
+        ("Detect hate speech.", ("yes", "no"), "text"),
+        ("Find toxic comments.", ("yes", "no"), "comment"),
         ("Separate facts from opinions in news sentences.", ("fact", "opinion"), "news sentence"),
         ("Is it a question, a command or a statement?", ("question", "command", "statement"), "text"),
         ("What is described in the text: a company, a school, an artist?", ("company", "school", "artist"), "text"),
