@@ -154,6 +154,8 @@ def _subject(words: list[str]) -> int:
         at = kinds[0]
     if low[at + 1 : at + 2] == ["of"] and (within := _subject(words[at + 2 :])):  # the author of a tweet
         return at + 2 + within
+    if low[at + 1 : at + 2] in (["who"], ["that"], ["which"]):  # the customer who wrote a review is
+        return next((i for i in range(at + 2, min(at + 10, len(low))) if low[i] in (*_BE, *_MODALS)), 0)
     verb = next((i for i in range(at + 1, min(at + 5, len(low))) if low[i] in (*_BE, *_MODALS, *_HAVE, "does")), None)
     end = next((i for i in kinds if at <= i < at + 4), None)
     if end is None or (verb is not None and verb < end):

@@ -66,6 +66,7 @@ def test_a_question(instruction: str, yes: str, no: str) -> None:
         ("Identify whether clauses of terms of service are unfair to the consumer.", "unfair to the consumer",
          "not unfair to the consumer"),
         ("Decide whether the writer of a review is happy.", "happy", "not happy"),
+        ("Decide whether the customer who wrote a review is satisfied.", "satisfied", "not satisfied"),
         ("Output 1 if the text is offensive and 0 otherwise.", "offensive", "not offensive"),
         ("Say if the customer cancelled the order.", "cancelled the order", "not cancelled the order"),
     ],
