@@ -65,7 +65,7 @@ def input_noun(spec: TaskSpec) -> str:
     "Classify support tickets" gives `support ticket`: the object of a verb that is done to inputs. Otherwise it is the
     first phrase after an indefinite article, `each` or `this`: "Given a question, say …" gives `question`. Otherwise a
     plural after a preposition: "Find spam in text messages" gives `text message`. Where that names no kind of text, one
-    that the task names anywhere is taken (`potstill.datagen.text_kinds`); else a message of the speaker that it names.
+    that the task names anywhere is taken (`potstill.text_kinds`); else a message of the speaker that it names.
     """
     text = spec.instruction[:1000]
     if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output

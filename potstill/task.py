@@ -89,7 +89,8 @@ class LicencePolicy:
 
 @dataclass(frozen=True)
 class Inferred:
-    """A field that the user did not write, with how it was found: `rules`, `teacher`, `normalised`, `assumption`."""
+    """A field that the user did not write, with how it was found: `rules`, `teacher`, `normalised`,
+    `assumption`, or the data whose columns tell it."""
 
     field: str
     value: str
