@@ -72,15 +72,17 @@ def input_noun(spec: TaskSpec) -> str:
         given = _GIVEN_FOR_IT.search(text)
         found = named_text(text[given.end() :], ()) if given else ""
         return found if found and given and text[given.end() :].startswith(found) else "text"
-    labels = list(label_words(spec).values())
+    words = label_words(spec)
+    labels = list(words.values())
     answers = {label.lower() for label in labels}
-    noun = _without(_by_grammar(text), answers)
+    asked = [said for name, said in words.items() if said != readable(name)]
+    noun = _without(_by_grammar(text), answers, asked)
     if is_text_kind(noun) and noun.lower() not in answers:
         return noun
     if spec.kind == "instructions":  # whose rows bring instructions of their own
         return noun
     sorts = spec.kind == "classification"
-    named = named_text(text, labels, None if sorts else _WRITTEN)
+    named = _unasked(named_text(text, labels, None if sorts else _WRITTEN), asked)
     if 0 < len(named) <= 100:
         return named
     if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
@@ -96,8 +98,16 @@ def _message_of(noun: str) -> str:
     return f"message {joint} {with_article(noun)}" if joint else ""
 
 
-def _without(noun: str, answers: Collection[str]) -> str:
-    """A noun without labels before it, which are what is to be said of it: `machine-written text`, `spam email`."""
+def _unasked(noun: str, asked: Collection[str]) -> str:
+    """A noun without what is asked of it: "is the article about sports" is about articles."""
+    for said in asked:
+        noun = noun.removesuffix(f" {said}")
+    return noun
+
+
+def _without(noun: str, answers: Collection[str], asked: Collection[str]) -> str:
+    """A noun without labels before or behind it, which are what is to be said of it: `machine-written text`."""
+    noun = _unasked(noun, asked)
     head, joint, tail = _split(re.sub(r"^(?:given|following|our|my|your|their) ", "", noun))
     *ahead, last = head.split() or [""]
     head = " ".join([*(word for word in ahead if word.lower() not in answers), last])

@@ -14,7 +14,7 @@ from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attribute
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import label_words
+from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields
 from potstill.task import TaskSpec
@@ -140,7 +140,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     if label:
         others = [readable(name) for name in spec.label_names if name != label]
         variables |= {
-            "label": label_words(spec)[label] if material.opened else readable(label),
+            "label": _words_for(spec, label, index) if material.opened else readable(label),
             "description": material.descriptions.get(label, ""),
             "others": others if len(others) <= 12 else [],
         }
@@ -149,7 +149,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         name = "write_input"
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
-        prefill=_opening(material, noun, label, language),
+        prefill=_opening(material, noun, label and _words_for(spec, label, index), language),
         max_tokens=options.max_tokens * options.texts_per_request,
         temperature=options.temperature_at(index * max(1, len(spec.label_names)) if label else index),
         top_p=options.top_p,
@@ -176,13 +176,18 @@ def _language(spec: TaskSpec, index: int, label: str, seed: int) -> str:
     return LANGUAGES[spec.languages[(index + rng(seed, 0, f"language {label}").randrange(64)) % len(spec.languages)]]
 
 
-def _opening(material: Material, noun: str, label: str, language: str) -> str:
+def _words_for(spec: TaskSpec, label: str, index: int) -> str:
+    """What a small teacher is told of a label. One that only denies another is "other" in every second request."""
+    return OTHER if index % 2 and label in denials(spec) else label_words(spec)[label]
+
+
+def _opening(material: Material, noun: str, words: str, language: str) -> str:
     """The start of the reply, so that a small teacher goes on with the text itself and not with talk about it."""
     if not material.opened:
         return ""
     if material.options.texts_per_request > 1:
         return "1."
-    what = with_article(noun) + (f' of the category "{label_words(material.spec)[label]}"' if label else "")
+    what = with_article(noun) + (f' of the category "{words}"' if words else "")
     what += f" in {language}" if language else ""
     if len(material.spec.inputs) > 1:
         return f"Here is {what}:\n\n{material.spec.inputs[0]}:"

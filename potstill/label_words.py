@@ -4,6 +4,10 @@
 and nobody described them, the task itself says what is so: "Is this comment toxic?" gives `toxic` and `not toxic`. The
 points of a scale get what it measures: `2 stars`, `difficulty 2 out of 5`. A teacher that is told one short sentence
 writes by these words, and the encoder compares them with texts.
+
+Small models pass over a "not": asked for news that is not about sports, a teacher writes of sports, and to an encoder
+"not about sports" lies where sports do. So what only denies another label is told as "other" too (`denials`,
+`turned_from`; measured in docs/log.md, "Labels that only deny").
 """
 
 from __future__ import annotations
@@ -16,7 +20,14 @@ from potstill.task import readable
 from potstill.text_kinds import text_kind
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
     from potstill.task import TaskSpec
+
+# What texts are called that are of no label told.
+OTHER = "other"
 
 _ANSWERS = (("yes", "no"), ("true", "false"), ("1", "0"), ("y", "n"))
 _ARTICLES = frozenset(
@@ -28,6 +39,7 @@ _BE = ("is", "are", "was", "were")
 _DO = ("does", "do", "did")
 _HAVE = ("has", "have")
 _MODALS = ("can", "could", "should", "must", "will", "would", "may", "might")
+_PREPOSITIONS = frozenset(("about", "on", "of", "in", "from", "to", "for", "with", "by", "at"))
 _ADVERBS = frozenset(("also", "really", "actually", "likely", "probably", "clearly", "either"))
 # Behind "has" these make a tense: "has already paid"; anything else is what is had.
 _PERFECT = re.compile(
@@ -54,6 +66,9 @@ _RATED = re.compile(
     re.IGNORECASE,
 )
 _MOST_WORDS = 12
+_DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
+# Of the vector of a label that only denies another: half leaves topics found and still tells glad from not glad.
+_DENIAL_SHARE = 0.5
 
 
 def label_words(spec: TaskSpec) -> dict[str, str]:
@@ -67,6 +82,61 @@ def label_words(spec: TaskSpec) -> dict[str, str]:
         {'card_arrival': 'card arrival', 'other': 'other'}
     """
     return dict(_words(spec.instruction, tuple((label.name, bool(label.description)) for label in spec.labels)))
+
+
+def denials(spec: TaskSpec) -> frozenset[str]:
+    """The labels without a description whose words only deny those of another.
+
+    Examples:
+        >>> from potstill.task_file import read_task
+        >>> sorted(denials(read_task("Is this comment toxic?")))
+        ['no']
+        >>> sorted(denials(read_task("Classify messages as spam or not_spam.")))
+        ['not_spam']
+        >>> sorted(denials(read_task("Classify reviews as positive or negative.")))
+        []
+    """
+    words = label_words(spec)
+    plain = {label.name for label in spec.labels if not label.description}
+    if len(words) == 2 and len(plain) == 2 and (found := what_is_asked(spec.instruction)) is not None:
+        for name, said in words.items():
+            if said == found[1] and said != readable(name):
+                return frozenset((name,))
+    rest = {name: _DENIED.fullmatch(words[name]) for name in plain}
+    return frozenset(
+        name
+        for name, denied in rest.items()
+        if denied and any(_alike(denied[1], said) for other, said in words.items() if other != name)
+    )
+
+
+def turned_from(spec: TaskSpec, vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Vectors by which texts are near to labels, with those of `denials` shorter and half way to those of "other".
+
+    Args:
+        spec: The task.
+        vectors: (n_labels, width), of unit length.
+        other: (width,) that of `OTHER`, of unit length.
+
+    Returns:
+        An array of the same shape: the same values but for the rows of denials.
+    """
+    denied = denials(spec)
+    found = vectors.copy()
+    for row, name in enumerate(spec.label_names):
+        if name in denied:
+            found[row] = _DENIAL_SHARE * (vectors[row] + other) / 2
+    return found
+
+
+def _alike(denied: str, said: str) -> bool:
+    """Whether "not DENIED" denies a label: `hate` and `hate`, `hateful` and `hate`."""
+    denied, said = denied.lower(), said.lower()
+    if denied == said:
+        return True
+    shorter, longer = sorted((denied, said), key=len)
+    # One word with another ending; the last letter may go ("irony", "ironic").
+    return " " not in denied + said and len(shorter) > 3 and longer.startswith(shorter[: max(4, len(shorter) - 1)])
 
 
 @lru_cache(maxsize=256)
@@ -125,7 +195,7 @@ def what_is_asked(instruction: str) -> tuple[str, str] | None:
             return said
     if (begun := _QUESTION.match(text) or _LATER_QUESTION.search(text)) is not None:
         rest = _asked(text[begun.end() :])
-        cut = _subject(rest)
+        cut = _subject(rest, verb_ahead=begun[1].lower() in _DO)
         return _phrases(begun[1].lower(), rest[cut:]) if cut else None
     for word in _RELATIVE.finditer(text):
         if text_kind(word[1]) is not None or word[1].lower() in ("people", "users", "texts", "customers"):
@@ -139,8 +209,13 @@ def _asked(text: str) -> list[str]:
     return (text[: found.start()] if found else text).split()
 
 
-def _subject(words: list[str]) -> int:
-    """How many of the words are the subject: `the tone of this customer email` of 6; 0 where that cannot be told."""
+def _subject(words: list[str], verb_ahead: bool = False) -> int:
+    """How many of the words are the subject: `the tone of this customer email` of 6; 0 where that cannot be told.
+
+    Args:
+        words: From the subject's first on.
+        verb_ahead: Whether a verb without ending follows: "does the article report on war".
+    """
     low = [word.lower() for word in words]
     kinds = [i for i, word in enumerate(low) if text_kind(word) is not None or word == "text"]
     at = next((i for i, word in enumerate(low) if word not in _ARTICLES), len(low))
@@ -160,16 +235,21 @@ def _subject(words: list[str]) -> int:
     end = next((i for i in kinds if at <= i < at + 4), None)
     if end is None or (verb is not None and verb < end):
         return verb or at + 1
-    while end + 1 in kinds and not low[end + 1].endswith("s"):  # the news article; not the review reports
+    # The news article; not the review reports, nor (does) the article report on.
+    while end + 1 in kinds and not low[end + 1].endswith("s") and not (verb_ahead and _begins_object(low, end + 2)):
         end += 1
     if low[end + 1 : end + 2] == ["of"]:  # clauses of terms of service are
         return next((i for i in range(end + 2, min(end + 7, len(low))) if low[i] in (*_BE, *_MODALS)), end + 1)
     return end + 1
 
 
+def _begins_object(low: list[str], at: int) -> bool:
+    return low[at : at + 1] != [] and (low[at] in _ARTICLES or low[at] in ("on", "that", "for", "to"))
+
+
 def _phrases(auxiliary: str, rest: list[str]) -> tuple[str, str] | None:
     """What "is it REST?" or "does it REST?" says."""
-    if not rest:
+    if not rest or (auxiliary in _DO and rest[0].lower() in _PREPOSITIONS):  # does the post about a film give it away
         return None
     what = " ".join(rest)
     if auxiliary in _DO:

@@ -173,6 +173,7 @@ def _goes_on(told: list[str], at: int, answers: Collection[str]) -> bool:
     """Whether a compound goes on: `news sentences`, `question title`; not `review reports a bug`."""
     following = told[at + 1] if at + 1 < len(told) else ""
     verb = following in ("a", "an", "the", "its", "how", "what", "no", "that", "whether")
+    verb = verb or (following == "on" and told[at] in ("report", "comment"))
     return not verb and _may_be(told[at], answers)
 
 

@@ -140,7 +140,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     import numpy as np
 
     from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
-    from potstill.label_words import label_words
+    from potstill.label_words import OTHER, label_words, turned_from
     from potstill.models import sentence_encoder
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
@@ -164,7 +164,9 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     real = encode(texts)
     told = [i for i, is_gold in enumerate(gold) if is_gold]
     space = np.concatenate([known[told], real]) if told else real
-    weights, own_labels, names = table["weight"][:], [labels[i] for i in told], encode(own)
+    weights, own_labels = table["weight"][:], [labels[i] for i in told]
+    names = encode([*own, OTHER])
+    names = turned_from(spec, names[:-1], names[-1])
     prior = _stated_prior(job)
     start = first_opinion(space, known, labels, gold, weights, names)
     if len(told) >= LEAST_HELD_OUT:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from potstill.datagen.evidence import encoder_logits
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.label_scores import label_scores
 from potstill.datagen.soft_options import SoftOptions
-from potstill.label_words import label_words, what_is_asked
+from potstill.label_words import denials, label_words, turned_from, what_is_asked
 from potstill.ledger import Ledger
 from potstill.models import sentence_encoder
 from potstill.task import Label, TaskSpec
@@ -44,6 +45,8 @@ def words(instruction: str, *labels: Label | str) -> dict[str, str]:
         ("Moderation: is a forum post allowed under our rules?", "allowed under our rules",
          "not allowed under our rules"),
         ("Do the two sentences mean the same thing?", "means the same thing", "does not mean the same thing"),
+        ("Does the article report on politics?", "reports on politics", "does not report on politics"),
+        ("Does the customer review mention a fault?", "mentions a fault", "does not mention a fault"),
     ],
 )  # fmt: skip
 def test_a_question(instruction: str, yes: str, no: str) -> None:
@@ -101,6 +104,7 @@ def test_what_is_looked_for(instruction: str, yes: str) -> None:
         "Given a passage and a question, answer the question with yes or no.",
         "Decide whether a review is positive or negative.",
         "Say whether it is clear what the writer wants.",
+        "Does the post about a film give it away?",
         "Decide whether",
         "Is",
         "Classify.",
@@ -142,6 +146,48 @@ def test_the_users_own_descriptions_stand() -> None:
     assert described == {"yes": "yes", "no": "no"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "denied"),
+    [
+        (["spam", "not spam"], "not spam"),
+        (["HATE", "NOT_HATE"], "NOT_HATE"),
+        (["non-irony", "irony"], "non-irony"),
+        (["hateful", "not hate", "neither"], "not hate"),
+        (["NotSpam", "Spam"], "NotSpam"),
+        (["entailment", "not_entailment"], "not_entailment"),
+        (["positive", "negative"], ""),
+        (["sense", "nonsense"], ""),
+        (["card_arrival", "no_card"], ""),
+        (["note", "non"], ""),
+        (["yes", "no"], ""),
+    ],
+)
+def test_names_that_deny_another(labels: list[str], denied: str) -> None:
+    task = TaskSpec("t", "Classify.", "classification", tuple(map(Label, labels)))
+    assert denials(task) == ({denied} if denied else set())
+
+
+def test_the_answer_no_denies_what_is_asked() -> None:
+    assert denials(TOXIC) == {"no"}
+    asked = TaskSpec("t", "Does a review mention a defect?", "classification", (Label("false"), Label("true")))
+    assert denials(asked) == {"false"}
+    described = (Label("yes"), Label("no", "friendly"))
+    assert denials(TaskSpec("t", "Is this comment toxic?", "classification", described)) == set()
+
+
+def test_a_described_label_stands_for_itself() -> None:
+    labels = (Label("spam"), Label("not spam", "what people write to each other"))
+    assert denials(TaskSpec("t", "Classify.", "classification", labels)) == set()
+
+
+def test_what_denies_is_as_near_to_any_other_thing() -> None:
+    vectors, other = np.eye(3)[:2], np.eye(3)[2]
+    assert turned_from(TOXIC, vectors, other).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.25, 0.25]]
+    both = TaskSpec("t", "Classify.", "classification", (Label("positive"), Label("negative")))
+    assert turned_from(both, vectors, other).tolist() == vectors.tolist()
+    assert vectors.tolist() == np.eye(3)[:2].tolist()
+
+
 class Listener:
     """Writes the request's number, scores every answer alike, and keeps what it was asked."""
 
@@ -169,8 +215,8 @@ def test_a_small_teacher_writes_and_answers_by_these_words(tmp_path: Path) -> No
         teacher = Listener()
         generate_rows(TOXIC, Asker(teacher, ledger), GenerationOptions(rows=4, novelty=1.0))
         said = {(r.messages[-1].content, r.prefill) for r in teacher.asked if isinstance(r, Request)}
-        assert len(said) == 2
-        for what in ("toxic", "not toxic"):
+        assert len(said) == 3
+        for what in ("toxic", "not toxic", "other"):
             asked = f'a comment of the category "{what}"'
             assert any(asked in prompt and asked in begun for prompt, begun in said)
         teacher.asked.clear()
@@ -190,6 +236,17 @@ def test_the_encoder_reads_them() -> None:
     texts = ["The striker scored twice in the cup final.", "Rates were raised by the central bank.",
              "The goalkeeper signed for United.", "The parliament passed the budget."]  # fmt: skip
     assert encoder_logits(task, texts, encoder).argmax(axis=1).tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.real
+def test_topics_are_told_from_what_is_not_about_them() -> None:
+    """To the encoder alone, "not about sports" lies where "about sports" does."""
+    encoder = sentence_encoder()
+    task = TaskSpec("t", "Is this news article about sports?", "classification", (Label("yes"), Label("no")))
+    texts = ["Rain stopped play at the third day of the Test match.", "Oil prices fell as supplies grew.",
+             "The champion lost in straight sets to a qualifier.", "A probe was sent to the moons of Saturn.",
+             "He was fined for a foul in the derby on Sunday.", "The minister resigned over a scandal."]  # fmt: skip
+    assert encoder_logits(task, texts, encoder).argmax(axis=1).tolist() == [0, 1, 0, 1, 0, 1]
 
 
 _PIECES = re.findall(

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.label_words import label_words
+from potstill.label_words import OTHER, label_words, turned_from
 from potstill.regression import balanced_offsets, softmax_regression
 from potstill.task import TaskSpec
 from potstill.train.encode import batches_by_length
@@ -110,13 +110,14 @@ def start_head(
     names = list(said.values())
     # A description says more than a name, but its length says something of its own: both together do best.
     full = [f"{said[label.name]}: {label.description}".rstrip(": ") for label in spec.labels]
-    told = tokenizer([*names, *full], truncation=True, max_length=options.max_length)["input_ids"]
+    told = tokenizer([*names, OTHER, *full, OTHER], truncation=True, max_length=options.max_length)["input_ids"]
     found = features(model, [*rows, *told])
     texts, labels = found[: len(rows)], found[len(rows) :]
-    labels = _unit(labels[: len(names)]) + _unit(labels[len(names) :])
+    labels = _unit(_unit(labels[: len(labels) // 2]) + _unit(labels[len(labels) // 2 :]))
+    labels = turned_from(spec, labels[:-1], labels[-1])
     length = float(np.linalg.norm(texts, axis=1).mean())
     weights, biases = fit_regression(texts, *_mixed(targets, options), l2=_L2 * length**2)
-    nearness = _NAMES_SCALE / length * _unit(labels)
+    nearness = _NAMES_SCALE / length * labels
     # Rows weigh unlike because of their labels, which nearness knows nothing of.
     offsets = balanced_offsets(texts @ nearness.T)
     with torch.no_grad():

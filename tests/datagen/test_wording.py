@@ -156,6 +156,8 @@ def test_who_speaks_sends_a_message(instruction: str, expected: str) -> None:
         ("Detect fake news.", ("yes", "no"), "news article"),
         ("Detect hate speech.", ("yes", "no"), "text"),
         ("Find toxic comments.", ("yes", "no"), "comment"),
+        ("Is the news article about sports?", ("yes", "no"), "news article"),
+        ("Does the article report on politics?", ("yes", "no"), "article"),
         ("Separate facts from opinions in news sentences.", ("fact", "opinion"), "news sentence"),
         ("Is it a question, a command or a statement?", ("question", "command", "statement"), "text"),
         ("What is described in the text: a company, a school, an artist?", ("company", "school", "artist"), "text"),
