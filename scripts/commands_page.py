@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 TOP = """# Commands
 
 Made from what `potstill COMMAND --help` says, by `scripts/commands_page.py`. `--set NAME=VALUE` sets anything of the
-[settings](reference.md#settings).
+[settings](reference.md#settings). `python -m potstill` is the same command.
 """
 
 

@@ -77,6 +77,14 @@ def test_version_names_both_versions_and_loads_nothing(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    """For a machine whose scripts are not on the path."""
+    command = [sys.executable, "-m", "potstill", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "python -m potstill run" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "wanted", "unwanted"),
     [

@@ -102,6 +102,8 @@ def test_the_command_shown_gives_its_arguments_back(
     text = re.findall(r"^    (potstill .*?)\n(?! {4}|\n {4})", markdown, re.M | re.S)[0].replace("\n    ", "\n")
     for shown_command in (page, text):
         assert shlex.split(shown_command) == ["potstill", *arguments]
+    monkeypatch.setattr("sys.argv", ["/somewhere/site-packages/potstill/__main__.py", *arguments])
+    assert shlex.split(command_given()) == ["potstill", *arguments]
     monkeypatch.setattr("sys.argv", ["/somewhere/notebook.py", "run"])
     assert command_given() == ""
 
