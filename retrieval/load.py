@@ -35,6 +35,18 @@ if TYPE_CHECKING:
 _Tell = Callable[[str], object] | None
 FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
 _SAYS_LABEL = ("label", "labels", "label_text", "output", "class", "category")
+_SAYS_ANSWER = (
+    "output",
+    "outputs",
+    "answer",
+    "answers",
+    "response",
+    "completion",
+    "summary",
+    "target",
+    "reply",
+    "solution",
+)
 # What files and folders of datasets are called after, as the `datasets` library reads their names.
 _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
@@ -58,11 +70,12 @@ def read_data(
 
     Args:
         ref: Where it is, and which columns.
-        spec: The task; labels are matched to its names (`LabelNames`). Rows without a label are left out.
+        spec: The task; labels are matched to its names (`LabelNames`). Rows without a label are left out, and of a task
+            without labels those whose answer is null, or an empty cell of a CSV.
         origin: Origin of the rows.
         limit: At most this many rows.
-        tell: Is told how many rows are left out, where some are: those without a text or a label; and where the first
-            line of a CSV is read as a row.
+        tell: Is told how many rows are left out, where some are: those without a text, label or answer; and where the
+            first line of a CSV is read as a row.
         commits: Takes the commit that a dataset of the Hub was read at, under the path of `ref`.
 
     Raises:
@@ -75,8 +88,14 @@ def read_data(
     inputs, output = _columns(table, ref, spec)
     known = LabelNames(spec.label_names)
     rows, foreign, unlabelled = [], set(), 0
+    # Written as "" an answer is empty; a cell with nothing in it has none, and a CSV cannot say "".
+    none = (None, "") if ref.path.endswith((".csv", ".csv.gz", ".tsv")) else (None,)
+    missing = () if spec.labels else {index for index, value in enumerate(table[output]) if value in none}
     for index, item in enumerate(text_items(table, inputs, output, spec.inputs)):
         text, answer = item
+        if index in missing:
+            unlabelled += 1
+            continue
         if spec.labels:
             if not answer.strip():  # a cell left empty, or class -1 for what nobody labelled
                 unlabelled += 1
@@ -97,10 +116,11 @@ def read_data(
         )
     if unlabelled and not rows:
         raise DataError(
-            f"{ref.path}: column {output!r} is empty in all {unlabelled} rows; name the column of the labels"
+            f"{ref.path}: column {output!r} is empty in all {unlabelled} rows; name the column of the "
+            f"{'labels' if spec.labels else 'answers'}"
         )
     if tell is not None and len(rows) < table.num_rows:
-        what = "have no text or no label" if spec.labels else "have no text"
+        what = f"have no text or no {'label' if spec.labels else 'answer'}"
         tell(f"{table.num_rows - len(rows):,} of {table.num_rows:,} rows in {ref.path} {what} and are left out")
     return rows_to_dataset(rows, spec.label_names)
 
@@ -126,8 +146,8 @@ def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, .
     if inputs and output is not None:
         return tuple(inputs), output
     choice = choose_columns(table, spec)
-    if choice.output is None and spec.labels and (named := _named_output(table)) is not None:
-        choice = named  # whose values are then told to be no labels of the task
+    if choice.output is None and (named := _named_output(table, spec)) is not None:
+        choice = named  # whose values are then told to be no labels of the task, or to be missing
     if choice.output is None:
         mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
         raise DataError(f"{ref.path}: {choice.how}; {mend}")
@@ -170,12 +190,12 @@ def _table(
     return sample.table
 
 
-def _named_output(table: Dataset) -> ColumnChoice | None:
-    """Of a table of two columns one of which is called the label: that one, whatever it holds."""
+def _named_output(table: Dataset, spec: TaskSpec) -> ColumnChoice | None:
+    """Of a table of two columns one of which is called the label, or the answer: that one, whatever it holds."""
     from potstill.retrieval.columns import ColumnChoice
 
     names = table.column_names
-    called = [name for name in names if name.lower() in _SAYS_LABEL]
+    called = [name for name in names if name.lower() in (_SAYS_LABEL if spec.labels else _SAYS_ANSWER)]
     if len(names) != 2 or len(called) != 1:
         return None
     return ColumnChoice(tuple(name for name in names if name not in called), called[0], "the columns' names")

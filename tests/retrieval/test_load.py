@@ -91,6 +91,22 @@ def test_rows_without_a_label_are_left_out_of_the_users_data(tmp_path: Path) -> 
         read_data(DataRef(str(tmp_path / "bare.csv"), inputs=("text",), output="label"), task("Say it.", "yes", "no"))
 
 
+def test_rows_without_an_answer_are_left_out_and_empty_answers_stay(tmp_path: Path) -> None:
+    task = TaskSpec("t", "Name the products in a message.", "generation")
+    told: list[str] = []
+    own = tmp_path / "own.jsonl"
+    rows = [{"input": "a kettle", "output": "kettle"}, {"input": "hello", "output": ""}, {"input": "x", "output": None}]
+    own.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert read_data(DataRef(str(own)), task, tell=told.append)["output"][:] == ["kettle", ""]
+    assert told == [f"1 of 3 rows in {own} have no text or no answer and are left out"]
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("input,output\na kettle,kettle\nhello,\n")
+    assert read_data(DataRef(str(sheet)), task)["output"][:] == ["kettle"]
+    sheet.write_text("input,output\na kettle,\nhello,\n")
+    with pytest.raises(DataError, match="column 'output' is empty in all 2 rows; name the column of the answers"):
+        read_data(DataRef(str(sheet)), task)
+
+
 @pytest.mark.parametrize("group", [1000, 37, 10])
 def test_a_sample_of_a_sorted_parquet_holds_every_label_evenly(group: int, tmp_path: Path) -> None:
     path = write(tmp_path / "train.parquet", by_label(1000), row_group_size=group)
