@@ -35,6 +35,7 @@ from potstill.errors import TrainingError
 from potstill.events import Event, Listener
 from potstill.options import as_json
 from potstill.train.options import DistilOptions
+from potstill.train.ready import safetensors_is_whole
 from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
 
@@ -335,7 +336,7 @@ def finished_training(out: Path, key: str) -> DistilResult | None:
     """The student at `out`, if it came from a training of this key to its end; else None."""
     try:
         value = json.loads((out / TRAINING).read_text("utf-8"))
-        if value["key"] != key or not all(_safetensors_is_whole(path) for path in out.glob("*.safetensors")):
+        if value["key"] != key or not all(safetensors_is_whole(path) for path in out.glob("*.safetensors")):
             return None
         return DistilResult(out, list(value["history"]), {**value["report"], "reused": True})
     except (OSError, ValueError, KeyError, TypeError):
@@ -348,19 +349,9 @@ def is_whole(checkpoint: Path) -> bool:
         json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
         weights = [*checkpoint.glob("*.safetensors")]
         steps = all(zipfile.is_zipfile(checkpoint / name) for name in _STEP_FILES)
-        return bool(weights) and steps and all(_safetensors_is_whole(path) for path in weights)
+        return bool(weights) and steps and all(safetensors_is_whole(path) for path in weights)
     except (OSError, ValueError):
         return False
-
-
-def _safetensors_is_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            return False
-        header = json.loads(file.read(length))
-    end = max((item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"), default=0)
-    return path.stat().st_size == 8 + length + end
 
 
 def causal_result(

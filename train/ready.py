@@ -1,12 +1,14 @@
 """Whether a student can be trained as asked, before a teacher writes a row for it.
 
-In: options and kind of task. Out: nothing, or the error that the training would end with hours later. Only the model's
-`config.json` is read; whether its weights are whole is seen when they are loaded.
+In: options and kind of task. Out: nothing, or the error that the training would end with hours later. The model's
+`config.json` is read and, of a model in a folder, what its weights' files say of their own length.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, UserError
@@ -87,6 +89,45 @@ def _config(name: str, what: str) -> Any:
 
     folder = local_model(name)
     try:
-        return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
+        if (fault := _fault_of_weights(Path(folder))) is not None:
+            raise OSError(fault)
     except (OSError, ValueError) as error:
         raise UserError(f"{what} {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+    return config
+
+
+def _fault_of_weights(folder: Path) -> str | None:
+    """What is wrong with the safetensors of a folder, such as one that was half copied; None of other models."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        if missing := sorted(set(named) - {path.name for path in folder.glob("*.safetensors")}):
+            return f"{missing[0]} is missing"
+    weights = sorted(folder.glob("*.safetensors"))
+    if folder.is_dir() and not weights and not any(folder.glob("*.bin")):
+        return "it holds no weights, such as model.safetensors"
+    for path in weights:
+        try:
+            whole = safetensors_is_whole(path)
+        except ValueError:
+            whole = False
+        if not whole:
+            return f"{path.name} is not whole; copy it again"
+    return None
+
+
+def safetensors_is_whole(path: Path) -> bool:
+    """Whether a file is as long as its header says; the weights themselves are not read.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: Its header is no JSON.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return False
+        header = json.loads(file.read(length))
+    end = max((item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"), default=0)
+    return path.stat().st_size == 8 + length + end

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import potstill
 from potstill.errors import DataError, MissingExtra, OptionError, PotstillError, UserError
@@ -30,6 +32,7 @@ def without(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
 def config(folder: Path, **fields: Any) -> str:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(fields))
+    save_file({"weights": np.ones((4, 4), dtype=np.float32)}, folder / "model.safetensors")
     return str(folder)
 
 
@@ -80,6 +83,27 @@ def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> Non
         check_student(DistilOptions(student=broken), "classification")
     with pytest.raises(UserError, match="no model at "):
         check_student(DistilOptions(on_policy=0.5, teacher=str(tmp_path / "gone")), "generation")
+
+
+@pytest.mark.parametrize("length", [0, 5, 40, -1])
+def test_weights_that_are_not_whole_are_seen_first(tmp_path: Path, length: int) -> None:
+    folder = config(tmp_path / "copied", model_type="distilbert")
+    weights = Path(folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"copied' cannot be loaded \(model.safetensors is not whole; copy it again\)"):
+        check_student(DistilOptions(student=folder), "classification")
+
+
+def test_weights_that_are_not_there_are_seen_first(tmp_path: Path) -> None:
+    folder = config(tmp_path / "split", model_type="distilbert")
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (Path(folder) / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"model-2.safetensors is missing"):
+        check_student(DistilOptions(student=folder), "classification")
+    for path in Path(folder).glob("model*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"it holds no weights"):
+        check_student(DistilOptions(student=folder), "classification")
 
 
 def test_libraries_of_options_that_are_on_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
