@@ -350,15 +350,15 @@ def _classes(
             labels = [(0, label) for label in reading.labels]
             inferred.append(Inferred("labels", ", ".join(label.name for label in reading.labels), reading.how))
     kind = kind or "generation"
-    unnamed = draft and not (labels or written or reading.open_list or reading.sets)
-    if kind == "classification" and not quiet and instruction and not unnamed:
-        _check_labels(labels, written, reading, parts, faults)
     if "examples" in given:
         examples = examples_of(given["examples"], faults)
     else:
         examples = [(line, Example(text, output)) for line, text, output in parts.examples]
         if examples and "examples" not in parts.sections:
             inferred.append(Inferred("examples", f"{len(examples)} found in the text", "rules"))
+    unnamed = draft and not (labels or written or reading.open_list or reading.sets)
+    if kind == "classification" and not quiet and instruction and not unnamed:
+        _check_labels(labels, reading, parts, [example.output for _, example in examples], faults)
     names = [label.name for _, label in labels]
     folded = {name.casefold() for name in names}
     for line, example in examples:
@@ -391,11 +391,11 @@ def _read(instruction: str, kind: Kind | None, asker: Asker | None) -> Reading:
 
 
 def _check_labels(
-    labels: list[tuple[int, Label]], written: bool, reading: Reading, parts: Parts, faults: Faults
+    labels: list[tuple[int, Label]], reading: Reading, parts: Parts, shown: list[str], faults: Faults
 ) -> None:
     line = labels[0][0] if labels else parts.sections.get("labels", 0)
     if not labels:
-        faults.add(line, why_unlabelled(reading))
+        faults.add(line, why_unlabelled(reading, shown))
     elif len(labels) < 2:
         faults.add(line, f"one label ({labels[0][1].name!r}) is not enough; a classification needs 2 or more")
     elif len(labels) > MAX_LABELS:

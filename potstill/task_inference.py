@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,20 +184,36 @@ def _first_verb(flat: str) -> str:
     return ""
 
 
-def why_unlabelled(reading: Reading) -> str:
-    """What is wrong with a classification whose labels were not read, and the mend."""
+def why_unlabelled(reading: Reading, shown: Sequence[str] = ()) -> str:
+    """What is wrong with a classification whose labels were not read, and the mend.
+
+    Args:
+        reading: What was read.
+        shown: Outputs of the user's examples: labels, but perhaps not all.
+    """
     if reading.sets:
-        shown = "; ".join(f"{name}: {', '.join(names)}" for name, names in reading.sets)
+        sets = "; ".join(f"{name}: {', '.join(names)}" for name, names in reading.sets)
         return (
-            f"the text asks for {len(reading.sets)} labels of each input ({shown}), and a student gives one: make a "
+            f"the text asks for {len(reading.sets)} labels of each input ({sets}), and a student gives one: make a "
             'task of each set, its labels listed in a task file under "## Labels"; or say "kind: generation" there, '
             "for a text that holds all"
         )
+    mend = _HOW_TO_LABEL + _all_shown(shown)
     if reading.open_list:
-        shown = ", ".join(reading.open_list)
-        return f"the text names only some of the labels ({shown}), and the rest cannot be guessed: {_HOW_TO_LABEL}"
+        named = ", ".join(reading.open_list)
+        return f"the text names only some of the labels ({named}), and the rest cannot be guessed: {mend}"
     why = f" ({reading.why_not})" if reading.why_not else ""
-    return f"this looks like a classification, but its labels were not found{why}: {_HOW_TO_LABEL}"
+    return f"this looks like a classification, but its labels were not found{why}: {mend}"
+
+
+def _all_shown(names: Sequence[str]) -> str:
+    """The line that a task file takes where its examples show every label; "" where they show less than two."""
+    distinct = list({name.strip().casefold(): name.strip() for name in reversed(names) if name.strip()}.values())[::-1]
+    if len(distinct) < 2 or any(len(name) > MAX_LABEL_CHARS or "\n" in name for name in distinct):
+        return ""
+    plain = re.compile(r"(?!(?:null|true|false|yes|no)$)[a-z]\w*(?: \w+)*", re.ASCII | re.IGNORECASE)
+    said = [name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in distinct]
+    return f"; if the examples show all of them, add the line labels: [{', '.join(said)}]"
 
 
 def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:

@@ -924,6 +924,28 @@ def test_no_text_takes_long(text: str) -> None:
 # ---- examples ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("outputs", "line"),
+    [
+        (
+            ["billing", "Bug", "billing", "bug"],
+            "; if the examples show all of them, add the line labels: [billing, Bug]",
+        ),
+        (["yes", "no", "a: b"], ' add the line labels: ["yes", "no", "a: b"]'),
+        (["billing", "billing"], 'say "kind: generation"'),
+    ],
+)
+def test_labels_that_examples_show_are_offered_and_not_guessed(outputs: list[str], line: str) -> None:
+    shown = "".join(f"  - {{input: text {i}, output: {json.dumps(name)}}}\n" for i, name in enumerate(outputs))
+    text = f"---\nexamples:\n{shown}---\nRoute the ticket to the right team.\n"
+    with pytest.raises(TaskError) as caught:
+        read_task_file(text)
+    assert str(caught.value).endswith(line)
+    if "add the line" in line:
+        mended = read_task_file(text.replace("---\n", f"---\n{str(caught.value).rsplit('the line ', 1)[1]}\n", 1)).spec
+        assert {name.casefold() for name in mended.label_names} == {name.casefold() for name in outputs}
+
+
 def test_the_example_tasks_of_the_project(repo_root: Path) -> None:
     files = [path for path in sorted((repo_root / "examples").rglob("*.md")) if path.name != "README.md"]
     specs = {path.stem: read_task(path) for path in files}
