@@ -229,6 +229,16 @@ def rows_to_learn(
     return led.train, led.validation, distil, {**led.report, **told}
 
 
+def asked_in_training(job: Job, on_policy: bool, weak: Stage | None) -> Any:
+    """What a training depends on of the teacher, where it asks one."""
+    if weak is not None and job.settings.self_training.method == "teacher":
+        from potstill import datagen, prompts
+
+        how = [as_json(job.settings.soft), prompt_digest(), code_digest(datagen, prompts)]
+        return [dict(job.asker.teacher.identity), *how]
+    return job.settings.teacher if on_policy else None
+
+
 def mixture_rows(
     job: Job,
     weak: Stage,
@@ -259,8 +269,11 @@ def mixture_rows(
 
     options = job.settings.self_training
     texts = _unlabelled(job, weak, merged, rows, validation)
-    if options.method != "mixture" or not texts:
+    if options.method == "student" or not texts:
         return None, {}
+    if options.method == "teacher":  # which is asked for no more than are learnt from
+        room = int((options.resolved().most or 0) * rows.num_rows)
+        texts = Random(job.settings.seed).sample(texts, min(room, len(texts)))
     found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
     told: dict[str, Any] = {
         "texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4), "rounds": []

@@ -32,7 +32,7 @@ from potstill.events import Event, Listener
 from potstill.generation_start import check_ahead, foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
 from potstill.notebook import listening
-from potstill.plan_steps import RunPlan, Size, Step, joined
+from potstill.plan_steps import RunPlan, Size, Step, joined, texts_to_label
 from potstill.run_dir import RunDir
 from potstill.task import TaskSpec
 from potstill.token_estimate import likely_tokens
@@ -301,8 +301,8 @@ class _Planner:
         if self.spec.kind == "classification":
             if not can_score(self.asker, self.settings.soft):
                 return []
-            forms = self.asker.abilities.scores
-            more = questions_for_form(self.spec, self.settings.soft, train) if forms else 0
+            more = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
+            train += texts_to_label(self.spec, self.settings.self_training, train)
             return [self._size("soft", texts).times("soft", train * self._per_text() + more)]
         if not self.asker.abilities.top_logprobs:
             return []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from potstill.task import TaskSpec
+    from potstill.train.self_training import SelfTrainingOptions
 
 Basis = Literal["earlier", "probe", "assumed", "none"]
 
@@ -148,3 +152,18 @@ def joined(a: Step, b: Step) -> Step:
         a.stage, a.requests + b.requests, a.prompt_tokens + b.prompt_tokens, a.completion_tokens + b.completion_tokens,
         seconds, a.basis,
     )  # fmt: skip
+
+
+def texts_to_label(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> int:
+    """How many texts without labels a teacher is asked for: none unless `self_training.method` says so.
+
+    Args:
+        spec: The task.
+        options: Of the self-training.
+        rows: Training rows, which bound the texts.
+    """
+    if options.method != "teacher" or not options.rounds or spec.unlabelled is None:
+        return 0
+    from potstill.retrieval.load import read_texts
+
+    return min(len(read_texts(spec.unlabelled, spec)), int((options.resolved().most or 0) * rows))

@@ -24,6 +24,7 @@ from potstill.generation_start import check_ahead, check_start, settled
 from potstill.ledger import Ledger
 from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
+    asked_in_training,
     compress_stage,
     optional_stages,
     quality_stage,
@@ -37,6 +38,7 @@ from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stage_parts import content, prompt_digest, ref_content, relevant, version, write_json, write_stage
 from potstill.task import DataRef, TaskSpec
+from potstill.text_labels import check_teacher_reads
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,6 +68,7 @@ class Job:
         check_start(self.spec, self.settings, self.listener)
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
+        check_teacher_reads(self, trained=made["train"])
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)
@@ -339,7 +342,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(distil),
-            "teacher": self.settings.teacher if distil.on_policy > 0 else None,
+            "teacher": asked_in_training(self, distil.on_policy > 0, weak),
             "rows": soft.output,
             "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,

@@ -7,12 +7,14 @@ student       a mixture in the space of a student that learnt from people's labe
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
 opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
               labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
+teacher       what the teacher says of each text, corrected and joined with the encoder as it is for the rows, where
+              `self_training.method` asks for it
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -39,7 +41,7 @@ class TextLabels:
     probs: NDArray[np.float64]
     trust: float
     least: float
-    space: Literal["differences", "student", "encoder", "opinion"]
+    space: Literal["differences", "student", "encoder", "opinion", "teacher"]
 
 
 def labels_of_texts(
@@ -59,6 +61,8 @@ def labels_of_texts(
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     options, spec = job.settings.self_training, job.spec
+    if options.method == "teacher":
+        return TextLabels(teacher_labels(job, texts, rows), 1.0, 0.0, "teacher")
     origins = rows["origin"][:]
     asked = origins.count("user") >= LEAST_HELD_OUT
     if asked and (told := _compared(job, texts, led)) is not None:
@@ -91,6 +95,61 @@ def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
     return compare_fields(
         names, texts, given, told, len(spec.labels), encoder, prior=_stated_prior(job), seed=job.settings.seed
     )
+
+
+def check_teacher_reads(job: Job, *, trained: bool = False) -> None:
+    """Refuse a teacher that is to label the texts and gives no probabilities of answers.
+
+    Args:
+        job: The run.
+        trained: Whether there is a student already, so that no text will be labelled.
+
+    Raises:
+        UserError: It gives none.
+    """
+    from potstill.datagen.label_scores import can_score
+    from potstill.errors import UserError
+
+    options = job.settings.self_training
+    wanted = options.method == "teacher" and options.rounds > 0 and not trained
+    if wanted and job.spec.unlabelled is not None and not can_score(job.asker, job.settings.soft):
+        raise UserError(
+            f"self_training.method teacher needs the probabilities of answers, and {job.asker.teacher.name} gives "
+            "none; take the method mixture, or another teacher"
+        )
+
+
+def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
+    """Probabilities of the labels of texts that nobody labelled, by the teacher; see `potstill.datagen.soft`.
+
+    Args:
+        job: The run: its teacher, encoder and `soft` options.
+        texts: The texts, each of which the teacher is asked for.
+        rows: The training rows. Their labels tell how far teacher and encoder are believed; what the teacher said of
+            them is in the ledger.
+
+    Returns:
+        (len(texts), n_labels) float64; 0 of a text that it did not answer.
+
+    Raises:
+        UserError: The teacher can score no labels.
+        TeacherError: It refused or stayed away.
+    """
+    import numpy as np
+
+    from potstill.datagen.soft import add_teacher_probs
+    from potstill.models import sentence_encoder
+    from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
+
+    spec, soft = job.spec, job.settings.soft
+    check_teacher_reads(job)
+    asked = [Row(text, "", "pseudo", Source(teacher=job.asker.teacher.name)) for text in texts]
+    told = [replace(row, teacher_probs=None) for row in dataset_to_rows(rows) if row.label is not None]
+    table = rows_to_dataset([*told, *asked], spec.label_names)
+    encoder = sentence_encoder(job.settings.encoder)
+    found = add_teacher_probs(spec, table, job.asker, soft, encoder=encoder, listener=job.listener).table
+    nothing = [0.0] * len(spec.labels)
+    return np.asarray([probs or nothing for probs in found["teacher_probs"][len(told) :]], dtype=np.float64)
 
 
 def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ import potstill
 from potstill.events import Event
 from potstill.ledger import Ledger
 from potstill.models import MINILM
+from potstill.plan import plan_run
 from potstill.rows import read_rows
 from potstill.run_dir import RunDir
 
@@ -178,6 +180,44 @@ def test_rules_over_unlabelled_texts_reach_training(tmp_path: Path) -> None:
     assert "disagreement" in text or "rows checked" in text
     again = potstill.run(str(ROOT / "examples" / "rules.md"), out=out, labelling_functions=[shouting], **settings)
     assert all(stage.reused for stage in again.stages)
+
+
+def test_unlabelled_texts_are_labelled_by_the_teacher_where_asked(tmp_path: Path) -> None:
+    from random import Random
+
+    from potstill.datagen.teachers.fake import _prose
+
+    said = {label: [_prose(label, Random(f"{label} {i}")) for i in range(40)] for label in ("sport", "business")}
+    (tmp_path / "texts.txt").write_text("\n".join(text for texts in said.values() for text in texts))
+    task = tmp_path / "news.md"
+    task.write_text("---\nlabels: [sport, business]\nunlabelled: texts.txt\n---\nSay what a headline is about.\n")
+
+    def run(**more: Any) -> Any:
+        return potstill.run(
+            str(task), out=tmp_path / "run", n=30, sources="generated", distil={"epochs": 1, "min_steps": 2},
+            evaluate={"rows": 4, "latency_rows": 2, "teacher": False}, **more,
+        )  # fmt: skip
+
+    result = run(teacher="fake", self_training={"method": "teacher", "most": 3.0})
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert 50 < len(learnt) <= 81, "at most three times the training rows"
+    right = [row["input"] in said[row["output"]] for row in learnt]
+    assert sum(right) > 0.9 * len(right)
+    assert {row["source"]["teacher"] for row in learnt} == {"teacher"}
+    told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())["self_training"]
+    assert (told["stopped"], told["space"], told["trust"]) == ("labelled once", "teacher", 1.0)
+    asked = Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True).totals().replies
+    planned = {}
+    for method in ("mixture", "teacher"):
+        plan = plan_run(
+            str(task), out=tmp_path / "plan", n=30, sources="generated", teacher="fake", probe=False,
+            self_training={"method": method, "most": 2.0},
+        )  # fmt: skip
+        planned[method] = next(step.requests for step in plan.steps if step.stage == "soft")
+    assert planned["teacher"] - planned["mixture"] == pytest.approx(2 * len(learnt) / 3, rel=0.15)
+
+    run(teacher="fake", self_training={"method": "teacher", "most": 3.0}, soft={"variants": False})
+    assert Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True).totals().replies > asked, "they are asked anew"
 
 
 def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:

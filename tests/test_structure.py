@@ -325,8 +325,6 @@ import importlib, pkgutil, sys
 import potstill
 good, missing = ["potstill"], {}
 for item in pkgutil.walk_packages(potstill.__path__, "potstill."):
-    if item.name == "potstill.__main__":
-        continue
     try:
         importlib.import_module(item.name)
         good.append(item.name)

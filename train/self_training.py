@@ -45,27 +45,28 @@ class SelfTrainingOptions:
 
     Attributes:
         method: Who labels the texts: a `mixture` of them in the space of the sentence encoder or of a first student
-            (or, where the user's labels are about how an input's fields differ, that difference), or the `student`.
+            (or, where the user's labels are about how an input's fields differ, that difference), the `student`, or
+            the `teacher`, which is asked for each: for one that reads well.
         rounds: Most rounds; 0 leaves self-training out, of either kind.
         confidence: Texts whose likeliest label has less probability than this are not used; None takes 0.5 with a
-            mixture, 0.9 with the student.
-        most: Most texts of a round, as a multiple of the training rows; None takes 8 with a mixture, 1 with the
-            student.
+            mixture, 0 with the teacher, 0.9 with the student.
+        most: Most texts of a round, as a multiple of the training rows; None takes 8 with a mixture or the teacher, 1
+            with the student.
         fewest: A round needs at least this many texts; a mixture wants eight a label.
         weight: Weight of such a row beside a training row's 1, before it is multiplied by its confidence; None takes
-            1 with a mixture, 0.5 with the student.
+            1 with a mixture or the teacher, 0.5 with the student.
         trust: With ten rows of the user or more, or `fewest` retrieved ones a label, a mixture is left out where it and
             the student of these rows agree less than this (above chance, squared; without a student's space it is
             `potstill.datagen.mixture.trust`; 0 takes any).
         agreement: Without such rows, where mixtures that start from one half of the rows each agree on a smaller share
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
             labels and what the rows say. They are left out where that share above chance, squared, is below `trust`.
-        written_weight: What the weight of written rows is multiplied by once a mixture has labelled real texts.
+        written_weight: What the weight of written rows is multiplied by once real texts are labelled.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
     """
 
-    method: Literal["mixture", "student"] = "mixture"
+    method: Literal["mixture", "teacher", "student"] = "mixture"
     rounds: int = 3
     confidence: float | None = None
     most: float | None = None
@@ -93,7 +94,7 @@ class SelfTrainingOptions:
 
     def resolved(self) -> SelfTrainingOptions:
         """With what None stands for."""
-        own = (0.5, 8.0, 1.0) if self.method == "mixture" else (0.9, 1.0, 0.5)
+        own = {"mixture": (0.5, 8.0, 1.0), "teacher": (0.0, 8.0, 1.0), "student": (0.9, 1.0, 0.5)}[self.method]
         told = (self.confidence, self.most, self.weight)
         confidence, most, weight = (b if a is None else a for a, b in zip(told, own, strict=True))
         return replace(self, confidence=confidence, most=most, weight=weight)
@@ -287,7 +288,7 @@ def mix_in(
     import numpy as np
     from datasets import concatenate_datasets
 
-    options = replace(options, method="mixture").resolved()
+    options = replace(options, method="teacher" if by == "teacher" else "mixture").resolved()
     sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
     if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
         return None
