@@ -33,6 +33,13 @@ from potstill.run_facts import RunFacts, read_run
 _METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match",
             "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip
 _TABLE_LABELS = 14
+_LABELLED_BY = {
+    "encoder": "a mixture of them in the sentence encoder's space",
+    "student": "a mixture of them in the space of a first student",
+    "opinion": "the names of the labels and what the rows say",
+    "differences": "how the fields of an input differ",
+    "teacher": "the teacher",
+}
 # `vllm:/models/x` names a folder, `http://host/x` does not.
 _LOCAL_PATH = re.compile(r"(?:(?<![\w:/.~])|(?<=vllm:)|(?<=transformers:))~?(?:/[^\s/'\"]+)+")
 
@@ -361,7 +368,13 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
         figure, uniform = f"{start['cross_entropy']:.2f} nats a token", f"{start['uniform']:.2f}"
         lines.append(("Loss of the cut student before training", figure, f"a uniform guess: {uniform}; it has to heal"))
     rounds = facts.reports.get("train", {}).get("self_training", {})
-    if rounds:
+    if space := rounds.get("space"):
+        used = f"{_count(rounds['rows'])} of {_count(rounds['texts'])}"
+        remark = f"labelled by {_LABELLED_BY[space]}"
+        if rounds["stopped"] != "labelled once":
+            remark += f"; left out: {rounds['stopped']} (trust {rounds['trust']:.2f})"
+        lines.append(("Texts without labels that the student learnt from", used, remark))
+    elif rounds:
         adopted = sum(bool(item.get("adopted")) for item in rounds.get("rounds", [])[1:])
         tried = max(0, len(rounds.get("rounds", [])) - 1)
         remark = f"{_count(rounds.get('rows', 0))} rows that the student labelled; ended: {rounds.get('stopped', '')}"

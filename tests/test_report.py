@@ -459,6 +459,26 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     assert not Page(html).faults
 
 
+def test_the_report_says_what_labelled_the_texts(sample_run: Any, tmp_path: Path) -> None:
+    from potstill.text_labels import TextLabels
+
+    run = sample_run.write_run(tmp_path / "run")
+    spaces = re.findall(r"['\"](\w+)['\"]", str(TextLabels.__annotations__["space"]))
+    assert "teacher" in spaces
+    for space in spaces:
+        told = {"texts": 1600, "rows": 1200, "space": space, "trust": 0.7, "rounds": [], "stopped": "labelled once"}
+        (run / "train").mkdir(exist_ok=True)
+        (run / "train" / "report.json").write_text(json.dumps({"self_training": told}))
+        html, markdown = render_report(read_run(run))
+        for text in (Page(html).text, markdown):
+            assert "1,200 of 1,600" in text
+            assert "labelled by the teacher" in text or space != "teacher"
+            assert "student labelled" not in text
+    left_out = {**told, "rows": 0, "stopped": "not believed", "trust": 0.12}
+    (run / "train" / "report.json").write_text(json.dumps({"self_training": left_out}))
+    assert "left out: not believed (trust 0.12)" in render_report(read_run(run))[1]
+
+
 def test_the_report_shows_the_figures_of_the_compression(sample_run: Any, tmp_path: Path) -> None:
     from potstill.compress_report import step_rows
     from potstill.compression import run_material
