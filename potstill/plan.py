@@ -296,14 +296,14 @@ class _Planner:
         return (found or Size(90, 110, None, "assumed")).times("attributes", requests)
 
     def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
-        if self.settings.distil.soft_weight <= 0:
+        more = texts_to_label(self.spec, self.settings.self_training, train)
+        if self.settings.distil.soft_weight <= 0 and not more:
             return []
         if self.spec.kind == "classification":
             if not can_score(self.asker, self.settings.soft):
                 return []
-            more = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
-            train += texts_to_label(self.spec, self.settings.self_training, train)
-            return [self._size("soft", texts).times("soft", train * self._per_text() + more)]
+            forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
+            return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
         if not self.asker.abilities.top_logprobs:
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.

@@ -162,7 +162,7 @@ def texts_to_label(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> i
         options: Of the self-training.
         rows: Training rows, which bound the texts.
     """
-    if options.method != "teacher" or not options.rounds or spec.unlabelled is None:
+    if options.method != "teacher" or not options.rounds or spec.unlabelled is None or not spec.labels:
         return 0
     from potstill.retrieval.load import read_texts
 
