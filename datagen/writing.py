@@ -14,7 +14,7 @@ from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attribute
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import denials, label_words
+from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields
 from potstill.task import TaskSpec
@@ -177,8 +177,8 @@ def _language(spec: TaskSpec, index: int, label: str, seed: int) -> str:
 
 
 def _words_for(spec: TaskSpec, label: str, index: int) -> str:
-    """What a small teacher is told of a label; nothing of one that only denies another, in every second request."""
-    return "" if index % 2 and label in denials(spec) else label_words(spec)[label]
+    """What a small teacher is told of a label. One that only denies another is "other" in every second request."""
+    return OTHER if index % 2 and label in denials(spec) else label_words(spec)[label]
 
 
 def _opening(material: Material, noun: str, words: str, language: str) -> str:

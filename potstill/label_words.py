@@ -6,8 +6,8 @@ points of a scale get what it measures: `2 stars`, `difficulty 2 out of 5`. A te
 writes by these words, and the encoder compares them with texts.
 
 Small models pass over a "not": asked for news that is not about sports, a teacher writes of sports, and to an encoder
-"not about sports" lies where sports do. So of what only denies another label (`denials`) a teacher is told nothing in
-every second request, and an encoder less (`turned_from`); measured in docs/log.md, "Labels that only deny".
+"not about sports" lies where sports do. So what only denies another label is told as "other" too (`denials`,
+`turned_from`; measured in docs/log.md, "Labels that only deny").
 """
 
 from __future__ import annotations

@@ -216,8 +216,9 @@ def test_a_small_teacher_writes_and_answers_by_these_words(tmp_path: Path) -> No
         generate_rows(TOXIC, Asker(teacher, ledger), GenerationOptions(rows=4, novelty=1.0))
         said = {(r.messages[-1].content, r.prefill) for r in teacher.asked if isinstance(r, Request)}
         assert len(said) == 3
-        for what in (' of the category "toxic"', ' of the category "not toxic"', ""):
-            assert any(f"a comment{what}." in prompt and f"a comment{what}:" in begun for prompt, begun in said)
+        for what in ("toxic", "not toxic", "other"):
+            asked = f'a comment of the category "{what}"'
+            assert any(asked in prompt and asked in begun for prompt, begun in said)
         teacher.asked.clear()
         label_scores(TOXIC, ["a text"], Asker(teacher, ledger), SoftOptions(form="example"))
         (scored,) = teacher.asked
