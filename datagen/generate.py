@@ -78,6 +78,7 @@ def generate_rows(
     teacher = asker.teacher.name
     top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
     fill: dict[str, Any] = {}
+    form: dict[str, Any] | None = None
     first = first_reply_of(asker.ledger)
     with Gathering(out, spec.label_names, options.rows, tally, listener, top_k, options.seed) as gathered:
         if spec.kind == "classification":
@@ -87,12 +88,14 @@ def generate_rows(
         else:
             inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
             drive(inputs, asker, window=options.ahead, purpose=PURPOSE)
+            form = inputs.form.to_json()
         insist(gathered, tally, teacher)
         report = {
             "method": "label-first" if spec.kind == "classification" else "input-first",
             "teacher": teacher,
             "window": options.ahead,
             **tally.to_json(),
+            **({"form": form} if form else {}),
             "labels": fill,
             "label_fill": _label_fill(fill),
             "topics": {label: list(topics) for label, topics in material.topics.items()},

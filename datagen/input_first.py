@@ -3,6 +3,9 @@
 Two requests and not one: the output is asked for in the very form in which the student will see the task, greedily
 by default, so that its tokens and their log-probs can be learnt as they are; and inputs can be written hot without
 the outputs suffering. Accepted inputs are answered before more inputs are asked for.
+
+Where the task says what its outputs have to look like (`asked_form`), an output that does not is asked for once more,
+sampled, and then refused: unless this teacher hardly ever keeps the form, since rows without it are better than none.
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from potstill.chat import task_messages
 from potstill.datagen.heard import FirstReply, Heard, beginning
-from potstill.datagen.outputs import read_output
+from potstill.datagen.outputs import form_of, off_form, read_output, stated_output
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, read_reply, rng, write_request
@@ -26,16 +29,64 @@ if TYPE_CHECKING:
     from potstill.asker import Answer
 
 
+# An output is asked for so often at most. The second time the temperature is at least this.
+_TRIES, _AGAIN_TEMPERATURE = 2, 0.7
+# Of this many outputs at least one in so many has to be in the form that the task asks for.
+_JUDGED, _ONE_IN = 10, 5
+
 # The part of the window that inputs may take where prompts show earlier ones; see `label_first`.
 _SHARED = 4
 
 
 @dataclass(frozen=True)
 class _Accepted:
-    """An input that passed, with the key of the request that wrote it."""
+    """An input that passed, with the keys of the requests that wrote it and answered it in vain."""
 
     text: str
-    key: str
+    keys: tuple[str, ...]
+
+    @property
+    def tries(self) -> int:
+        return len(self.keys) - 1
+
+
+class FormCheck:
+    """Whether outputs are in the form that the task asks for, as long as the teacher manages that now and then.
+
+    Args:
+        spec: The task.
+
+    Attributes:
+        judged: Inputs whose output was judged.
+        fitting: Those of them whose output was in the form.
+        tried: Outputs that were asked for again.
+        mended: Those of them that then were in the form.
+    """
+
+    def __init__(self, spec: TaskSpec):
+        self._spec = spec
+        self.judged = self.fitting = self.tried = self.mended = 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether so few outputs are in the form that it is no longer asked for."""
+        return self.judged >= _JUDGED and self.fitting * _ONE_IN < self.judged
+
+    @property
+    def again(self) -> bool:
+        """Whether asking again is worth it, as far as it was tried."""
+        return self.tried < _JUDGED or self.mended * _ONE_IN >= self.tried
+
+    def fault(self, input: str, output: str) -> Dropped | None:
+        """Why an output is refused for its form; None where it is in it, or that is not asked for."""
+        return None if self.given_up else off_form(self._spec, input, output)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """JSON types, for the report; None where the task asks for no form."""
+        form = form_of(self._spec)
+        if not form:
+            return None
+        return {"asked": form.told(), "judged": self.judged, "fitting": self.fitting, "given_up": self.given_up}
 
 
 def answer_messages(spec: TaskSpec, input: str) -> tuple[Message, ...]:
@@ -57,6 +108,9 @@ class InputFirst:
         keep: Called with each kept row and the reply that wrote its output.
         drop: Called with each dropped one.
         first_reply: What counts as the reply of an answer for what later prompts show (see `heard`).
+
+    Attributes:
+        form: What became of the form that the task asks for.
     """
 
     def __init__(
@@ -77,6 +131,7 @@ class InputFirst:
         self._pending: deque[tuple[Request, _Accepted | None]] = deque()
         self._to_answer: deque[_Accepted] = deque()
         self._first_reply = first_reply
+        self.form = FormCheck(material.spec)
         self._shows = material.avoid_shown > 0
         self._heard = Heard(max(1, material.options.ahead // _SHARED))
         self._read = self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
@@ -115,10 +170,12 @@ class InputFirst:
 
     def _answer_request(self, accepted: _Accepted) -> Request:
         options = self._material.options
+        temperature = options.answer_temperature
         return Request(
             messages=answer_messages(self._material.spec, accepted.text),
             max_tokens=options.answer_max_tokens,
-            temperature=options.answer_temperature,
+            temperature=max(temperature, _AGAIN_TEMPERATURE) if accepted.tries else temperature,
+            sample=accepted.tries,
             # By the input and not by its number: under other filters it is still the same request.
             seed=rng(options.seed, 0, f"answer {accepted.text}").randrange(2**31),
             top_logprobs=min(options.answer_top_k, self._material.abilities.top_logprobs),
@@ -136,7 +193,7 @@ class InputFirst:
         else:
             self._answers_in += 1
         reply = answer.reply
-        keys = (answer.key,) if accepted is None else (accepted.key, answer.key)
+        keys = (answer.key,) if accepted is None else (*accepted.keys, answer.key)
         source = Source(teacher=self._teacher, requests=keys)
         if isinstance(reply, Failure):
             tally.failed += 1
@@ -162,15 +219,27 @@ class InputFirst:
                 self._refuse(fault, source)
                 continue
             self._read += 1
-            self._to_answer.append(_Accepted(written.text, source.requests[0]))
+            self._to_answer.append(_Accepted(written.text, source.requests))
 
     def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:
-        output, fault = read_output(self._material.spec, accepted.text, reply)
+        spec = self._material.spec
+        output, fault = read_output(spec, accepted.text, reply)
+        if fault is None and form_of(spec):
+            fault = self.form.fault(accepted.text, output)
+            again = fault is not None and accepted.tries + 1 < _TRIES and self.form.again
+            self.form.tried += again
+            if again:
+                self._to_answer.append(_Accepted(accepted.text, source.requests))
+                return
+            self.form.judged += 1
+            self.form.fitting += off_form(spec, accepted.text, output) is None
+            self.form.mended += fault is None and accepted.tries > 0
         if fault is not None:
             self._refuse(fault, source)
             return
         self._kept += 1
         self._tally.kept += 1
+        self._tally.cut_to_form += output != stated_output(spec, reply.text)
         row = Row(
             input=accepted.text,
             output=output,

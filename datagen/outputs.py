@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from potstill.datagen import filters
+from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_scores import answer_spellings
 from potstill.datagen.parse import plain, without_lead_in
 from potstill.rows import Dropped
@@ -44,6 +46,23 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     before, content, behind = parts
     led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
     return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
+
+
+def form_of(spec: TaskSpec) -> AskedForm:
+    """The form that the task asks of its outputs; none where an output of the task's own examples breaks it."""
+    return _form(spec.instruction, tuple(example.output for example in spec.examples))
+
+
+@lru_cache(maxsize=64)
+def _form(instruction: str, outputs: tuple[str, ...]) -> AskedForm:
+    form = asked_form(instruction)
+    return AskedForm() if any(form.fault(output) for output in outputs) else form
+
+
+def off_form(spec: TaskSpec, input: str, output: str) -> Dropped | None:
+    """Why an output is not in the form that the task asks for; None where it is."""
+    fault = form_of(spec).fault(output)
+    return Dropped("off_form", fault, input, output) if fault else None
 
 
 def label_reader(names: Sequence[str]) -> Callable[[str], str | None]:
@@ -82,10 +101,11 @@ def _around_one_fence(text: str) -> tuple[str, str, str] | None:
 def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped | None]:
     """The output of a reply, and why it is refused.
 
-    Remarks that were cut off behind a closed fence do no harm. What an output of the user's own examples is as well, a
-    copy of its input or a word again and again, is right for the task.
+    Sentences beyond those that the task asks for (`form_of`) are left out. Remarks that were cut off behind a closed
+    fence do no harm. What an output of the user's own examples is as well, a copy of its input or a word again and
+    again, is right for the task.
     """
-    output = stated_output(spec, reply.text)
+    output = form_of(spec).cut(stated_output(spec, reply.text))
     whole = plain(reply.text).strip().endswith(output)
     if reply.finish == "refused" or _wrong(spec, _refusal, input, output):
         return output, Dropped("refusal", output[:200], input, output)

@@ -28,7 +28,7 @@ from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
 from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
-from potstill.datagen.outputs import label_reader, read_output
+from potstill.datagen.outputs import label_reader, off_form, read_output
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
@@ -252,7 +252,7 @@ def _answer_votes(
         if isinstance(answer.reply, Reply):
             index = int(str(answer.request.tag))
             text, fault = read_output(spec, rows[index].input, answer.reply)
-            if fault is None:
+            if fault is None and off_form(spec, rows[index].input, text) is None:
                 answers[index].append((text, answer.key))
     voted, agreement = [], np.full(len(rows), np.nan)
     for index, row in enumerate(rows):

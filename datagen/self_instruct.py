@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.datagen import filters
+from potstill.datagen.asked_form import asked_form
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.novelty import NoveltyFilter
@@ -258,6 +259,13 @@ class SelfInstruct:
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
         text = join_instruction(task.instruction, instance.input)
+        form = asked_form(task.instruction)
+        cut = form.cut(instance.output)
+        self.tally.cut_to_form += cut != instance.output
+        instance = replace(instance, output=cut)
+        if broken := form.fault(cut):
+            self._refuse(Dropped("off_form", broken, text, cut), keys)
+            return
         near = filters.near_duplicate(text, self._row_texts)
         if near is not None:
             self._refuse(replace(near, output=instance.output), keys)

@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.input_first import answer_messages
-from potstill.datagen.outputs import read_output
+from potstill.datagen.outputs import off_form, read_output
 from potstill.datagen.soft import SoftOptions
 from potstill.datagen.token_targets import target_table, targets_for, written_target
 from potstill.errors import TeacherError, UserError
@@ -209,10 +209,11 @@ def _pick(
             refused[fault.reason] += 1
             continue
         value = _nearness(row.output, output) if options.pick == "nearest" else _mean_logprob(reply)
-        usable.append((value, -number, answer, reply, output))
+        # One in the form that the task asks for, wherever there is one.
+        usable.append((off_form(spec, row.input, output) is None, value, -number, answer, reply, output))
     if not usable:
         return None
-    _, number, answer, reply, output = max(usable, key=lambda item: item[:2])
+    _, _, number, answer, reply, output = max(usable, key=lambda item: item[:3])
     return -number, answer, reply, output
 
 

@@ -26,6 +26,7 @@ class Tally:
     completion_tokens: int = 0
     texts: int = 0
     kept: int = 0
+    cut_to_form: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     dropped_by_label: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -43,6 +44,7 @@ class Tally:
             "failed": self.failed,
             "texts": self.texts,
             "kept": self.kept,
+            **({"cut_to_form": self.cut_to_form} if self.cut_to_form else {}),
             "dropped": dict(sorted(self.dropped.items())),
             "dropped_by_label": {label: dict(sorted(c.items())) for label, c in sorted(self.dropped_by_label.items())},
             "prompt_tokens": self.prompt_tokens,

@@ -343,6 +343,11 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
             lines.append(
                 ("Labels filled", _percent(written["label_fill"]), f"short: {short}" if short else "every label")
             )
+        if form := written.get("form"):
+            figure = f"{_count(form['fitting'])} of {_count(form['judged'])}"
+            remark = f"asked for: {form['asked']}; {_count(written.get('cut_to_form', 0))} were cut to it"
+            given_up = "; so few that it was no longer insisted on" if form["given_up"] else ""
+            lines.append(("Outputs in the form that the task asks for", figure, remark + given_up))
         if written.get("self_bleu") is not None:
             lines.append(("Self-BLEU of written texts", f"{written['self_bleu']:.3f}", "0 is varied, 1 is all alike"))
     checked = facts.reports.get("quality", {})

@@ -323,7 +323,8 @@ def test_a_label_may_not_name_itself_too_often(tmp_path: Path) -> None:
 
 
 def test_generation_keeps_the_log_probs_of_its_outputs(tmp_path: Path) -> None:
-    result = run(tmp_path, SUMMARY, FakeTeacher(), rows=12, answer_top_k=4)
+    spec = replace(SUMMARY, instruction="Summarise a paragraph.")
+    result = run(tmp_path, spec, FakeTeacher(), rows=12, answer_top_k=4)
     targets = result.token_targets
     assert targets is not None
     assert targets["id"][:] == result.rows["id"][:]
@@ -557,3 +558,76 @@ def _entry(ledger: Ledger, key: str) -> Any:
     found = ledger.get(key)
     assert found is not None
     return found
+
+
+def _paragraph(number: int) -> str:
+    return "The paragraph says " + " ".join(f"w{number}x{place}" for place in range(12)) + "."
+
+
+def _answers(request: AnyRequest, spec: TaskSpec) -> bool:
+    """Whether a request asks for an output, and not for an input or for topics."""
+    return request.messages[-1].content.startswith(f"{spec.instruction}\n\nThe paragraph says")
+
+
+def _answering(answers: list[str]) -> ScriptedTeacher:
+    """Writes inputs, and answers each by the next of `answers`, again and again."""
+    asked = {"answers": 0}
+
+    def reply(request: Request, number: int) -> Reply:
+        if _answers(request, SUMMARY):
+            asked["answers"] += 1
+            return Reply(text=answers[(asked["answers"] - 1) % len(answers)])
+        return Reply(text=_paragraph(number))
+
+    return ScriptedTeacher(reply)
+
+
+def test_an_output_is_cut_to_the_sentences_that_the_task_asks_for(tmp_path: Path) -> None:
+    result = run(tmp_path, SUMMARY, _answering(["Sure! It rains, e.g. in May. The river rises."]), rows=8)
+    assert set(result.rows["output"]) == {"It rains, e.g. in May."}
+    assert result.report["cut_to_form"] == 8
+    assert result.report["form"] == {"asked": "at most 1 sentence", "judged": 8, "fitting": 8, "given_up": False}
+
+
+def test_an_output_off_the_form_is_asked_for_again_and_then_refused(tmp_path: Path) -> None:
+    title = replace(SUMMARY, instruction="Summarise a paragraph in at most three words.")
+    long, short = "This is far too long.", "Rain falls."
+    asked: dict[str, int] = {}
+
+    def reply(request: Request, number: int) -> Reply:
+        if not _answers(request, title):
+            return Reply(text=_paragraph(number))
+        text = request.messages[-1].content
+        asked[text] = asked.get(text, 0) + 1
+        # Of three inputs one is answered shortly at once, one when it is asked again, one never.
+        kind = len(asked) % 3
+        return Reply(text=short if kind == 0 or (kind == 1 and asked[text] == 2) else long)
+
+    teacher = ScriptedTeacher(reply)
+    result = run(tmp_path, title, teacher, rows=12, window=1)
+    assert set(result.rows["output"]) == {short}
+    assert max(asked.values()) == 2
+    assert result.report["dropped"]["off_form"] > 0
+    again = [request for request in teacher.asked if request.sample == 1 and _answers(request, title)]
+    assert again
+    assert all(request.temperature >= 0.7 for request in again)
+    assert {len(row["source"]["requests"]) for row in result.rows} == {2, 3}
+
+
+def test_a_form_that_the_teacher_never_keeps_is_not_insisted_on(tmp_path: Path) -> None:
+    number = replace(SUMMARY, instruction="Count the words of a paragraph and answer with just the number.")
+    teacher = ScriptedTeacher(
+        lambda request, n: Reply(text="There are many words." if _answers(request, number) else _paragraph(n))
+    )
+    result = run(tmp_path, number, teacher, rows=12)
+    assert len(result.rows) == 12
+    assert result.report["form"] == {"asked": "a number", "judged": 22, "fitting": 0, "given_up": True}
+    assert result.report["dropped"] == {"off_form": 10}
+    assert sum(request.sample == 1 and _answers(request, number) for request in teacher.asked) == 10
+
+
+def test_an_example_that_breaks_the_form_takes_it_back(tmp_path: Path) -> None:
+    spec = replace(SUMMARY, examples=(Example("Rain. Sun.", "It rains. Then the sun shines."),))
+    result = run(tmp_path, spec, _answering(["One. Two. Three."]), rows=4)
+    assert set(result.rows["output"]) == {"One. Two. Three."}
+    assert "form" not in result.report

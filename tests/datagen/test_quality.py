@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,14 @@ def test_the_commonest_answer_wins_and_replaces_the_output(tmp_path: Path) -> No
     assert len(result.rows[0]["source"]["requests"]) == 2
     assert result.report["outputs_replaced"] == 1
     assert [item.input for item in result.dropped] == ["second text"]
+
+
+def test_answers_off_the_form_that_the_task_asks_for_have_no_vote(tmp_path: Path) -> None:
+    spec = replace(SUMMARY, instruction="Say in at most three words what the text is about.")
+    said = ("It is about cats and their sleep.", "It is about cats and sleep.", "Sleeping cats.")
+    teacher = Checker(lambda request: Reply(text=said[request.sample]), Abilities())  # type: ignore[union-attr]
+    result = check(tmp_path, spec, [row("a text", "Cats asleep.")], teacher, votes=3)
+    assert result.rows["output"][0] in ("Cats asleep.", "Sleeping cats.")
 
 
 def test_rows_without_a_reply_stay_as_they_are(tmp_path: Path) -> None:

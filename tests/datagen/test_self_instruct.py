@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -537,6 +538,29 @@ def test_the_whole_of_it(tmp_path: Path) -> None:
     assert sum(any(text and text in line for text in written) for line in begun[-1].prefill.split("\n")) == 2
     assert any(p.startswith("For each classification task") for p in prompts)
     assert any(p.startswith("For each task") for p in prompts)
+
+
+class Brief(Tutor):
+    """Asks for outputs of three words, and writes four of them in two sentences, or too many in one."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        reply = super().answer(request)
+        if not isinstance(reply, Reply) or request.choices:
+            return reply
+        if request.prefill.endswith("."):
+            return replace(reply, text=re.sub("(?<=Explain )", "in one sentence of at most three words ", reply.text))
+        output = "Two words. Two more." if request.seed % 2 else "All of this is too long."
+        return replace(reply, text=f" none\nOutput: {output}")
+
+
+def test_outputs_are_held_to_the_form_of_their_instruction(tmp_path: Path) -> None:
+    result = make(tmp_path, Brief(), rows=12, window=2)
+    assert set(result.rows["output"]) == {"Two words."}
+    assert result.report["cut_to_form"] >= 12
+    assert result.report["dropped"]["off_form"] > 0
+    assert {item.detail for item in result.dropped if item.reason == "off_form"} == {
+        "6 words, where at most 3 are asked for"
+    }
 
 
 def test_a_teacher_that_cannot_be_opened_is_shown_the_list(tmp_path: Path) -> None:

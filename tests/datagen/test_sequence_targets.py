@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,20 @@ def test_the_nearest_candidate_is_the_one_like_the_data(asker: Asker) -> None:
     result = write_outputs(SPEC, table(), asker, SoftOptions(candidates=3, pick="nearest"))
     assert list(result.table["output"]) == ["the old grey cat sat", "a sure answer"]
     assert result.report["mean_bleu_to_data"] > 20
+
+
+def test_a_candidate_in_the_form_that_the_task_asks_for_goes_before_a_likelier_one(asker: Asker) -> None:
+    short = replace(SPEC, instruction="Say it better, in at most three words.")
+    rows = table()
+    result = write_outputs(short, rows, asker, SoftOptions(candidates=3))
+    assert set(result.table["output"]) == {"a sure answer"}
+    two = replace(SPEC, instruction="Say it better, in at most two words.")
+    result = write_outputs(two, rows, asker, SoftOptions(candidates=3))
+    assert set(result.table["output"]) == {"a sure answer"}, "none is short enough, so the likeliest"
+    asker.teacher.says = {**SAYS, 1: ("a very sure answer", -0.1)}  # type: ignore[attr-defined]
+    with Ledger(asker.ledger.path.with_name("other.sqlite")) as ledger:
+        result = write_outputs(short, rows, Asker(asker.teacher, ledger), SoftOptions(candidates=3))
+    assert set(result.table["output"]) == {"the plain answer"}
 
 
 def test_one_candidate_is_the_greedy_one(asker: Asker) -> None:

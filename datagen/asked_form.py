@@ -1,0 +1,258 @@
+"""The form that a task asks its outputs to have, where a program can check it: "in one sentence", "at most 25 words".
+
+Small teachers pass over such words (docs/generation.md has figures). What is more than was asked for is cut off where a
+sentence ends, and an output that breaks the form otherwise is no good example of the task.
+
+In: an English instruction. Out: bounds on an output. Only phrases that can hardly speak of the input are read: "in a
+single sentence" is, "correct the errors in two sentences" is not. What is not recognised is not checked.
+
+Source: instructions whose keeping a program can verify, IFEval (Zhou et al., arXiv:2311.07911 §2.1).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from potstill.datagen.filters import words
+
+_WORDS = {
+    "a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40,
+    "fifty": 50,
+}  # fmt: skip
+_COUNT = rf"(?:\d{{1,3}}|{'|'.join(word for word in _WORDS if word not in ('a', 'an', 'single'))})"
+_RANGE = rf"(?:{_COUNT}(?: ?(?:-|–|to|or) ?))?(?P<n>{_COUNT})"
+_ONE = r"(?P<one>(?:exactly |only |just )?(?:one|a single|1)|an?(?= (?:short|brief|concise|single|crisp|complete)\b))"
+_MOST = r"(?:at (?:the )?most|no more than|not more than|up to|a maximum of|maximum|max\.?|(?:limited?|restricted) to)"
+_UNDER = r"(?:fewer than|less than|under|below)"
+# "a short, clear sentence".
+_KIND = r"(?:(?:short|brief|concise|clear|simple|plain|full|complete|crisp|coherent|english|single),? (?:and )?){0,3}"
+# What brings an output: the answer is put in so many sentences, or so many are written.
+_SAID = (
+    r"(?:\b(?:in|into|as|using) (?:exactly |only |just |about )?"
+    r"|\b(?:write|return|give|output|produce|generate|compose|state|(?:reply|answer|respond) (?:with|in)|reduce to) "
+    r"(?:exactly |only |just |back )?)"
+)
+_SENTENCES = (
+    re.compile(rf"\b{_MOST} {_RANGE} {_KIND}sentences?\b", re.IGNORECASE),
+    re.compile(rf"\b{_RANGE} {_KIND}sentences? (?:or (?:fewer|less)|at (?:the )?most|maximum|max)\b", re.IGNORECASE),
+    re.compile(rf"{_SAID}{_ONE} {_KIND}sentence\b", re.IGNORECASE),
+    re.compile(rf"{_SAID}{_RANGE} {_KIND}sentences\b", re.IGNORECASE),
+    re.compile(rf"{_SAID}a sentence or (?P<n>two)\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?P<n>one|two|three|single)[- ]sentence (?:summary|summaries|answers?|replies|reply|descriptions?|"
+        r"explanations?|definitions?|versions?|tl;?dr|headlines?|captions?|conclusions?|overviews?|gists?)\b",
+        re.IGNORECASE,
+    ),
+)
+_MOST_WORDS = (
+    re.compile(rf"\b{_MOST} (?P<n>{_COUNT}) words\b", re.IGNORECASE),
+    re.compile(rf"\b(?P<n>{_COUNT}) words (?:or (?:fewer|less)|at (?:the )?most|maximum|max)\b", re.IGNORECASE),
+)
+_UNDER_WORDS = re.compile(rf"\b{_UNDER} (?P<n>{_COUNT}) words\b", re.IGNORECASE)
+_ONE_WORD = re.compile(
+    r"\b(?:(?:in|with|as|using|(?:reply|answer|respond) (?:with|in)|return|give|output|write) (?:exactly |only |just )?"
+    r"(?:one|a single)(?: english)? word|(?:one|single)[- ]word (?:answers?|reply|replies|labels?))\b",
+    re.IGNORECASE,
+)
+_ONE_LINE = re.compile(
+    r"\b(?:in|on|as|write|return|give|output) (?:exactly |only |just )?(?:one|a single) (?:short )?line\b"
+    r"(?! or\b| of\b)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\b(?:only|just) (?:the|a|one) (?:final |resulting |single |whole )?(?:number|integer|figure)\b"
+    r"|\bthe (?:final |resulting )?(?:number|integer) (?:only|alone|and nothing else)\b"
+    r"|\b(?:reply|answer|respond) with (?:a|the|one) (?:single |whole |plain )?(?:number|integer)\b"
+    r"(?! (?:of|and|or)\b)",
+    re.IGNORECASE,
+)
+_JSON = re.compile(
+    r"\b(?:(?:as|into|to|return|output|write|produce|give|(?:reply|answer|respond) (?:with|in)) (?:only |just )?"
+    r"(?:an? |one |the )?|in )(?:single |valid |flat |well-formed )?json(?: (?:object|array|list|format))?\b"
+    r"(?! files?\b)",
+    re.IGNORECASE,
+)
+# A sign that the answer stands behind: of no letters ("####"), or in quotes ("Answer:").
+_BEHIND = re.compile(
+    r"\b(?:after|following|behind) (?:the (?:marker|sign|mark|prefix|words?|line) )?"
+    r"(?:(?P<sign>[^\w\s\"'`“‘.,;:!?()]{2,8})|[\"'`“‘](?P<quoted>[^\"'`”’\n]{2,20})[\"'`”’])",
+    re.IGNORECASE,
+)
+_ENDING = re.compile(r"\b(?:end|ends|ending|finish|finishing|conclude)\b[^.?!\n]{0,80}$", re.IGNORECASE)
+_INPUT_SPEECH = re.compile(
+    r"\b(?:given|you (?:get|are given|receive)|the input is|takes?)\b[^.?!\n]{0,60}$", re.IGNORECASE
+)
+# Tasks that work on what stands in their input: "find the names in one sentence".
+_WORKS_ON = re.compile(
+    r"(?:find|extract|correct|count|fix|identify|translate|mark|tag|replace|detect|locate|highlight|recogni[sz]e)\b"
+    r"[^.?!,;]*$",
+    re.IGNORECASE,
+)
+_A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
+_STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)")
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|et al|vs|cf|figs?|eqs?|secs?|refs?|no|nos|dr|mr|mrs|ms|prof|st|jr|sr|inc|ltd|approx|resp|"
+    r"dept|est|vol|pp?|ca|a\.m|p\.m)|(?<![^\W\d_])[A-Z]|^\s*\d{1,3})\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SMALL_NEXT = re.compile(r"\s*[a-zà-öø-ÿ]")
+_LINE_END = re.compile(r"\S(?=[^\S\n]*\n)")
+# What a reply may begin with that says nothing yet.
+_FILLER = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|great|yes|here you (?:go|are))\W*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class AskedForm:
+    """What the outputs of a task have to be like; 0, False and "" ask for nothing.
+
+    Attributes:
+        sentences: So many sentences at most.
+        words: So many words at most.
+        one_line: No line break within.
+        number: A number and nothing else.
+        json: A JSON value and nothing else.
+        behind: Words or signs that the answer stands behind, somewhere in the output.
+    """
+
+    sentences: int = 0
+    words: int = 0
+    one_line: bool = False
+    number: bool = False
+    json: bool = False
+    behind: str = ""
+
+    def __bool__(self) -> bool:
+        return self != AskedForm()
+
+    def cut(self, output: str) -> str:
+        """The output up to the end of the last sentence that was asked for; fillers before it are left out.
+
+        Examples:
+            >>> AskedForm(sentences=1).cut("Sure! We study routing, e.g. in cars. It works.")
+            'We study routing, e.g. in cars.'
+        """
+        if not self.sentences:
+            return output
+        ends = [0, *sentence_ends(output)]
+        first = 0
+        while first + 2 < len(ends) and _FILLER.fullmatch(output[ends[first] : ends[first + 1]].strip()):
+            first += 1
+        last = min(first + self.sentences, len(ends) - 1)
+        return output[ends[first] : ends[last]].strip()
+
+    def fault(self, output: str) -> str:
+        """What of the form an output breaks, in words; empty where nothing."""
+        return next(self._faults(output), "")
+
+    def _faults(self, output: str) -> Iterator[str]:
+        if self.sentences and (found := len(sentence_ends(output))) > self.sentences:
+            yield f"{found} sentences, where {self.sentences} are asked for"
+        if self.words and (found := len(words(output))) > self.words:
+            yield f"{found} words, where at most {self.words} are asked for"
+        if self.one_line and "\n" in output.strip():
+            yield "several lines, where one is asked for"
+        if self.number and not _A_NUMBER.fullmatch(output.strip()):
+            yield "not a number alone"
+        if self.json and not _is_json(output):
+            yield "not JSON"
+        if self.behind and not output.partition(self.behind)[2].strip():
+            yield f"nothing behind {self.behind!r}"
+
+    def told(self) -> str:
+        """In words, for a report."""
+        parts = [
+            f"at most {self.sentences} sentence{'s' if self.sentences > 1 else ''}" if self.sentences else "",
+            f"at most {self.words} word{'s' if self.words > 1 else ''}" if self.words else "",
+            "one line" if self.one_line else "",
+            "a number" if self.number else "",
+            "JSON" if self.json else "",
+            f"something behind {self.behind!r}" if self.behind else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def asked_form(instruction: str) -> AskedForm:
+    """What an instruction says of the form of its outputs.
+
+    Examples:
+        >>> asked_form("Summarise the notes of a meeting in one sentence of at most 25 words.").told()
+        'at most 1 sentence, at most 25 words'
+        >>> asked_form("Say which of two sentences is longer.").told()
+        ''
+    """
+    text = " ".join(instruction.split())
+    sentences = [_count(found) for form in _SENTENCES for found in form.finditer(text) if _of_output(text, found)]
+    bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_output(text, found)]
+    bounds += [_count(found) - 1 for found in _UNDER_WORDS.finditer(text) if _of_output(text, found)]
+    if (found := _ONE_WORD.search(text)) and _of_output(text, found):
+        bounds.append(1)
+    behind = next((f["sign"] or f["quoted"] for f in _BEHIND.finditer(text) if _ENDING.search(text[: f.start()])), "")
+    return AskedForm(
+        # Of several bounds ("in one sentence", "up to three for long texts") the widest holds for all outputs.
+        sentences=max(sentences, default=0),
+        words=max(bounds, default=0),
+        one_line=bool((found := _ONE_LINE.search(text)) and _of_output(text, found)),
+        number=bool(_NUMBER.search(text)),
+        json=bool((found := _JSON.search(text)) and _of_output(text, found)),
+        behind=behind,
+    )
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where each sentence of a text ends (index behind it); the last is the text's own end.
+
+    A line break ends one, unless the line leads on with a colon or a comma. Abbreviations, initials, numbers of lists
+    and a stop before a small letter end none.
+
+    Examples:
+        >>> text = "See Fig. 2 by J. Smith et al. for it. Then stop"
+        >>> [text[:end] for end in sentence_ends(text)]
+        ['See Fig. 2 by J. Smith et al. for it.', 'See Fig. 2 by J. Smith et al. for it. Then stop']
+    """
+    length = len(text.rstrip())
+    ends = {length}
+    for found in _STOP.finditer(text, 0, length):
+        before = text[max(0, found.start() - 12) : found.start()]
+        leads_on = _SMALL_NEXT.match(text, found.end())
+        if not leads_on and (text[found.start()] != "." or not _ABBREVIATED.search(before)):
+            ends.add(found.end())
+    for found in _LINE_END.finditer(text, 0, length):
+        if found[0][0] not in ":,":
+            ends.add(found.start() + 1)
+    # What holds no letter or digit is no sentence, but the end of the one before it.
+    kept: list[int] = []
+    for start, end in pairwise([0, *sorted(ends)]):
+        if any(letter.isalnum() for letter in text[start:end]):
+            kept.append(end)
+        elif kept:
+            kept[-1] = end
+    return kept
+
+
+def _count(found: re.Match[str]) -> int:
+    said = (found.groupdict().get("n") or "one").lower()
+    return _WORDS.get(said) or int(said)
+
+
+def _of_output(text: str, found: re.Match[str]) -> bool:
+    """Whether a phrase speaks of the output: not in a clause that tells what is given or worked on."""
+    before = text[: found.start()]
+    worked_on = found[0].lower().startswith("in ") and _WORKS_ON.search(before)
+    return not (worked_on or _INPUT_SPEECH.search(before))
+
+
+def _is_json(output: str) -> bool:
+    try:
+        json.loads(output, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,126 @@
+"""What an instruction says of the form of its outputs, and outputs that are held to it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.datagen.asked_form import AskedForm, asked_form, sentence_ends
+
+ASKED = [
+    ("Summarise the abstract of a scientific paper in one short sentence (a TLDR).", "at most 1 sentence"),
+    ("Summarise the notes in one sentence of at most 25 words.", "at most 1 sentence, at most 25 words"),
+    ("Rewrite a paragraph as a short, clear sentence.", "at most 1 sentence"),
+    ("In one sentence, say what the function does.", "at most 1 sentence"),
+    ("Write a two-sentence summary of the article.", "at most 2 sentences"),
+    ("Give the answer in 2-3 sentences.", "at most 3 sentences"),
+    ("Explain the term in one or two sentences.", "at most 2 sentences"),
+    ("Summarize the dialogue in a sentence or two.", "at most 2 sentences"),
+    ("Shorten an e-mail to at most three sentences.", "at most 3 sentences"),
+    ("Answer in one sentence, in up to three sentences where it is hard.", "at most 3 sentences"),
+    ("Turn a bug report into a title of no more than eight words.", "at most 8 words"),
+    ("Write a headline in fewer than 10 words for the news article.", "at most 9 words"),
+    ("Describe the product, 50 words or less.", "at most 50 words"),
+    ("Answer the question with a single word.", "at most 1 word"),
+    ("Write a docstring in one line.", "one line"),
+    ("Count the words and answer with just the number.", "a number"),
+    ("Reply with the number only.", "a number"),
+    ("Extract the person's name and age as JSON.", "JSON"),
+    ("Return valid JSON with the keys name and price.", "JSON"),
+    ("Reason step by step and end with the final number after ####.", "something behind '####'"),
+    ('End your answer with the label after "Answer:".', "something behind 'Answer:'"),
+]
+SILENT = [
+    "Correct the grammar in a sentence.",
+    "Find the named entities in one sentence.",
+    "Say which of two sentences is longer.",
+    "Given two sentences, write a sentence that connects them.",
+    "You are given a passage in one sentence. Continue it.",
+    "Write the ending of a four-sentence story.",
+    "Translate a sentence from English to German.",
+    "Put the words of a sentence in order.",
+    "Write one line or a short snippet of Python.",
+    "Turn a JSON object into a sentence.",
+    "Explain the settings in a JSON file.",
+    "Guess the one word that fits.",
+    "Give the number of vowels and the number of consonants.",
+    "Say what comes after the comma.",
+    "Answer a customer's question.",
+]
+
+
+@pytest.mark.parametrize(("instruction", "told"), ASKED)
+def test_form_that_is_asked_for(instruction: str, told: str) -> None:
+    assert asked_form(instruction).told() == told
+
+
+@pytest.mark.parametrize("instruction", SILENT)
+def test_nothing_is_read_into_words_about_the_input(instruction: str) -> None:
+    assert not asked_form(instruction)
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "fault"),
+    [
+        (AskedForm(sentences=1), "We cut costs, e.g. for J. Smith et al. in Fig. 2.", ""),
+        (AskedForm(sentences=1), "It works. It is cheap.", "2 sentences, where 1 are asked for"),
+        (AskedForm(words=3), "one two three four", "4 words, where at most 3 are asked for"),
+        (AskedForm(one_line=True), "a\nb", "several lines, where one is asked for"),
+        (AskedForm(number=True), "$1,200.50", ""),
+        (AskedForm(number=True), "-3", ""),
+        (AskedForm(number=True), "about 3", "not a number alone"),
+        (AskedForm(json=True), '{"a": [1, null]}', ""),
+        (AskedForm(json=True), "{'a': 1}", "not JSON"),
+        (AskedForm(json=True), "NaN", "not JSON"),
+        (AskedForm(behind="####"), "2 + 2 = 4 #### 4", ""),
+        (AskedForm(behind="####"), "2 + 2 = 4 ####", "nothing behind '####'"),
+    ],
+)
+def test_what_breaks_it(form: AskedForm, output: str, fault: str) -> None:
+    assert form.fault(output) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("We study routing, e.g. in cars. It works.", "We study routing, e.g. in cars."),
+        ("Sure! The team ships on Monday. Ana writes.", "The team ships on Monday."),
+        ('He said "stop." Then he left.', 'He said "stop."'),
+        ("Version 3.5 is out. Get it!", "Version 3.5 is out."),
+        ("1. Open it. 2. Close it.", "1. Open it."),
+        ("The abstract is:\n\nWe study it. Much.", "The abstract is:\n\nWe study it."),
+        ("No stop here\nnor here", "No stop here"),
+        ("我们研究它。它有效。", "我们研究它。"),
+        ("only one", "only one"),
+        ("Really?! Yes.", "Really?!"),
+        ("Wait … it goes on. End.", "Wait … it goes on."),
+    ],
+)
+def test_first_sentence(text: str, first: str) -> None:
+    assert AskedForm(sentences=1).cut(text) == first
+
+
+def test_a_filler_alone_is_kept() -> None:
+    assert AskedForm(sentences=1).cut("Sure!") == "Sure!"
+
+
+@given(st.text(max_size=300), st.integers(1, 4))
+def test_a_cut_keeps_the_bound_and_adds_nothing(text: str, most: int) -> None:
+    form = AskedForm(sentences=most)
+    cut = form.cut(text)
+    assert cut in text
+    assert not form.fault(cut)
+    assert form.cut(cut) == cut or cut.split(maxsplit=1)[0].lower().startswith(("sure", "ok", "yes", "great"))
+
+
+@given(st.text(max_size=300))
+def test_sentences_end_in_order_and_the_last_at_the_end(text: str) -> None:
+    ends = sentence_ends(text)
+    assert ends == sorted(set(ends))
+    assert not ends or ends[-1] <= len(text)
+
+
+@given(st.text(max_size=400))
+def test_any_instruction_is_read(instruction: str) -> None:
+    asked_form(instruction)
