@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.datagen.decontaminate import TestTexts, normal_hash
 from potstill.datagen.novelty import NoveltyFilter
+from potstill.datagen.outputs import off_form
 from potstill.datagen.tally import TextSample
 from potstill.decisions import FILE as DECISIONS
 from potstill.events import Event, Listener, silent
@@ -119,7 +120,7 @@ def merge_rows(
     dropped: list[Dropped] = []
     tests = TestTexts(test["input"] if test is not None else (), options.test_near if test is not None else None)
     exact = spec.kind == "classification"
-    rows = _resolve_conflicts(rows, options, dropped) if exact else rows
+    rows = _resolve_conflicts(rows, options, dropped) if exact else _in_form(spec, rows, dropped)
     kept = _distinct(rows, tests, options, dropped, listener)
     if exact and options.max_ratio:
         kept = _capped(kept, spec.label_names, options, dropped)
@@ -146,6 +147,19 @@ def _resolve_conflicts(rows: list[Row], options: MergeOptions, dropped: list[Dro
             others = ", ".join(sorted(name for name in labels[key] if name != row.output))
             dropped.append(_drop(row, "conflicting_label", f"the same text is also labelled {others}"))
     return kept
+
+
+def _in_form(spec: TaskSpec, rows: list[Row], dropped: list[Dropped]) -> list[Row]:
+    """Leave out retrieved rows whose output is not in the form that the task asks for.
+
+    Where fewer than one in five is, all stay: answers in another form teach the task better than none.
+    """
+    retrieved = [row for row in rows if row.origin == "retrieved"]
+    off = {row.id: fault for row in retrieved if (fault := off_form(spec, row.input, row.output))}
+    if len(retrieved) - len(off) < len(retrieved) / 5:
+        return rows
+    dropped += [_drop(row, off[row.id].reason, off[row.id].detail) for row in retrieved if row.id in off]
+    return [row for row in rows if row.origin != "retrieved" or row.id not in off]
 
 
 def _winner(found: dict[str, list[Row]], options: MergeOptions) -> str | None:

@@ -207,6 +207,7 @@ def open_job(
 
     Arguments and errors are those of `run`.
     """
+    from potstill.datagen.outputs import form_of
     from potstill.settings import resolve
     from potstill.stages import Job
     from potstill.task_file import read_task_file
@@ -227,6 +228,8 @@ def open_job(
         spec = read_task_file(task, asker=asker).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
+        if spec.kind == "generation" and (form := form_of(spec)):
+            listener(Event("task", "note", f"outputs: {form.told()} (asked for by the task)"))
         yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
 
 

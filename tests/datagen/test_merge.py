@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -366,3 +367,19 @@ def test_near_duplicates_of_open_answers_are_found_in_time_that_grows_with_the_r
     assert [item.reason for item in result.dropped] == ["near_duplicate"] * 2
     assert result.report["kept"] == 12
     assert len(asked) == len(written) + 2
+
+
+def test_retrieved_answers_off_the_form_that_the_task_asks_for_go_unless_nearly_all_are() -> None:
+    spec = TaskSpec("w", "Summarise the text in one sentence.", "generation")
+    short = row("first text here", "It rained.")
+    long = row("another text there", "It rained. Then it stopped.")
+    own = row("the user's own text", "It rained. It snowed.", origin="user")
+    rows = [replace(item, label=None) for item in (own, short, long)]
+    result = merge_rows(spec, [rows_to_dataset(rows, [])])
+    assert [item.input for item in dataset_to_rows(result.kept)] == [own.input, short.input]
+    assert reasons(result) == {"off_form": 1}
+    texts = ("rain in May", "a lost dog", "how bees fly", "old clocks", "winter bread")
+    many = [replace(long, input=f"This tells of {text}.", source=Source(dataset="d", row=n)) for n, text in
+            enumerate(texts)]  # fmt: skip
+    rows += [replace(item, label=None) for item in many]
+    assert merge_rows(spec, [rows_to_dataset(rows, [])]).kept.num_rows == 8
