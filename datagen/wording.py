@@ -59,6 +59,17 @@ _GIVEN_FOR_IT = re.compile(r"\b(?:for|of|to|from)\s+(?:the given|an?|the|each|th
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
 
+# Words from which on an input is long, and what one has whose kind alone is known.
+_LONG, _LONG_WORDS = 50, 200
+_LONG_KIND = re.compile(
+    r"^(?:(?!(?:about|of|on|in|from|for|to|with|by)\b)\S+ )*(?:abstract|article|biography|blog|chapter|contract|debate|"
+    r"document|essay|letter|lyrics|narrative|obituary|page|paper|paragraph|passage|patent|report|speech|story|testimony|"
+    r"transcript|transcription|wiki)\b(?! (?:titles?|headlines?|sentences?|questions?|lines?|names?|numbers?|topics?)\b)"
+    r"|^(?:notes?|minutes) of\b",
+    re.IGNORECASE,
+)
+
+
 def input_noun(spec: TaskSpec) -> str:
     """What the task's instruction calls one of its inputs (`news article`, `question`), or `text`.
 
@@ -88,6 +99,19 @@ def input_noun(spec: TaskSpec) -> str:
     if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
         return "text"
     return _message_of(noun) or noun
+
+
+def input_words(spec: TaskSpec) -> int:
+    """Words that one of the task's inputs has where it is long; 0 where it is not, or nothing says so.
+
+    The user's examples tell, else what the task calls its inputs: an abstract, an article or the minutes of a meeting
+    has two hundred words, where a small teacher that is not told so writes twenty-five.
+    """
+    given = sorted(len(example.input.split()) for example in spec.examples)
+    if given:
+        middle = given[len(given) // 2]
+        return 10 * round(middle / 10) if middle >= _LONG else 0
+    return _LONG_WORDS if _LONG_KIND.search(input_noun(spec)) else 0
 
 
 def _message_of(noun: str) -> str:

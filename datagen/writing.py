@@ -13,7 +13,7 @@ from potstill import prompts
 from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
-from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.datagen.wording import input_noun, input_words, readable, with_article
 from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields
@@ -145,12 +145,15 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
             "others": others if len(others) <= 12 else [],
         }
         name = "write_for_label_short" if material.opened else "write_for_label"
+        long = 0
     else:
         name = "write_input"
+        long = input_words(spec) if material.opened and len(spec.inputs) < 2 else 0
+    words = f"{long} words" if long else label and f'the category "{_words_for(spec, label, index)}"'
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
-        prefill=_opening(material, noun, label and _words_for(spec, label, index), language),
-        max_tokens=options.max_tokens * options.texts_per_request,
+        prefill=_opening(material, noun, words, language),
+        max_tokens=max(options.max_tokens, 3 * long // 2) * options.texts_per_request,
         temperature=options.temperature_at(index * max(1, len(spec.label_names)) if label else index),
         top_p=options.top_p,
         stop=_stops(material) if stop_at_blank else (),
@@ -181,13 +184,13 @@ def _words_for(spec: TaskSpec, label: str, index: int) -> str:
     return OTHER if index % 2 and label in denials(spec) else label_words(spec)[label]
 
 
-def _opening(material: Material, noun: str, words: str, language: str) -> str:
+def _opening(material: Material, noun: str, of: str, language: str) -> str:
     """The start of the reply, so that a small teacher goes on with the text itself and not with talk about it."""
     if not material.opened:
         return ""
     if material.options.texts_per_request > 1:
         return "1."
-    what = with_article(noun) + (f' of the category "{words}"' if words else "")
+    what = with_article(noun) + (f" of {of}" if of else "")
     what += f" in {language}" if language else ""
     if len(material.spec.inputs) > 1:
         return f"Here is {what}:\n\n{material.spec.inputs[0]}:"
