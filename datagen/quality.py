@@ -1,7 +1,8 @@
 """Written rows, looked at again: is the label right, does the teacher give the same answer twice, does a judge agree?
 
 In: rows and a teacher (the one that wrote them, or a stronger one). Out: the same rows with lower weights, or without
-those that the checks speak against, each with its reason. Three checks, each giving an agreement in [0, 1]:
+those that the checks speak against, each with its reason. Outputs that say nothing of their input go first (see
+`input_gain`). Then three checks, each giving an agreement in [0, 1]:
 
 verify  how likely the teacher finds the row's label, by calibrated label scores, over how likely it finds its
         favourite: 1 where it would choose the same label. The scores are calibrated over the rows (see `calibration`),
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill import prompts
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
+from potstill.datagen.input_gain import input_gain, says_nothing
 from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
 from potstill.datagen.outputs import label_reader, off_form, read_output
@@ -53,9 +55,11 @@ STAGE = "quality"
 @dataclass(frozen=True)
 class QualityOptions:
     """Which checks written rows pass, and what becomes of those that fail. All are off by default: they cost
-    requests, and what they bring has not been measured.
+    requests, and bring little (docs/generation.md).
 
     Attributes:
+        input_gain: Drop written outputs that say nothing of their input: those that are hardly likelier after it than
+            after another row's. Tasks that are no classification, a teacher that scores; two scores a row.
         verify: Check labels by calibrated scoring (classification, with a teacher that scores).
         votes: Times that each row is answered again; 0 asks for no votes.
         judge: Ask whether each row's answer is right.
@@ -67,6 +71,7 @@ class QualityOptions:
         seed: Of votes.
     """
 
+    input_gain: bool = False
     verify: bool = False
     votes: int = 0
     judge: bool = False
@@ -89,9 +94,14 @@ class QualityOptions:
             raise ValueError("; ".join(faults))
 
     @property
+    def checks(self) -> int:
+        """How many checks that give an agreement are asked for, a vote counted as one."""
+        return self.verify + self.judge + self.votes
+
+    @property
     def on(self) -> bool:
         """Whether any check is asked for."""
-        return self.verify or self.judge or self.votes > 0
+        return self.input_gain or self.checks > 0
 
 
 @dataclass(frozen=True)
@@ -131,11 +141,15 @@ def check_rows(
     """
     import numpy as np
 
-    rows = list(dataset_to_rows(table))
-    places = [i for i, row in enumerate(rows) if row.origin == "generated"]
-    written = [rows[i] for i in places]
     soft = soft or SoftOptions()
     _refuse_impossible(spec, asker, options, soft)
+    rows = list(dataset_to_rows(table))
+    empty: list[Dropped] = []
+    gain: dict[str, Any] | None = None
+    if options.input_gain:
+        rows, empty, gain = _informative(spec, rows, asker, options, listener)
+    places = [i for i, row in enumerate(rows) if row.origin == "generated"] if options.checks else []
+    written = [rows[i] for i in places]
     found: dict[str, NDArray[np.float64]] = {}
     replaced = 0
     if written:
@@ -162,12 +176,46 @@ def check_rows(
     )
     kept, dropped = _judged(rows, places, written, agreement, found, options)
     report = _report(options, asker, found, agreement, written, dropped, replaced)
+    if gain is not None:
+        report["input_gain"] = gain
+        told = f"{gain['dropped']} of {gain['judged']} outputs say nothing of their input"
+        report["summary"] = f"{report['summary']}; {told}" if options.checks else told
+        report["dropped"] |= {item.reason: len(empty) for item in empty}
     listener(Event(STAGE, "progress", report["summary"], len(written), len(written)))
-    return QualityResult(rows_to_dataset(kept, spec.label_names), tuple(dropped), report)
+    return QualityResult(rows_to_dataset(kept, spec.label_names), (*empty, *dropped), report)
+
+
+def _informative(
+    spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: QualityOptions, listener: Listener
+) -> tuple[list[Row], list[Dropped], dict[str, Any]]:
+    """Rows without written ones whose output says nothing of its input, those, and counts."""
+    import numpy as np
+
+    written = [row for row in rows if row.origin == "generated"]
+    listener(Event(STAGE, "progress", f"holding {len(written)} outputs against their inputs"))
+    gains = input_gain(spec, written, asker, PURPOSE, seed=options.seed)
+    judged = np.isfinite(gains)
+    middle = round(float(np.median(gains[judged])), 4) if judged.any() else None
+    gone = {}
+    for row, gain, nothing in zip(written, gains, says_nothing(gains), strict=True):
+        if nothing:
+            detail = f"its input adds {gain:.2f} nats a token, the middle row's {middle:.2f}"
+            gone[row.id] = Dropped(
+                "says_nothing_of_input", detail, row.input, row.output, row.origin, row.source, STAGE
+            )
+    report = {"judged": int(judged.sum()), "middle": middle, "dropped": len(gone)}
+    return [row for row in rows if row.id not in gone], list(gone.values()), report
 
 
 def _refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions, soft: SoftOptions) -> None:
     faults = []
+    if options.input_gain and spec.kind == "classification":
+        faults.append("quality.input_gain checks written outputs, and the task is classification; use quality.verify")
+    elif options.input_gain and not asker.abilities.scores:
+        faults.append(
+            f"quality.input_gain needs a teacher that scores, which {asker.teacher.name} does not; use quality.judge, "
+            "or quality.teacher=transformers"
+        )
     if options.verify and spec.kind != "classification":
         faults.append(f"quality.verify checks labels, and the task is {spec.kind}; use quality.votes or quality.judge")
     elif options.verify and not can_score(asker, soft):

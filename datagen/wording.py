@@ -64,7 +64,8 @@ _LONG, _LONG_WORDS = 50, 200
 _LONG_KIND = re.compile(
     r"^(?:(?!(?:about|of|on|in|from|for|to|with|by)\b)\S+ )*(?:abstract|article|biography|blog|chapter|contract|debate|"
     r"document|essay|letter|lyrics|narrative|obituary|page|paper|paragraph|passage|patent|report|speech|story|testimony|"
-    r"transcript|transcription|wiki)\b(?! (?:titles?|headlines?|sentences?|questions?|lines?|names?|numbers?|topics?)\b)"
+    r"transcript|transcription|wiki)\b"
+    r"(?! (?:titles?|headlines?|sentences?|questions?|lines?|names?|numbers?|topics?)\b)"
     r"|^(?:notes?|minutes) of\b",
     re.IGNORECASE,
 )

@@ -166,8 +166,8 @@ class _Planner:
             generation, rows = self._generation(retrieved)
             steps += generation
             texts = rows + texts
-        if written and settings.quality.on:
-            checks = settings.quality.votes + settings.quality.verify + settings.quality.judge
+        checks = settings.quality.checks + 2 * settings.quality.input_gain
+        if written and checks:
             steps.append(self._size("quality", texts).times("quality", checks * written))
         merged = round(_KEPT_BY_MERGE * (written + found + self._rows_at(spec.labelled)))
         test = self._rows_at(spec.test)

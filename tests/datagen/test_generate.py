@@ -631,3 +631,17 @@ def test_an_example_that_breaks_the_form_takes_it_back(tmp_path: Path) -> None:
     result = run(tmp_path, spec, _answering(["One. Two. Three."]), rows=4)
     assert set(result.rows["output"]) == {"One. Two. Three."}
     assert "form" not in result.report
+
+
+def test_a_small_teacher_is_told_how_long_an_input_of_a_long_kind_is(tmp_path: Path) -> None:
+    def openings(spec: TaskSpec, abilities: Abilities) -> list[tuple[str, int]]:
+        teacher = ScriptedTeacher(lambda request, n: Reply(text=_paragraph(n)), abilities)
+        run(tmp_path / spec.name / str(abilities.prefill), spec, teacher, rows=2)
+        return [(request.prefill, request.max_tokens) for request in teacher.asked if "Do not do the task" in
+                request.messages[-1].content]  # fmt: skip
+
+    opened = Abilities(prefill=True)
+    assert openings(SUMMARY, opened)[0] == ('Here is a paragraph of 200 words:\n\n"', 300)
+    assert openings(SUMMARY, Abilities())[0][1] == 96
+    title = replace(SUMMARY, name="title", instruction="Write a title for a joke.")
+    assert openings(title, opened)[0] == ('Here is a joke:\n\n"', 96)

@@ -152,6 +152,53 @@ def test_answers_off_the_form_that_the_task_asks_for_have_no_vote(tmp_path: Path
     assert result.rows["output"][0] in ("Cats asleep.", "Sleeping cats.")
 
 
+ANIMALS = ("cat", "dog", "bee", "owl", "fox", "hen", "cow", "pig", "emu", "ant", "elk", "yak")
+TALK = "A summary is a short text about a longer one."
+
+
+def reader() -> Checker:
+    """Finds an output likely that names an animal of the input, and talk about summaries after any input."""
+
+    def answer(request: AnyRequest) -> Reply:
+        assert isinstance(request, ScoreRequest)
+        (output,) = request.continuations
+        text = request.messages[-1].content
+        tokens = len(output.split())
+        named = any(animal in output and animal in text for animal in ANIMALS)
+        return Reply(scores=(-1.0 * tokens if named or output == TALK else -3.0 * tokens,), score_tokens=(tokens,))
+
+    return Checker(answer, Abilities(scores=True))
+
+
+def animal_rows() -> list[Row]:
+    rows = [row(f"A long tale of a {name}.", f"In the end the {name} of the tale is home.") for name in ANIMALS]
+    return [*rows, row("A tale of a gnu.", TALK), row("A tale of a kiwi.", "none")]
+
+
+def test_outputs_that_say_nothing_of_their_input_go(tmp_path: Path) -> None:
+    own = row("A tale of the user.", TALK, origin="user")
+    teacher = reader()
+    result = check(tmp_path, SUMMARY, [*animal_rows(), own], teacher, input_gain=True)
+    assert [(item.reason, item.input) for item in result.dropped] == [("says_nothing_of_input", "A tale of a gnu.")]
+    assert result.dropped[0].detail == "its input adds 0.00 nats a token, the middle row's 2.00"
+    assert result.rows.num_rows == 14, "the user's row stays, and an output too short to be judged"
+    assert result.report["input_gain"] == {"judged": 13, "middle": 2.0, "dropped": 1}
+    assert result.report["summary"] == "1 of 13 outputs say nothing of their input"
+    assert result.report["dropped"] == {"says_nothing_of_input": 1}
+    assert teacher.asked == 28
+
+
+def test_few_rows_are_not_compared(tmp_path: Path) -> None:
+    teacher = reader()
+    result = check(tmp_path, SUMMARY, animal_rows()[-9:], teacher, input_gain=True)
+    assert (result.rows.num_rows, result.dropped, teacher.asked) == (9, (), 0)
+
+
+def test_where_every_output_fits_any_input_none_goes(tmp_path: Path) -> None:
+    rows = [row(f"A tale of a {name}.", TALK) for name in ANIMALS]
+    assert check(tmp_path, SUMMARY, rows, reader(), input_gain=True).rows.num_rows == len(rows)
+
+
 def test_rows_without_a_reply_stay_as_they_are(tmp_path: Path) -> None:
     teacher = Checker(lambda request: Failure("timeout"), Abilities(scores=True))
     result = check(tmp_path, SPEC, WRITTEN, teacher, verify=True, judge=True, action="drop")
@@ -164,6 +211,10 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
         OptionError, match=r"quality\.verify checks labels, and the task is generation; use quality\.vo"
     ):
         check(tmp_path, SUMMARY, [], scorer(), verify=True)
+    with pytest.raises(OptionError, match=r"quality\.input_gain needs a teacher that scores, which checker does not"):
+        check(tmp_path, SUMMARY, [], Checker(lambda request: Reply(text=""), Abilities()), input_gain=True)
+    with pytest.raises(OptionError, match=r"input_gain checks written outputs, and the task is classification"):
+        check(tmp_path, SPEC, [], scorer(), input_gain=True)
     with pytest.raises(
         OptionError, match=r"quality\.verify needs a teacher that scores labels, which checker does not"
     ):

@@ -1,13 +1,14 @@
 """What a task's inputs are called in prompts to the teacher: it decides what the teacher writes."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.datagen.wording import input_noun, with_article
-from potstill.task import Label, TaskSpec
+from potstill.datagen.wording import input_noun, input_words, with_article
+from potstill.task import Example, Label, TaskSpec
 
 
 def noun(instruction: str) -> str:
@@ -208,3 +209,26 @@ def test_any_instruction_gives_a_short_phrase(instruction: str) -> None:
         assert found.strip()
         assert len(found) <= 120
         assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("instruction", "words"),
+    [
+        ("Summarise the abstract of a scientific paper in one short sentence.", 200),
+        ("Summarise the notes of a short work meeting.", 200),
+        ("Write a headline for a news article.", 200),
+        ("Continue a short story.", 200),
+        ("Solve a grade school math word problem.", 0),
+        ("Answer a question about a passage.", 0),
+        ("Rewrite an article title.", 0),
+        ("Translate a sentence from English to German.", 0),
+    ],
+)
+def test_how_long_an_input_is(instruction: str, words: int) -> None:
+    assert input_words(TaskSpec("t", instruction, "generation")) == words
+
+
+def test_examples_say_how_long_an_input_is() -> None:
+    spec = TaskSpec("t", "Summarise a report.", "generation", examples=(Example("It rained all day.", "Rain."),))
+    assert input_words(spec) == 0
+    assert input_words(replace(spec, examples=(Example("so " * 83, "So."), Example("word", "W.")))) == 80
