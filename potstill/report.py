@@ -355,6 +355,9 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
         figure = f"{_count(checked.get('below_least', 0))} of {_count(checked['checked'])}"
         means = ", ".join(f"{name} {value:.2f}" for name, value in checked.get("mean_agreement", {}).items())
         lines.append(("Written rows that failed their check", figure, f"mean agreement: {means}" if means else ""))
+    if gain := checked.get("input_gain"):
+        figure = f"{_count(gain['dropped'])} of {_count(gain['judged'])}"
+        lines.append(("Outputs that say nothing of their input", figure, "left out"))
     ruled = facts.reports.get("weak", {})
     if ruled.get("functions"):
         figure = f"{_count(ruled.get('labelled', 0))} of {_count(ruled.get('texts', 0))}"

@@ -441,8 +441,10 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     run = sample_run.write_run(tmp_path / "run")
     reports = {
         "datagen": {"texts": 130, "kept": 100, "yield_per_1k_tokens": 12.3456, "label_fill": 0.98, "short": {"bug": 2},
-                    "self_bleu": 0.1811, "dropped": {"too_short": 18, "no_reply": 3}},
-        "quality": {"checked": 100, "below_least": 7, "mean_agreement": {"verify": 0.7123}},
+                    "self_bleu": 0.1811, "dropped": {"too_short": 18, "no_reply": 3}, "cut_to_form": 33,
+                    "form": {"asked": "at most 1 sentence", "judged": 111, "fitting": 105, "given_up": False}},
+        "quality": {"checked": 100, "below_least": 7, "mean_agreement": {"verify": 0.7123},
+                    "input_gain": {"judged": 99, "middle": 2.1, "dropped": 13}},
         "weak": {"texts": 64, "labelled": 41, "functions": [{"name": "<b>rule</b>"}, {"name": "other"}]},
         "train": {"self_training": {"texts": 23, "rows": 12, "stopped": "settled", "rounds": [
             {"round": 0, "adopted": True}, {"round": 1, "adopted": True}, {"round": 2, "adopted": False}]}},
@@ -454,6 +456,7 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     for text in (Page(html).text, markdown):
         for figure in ("100 of 130", "12 were not needed, the others are", "12.35",
                        "98.0 %", "short: bug", "0.181", "7 of 100", "verify 0.71", "41 of 64",
+                       "105 of 111", "asked for: at most 1 sentence; 33 were cut to it", "13 of 99",
                        "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
             assert figure in text, figure
     assert not Page(html).faults
