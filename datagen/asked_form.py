@@ -42,6 +42,11 @@ _SENTENCES = (
     re.compile(rf"\b{_RANGE} {_KIND}sentences? (?:or (?:fewer|less)|at (?:the )?most|maximum|max)\b", re.IGNORECASE),
     re.compile(rf"{_SAID}{_ONE} {_KIND}sentence\b", re.IGNORECASE),
     re.compile(rf"{_SAID}{_RANGE} {_KIND}sentences\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?:summary|reply|answer|response|description|explanation|definition|caption|conclusion|tl;?dr) of "
+        rf"(?:about |exactly )?(?:{_RANGE} {_KIND}sentences|(?P<one>one|a single) {_KIND}sentence)\b",
+        re.IGNORECASE,
+    ),
     re.compile(rf"{_SAID}a sentence or (?P<n>two)\b", re.IGNORECASE),
     re.compile(
         r"\b(?P<n>one|two|three|single)[- ]sentence (?:summary|summaries|answers?|replies|reply|descriptions?|"

@@ -55,7 +55,21 @@ _AN = re.compile(
     r"|(?!U(?:[A-Z]|ni(?!n|m)|s[aeu]|ti|[kt]u)|Eu|Ew|One\b)[AEIOU]"
 )
 _YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
-_GIVEN_FOR_IT = re.compile(r"\b(?:for|of|to|from)\s+(?:the given|an?|the|each|this)\s+", re.IGNORECASE)
+_GIVEN_FOR_IT = re.compile(
+    r"\b(?:for|of|to|from|about|on|with|describing|using)\s+(?:the given|an? given|an?|the|each|this)\s+", re.IGNORECASE
+)
+# What may be given beside texts for something to be written of it.
+_GIVEN_THING = re.compile(
+    r"(?:\w+ )?(?:topic|subject|theme|word|keyword|product|company|recipe|place|event)\b", re.IGNORECASE
+)
+# The form of the output, which is no part of what an input is called: "in three bullet points".
+_INTO_FORM = re.compile(
+    r"\s(?:in|into|as|to)\s(?:(?:at most|only|exactly|just|about|no more than)\s)?"
+    r"(?:one|two|three|four|five|six|seven|eight|nine|ten|\d+"
+    r"|the (?:past|present|future|passive|active|first|second|third)"
+    r"|plain|simpler?|your own|other|fewer|formal|informal|polite|json|bullets?)\b.*$",
+    re.IGNORECASE | re.DOTALL,
+)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
 
@@ -82,13 +96,18 @@ def input_noun(spec: TaskSpec) -> str:
     text = spec.instruction[:1000]
     if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output
         given = _GIVEN_FOR_IT.search(text)
-        found = named_text(text[given.end() :], ()) if given else ""
-        return found if found and given and text[given.end() :].startswith(found) else "text"
+        behind = text[given.end() :] if given else ""
+        if thing := _GIVEN_THING.match(behind):
+            return thing[0]
+        found = named_text(behind, ())
+        return _INTO_FORM.sub("", found) if found and behind.startswith(found) else "text"
     words = label_words(spec)
     labels = list(words.values())
     answers = {label.lower() for label in labels}
     asked = [said for name, said in words.items() if said != readable(name)]
     noun = _without(_by_grammar(text), answers, asked)
+    if spec.kind == "generation":
+        noun = _INTO_FORM.sub("", noun) or noun
     if is_text_kind(noun) and noun.lower() not in answers:
         return noun
     if spec.kind == "instructions":  # whose rows bring instructions of their own

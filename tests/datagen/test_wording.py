@@ -34,6 +34,13 @@ def noun(instruction: str) -> str:
         ("Summarise the abstract of a scientific paper in one short sentence (a TLDR).",
          "abstract of a scientific paper"),
         ("Answer questions about a passage.", "question about a passage"),
+        ("Summarize a customer call transcript in three bullet points.", "customer call transcript"),
+        ("Rewrite the sentence in the past tense.", "sentence"),
+        ("Rewrite a clause of a contract in plain words.", "clause of a contract"),
+        ("Write a tweet (max. 30 words) about a news article.", "news article"),
+        ("Write a haiku about a topic.", "topic"),
+        ("Write a slogan for a new product.", "new product"),
+        ("Correct the mistakes of a post in a forum.", "post"),
     ],
 )  # fmt: skip
 def test_the_object_of_the_first_verb(instruction: str, expected: str) -> None:
