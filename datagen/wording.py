@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from potstill.label_words import label_words
+from potstill.languages import LANGUAGES
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
 from potstill.text_kinds import is_text_kind, named_text, own_noun
@@ -56,7 +57,9 @@ _AN = re.compile(
 )
 _YES_NO = re.compile(r"^\W*(?:is|does|do|has|was) ", re.IGNORECASE)
 _GIVEN_FOR_IT = re.compile(
-    r"\b(?:for|of|to|from|about|on|with|describing|using)\s+(?:the given|an? given|an?|the|each|this)\s+", re.IGNORECASE
+    r"\b(?:for|of|to|from|about|on|with|describing|using|what|answers|answering|matches|fits)\s+"
+    r"(?:the given|an? given|an?|the|each|this)\s+",
+    re.IGNORECASE,
 )
 # What may be given beside texts for something to be written of it.
 _GIVEN_THING = re.compile(
@@ -72,6 +75,8 @@ _INTO_FORM = re.compile(
 )
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 
+
+_IN_LANGUAGE = re.compile(rf"\s+in (?:{'|'.join(sorted(LANGUAGES.values()))})\Z")
 
 # Words from which on an input is long, and what one has whose kind alone is known.
 _LONG, _LONG_WORDS = 50, 200
@@ -100,7 +105,11 @@ def input_noun(spec: TaskSpec) -> str:
         if thing := _GIVEN_THING.match(behind):
             return thing[0]
         found = named_text(behind, ())
-        return _INTO_FORM.sub("", found) if found and behind.startswith(found) else "text"
+        if spec.languages not in ((), ("en",)):
+            found = _IN_LANGUAGE.sub("", found)  # which prompts name beside it
+        if not found or not behind.lower().startswith(found.lower()):
+            return "text"
+        return behind[0] + _INTO_FORM.sub("", found)[1:]
     words = label_words(spec)
     labels = list(words.values())
     answers = {label.lower() for label in labels}

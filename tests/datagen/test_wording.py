@@ -39,6 +39,10 @@ def noun(instruction: str) -> str:
         ("Rewrite a clause of a contract in plain words.", "clause of a contract"),
         ("Write a tweet (max. 30 words) about a news article.", "news article"),
         ("Write a haiku about a topic.", "topic"),
+        ("Write a Python function that does what the docstring says.", "docstring"),
+        ("Write SQL that answers a question.", "question"),
+        ("Generate a shell command from an English request.", "English request"),
+        ("Write a reply to a customer's e-mail.", "customer's e-mail"),
         ("Write a slogan for a new product.", "new product"),
         ("Correct the mistakes of a post in a forum.", "post"),
     ],
@@ -233,6 +237,12 @@ def test_any_instruction_gives_a_short_phrase(instruction: str) -> None:
 )
 def test_how_long_an_input_is(instruction: str, words: int) -> None:
     assert input_words(TaskSpec("t", instruction, "generation")) == words
+
+
+def test_the_language_of_an_input_is_no_part_of_its_name() -> None:
+    spec = TaskSpec("t", "Write Python that does what an instruction in Spanish asks.", "generation")
+    assert input_noun(spec) == "instruction in Spanish"
+    assert input_noun(replace(spec, languages=("es", "ja"))) == "instruction"
 
 
 def test_examples_say_how_long_an_input_is() -> None:
