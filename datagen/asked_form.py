@@ -70,7 +70,7 @@ _ONE_LINE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
-    r"\b(?:only|just) (?:the|a|one) (?:final |resulting |single |whole )?(?:number|integer|figure)\b"
+    r"\b(?:only|just) (?:the|a|one) (?:final |resulting |single |whole )?(?:number|integer|figure)\b(?! of\b)"
     r"|\bthe (?:final |resulting )?(?:number|integer) (?:only|alone|and nothing else)\b"
     r"|\b(?:reply|answer|respond) with (?:a|the|one) (?:single |whole |plain )?(?:number|integer)\b"
     r"(?! (?:of|and|or)\b)",
@@ -92,19 +92,32 @@ _ENDING = re.compile(r"\b(?:end|ends|ending|finish|finishing|conclude)\b[^.?!\n]
 _INPUT_SPEECH = re.compile(
     r"\b(?:given|you (?:get|are given|receive)|the input is|takes?)\b[^.?!\n]{0,60}$", re.IGNORECASE
 )
+# "Texts of up to five sentences" are given, unless they are written.
+_OF_A_TEXT = re.compile(
+    r"\b(?:texts?|passages?|paragraphs?|story|stories|documents?|messages?|notes?|articles?|dialogues?|reviews?|inputs?)"
+    r" (?:of|with|(?:that )?(?:is|are|has|have)) \Z",
+    re.IGNORECASE,
+)
+_WRITES = re.compile(r"\b(?:write|compose|produce|generate|create|into|to|with|as) [^.?!;:]*\Z", re.IGNORECASE)
 # Tasks that work on what stands in their input: "find the names in one sentence".
 _WORKS_ON = re.compile(
+    r"(?:^|[.;:,!?]\s|\b(?:and|to|then)\s)\W*"
     r"(?:find|extract|correct|count|fix|identify|translate|mark|tag|replace|detect|locate|highlight|recogni[sz]e)\b"
     r"[^.?!,;]*$",
     re.IGNORECASE,
 )
 _A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
+_NUMBERS = re.compile(r"(?<![\w.])[-+−]?\d+(?:[.,]\d+)*(?![\w])")
 _STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)")
+# Before a capital letter, where only these end no sentence; some before a number alone ("No. 5").
 _ABBREVIATED = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|et al|vs|cf|figs?|eqs?|secs?|refs?|no|nos|dr|mr|mrs|ms|prof|st|jr|sr|inc|ltd|approx|resp|"
-    r"dept|est|vol|pp?|ca|a\.m|p\.m)|(?<![^\W\d_])[A-Z]|^\s*\d{1,3})\Z",
+    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|dr|mr|mrs|ms|prof|st|jr|sr|inc|ltd|approx|resp|dept|est|ca)|(?<![^\W\d_])[A-Z]"
+    r"|^\s*\d{1,3})\Z",
     re.IGNORECASE | re.MULTILINE,
 )
+_BEFORE_A_NUMBER = re.compile(r"\b(?:nos?|figs?|eqs?|secs?|refs?|vols?|pp?|ch|art)\Z", re.IGNORECASE)
+_NUMBER_NEXT = re.compile(r"\s*[\d(]")
+_MOST_CHARS = 4000
 _SMALL_NEXT = re.compile(r"\s*[a-zà-öø-ÿ]")
 _LINE_END = re.compile(r"\S(?=[^\S\n]*\n)")
 # What a reply may begin with that says nothing yet.
@@ -135,12 +148,20 @@ class AskedForm:
         return self != AskedForm()
 
     def cut(self, output: str) -> str:
-        """The output up to the end of the last sentence that was asked for; fillers before it are left out.
+        """What of an output was asked for, where that is plain; else the output as it is.
+
+        The first sentences, without fillers before them; the only number; the first JSON object or list.
 
         Examples:
             >>> AskedForm(sentences=1).cut("Sure! We study routing, e.g. in cars. It works.")
             'We study routing, e.g. in cars.'
+            >>> AskedForm(number=True).cut("There are 12 vowels.")
+            '12'
         """
+        if self.json:
+            return _json_within(output)
+        if self.number and len(found := _NUMBERS.findall(output)) == 1:
+            return str(found[0])
         if not self.sentences:
             return output
         ends = [0, *sentence_ends(output)]
@@ -190,7 +211,7 @@ def asked_form(instruction: str) -> AskedForm:
         >>> asked_form("Say which of two sentences is longer.").told()
         ''
     """
-    text = " ".join(instruction.split())
+    text = " ".join(instruction[:_MOST_CHARS].split())
     sentences = [_count(found) for form in _SENTENCES for found in form.finditer(text) if _of_output(text, found)]
     bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_output(text, found)]
     bounds += [_count(found) - 1 for found in _UNDER_WORDS.finditer(text) if _of_output(text, found)]
@@ -223,8 +244,12 @@ def sentence_ends(text: str) -> list[int]:
     ends = {length}
     for found in _STOP.finditer(text, 0, length):
         before = text[max(0, found.start() - 12) : found.start()]
-        leads_on = _SMALL_NEXT.match(text, found.end())
-        if not leads_on and (text[found.start()] != "." or not _ABBREVIATED.search(before)):
+        goes_on = _SMALL_NEXT.match(text, found.end()) is not None
+        if text[found.start()] == "." and not goes_on:
+            goes_on = _ABBREVIATED.search(before) is not None or (
+                _NUMBER_NEXT.match(text, found.end()) is not None and _BEFORE_A_NUMBER.search(before) is not None
+            )
+        if not goes_on:
             ends.add(found.end())
     for found in _LINE_END.finditer(text, 0, length):
         if found[0][0] not in ":,":
@@ -247,8 +272,9 @@ def _count(found: re.Match[str]) -> int:
 def _of_output(text: str, found: re.Match[str]) -> bool:
     """Whether a phrase speaks of the output: not in a clause that tells what is given or worked on."""
     before = text[: found.start()]
-    worked_on = found[0].lower().startswith("in ") and _WORKS_ON.search(before)
-    return not (worked_on or _INPUT_SPEECH.search(before))
+    worked_on = found[0].lower().startswith(("in ", "with ")) and _WORKS_ON.search(before)
+    measured = _OF_A_TEXT.search(before) and not _WRITES.search(before)
+    return not (worked_on or measured or _INPUT_SPEECH.search(before))
 
 
 def _is_json(output: str) -> bool:
@@ -257,6 +283,18 @@ def _is_json(output: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _json_within(output: str) -> str:
+    """The object or list that begins first in an output and is whole; the output where there is none, or it is one."""
+    start = re.search(r"[{\[]", output)
+    if start is None or _is_json(output):
+        return output
+    try:
+        _, end = json.JSONDecoder(parse_constant=_no_constant).raw_decode(output, start.start())
+    except (ValueError, RecursionError):
+        return output
+    return output[start.start() : end]
 
 
 def _no_constant(name: str) -> None:

@@ -19,6 +19,9 @@ ASKED = [
     ("Summarize the dialogue in a sentence or two.", "at most 2 sentences"),
     ("Turn a complaint into a polite reply of two or three sentences.", "at most 3 sentences"),
     ("Write a description of one sentence.", "at most 1 sentence"),
+    ("Describe the account in one sentence.", "at most 1 sentence"),
+    ("Explain the bug fix in one sentence.", "at most 1 sentence"),
+    ("Write a story of at most five sentences.", "at most 5 sentences"),
     ("Shorten an e-mail to at most three sentences.", "at most 3 sentences"),
     ("Answer in one sentence, in up to three sentences where it is hard.", "at most 3 sentences"),
     ("Turn a bug report into a title of no more than eight words.", "at most 8 words"),
@@ -41,6 +44,10 @@ SILENT = [
     "You are given a passage in one sentence. Continue it.",
     "Write the ending of a four-sentence story.",
     "Continue a story of five sentences.",
+    "Summarise texts of up to five sentences.",
+    "Replace a phrase with a single word.",
+    "Read the text, then find the names in one sentence.",
+    "Extract only the number of the invoice.",
     "Translate a sentence from English to German.",
     "Put the words of a sentence in order.",
     "Write one line or a short snippet of Python.",
@@ -96,12 +103,33 @@ def test_what_breaks_it(form: AskedForm, output: str, fault: str) -> None:
         ("No stop here\nnor here", "No stop here"),
         ("我们研究它。它有效。", "我们研究它。"),
         ("only one", "only one"),
+        ("The answer is no. It fails.", "The answer is no."),
+        ("See No. 5 and p. 3. Then stop.", "See No. 5 and p. 3."),
+        ("Bring apples, etc. They are cheap.", "Bring apples, etc."),
         ("Really?! Yes.", "Really?!"),
         ("Wait … it goes on. End.", "Wait … it goes on."),
     ],
 )
 def test_first_sentence(text: str, first: str) -> None:
     assert AskedForm(sentences=1).cut(text) == first
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "cut"),
+    [
+        (AskedForm(number=True), "There are 12 vowels.", "12"),
+        (AskedForm(number=True), "It costs $1,200.50 in all.", "1,200.50"),
+        (AskedForm(number=True), "3 of 5", "3 of 5"),
+        (AskedForm(number=True), "none", "none"),
+        (AskedForm(json=True), 'Here it is: {"a": [1]} I hope it helps.', '{"a": [1]}'),
+        (AskedForm(json=True), '["a", "b"]', '["a", "b"]'),
+        (AskedForm(json=True), '{"a": 1', '{"a": 1'),
+        (AskedForm(json=True), "none", "none"),
+        (AskedForm(words=2), "one two three", "one two three"),
+    ],
+)
+def test_what_of_an_output_is_asked_for(form: AskedForm, output: str, cut: str) -> None:
+    assert form.cut(output) == cut
 
 
 def test_a_filler_alone_is_kept() -> None:
@@ -115,6 +143,12 @@ def test_a_cut_keeps_the_bound_and_adds_nothing(text: str, most: int) -> None:
     assert cut in text
     assert not form.fault(cut)
     assert form.cut(cut) == cut or cut.split(maxsplit=1)[0].lower().startswith(("sure", "ok", "yes", "great"))
+
+
+@given(st.text(max_size=200))
+def test_any_output_is_cut(text: str) -> None:
+    assert AskedForm(json=True).cut(text) in text
+    assert AskedForm(number=True).cut(text) in text
 
 
 @given(st.text(max_size=300))
