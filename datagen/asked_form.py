@@ -189,6 +189,22 @@ class AskedForm:
         if self.behind and not output.partition(self.behind)[2].strip():
             yield f"nothing behind {self.behind!r}"
 
+    def allowing(self, output: str) -> AskedForm:
+        """The form, widened so far that an output is in it.
+
+        Examples:
+            >>> AskedForm(sentences=1, words=25).allowing("It rained. It stopped.")
+            AskedForm(sentences=2, words=25, one_line=False, number=False, json=False, behind='')
+        """
+        return AskedForm(
+            sentences=self.sentences and max(self.sentences, len(sentence_ends(output))),
+            words=self.words and max(self.words, len(words(output))),
+            one_line=self.one_line and not AskedForm(one_line=True).fault(output),
+            number=self.number and not AskedForm(number=True).fault(output),
+            json=self.json and not AskedForm(json=True).fault(output),
+            behind="" if self.behind and AskedForm(behind=self.behind).fault(output) else self.behind,
+        )
+
     def told(self) -> str:
         """In words, for a report."""
         parts = [

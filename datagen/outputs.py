@@ -49,14 +49,16 @@ def stated_output(spec: TaskSpec, text: str) -> str:
 
 
 def form_of(spec: TaskSpec) -> AskedForm:
-    """The form that the task asks of its outputs; none where an output of the task's own examples breaks it."""
+    """The form that the task asks of its outputs, as wide as the outputs of its own examples take it."""
     return _form(spec.instruction, tuple(example.output for example in spec.examples))
 
 
 @lru_cache(maxsize=64)
 def _form(instruction: str, outputs: tuple[str, ...]) -> AskedForm:
     form = asked_form(instruction)
-    return AskedForm() if any(form.fault(output) for output in outputs) else form
+    for output in outputs:
+        form = form.allowing(output)
+    return form
 
 
 def off_form(spec: TaskSpec, input: str, output: str) -> Dropped | None:

@@ -132,6 +132,23 @@ def test_what_of_an_output_is_asked_for(form: AskedForm, output: str, cut: str) 
     assert form.cut(output) == cut
 
 
+FORMS = (
+    AskedForm(1, 3, True, True, True, "####"),
+    AskedForm(sentences=2),
+    AskedForm(words=2, behind="a"),
+    AskedForm(number=True),
+)
+
+
+@given(st.sampled_from(FORMS), st.text(max_size=80) | st.integers().map(str))
+def test_a_widened_form_holds_for_what_widened_it_and_asks_for_nothing_new(form: AskedForm, output: str) -> None:
+    wide = form.allowing(output)
+    assert not wide.fault(output)
+    assert bool(wide.sentences) == bool(form.sentences)
+    assert bool(wide.words) == bool(form.words)
+    assert form.fault(output) or wide == form
+
+
 def test_a_filler_alone_is_kept() -> None:
     assert AskedForm(sentences=1).cut("Sure!") == "Sure!"
 

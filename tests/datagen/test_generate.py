@@ -626,11 +626,11 @@ def test_a_form_that_the_teacher_never_keeps_is_not_insisted_on(tmp_path: Path) 
     assert sum(request.sample == 1 and _answers(request, number) for request in teacher.asked) == 10
 
 
-def test_an_example_that_breaks_the_form_takes_it_back(tmp_path: Path) -> None:
+def test_examples_widen_the_form(tmp_path: Path) -> None:
     spec = replace(SUMMARY, examples=(Example("Rain. Sun.", "It rains. Then the sun shines."),))
     result = run(tmp_path, spec, _answering(["One. Two. Three."]), rows=4)
-    assert set(result.rows["output"]) == {"One. Two. Three."}
-    assert "form" not in result.report
+    assert set(result.rows["output"]) == {"One. Two."}
+    assert result.report["form"]["asked"] == "at most 2 sentences"
 
 
 def test_a_small_teacher_is_told_how_long_an_input_of_a_long_kind_is(tmp_path: Path) -> None:
