@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -377,6 +378,9 @@ def _interpreter(version: str) -> str:
     found = [*sorted(pyenv.glob(f"versions/{version}.*/bin/python")), *filter(None, [shutil.which(f"python{version}")])]
     if not found:
         pytest.skip(f"there is no Python {version} here")
+    pip = importlib.metadata.version("pip")
+    if version > "3.11" and tuple(map(int, pip.split(".")[:2])) < (23, 2):
+        pytest.skip(f"pip {pip} cannot install for Python {version} (it needs pkgutil.ImpImporter)")
     return str(found[0])
 
 
