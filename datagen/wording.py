@@ -74,10 +74,8 @@ _INTO_FORM = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
-
-
+# Told beside the noun where a task is in another language than English.
 _IN_LANGUAGE = re.compile(rf"\s+in (?:{'|'.join(sorted(LANGUAGES.values()))})\Z")
-
 # Words from which on an input is long, and what one has whose kind alone is known.
 _LONG, _LONG_WORDS = 50, 200
 _LONG_KIND = re.compile(
@@ -130,8 +128,8 @@ def input_noun(spec: TaskSpec) -> str:
     return _message_of(noun) or noun
 
 
-def input_words(spec: TaskSpec) -> int:
-    """Words that one of the task's inputs has where it is long; 0 where it is not, or nothing says so.
+def input_words(spec: TaskSpec, noun: str) -> int:
+    """Words that one of the task's inputs, which it calls `noun`, has where it is long; 0 where nothing says so.
 
     The user's examples tell, else what the task calls its inputs: an abstract, an article or the minutes of a meeting
     has two hundred words, where a small teacher that is not told so writes twenty-five.
@@ -140,7 +138,7 @@ def input_words(spec: TaskSpec) -> int:
     if given:
         middle = given[len(given) // 2]
         return 10 * round(middle / 10) if middle >= _LONG else 0
-    return _LONG_WORDS if _LONG_KIND.search(input_noun(spec)) else 0
+    return _LONG_WORDS if _LONG_KIND.search(noun) else 0
 
 
 def _message_of(noun: str) -> str:

@@ -148,7 +148,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         long = 0
     else:
         name = "write_input"
-        long = input_words(spec) if material.opened and len(spec.inputs) < 2 else 0
+        long = input_words(spec, noun) if material.opened and len(spec.inputs) < 2 else 0
     words = f"{long} words" if long else label and f'the category "{_words_for(spec, label, index)}"'
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),

@@ -236,7 +236,7 @@ def test_any_instruction_gives_a_short_phrase(instruction: str) -> None:
     ],
 )
 def test_how_long_an_input_is(instruction: str, words: int) -> None:
-    assert input_words(TaskSpec("t", instruction, "generation")) == words
+    assert input_words(TaskSpec("t", instruction, "generation"), noun(instruction)) == words
 
 
 def test_the_language_of_an_input_is_no_part_of_its_name() -> None:
@@ -247,5 +247,5 @@ def test_the_language_of_an_input_is_no_part_of_its_name() -> None:
 
 def test_examples_say_how_long_an_input_is() -> None:
     spec = TaskSpec("t", "Summarise a report.", "generation", examples=(Example("It rained all day.", "Rain."),))
-    assert input_words(spec) == 0
-    assert input_words(replace(spec, examples=(Example("so " * 83, "So."), Example("word", "W.")))) == 80
+    assert input_words(spec, "report") == 0
+    assert input_words(replace(spec, examples=(Example("so " * 83, "So."), Example("word", "W."))), "report") == 80
