@@ -88,6 +88,17 @@ _BEHIND = re.compile(
     r"(?:(?P<sign>[^\w\s\"'`“‘.,;:!?()]{2,8})|[\"'`“‘](?P<quoted>[^\"'`”’\n]{2,20})[\"'`”’])",
     re.IGNORECASE,
 )
+# A part of the input, to the letter: "a short span of the passage", "the exact words from the text".
+_WITHIN = re.compile(
+    r"\b(?:text )?spans? (?:taken |copied |extracted )?(?:of|from|in|within) (?:the|its|this|that|a|an)\b"
+    r"|\b(?:cop(?:y|ied)|quoted?|extract(?:ed)?|taken?|return|give)\b[^.;!?]{0,60}\b(?:verbatim|word[- ]for[- ]word)\b"
+    r"|\bexact (?:words?|phrase|span|substring|sentence|wording) (?:of|from|in) the\b"
+    r"|\bcop(?:y|ied) (?:\w+ )?(?:from|out of) the (?:text|passage|context|input|article|document|paragraph)\b"
+    r"|\bsubstring of the\b",
+    re.IGNORECASE,
+)
+_FORBIDS = re.compile(r"\b(?:not|never|avoid|without|no|don't|instead of|rather than)\b[^.;!?]*\Z", re.IGNORECASE)
+_QUOTED = re.compile(r"[\"“«„]([^\"“”«»„\n]+)[\"”»“]")
 _ENDING = re.compile(r"\b(?:end|ends|ending|finish|finishing|conclude)\b[^.?!\n]{0,80}$", re.IGNORECASE)
 _INPUT_SPEECH = re.compile(
     r"\b(?:given|you (?:get|are given|receive)|the input is|takes?)\b[^.?!\n]{0,60}$", re.IGNORECASE
@@ -135,6 +146,7 @@ class AskedForm:
         number: A number and nothing else.
         json: A JSON value and nothing else.
         behind: Words or signs that the answer stands behind, somewhere in the output.
+        within: A part of the input, to the letter but for capitals.
     """
 
     sentences: int = 0
@@ -143,21 +155,27 @@ class AskedForm:
     number: bool = False
     json: bool = False
     behind: str = ""
+    within: bool = False
 
     def __bool__(self) -> bool:
         return self != AskedForm()
 
-    def cut(self, output: str) -> str:
+    def cut(self, output: str, input: str | None = None) -> str:
         """What of an output was asked for, where that is plain; else the output as it is.
 
-        The first sentences, without fillers before them; the only number; the first JSON object or list.
+        The first sentences, without fillers before them; the only number; the first JSON object or list; the longest
+        part in quotation marks or behind a colon that stands in the input.
 
         Examples:
             >>> AskedForm(sentences=1).cut("Sure! We study routing, e.g. in cars. It works.")
             'We study routing, e.g. in cars.'
             >>> AskedForm(number=True).cut("There are 12 vowels.")
             '12'
+            >>> AskedForm(within=True).cut('The passage says "in May" of it.', "It opened in May.")
+            'in May'
         """
+        if self.within and input is not None:
+            output = _part_within(output, input)
         if self.json:
             return _json_within(output)
         if self.number and len(found := _NUMBERS.findall(output)) == 1:
@@ -171,11 +189,16 @@ class AskedForm:
         last = min(first + self.sentences, len(ends) - 1)
         return output[ends[first] : ends[last]].strip()
 
-    def fault(self, output: str) -> str:
-        """What of the form an output breaks, in words; empty where nothing."""
-        return next(self._faults(output), "")
+    def fault(self, output: str, input: str | None = None) -> str:
+        """What of the form an output breaks, in words; empty where nothing.
 
-    def _faults(self, output: str) -> Iterator[str]:
+        Args:
+            output: What was written.
+            input: What it was written for; whether the output stands in it is not asked where it is None.
+        """
+        return next(self._faults(output, input), "")
+
+    def _faults(self, output: str, input: str | None) -> Iterator[str]:
         if self.sentences and (found := len(sentence_ends(output))) > self.sentences:
             yield f"{found} sentences, where {self.sentences} are asked for"
         if self.words and (found := len(words(output))) > self.words:
@@ -188,13 +211,15 @@ class AskedForm:
             yield "not JSON"
         if self.behind and not output.partition(self.behind)[2].strip():
             yield f"nothing behind {self.behind!r}"
+        if self.within and input is not None and not _stands_in(output, input):
+            yield "no part of the input"
 
-    def allowing(self, output: str) -> AskedForm:
+    def allowing(self, output: str, input: str | None = None) -> AskedForm:
         """The form, widened so far that an output is in it.
 
         Examples:
             >>> AskedForm(sentences=1, words=25).allowing("It rained. It stopped.")
-            AskedForm(sentences=2, words=25, one_line=False, number=False, json=False, behind='')
+            AskedForm(sentences=2, words=25, one_line=False, number=False, json=False, behind='', within=False)
         """
         return AskedForm(
             sentences=self.sentences and max(self.sentences, len(sentence_ends(output))),
@@ -203,6 +228,7 @@ class AskedForm:
             number=self.number and not AskedForm(number=True).fault(output),
             json=self.json and not AskedForm(json=True).fault(output),
             behind="" if self.behind and AskedForm(behind=self.behind).fault(output) else self.behind,
+            within=self.within and (input is None or _stands_in(output, input)),
         )
 
     def told(self) -> str:
@@ -214,6 +240,7 @@ class AskedForm:
             "a number" if self.number else "",
             "JSON" if self.json else "",
             f"something behind {self.behind!r}" if self.behind else "",
+            "a part of the input" if self.within else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -242,6 +269,7 @@ def asked_form(instruction: str) -> AskedForm:
         number=bool(_NUMBER.search(text)),
         json=bool((found := _JSON.search(text)) and _of_output(text, found)),
         behind=behind,
+        within=any(not _FORBIDS.search(text[: found.start()]) for found in _WITHIN.finditer(text)),
     )
 
 
@@ -311,6 +339,24 @@ def _json_within(output: str) -> str:
     except (ValueError, RecursionError):
         return output
     return output[start.start() : end]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).strip("\"'“”«»„ .")
+
+
+def _stands_in(output: str, input: str) -> bool:
+    return _plain(output) in _plain(input)
+
+
+def _part_within(output: str, input: str) -> str:
+    """The longest part of an output in quotation marks or behind a colon that stands in the input; else the output."""
+    if _stands_in(output, input):
+        return output
+    parts = [found[1] for found in _QUOTED.finditer(output)]
+    parts += [output[found.end() :] for found in re.finditer(r":\s+", output)]
+    parts = [part.strip().strip('"“”') for part in parts if _plain(part) and _stands_in(part, input)]
+    return max(parts, key=len, default=output)
 
 
 def _no_constant(name: str) -> None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from potstill.chat import task_messages
+from potstill.datagen.field_by_field import Begun, field_request, next_field, read_field, whole_input
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.outputs import form_of, off_form, read_output, stated_output
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
-from potstill.datagen.writing import Material, read_reply, rng, write_request
+from potstill.datagen.writing import Material, Written, read_reply, rng, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.task import TaskSpec
 from potstill.teacher import Failure, Message, Reply, Request
@@ -40,14 +41,17 @@ _SHARED = 4
 
 @dataclass(frozen=True)
 class _Accepted:
-    """An input that passed, with the keys of the requests that wrote it and answered it in vain."""
+    """An input that passed.
+
+    Attributes:
+        text: What it says.
+        keys: Of the requests that wrote it, and answered it in vain.
+        tries: How often it was answered in vain.
+    """
 
     text: str
     keys: tuple[str, ...]
-
-    @property
-    def tries(self) -> int:
-        return len(self.keys) - 1
+    tries: int
 
 
 class FormCheck:
@@ -128,24 +132,27 @@ class InputFirst:
         self._teacher = teacher
         self._tally = tally
         self._keep, self._drop = keep, drop
-        self._pending: deque[tuple[Request, _Accepted | None]] = deque()
+        # What a request in flight is for: an input's output, its next field, or (None) a new input.
+        self._pending: deque[tuple[Request, _Accepted | Begun | None]] = deque()
         self._to_answer: deque[_Accepted] = deque()
+        self._to_go_on: deque[Begun] = deque()
         self._first_reply = first_reply
         self.form = FormCheck(material.spec)
         self._shows = material.avoid_shown > 0
         self._heard = Heard(max(1, material.options.ahead // _SHARED))
-        self._read = self._kept = self._asked = self._answered = self._answers_out = self._answers_in = 0
+        self._read = self._kept = self._asked = self._answered = self._ended = self._answers_out = self._answers_in = 0
         self._stop_at_blank = not any("\n\n" in text for texts in material.examples.values() for text in texts)
 
     @property
     def finished(self) -> bool:
         """Whether the rows are there, or the requests are spent and answered."""
         return self._kept >= self._material.options.rows or (
-            self._asked >= self._material.options.max_requests and not self._pending and not self._to_answer
+            self._asked >= self._material.options.max_requests
+            and not (self._pending or self._to_answer or self._to_go_on)
         )
 
     def next_request(self) -> Request | None:
-        """The output of an accepted input, or else a new input while too few are on their way."""
+        """The output of an accepted input, or else the next field of one, or a new one while too few are on the way."""
         options = self._material.options
         if self._to_answer:
             accepted = self._to_answer.popleft()
@@ -153,13 +160,18 @@ class InputFirst:
             request = self._answer_request(accepted)
             self._pending.append((request, accepted))
             return request
+        if self._to_go_on:
+            begun = self._to_go_on.popleft()
+            request = field_request(self._material, begun)
+            self._pending.append((request, begun))
+            return request
         if self._asked >= options.max_requests:
             return None
         if self._shows and self._asked - self._answered >= self._heard.lag(self._asked):
             return None  # what the next input may show is not known yet
-        read_rate = (self._read + 2 * options.texts_per_request) / (self._answered + 3)
+        read_rate = (self._read + 2 * options.texts_per_request) / (self._ended + 3)
         keep_rate = (self._kept + 2) / (self._answers_in + 3)
-        on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._answered))
+        on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._ended))
         if options.rows - self._kept - on_the_way <= 0 and self._pending:
             return None
         heard = self._heard.before(self._asked)
@@ -183,43 +195,61 @@ class InputFirst:
 
     def accept(self, answer: Answer) -> None:
         """Take the answer to the oldest request that has none yet."""
-        request, accepted = self._pending.popleft()
+        request, meant = self._pending.popleft()
         tally = self._tally
         tally.requests += 1
-        if accepted is None:
+        number = self._answered
+        if meant is None:
             if self._shows:
-                self._heard.add(self._answered, beginning(self._material, request, self._first_reply(answer)))
+                self._heard.add(number, beginning(self._material, request, self._first_reply(answer)))
             self._answered += 1
-        else:
+        elif isinstance(meant, _Accepted):
             self._answers_in += 1
         reply = answer.reply
-        keys = (answer.key,) if accepted is None else (*accepted.keys, answer.key)
-        source = Source(teacher=self._teacher, requests=keys)
+        source = Source(teacher=self._teacher, requests=(*(meant.keys if meant else ()), answer.key))
         if isinstance(reply, Failure):
             tally.failed += 1
-            self._refuse(Dropped("no_reply", reply.reason, accepted.text if accepted else ""), source)
+            self._ended += not isinstance(meant, _Accepted)
+            self._refuse(Dropped("no_reply", reply.reason, meant.text if isinstance(meant, _Accepted) else ""), source)
             return
         tally.cached += answer.cached
         tally.prompt_tokens += reply.prompt_tokens
         tally.completion_tokens += reply.completion_tokens
-        if accepted is None:
-            self._accept_inputs(request, reply, source)
+        if isinstance(meant, _Accepted):
+            self._accept_output(meant, reply, source)
+        elif self._material.in_parts:
+            self._accept_field(meant or Begun(number, {}, ()), request, reply, source)
         else:
-            self._accept_output(accepted, reply, source)
+            self._ended += 1
+            for written in read_reply(self._material, request, reply):
+                self._tally.texts += 1
+                self._accept_input(written, request.messages[-1].content, source)
 
-    def _accept_inputs(self, request: Request, reply: Reply, source: Source) -> None:
-        prompt = request.messages[-1].content
-        for written in read_reply(self._material, request, reply):
-            self._tally.texts += 1
-            if written.fault:
-                self._refuse(Dropped(written.fault, written.detail, written.text), source)
-                continue
-            fault = self._screen.refuse(written.text, prompt)
-            if fault is not None:
-                self._refuse(fault, source)
-                continue
-            self._read += 1
-            self._to_answer.append(_Accepted(written.text, source.requests))
+    def _accept_field(self, begun: Begun, request: Request, reply: Reply, source: Source) -> None:
+        material = self._material
+        written = read_field(material, begun, request, reply)
+        values = {**begun.values, next_field(material, begun.values): written.text}
+        if not written.fault and next_field(material, values):
+            self._to_go_on.append(Begun(begun.number, values, source.requests))
+            return
+        self._ended += 1
+        self._tally.texts += 1
+        if not written.fault:
+            written = Written(whole_input(material, values))
+        self._accept_input(written, material.spec.instruction, source)
+
+    def _accept_input(self, written: Written, prompt: str, source: Source) -> None:
+        """Have an input answered, unless it or its reading is at fault."""
+        fault = (
+            Dropped(written.fault, written.detail, written.text)
+            if written.fault
+            else self._screen.refuse(written.text, prompt)
+        )
+        if fault is not None:
+            self._refuse(fault, source)
+            return
+        self._read += 1
+        self._to_answer.append(_Accepted(written.text, source.requests, 0))
 
     def _accept_output(self, accepted: _Accepted, reply: Reply, source: Source) -> None:
         spec = self._material.spec
@@ -229,7 +259,7 @@ class InputFirst:
             again = fault is not None and accepted.tries + 1 < _TRIES and self.form.again
             self.form.tried += again
             if again:
-                self._to_answer.append(_Accepted(accepted.text, source.requests))
+                self._to_answer.append(_Accepted(accepted.text, source.requests, accepted.tries + 1))
                 return
             self.form.judged += 1
             self.form.fitting += off_form(spec, accepted.text, output) is None

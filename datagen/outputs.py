@@ -13,7 +13,7 @@ from functools import lru_cache
 from potstill.datagen import filters
 from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_scores import answer_spellings
-from potstill.datagen.parse import plain, without_lead_in
+from potstill.datagen.parse import plain, unquoted, without_lead_in
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 from potstill.teacher import Reply
@@ -24,6 +24,15 @@ _ALONE = re.compile(
     r"\b(?:only|just|alone|nothing (?:else|but)|no (?:other|explanations?|comments?|remarks?))\b", re.IGNORECASE
 )
 _LEAD_IN_WORDS = 15
+# A chat model's way of answering, which no task asks for: 'The answer to this question is: "in May"'.
+_ANSWER_IS = re.compile(
+    r"(?:the|my)\s+(?:\w+\s+)?answer(?:\s+to\s+(?:this|the|your)\s+question)?(?:\s+[\"“][^\"”\n]{1,200}[\"”])?\s+is"
+    r"(?::\s*(?=\S)|\s+(?=[\"“][^\"“”\n]+[\"”]\.?\Z))",
+    re.IGNORECASE,
+)
+_ANNOUNCES = re.compile(
+    r"[^\n]*\b(?:is|are|be|as follows|following|here|below|for (?:the|this) \w+)\W*:", re.IGNORECASE
+)
 _FaultOf = Callable[[str, str], Dropped | None]
 
 
@@ -33,7 +42,7 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     It is the content of a fence when the reply holds one fence, with nothing around it but a short lead-in that ends
     with a colon, or with anything around it where the task wants its output alone ("Python code only"). Otherwise it is
     the whole reply: also for a task that speaks of fences or Markdown, or whose examples hold a fence. A line that
-    announces what follows ("Here is a title for the change:") is no part of it.
+    announces what follows ("Here is a title for the change:", "The answer to this question is:") is no part of it.
 
     Args:
         spec: The task.
@@ -42,7 +51,7 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     text = plain(text).strip()
     parts = _around_one_fence(text)
     if parts is None or _WANTS_FENCE.search("\n".join([spec.instruction, *(e.output for e in spec.examples)])):
-        return text if parts is not None else without_lead_in(text)
+        return text if parts is not None else _without_answer_is(spec, without_lead_in(text))
     before, content, behind = parts
     led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
     return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
@@ -50,20 +59,20 @@ def stated_output(spec: TaskSpec, text: str) -> str:
 
 def form_of(spec: TaskSpec) -> AskedForm:
     """The form that the task asks of its outputs, as wide as the outputs of its own examples take it."""
-    return _form(spec.instruction, tuple(example.output for example in spec.examples))
+    return _form(spec.instruction, tuple((example.input, example.output) for example in spec.examples))
 
 
 @lru_cache(maxsize=64)
-def _form(instruction: str, outputs: tuple[str, ...]) -> AskedForm:
+def _form(instruction: str, examples: tuple[tuple[str, str], ...]) -> AskedForm:
     form = asked_form(instruction)
-    for output in outputs:
-        form = form.allowing(output)
+    for input, output in examples:
+        form = form.allowing(output, input)
     return form
 
 
 def off_form(spec: TaskSpec, input: str, output: str) -> Dropped | None:
     """Why an output is not in the form that the task asks for; None where it is."""
-    fault = form_of(spec).fault(output)
+    fault = form_of(spec).fault(output, input)
     return Dropped("off_form", fault, input, output) if fault else None
 
 
@@ -107,7 +116,7 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
     fence do no harm. What an output of the user's own examples is as well, a copy of its input or a word again and
     again, is right for the task.
     """
-    output = form_of(spec).cut(stated_output(spec, reply.text))
+    output = form_of(spec).cut(stated_output(spec, reply.text), input)
     whole = plain(reply.text).strip().endswith(output)
     if reply.finish == "refused" or _wrong(spec, _refusal, input, output):
         return output, Dropped("refusal", output[:200], input, output)
@@ -115,7 +124,8 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
         return output, Dropped("empty_output", "", input, output)
     if reply.finish == "length" and whole:
         return output, Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
-    return output, _wrong(spec, _copy, input, output) or _wrong(spec, _loop, input, output)
+    faults = (_wrong(spec, fault_of, input, output) for fault_of in (_copy, _loop, _bare_announcement))
+    return output, next((fault for fault in faults if fault), None)
 
 
 def _wrong(spec: TaskSpec, fault_of: _FaultOf, input: str, output: str) -> Dropped | None:
@@ -125,6 +135,23 @@ def _wrong(spec: TaskSpec, fault_of: _FaultOf, input: str, output: str) -> Dropp
 
 def _refusal(input: str, output: str) -> Dropped | None:
     return Dropped("refusal", output[:200], input, output) if filters.refusal(output) else None
+
+
+def _without_answer_is(spec: TaskSpec, text: str) -> str:
+    """A reply without "The answer is:" at its start, unless the task or an example of it says so."""
+    found = _ANSWER_IS.match(text)
+    if found is None or re.search(r"\banswer is\b", spec.instruction, re.IGNORECASE):
+        return text
+    if any(_ANSWER_IS.match(example.output) for example in spec.examples):
+        return text
+    return unquoted(text[found.end() :].strip().removesuffix(".")) if text[found.end()] in '"“' else text[found.end() :]
+
+
+def _bare_announcement(input: str, output: str) -> Dropped | None:
+    """ "The answer to this question is:", and nothing behind it."""
+    if _ANNOUNCES.fullmatch(output.strip()) is None:
+        return None
+    return Dropped("unfinished", "announces an answer and gives none", input, output)
 
 
 def _copy(input: str, output: str) -> Dropped | None:

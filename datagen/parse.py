@@ -87,7 +87,7 @@ def clean_text(text: str) -> str:
         text = _CHATTER.sub("", text, count=1).strip()
         text = _NAMED.sub("", text, count=1).strip()
         text = _NUMBER.sub("", text, count=1).strip() if _NUMBER.match(text) else text
-        text = _unquote(text)
+        text = unquoted(text)
         if text == before:
             break
     lines = text.split("\n")
@@ -96,7 +96,7 @@ def clean_text(text: str) -> str:
         lines.pop()
     while len(lines) > 1 and (_META_LINE.match(lines[0][:400]) or not lines[0].strip()):
         lines.pop(0)
-    return _unquote(re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip())
+    return unquoted(re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip())
 
 
 def without_lead_in(text: str) -> str:
@@ -109,7 +109,7 @@ def without_lead_in(text: str) -> str:
         'Here is the thing: I never got my refund.'
     """
     found = _LEAD_IN.match(text)
-    return text if found is None or found.end() == len(text) else _unquote(text[found.end() :].strip())
+    return text if found is None or found.end() == len(text) else unquoted(text[found.end() :].strip())
 
 
 def _unfence(text: str) -> str:
@@ -119,7 +119,8 @@ def _unfence(text: str) -> str:
     return text
 
 
-def _unquote(text: str) -> str:
+def unquoted(text: str) -> str:
+    """A text without the quotation marks around it, or without the only one that begins or ends it."""
     if len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         return text[1:-1].strip()
     if text[:1] in ('"', "“") and text.count('"') + text.count("“") + text.count("”") == 1:

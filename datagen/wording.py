@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from potstill.label_words import label_words
 from potstill.languages import LANGUAGES
@@ -128,17 +128,22 @@ def input_noun(spec: TaskSpec) -> str:
     return _message_of(noun) or noun
 
 
-def input_words(spec: TaskSpec, noun: str) -> int:
-    """Words that one of the task's inputs, which it calls `noun`, has where it is long; 0 where nothing says so.
+def input_words(given: Sequence[str], noun: str) -> int:
+    """Words that one of a task's inputs, which it calls `noun`, has where it is long; 0 where nothing says so.
 
-    The user's examples tell, else what the task calls its inputs: an abstract, an article or the minutes of a meeting
+    The user's own inputs tell, else what the task calls them: an abstract, an article or the minutes of a meeting
     has two hundred words, where a small teacher that is not told so writes twenty-five.
     """
-    given = sorted(len(example.input.split()) for example in spec.examples)
-    if given:
-        middle = given[len(given) // 2]
+    lengths = sorted(len(text.split()) for text in given)
+    if lengths:
+        middle = lengths[len(lengths) // 2]
         return 10 * round(middle / 10) if middle >= _LONG else 0
-    return _LONG_WORDS if _LONG_KIND.search(noun) else 0
+    return _LONG_WORDS if is_long_kind(noun) else 0
+
+
+def is_long_kind(noun: str) -> bool:
+    """Whether a noun names a kind of text that is long: an article, the minutes of a meeting."""
+    return _LONG_KIND.search(noun) is not None
 
 
 def _message_of(noun: str) -> str:

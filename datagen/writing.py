@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
 from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
+from potstill.datagen.field_words import spoken, writing_order
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
 from potstill.datagen.wording import input_noun, input_words, readable, with_article
 from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
-from potstill.rows import join_fields
+from potstill.rows import join_fields, split_fields
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Message, Reply, Request
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# Where the text that a reply was opened for with a quotation mark ends.
+STOPS = ('"\n', "\n\n")
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,27 @@ class Material:
         return self.abilities.prefill and not self.as_json
 
     @property
+    def in_parts(self) -> bool:
+        """Whether an input's fields are asked for one by one (`field_by_field`)."""
+        return parts_of(self.spec, self.options, self.abilities) > 1
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that one reply has to hold; empty where it holds one text."""
+        return self.spec.inputs if len(self.spec.inputs) > 1 and not self.in_parts else ()
+
+    @property
     def avoid_shown(self) -> int:
         """`GenerationOptions.avoid_shown`, with None resolved."""
         asked = self.options.avoid_shown
         return asked if asked is not None else (0 if self.opened else 4)
+
+
+def parts_of(spec: TaskSpec, options: GenerationOptions, abilities: Abilities) -> int:
+    """Requests that write one input: as many as it has fields where these are asked for one by one, else 1."""
+    opened = abilities.prefill and not use_schema(abilities.json_schema, abilities.prefill, options)
+    by_field = opened and spec.kind == "generation" and options.texts_per_request == 1
+    return len(spec.inputs) if by_field and len(spec.inputs) > 1 else 1
 
 
 def rng(seed: int, index: int, purpose: str) -> Random:
@@ -116,18 +137,19 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     random = rng(options.seed, index, f"write {label}")
     # Apart from the other draws, which so do not depend on how much has been heard.
     drawn = rng(options.seed, index, f"avoid {label}")
-    noun = input_noun(spec)
+    first = writing_order(spec.inputs)[0] if material.in_parts else ""
+    noun = spoken(first) if first else input_noun(spec)
     topics = material.topics.get(label, ())
     topic = random.choice(list(topics)) if topics else ""
     manners = _manners(material, random)
-    examples = list(material.examples.get(label, ()))
-    styles = list(material.styles.get(label, ()))
-    language = _language(spec, index, label, options.seed)
+    examples = _shown(material, material.examples.get(label, ()), first)
+    styles = _shown(material, material.styles.get(label, ()), first)
+    language = language_of(spec, index, label, options.seed)
     variables: dict[str, Any] = {
         "instruction": spec.instruction,
         "noun": noun,
         "article": with_article(noun).split()[0],
-        "fields": list(spec.inputs) if len(spec.inputs) > 1 else [],
+        "fields": list(material.fields),
         "examples": random.sample(examples, k=min(len(examples), options.examples_shown)),
         "style": random.sample(styles, k=min(len(styles), options.style_shown)),
         "avoid": [text for text in drawn.sample(heard, k=min(len(heard), material.avoid_shown)) if text],
@@ -148,7 +170,8 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         long = 0
     else:
         name = "write_input"
-        long = input_words(spec, noun) if material.opened and len(spec.inputs) < 2 else 0
+        given = _shown(material, [example.input for example in spec.examples], first)
+        long = input_words(given, noun) if material.opened and not material.fields else 0
     words = f"{long} words" if long else label and f'the category "{_words_for(spec, label, index)}"'
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
@@ -171,7 +194,16 @@ def _manners(material: Material, random: Random) -> list[str]:
     return [f"{name}: {value}" for name, value in draw_manners(random, material.manners, len(material.manners))]
 
 
-def _language(spec: TaskSpec, index: int, label: str, seed: int) -> str:
+def _shown(material: Material, texts: Sequence[str], field: str) -> list[str]:
+    """Texts as a prompt shows them: one field of each where fields are asked for one by one."""
+    if not field:
+        return list(texts)
+    names = material.spec.inputs
+    split = [parts for text in texts if (parts := split_fields(text, names)) is not None]
+    return [parts[names.index(field)] for parts in split]
+
+
+def language_of(spec: TaskSpec, index: int, label: str, seed: int) -> str:
     """The language of one text, by its English name: one of the task's in turn; "" where the task is in English."""
     if spec.languages in ((), ("en",)):
         return ""
@@ -192,8 +224,8 @@ def _opening(material: Material, noun: str, of: str, language: str) -> str:
         return "1."
     what = with_article(noun) + (f" of {of}" if of else "")
     what += f" in {language}" if language else ""
-    if len(material.spec.inputs) > 1:
-        return f"Here is {what}:\n\n{material.spec.inputs[0]}:"
+    if material.fields:
+        return f"Here is {what}:\n\n{material.fields[0]}:"
     return f'Here is {what}:\n\n"'
 
 
@@ -201,11 +233,11 @@ def _stops(material: Material) -> tuple[str, ...]:
     if not material.opened or material.options.texts_per_request > 1:
         return ()
     # A small teacher leaves a blank line between two fields; a stop there would lose the second.
-    return ("\n\n\n",) if len(material.spec.inputs) > 1 else ('"\n', "\n\n")
+    return ("\n\n\n",) if material.fields else STOPS
 
 
 def _schema(material: Material) -> dict[str, Any]:
-    fields = material.spec.inputs if len(material.spec.inputs) > 1 else ()
+    fields = material.fields
     text: dict[str, Any] = {"type": "string"}
     if fields:
         text = {
@@ -238,7 +270,7 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         return [Written(plain(raw)[:500], "refusal", "stopped by the teacher's own filter")]
     if not raw.strip():
         return [Written("", "empty", "an empty reply")]
-    fields = material.spec.inputs if len(material.spec.inputs) > 1 else ()
+    fields = material.fields
     count = material.options.texts_per_request
     if request.schema is not None:
         return _from_json(raw, fields, count)

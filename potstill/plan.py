@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
+from potstill.datagen.writing import Material, examples_by_label, parts_of, styles_by_label, write_request
 from potstill.events import Event, Listener
 from potstill.generation_start import check_ahead, foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
@@ -228,7 +229,7 @@ class _Planner:
         if probed is not None:
             return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
         texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
-        step = self._assumed_inputs(retrieved).times("datagen", texts)
+        step = self._assumed_inputs(retrieved).times("datagen", texts * parts_of(spec, options, self.asker.abilities))
         if spec.kind == "generation":
             answers = Size(
                 likely_tokens(spec.instruction) + 100,
@@ -250,7 +251,8 @@ class _Planner:
             inputs = max(1.0, tally.requests - len(probed.rows))
             accepted = max(1, tally.texts - sum(tally.dropped.values()))
             wanted = options.rows * (1 + inputs / accepted)
-        bound = options.max_requests * (2 if self.spec.kind == "generation" else 1)
+        answers = self.spec.kind == "generation"
+        bound = options.max_requests * (parts_of(self.spec, options, self.asker.abilities) + answers)
         if wanted > bound:
             self.notes.append(
                 f"{kept:.0%} of the probe's texts were kept: the requests may end before the rows are there"
@@ -272,8 +274,6 @@ class _Planner:
         return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
 
     def _assumed_inputs(self, retrieved: Dataset | None) -> Size:
-        from potstill.datagen.writing import Material, examples_by_label, styles_by_label, write_request
-
         spec, options = self.spec, self.settings.generation
         described = {label.name: label.description for label in spec.labels}
         material = Material(

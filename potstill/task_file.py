@@ -36,6 +36,7 @@ from potstill.task_fields import (
     text_of,
     texts_of,
 )
+from potstill.task_given import fields_of
 from potstill.task_inference import (
     MAX_LABEL_CHARS,
     Reading,
@@ -264,7 +265,7 @@ def _build(
         examples=tuple(replace(e, output=match(e.output) or e.output) for e in found.examples)
         if classes
         else found.examples,
-        inputs=listed("inputs") or _fields_of_data(data, found.kind, inferred),
+        inputs=listed("inputs") or fields_of(data, found.examples, instruction, found.kind, inferred),
         languages=languages,
         metric=metric,
         label_prior=prior,
@@ -280,15 +281,6 @@ def _build(
         else TaskSpec("", "", "generation").licences,
         inferred=tuple(inferred),
     )
-
-
-def _fields_of_data(data: Mapping[str, DataRef | None], kind: str, inferred: list[Inferred]) -> tuple[str, ...]:
-    """The columns that the user named as the input of some data, where they are several: rows are then written so."""
-    for key, ref in data.items():
-        if ref is not None and len(ref.inputs) > 1 and kind != "instructions":
-            inferred.append(Inferred("inputs", ", ".join(ref.inputs), f"the columns of {key}"))
-            return ref.inputs
-    return ()
 
 
 def _instruction(given: Mapping[str, Node], parts: Parts, faults: Faults, quiet: bool) -> str:

@@ -35,6 +35,9 @@ ASKED = [
     ("Return valid JSON with the keys name and price.", "JSON"),
     ("Reason step by step and end with the final number after ####.", "something behind '####'"),
     ('End your answer with the label after "Answer:".', "something behind 'Answer:'"),
+    ("Answer with a short span of the passage.", "a part of the input"),
+    ("Extract the sentence that answers it, verbatim.", "a part of the input"),
+    ("Give the exact words from the text that name the cause.", "a part of the input"),
 ]
 SILENT = [
     "Correct the grammar in a sentence.",
@@ -57,6 +60,9 @@ SILENT = [
     "Give the number of vowels and the number of consonants.",
     "Say what comes after the comma.",
     "Answer a customer's question.",
+    "Summarise the text; do not copy sentences from it verbatim.",
+    "Write about a span of ten years.",
+    "Say it in your own words, never word for word.",
 ]
 
 
@@ -89,6 +95,15 @@ def test_nothing_is_read_into_words_about_the_input(instruction: str) -> None:
 )
 def test_what_breaks_it(form: AskedForm, output: str, fault: str) -> None:
     assert form.fault(output) == fault
+
+
+def test_a_part_of_an_input_is_found_whatever_its_capitals() -> None:
+    form = AskedForm(within=True)
+    assert form.fault("In  May.", "It opened in May.") == ""
+    assert form.fault("in June", "It opened in May.") == "no part of the input"
+    assert form.fault("in June") == ""
+    assert form.cut("It says: in May, at last", "It opened in May, at last.") == "in May, at last"
+    assert form.cut("It says nothing.", "It opened in May.") == "It says nothing."
 
 
 @pytest.mark.parametrize(

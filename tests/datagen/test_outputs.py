@@ -1,13 +1,14 @@
 """What of a reply is the task's output."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.outputs import read_output, stated_output
+from potstill.datagen.outputs import off_form, read_output, stated_output
 from potstill.task import Example, TaskSpec
 from potstill.teacher import Reply
 
@@ -38,6 +39,52 @@ def spec(instruction: str, *outputs: str) -> TaskSpec:
 )
 def test_a_fence_is_taken_off_where_it_only_wraps(instruction: str, reply: str, output: str) -> None:
     assert stated_output(spec(instruction), reply) == output
+
+
+@pytest.mark.parametrize(
+    ("reply", "output"),
+    [
+        ('The answer to this question is: "in May"', "in May"),
+        ("The answer is: in May, when it rained.", "in May, when it rained."),
+        ('The answer to the question "When?" is "in May".', "in May"),
+        ("The short answer to your question is: May", "May"),
+        # A sentence that says something, and not only that it answers:
+        ("The answer is not known.", "The answer is not known."),
+        ('The answer is "in May", which is late.', 'The answer is "in May", which is late.'),
+    ],
+)
+def test_an_answer_is_given_and_not_announced(reply: str, output: str) -> None:
+    assert stated_output(spec("Answer the question."), reply) == output
+
+
+def test_a_task_that_wants_answers_announced_keeps_it() -> None:
+    said = "The answer is: May"
+    assert stated_output(spec('Think, then end with "the answer is" and the answer.'), said) == said
+    assert stated_output(spec("Answer the question.", "The answer is: June"), said) == said
+
+
+@pytest.mark.parametrize("bare", ["The answer to this question is:", "Here is a headline for the article:"])
+def test_an_announcement_alone_is_no_output(bare: str) -> None:
+    _, fault = read_output(spec("Answer the question."), "When?", Reply(bare))
+    assert fault is not None
+    assert fault.reason == "unfinished"
+    assert read_output(spec("Write an announcement.", bare), "When?", Reply(bare))[1] is None
+
+
+def test_code_that_ends_with_a_colon_is_an_output() -> None:
+    assert read_output(spec(ALONE), "loop", Reply("for i in range(3):"))[1] is None
+
+
+def test_a_part_of_the_input_is_taken_out_of_a_reply() -> None:
+    task = spec("Answer the question. The answer is a short span of the passage.")
+    given_text = "passage: It opened in May of 1921.\nquestion: When did it open?"
+    assert read_output(task, given_text, Reply('It opened: "in May of 1921"')) == ("in May of 1921", None)
+    assert off_form(task, given_text, "in May of 1921") is None
+    fault = off_form(task, given_text, "It opened early.")
+    assert fault is not None
+    assert fault.detail == "no part of the input"
+    wide = replace(task, examples=(Example("passage: It opened.\nquestion: Did it?", "yes"),))
+    assert off_form(wide, given_text, "It opened early.") is None
 
 
 def test_a_task_whose_examples_are_fenced_keeps_its_fences() -> None:
