@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -14,7 +15,7 @@ from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attribute
 from potstill.datagen.field_words import spoken, writing_order
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
-from potstill.datagen.wording import input_noun, input_words, readable, with_article
+from potstill.datagen.wording import input_noun, input_words, is_long_kind, readable, with_article
 from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields, split_fields
@@ -279,8 +280,20 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         items = split_list(request.prefill + raw, count + 1)
         items = items[:-1] if cut else items[:count]
         return [_one(item, fields, False) for item in items] or [Written(plain(raw)[:500], "unparsable", "no list")]
-    opening = request.prefill.rpartition("\n")[2] if fields else ""
-    return [_one(opening + raw, fields, cut)]
+    if not fields or not material.opened:
+        return [_one(raw, fields, cut)]
+    whole = request.prefill.rpartition("\n")[2] + raw
+    alone = _without_remarks(whole, fields)
+    return [_one(alone, fields, cut and alone == whole)]
+
+
+def _without_remarks(raw: str, fields: Sequence[str]) -> str:
+    """Fields without what a small teacher says of them behind the last: another line of it, or another paragraph."""
+    found = re.search(rf"^\W*{re.escape(fields[-1])}\W*:[ \t]*\S.*", raw, re.IGNORECASE | re.MULTILINE)
+    if found is None:
+        return raw
+    end = raw.find("\n\n", found.end()) if is_long_kind(spoken(fields[-1])) else found.end()
+    return raw[:end] if end >= 0 else raw
 
 
 def _one(raw: str, fields: Sequence[str], cut: bool) -> Written:

@@ -64,6 +64,8 @@ _SORT_CUES = (
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign|filter|bucket|mark|estimate|"
     r"analysis|classification|detection|moderation)\b[^.:;]{0,80}:\s*",
+    r"\b(?:say|tell|state|check|assess|indicate|verify|find out)\s+(?:me\s+)?(?:whether|if|how|what|which)\b"
+    r"[^.:;]{0,80}:\s*(?=[^.;:]{1,200}\bor\b)",
     r"(?=\b\d{1,2}\s*(?:=|means)\s*[a-z])",
     rf"\b(?:route|forward|direct|assign|allocate)\s+(?!(?:an?|the|one)\s+(?:\w+\s+)?(?:{ASPECT}|{SET}|scores?|ratings?|"
     r"numbers?|points?)\b)[^.:;]{1,60}?\bto\s+(?:either\s+)?(?=[^.?!]{1,300}\bor\b)",

@@ -57,8 +57,10 @@ _PAIRS = (
 _SAME_FIELD = (
     ("premise", "sentence1", "sentence_a", "text1", "context"),
     ("hypothesis", "sentence2", "sentence_b", "text2"),
+    ("question1", "sentence1", "text1"),
+    ("question2", "sentence2", "text2"),
     ("question", "query", "question_text"),
-    ("passage", "context", "paragraph", "document", "sentence"),
+    ("passage", "context", "paragraph", "excerpt", "document", "article", "story", "text", "sentence"),
     ("title", "headline", "subject"),
     ("text", "content", "body", "article", "description", "document"),
 )  # fmt: skip
@@ -267,14 +269,16 @@ def _fields_said(texts: Sequence[Profile], spec: TaskSpec) -> tuple[str, ...]:
     return ()
 
 
-def _field_column(field: str, names: Mapping[str, str]) -> str | None:
+def _field_column(name: str, names: Mapping[str, str]) -> str | None:
     """The column for a named field of the task's input: the same name, or another usual one."""
-    plain = field.lower()
-    if plain in names:
-        return names[plain]
-    for group in _SAME_FIELD:
-        if plain in group and (found := next((names[word] for word in group if word in names), None)):
-            return found
+    plain = name.lower()
+    # A `product_title` may be fed from a title.
+    for field in (plain, plain.rpartition("_")[2]):
+        if field in names:
+            return names[field]
+        for group in _SAME_FIELD:
+            if field in group and (found := next((names[word] for word in group if word in names), None)):
+                return found
     return None
 
 

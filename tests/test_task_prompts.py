@@ -189,6 +189,11 @@ CHOICES: list[tuple[str, str]] = [
         "order|cancel|track|menu|smalltalk",
     ),
     ("What is the tone of the email: angry, neutral or happy?", "angry|neutral|happy"),
+    (
+        "Say whether the hypothesis follows from the premise: entailment, neutral or contradiction.",
+        "entailment|neutral|contradiction",
+    ),
+    ("Check whether the claim holds in the text: yes, partly or no.", "yes|partly|no"),
     ("Does the text talk about cats, dogs or neither?", "cats|dogs|neither"),
     ("Identify the speaker's emotion (happy, sad, angry, neutral).", "happy|sad|angry|neutral"),
     ("Rate how helpful the answer is: 1, 2, 3, 4 or 5.", "1|2|3|4|5"),

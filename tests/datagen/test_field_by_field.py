@@ -13,7 +13,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.writing import parts_of
 from potstill.errors import TeacherError
 from potstill.rows import split_fields
-from potstill.task import Example, TaskSpec
+from potstill.task import Example, Label, TaskSpec
 from potstill.teacher import Abilities, Failure, Reply, Request
 
 ASKS = TaskSpec(
@@ -107,3 +107,17 @@ def test_who_is_asked_by_fields() -> None:
     assert parts_of(ASKS, replace(options, texts_per_request=3), SMALL) == 1
     assert parts_of(replace(ASKS, inputs=("text",)), options, SMALL) == 1
     assert parts_of(replace(ASKS, kind="classification"), options, SMALL) == 1
+
+
+def test_what_stands_behind_the_last_field_is_none_of_it(tmp_path: Path) -> None:
+    """Of a class, fields are asked for at once, and a small teacher goes on to speak of what it wrote."""
+    task = TaskSpec(
+        "pairs", "Say whether two sentences agree.", "classification", (Label("yes"), Label("no")), inputs=("a", "b")
+    )
+
+    def remarks(request: Request, number: int) -> Reply:
+        return Reply(f" {about(number, 7)}.\nb: {about(-number, 7)}.\nThe sentence {about(number, 3)} contradicts.")
+
+    for row in run(tmp_path, task, ScriptedTeacher(remarks, SMALL), rows=4).rows:
+        assert "contradicts" not in row["input"]
+        assert split_fields(row["input"], ("a", "b"))

@@ -17,6 +17,7 @@ from potstill.retrieval.columns import choose_among, choose_columns, declared_co
 from potstill.retrieval.load import text_items
 from potstill.retrieval.profiles import plain_value, profile, profile_features
 from potstill.task import Label, TaskSpec
+from potstill.task_file import read_task_file
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
 GOLDEN = Path(__file__).resolve().parent.parent / "prompts" / "golden" / "choose_columns.txt"
@@ -201,6 +202,32 @@ def test_a_wrong_index_is_passed_over_and_nested_roles_are_read() -> None:
     assert choose_columns(data, spec(), eval_index=right).how == "the card's train_eval_index"
     squad = {"question": "question", "context": "context", "answers": {"text": "text", "answer_start": "answer_start"}}
     assert declared_columns({"col_mapping": squad}) == (("question", "context"), "answers")
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Answer the question using the passage.",
+        "Read the article and answer the question about it.",
+        "You get a question and a context. Answer.",
+    ],
+)
+def test_a_dataset_of_passages_feeds_a_prompt_that_speaks_of_them(instruction: str) -> None:
+    rows = [
+        {
+            "id": str(i),
+            "title": "Lima",
+            "context": f"It opened in May {i} and grew larger in each of the years since then.",
+            "question": f"When did it open {i}?",
+            "answers.text": f"May {i}",
+        }
+        for i in range(30)
+    ]
+    task = read_task_file(instruction).spec
+    choice = choose_columns(Dataset.from_list(rows), task)
+    assert sorted(choice.inputs) == ["context", "question"]
+    assert (choice.inputs[0] == "question") == (task.inputs[0] == "question")
+    assert choice.output == "answers.text"
 
 
 def test_an_index_gives_the_fields_by_their_names_and_answers_of_the_tasks_kind() -> None:
