@@ -88,13 +88,17 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
             "  # A sentence says more to the teacher than a name: what belongs here, and what does not.",
         ]
         lines += [f"  {_key(name)}: {_scalar(known.get(name, ''))}".rstrip() for name in names]
+    columns = ", ".join(map(_scalar, spec.inputs)) or "text"
+    # Rows of the user's own may have other columns, or one text that holds all.
+    given = bool(spec.inputs) and not answers.test
+    fields = f"{'' if given else '# '}inputs: [{columns if spec.inputs else 'premise, hypothesis'}]"
     metric = spec.metric if kind == spec.kind else ("macro_f1" if names else "rouge_l")
     choices = "accuracy or macro_f1" if names else "exact_match, token_f1, rouge_l or chrf"
     lines += [
         f"languages: [{', '.join(spec.languages)}]",
         f"metric: {metric}    # what the student is chosen by: {choices}",
         "",
-        "# inputs: [premise, hypothesis]    # the fields of an input that has several; rows and questions name them",
+        f"{fields}    # the fields of an input that has several; rows and questions name them",
         "",
         "# Real rows to measure on make the scores mean something. JSON lines, CSV, Parquet or a dataset of the Hub.",
     ]
@@ -104,9 +108,9 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
             f"test: {{path: {_scalar(answers.test)}}}    # name the columns if they are not found: inputs, output"
         )
     else:
-        lines.append(f"# test: {{path: my-test-rows.jsonl, inputs: [text], output: {output}}}")
+        lines.append(f"# test: {{path: my-test-rows.jsonl, inputs: [{columns}], output: {output}}}")
     lines += [
-        f"# labelled: {{path: my-rows.jsonl, inputs: [text], output: {output}}}    # real rows to train on",
+        f"# labelled: {{path: my-rows.jsonl, inputs: [{columns}], output: {output}}}    # real rows to train on",
         "# unlabelled: my-texts.txt    # real texts without answers",
         "",
         "# Which data may be used. Datasets with no stated licence may be, unless unknown is false.",

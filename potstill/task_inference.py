@@ -227,6 +227,8 @@ def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:
         return "chrf"
     if re.search(r"\b(?:iso|exact(?:ly)?|number|integer|digits?|one word|json|date|amount|price)\b", words):
         return "exact_match"
+    if re.search(r"\b(?:spans?|substring|named entit\w+|short (?:phrase|answer))\b", words):
+        return "token_f1"  # which answers from a text are measured by, as in SQuAD
     if outputs and all(len(output.split()) <= 3 for output in outputs):
         return "exact_match"
     return "rouge_l"

@@ -315,6 +315,7 @@ def test_language_codes() -> None:
 def test_metric_of_a_task() -> None:
     assert infer_metric("classification", "x", []) == "macro_f1"
     assert infer_metric("generation", "Summarise the text.", []) == "rouge_l"
+    assert infer_metric("generation", "Answer with a span of the passage.", []) == "token_f1"
     assert infer_metric("generation", "Translate it.", []) == "chrf"
     assert infer_metric("generation", "Reply.", ["a b", "c"]) == "exact_match"
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.task_draft import Answers, draft_task, read_prompt
 from potstill.task_file import read_task_file
 from potstill.task_given import given_fields
 
@@ -106,3 +107,15 @@ def test_data_and_examples_win_over_the_prompt(tmp_path: Path) -> None:
     assert _inputs(tmp_path, f"{prompt}\n{one}") == ()
     both = "## Examples\n\nInput: Passage: It was Ana.\nQuestion: Who came?\nOutput: Ana\n"
     assert _inputs(tmp_path, f"{prompt}\n{both}") == ("Passage", "Question")
+
+
+def test_a_draft_says_which_fields_were_read(tmp_path: Path) -> None:
+    prompt = "Answer the question using the passage."
+    spec = read_prompt(prompt)
+    assert "\ninputs: [passage, question] " in draft_task(prompt, spec)
+    # The user's own rows may hold both in one text.
+    (tmp_path / "rows.jsonl").write_text('{"input": "one", "output": "two"}\n')
+    with_rows = draft_task(prompt, spec, Answers(test=str(tmp_path / "rows.jsonl")))
+    assert "\n# inputs: [passage, question] " in with_rows
+    assert read_task_file(prompt).spec.inputs == spec.inputs
+    assert "\n# inputs: [premise, hypothesis] " in draft_task("Name a tree.", read_prompt("Name a tree."))

@@ -12,6 +12,7 @@ from scripted import ScriptedTeacher, run
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.writing import parts_of
 from potstill.errors import TeacherError
+from potstill.prompts import load
 from potstill.rows import split_fields
 from potstill.task import Example, Label, TaskSpec
 from potstill.teacher import Abilities, Failure, Reply, Request
@@ -121,3 +122,16 @@ def test_what_stands_behind_the_last_field_is_none_of_it(tmp_path: Path) -> None
     for row in run(tmp_path, task, ScriptedTeacher(remarks, SMALL), rows=4).rows:
         assert "contradicts" not in row["input"]
         assert split_fields(row["input"], ("a", "b"))
+
+
+def test_the_prompt_of_a_field() -> None:
+    said = load("write_field").render(
+        given=[("passage", "Ana left."), ("title", "Leaving")], noun="a question about this passage", language="Spanish"
+    )
+    assert said.split("\n") == [
+        "passage: Ana left.",
+        "",
+        "title: Leaving",
+        "",
+        "Write a question about this passage in Spanish.",
+    ]
