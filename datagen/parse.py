@@ -130,6 +130,33 @@ def unquoted(text: str) -> str:
     return text
 
 
+def within_quotes(text: str) -> str:
+    """A text that a quotation mark was opened for, where the text goes on behind the mark that closes it.
+
+    What is said of a whole sentence in quotes is no part of it. Otherwise the text began with words in quotes, and the
+    mark that was given belongs to it.
+
+    Examples:
+        >>> within_quotes('I love it." This review is positive.')
+        'I love it.'
+        >>> within_quotes('Back to the Future" fails again')
+        '"Back to the Future" fails again'
+        >>> within_quotes('sun," "moon," "star'), within_quotes('She said "no" and left.')
+        ('"sun," "moon," "star"', 'She said "no" and left.')
+    """
+    first = text.find('"')
+    behind = text[first + 1 : first + 2]
+    ahead, rest = text[max(0, first - 1) : max(0, first)], text[first + 1 :].strip()
+    # Not the one that opens other words, nor inches.
+    closes = first > 0 and not (ahead.isspace() or ahead.isdigit() or ahead in "([{=" or behind.isalnum())
+    if not closes or not rest:
+        return text
+    if ahead in ".!?" and text.count('"') == 1 and not rest[0].islower():
+        return text[:first]
+    # The last mark may have ended the reply.
+    return f'"{text}' if text.count('"') % 2 else f'"{text}"'
+
+
 def last_full_sentence(text: str) -> str:
     """The text up to its last sentence end, or an empty string when no sentence ends.
 

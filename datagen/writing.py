@@ -14,7 +14,15 @@ from potstill import prompts
 from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
 from potstill.datagen.field_words import spoken, writing_order
 from potstill.datagen.options import GenerationOptions
-from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields, read_json, split_list
+from potstill.datagen.parse import (
+    clean_text,
+    last_full_sentence,
+    plain,
+    read_fields,
+    read_json,
+    split_list,
+    within_quotes,
+)
 from potstill.datagen.wording import input_noun, input_words, is_long_kind, readable, with_article
 from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
@@ -281,7 +289,9 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         items = items[:-1] if cut else items[:count]
         return [_one(item, fields, False) for item in items] or [Written(plain(raw)[:500], "unparsable", "no list")]
     if not fields or not material.opened:
-        return [_one(raw, fields, cut)]
+        opened = request.prefill.endswith('"')
+        alone = within_quotes(raw) if opened else raw
+        return [_one(alone, fields, cut and len(alone) >= len(raw))]
     whole = request.prefill.rpartition("\n")[2] + raw
     alone = _without_remarks(whole, fields)
     return [_one(alone, fields, cut and alone == whole)]

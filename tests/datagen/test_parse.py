@@ -17,6 +17,7 @@ from potstill.datagen.parse import (
     read_json,
     split_list,
     strings_in,
+    within_quotes,
 )
 
 
@@ -155,3 +156,27 @@ def test_ten_megabytes_are_bounded(text: str) -> None:
     read_fields(text, ["a", "b"])
     read_json(text)
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ('Emotion, Dog" - Emo, Dog', '"Emotion, Dog" - Emo, Dog'),
+        ('Hello!" she said.', '"Hello!" she said.'),
+        ('It is fine." She said, "Go home.', '"It is fine." She said, "Go home."'),
+        ('Works well!" (positive)', "Works well!"),
+        ('A 5" screen.', 'A 5" screen.'),
+        ('She said "no" and left.', 'She said "no" and left.'),
+        ('I love it."', 'I love it."'),
+        ("no marks", "no marks"),
+    ],
+)
+def test_a_text_within_an_opened_quotation_mark(text: str, whole: str) -> None:
+    assert within_quotes(text) == whole
+
+
+@given(st.text(st.sampled_from(list('"a B.!(5 \n')), max_size=30))
+def test_nothing_but_marks_is_added_to_a_quoted_text(text: str) -> None:
+    found = within_quotes(text)
+    assert found.replace('"', "") in text.replace('"', "")
+    assert found in text or found.count('"') % 2 == 0
