@@ -31,6 +31,8 @@ def _list(text: str) -> tuple[str, ...]:
 
 # A line of the form that the prompts for inputs of several fields show.
 _FORM = re.compile(r"^(\S.{0,60}?): \.\.\.$", re.MULTILINE)
+# A reply that was opened with the first word of a question.
+_BEGUN = re.compile(r'"(?:What|How|Who|When|Where|Why|Which|Is|Does|Can)\Z')
 _SUBJECTS = _list(
     "The company|A customer|My neighbour|The report|Our team|The city council|A recent study|The new device|"
     "An engineer|The local museum|Her colleague|The delivery|This winter|A small bakery|The minister|The airline|"
@@ -201,6 +203,8 @@ class FakeTeacher:
         if request.schema is not None:
             text = json.dumps(_instance(request.schema, request.schema, topic, random), ensure_ascii=False)
             return text[: len(text) // 2] if random.random() < self.options.garbling else text
+        if _BEGUN.search(request.prefill):
+            return f" {_prose(topic, random, 1).removesuffix('.')}?"
         fields = _FORM.findall(prompt)
         lines = [f"{name}: {_prose(topic, random, 1)}" for name in fields]
         # An opened reply goes on behind the name of the first field.

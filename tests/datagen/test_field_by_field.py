@@ -10,6 +10,7 @@ import pytest
 from scripted import ScriptedTeacher, run
 
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.writing import parts_of
 from potstill.errors import TeacherError
 from potstill.prompts import load
@@ -135,3 +136,9 @@ def test_the_prompt_of_a_field() -> None:
         "",
         "Write a question about this passage in Spanish.",
     ]
+
+
+def test_a_dry_run_has_rows(tmp_path: Path) -> None:
+    found = run(tmp_path, ASKS, FakeTeacher(), rows=6)
+    assert found.report["kept"] == 6
+    assert all(split_fields(row["input"], ASKS.inputs) for row in found.rows)
