@@ -61,8 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "task.md").write_text(TASK)
     potstill.run(
         str(folder / "task.md"), out=folder / "run", teacher="fake", n=16, sources="generated",
-        distil={"student": str(tiny_causal(folder / "tiny")), "epochs": 1, "min_steps": 2, "max_length": 512,
-                "soft_weight": 0.0},
+        distil={"student": str(tiny_causal(folder / "tiny")), "epochs": 1, "min_steps": 2, "max_length": 512},
         evaluate={"rows": 4, "latency_rows": 1},
     )  # fmt: skip
     return folder / "run"

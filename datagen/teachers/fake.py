@@ -84,6 +84,8 @@ class FakeOptions:
         refusing: Share of text requests that a filter stops.
         garbling: Share of schema requests whose reply is cut JSON.
         shuffle: Whether replies overtake each other.
+        top_logprobs: Most log-probs of a token. Its tokens are those of no tokenizer, so that a student of texts cannot
+            learn from them.
     """
 
     concurrency: int = 64
@@ -94,6 +96,7 @@ class FakeOptions:
     refusing: float = 0.0
     garbling: float = 0.0
     shuffle: bool = False
+    top_logprobs: int = 0
 
 
 class FakeTeacher:
@@ -126,8 +129,9 @@ class FakeTeacher:
 
     @property
     def abilities(self) -> Abilities:
-        """Everything."""
-        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=64, scores=True, seeded=True)
+        """Everything, but for log-probs where none are wanted."""
+        most = self.options.top_logprobs
+        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=most, scores=True, seeded=True)
 
     @property
     def concurrency(self) -> int:

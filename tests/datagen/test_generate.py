@@ -324,7 +324,7 @@ def test_a_label_may_not_name_itself_too_often(tmp_path: Path) -> None:
 
 def test_generation_keeps_the_log_probs_of_its_outputs(tmp_path: Path) -> None:
     spec = replace(SUMMARY, instruction="Summarise a paragraph.")
-    result = run(tmp_path, spec, FakeTeacher(), rows=12, answer_top_k=4)
+    result = run(tmp_path, spec, FakeTeacher(FakeOptions(top_logprobs=64)), rows=12, answer_top_k=4)
     targets = result.token_targets
     assert targets is not None
     assert targets["id"][:] == result.rows["id"][:]
@@ -368,7 +368,7 @@ def test_rows_and_drops_go_to_the_folder_while_they_come(tmp_path: Path, spec: T
             seen.append((tmp_path / "out" / "rows.parquet").stat().st_size)
 
     with Ledger(tmp_path / "l.sqlite") as ledger:
-        asker = Asker(FakeTeacher(FakeOptions(failing=0.1, delay_s=0.001)), ledger)
+        asker = Asker(FakeTeacher(FakeOptions(failing=0.1, delay_s=0.001, top_logprobs=64)), ledger)
         options = GenerationOptions(rows=60, answer_top_k=4)
         given = generate_rows(spec, asker, options, out=tmp_path / "out", listener=listener)
         kept_for_me = generate_rows(spec, asker, options)

@@ -22,7 +22,7 @@ from potstill.datagen.label_scores import (
     settle_form,
 )
 from potstill.datagen.soft import SoftOptions, add_teacher_probs
-from potstill.datagen.teachers.fake import FakeTeacher
+from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
 from potstill.evaluation import teacher_answers
 from potstill.ledger import Ledger
@@ -321,7 +321,7 @@ def test_channel_direction_scores_the_text(tmp_path: Path) -> None:
 def test_token_targets_reuse_what_was_stored(tmp_path: Path) -> None:
     spec = TaskSpec("g", "Repeat.", "generation")
     rows = rows_to_dataset([Row(f"in {i}", f"out {i} words", "user", Source(row=i)) for i in range(5)], ())
-    teacher = FakeTeacher()
+    teacher = FakeTeacher(FakeOptions(top_logprobs=64))
     with Ledger(tmp_path / "l.sqlite") as ledger:
         asker = Asker(teacher, ledger)
         some = targets_for(spec, rows.select([1, 3]), asker, 8)
