@@ -59,6 +59,26 @@ _MOST_WORDS = (
     re.compile(rf"\b(?P<n>{_COUNT}) words (?:or (?:fewer|less)|at (?:the )?most|maximum|max)\b", re.IGNORECASE),
 )
 _UNDER_WORDS = re.compile(rf"\b{_UNDER} (?P<n>{_COUNT}) words\b", re.IGNORECASE)
+# "In about 50 words": half as many again are let pass.
+_ABOUT_WORDS = (
+    re.compile(rf"\b(?:about|around|roughly|approximately|circa|ca\.) (?P<n>{_COUNT}) words\b", re.IGNORECASE),
+    re.compile(rf"\b(?:in|using|with|of) (?P<n>{_COUNT}) words\b", re.IGNORECASE),
+)
+_LEEWAY = 1.5
+_POINTS = re.compile(
+    rf"(?:{_SAID}|\b(?:into|list of) )(?P<most>{_MOST} )?(?:(?P<least>{_COUNT}) ?(?:-|–|to|or) ?)?(?P<n>{_COUNT}) "
+    r"(?:(?:short|brief|concise|key|main|clear|crisp),? )*(?:bullet(?:[ -]?points?|s)?|bulleted (?:points|items))\b",
+    re.IGNORECASE,
+)
+# Each of these is to have so many words, and not all of them together.
+_EACH = (
+    re.compile(r"\b(?:sentences|lines|points|bullets|items|paragraphs) (?:of|with) \Z", re.IGNORECASE),
+    re.compile(
+        r" (?:each|apiece|per\b|(?:for |in )?(?:each|every)|a (?:sentence|line|point|bullet|paragraph)\b)",
+        re.IGNORECASE,
+    ),
+)
+_POINT = re.compile(r"^[ \t]*(?:[-*•–]|\d{1,2}[.)])[ \t]+\S.*$", re.MULTILINE)
 _ONE_WORD = re.compile(
     r"\b(?:(?:in|with|as|using|(?:reply|answer|respond) (?:with|in)|return|give|output|write) (?:exactly |only |just )?"
     r"(?:one|a single)(?: english)? word|(?:one|single)[- ]word (?:answers?|reply|replies|labels?))\b",
@@ -142,6 +162,7 @@ class AskedForm:
     Attributes:
         sentences: So many sentences at most.
         words: So many words at most.
+        points: Items of a list, so many at least and at most; a text around them is none of the output.
         one_line: No line break within.
         number: A number and nothing else.
         json: A JSON value and nothing else.
@@ -151,6 +172,7 @@ class AskedForm:
 
     sentences: int = 0
     words: int = 0
+    points: tuple[int, int] = (0, 0)
     one_line: bool = False
     number: bool = False
     json: bool = False
@@ -178,6 +200,8 @@ class AskedForm:
             output = _part_within(output, input)
         if self.json:
             return _json_within(output)
+        if self.points[1] and len(listed := _POINT.findall(output)) >= max(1, self.points[0]):
+            return "\n".join(listed[: self.points[1]])
         if self.number and len(found := _NUMBERS.findall(output)) == 1:
             return str(found[0])
         if not self.sentences:
@@ -203,6 +227,9 @@ class AskedForm:
             yield f"{found} sentences, where {self.sentences} are asked for"
         if self.words and (found := len(words(output))) > self.words:
             yield f"{found} words, where at most {self.words} are asked for"
+        least, most = self.points
+        if most and not least <= (found := len(_POINT.findall(output))) <= most:
+            yield f"{found} bullet points, where {_span(least, most)} are asked for"
         if self.one_line and "\n" in output.strip():
             yield "several lines, where one is asked for"
         if self.number and not _A_NUMBER.fullmatch(output.strip()):
@@ -218,12 +245,13 @@ class AskedForm:
         """The form, widened so far that an output is in it.
 
         Examples:
-            >>> AskedForm(sentences=1, words=25).allowing("It rained. It stopped.")
-            AskedForm(sentences=2, words=25, one_line=False, number=False, json=False, behind='', within=False)
+            >>> AskedForm(sentences=1, words=25).allowing("It rained. It stopped.")  # doctest: +ELLIPSIS
+            AskedForm(sentences=2, words=25, points=(0, 0), one_line=False, ..., within=False)
         """
         return AskedForm(
             sentences=self.sentences and max(self.sentences, len(sentence_ends(output))),
             words=self.words and max(self.words, len(words(output))),
+            points=self.points if not AskedForm(points=self.points).fault(output) else (0, 0),
             one_line=self.one_line and not AskedForm(one_line=True).fault(output),
             number=self.number and not AskedForm(number=True).fault(output),
             json=self.json and not AskedForm(json=True).fault(output),
@@ -236,6 +264,7 @@ class AskedForm:
         parts = [
             f"at most {self.sentences} sentence{'s' if self.sentences > 1 else ''}" if self.sentences else "",
             f"at most {self.words} word{'s' if self.words > 1 else ''}" if self.words else "",
+            f"{_span(*self.points)} bullet point{'s' if self.points[1] > 1 else ''}" if self.points[1] else "",
             "one line" if self.one_line else "",
             "a number" if self.number else "",
             "JSON" if self.json else "",
@@ -256,8 +285,11 @@ def asked_form(instruction: str) -> AskedForm:
     """
     text = " ".join(instruction[:_MOST_CHARS].split())
     sentences = [_count(found) for form in _SENTENCES for found in form.finditer(text) if _of_output(text, found)]
-    bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_output(text, found)]
-    bounds += [_count(found) - 1 for found in _UNDER_WORDS.finditer(text) if _of_output(text, found)]
+    bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_whole(text, found)]
+    bounds += [_count(found) - 1 for found in _UNDER_WORDS.finditer(text) if _of_whole(text, found)]
+    about = [_count(found) for form in _ABOUT_WORDS for found in form.finditer(text) if _of_whole(text, found)]
+    bounds += [round(_LEEWAY * count) for count in about]
+    points = next((found for found in _POINTS.finditer(text) if _of_output(text, found)), None)
     if (found := _ONE_WORD.search(text)) and _of_output(text, found):
         bounds.append(1)
     behind = next((f["sign"] or f["quoted"] for f in _BEHIND.finditer(text) if _ENDING.search(text[: f.start()])), "")
@@ -265,6 +297,7 @@ def asked_form(instruction: str) -> AskedForm:
         # Of several bounds ("in one sentence", "up to three for long texts") the widest holds for all outputs.
         sentences=max(sentences, default=0),
         words=max(bounds, default=0),
+        points=_bounds(points) if points else (0, 0),
         one_line=bool((found := _ONE_LINE.search(text)) and _of_output(text, found)),
         number=bool(_NUMBER.search(text)),
         json=bool((found := _JSON.search(text)) and _of_output(text, found)),
@@ -309,8 +342,21 @@ def sentence_ends(text: str) -> list[int]:
 
 
 def _count(found: re.Match[str]) -> int:
-    said = (found.groupdict().get("n") or "one").lower()
-    return _WORDS.get(said) or int(said)
+    return _number(found.groupdict().get("n") or "one")
+
+
+def _number(said: str) -> int:
+    return _WORDS.get(said.lower()) or int(said)
+
+
+def _bounds(found: re.Match[str]) -> tuple[int, int]:
+    """How many bullet points at least and at most; none fewer than are said, unless a range or a bound is."""
+    most = _number(found["n"])
+    return (1 if found["most"] else _number(found["least"] or found["n"])), most
+
+
+def _span(least: int, most: int) -> str:
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def _of_output(text: str, found: re.Match[str]) -> bool:
@@ -319,6 +365,12 @@ def _of_output(text: str, found: re.Match[str]) -> bool:
     worked_on = found[0].lower().startswith(("in ", "with ")) and _WORKS_ON.search(before)
     measured = _OF_A_TEXT.search(before) and not _WRITES.search(before)
     return not (worked_on or measured or _INPUT_SPEECH.search(before))
+
+
+def _of_whole(text: str, found: re.Match[str]) -> bool:
+    """Whether a number of words is that of an output, and not of each of its sentences or points."""
+    each = _EACH[0].search(text[: found.start()]) or _EACH[1].match(text, found.end())
+    return not each and _of_output(text, found)
 
 
 def _is_json(output: str) -> bool:

@@ -38,6 +38,13 @@ ASKED = [
     ("Answer with a short span of the passage.", "a part of the input"),
     ("Extract the sentence that answers it, verbatim.", "a part of the input"),
     ("Give the exact words from the text that name the cause.", "a part of the input"),
+    ("Summarise the article in three bullet points.", "3 bullet points"),
+    ("Turn the notes into 3 to 5 short bullet points.", "3 to 5 bullet points"),
+    ("Give at most four bullets.", "1 to 4 bullet points"),
+    ("Describe the product in about 50 words.", "at most 75 words"),
+    ("Summarise it in three bullet points of at most ten words.", "3 bullet points"),
+    ("Write two sentences of about 20 words each.", "at most 2 sentences"),
+    ("Write a reply of roughly forty words.", "at most 60 words"),
 ]
 SILENT = [
     "Correct the grammar in a sentence.",
@@ -63,6 +70,8 @@ SILENT = [
     "Summarise the text; do not copy sentences from it verbatim.",
     "Write about a span of ten years.",
     "Say it in your own words, never word for word.",
+    "Merge three bullet points to a sentence that flows.",
+    "Given a text of about 50 words, name its topic.",
 ]
 
 
@@ -83,6 +92,9 @@ def test_nothing_is_read_into_words_about_the_input(instruction: str) -> None:
         (AskedForm(sentences=1), "It works. It is cheap.", "2 sentences, where 1 are asked for"),
         (AskedForm(words=3), "one two three four", "4 words, where at most 3 are asked for"),
         (AskedForm(one_line=True), "a\nb", "several lines, where one is asked for"),
+        (AskedForm(points=(2, 2)), "- a\n* b", ""),
+        (AskedForm(points=(2, 2)), "1. a\n2) b\n3. c", "3 bullet points, where 2 are asked for"),
+        (AskedForm(points=(2, 4)), "a and b", "0 bullet points, where 2 to 4 are asked for"),
         (AskedForm(number=True), "$1,200.50", ""),
         (AskedForm(number=True), "-3", ""),
         (AskedForm(number=True), "about 3", "not a number alone"),
@@ -147,8 +159,14 @@ def test_what_of_an_output_is_asked_for(form: AskedForm, output: str, cut: str) 
     assert form.cut(output) == cut
 
 
+def test_a_list_is_taken_out_of_what_is_said_of_it() -> None:
+    form = AskedForm(points=(2, 2))
+    assert form.cut("Here are the points:\n\n- a\n- b\n- c\n\nI hope this helps.") == "- a\n- b"
+    assert form.cut("- a") == "- a"
+
+
 FORMS = (
-    AskedForm(1, 3, True, True, True, "####"),
+    AskedForm(1, 3, (1, 2), True, True, True, "####"),
     AskedForm(sentences=2),
     AskedForm(words=2, behind="a"),
     AskedForm(number=True),
