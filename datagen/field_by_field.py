@@ -8,6 +8,7 @@ teacher, each field has a request of its own that shows the ones before (`Materi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from potstill.teacher import Message, Reply, Request
 
 # A field that is no long text: a question, a title.
 _SHORT_TOKENS = 80
+_QUESTION = re.compile(r"[^?？؟]*[?？؟]")
 # What a question is begun with for a teacher that would as soon write a statement.
 _BEGINNINGS = ("What",) * 4 + ("How",) * 2 + ("Who", "When", "Where", "Why", "Which", "Is", "Does", "Can")
 
@@ -83,19 +85,28 @@ def read_field(material: Material, begun: Begun, request: Request, reply: Reply)
     if written.fault:
         return written
     name = next_field(material, begun.values)
-    text = written.text
+    text = _up_to_a_field(material, written.text)
+    if not text:
+        return Written(written.text, "missing_field", f"nothing in {name}")
     if is_question(name):
         # What stands behind a question is the small teacher's own answer, or the next one.
-        text, mark, _ = " ".join(text.split()).partition("?")
-        if not mark:
+        found = _QUESTION.match(" ".join(text.split()))
+        if found is None:
             return Written(text, "missing_field", f"{name} holds no question")
-        text += mark
+        text = found[0]
     # A second sentence may be the first with one word changed; a question that repeats its passage is none.
     if not begun.values or is_question(name):
         echo = filters.prompt_echo(text, request.messages[-1].content)
         if echo is not None:
             return Written(text, echo.reason, echo.detail)
     return Written(text)
+
+
+def _up_to_a_field(material: Material, text: str) -> str:
+    """A text without a line that begins with the name of a field, which a small teacher adds, and what follows."""
+    names = "|".join(re.escape(spoken(name)) for name in material.spec.inputs)
+    found = re.search(rf"^\W*(?:{names})\d?\W*:", text, re.IGNORECASE | re.MULTILINE)
+    return text[: found.start()].strip() if found else text
 
 
 def whole_input(material: Material, values: Mapping[str, str]) -> str:

@@ -86,6 +86,25 @@ def test_a_question_that_repeats_its_passage_is_none(tmp_path: Path) -> None:
         run(tmp_path, ASKS, ScriptedTeacher(echoes, SMALL), rows=2, requests_per_row=3.0)
 
 
+def test_a_field_ends_where_another_begins(tmp_path: Path) -> None:
+    def more(request: Request, number: int) -> Reply:
+        reply = answers(request, number)
+        return replace(reply, text=f"{reply.text}\nQuestion: And then?") if "a passage" in request.prefill else reply
+
+    for row in run(tmp_path, ASKS, ScriptedTeacher(more, SMALL), rows=3).rows:
+        assert "And then" not in row["input"]
+
+
+def test_questions_end_as_their_language_has_it(tmp_path: Path) -> None:
+    def japanese(request: Request, number: int) -> Reply:
+        if "Here is a question" in request.prefill:
+            return Reply(f"{about(number, 6)}はどこですか？それは")
+        return answers(request, number)
+
+    found = run(tmp_path, replace(ASKS, languages=("ja",)), ScriptedTeacher(japanese, SMALL), rows=1)
+    assert "か？\n" in found.rows[0]["input"]
+
+
 def test_a_requests_bound_holds_where_no_input_is_finished(tmp_path: Path) -> None:
     teacher = ScriptedTeacher(lambda request, number: Reply("no"), SMALL)
     with pytest.raises(TeacherError, match="0 usable rows"):
