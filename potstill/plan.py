@@ -35,6 +35,7 @@ from potstill.ledger import Ledger
 from potstill.notebook import listening
 from potstill.plan_steps import RunPlan, Size, Step, joined, texts_to_label
 from potstill.run_dir import RunDir
+from potstill.student_choice import distil_options, teaches_itself
 from potstill.task import TaskSpec
 from potstill.token_estimate import likely_tokens
 from potstill.user_data import unsaid_fields
@@ -304,7 +305,7 @@ class _Planner:
                 return []
             forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
             return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
-        if not self.asker.abilities.top_logprobs:
+        if not self.asker.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.
         return [self._size("soft", texts).times("soft", max(0, train - written))]
@@ -313,7 +314,6 @@ class _Planner:
         return len(self.spec.labels) if self.settings.soft.direction == "channel" and self.spec.labels else 1
 
     def _training(self, rows: int, texts: list[str]) -> Step:
-        from potstill.student_choice import distil_options
         from potstill.train.loop import plan_schedule
         from potstill.train.options import resolve_options
         from potstill.train.speed import seconds_a_causal_step, seconds_a_step

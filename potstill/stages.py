@@ -37,6 +37,7 @@ from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stage_parts import content, prompt_digest, ref_content, relevant, version, write_json, write_stage
+from potstill.student_choice import distil_options, teaches_itself
 from potstill.task import DataRef, TaskSpec
 from potstill.text_labels import check_teacher_reads
 
@@ -239,6 +240,7 @@ class Job:
 
         options = self.settings.soft
         wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
+        itself = teaches_itself(self.settings, self.spec)
 
         def make(out: Path) -> dict[str, Any]:
             from potstill.datagen.label_scores import can_score
@@ -269,7 +271,7 @@ class Job:
                 method = self.settings.distil.method
                 train, targets, report = output_targets(
                     self.spec, train, self.asker, options, method=method, share=self.settings.distil.sequence_share,
-                    soft=wanted, have=have, listener=self.listener,
+                    soft=wanted, itself=itself, have=have, listener=self.listener,
                 )  # fmt: skip
                 if targets is not None:
                     write_rows(targets, out / "token_targets.parquet")
@@ -281,7 +283,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(options),
-            "wanted": wanted,
+            "wanted": [wanted, itself],
             "method": [self.settings.distil.method, self.settings.distil.sequence_share],
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
@@ -296,7 +298,6 @@ class Job:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill import text_labels, train
         from potstill.datagen import mixture, pairs
-        from potstill.student_choice import distil_options
         from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import train_classifier, training_summary
 
@@ -306,8 +307,7 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             rows = read_rows(soft.path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
-            options, student = distil, out / "student"
-            told: dict[str, Any] = {}
+            options, student, told = distil, out / "student", dict[str, Any]()
             if self.spec.kind == "classification":
                 rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, out)
             if options.on_policy > 0 and options.teacher is None:

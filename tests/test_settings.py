@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from potstill.errors import OptionError
 from potstill.ledger import Ledger
 from potstill.pipeline import open_asker
 from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
+from potstill.student_choice import teaches_itself
+from potstill.task import TaskSpec
 from potstill.task_file import SETTINGS, STAGES, read_task_file
 from potstill.teacher import Failure, Message, Request
 
@@ -87,3 +90,18 @@ def test_the_page_of_teachers_names_every_option(backend: str, repo_root: Path) 
     (row,) = [line for line in page.splitlines() if line.startswith(f"| `{backend}:` |")]
     names = {field.name for field in fields(options_class(backend))} - {"concurrency"}
     assert names == set(re.findall(r"`(\w+)`", row))
+
+
+def test_a_student_of_its_own_model_is_known() -> None:
+    writes, sorts = TaskSpec("t", "Say it better.", "generation"), TaskSpec("t", "Sort it.", "classification")
+
+    def itself(spec: TaskSpec, **given: Any) -> bool:
+        return teaches_itself(resolve({}, given), spec)
+
+    assert itself(writes, teacher="transformers")
+    assert not itself(sorts, teacher="transformers")
+    assert not itself(writes, teacher="fake")
+    assert not itself(writes, teacher="openai:http://127.0.0.1:1/v1#smollm2")
+    assert not itself(writes, teacher="transformers", distil={"student": "auto"})
+    assert not itself(writes, teacher="transformers:someone/larger")
+    assert itself(writes, teacher="vllm:someone/small", distil={"student": "someone/small"})

@@ -164,6 +164,19 @@ def test_the_three_methods(asker: Asker) -> None:
     assert hard.num_rows == 4
 
 
+def test_a_model_that_teaches_itself_tells_nothing_of_what_others_wrote(asker: Asker) -> None:
+    given = table()
+    mixed = given.remove_columns("origin").add_column("origin", ["generated", "retrieved"]).cast(given.features)
+
+    def targets(rows: Any, **more: Any) -> Any:
+        options = SoftOptions(candidates=2, top_k=2)
+        return output_targets(SPEC, rows, asker, options, method="word", share=0.25, soft=True, **more)[1]
+
+    assert targets(mixed).num_rows == 2
+    assert targets(mixed, itself=True) is None
+    assert targets(mixed.select([0]), itself=True).num_rows == 1
+
+
 def test_unusable_outputs_are_counted(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         mixed = Asker(Scripted({0: ("two", -0.1), 1: ("a sure answer", -2.0)}), ledger)
