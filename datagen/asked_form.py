@@ -398,6 +398,10 @@ def _plain(text: str) -> str:
 
 
 def _stands_in(output: str, input: str) -> bool:
+    """Whether an output is a part of an input: whole words of it, where both are written with spaces."""
+    own = words(output)
+    if own and output.isascii():
+        return f" {' '.join(own)} " in f" {' '.join(words(input))} "
     return _plain(output) in _plain(input)
 
 

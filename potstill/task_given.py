@@ -46,7 +46,7 @@ _ADJECTIVES = (
 _A = rf"(?:(?:the|an?|this|that|its|their|each|every|one|some|any|{_ADJECTIVES.replace(' ', '|')})\s+)"
 _MODIFIER = r"(?:(?!(?:and|or|of|to|in|with|from|by|is|are|that|which|for)\b)[\w'-]+\s+){0,2}?"
 _NOUN = r"[A-Za-z][\w-]*"
-_TAIL = r"(?:\s+(?:of|from|about|on|for|to|by|with)\s+(?:(?!and\b)[\w'-]+\s?){1,5}?)?"
+_TAIL = r"(?:\s+(?:of|from|about|on|for|to|by|with)(?:\s+(?!and\b)[\w'-]+){1,5}?)?"
 _PHRASE = rf"({_A}*{_MODIFIER}{_NOUN}){_TAIL}"
 _SAID_PHRASE = rf"({_A}+{_MODIFIER}{_NOUN}){_TAIL}"
 _END = r"(?=\s*(?:[,.;:()!?]|$|\s(?:about|on|of|from|for|to|that|which|by|in|with|are|is|and|then|as|if|so)\b))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,16 @@ def test_any_text_is_read(text: str, kind: str) -> None:
     fields = given_fields(f"Given a {text} and a {text[::-1]}, answer the question about the {text}", kind)
     assert len(set(fields)) == len(fields) != 1
     assert all(name.strip() for name in fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["given a x of " + "a" * 1980, "given a " * 250, "the " * 500, "first word " + "x " * 900 + "second", "a-" * 1000],
+)
+def test_no_text_takes_long_to_read(text: str) -> None:
+    began = time.process_time()
+    given_fields(text, "classification")
+    assert time.process_time() - began < 2
 
 
 def _inputs(tmp_path: Path, text: str) -> tuple[str, ...]:

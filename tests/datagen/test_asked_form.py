@@ -113,6 +113,8 @@ def test_a_part_of_an_input_is_found_whatever_its_capitals() -> None:
     form = AskedForm(within=True)
     assert form.fault("In  May.", "It opened in May.") == ""
     assert form.fault("in June", "It opened in May.") == "no part of the input"
+    assert form.fault("No.", "We know it.") == "no part of the input"
+    assert form.fault("五月", "开放于五月。") == ""
     assert form.fault("in June") == ""
     assert form.cut("It says: in May, at last", "It opened in May, at last.") == "in May, at last"
     assert form.cut("It says nothing.", "It opened in May.") == "It says nothing."
