@@ -78,7 +78,7 @@ def test_code_that_ends_with_a_colon_is_an_output() -> None:
 def test_a_part_of_the_input_is_taken_out_of_a_reply() -> None:
     task = spec("Answer the question. The answer is a short span of the passage.")
     given_text = "passage: It opened in May of 1921.\nquestion: When did it open?"
-    assert read_output(task, given_text, Reply('It opened: "in May of 1921"')) == ("in May of 1921", None)
+    assert read_output(task, given_text, Reply('The passage says: "in May of 1921"')) == ("in May of 1921", None)
     assert off_form(task, given_text, "in May of 1921") is None
     fault = off_form(task, given_text, "It opened early.")
     assert fault is not None
