@@ -215,7 +215,7 @@ def _pair(text: str, kind: str) -> tuple[str, ...]:
     if found is None or (kind != "classification" and _WRITTEN.search(text[: found.start(found.lastindex or 1)])):
         return ()
     said = (found[1] or found[2] or found[3] or "").lower()
-    name = text_kind(said) or said.removesuffix("s")
+    name = text_kind(said) or re.sub(r"(?<=ss)es$|s$", "", said)
     if found[3] and name not in _ALSO_GIVEN and text_kind(name) is None:
         return ()
     return f"{_plain(name)}1", f"{_plain(name)}2"

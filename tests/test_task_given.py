@@ -47,6 +47,8 @@ SORTED = {
     "Do the two questions ask the same? yes or no": "question1 question2",
     "Decide whether two sentences mean the same.": "sentence1 sentence2",
     "Classify sentence pairs as paraphrase or not.": "sentence1 sentence2",
+    "Do the two addresses name the same place?": "address1 address2",
+    "Say whether two names are of one person: yes or no.": "name1 name2",
     "Does the first sentence cause the second sentence?": "sentence1 sentence2",
     "Given a question and a passage, answer yes or no.": "question passage",
     "Decide whether the passage answers the question.": "passage question",
