@@ -21,7 +21,8 @@ _ALSO_GIVEN = frozenset(
     word
     for line in (
         "premise hypothesis context evidence query answer response translation reference keyword topic tone word",
-        "product subject body lead teaser resume table schema recipe code snippet",
+        "product subject body lead teaser resume table schema recipe code snippet rubric persona rating hint style",
+        "audience",
     )
     for word in line.split()
 )
@@ -87,7 +88,7 @@ _ANSWERED = (
 _ANSWERS = re.compile(rf"\banswer(?:s|ing)?\s+{_QUESTION}\b", re.IGNORECASE)
 # Never what is written: these are always read.
 _ALWAYS_READ = re.compile(
-    r"(?<!in )(?<!into )(?<!as )(?<!write )\b(?:the|given|provided|this|each)\s+(?:given |following |provided )?"
+    r"(?<!into )(?<!as )(?<!write )\b(?:the|given|provided|this|each)\s+(?:given |following |provided )?"
     r"(passage|context|paragraph|excerpt)\b",
     re.IGNORECASE,
 )
@@ -113,13 +114,15 @@ _PLURALS = (
     "reviews|titles|claims|definitions|descriptions|e-?mails|names|articles|abstracts|addresses"
 )
 _TWO = re.compile(
-    r"\b(?:between|whether|if|do|does|are|given|compare|combine|merge|join|say|decide|is it that|of which|how)\s+"
+    r"\b(?:between|whether|if|do|does|are|given|compare|combine|merge|join|say|decide|is it that|which of|how)\s+"
     rf"(?:similar |close |alike )?(?:the |these |those )?(?:two|a pair of|pairs of)\s+(?:[\w-]+\s+)?({_PLURALS})\b"
     r"|\b(?:classify|label|given|for|compare|rate|judge)\s+(?:an? |each |the |every )?"
     rf"({_PLURALS.replace('s|', '|')[:-1]})\s+pairs?\b"
-    r"|\bfirst\s+(\w+)\b.{1,120}?\bsecond\s+\3\b",
+    r"|\b(?:first|second)\s+(\w+)\b(?:(?!\b(?:write|predict|generate|continue|complete|give|guess)\b).){1,120}?"
+    r"\b(?:second\s+\3\b|the\s+(?:first|second)(?:\s+\3)?(?=\s*(?:[.,;:?!]|$|or\b|is\b|and\b)))",
     re.IGNORECASE,
 )
+_PIECE = re.compile(r"\b(?:piece|bit|set|line) of (?=(?:evidence|text|code|context|dialogue)\b)", re.IGNORECASE)
 _WRITTEN = re.compile(
     r"\b(?:write|return|give|generate|produce|compose|create|suggest|into|in|with|as)\s+(?:exactly |only |about )?\Z",
     re.I,
@@ -145,7 +148,7 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
     """
     if kind == "instructions":
         return ()
-    text = " ".join(instruction[:_MOST_CHARS].split())
+    text = _PIECE.sub("", " ".join(instruction[:_MOST_CHARS].split()))
     words = set(re.findall(r"[a-z]+", text.lower()))
     if {"premise", "hypothesis"} <= words:
         return ("premise", "hypothesis")
