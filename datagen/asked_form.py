@@ -74,7 +74,7 @@ _POINTS = re.compile(
 _EACH = (
     re.compile(r"\b(?:sentences|lines|points|bullets|items|paragraphs) (?:of|with) \Z", re.IGNORECASE),
     re.compile(
-        r" (?:each|apiece|per\b|(?:for |in )?(?:each|every)|a (?:sentence|line|point|bullet|paragraph)\b)",
+        r" (?:apiece|per\b|(?:for |in )?(?:each|every)\b|a (?:sentence|line|point|bullet|paragraph)\b)",
         re.IGNORECASE,
     ),
 )

@@ -144,11 +144,12 @@ def _without_answer_is(spec: TaskSpec, text: str) -> str:
         return text
     if any(_ANSWER_IS.match(example.output) for example in spec.examples):
         return text
-    return unquoted(text[found.end() :].strip().removesuffix(".")) if text[found.end()] in '"“' else text[found.end() :]
+    answer = text[found.end() :]
+    return unquoted(answer.strip().removesuffix(".")) if answer[0] in '"“' else answer
 
 
 def _bare_announcement(input: str, output: str) -> Dropped | None:
-    """ "The answer to this question is:", and nothing behind it."""
+    """An announcement ("The answer to this question is:") with nothing behind it."""
     if _ANNOUNCES.fullmatch(output.strip()) is None:
         return None
     return Dropped("unfinished", "announces an answer and gives none", input, output)

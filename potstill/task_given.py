@@ -125,7 +125,7 @@ _TWO = re.compile(
 _PIECE = re.compile(r"\b(?:piece|bit|set|line) of (?=(?:evidence|text|code|context|dialogue)\b)", re.IGNORECASE)
 _WRITTEN = re.compile(
     r"\b(?:write|return|give|generate|produce|compose|create|suggest|into|in|with|as)\s+(?:exactly |only |about )?\Z",
-    re.I,
+    re.IGNORECASE,
 )
 
 

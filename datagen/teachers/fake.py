@@ -31,8 +31,8 @@ def _list(text: str) -> tuple[str, ...]:
 
 # A line of the form that the prompts for inputs of several fields show.
 _FORM = re.compile(r"^(\S.{0,60}?): \.\.\.$", re.MULTILINE)
-# A reply that was opened with the first word of a question.
-_BEGUN = re.compile(r'"(?:What|How|Who|When|Where|Why|Which|Is|Does|Can)\Z')
+# A reply that was opened with a mark and a word, which only questions are (`field_by_field`).
+_BEGUN = re.compile(r'"[A-Z][a-z]+\Z')
 _SUBJECTS = _list(
     "The company|A customer|My neighbour|The report|Our team|The city council|A recent study|The new device|"
     "An engineer|The local museum|Her colleague|The delivery|This winter|A small bakery|The minister|The airline|"
