@@ -15,12 +15,13 @@ are normalised; shares below 1 that do not sum to 1 are a fault. Text is data: t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from potstill.errors import DataError
 from potstill.options import nearest
 from potstill.task import KINDS, METRICS, DataRef, Example, Inferred, Kind, Label, Metric, TaskSpec
 from potstill.task_fields import (
@@ -38,16 +39,14 @@ from potstill.task_fields import (
 )
 from potstill.task_given import fields_of
 from potstill.task_inference import (
-    MAX_LABEL_CHARS,
     Reading,
     ask_teacher,
+    check_labels,
     infer_languages,
     infer_metric,
     read_by_rules,
     slug,
-    why_unlabelled,
 )
-from potstill.task_lists import MAX_LABELS
 from potstill.task_markdown import Parts, read_markdown
 from potstill.task_source import checked_text, path_in, read_text, split_front_matter
 from potstill.task_yaml import Faults, Node, parse_yaml, plain
@@ -71,6 +70,10 @@ _METRICS_OF: dict[str, tuple[str, ...]] = {
     "generation": ("exact_match", "token_f1", "rouge_l", "chrf"),
     "instructions": ("exact_match", "token_f1", "rouge_l", "chrf"),
 }
+
+
+# Instruction and the user's data → names of its labels.
+LabelsIn = Callable[[str, Sequence[DataRef]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,20 @@ def read_task(path_or_prompt: str | Path, *, asker: Asker | None = None) -> Task
     return read_task_file(path_or_prompt, asker=asker).spec
 
 
-def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None, draft: bool = False) -> TaskFile:
+def read_task_file(
+    path_or_prompt: str | Path,
+    *,
+    asker: Asker | None = None,
+    draft: bool = False,
+    labels_in: LabelsIn | None = None,
+) -> TaskFile:
     """Like `read_task`, with the options and settings of the front matter.
 
     Args:
         path_or_prompt: As for `read_task`.
         asker: As for `read_task`.
+        labels_in: Reads the labels that the user's own rows bear, where the words name none; the teacher is asked
+            after that. None reads no data.
         draft: Let a classification pass whose labels the words do not name. For a caller who must know the task's
             name and settings before there is a teacher to ask; the task is read again with the asker then.
 
@@ -143,7 +154,8 @@ def read_task_file(path_or_prompt: str | Path, *, asker: Asker | None = None, dr
     for key in fields:
         if key in FIELDS and fields[key].empty and key in ("name", "kind", "labels", "instruction"):
             faults.add(lines[key], f"{key}: empty; give a value or take the line out")
-    spec = _build(given, lines, parts, path, asker, faults, quiet=broken, draft=draft)
+    sources = _Sources(path.parent if path else Path.cwd(), asker, labels_in)
+    spec = _build(given, lines, parts, path, sources, faults, quiet=broken, draft=draft)
     if faults or spec is None:
         raise faults.error()
     return TaskFile(spec, options, settings, lines, text, path)
@@ -189,6 +201,15 @@ def _options_of(
     return options, settings
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """Where to look for what a file does not say: the folder of its paths, the teacher, a reader of its data."""
+
+    folder: Path
+    asker: Asker | None
+    labels_in: LabelsIn | None
+
+
 @dataclass
 class _Found:
     """What is known of the labels while a task is put together."""
@@ -204,7 +225,7 @@ def _build(
     lines: Mapping[str, int],
     parts: Parts,
     path: Path | None,
-    asker: Asker | None,
+    sources: _Sources,
     faults: Faults,
     *,
     quiet: bool,
@@ -215,7 +236,12 @@ def _build(
     `quiet` keeps back faults about what is absent, because an unreadable front matter may have held it.
     """
     instruction = _instruction(given, parts, faults, quiet)
-    found = _classes(given, parts, instruction, asker, faults, quiet=quiet, draft=draft)
+    data: dict[str, DataRef | None] = {
+        key: data_of(given[key], key, sources.folder, faults) if key in given else None
+        for key in ("test", "labelled", "unlabelled")
+    }
+    labelled = {key: ref for key in ("labelled", "test") if (ref := data[key]) is not None}
+    found = _classes(given, parts, instruction, labelled, sources, faults, quiet=quiet, draft=draft)
     inferred = found.inferred
     names = tuple(label.name for label in found.labels)
     by_fold = {name.casefold(): name for name in names}
@@ -237,12 +263,7 @@ def _build(
         shown = ", ".join(f"{name} {share:.3g}" for name, share in prior.items())
         inferred.append(Inferred("label_prior", shown, "normalised"))
     rules = rules_of(given["rules"], match, names, faults) if "rules" in given and classes else []
-    folder = path.parent if path else Path.cwd()
-    data: dict[str, DataRef | None] = {
-        key: data_of(given[key], key, folder, faults) if key in given else None
-        for key in ("test", "labelled", "unlabelled")
-    }
-    seed_tasks = path_of(given["seed_tasks"], "seed_tasks", folder, faults) if "seed_tasks" in given else None
+    seed_tasks = path_of(given["seed_tasks"], "seed_tasks", sources.folder, faults) if "seed_tasks" in given else None
     if "seed_tasks" in given and found.kind != "instructions":
         faults.add(lines["seed_tasks"], f"seed_tasks: only for kind: instructions (this is {found.kind})")
     languages = languages_of(given["languages"], faults) if "languages" in given else infer_languages(instruction)
@@ -309,7 +330,8 @@ def _classes(
     given: Mapping[str, Node],
     parts: Parts,
     instruction: str,
-    asker: Asker | None,
+    data: Mapping[str, DataRef],
+    sources: _Sources,
     faults: Faults,
     *,
     quiet: bool,
@@ -334,7 +356,7 @@ def _classes(
         faults.add(labels[0][0], f"labels are given, but kind is {kind}; take one of them out")
     reading = Reading()
     if kind in (None, "classification") and not labels and instruction:
-        reading = _read(instruction, cast("Kind | None", kind), asker)
+        reading = _read(instruction, cast("Kind | None", kind), {} if written else data, sources)
         if kind is None:
             kind = reading.kind or "generation"
             inferred.append(Inferred("kind", kind, reading.how if reading.kind else "assumption"))
@@ -348,9 +370,12 @@ def _classes(
         examples = [(line, Example(text, output)) for line, text, output in parts.examples]
         if examples and "examples" not in parts.sections:
             inferred.append(Inferred("examples", f"{len(examples)} found in the text", "rules"))
-    unnamed = draft and not (labels or written or reading.open_list or reading.sets)
+    # What a draft leaves open the user's rows may tell where they are read.
+    unnamed = draft and not (labels or written or (reading.open_list and not data) or reading.sets)
     if kind == "classification" and not quiet and instruction and not unnamed:
-        _check_labels(labels, reading, parts, [example.output for _, example in examples], faults)
+        check_labels(
+            labels, reading, parts.sections.get("labels", 0), [example.output for _, example in examples], faults
+        )
     names = [label.name for _, label in labels]
     folded = {name.casefold() for name in names}
     for line, example in examples:
@@ -370,42 +395,22 @@ def _classes(
     )
 
 
-def _read(instruction: str, kind: Kind | None, asker: Asker | None) -> Reading:
-    """Rules, then the teacher for what they left open. An open list of labels is never completed by guessing."""
+def _read(instruction: str, kind: Kind | None, data: Mapping[str, DataRef], sources: _Sources) -> Reading:
+    """Rules, then the user's own rows, then the teacher. An open list of labels is never completed by guessing."""
     reading = read_by_rules(instruction)
     if kind == "classification" and reading.kind != "classification":
         forced = read_by_rules(f"Classify. {instruction}")
         reading = forced if forced.labels else replace(reading, kind="classification", labels=())
+    if reading.kind == "classification" and not (reading.labels or reading.sets) and data and sources.labels_in:
+        try:
+            if names := sources.labels_in(instruction, list(data.values())):
+                return Reading("classification", tuple(map(Label, names)), f"the labels of {' and '.join(data)}")
+        except DataError as error:
+            reading = replace(reading, why_not=str(error))
     unsure = reading.kind is None or (reading.kind == "classification" and not reading.labels)
-    if asker is not None and unsure and not reading.open_list and not reading.sets:
-        return ask_teacher(instruction, asker, reading)
+    if sources.asker is not None and unsure and not reading.open_list and not reading.sets:
+        return ask_teacher(instruction, sources.asker, reading)
     return reading
-
-
-def _check_labels(
-    labels: list[tuple[int, Label]], reading: Reading, parts: Parts, shown: list[str], faults: Faults
-) -> None:
-    line = labels[0][0] if labels else parts.sections.get("labels", 0)
-    if not labels:
-        faults.add(line, why_unlabelled(reading, shown))
-    elif len(labels) < 2:
-        faults.add(line, f"one label ({labels[0][1].name!r}) is not enough; a classification needs 2 or more")
-    elif len(labels) > MAX_LABELS:
-        faults.add(line, f"{len(labels)} labels; at most {MAX_LABELS} are read")
-    seen: dict[str, tuple[int, str]] = {}
-    for at, label in labels[: MAX_LABELS + 1]:
-        name = label.name
-        if not name.strip():
-            faults.add(at, "labels: an empty name")
-        elif len(name) > MAX_LABEL_CHARS or "\n" in name:
-            faults.add(at, f"labels: {name[:60]!r}… is too long for a name; put the explanation into the description")
-        elif name.casefold() in seen:
-            first, other = seen[name.casefold()]
-            faults.add(
-                at, f"label {name!r} is listed twice (first {other!r}" + (f" on line {first})" if first else ")")
-            )
-        else:
-            seen[name.casefold()] = (at, name)
 
 
 def _metric(given: Mapping[str, Node], found: _Found, instruction: str, faults: Faults) -> Metric:

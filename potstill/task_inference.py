@@ -16,20 +16,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label, Metric
 from potstill.task_choices import ASPECT
 from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
-from potstill.task_lists import plausible
+from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
 from potstill.task_other_languages import asks_for_labels, listed_labels
 from potstill.task_sets import several_sets
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
+    from potstill.task_yaml import Faults
 
 MAX_LABEL_CHARS = 100
 _HOW_TO_LABEL = (
@@ -45,7 +46,7 @@ class Reading:
     Attributes:
         kind: The kind, or None where nothing in the prompt tells.
         labels: The classes; empty where none were found.
-        how: `rules` or `teacher`.
+        how: `rules`, `teacher`, or the user's data that tells.
         open_list: Names that the prompt gives as examples of labels, without listing all.
         several: Whether the prompt asks for several labels an input.
         sets: Where the prompt asks for a label of each of several sets, these by their names.
@@ -54,7 +55,7 @@ class Reading:
 
     kind: Kind | None = None
     labels: tuple[Label, ...] = ()
-    how: Literal["rules", "teacher"] = "rules"
+    how: str = "rules"
     open_list: tuple[str, ...] = ()
     several: bool = False
     sets: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -214,6 +215,41 @@ def _all_shown(names: Sequence[str]) -> str:
     plain = re.compile(r"(?!(?:null|true|false|yes|no)$)[a-z]\w*(?: \w+)*", re.ASCII | re.IGNORECASE)
     said = [name if plain.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in distinct]
     return f"; if the examples show all of them, add the line labels: [{', '.join(said)}]"
+
+
+def check_labels(
+    labels: Sequence[tuple[int, Label]], reading: Reading, line: int, shown: Sequence[str], faults: Faults
+) -> None:
+    """Note what keeps labels from being the classes of a task.
+
+    Args:
+        labels: The labels, each with its line.
+        reading: What was read where none are written.
+        line: Where labels would stand.
+        shown: Outputs of the user's examples.
+        faults: Takes the faults.
+    """
+    line = labels[0][0] if labels else line
+    if not labels:
+        faults.add(line, why_unlabelled(reading, shown))
+    elif len(labels) < 2:
+        faults.add(line, f"one label ({labels[0][1].name!r}) is not enough; a classification needs 2 or more")
+    elif len(labels) > MAX_LABELS:
+        faults.add(line, f"{len(labels)} labels; at most {MAX_LABELS} are read")
+    seen: dict[str, tuple[int, str]] = {}
+    for at, label in labels[: MAX_LABELS + 1]:
+        name = label.name
+        if not name.strip():
+            faults.add(at, "labels: an empty name")
+        elif len(name) > MAX_LABEL_CHARS or "\n" in name:
+            faults.add(at, f"labels: {name[:60]!r}… is too long for a name; put the explanation into the description")
+        elif name.casefold() in seen:
+            first, other = seen[name.casefold()]
+            faults.add(
+                at, f"label {name!r} is listed twice (first {other!r}" + (f" on line {first})" if first else ")")
+            )
+        else:
+            seen[name.casefold()] = (at, name)
 
 
 def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:

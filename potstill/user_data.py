@@ -6,13 +6,14 @@ fields that the task leaves unsaid. The stages read the data anew, whole and wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.errors import DataError
 
 if TYPE_CHECKING:
-    from potstill.task import TaskSpec
+    from potstill.task import DataRef, TaskSpec
 
 # Rows of a file that are looked at, spread over it: what is wrong with the rest is told by the stage that reads it.
 _LOOKED_AT = 20_000
@@ -47,6 +48,23 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
             faults.append(f"{name}: {error}")
     if faults:
         raise DataError("\n".join(faults))
+
+
+def labels_in(instruction: str, refs: Sequence[DataRef]) -> tuple[str, ...]:
+    """The labels that the user's own rows bear, for a task whose words name none; empty where they leave a doubt.
+
+    Args:
+        instruction: The task's words, whose nouns may be the name of a column.
+        refs: The labelled data and the test rows.
+
+    Raises:
+        DataError: The data cannot be read.
+    """
+    from potstill.retrieval.shown_labels import shown_labels
+    from potstill.task import TaskSpec
+    from potstill.task_lists import MAX_LABELS
+
+    return shown_labels(refs, TaskSpec("labels", instruction, "classification"), MAX_LABELS)
 
 
 def unsaid_fields(spec: TaskSpec) -> str:

@@ -135,8 +135,6 @@ def input_columns(ref: DataRef, spec: TaskSpec, limit: int) -> tuple[str, ...]:
 
 
 def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, ...], str]:
-    from potstill.retrieval.columns import choose_columns
-
     if not table.num_rows:
         raise DataError(f"{ref.path} has no rows; give a file that has some")
     for column in (*ref.inputs, *((ref.output,) if ref.output else ())):
@@ -145,13 +143,25 @@ def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, .
     inputs, output = ref.inputs or _fields_of(table, spec), ref.output
     if inputs and output is not None:
         return tuple(inputs), output
-    choice = choose_columns(table, spec)
-    if choice.output is None and (named := _named_output(table, spec)) is not None:
-        choice = named  # whose values are then told to be no labels of the task, or to be missing
+    choice = _choice(table, spec)
     if choice.output is None:
         mend = "name them: inputs: [...], output: ... in a task file, --input and --output on the command line"
         raise DataError(f"{ref.path}: {choice.how}; {mend}")
     return tuple(inputs or choice.inputs), output or choice.output
+
+
+def output_column(table: Dataset, ref: DataRef, spec: TaskSpec) -> str | None:
+    """The column of the answers, named by the reference or else chosen; None where there is none."""
+    output = ref.output or _choice(table, spec).output
+    return output if output in table.column_names else None
+
+
+def _choice(table: Dataset, spec: TaskSpec) -> ColumnChoice:
+    from potstill.retrieval.columns import choose_columns
+
+    choice = choose_columns(table, spec)
+    # Where no column fits, one that is called so: its values are told to be no labels of the task, or to be missing.
+    return (_named_output(table, spec) if choice.output is None else None) or choice
 
 
 def read_texts(
@@ -195,7 +205,9 @@ def _named_output(table: Dataset, spec: TaskSpec) -> ColumnChoice | None:
     from potstill.retrieval.columns import ColumnChoice
 
     names = table.column_names
-    called = [name for name in names if name.lower() in (_SAYS_LABEL if spec.labels else _SAYS_ANSWER)]
+    called = [
+        name for name in names if name.lower() in (_SAYS_LABEL if spec.kind == "classification" else _SAYS_ANSWER)
+    ]
     if len(names) != 2 or len(called) != 1:
         return None
     return ColumnChoice(tuple(name for name in names if name not in called), called[0], "the columns' names")
