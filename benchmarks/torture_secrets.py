@@ -72,15 +72,22 @@ def secrets(place: Path) -> list[dict[str, Any]]:
 
 
 def secrets_of_a_run(place: Path) -> list[dict[str, Any]]:
-    """A whole run from the command line, its key typed in the teacher's URL: nothing written or said holds it."""
+    """A whole run from the command line, its key typed in teachers' URLs: nothing written or said holds it.
+
+    In an argument of its own, in one that is quoted as JSON, in one that is joined by `=`, and in the task file.
+    """
     key = "tok-sentinel-33cc44dd"
     place.mkdir(parents=True, exist_ok=True)
     with beside("teacher_server").running_server(reply=_answer) as server:
         url = server.url.replace("http://", f"http://bob:{key}@") + f"?token={key}"
         teacher = f"openai:{url}#m"
+        (place / "task.md").write_text(
+            f"---\nlabels: [billing, bug, other]\nquality: {{verify: true, teacher: '{teacher}'}}\n---\n"
+            "Classify support tickets as billing, bug or other.\n"
+        )
         command = [
             str(Path(sys.executable).with_name("potstill")), "run",
-            "Classify support tickets as billing, bug or other.", "--teacher", teacher,
+            "task.md", "--teacher", teacher, f'--set=quality.teacher="{teacher}"',
             "--sources", "generated", "-n", "12", "--out", "run",
         ]  # fmt: skip
         for pair in ("quality.judge=true", f"quality.teacher={teacher}", "distil.epochs=1", "distil.min_steps=2",

@@ -8,26 +8,28 @@ from typing import Any
 
 from potstill.budget import is_own
 
-_TEACHER = re.compile(r"(?:[\w.-]+=)?openai:")
+# Teachers as references, in an argument, a mapping or a task file: up to a space or the quotation mark behind them.
+_TEACHER = re.compile(r"openai:https?://[^\s\"'<>]+", re.IGNORECASE)
 _USER = re.compile(r"(https?://)[^/\s?#,]*@", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://[^\s\"'#,]+", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#]*\?)[^\s#,]*", re.IGNORECASE)
 
 
-def mask_teacher(ref: str) -> str:
-    """The name of a teacher (or an argument that gives one) with `***` for the secrets of its URLs.
+def mask_teacher(text: str) -> str:
+    """A text with `***` for the secrets in the URLs of the teachers that it names; other URLs stay as they are.
+
+    Args:
+        text: A reference, an argument of a command, or a whole task file.
 
     Examples:
         >>> mask_teacher("openai:https://bob:key@host/v1?token=key#model")
         'openai:https://***@host/v1?***#model'
-        >>> mask_teacher("openai:https://bob:k@y@host/v1#m")
-        'openai:https://***@host/v1#m'
+        >>> mask_teacher("quality: {teacher: 'openai:https://bob:k@y@host/v1#m'}")
+        "quality: {teacher: 'openai:https://***@host/v1#m'}"
         >>> mask_teacher("Answer https://a.b/?q=1")
         'Answer https://a.b/?q=1'
     """
-    if not _TEACHER.match(ref):
-        return ref
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", ref))
+    return _TEACHER.sub(lambda found: _QUERY.sub(r"\1***", _USER.sub(r"\1***@", found[0])), text)
 
 
 def masked(value: Any) -> Any:

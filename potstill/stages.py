@@ -107,7 +107,7 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             path = Path(given)
             text = path.read_text(encoding="utf-8-sig") if _is_file(given) else given
-            (out / "task.md").write_text(text.strip() + "\n", encoding="utf-8")
+            (out / "task.md").write_text(mask_teacher(text.strip()) + "\n", encoding="utf-8")
             (out / "task.json").write_text(json.dumps(self.spec.to_json(), indent=1, ensure_ascii=False) + "\n")
             return {"summary": _describe(self.spec)}
 
