@@ -199,7 +199,9 @@ class Labelling:
         if texts is None and self.spec.unlabelled is None:
             fault = "no texts were given; name a file of them, or write unlabelled: FILE into the task file"
             raise OptionError("label", [fault])
-        ref = self.spec.unlabelled if texts is None else DataRef(texts) if isinstance(texts, str) else None
+        ref = (
+            self.spec.unlabelled if texts is None else DataRef(texts, training=True) if isinstance(texts, str) else None
+        )
         found = list(texts) if ref is None and texts is not None else read_texts(ref, self.spec) if ref else []
         if ref is not None and (broken := sum("\ufffd" in text for text in found)):
             raise DataError(f"{broken:,} of {len(found):,} texts in {ref.path} are not UTF-8; save it as UTF-8")

@@ -43,10 +43,12 @@ class DataRef:
 
     Attributes:
         path: Path, or a Hub id such as `user/name`; `user/name@revision` reads a commit, a tag or a branch.
-        split: Split to read; None takes the only one, or `test`.
+        split: Split to read; None takes the one that `training` tells.
         config: Configuration of a Hub dataset.
         inputs: Columns that make the input; empty lets potstill choose.
         output: Column of the answer or label; None lets potstill choose (unlabelled text has none).
+        training: Whether it is learnt from: of several splits the training split is read, and none that its name
+            gives to checking; else `test` is read, or the only one.
     """
 
     path: str
@@ -54,6 +56,7 @@ class DataRef:
     config: str | None = None
     inputs: tuple[str, ...] = ()
     output: str | None = None
+    training: bool = False
 
 
 @dataclass(frozen=True)

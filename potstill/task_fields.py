@@ -281,12 +281,13 @@ def _class_end(pattern: str, start: int) -> int:
 
 def data_of(node: Node, key: str, folder: Path, faults: Faults) -> DataRef | None:
     """Real data: a path or Hub id, or {path, split, config, inputs, output}."""
+    training = key != "test"
     if node.kind == "list":
         faults.add(node.line, f"{key}: a path or a mapping with 'path' is needed, not a list")
         return None
     if node.kind == "scalar":
         path = path_of(node, key, folder, faults, hub=True)
-        return DataRef(path) if path else None
+        return DataRef(path, training=training) if path else None
     parts = known_fields(node, key, ("path", "split", "config", "inputs", "output"), faults)
     if "path" not in parts:
         faults.add(node.line, f"{key}: no 'path'; give a file, a folder or a Hub id")
@@ -300,9 +301,7 @@ def data_of(node: Node, key: str, folder: Path, faults: Faults) -> DataRef | Non
     inputs = tuple(text for _, text in texts_of(parts["inputs"], f"{key}.inputs", faults)) if "inputs" in parts else ()
     if not path:
         return None
-    return DataRef(
-        path, split=texts.get("split"), config=texts.get("config"), inputs=inputs, output=texts.get("output")
-    )
+    return DataRef(path, texts.get("split"), texts.get("config"), inputs, texts.get("output"), training)
 
 
 def path_of(node: Node, key: str, folder: Path, faults: Faults, *, hub: bool = False) -> str | None:

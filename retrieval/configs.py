@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from potstill.errors import DataError
 from potstill.languages import language_code
 from potstill.retrieval.cards import Card, Config, class_names
 from potstill.retrieval.label_names import plain_label
@@ -57,6 +58,29 @@ def train_split(names: Iterable[str]) -> str | None:
             next((name for name in known if not is_checking(name)), None),
         ),
     )
+
+
+def chosen_split(names: Iterable[str], training: bool, what: str) -> str:
+    """The split that is read where none is named: to learn from the training split, else one to check with.
+
+    Args:
+        names: The splits that there are.
+        training: Whether it is learnt from.
+        what: The data's name, for the error.
+
+    Raises:
+        DataError: It is to be learnt from, and every split is for checking.
+    """
+    known = list(names)
+    measured = [name for name in known if is_checking(name)]
+    order = ("test", *measured, "train", *known)
+    chosen = train_split(known) if training else next((name for name in order if name in known), "train")
+    if chosen is None:
+        raise DataError(
+            f"{what} has only splits to check with ({', '.join(known)}), and these are not learnt from unasked; "
+            f"name one: {{path: {what}, split: {known[0]}}}"
+        )
+    return chosen
 
 
 def is_checking(split: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from potstill.errors import DataError
+from potstill.retrieval.configs import chosen_split
 
 BRANCH = "refs/convert/parquet"
 _ALIAS = "~parquet"
@@ -46,14 +47,14 @@ class Conversion:
     commit: str
     configs: dict[str, dict[str, Files]] = field(default_factory=dict)
 
-    def files(self, split: str | None, config: str | None) -> Files:
-        """Files of a split; `test` where none is asked and there is one, else the first.
+    def files(self, split: str | None, config: str | None, training: bool = False) -> Files:
+        """Files of a split; where none is asked, of the one that `chosen_split` tells.
 
         Raises:
             DataError: No such configuration or split, or several configurations and none is asked.
         """
         splits = self.configs[self._config(config)]
-        chosen = split or ("test" if "test" in splits else next(iter(splits)))
+        chosen = split or chosen_split(splits, training, self.name)
         if chosen not in splits:
             raise DataError(f"{self.name} has no split {chosen!r}; it has {', '.join(splits)}")
         return splits[chosen]

@@ -22,6 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
+from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.hub_conversion import find_conversion, look_up
 from potstill.retrieval.hub_patience import BUSY, patience
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
@@ -37,16 +38,23 @@ _NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEn
 
 
 def open_hub(
-    name: str, split: str | None, config: str | None, limit: int | None, revision: str | None = None
+    name: str,
+    split: str | None,
+    config: str | None,
+    limit: int | None,
+    revision: str | None = None,
+    *,
+    training: bool = False,
 ) -> Sample:
     """Sample one split of a Hub dataset.
 
     Args:
         name: `user/name`.
-        split: Split; None takes `test` where there is one, else the first.
+        split: Split; None takes the one that `chosen_split` tells.
         config: Configuration; None takes the default one.
         limit: Rows wanted; None reads all.
         revision: Commit, tag or branch; None takes the dataset as it is now. A commit gives the same rows every time.
+        training: Whether it is learnt from.
 
     Raises:
         UnreachableError: There is no way to the Hub.
@@ -64,7 +72,7 @@ def open_hub(
     with patience(called):
         for pause_s in (*_PAUSES_S, None):
             try:
-                return _opened(name, split, config, limit, revision)
+                return _opened(name, split, config, limit, revision, training)
             except Exception as error:  # the client raises many kinds; what does not load is left out, not fatal
                 busy = _status(error) in BUSY or _status(error) >= 500
                 if isinstance(error, UnreachableError) or (isinstance(error, DataError) and not busy):
@@ -77,7 +85,9 @@ def open_hub(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _opened(name: str, split: str | None, config: str | None, limit: int | None, revision: str | None) -> Sample:
+def _opened(
+    name: str, split: str | None, config: str | None, limit: int | None, revision: str | None, training: bool
+) -> Sample:
     from datasets import load_dataset_builder
 
     commit, converted = (None, None) if revision in (None, "main") else look_up(name, str(revision))
@@ -94,19 +104,19 @@ def _opened(name: str, split: str | None, config: str | None, limit: int | None,
                     f"can: {name}@{converted.commit}"
                 ) from None
     if converted is not None:
-        found = converted.files(split, config)
+        found = converted.files(split, config, training)
         sample = _parquet(found.paths, limit)
         return replace(sample, total=sample.total if found.whole else 0, commit=converted.commit)
     at = re.match(r"hf://datasets/[^@]+@([0-9a-f]{40})(?:/|$)", str(builder.base_path))
     if commit is not None and (at is None or at[1] != commit):  # a copy in the library's cache, of whatever commit
         raise UnreachableError(f"{name}@{revision} cannot be read from the Hub now; try again")
-    return replace(_read(name, builder, split, limit), commit=at[1] if at else None)
+    return replace(_read(name, builder, split, limit, training), commit=at[1] if at else None)
 
 
-def _read(name: str, builder: Any, split: str | None, limit: int | None) -> Sample:
+def _read(name: str, builder: Any, split: str | None, limit: int | None, training: bool) -> Sample:
     """A split of what the library found in a dataset."""
     files = {str(key): [str(path) for path in found] for key, found in (builder.config.data_files or {}).items()}
-    chosen = split or ("test" if "test" in files else next(iter(files), "train"))
+    chosen = split or chosen_split(files, training, name) if files else split or "train"
     if files and chosen not in files:
         raise DataError(f"{name} has no split {chosen!r}; it has {', '.join(files)}")
     paths = files.get(chosen, [])

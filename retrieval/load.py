@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
+from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
 from potstill.retrieval.profiles import plain_value
@@ -180,7 +181,7 @@ def read_texts(
     if Path(ref.path).suffix == ".txt":
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
-    table = _table(ref, ref.split or "train", limit, commits)
+    table = _table(ref, ref.split, limit, commits)
     inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
@@ -194,7 +195,7 @@ def _table(
     commits: dict[str, str] | None,
     tell: Callable[[str], object] | None = None,
 ) -> Dataset:
-    sample = read_sample(ref.path, split=split, config=ref.config, limit=limit, tell=tell)
+    sample = read_sample(ref.path, split=split, config=ref.config, limit=limit, tell=tell, training=ref.training)
     if commits is not None and sample.commit:
         commits[ref.path] = sample.commit
     return sample.table
@@ -276,28 +277,31 @@ def read_sample(
     config: str | None = None,
     limit: int | None = None,
     tell: Callable[[str], object] | None = None,
+    training: bool = False,
 ) -> Sample:
     """One split of a local file or folder, or of a Hub dataset, or an even sample of it.
 
     Args:
         path: Local path, or a Hub id `user/name` or `user/name@revision`.
-        split: Split to read; None takes `test` where there is one, else the only one.
+        split: Split to read; None takes the training split for what is learnt from, else `test` where there is one,
+            or the only one.
         config: Configuration (Hub, or a folder whose card lists several).
         limit: At most this many rows, spread over the whole split.
         tell: Is told where the first line of a CSV is read as a row.
+        training: Whether it is learnt from.
 
     Raises:
         DataError: Unreadable, of an unknown format, too large, not there, or not reachable.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        return _open_folder(place, split, config, limit, tell)
+        return _open_folder(place, split, config, limit, tell, training)
     if place.exists():
         return _open_files([place], limit, tell)
     name, pinned, revision = path.partition("@")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (place.suffix and "/" not in path):
         raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
-    return open_hub(name, split, config, limit, revision if pinned else None)
+    return open_hub(name, split, config, limit, revision if pinned else None, training=training)
 
 
 def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
@@ -322,7 +326,9 @@ def _split_of(name: str) -> str:
     return next((_SPLITS[word] for word in words if word in _SPLITS), re.split(r"[-_]", stem)[0])
 
 
-def _open_folder(folder: Path, split: str | None, config: str | None, limit: int | None, tell: _Tell) -> Sample:
+def _open_folder(
+    folder: Path, split: str | None, config: str | None, limit: int | None, tell: _Tell, training: bool
+) -> Sample:
     splits = splits_of(folder, config)
     if not splits:
         scripts = [file.name for file in folder.glob("*.py")]
@@ -330,7 +336,7 @@ def _open_folder(folder: Path, split: str | None, config: str | None, limit: int
         raise DataError(f"{folder} holds {why}; data must be one of {', '.join(FORMATS)}")
     if split is not None and split not in splits:
         split = _SPLITS.get(split.lower(), split)
-    name = split or ("test" if "test" in splits else next(iter(splits)) if len(splits) == 1 else "train")
+    name = split or chosen_split(splits, training, str(folder))
     if name not in splits:
         raise DataError(f"{folder} has no split {name!r}; it has {', '.join(splits)}")
     return _open_files(splits[name], limit, tell)

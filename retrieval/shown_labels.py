@@ -41,7 +41,7 @@ def shown_labels(refs: Iterable[DataRef], spec: TaskSpec, most: int) -> tuple[st
     """
     found: dict[str, str] = {}
     for ref in refs:
-        table = read_sample(ref.path, split=ref.split, config=ref.config, limit=LOOKED_AT).table
+        table = read_sample(ref.path, split=ref.split, config=ref.config, limit=LOOKED_AT, training=ref.training).table
         column = output_column(table, ref, spec)
         names = _of_column(table, column, most) if column is not None else ()
         if not names:

@@ -482,8 +482,8 @@ def test_a_whole_task_file(tmp_path: Path) -> None:
     assert spec.examples == (Example("title: Help\ntext: I was charged twice", "billing"), Example("it crashes", "bug"))
     assert dict(spec.label_prior) == pytest.approx({"billing": 0.6, "bug": 0.3, "other": 0.1})
     test = DataRef(str(tmp_path / "test.jsonl"), split="test", inputs=("title", "text"), output="queue")
-    assert (spec.test, spec.labelled) == (test, DataRef("someone/tickets@v1.0/en"))
-    assert spec.unlabelled == DataRef(str(tmp_path / "data"))
+    assert (spec.test, spec.labelled) == (test, DataRef("someone/tickets@v1.0/en", training=True))
+    assert spec.unlabelled == DataRef(str(tmp_path / "data"), training=True)
     assert spec.rules == (
         Rule("billing", "keyword", ("invoice", "refund")),
         Rule("billing", "regex", (r"\d+ ?eur",)),

@@ -81,7 +81,7 @@ def test_data_that_can_be_read_is_let_through(tmp_path: Path) -> None:
 def test_a_dataset_of_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def refuse(name: str, *rest: Any) -> Any:
+    def refuse(name: str, *rest: Any, training: bool) -> Any:
         asked.append(name)
         raise DataError(f"{name} is not reachable; try again later")
 

@@ -20,9 +20,10 @@ from datasets import ClassLabel, Dataset, Features, Translation, Value
 from potstill.errors import DataError
 from potstill.retrieval import sampling
 from potstill.retrieval.cards import Card, Config
-from potstill.retrieval.configs import choose_config, is_checking, train_split
+from potstill.retrieval.configs import choose_config, chosen_split, is_checking, train_split
 from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of, text_items
 from potstill.task import DataRef, Label, TaskSpec
+from potstill.task_file import read_task
 
 
 def write(path: Path, table: pa.Table, **options: Any) -> Path:
@@ -281,6 +282,43 @@ def test_a_folder_with_a_script_only_is_never_run(tmp_path: Path) -> None:
 def test_a_test_split_never_feeds_training(names: str, split: str | None) -> None:
     assert train_split(names.split()) == split
     assert split is None or not is_checking(split)
+
+
+@pytest.mark.parametrize(
+    ("names", "learnt", "measured"),
+    [
+        ("train test", "train", "test"),
+        ("train validation test", "train", "test"),
+        ("train dev", "train", "dev"),
+        ("data", "data", "data"),
+        ("unsupervised test", "unsupervised", "test"),
+        ("", "train", "train"),
+    ],
+)
+def test_where_no_split_is_named_its_use_tells_which_is_read(names: str, learnt: str, measured: str) -> None:
+    assert chosen_split(names.split() or ["train"], True, "x") == learnt
+    assert chosen_split(names.split(), False, "x") == measured
+
+
+def test_splits_to_check_with_are_not_learnt_from_unasked() -> None:
+    with pytest.raises(DataError, match=r"x has only splits to check with \(test, validation\).*split: test"):
+        chosen_split(["test", "validation"], True, "x")
+
+
+def test_a_folder_feeds_training_by_its_training_split_and_is_measured_on_its_test_split(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("train", "test", "validation"):
+        (tmp_path / "mine" / f"{name}.jsonl").write_text(json.dumps({"text": f"a {name} text", "label": "good"}) + "\n")
+    file = tmp_path / "task.md"
+    file.write_text("---\nlabelled: mine\nunlabelled: mine\ntest: mine\nlabels: [good, bad]\n---\nJudge reviews.\n")
+    spec = read_task(file)
+    assert spec.labelled is not None
+    assert spec.test is not None
+    assert spec.unlabelled is not None
+    assert read_data(spec.labelled, spec)["input"][:] == ["a train text"]
+    assert read_texts(spec.unlabelled, spec) == ["a train text"]
+    assert read_data(spec.test, spec)["input"][:] == ["a test text"]
+    assert read_data(replace(spec.labelled, split="validation"), spec)["input"][:] == ["a validation text"]
 
 
 def task(instruction: str, *labels: str, languages: tuple[str, ...] = ("en",)) -> TaskSpec:
