@@ -27,8 +27,10 @@ NGRAM = 13
 _WORD = regex.compile(r"[\w\p{M}]+")
 # Accents of Latin, Greek and Cyrillic letters, and the vowel points of Hebrew and Arabic, which may be left out. Marks
 # of other scripts are letters of their own: vowels in Devanagari and Thai, voicing in kana. Selectors choose between
-# two pictures of one sign.
-_ACCENTS = regex.compile(r"(?<=[\u0000-\u077f\u1e00-\u1fff])\p{M}+|[\ufe00-\ufe0f]")
+# two pictures of one sign, and characters of format (soft hyphens, zero-width spaces and joiners) show nothing.
+_ACCENTS = regex.compile(
+    r"(?<=[\u0000-\u077f\u1e00-\u1fff])\p{M}+|[\ufe00-\ufe0f\u034f\u115f\u1160\u3164\uffa0]|\p{Cf}"
+)
 # What changes a meaning though it is no word: signs of currency and sums, emoji, the ends of C++ and C#.
 _SYMBOL = regex.compile(r"[\w\p{M}]+|[[\p{Sc}\p{Sm}\p{So}]--[|~]]|(?<=\w)#|[-*/](?=\s?\d)", regex.VERSION1)
 _FIELD = re.compile(r"^[\w -]{1,40}: ", re.MULTILINE)

@@ -19,6 +19,7 @@ from potstill.errors import DataError, OptionError
 from potstill.events import Listener
 from potstill.notebook import listening
 from potstill.options import build_options
+from potstill.stage_parts import held_out_rows
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ def run_material(run: Path, *, choosing: bool = False) -> Material:
     elif spec.test is not None:
         test = read_data(spec.test, spec)
     else:
-        held = run / "merge" / "heldout.parquet"
-        test = read_rows(held if held.exists() else validation)
+        test = read_rows(held_out_rows(run / "merge")[0])
     return material_of(spec, read_rows(train), test)
 
 
@@ -142,7 +142,7 @@ def file_material(source: str | Path, texts: str | None, test: str | None, held_
         return Material(spec=spec, test=rows)
     if Path(texts).suffix.lower() in (".txt", ".md"):
         return Material(tuple(_paragraphs(texts)), None, spec, rows)
-    table = read_data(DataRef(texts), spec).shuffle(seed=0)
+    table = read_data(DataRef(texts, training=True), spec).shuffle(seed=0)
     return Material(tuple(table["input"]), tuple(table["output"]), spec, rows)
 
 

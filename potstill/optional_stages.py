@@ -171,19 +171,22 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     return job.make_stage("compress", parts, make)
 
 
-def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset) -> Led:
+def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, merged: Stage) -> Led:
     """What is trained on where the user labelled some rows; see `potstill.train.gold_rows`.
 
     Args:
         job: The run.
         distil: How the student is trained.
         rows: Training rows.
-        validation: Held-out rows; they stay out where more than the last weights is chosen by them.
+        validation: Held-out rows; they stay out where more than the last weights is chosen by them, or where the
+            student is measured on them.
+        merged: The stage that split the rows.
     """
     from potstill.train.gold_rows import favour_gold
 
     by_student = job.spec.unlabelled is not None and job.settings.self_training.method == "student"
-    choose = by_student or distil.search.trials > 0 or distil.generations > 1
+    measured = job.spec.test is None and not (merged.path / "heldout.parquet").exists()
+    choose = by_student or measured or distil.search.trials > 0 or distil.generations > 1
     drop = "generated" not in distil.sampling
     return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
 
@@ -209,7 +212,7 @@ def rows_to_learn(
     from potstill.train.recipe import train_classifier
 
     told: dict[str, Any] = {}
-    led = led_by_user(job, distil, rows, validation)
+    led = led_by_user(job, distil, rows, validation, merged)
     if weak is not None:
         options = replace(
             distil, sampling={**led.sampling, **distil.sampling}, generations=1, student_layers=None,
@@ -345,7 +348,9 @@ def _unlabelled(job: Job, weak: Stage, merged: Stage, rows: Dataset, validation:
     tables = [rows, validation, *([read_rows(held)] if held.exists() else [])]
     known = {normal_hash(text) for table in tables for text in table["input"]}
     test = job.test_rows()
-    tests = TestTexts(test["input"] if test is not None else (), job.settings.merge.test_near if test else None)
+    # What is measured or chosen by may not be learnt from in another form either (`potstill.datagen.heldout`).
+    checked = [text for table in (*tables[1:], *([test] if test is not None else [])) for text in table["input"]]
+    tests = TestTexts(checked, job.settings.merge.test_near)
     found = json.loads((weak.path / "texts.json").read_text(encoding="utf-8"))
     return [
         Unlabelled(text, ref.path, place)

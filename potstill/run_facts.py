@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.asked import Asked
+from potstill.datagen.decontaminate import normal_words
 from potstill.errors import DataError, UserError
 from potstill.ledger import Ledger
 from potstill.masking import public_name
@@ -333,14 +334,14 @@ def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13
     wholes: dict[str, list[int]] = {}
     runs: dict[str, list[int]] = {}
     for i, text in enumerate(tested):
-        plain = _plain(text)
+        plain = normal_words(text)
         wholes.setdefault(" ".join(plain), []).append(i)
         for run in _runs(text, words):
             runs.setdefault(run, []).append(i)
     exact: set[int] = set()
     shared: set[int] = set()
     for text in trained:
-        plain = _plain(text or "")
+        plain = normal_words(text or "")
         exact.update(wholes.get(" ".join(plain), ()))
         for run in _runs(text or "", words):
             shared.update(runs.get(run, ()))
@@ -357,7 +358,7 @@ def measure_diversity(texts: Sequence[str], *, sample: int = 1000) -> Diversity:
     from rapidfuzz.process import cdist
 
     step = max(1, len(texts) / sample)
-    chosen = [_plain(texts[int(i * step)] or "") for i in range(min(sample, len(texts)))]
+    chosen = [re.findall(r"\w+", (texts[int(i * step)] or "").casefold()) for i in range(min(sample, len(texts)))]
     ones = [word for words in chosen for word in words]
     twos = [pair for words in chosen for pair in itertools.pairwise(words)]
     # Indel similarity over word lists is 2·LCS/(len a + len b), which is ROUGE-L F1.
@@ -371,12 +372,8 @@ def measure_diversity(texts: Sequence[str], *, sample: int = 1000) -> Diversity:
     )
 
 
-def _plain(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
 def _runs(text: str, n: int) -> Iterable[str]:
-    words = _plain(text)
+    words = normal_words(text)
     return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)} | {*letter_runs(text.casefold(), n)}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.masking import mask_teacher
 from potstill.options import as_json
 from potstill.rows import Dropped, write_dropped, write_rows
 from potstill.run_dir import digest, file_digest
@@ -56,6 +59,11 @@ def ref_content(ref: DataRef | None) -> Any:
     return None if ref is None else [as_json(ref), content(ref.path)]
 
 
+def contents(paths: Iterable[str | None]) -> dict[str, Any]:
+    """The content of each path that is named, by its path."""
+    return {path: content(path) for path in paths if path}
+
+
 def content(path: str) -> Any:
     """What stands for the content of a path in a key: hashes of small files, size and time of large ones."""
     place = Path(path).expanduser()
@@ -68,3 +76,30 @@ def content(path: str) -> Any:
         mark = file_digest(file) if stat.st_size < 64 << 20 else f"{stat.st_size}-{stat.st_mtime_ns}"
         table.append([str(file.relative_to(place)) if place.is_dir() else file.name, mark])
     return digest(table)
+
+
+def held_out_rows(merged: Path) -> tuple[Path, str]:
+    """Where the rows lie that are measured on without real test data, and what they are, for the report.
+
+    Where nothing was held out these are the rows that chose the student's weights; they are not learnt from then.
+    """
+    held = merged / "heldout.parquet"
+    if held.exists():
+        return held, "a held-out part of the merged rows"
+    return merged / "validation.parquet", "the validation rows, by which the student's weights were chosen as well"
+
+
+def command_given() -> str:
+    """The command that started this process, quoted so that a shell reads the same arguments; empty for Python.
+
+    Keys in a teacher's URL are masked: the command stands in files that are shown and pushed.
+    """
+    program = Path(sys.argv[0])
+    ours = program.stem == "potstill" or program.parts[-2:] == ("potstill", "__main__.py")
+    return shlex.join(["potstill", *map(mask_teacher, sys.argv[1:])]) if ours else ""
+
+
+def described(spec: TaskSpec) -> str:
+    """Kind and labels in a line."""
+    labels = f", labels {', '.join(spec.label_names[:8])}" + (" …" if len(spec.labels) > 8 else "")
+    return f"{spec.kind}{labels if spec.labels else ''}"

@@ -7,7 +7,6 @@ that a change recomputes what depends on it and leaves the rest.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -36,9 +35,22 @@ from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
 from potstill.run_state import stages_with, told_state
-from potstill.stage_parts import content, prompt_digest, ref_content, relevant, version, write_json, write_stage
+from potstill.stage_parts import (
+    command_given,
+    content,
+    contents,
+    described,
+    held_out_rows,
+    prompt_digest,
+    ref_content,
+    relevant,
+    version,
+    write_json,
+    write_stage,
+)
 from potstill.student_choice import distil_options, teaches_itself
 from potstill.task import DataRef, TaskSpec
+from potstill.task_source import path_in
 from potstill.text_labels import check_teacher_reads
 
 if TYPE_CHECKING:
@@ -105,11 +117,11 @@ class Job:
         """The task as given and as understood."""
 
         def make(out: Path) -> dict[str, Any]:
-            path = Path(given)
-            text = path.read_text(encoding="utf-8-sig") if _is_file(given) else given
+            path = path_in(given)
+            text = given if path is None else path.read_text(encoding="utf-8-sig")
             (out / "task.md").write_text(mask_teacher(text.strip()) + "\n", encoding="utf-8")
             (out / "task.json").write_text(json.dumps(self.spec.to_json(), indent=1, ensure_ascii=False) + "\n")
-            return {"summary": _describe(self.spec)}
+            return {"summary": described(self.spec)}
 
         return self.make_stage("task", {"given": given, "spec": self.spec.to_json()}, make)
 
@@ -136,11 +148,13 @@ class Job:
             (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
             used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
             facts = {"rows": result.rows.num_rows, "unreached": result.report["datasets_unreached"]}
+            facts["data"] = contents(hit.card.location for hit in result.ranking.hits if hit.status == "used")
             return {"summary": f"{result.rows.num_rows} rows from {used} datasets", **facts}
 
-        # What could not be reached is asked for again once there is a way to the Hub.
+        # What could not be reached is asked for again once there is a way to the Hub, what has changed at once.
         found = self.folder.finished("retrieval")
-        if found is not None and found.facts.get("unreached") and not hub_unreachable():
+        away = found is not None and found.facts.get("unreached") and not hub_unreachable()
+        if found is not None and (away or found.facts.get("data", {}) != contents(found.facts.get("data", {}))):
             self.folder.forget("retrieval")
         unread = () if options.rows_by == "nearest" or options.transform == "teacher" else ("examples",)
         parts = {
@@ -179,6 +193,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(options),
+            "seeds": content(self.spec.seed_tasks) if self.spec.seed_tasks else None,
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
             "teacher": dict(self.asker.teacher.identity),
@@ -299,7 +314,7 @@ class Job:
         from potstill import text_labels, train
         from potstill.datagen import mixture, pairs
         from potstill.train.options import local_teacher, student_name
-        from potstill.train.recipe import train_classifier, training_summary
+        from potstill.train.recipe import train_classifier, train_generator, training_summary
 
         distil = distil_options(self.settings, self.spec, self.listener)
         name = student_name(distil, self.spec.kind)
@@ -326,8 +341,6 @@ class Job:
             elif self.spec.kind == "classification":
                 result = learn(rows, student)
             else:
-                from potstill.train.recipe import train_generator
-
                 result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
             if weak is not None and self.spec.kind == "classification":
                 told |= self_train_on(self, weak, merged, rows, validation, student, learn)
@@ -344,7 +357,14 @@ class Job:
             "options": as_json(distil),
             "teacher": asked_in_training(self, distil.on_policy > 0, weak),
             "rows": soft.output,
-            "self_training": [as_json(self.settings.self_training), weak.output, merged.output] if weak else None,
+            "self_training": [
+                as_json(self.settings.self_training),
+                weak.output,
+                merged.output,
+                ref_content(self.spec.test),
+            ]
+            if weak
+            else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
             "code": code_digest(train, *([mixture, pairs, text_labels] if weak else [])),
@@ -361,12 +381,10 @@ class Job:
         def make(out: Path) -> dict[str, Any]:
             commits: dict[str, str] = {}
             test = self.test_rows("evaluate", commits)
-            kind = "real"
+            kind, source = "real", self.spec.test.path if self.spec.test else ""
             if test is None:
-                held = merged.path / "heldout.parquet"
-                kind = "held-out"
-                test = read_rows(held if held.exists() else merged.path / "validation.parquet")
-            source = self.spec.test.path if self.spec.test and kind == "real" else "a held-out part of the merged rows"
+                held, source = held_out_rows(merged.path)
+                kind, test = "held-out", read_rows(held)
             facts = evaluate_run(
                 self.spec,
                 trained.path / "student",
@@ -429,22 +447,3 @@ class Job:
 
         tell = (lambda said: self.listener(Event(stage, "note", said))) if stage else None
         return read_data(ref, self.spec, tell=tell, commits=commits)
-
-
-def command_given() -> str:
-    """The command that started this process, quoted so that a shell reads the same arguments; empty for Python.
-
-    Keys in a teacher's URL are masked: the command stands in files that are shown and pushed.
-    """
-    program = Path(sys.argv[0])
-    ours = program.stem == "potstill" or program.parts[-2:] == ("potstill", "__main__.py")
-    return shlex.join(["potstill", *map(mask_teacher, sys.argv[1:])]) if ours else ""
-
-
-def _is_file(given: str) -> bool:
-    return len(given) < 4096 and "\n" not in given and Path(given).is_file()
-
-
-def _describe(spec: TaskSpec) -> str:
-    labels = f", labels {', '.join(spec.label_names[:8])}" + (" …" if len(spec.labels) > 8 else "")
-    return f"{spec.kind}{labels if spec.labels else ''}"

@@ -330,7 +330,8 @@ def test_texts_that_mean_something_else_are_no_copies(one: str, other: str) -> N
         ("Caf\u00e9 \u2014 fine!", "cafe fine"), ("Great phone - loved it", "Great phone, loved it"),
         ("**Bold** text", "bold text"), ("I \u2764\ufe0f it", "I \u2764 it"), ("#tag here", "tag here"),
         ("it\u2019s", "it's"), ("\u0643\u0650\u062a\u064e\u0627\u0628", "\u0643\u062a\u0627\u0628"),
-        ("\u0401\u043b\u043a\u0430", "\u0435\u043b\u043a\u0430"),
+        ("\u0401\u043b\u043a\u0430", "\u0435\u043b\u043a\u0430"), ("de\u00adliv\u200bery", "delivery"),
+        ("\ufeffa parcel\u2060", "a parcel"),
     ],
 )  # fmt: skip
 def test_case_accents_and_punctuation_make_no_other_text(one: str, other: str) -> None:
@@ -339,6 +340,15 @@ def test_case_accents_and_punctuation_make_no_other_text(one: str, other: str) -
 
 def test_a_test_text_is_found_whatever_its_symbols() -> None:
     assert TestTexts(["Good day \U0001f600"], None).found_in("good day") is not None
+
+
+@pytest.mark.parametrize("unseen", ["\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u034f"])
+def test_a_test_text_is_found_whatever_it_holds_that_nobody_sees(unseen: str) -> None:
+    text = "The delivery of my parcel was promised for Tuesday and has not arrived yet"
+    hidden = " ".join(word[:3] + unseen + word[3:] if len(word) > 5 else word for word in text.split())
+    assert TestTexts([hidden], None).found_in(text) is not None
+    assert TestTexts([text], None).found_in(hidden) is not None
+    assert find_leaks([hidden], [text]).exact == 1
 
 
 def test_near_duplicates_of_open_answers_are_found_in_time_that_grows_with_the_rows(
