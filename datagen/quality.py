@@ -315,7 +315,8 @@ def _answer_votes(
         best = max(range(len(given)), key=lambda i: (likeness[i], -i))
         agreement[index] = likeness[best]
         text, key = given[best]
-        source = replace(row.source, requests=(*row.source.requests, key)) if key else row.source
+        asked = (*row.source.requests, key)
+        source = replace(row.source, teacher=asker.teacher.name, requests=asked) if key else row.source
         voted.append(replace(row, output=text, source=source))
     return voted, agreement
 

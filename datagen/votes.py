@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -313,6 +313,12 @@ def _described(value: Any, within: tuple[int, ...]) -> str:
     return "(" + ", ".join(below) + ")"
 
 
+def _names_within(code: CodeType) -> set[str]:
+    """The global names and attributes that code objects within one read, at any depth."""
+    held = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return {name for part in held for name in (*part.co_names, *_names_within(part))}
+
+
 def _function_parts(function: Any, within: tuple[int, ...]) -> list[str]:
     try:
         text = inspect.getsource(function)
@@ -321,5 +327,8 @@ def _function_parts(function: Any, within: tuple[int, ...]) -> list[str]:
         text = f"{code.co_code.hex()} {code.co_consts} {code.co_names}"
     found = inspect.getclosurevars(function)
     defaults = [function.__defaults__, function.__kwdefaults__]
-    reads = {**found.globals, **found.nonlocals}
+    # Names that only a lambda, a comprehension or a function within it reads are in none of the outer code's lists.
+    known = function.__globals__
+    inner = {name: known[name] for name in _names_within(function.__code__) if name in known}
+    reads = {**inner, **found.globals, **found.nonlocals}
     return [text, _described(reads, within), _described(defaults, within)]

@@ -186,7 +186,7 @@ def dataset_card(facts: RunFacts, unit: UnitInfo) -> str:
         size_categories=[next((name for top, name in _SIZES if facts.rows < top), "100M<n<1B")],
         task_categories=[_task_type(facts)],
         annotations_creators=["found"] * bool(origins & {"retrieved", "user"})
-        + ["machine-generated"] * bool(origins & {"generated", "pseudo"}),
+        + ["machine-generated"] * bool(origins & {"generated", "pseudo"} or facts.teachers),
         tags=_tags(facts),
         configs=_configs(facts, unit),
         **dataset_licence(facts).metadata,

@@ -190,10 +190,12 @@ class RunFacts:
         test = _mapping(self.scores.get("test_set"))
         return pinned(public_name(str(test.get("source", ""))), test.get("commit"))
 
-    @property
+    @cached_property
     def teachers(self) -> list[str]:
-        """Names of the teachers that wrote rows of the unit."""
-        return sorted({line.name for line in self.sources if line.origin in ("generated", "pseudo")})
+        """Names of the teachers that wrote rows of the unit, rewrote found ones, or answered for them."""
+        tables = [_columns(path, ["source"]).flatten() for path in self.splits.values()]
+        named = {name for table in tables for name in table["source.teacher"].unique().to_pylist() if name}
+        return sorted(map(public_name, named))
 
     @property
     def base_model(self) -> str | None:

@@ -20,6 +20,7 @@ from potstill.errors import OptionError, UserError
 from potstill.export import build_unit, check_repo, push
 from potstill.masking import public_name
 from potstill.report import render_report
+from potstill.rows import Origin
 from potstill.run_dir import file_digest
 from potstill.run_facts import find_leaks, measure_diversity, read_run
 from potstill.task import DataRef, Example, TaskSpec
@@ -303,6 +304,31 @@ def test_markdown_is_made_harmless() -> None:
 def test_scores_are_written_with_their_interval() -> None:
     assert score_text({"f": 0.5, "ci": {"f": [0.4, 0.61]}}, "f") == "0.500 [0.400, 0.610]"
     assert score_text({}, "f") == "–"
+
+
+@pytest.mark.parametrize("origin", ["retrieved", "pseudo"])
+def test_a_teacher_of_rows_that_it_did_not_write_alone_is_named_with_its_terms(
+    origin: Origin, sample_run: Any, tmp_path: Path
+) -> None:
+    from potstill.rows import Row, Source, label_names, read_rows, rows_to_dataset, write_rows
+
+    run = sample_run.write_run(tmp_path / "run")
+    names = label_names(read_rows(run / "soft" / "train.parquet"))
+    teacher = "openai:https://api.openai.com/v1#gpt-5"
+    found = Source("acme/reviews", None, "train", 0, teacher, ("key",))
+    plain = Source("acme/reviews", None, "train", 1)
+    rows = [Row("a text", names[0], origin, found, names[0]), Row("another", names[1], origin, plain, names[1])]
+    for split in ("soft/train", "soft/validation", "merge/heldout", "merge/validation"):
+        if (run / f"{split}.parquet").exists():
+            write_rows(rows_to_dataset(rows, names), run / f"{split}.parquet")
+    (run / "train" / "train.parquet").unlink(missing_ok=True)
+    unit = build_unit(run, tmp_path / "unit")
+    card = (unit.dataset / "README.md").read_text()
+    assert "compete" in card
+    assert "synthetic" in _metadata(unit.dataset / "README.md")["tags"]
+    assert "machine-generated" in _metadata(unit.dataset / "README.md")["annotations_creators"]
+    assert "The teacher local:" not in card
+    assert "The teacher acme" not in card
 
 
 def test_terms_are_named_for_known_teachers_and_asked_for_the_rest() -> None:

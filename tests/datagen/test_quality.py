@@ -140,6 +140,7 @@ def test_the_commonest_answer_wins_and_replaces_the_output(tmp_path: Path) -> No
     result = check(tmp_path, SUMMARY, rows, teacher, votes=3, action="drop", least=0.4)
     assert result.rows["output"][:] == ["Cats sleep for most of the day."]
     assert len(result.rows[0]["source"]["requests"]) == 2
+    assert result.rows[0]["source"]["teacher"] == teacher.name, "whose words they are now"
     assert result.report["outputs_replaced"] == 1
     assert [item.input for item in result.dropped] == ["second text"]
 

@@ -418,6 +418,29 @@ class Holding:
         return "spam" if self.word in text else None
 
 
+def any_word(text: str) -> str | None:
+    return "spam" if any(word in text for word in WORDS) else None
+
+
+def by_lambda(text: str) -> str | None:
+    return "spam" if list(filter(lambda word: word in WORDS, text.split())) else None
+
+
+def by_inner(text: str) -> str | None:
+    def inner(word: str) -> bool:
+        return [w for w in [word] if w in WORDS] != []
+
+    return "spam" if inner(text) else None
+
+
+@pytest.mark.parametrize("function", [any_word, by_lambda, by_inner])
+def test_what_only_a_function_within_reads_is_in_the_digest(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = function_digest(function)
+    assert function_digest(function) == before
+    monkeypatch.setattr(sys.modules[__name__], "WORDS", ["viagra"])
+    assert function_digest(function) != before
+
+
 def test_a_functions_digest_holds_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(word: str) -> Any:
         return lambda text: "spam" if word in text else None
