@@ -151,7 +151,7 @@ def write_batch(
     from potstill.settings import resolve
     from potstill.stages import Job
     from potstill.task_file import read_task_file
-    from potstill.user_data import labels_in
+    from potstill.user_data import OWN_ROWS
 
     draft = read_task_file(task, draft=True)
     resolved = resolve({**draft.settings, **draft.options}, settings)
@@ -165,7 +165,7 @@ def write_batch(
     with folder.lock(), Ledger(folder.ledger_path) as ledger:
         asker = Asker(collector, ledger, listener=listener)
         try:
-            spec = read_task_file(task, asker=asker, labels_in=labels_in).spec
+            spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
             job = Job(folder, spec, resolved, ledger, asker, listener)
             job.task(task)
             job.datagen(job.retrieval())

@@ -94,9 +94,9 @@ def search(
     from potstill.retrieval.search import find_datasets
     from potstill.settings import Settings
     from potstill.task_file import read_task_file
-    from potstill.user_data import labels_in
+    from potstill.user_data import OWN_ROWS
 
-    spec = read_task_file(prompt, draft=True, labels_in=labels_in).spec
+    spec = read_task_file(prompt, draft=True, own_rows=OWN_ROWS).spec
     catalogue = read_catalogue(paths or [shipped_catalogue()])
     ranking = find_datasets(spec, catalogue, RetrievalOptions(top=top), encoder=sentence_encoder(Settings().encoder))
     if as_json:

@@ -72,14 +72,14 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     from potstill.generation_start import foreign_languages, lacking_rows
     from potstill.settings import resolve
     from potstill.task_file import read_task_file
-    from potstill.user_data import labels_in, unsaid_fields
+    from potstill.user_data import OWN_ROWS, unsaid_fields
 
     yield _python()
     spec: TaskSpec | None = None
     from_file: dict[str, Any] = {}
     if task is not None:
         try:
-            found = read_task_file(task, draft=True, labels_in=labels_in)
+            found = read_task_file(task, draft=True, own_rows=OWN_ROWS)
             spec, from_file = found.spec, {**found.settings, **found.options}
             labels = f", labels {', '.join(spec.label_names[:6])}" if spec.labels else ""
             unnamed = spec.kind == "classification" and not spec.labels

@@ -66,8 +66,8 @@ def _kept(path: Path) -> int | None:
 def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
     """What is wrong where rows will be wanting, with the mend; "" where nothing is.
 
-    That is where fewer are to be written than there are labels, or where the user's own are to be the only ones and the
-    task names none.
+    That is where fewer are to be written than there are labels, where just as many leave none to measure on, or where
+    the user's own are to be the only ones and the task names none.
     """
     if settings.sources == "labelled" and spec.labelled is None:
         return (
@@ -75,7 +75,14 @@ def lacking_rows(spec: TaskSpec, settings: Settings) -> str:
             "name them (labelled: FILE in the task file), or take other sources"
         )
     rows, labels = settings.generation.rows, len(spec.label_names)
-    if spec.kind != "classification" or not settings.writes or rows >= labels:
+    if spec.kind != "classification" or not settings.writes:
+        return ""
+    if rows == labels and settings.sources == "generated" and spec.test is None and spec.labelled is None:
+        return (
+            f"{rows} rows for {labels} labels leave none to measure on; ask for {10 * labels} with -n {10 * labels} "
+            "(ten a label), or name real rows with test: in the task file"
+        )
+    if rows >= labels:
         return ""
     return (
         f"{rows} rows for {labels} labels: nothing would be written for {labels - rows} of them; ask for {10 * labels} "

@@ -27,7 +27,7 @@ from potstill.retrieval.load import read_data, read_texts
 from potstill.run_dir import write_atomic
 from potstill.task import DataRef
 from potstill.task_file import read_task_file
-from potstill.user_data import labels_in
+from potstill.user_data import OWN_ROWS
 
 if TYPE_CHECKING:
     from potstill.models import TextEncoder
@@ -85,7 +85,7 @@ class Labelling:
         self, task: str, texts: str | Sequence[str] | None = None, *, out: Path | None = None, batch: int | None = None,
         encoder: str | TextEncoder = MINILM, seed: int = 0,
     ):  # fmt: skip
-        self.spec = read_task_file(task, labels_in=labels_in).spec
+        self.spec = read_task_file(task, own_rows=OWN_ROWS).spec
         if self.spec.kind != "classification":
             kind = self.spec.kind
             raise OptionError("label", [f"a task of kind {kind} has no labels to give; take a classification task"])

@@ -211,7 +211,7 @@ def open_job(
     from potstill.settings import resolve
     from potstill.stages import Job
     from potstill.task_file import read_task_file
-    from potstill.user_data import labels_in
+    from potstill.user_data import OWN_ROWS
 
     # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
     draft = read_task_file(task, draft=True)
@@ -226,7 +226,7 @@ def open_job(
         if resolved.quality.on and resolved.quality.teacher:
             other = replace(resolved, teacher=resolved.quality.teacher, teacher_options={})
             checker = opened.enter_context(open_asker(other, ledger, listener, asker.meter))
-        spec = read_task_file(task, asker=asker, labels_in=labels_in).spec
+        spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
         if spec.kind == "generation" and (form := form_of(spec)):

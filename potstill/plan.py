@@ -38,7 +38,7 @@ from potstill.run_dir import RunDir
 from potstill.student_choice import distil_options, teaches_itself
 from potstill.task import TaskSpec
 from potstill.token_estimate import likely_tokens
-from potstill.user_data import labels_in, unsaid_fields
+from potstill.user_data import OWN_ROWS, unsaid_fields
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,7 +100,7 @@ def plan_run(
     ):
         if probe is None and count and _is_known(folder, asker):
             count = 0
-        spec = read_task_file(task, asker=asker if count else None, draft=not count, labels_in=labels_in).spec
+        spec = read_task_file(task, asker=asker if count else None, draft=not count, own_rows=OWN_ROWS).spec
         return _Planner(spec, resolved, folder, asker, count, told).plan()
 
 

@@ -16,7 +16,10 @@ Kind = Literal["classification", "generation", "instructions"]
 KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
 Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf"]
 METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf")
-_WORDS = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# What changes case within a word: the s of several (PDFs), one small letter before a capital (iPhone), one capital at
+# the end (SaaS, PhD).
+_ONE_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|(?<![A-Za-z])[a-z][A-Z]|[a-z][A-Z](?![A-Za-z])")
 #: What may stand after the `@` of a Hub id.
 REVISION = re.compile(r"[\w~][\w./~+-]{0,254}")
 
@@ -196,8 +199,15 @@ def readable(name: str) -> str:
     Examples:
         >>> readable("order_status")
         'order status'
+        >>> readable("AddToPlaylist"), readable("SaaS"), readable("PDFs"), readable("iPhone")
+        ('add to playlist', 'SaaS', 'PDFs', 'iPhone')
     """
-    parts = [part for part in _WORDS.split(name) if part]
+    parts = [
+        part
+        for word in re.split(r"[_\s]+", name)
+        for part in ([word] if _ONE_WORD.search(word) else _CASES.split(word))
+        if part
+    ]
     if len(parts) < 2 or (" " in name and "_" not in name):
         return name
     return " ".join(part if part.isupper() and len(part) > 1 else part.lower() for part in parts)

@@ -10,13 +10,13 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from potstill.languages import LANGUAGES, language_code
 from potstill.options import nearest
-from potstill.rows import join_fields
+from potstill.rows import join_fields, shared_fields
 from potstill.task import REVISION, DataRef, Example, Label, LicencePolicy, Rule
 from potstill.task_markdown import clean
 from potstill.task_yaml import Faults, Node, plain
@@ -125,6 +125,20 @@ def examples_of(node: Node, faults: Faults) -> list[tuple[int, Example]]:
             text = text_of(given, "examples.input", faults)
         found.append((item.line, Example(text, text_of(parts["output"], "examples.output", faults))))
     return found
+
+
+def check_example_fields(examples: Iterable[Example], inputs: Sequence[str], faults: Faults) -> None:
+    """Note examples whose input has other fields than the task's inputs; one text may stand for several."""
+    if len(inputs) < 2:
+        return
+    for number, example in enumerate(examples, 1):
+        held = shared_fields([example.input])
+        lacking = [name for name in inputs if f"\n{name}: " not in f"\n{example.input}"]
+        if not lacking or not held:
+            continue
+        other = next((nearest(name[:60], inputs) for name in held if name not in inputs), "")
+        said = f"the fields {', '.join(held)}; the task's inputs are {', '.join(inputs)}{other}"
+        faults.add(0, f"example {number} has {said}")
 
 
 def languages_of(node: Node, faults: Faults) -> tuple[str, ...]:

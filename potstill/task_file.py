@@ -15,7 +15,7 @@ are normalised; shares below 1 that do not sum to 1 are a fault. Text is data: t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +25,7 @@ from potstill.errors import DataError
 from potstill.options import nearest
 from potstill.task import KINDS, METRICS, DataRef, Example, Inferred, Kind, Label, Metric, TaskSpec
 from potstill.task_fields import (
+    check_example_fields,
     choice_of,
     data_of,
     examples_of,
@@ -37,7 +38,7 @@ from potstill.task_fields import (
     text_of,
     texts_of,
 )
-from potstill.task_given import fields_of
+from potstill.task_given import OwnRows, fields_of
 from potstill.task_inference import (
     Reading,
     ask_teacher,
@@ -70,10 +71,6 @@ _METRICS_OF: dict[str, tuple[str, ...]] = {
     "generation": ("exact_match", "token_f1", "rouge_l", "chrf"),
     "instructions": ("exact_match", "token_f1", "rouge_l", "chrf"),
 }
-
-
-# Instruction and the user's data → names of its labels.
-LabelsIn = Callable[[str, Sequence[DataRef]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -115,15 +112,15 @@ def read_task_file(
     *,
     asker: Asker | None = None,
     draft: bool = False,
-    labels_in: LabelsIn | None = None,
+    own_rows: OwnRows | None = None,
 ) -> TaskFile:
     """Like `read_task`, with the options and settings of the front matter.
 
     Args:
         path_or_prompt: As for `read_task`.
         asker: As for `read_task`.
-        labels_in: Reads the labels that the user's own rows bear, where the words name none; the teacher is asked
-            after that. None reads no data.
+        own_rows: Looks into the user's data for labels that the words do not name, before the teacher is asked, and
+            for the fields that they give. None reads no data.
         draft: Let a classification pass whose labels the words do not name. For a caller who must know the task's
             name and settings before there is a teacher to ask; the task is read again with the asker then.
 
@@ -154,7 +151,7 @@ def read_task_file(
     for key in fields:
         if key in FIELDS and fields[key].empty and key in ("name", "kind", "labels", "instruction"):
             faults.add(lines[key], f"{key}: empty; give a value or take the line out")
-    sources = _Sources(path.parent if path else Path.cwd(), asker, labels_in)
+    sources = _Sources(path.parent if path else Path.cwd(), asker, own_rows)
     spec = _build(given, lines, parts, path, sources, faults, quiet=broken, draft=draft)
     if faults or spec is None:
         raise faults.error()
@@ -207,7 +204,7 @@ class _Sources:
 
     folder: Path
     asker: Asker | None
-    labels_in: LabelsIn | None
+    own_rows: OwnRows | None
 
 
 @dataclass
@@ -278,6 +275,10 @@ def _build(
     metric = _metric(given, found, instruction, faults)
     if not instruction:
         return None
+    inputs = listed("inputs") or fields_of(
+        data, found.examples, instruction, found.kind, inferred, own_rows=sources.own_rows
+    )
+    check_example_fields(found.examples, inputs if found.kind != "instructions" else (), faults)
     return TaskSpec(
         name=name,
         instruction=instruction,
@@ -286,7 +287,7 @@ def _build(
         examples=tuple(replace(e, output=match(e.output) or e.output) for e in found.examples)
         if classes
         else found.examples,
-        inputs=listed("inputs") or fields_of(data, found.examples, instruction, found.kind, inferred),
+        inputs=inputs,
         languages=languages,
         metric=metric,
         label_prior=prior,
@@ -401,9 +402,9 @@ def _read(instruction: str, kind: Kind | None, data: Mapping[str, DataRef], sour
     if kind == "classification" and reading.kind != "classification":
         forced = read_by_rules(f"Classify. {instruction}")
         reading = forced if forced.labels else replace(reading, kind="classification", labels=())
-    if reading.kind == "classification" and not (reading.labels or reading.sets) and data and sources.labels_in:
+    if reading.kind == "classification" and not (reading.labels or reading.sets) and data and sources.own_rows:
         try:
-            if names := sources.labels_in(instruction, list(data.values())):
+            if names := sources.own_rows.labels(instruction, list(data.values())):
                 return Reading("classification", tuple(map(Label, names)), f"the labels of {' and '.join(data)}")
         except DataError as error:
             reading = replace(reading, why_not=str(error))

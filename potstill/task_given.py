@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from potstill.rows import shared_fields
 from potstill.task import DataRef, Example, Inferred
@@ -167,12 +168,23 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
     return (_names(tied.groups()) if tied else ()) or _pair(text, kind)
 
 
+class OwnRows(Protocol):
+    """Reads what a task file leaves unsaid and the user's own rows tell (`potstill.user_data`)."""
+
+    def labels(self, instruction: str, refs: Sequence[DataRef]) -> tuple[str, ...]:
+        """The labels that rows bear; empty where they leave a doubt. Raises DataError where they cannot be read."""
+
+    def hold(self, fields: Sequence[str], refs: Sequence[DataRef]) -> bool:
+        """Whether each of the tables has a column for each field."""
+
+
 def fields_of(
     data: Mapping[str, DataRef | None],
     examples: Sequence[Example],
     instruction: str,
     kind: str,
     inferred: list[Inferred],
+    own_rows: OwnRows | None = None,
 ) -> tuple[str, ...]:
     """Fields of the input where the task file names none: the columns named for its data, else what the prompt gives.
 
@@ -184,6 +196,7 @@ def fields_of(
         instruction: The task's.
         kind: The task's.
         inferred: Takes what was found, and how.
+        own_rows: Looks into the data; None takes any data to say otherwise.
     """
     if kind == "instructions":
         return ()
@@ -191,7 +204,10 @@ def fields_of(
         if ref is not None and len(ref.inputs) > 1:
             inferred.append(Inferred("inputs", ", ".join(ref.inputs), f"the columns of {key}"))
             return ref.inputs
-    names = () if any(data.values()) else given_fields(instruction, kind)
+    names = given_fields(instruction, kind)
+    refs = [ref for ref in data.values() if ref is not None]
+    if names and refs and not (own_rows is not None and own_rows.hold(names, refs)):
+        return ()
     if names and examples:
         shared = shared_fields([example.input for example in examples])
         names = shared if tuple(name.lower() for name in shared) == names else ()

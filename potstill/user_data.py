@@ -50,21 +50,43 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
         raise DataError("\n".join(faults))
 
 
-def labels_in(instruction: str, refs: Sequence[DataRef]) -> tuple[str, ...]:
-    """The labels that the user's own rows bear, for a task whose words name none; empty where they leave a doubt.
+class UserRows:
+    """What the user's own rows tell of a task whose words leave it unsaid (`potstill.task_given.OwnRows`)."""
 
-    Args:
-        instruction: The task's words, whose nouns may be the name of a column.
-        refs: The labelled data and the test rows.
+    def labels(self, instruction: str, refs: Sequence[DataRef]) -> tuple[str, ...]:
+        """The labels that rows bear; empty where they leave a doubt.
 
-    Raises:
-        DataError: The data cannot be read.
-    """
-    from potstill.retrieval.shown_labels import shown_labels
-    from potstill.task import TaskSpec
-    from potstill.task_lists import MAX_LABELS
+        Args:
+            instruction: The task's words, whose nouns may be the name of a column.
+            refs: The labelled data and the test rows.
 
-    return shown_labels(refs, TaskSpec("labels", instruction, "classification"), MAX_LABELS)
+        Raises:
+            DataError: The data cannot be read.
+        """
+        from potstill.retrieval.shown_labels import shown_labels
+        from potstill.task import TaskSpec
+        from potstill.task_lists import MAX_LABELS
+
+        return shown_labels(refs, TaskSpec("labels", instruction, "classification"), MAX_LABELS)
+
+    def hold(self, fields: Sequence[str], refs: Sequence[DataRef]) -> bool:
+        """Whether each of the tables has a column for each field; not where one cannot be read, or is no table."""
+        from potstill.retrieval.columns import field_columns
+        from potstill.retrieval.load import read_sample
+
+        try:
+            tables = [
+                read_sample(ref.path, split=ref.split, config=ref.config, limit=_FEW, training=ref.training).table
+                for ref in refs
+            ]
+        except DataError:
+            return False
+        return all(len(ref.inputs) != 1 for ref in refs) and all(
+            field_columns(fields, table.column_names) for table in tables
+        )
+
+
+OWN_ROWS = UserRows()
 
 
 def unsaid_fields(spec: TaskSpec) -> str:

@@ -228,10 +228,8 @@ def _may_be_input(item: Profile, output: Profile) -> bool:
 def _inputs(texts: Sequence[Profile], spec: TaskSpec, said: frozenset[str]) -> tuple[tuple[str, ...], bool]:
     """The input columns, and whether their names are known ones."""
     names = {item.name.lower(): item.name for item in texts}
-    if len(spec.inputs) > 1:
-        fields = [_field_column(field, names) for field in spec.inputs]
-        if all(fields) and len(set(fields)) == len(fields):
-            return tuple(str(field) for field in fields), True
+    if len(spec.inputs) > 1 and (fields := field_columns(spec.inputs, [item.name for item in texts])):
+        return fields, True
     pairs = [pair for pair in _PAIRS if all(part in names for part in pair)]
     if len(spec.inputs) != 1 and pairs:
         best = max(pairs, key=lambda pair: len(_said(" ".join(pair)) & said))
@@ -267,6 +265,18 @@ def _fields_said(texts: Sequence[Profile], spec: TaskSpec) -> tuple[str, ...]:
     if named[0].lower() in ("title", "headline", "instruction") and _position(main.name, _TEXT_NAMES) < 50:
         return named[0], main.name
     return ()
+
+
+def field_columns(fields: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns for the fields of a task's input, by their names; empty where one has none, or two have the same.
+
+    Examples:
+        >>> field_columns(["passage", "question"], ["context", "question", "answers"])
+        ('context', 'question')
+    """
+    names = {name.lower(): name for name in columns}
+    found = [_field_column(field, names) for field in fields]
+    return tuple(map(str, found)) if all(found) and len(set(found)) == len(found) else ()
 
 
 def _field_column(name: str, names: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ def test_fewer_rows_than_labels_are_refused_or_named() -> None:
     check_start(SPEC, resolve({}, {"rows": 10}), told.append)
     assert len(told) == 1
     assert text in told[0].message
-    assert lacking_rows(SPEC, resolve({}, {"rows": 12, "sources": "generated"})) == ""
+    enough = resolve({}, {"rows": 12, "sources": "generated"})
+    assert "12 rows for 12 labels leave none to measure on" in lacking_rows(SPEC, enough)
+    assert lacking_rows(replace(SPEC, test=DataRef("rows.jsonl")), enough) == ""
+    assert lacking_rows(SPEC, resolve({}, {"rows": 13, "sources": "generated"})) == ""
     assert lacking_rows(SPEC, resolve({}, {"rows": 10, "sources": "retrieved"})) == ""
     labelled = TaskSpec("t", "Classify.", "classification", SPEC.labels, labelled=DataRef("rows.jsonl"))
     check_start(labelled, alone, told.append)

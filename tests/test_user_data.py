@@ -10,7 +10,7 @@ import pytest
 
 import potstill
 from potstill.doctor import examine
-from potstill.errors import DataError
+from potstill.errors import DataError, TaskError
 from potstill.events import Event
 from potstill.generation_start import check_start
 from potstill.ledger import Ledger
@@ -19,8 +19,8 @@ from potstill.retrieval import load
 from potstill.retrieval.load import read_data
 from potstill.settings import resolve
 from potstill.task import DataRef, Label, TaskSpec
-from potstill.task_file import read_task
-from potstill.user_data import check_data, unsaid_fields
+from potstill.task_file import read_task, read_task_file
+from potstill.user_data import OWN_ROWS, check_data, unsaid_fields
 
 LABELS = (Label("good", ""), Label("bad", ""))
 FAULTS = [
@@ -102,7 +102,7 @@ def pairs(folder: Path) -> Path:
 
 def test_fields_that_the_task_leaves_unsaid_are_told_before_rows_are_written(tmp_path: Path) -> None:
     test, file = pairs(tmp_path), tmp_path / "task.md"
-    file.write_text(f"---\nlabels: [yes, no]\ntest: {test}\n---\nDoes the premise entail the hypothesis?\n")
+    file.write_text(f"---\nlabels: [yes, no]\ntest: {test}\n---\nIs the conclusion sound?\n")
     said: list[Event] = []
     check_start(read_task(str(file)), resolve({}, {"n": 20}), said.append)
     (told,) = [event.message for event in said]
@@ -126,6 +126,51 @@ def test_one_column_named_fields_and_unreadable_files_leave_nothing_unsaid(tmp_p
     assert unsaid_fields(replace(asked, test=DataRef("./gone.csv"))) == ""
     (tmp_path / "odd.csv").write_text("number\n1\n")
     assert unsaid_fields(replace(asked, test=DataRef(str(tmp_path / "odd.csv")))) == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "fields"),
+    [
+        ("hypothesis,premise,gold_label", ("premise", "hypothesis")),
+        ("sentence2,sentence1,label", ("premise", "hypothesis")),
+        ("text,label", ()),
+        ("premise,text,label", ()),
+    ],
+)
+def test_fields_of_the_prompt_stay_where_the_users_tables_have_them(
+    head: str, fields: tuple[str, ...], tmp_path: Path
+) -> None:
+    first, second, last = (*head.split(","), "")[:3]
+    (tmp_path / "nli.csv").write_text(f"{head}\na cat sleeps,an animal sleeps,entailment\n" if last else
+                                      f"{head}\na cat sleeps,entailment\n")  # fmt: skip
+    file = tmp_path / "task.md"
+    prompt = "Does the premise entail the hypothesis? Answer entailment, neutral or contradiction."
+    file.write_text(f"---\ntest: nli.csv\n---\n{prompt}\n")
+    spec = read_task_file(file, own_rows=OWN_ROWS).spec
+    assert spec.inputs == fields
+    assert read_task(file).inputs == (), "nobody looked"
+    assert spec.test is not None
+    if fields:
+        wanted = {first: "a cat sleeps", second: "an animal sleeps"}
+        order = sorted(wanted, key=lambda name: name in ("hypothesis", "sentence2"))
+        text = "\n".join(f"{field}: {wanted[name]}" for field, name in zip(fields, order, strict=True))
+        assert read_data(spec.test, spec)["input"][:] == [text]
+
+
+def test_examples_with_other_fields_than_the_tasks_are_a_fault(tmp_path: Path) -> None:
+    file = tmp_path / "task.md"
+    head = "labels: [neutral, entailment]\ninputs: [premise, hypothesis]"
+    examples = (
+        "- {input: {premis: a cat, hypothesis: b}, output: neutral}\n"
+        "- {input: just a text, output: neutral}\n"
+        "- {input: {premise: a cat, hypothesis: b}, output: neutral}"
+    )
+    file.write_text(f"---\n{head}\nexamples:\n{examples}\n---\nJudge pairs.\n")
+    with pytest.raises(TaskError) as told:
+        read_task(file)
+    (fault,) = told.value.faults
+    assert fault.startswith("example 1 has the fields premis, hypothesis; the task's inputs are premise, hypothesis; ")
+    assert fault.endswith("did you mean 'premise'?")
 
 
 def test_columns_that_are_named_are_the_tasks_fields(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from potstill.plan import plan_run
 from potstill.retrieval.shown_labels import shown_labels
 from potstill.task import DataRef, TaskSpec
 from potstill.task_file import read_task_file
-from potstill.user_data import labels_in
+from potstill.user_data import OWN_ROWS
 
 SPEC = TaskSpec("tickets", "Classify support tickets.", "classification")
 ROWS = [("Charged twice", "billing"), ("It crashes", "bug"), ("My invoice", "billing"), ("Hello", "other")]
@@ -91,7 +91,7 @@ def test_a_task_without_label_names_takes_those_of_its_rows(tmp_path: Path) -> N
     csv(tmp_path / "mine.csv", ROWS[:3])
     csv(tmp_path / "real.csv", ROWS)
     file = tickets(tmp_path, "labelled: mine.csv\ntest: real.csv")
-    spec = read_task_file(file, labels_in=labels_in).spec
+    spec = read_task_file(file, own_rows=OWN_ROWS).spec
     assert spec.label_names == ("billing", "bug", "other")
     assert [found.how for found in spec.inferred if found.field == "labels"] == ["the labels of labelled and test"]
 
@@ -111,10 +111,10 @@ def test_every_command_that_reads_a_task_reads_its_rows_labels(tmp_path: Path) -
 def test_names_in_the_prompt_win_and_an_open_list_is_filled(tmp_path: Path) -> None:
     csv(tmp_path / "mine.csv", ROWS)
     named = tickets(tmp_path, "labelled: mine.csv", "Classify support tickets as billing, bug, other or praise.")
-    assert read_task_file(named, labels_in=labels_in).spec.label_names == ("billing", "bug", "other", "praise")
+    assert read_task_file(named, own_rows=OWN_ROWS).spec.label_names == ("billing", "bug", "other", "praise")
     opened = tickets(tmp_path, "labelled: mine.csv", "Classify support tickets by topic, such as billing or bug.")
     assert read_task_file(opened, draft=True).spec.label_names == ()
-    assert read_task_file(opened, labels_in=labels_in).spec.label_names == ("billing", "bug", "other")
+    assert read_task_file(opened, own_rows=OWN_ROWS).spec.label_names == ("billing", "bug", "other")
 
 
 def test_rows_that_cannot_be_read_are_told_with_the_missing_labels(tmp_path: Path) -> None:
@@ -122,12 +122,12 @@ def test_rows_that_cannot_be_read_are_told_with_the_missing_labels(tmp_path: Pat
     broken.write_text(json.dumps("no rows"))
     file = tickets(tmp_path, "labelled: broken.json")
     with pytest.raises(TaskError, match=r"labels were not found \(.*broken\.json"):
-        read_task_file(file, labels_in=labels_in)
+        read_task_file(file, own_rows=OWN_ROWS)
     with pytest.raises(DataError, match="must hold a list"):
-        labels_in("Classify support tickets.", [DataRef(str(broken))])
+        OWN_ROWS.labels("Classify support tickets.", [DataRef(str(broken))])
 
 
 def test_texts_that_are_to_be_written_have_no_labels_though_they_repeat(tmp_path: Path) -> None:
     csv(tmp_path / "mine.csv", [(f"text number {i}", "short" if i % 2 else "long") for i in range(30)], "text,output")
-    spec = read_task_file(tickets(tmp_path, "labelled: mine.csv", "Summarise the text."), labels_in=labels_in).spec
+    spec = read_task_file(tickets(tmp_path, "labelled: mine.csv", "Summarise the text."), own_rows=OWN_ROWS).spec
     assert (spec.kind, spec.labels) == ("generation", ())
