@@ -53,7 +53,7 @@ class Rounded(nn.Module):
 class StraightThrough:
     """A context for `heal`: inside it, every rounded matrix of a model trains on its rounded values.
 
-    Embeddings keep the values that they were rounded to; healing lets them rest.
+    Embeddings rest meanwhile, those of positions too: they keep the values that they were rounded to.
     """
 
     def __init__(self, scheme: Scheme):
@@ -62,10 +62,13 @@ class StraightThrough:
     @contextmanager
     def __call__(self, model: Any) -> Iterator[Any]:
         """Parametrise the linear layers of a model; at the end they hold their latent weights again."""
-        parametrised = []
+        parametrised, rested = [], []
         for target in list(targets(model)):
-            chosen = scheme_for(target.part, self.scheme, "keep")
-            if chosen is not None and target.part != "embeddings":
+            if target.part == "embeddings":
+                weight = model.get_parameter(target.name)
+                rested += [weight] if weight.requires_grad else []
+                weight.requires_grad_(False)
+            elif (chosen := scheme_for(target.part, self.scheme, "keep")) is not None:
                 parametrize.register_parametrization(target.module, "weight", Rounded(chosen))
                 parametrised.append(target.module)
         try:
@@ -73,3 +76,5 @@ class StraightThrough:
         finally:
             for module in parametrised:
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            for weight in rested:
+                weight.requires_grad_(True)

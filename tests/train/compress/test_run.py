@@ -127,6 +127,20 @@ def test_another_recipe_does_not_take_over_the_steps_of_a_killed_one(student, ma
 
 
 @pytest.mark.parametrize(
+    "recipe", ["int8:channel -> heal:steps=2", "qat:binary,steps=2", "qat:int4,embeddings=keep,steps=2"]
+)
+def test_healing_after_rounding_lets_all_rounded_embeddings_rest(recipe, student, material, tmp_path):
+    # 64 positions of 32 values are rounded, beside the words, whose few are not.
+    before = load_student(student).model.bert.embeddings.position_embeddings.weight.detach().clone()
+    result = compress_student(student, recipe, tmp_path / "small", material, QUICK)
+    healed = load_student(result.path).model
+    positions = healed.bert.embeddings.position_embeddings.weight.detach()
+    step = 0.0 if "keep" in recipe else float(before.abs().max()) / 127
+    assert float((positions - before).abs().max()) <= step
+    assert len(result.report["steps"][2]["facts"]["losses"]) == 2
+
+
+@pytest.mark.parametrize(
     ("method", "message"),
     [("wanda:0.5", "0.00% of the layers' weights are 0, asked for 50.00%"), ("int8", "is not rounded"),
      ("layers:1", "still has")],
