@@ -111,12 +111,13 @@ def _distil(
         data.counts,
         model_identity(str(options.student)),
     ]
-    notes = []
+    notes = data.notes()
     figures = None
     if is_cut(options):
         figures = start_figures(model, data, tokenizer)
         notes.append(_need_to_heal(figures))
-        listener(Event("train", "note", notes[0]))
+    for note in notes:
+        listener(Event("train", "note", note))
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
     states = None
     states_file = checkpoints / f"uncut-states-{os.environ.get('RANK', 0)}.f16"

@@ -106,8 +106,10 @@ def distil_on_policy(
     )
     theirs.vocab_size = size
     trainer.options, trainer.started, trainer.reader = options, started, reader
-    note = "on-policy training knows no hard targets, so distil.hard_weight does not apply"
+    notes = data.notes()
     if options.hard_weight:
+        notes.append("on-policy training knows no hard targets, so distil.hard_weight does not apply")
+    for note in notes:
         listener(Event("train", "note", note))
     loop.finish(trainer, options, resume_from)
     report = {
@@ -115,7 +117,7 @@ def distil_on_policy(
         "own_batches": trainer.own_batches,
         "data_batches": trainer.data_batches,
         "other_tokenizer": None if reader is None else reader.report(),
-        "notes": [note] if options.hard_weight else [],
+        "notes": notes,
     }
     save_trained(trainer, tokenizer, spec, options, stored_dtype, data.answer_tokens, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)

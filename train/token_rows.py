@@ -11,6 +11,7 @@ which its target positions are read.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 IGNORED = -100
 _EMPTY_TAIL = -20.0
 _LEAST_INPUT = 16
+_FITTING_PROMPTS = 0.95
+_USUAL_ANSWERS = 0.9
 # Rounding of k log-probs in half precision stays far below this.
 _MASS_ERROR = 0.05
 
@@ -47,7 +50,9 @@ class TokenRows:
         places: Place of each encoded row in the given table; rows that cannot be trained on are missing.
         examples: Texts of the first misaligned rows, for the report.
         answer_tokens: Most tokens that the student may write: a quarter more than the longest answer, where that leaves
-            half of the length for the prompt.
+            half of the length for the prompt; less where few answers are that long and inputs would be cut for them.
+        cut_answers: Answers that are longer than that.
+        cut_inputs: Inputs that were learnt whole, and that the student reads cut, to have room for its answer.
     """
 
     table: Dataset
@@ -57,6 +62,23 @@ class TokenRows:
     places: tuple[int, ...] = ()
     examples: tuple[str, ...] = ()
     answer_tokens: int = 0
+    cut_answers: int = 0
+    cut_inputs: int = 0
+
+    def notes(self) -> list[str]:
+        """What is cut when the student answers, a sentence each."""
+        found = []
+        if n := self.cut_answers:
+            found.append(
+                f"{n} {'outputs are' if n > 1 else 'output is'} longer than the {self.answer_tokens} tokens that the "
+                "student may write, beside which nearly all inputs are read whole; raise distil.max_length"
+            )
+        if n := self.cut_inputs:
+            found.append(
+                f"{n} {'inputs that were' if n > 1 else 'input that was'} learnt whole {'are' if n > 1 else 'is'} cut "
+                f"when the student answers, for up to {self.answer_tokens} tokens of output; raise distil.max_length"
+            )
+        return found
 
 
 @dataclass
@@ -110,7 +132,8 @@ def encode_rows(
     least = len(encode_prompt(tokenizer, spec, "", limit)) + _LEAST_INPUT
     columns, counts = _Columns(), {"rows": len(rows), "with_targets": 0, "misaligned": 0, "too_long": 0, "empty": 0}
     examples: list[str] = []
-    longest = 0
+    # Tokens of each prompt and of its answer, and whether the prompt was learnt whole.
+    lengths: list[tuple[int, int, bool]] = []
     places: list[int] = []
     given = zip(rows["id"], rows["input"], rows["output"], rows["weight"], strict=True)
     for place, (row_id, text, output, weight) in enumerate(given):
@@ -127,11 +150,13 @@ def encode_rows(
             ids = [int(token) for token in item["token_ids"]]
             answer = ids if ids[-1] == end else [*ids, end]
         room = limit - len(answer)
-        if room < least and room < len(encode_prompt(tokenizer, spec, text, limit)):
+        prompt = encode_prompt(tokenizer, spec, text, sys.maxsize)
+        whole = len(prompt) <= room
+        if room < least and not whole:
             counts["too_long"] += 1
             continue
-        prompt = encode_prompt(tokenizer, spec, text, room)
-        longest = max(longest, len(answer))
+        prompt = prompt if whole else encode_prompt(tokenizer, spec, text, room)
+        lengths.append((len(prompt), len(answer), whole))
         places.append(place)
         columns.input_ids.append(prompt + answer)
         columns.labels.append([IGNORED] * len(prompt) + answer)
@@ -159,9 +184,25 @@ def encode_rows(
             "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
             "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
         )
-    most = max(16, longest, min(math.ceil(1.25 * longest), limit // 2, limit - least))
+    prompts, answers = (np.array([row[i] for row in lengths]) for i in (0, 1))
+    most = _answer_tokens(prompts, answers, limit, limit - least)
     filled = {name: values for name, values in vars(columns).items() if values}
-    return TokenRows(Dataset.from_dict(filled), k, counts, longest, tuple(places), tuple(examples[:5]), most)
+    return TokenRows(
+        Dataset.from_dict(filled), k, counts, int(answers.max()), tuple(places), tuple(examples[:5]), most,
+        cut_answers=int((answers > most).sum()),
+        cut_inputs=sum(whole and prompt > limit - most for prompt, _, whole in lengths),
+    )  # fmt: skip
+
+
+def _answer_tokens(prompts: NDArray[np.int64], answers: NDArray[np.int64], limit: int, beside: int) -> int:
+    """Most tokens that the student may write, of the `limit` of prompt and answer; `beside` are left by the least."""
+    longest = int(answers.max())
+    most = max(longest, min(math.ceil(1.25 * longest), limit // 2, beside))
+    # The prompt gets what the answer leaves, so one long answer would cut every input: it gives way to inputs that
+    # nearly all fit. An answer of up to twice the usual length does not.
+    left = limit - int(np.quantile(prompts, _FITTING_PROMPTS, method="higher"))
+    usual = 2 * int(np.quantile(answers, _USUAL_ANSWERS, method="lower"))
+    return max(16, min(most, max(left, usual)))
 
 
 def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:

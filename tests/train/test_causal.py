@@ -1,6 +1,7 @@
 """The causal student: hard and stored soft targets, alignment, accumulation, resume, the saved folder."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,6 +272,37 @@ def test_one_answer_that_leaves_no_room_for_the_question_ends_no_training(tmp_pa
     student = load_student(tmp_path / "s")
     assert student.card.max_new_tokens == 55
     student("w1")
+
+
+def test_one_long_answer_takes_no_input_from_the_others(tmp_path, options):
+    text = "the storm moved over the coast in the night and left a thousand houses without power until noon"
+    table = rows_to_dataset(
+        [Row(f"{text} {i}", "a storm", "generated") for i in range(15)] + [Row("w", "w" * 150, "generated")], []
+    )
+    events = []
+    chosen = replace(options, max_length=200, max_steps=1)
+    result = distil_causal(SPEC, table, None, None, tmp_path / "s", chosen, listener=events.append)
+    student = load_student(tmp_path / "s")
+    room = student.card.max_length - student.card.max_new_tokens
+    assert f"{text} 0" in student.tokenizer.decode(encode_prompt(student.tokenizer, SPEC, f"{text} 0", room))
+    assert student.card.max_new_tokens > 16
+    (note,) = result.report["notes"]
+    assert re.match(
+        r"1 output is longer than the \d+ tokens that the student may write.* raise distil.max_length", note
+    )
+    assert note in [event.message for event in events]
+
+
+def test_answers_that_are_long_as_a_rule_are_written_whole_and_the_inputs_told(tmp_path, options):
+    table = rows_to_dataset(
+        [Row("w" * 60, "a", "generated") for _ in range(5)] + [Row(f"{i}", "ab" * 30, "generated") for i in range(5)],
+        [],
+    )
+    chosen = replace(options, max_length=120, max_steps=1)
+    result = distil_causal(SPEC, table, None, None, tmp_path / "s", chosen)
+    assert load_student(tmp_path / "s").card.max_new_tokens == 61
+    (note,) = result.report["notes"]
+    assert note.startswith("5 inputs that were learnt whole are cut when the student answers, for up to 61 tokens of")
 
 
 def test_collated_targets_stand_at_their_tokens(options):
