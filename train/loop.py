@@ -88,13 +88,15 @@ def trainer_arguments(
 ) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or `SFTConfig`."""
     every = "steps"
+    warmup = round(options.warmup_ratio * schedule.steps)
     return {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": options.batch_size,
         "gradient_accumulation_steps": options.gradient_accumulation,
         "max_steps": schedule.steps,
         "learning_rate": options.learning_rate,
-        "warmup_steps": max(1, round(options.warmup_ratio * schedule.steps)),
+        # The rate rises from 0, so a warm-up of one step would be a step that learns nothing.
+        "warmup_steps": warmup if warmup > 1 else 0,
         "lr_scheduler_type": "linear",
         "weight_decay": options.weight_decay,
         "max_grad_norm": options.max_grad_norm,

@@ -103,7 +103,7 @@ class DistilOptions:
         gradient_accumulation: Batches added up before a step. The loss is exact: 4x1 = 2x2 = 1x4.
         learning_rate: Peak rate of the backbone (AdamW, linear warm-up, then linear decay to 0).
         head_learning_rate: Peak rate of the classification head.
-        warmup_ratio: Share of the steps spent warming up.
+        warmup_ratio: Share of the steps spent warming up; a training so short that it is one step has none.
         weight_decay: AdamW's decay; biases and norms have none.
         max_grad_norm: Gradients are clipped to this norm.
         dropout: Dropout before the classification head.

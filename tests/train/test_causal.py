@@ -18,7 +18,7 @@ from potstill.train.causal import causal_trainer, distil_causal
 from potstill.train.causal_model import load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.evaluate import evaluate_student
-from potstill.train.loop import checkpoint_folder, plan_schedule
+from potstill.train.loop import checkpoint_folder, plan_schedule, trainer_arguments
 from potstill.train.options import DistilOptions, check_for_kind, resolve_options
 from potstill.train.student import load_student
 from potstill.train.token_rows import IGNORED, collate_targets, encode_rows
@@ -381,6 +381,26 @@ def test_one_row_is_enough_for_a_causal_student(tmp_path, options):
     targets, _ = make_targets(table, options)
     history = distil_causal(SPEC, table, None, targets, tmp_path / "s", replace(options, epochs=20)).history
     assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_training_of_one_step_learns(tmp_path, options):
+    path = distil_causal(SPEC, rows(4), None, None, tmp_path / "s", replace(options, max_steps=1)).path
+    trained, base = load_file(path / "model.safetensors"), load_file(Path(options.student) / "model.safetensors")
+    assert max(float((trained[name] - value).abs().max()) for name, value in base.items()) > 1e-3
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (5, 0), (14, 0), (15, 2), (100, 10), (300, 30)])
+def test_a_short_training_has_no_step_without_a_rate(tmp_path, options, steps, warmup):
+    from transformers import get_linear_schedule_with_warmup
+
+    chosen = resolve_options(replace(options, max_steps=steps), "causal")
+    arguments = trainer_arguments(
+        chosen, plan_schedule(8, chosen), tmp_path, validated=False, metric="eval_loss", higher=False
+    )
+    assert arguments["warmup_steps"] == warmup
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    factor = get_linear_schedule_with_warmup(optimizer, warmup, steps).lr_lambdas[0]
+    assert warmup or all(factor(step) > 0 for step in range(steps))
 
 
 def test_a_temperature_that_stored_targets_lack_is_refused_before_anything_is_asked():
