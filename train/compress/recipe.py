@@ -173,7 +173,8 @@ def _read_step(text: str) -> list[Step]:
         return [step]
     options = dict(step.options)
     grid = grid_step(str(options.pop("grid")), options.pop("group", None), options.pop("embeddings", None))
-    return [grid, Step("heal", None, {"steps": 200, **options})]
+    length = {} if "epochs" in options else {"steps": 200}
+    return [grid, Step("heal", None, length | options)]
 
 
 def grid_step(grid: str, group: int | None = None, embeddings: str | None = None) -> Step:
@@ -212,6 +213,11 @@ def _with_words(method: Method, words: list[str]) -> Step:
     missing = [name for name in method.required if name not in options]
     if missing:
         raise ValueError(f"{method.name} needs {missing[0]}; {method.example}")
+    if {"steps", "epochs"} <= set(options):
+        raise ValueError(
+            f"steps={options['steps']} and epochs={options['epochs']:g} both say how long {method.name} is; keep one "
+            "of them"
+        )
     return Step(method.name, amount, options)
 
 

@@ -19,6 +19,8 @@ READ = [
     ("int4:g64,zero-point", "int4:scope=group,group=64,zero_point=True"),
     ("gobo3", "gobo:bits=3"),
     ("qat:binary,steps=20", "binary -> heal:steps=20"),
+    ("qat:int4,epochs=2", "int4 -> heal:epochs=2.0"),
+    ("qat:int4", "int4 -> heal:steps=200"),
     ("gptq:nf4", "gptq:grid=nf4"),
     ("llm.int8:threshold=5", "llm.int8:threshold=5.0"),
 ]  # fmt: skip
@@ -55,6 +57,8 @@ REFUSED = [
     ("wanda:0.5 -> qlora:steps=3", "qlora comes after wanda"),
     ("qlora:ranc=3", "no option 'ranc'; did you mean 'rank'"),
     ("bf16 -> heal:steps=3", "cast last"),
+    ("qat:binary,steps=20,epochs=2", "steps=20 and epochs=2 both say how long qat is; keep one of them"),
+    ("int8 -> heal:2 epochs,steps=7", "steps=7 and epochs=2 both say how long heal is"),
     ("", "no step is given"),
     ([{"prune": "wanda 0.5", "heal": ""}], "a mapping with one key"),
 ]
