@@ -58,7 +58,7 @@ def compress(
         print(json.dumps({"kind": "result", "path": str(result.path), "report": result.report}))
         return
     print_report(result.report)
-    typer.echo(f"\nstudent  {result.path}")
+    typer.echo(f"\n{'students' if result.report.get('why_none') else 'student '} {result.path}")
     for name, place in result.more.items():
         typer.echo(f"{name:<8} {place}")
 

@@ -62,7 +62,7 @@ def evaluate_run(
         train_rows: What the student learnt from; the majority answer is taken from it where no label prior is known.
         seed: Of the sample when there are more rows than `options.rows`.
         calibration: What the soft-target stage fitted on the training texts, where it did.
-        compressed: Folder of the compressed student, where there is one.
+        compressed: Folder of the compressed student; left out where it is None or nothing is there.
         listener: Progress.
 
     Returns:
@@ -90,7 +90,7 @@ def evaluate_run(
     }
     if scored.probs is not None:
         predictions["student_confidence"] = [float(max(row)) for row in scored.probs]
-    if compressed is not None:
+    if compressed is not None and compressed.exists():
         small = evaluate_student(load_student(compressed), spec, test, latency_rows=options.latency_rows)
         systems.append({"name": "student (compressed)", **small.scores.to_json()})
         predictions["compressed"] = list(small.outputs)

@@ -124,7 +124,7 @@ def weak_stage(job: Job) -> Stage | None:
 
 
 def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stage | None:
-    """The student made smaller by the recipe; None where there is none.
+    """The student made smaller by the recipe, none where no recipe fits the limits; None where none is asked for.
 
     Steps are measured on the validation rows, so that no choice among students sees the test.
     """
@@ -151,13 +151,16 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
         source, place = trained.path / "student", out / "student"
         if options.recipe == "all":
             result = compress_all(source, out / "zoo", material, options, listener=job.listener)
-            result.path.rename(place)
+            if result.report["recommended"] is not None:
+                result.path.rename(place)
         else:
             steps = parse_recipe(options.recipe)
             result = compress_student(source, steps, place, material, options, listener=job.listener)
         report = {**result.report, "source": "train/student"}
         write_json(out / "report.json", report)
         write_compression_report(out, report)
+        if report.get("why_none"):
+            return {"summary": report["why_none"]}
         last = report.get("recommended") or report["steps"][-1]
         size = f"{last['size_mib']:.1f} MiB, {last['size_ratio']:.0%} of the student"
         return {"summary": f"{last['step'] if options.recipe == 'all' else report['recipe']}: {size}"}

@@ -6,13 +6,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import potstill
 from potstill.compress_report import drawing, markdown, pareto_front
+from potstill.datagen.soft_options import SoftOptions
 from potstill.errors import OptionError
-from potstill.run_dir import RunDir
+from potstill.evaluation import evaluate_run
+from potstill.events import silent
+from potstill.optional_stages import compress_stage
+from potstill.rows import read_rows
+from potstill.run_dir import RunDir, Stage
+from potstill.settings import EvaluateOptions
+from potstill.train.compress.options import CompressOptions
+from potstill.train.compress.zoo import ZOO
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = ROOT / "examples" / "support" / "task.md"
@@ -52,6 +62,33 @@ def test_a_recipe_that_cannot_be_is_refused_before_the_first_stage(tmp_path: Pat
     with pytest.raises(OptionError, match="did you mean 'wanda'"):
         potstill.run(str(TASK), out=tmp_path / "run", teacher="fake", compress={"recipe": "wandda:0.5"})
     assert not (tmp_path / "run" / "retrieval").exists()
+
+
+def test_a_limit_that_no_recipe_meets_leaves_a_run_without_a_compressed_student(
+    sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ZOO, "classification", ("int8:channel",))
+    run, out, spec = sample_run.write_run(tmp_path / "run"), tmp_path / "compress", sample_run.spec_for()
+    out.mkdir()
+    options = CompressOptions(recipe="all", max_mib=1e-4, formats=("packed",), speed="none")
+    job: Any = SimpleNamespace(
+        spec=spec, settings=SimpleNamespace(compress=options), listener=silent,
+        make_stage=lambda name, _, make: Stage(name, out, "", "", False, 0.0, make(out)),
+    )  # fmt: skip
+    small = compress_stage(
+        job, *(Stage(name, run / name, "", "", True, 0.0, {}) for name in ("train", "soft", "merge"))
+    )
+    assert small is not None
+    assert str(small.facts["summary"]).startswith("no recipe stays under 0.0001 MiB; the smallest takes")
+    assert json.loads((out / "report.json").read_text())["recommended"] is None
+    rows = read_rows(run / "merge" / "validation.parquet")
+    evaluate_run(
+        spec, run / "train" / "student", rows, out, test_set={"kind": "held-out", "source": "x"}, asker=None,
+        soft=SoftOptions(), options=EvaluateOptions(latency_rows=1), train_rows=rows, seed=0,
+        compressed=small.path / "student",
+    )  # fmt: skip
+    systems = json.loads((out / "scores.json").read_text())["systems"]
+    assert [system["name"] for system in systems] == ["student", "majority"]
 
 
 def test_the_command_lists_its_methods_and_names_a_wrong_one(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class CompressResult:
     """A compressed student.
 
     Attributes:
-        path: Its folder, which `load_student` opens.
+        path: Its folder, which `load_student` opens; of a zoo with no recipe within the limits, the folder of them all.
         report: What each step did and gave; JSON types, as in `report.json`.
         more: Folders of the other formats by name.
     """

@@ -55,7 +55,8 @@ def compress_all(
         recipes: Recipes instead of the zoo's.
 
     Returns:
-        The recommended student (the smallest file where none was scored); its report holds the table.
+        The recommended student (the smallest file where none was scored); its report holds the table. Where no recipe
+        fits the limits, `path` is `out` itself, which holds no student, and the report says why.
 
     Raises:
         TrainingError: Every recipe failed.
@@ -103,11 +104,11 @@ def compress_all(
         "recommended": None if best is None else {**best, "why": why}, "why_none": why if best is None else "",
     }  # fmt: skip
     write_atomic(out / REPORT, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    if best is None:
-        return CompressResult(out, table)
     place = out / "best"
     if place.exists():
         shutil.rmtree(place)
+    if best is None:
+        return CompressResult(out, table)
     shutil.copytree(out / "all" / best["folder"], place)
     return CompressResult(place, table)
 

@@ -247,6 +247,7 @@ def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_p
     none = compress_all(student, tmp_path / "zoo", material, limited, recipes=recipes).report
     assert none["recommended"] is None
     assert "no recipe stays under 0.001 MiB; the smallest takes" in none["why_none"]
+    assert not (tmp_path / "zoo" / "best").exists(), "what was recommended before is not left as if it were so now"
 
 
 def test_a_student_that_was_trained_again_is_compressed_again(student, material, tmp_path):
