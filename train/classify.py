@@ -122,7 +122,8 @@ def _distil(
         start_head(model, tokenizer, spec, [row["input_ids"] for row in data], targets, options)
     shares = targets.shares
     if deep is not None:
-        known = set(tokenizer.all_special_ids)
+        # What no word is known of is content like any other: a text of emoji may hold nothing else.
+        known = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         nothing = {"label": -1, "probs": np.zeros(len(spec.label_names), dtype=np.float32), "weight": 1.0}
         copies = altered_copies([row["input_ids"] for row in data], known, options.altered_copies, options.seed)
         data += [{"input_ids": ids, **nothing} for ids in copies]

@@ -65,7 +65,7 @@ def altered_copies(
 
     Args:
         rows: Token ids.
-        special: Tokens that stay where they are.
+        special: Tokens that stay where they are; a row of nothing else is copied as it is.
         copies: How many of each row.
         seed: Of the changes.
 
@@ -85,7 +85,7 @@ def altered_copies(
             other = random.choice(plain)
             changed = changed[: random.randint(1, len(changed))] + other[random.randint(0, len(other)) :]
         changed = (changed or bare)[:longest]
-        start = next((i for i, token in enumerate(row) if token not in special), 0)
+        start = next((i for i, token in enumerate(row) if token not in special), len(row))
         end = next((i for i, token in enumerate(reversed(row)) if token not in special), 0)
         found.append([*row[:start], *changed, *row[len(row) - end :]])
     return found

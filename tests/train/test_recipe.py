@@ -17,7 +17,7 @@ from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import Label
 from potstill.train.classify import distil_classifier
 from potstill.train.evaluate import evaluate_student
-from potstill.train.from_deep import altered_copies, direction_losses, matched_layers
+from potstill.train.from_deep import altered_copies, deep_targets, direction_losses, matched_layers
 from potstill.train.loop import LikeLengths
 from potstill.train.options import DistilOptions, SearchOptions
 from potstill.train.recipe import (
@@ -145,6 +145,29 @@ def test_altered_copies_keep_their_special_tokens_and_the_words_of_the_rows():
         changed += copy != row
     assert changed > 45
     assert altered_copies(rows, {2, 3}, 0, seed=1) == []
+
+
+def test_a_row_of_special_tokens_alone_is_copied_as_it_is():
+    assert altered_copies([[2, 3], [2, 7, 3], []], {2, 3}, 4, seed=1) == [[2, 3], [2, 7, 3], []] * 4
+
+
+def test_a_deep_student_labels_copies_of_texts_that_no_word_is_known_of(tmp_path, options, monkeypatch):
+    seen = []
+
+    def told(deep, spec, rows, *more):
+        seen.extend(rows)
+        return deep_targets(deep, spec, rows, *more)
+
+    monkeypatch.setattr("potstill.train.classify.deep_targets", told)
+    strange = [
+        Row(text, "good", "generated", Source(row=i), "good") for i, text in enumerate(["\u200b", "😀", "😀 😀"])
+    ]
+    rows = rows_to_dataset([*dataset_to_rows(reviews(13)), *strange], SPEC.label_names)
+    train_classifier(SPEC, rows, None, tmp_path / "s", replace(options, student_layers=1, epochs=1, altered_copies=1))
+    # [CLS] is 2 and [SEP] 3; a word that is not known is [UNK] 1, a token of the text like any other.
+    assert all((row[0], row[-1]) == (2, 3) for row in seen)
+    assert [1 in row for row in seen[:16]].count(True) == 3
+    assert all(1 in row or len(row) > 2 for row in seen[16:])
 
 
 def test_altered_copies_are_rows_of_an_epoch_and_have_no_label(tmp_path, options):
