@@ -165,6 +165,8 @@ class Student:
         """
         if isinstance(texts, str | Mapping):
             raise OptionError("predict", ["predict takes a list of inputs; call the student itself with one"])
+        if not texts:
+            return []
         plain = [text if isinstance(text, str) else self.card.input_text(text) for text in texts]
         if self.card.kind == "classification":
             encoded = self.tokenizer(plain, truncation=True, max_length=self.card.max_length)["input_ids"]

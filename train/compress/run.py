@@ -54,7 +54,7 @@ class Material:
         texts: Inputs like those that the student meets, or running text for a bare decoder.
         answers: The label's name or the answer of each text; None for running text.
         spec: The task; None for a bare decoder.
-        test: Gold rows; None measures no score.
+        test: Gold rows; None, or a table of no rows, measures no score.
         held_out: Running text that perplexity is measured on (decoders).
     """
 

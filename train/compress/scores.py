@@ -27,7 +27,7 @@ class Examiner:
 
     def __init__(self, original: Compressed, material: Material, options: CompressOptions, listener: Listener):
         self.spec, self.listener, self.kind = material.spec, listener, original.kind
-        test = material.test
+        test = material.test if material.test is not None and material.test.num_rows else None
         if test is not None and options.rows and test.num_rows > options.rows:
             test = test.shuffle(seed=options.seed).select(range(options.rows)).flatten_indices()
         self.test = test if original.card is not None and self.spec is not None else None

@@ -131,6 +131,8 @@ def recommend(
     if not under:
         least = min(entry["size_mib"] for entry in entries)
         return None, f"no recipe stays under {limits}; the smallest takes {least:.1f} MiB"
+    if original.get("score") is None and original.get("perplexity") is None:
+        return dict(min(under, key=lambda entry: entry["size_mib"])), "the smallest; there was nothing to score on"
     if limits:
         best = max(under, key=lambda entry: (_value(entry), -entry["size_mib"]))
         return dict(best), f"the best of {len(under)} under {limits}"

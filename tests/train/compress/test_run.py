@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 
 import mood
 import pytest
@@ -17,6 +18,7 @@ from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student, read_report
+from potstill.train.compress.zoo import compress_all, recommend
 from potstill.train.student import load_student
 
 QUICK = CompressOptions(formats=("packed",), speed="none")
@@ -61,6 +63,17 @@ def test_int8_keeps_the_score_in_a_third_of_the_bytes_and_never_touches_the_sour
     ]
     assert read_report(result.path)["recipe"] == "int8:scope=row"
     assert not (tmp_path / "small.steps").exists()
+
+
+def test_without_a_row_to_measure_on_a_student_is_made_smaller_unmeasured(student, material, tmp_path):
+    assert load_student(student).predict([]) == []
+    nothing = replace(material, test=material.test.select([]))
+    result = compress_student(student, "int8:channel", tmp_path / "small", nothing, QUICK)
+    assert result.report["test_rows"] == 0
+    assert not any("score" in entry for entry in result.report["steps"])
+    assert result.report["steps"][-1]["size_ratio"] < 0.5
+    entries = [{"step": "a", "size_mib": 3.0}, {"step": "b", "size_mib": 2.0}]
+    assert recommend(entries, {"size_mib": 9.0}, QUICK) == (entries[1], "the smallest; there was nothing to score on")
 
 
 CHAIN = "layers:1 -> wanda:0.5 -> heal:steps=8 -> int8:channel"
@@ -228,8 +241,6 @@ def test_a_cut_that_the_configuration_cannot_say_ends_the_work(tiny_llama, tmp_p
 
 
 def test_the_zoo_is_sorted_and_recommends_under_a_limit(student, material, tmp_path):
-    from potstill.train.compress.zoo import compress_all
-
     recipes = ("int8:channel", "binary", "int4:g16", "wanda:0.99 -> int8")
     result = compress_all(student, tmp_path / "zoo", material, QUICK, recipes=recipes)
     entries = result.report["steps"]
@@ -255,8 +266,6 @@ def test_a_student_that_was_trained_again_is_compressed_again(student, material,
 
     from safetensors.torch import save_file
 
-    from potstill.train.compress.zoo import compress_all
-
     source = tmp_path / "own"
     shutil.copytree(student, source)
     first = compress_all(source, tmp_path / "zoo", material, QUICK, recipes=("int8:channel",))
@@ -275,8 +284,6 @@ def test_a_student_that_was_trained_again_is_compressed_again(student, material,
 
 
 def test_steps_that_are_kept_are_examined_again_on_other_rows(student, material, tmp_path):
-    from dataclasses import replace
-
     keeping = replace(QUICK, keep_steps=True)
     first = compress_student(student, "int8:channel", tmp_path / "small", material, keeping)
     turned = mood.reviews(60, 2).map(
