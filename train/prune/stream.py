@@ -1,15 +1,16 @@
 """Layer by layer through a model: the activations of one layer are all that exists beside it.
 
-What enters: a model and calibration batches. What happens: the inputs of the first layer are caught, then for each
-layer the caller looks at it (and may change its weights), and its outputs, made with the changed weights, become the
+What enters: a model and calibration batches. What happens: the inputs of the first layer are caught, and what else each
+layer is given (masks and rotations differ where some layers attend to a window, as in Gemma); then for each layer the
+caller looks at it (and may change its weights), and its outputs, made with the changed weights, become the
 next layer's inputs. So a later layer sees what the pruned layers before it really give.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,17 +21,15 @@ from potstill.train.prune.anatomy import Anatomy, Block
 
 
 class _Caught(Exception):
-    """Raised in the first layer, once its inputs are known."""
+    """Raised in the last layer, once every layer's arguments are known."""
 
 
 @dataclass
 class _Call:
-    """One batch on its way: hidden state (batch, length, width), the layer's other arguments, which tokens count."""
+    """One batch on its way: hidden state (batch, length, width), and the other arguments of each layer."""
 
     hidden: torch.Tensor
-    rest: tuple[Any, ...]
-    keywords: dict[str, Any]
-    real: torch.Tensor
+    others: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
 
 @contextmanager
@@ -63,9 +62,9 @@ def stream(parts: Anatomy, calibration: Calibration, visit: Callable[[int, Block
     with evaluating(parts.model):
         calls = _first_inputs(parts, calibration)
         for index, block in enumerate(parts.blocks):
-            visit(index, block, lambda block=block: _run(block, calls))  # type: ignore[misc]
+            visit(index, block, lambda index=index: _run(parts, index, calls))  # type: ignore[misc]
             for call in calls:
-                call.hidden = _output(block, call)
+                call.hidden = _output(parts, index, call)
 
 
 def column_norms(block: Block, calls: Callable[[], None], real: list[torch.Tensor]) -> dict[nn.Linear, torch.Tensor]:
@@ -90,31 +89,39 @@ def column_norms(block: Block, calls: Callable[[], None], real: list[torch.Tenso
 def _first_inputs(parts: Anatomy, calibration: Calibration) -> list[_Call]:
     calls: list[_Call] = []
 
-    def catch(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def catch(index: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         keywords = dict(keywords)
         hidden = arguments[0] if arguments else keywords.pop("hidden_states")
-        calls.append(_Call(hidden, arguments[1:], keywords, torch.empty(0)))
-        raise _Caught
+        if index == 0:
+            calls.append(_Call(hidden))
+        calls[-1].others.append((arguments[1:], keywords))
+        if index == len(parts.blocks) - 1:
+            raise _Caught
 
-    hook = parts.blocks[0].module.register_forward_pre_hook(catch, with_kwargs=True)
+    hooks = [
+        block.module.register_forward_pre_hook(
+            lambda _, arguments, keywords, index=index: catch(index, arguments, keywords), with_kwargs=True
+        )
+        for index, block in enumerate(parts.blocks)
+    ]
     try:
         for batch in calibration.batches:
             extra = {"use_cache": False} if parts.decoder else {}
-            try:
+            with suppress(_Caught):
                 parts.model.base_model(**inputs_of(batch, parts.model), **extra)
-            except _Caught:
-                calls[-1].real = batch["attention_mask"]
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return calls
 
 
-def _run(block: Block, calls: list[_Call]) -> None:
+def _run(parts: Anatomy, index: int, calls: list[_Call]) -> None:
     for call in calls:
-        _output(block, call)
+        _output(parts, index, call)
 
 
-def _output(block: Block, call: _Call) -> torch.Tensor:
-    made = block.module(call.hidden, *call.rest, **call.keywords)
+def _output(parts: Anatomy, index: int, call: _Call) -> torch.Tensor:
+    rest, keywords = call.others[index]
+    made = parts.blocks[index].module(call.hidden, *rest, **keywords)
     found: torch.Tensor = made[0] if isinstance(made, tuple) else made
     return found

@@ -4,6 +4,14 @@ import copy
 
 import pytest
 import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from potstill.errors import OptionError, TrainingError, UserError
 from potstill.train.calibration_data import Calibration
@@ -12,11 +20,55 @@ from potstill.train.prune.magnitude import prune_magnitude
 from potstill.train.prune.methods import SPARSITY, PruneResult
 from potstill.train.prune.outcome import checked, zero_share
 from potstill.train.prune.sparse import keep_largest, keep_n_of_m
+from potstill.train.prune.stream import stream
 from potstill.train.prune.wanda import prune_wanda
 
 
 def matrices(model):
     return {name: linear.weight.detach().clone() for name, linear in anatomy(model).matrices()}
+
+
+WINDOWS = {
+    "gemma2": (Gemma2ForCausalLM, Gemma2Config, {"sliding_window": 8}),
+    "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"sliding_window": 64, "layer_types": [
+        *["sliding_attention"] * 3, "full_attention"]}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {
+        "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", *WINDOWS])
+def test_each_layer_is_given_what_the_model_gives_it(kind, encoder, decoder, causal_texts):
+    torch.manual_seed(0)
+    model = {"bert": encoder, "llama": decoder}.get(kind)
+    if model is None:
+        # Layers that attend to a window have masks of their own, in Gemma 3 rotations too.
+        build, config, options = WINDOWS[kind]
+        model = build(config(
+            vocab_size=97, hidden_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=12, intermediate_size=64, max_position_embeddings=64, pad_token_id=0, **options,
+        )).eval()  # fmt: skip
+    parts, seen = anatomy(model), []
+
+    def note(module, arguments, made):
+        seen.append(made[0] if isinstance(made, tuple) else made)
+
+    def visit(index, block, run):
+        hook = block.module.register_forward_hook(note)
+        run()
+        hook.remove()
+
+    batch = causal_texts.batches[0]
+    stream(parts, Calibration((batch,), "causal"), visit)
+    streamed = list(seen)
+    seen.clear()
+    for block in parts.blocks:
+        block.module.register_forward_hook(note)
+    with torch.no_grad():
+        model(**batch)
+    assert len(streamed) == len(seen) == 4
+    for ours, theirs in zip(streamed, seen, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
