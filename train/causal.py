@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from potstill.train.options import DistilOptions, is_cut, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.result import DistilResult
 from potstill.train.rows_check import check_not_empty, check_text_rows
-from potstill.train.token_rows import TokenRows, encode_rows
+from potstill.train.token_rows import TokenRows, encode_held_out, encode_rows
 from potstill.train.topk_trainer import TopKCollator, TopKTrainer
 from potstill.train.uncut import UncutStates, start_figures, uncut_states
 
@@ -97,10 +96,7 @@ def _distil(
     if data.counts["misaligned"]:
         text = f"{data.counts['misaligned']} rows have token targets that do not fit; they train on hard targets alone"
         listener(Event("train", "note", text))
-    held_out = None
-    if validation is not None and len(validation):
-        lenient = options if options.hard_weight else _with_hard(options)
-        held_out = encode_rows(spec, validation, targets, model, tokenizer, lenient)
+    held_out, unmeasured = encode_held_out(spec, validation, targets, model, tokenizer, options)
     check_memory(model, options, max(len(ids) for ids in data.table["input_ids"]))
     schedule = loop.plan_schedule(len(data.table), options)
     held_out_ids = [] if validation is None else validation["id"]
@@ -111,7 +107,7 @@ def _distil(
         data.counts,
         model_identity(str(options.student)),
     ]
-    notes = data.notes()
+    notes = [*data.notes(), *unmeasured]
     figures = None
     if is_cut(options):
         figures = start_figures(model, data, tokenizer)
@@ -209,7 +205,3 @@ def _need_to_heal(figures: dict[str, float]) -> str:
         "cut layers alone are no start for a decoder, it has to heal in training; give it many rows and epochs, or "
         "cut fewer layers"
     )
-
-
-def _with_hard(options: DistilOptions) -> DistilOptions:
-    return replace(options, hard_weight=1.0)

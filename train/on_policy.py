@@ -34,7 +34,7 @@ from potstill.train.memory import check_memory
 from potstill.train.options import DistilOptions
 from potstill.train.other_teacher import OtherTeacher
 from potstill.train.result import DistilResult
-from potstill.train.token_rows import IGNORED, TokenRows, encode_rows
+from potstill.train.token_rows import IGNORED, TokenRows, encode_held_out, encode_rows
 
 if TYPE_CHECKING:
     from potstill.task import TaskSpec
@@ -70,9 +70,7 @@ def distil_on_policy(
     teacher, other = _load_teacher(options, tokenizer, model)
     reader = None if other is None else OtherTeacher(spec, other, teacher, tokenizer, model, options)
     data = encode_rows(spec, train, None, model, tokenizer, _texts_only(options))
-    held_out = None
-    if validation is not None and len(validation):
-        held_out = encode_rows(spec, validation, None, model, tokenizer, _texts_only(options))
+    held_out, unmeasured = encode_held_out(spec, validation, None, model, tokenizer, _texts_only(options))
     longest = max(len(ids) for ids in data.table["input_ids"])
     check_memory(model, options, longest + options.on_policy_tokens)
     schedule = loop.plan_schedule(len(data.table), options)
@@ -106,7 +104,7 @@ def distil_on_policy(
     )
     theirs.vocab_size = size
     trainer.options, trainer.started, trainer.reader = options, started, reader
-    notes = data.notes()
+    notes = [*data.notes(), *unmeasured]
     if options.hard_weight:
         notes.append("on-policy training knows no hard targets, so distil.hard_weight does not apply")
     for note in notes:

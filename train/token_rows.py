@@ -121,6 +121,71 @@ def encode_rows(
         TrainingError: Targets that are damaged (NaN, positive log-probs, ragged), made for another temperature,
             of another tokenizer altogether, or no row that fits `max_length`.
     """
+    data = _encode(spec, rows, targets, model, tokenizer, options)
+    counts = data.counts
+    if not data.places:
+        raise TrainingError(
+            f"none of {len(rows)} rows can be trained on ({_left_out(counts, options)}); raise max_length"
+        )
+    if counts["misaligned"] and not counts["with_targets"]:
+        raise TrainingError(
+            f"the stored token targets fit none of the {counts['misaligned']} rows that have some (first: "
+            f"{data.examples[0]}): they were made with another tokenizer than the student's; choose a student of the "
+            "teacher's family with distil.student, name the teacher's tokenizer with distil.teacher_tokenizer, or set "
+            "distil.soft_weight 0"
+        )
+    if options.hard_weight == 0 and counts["soft_tokens"] == 0:
+        raise TrainingError(
+            "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
+            "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
+        )
+    return data
+
+
+def encode_held_out(
+    spec: TaskSpec, rows: Dataset | None, targets: Dataset | None, model: Any, tokenizer: Any, options: DistilOptions
+) -> tuple[TokenRows | None, list[str]]:
+    """Encode held-out rows as `encode_rows` does, without refusing any: they only choose among evaluations.
+
+    Args:
+        spec: The task.
+        rows: Held-out rows; None or empty where there are none.
+        targets: Stored token targets keyed by row id, or None.
+        model: The student.
+        tokenizer: The student's tokenizer.
+        options: Resolved options.
+
+    Returns:
+        The rows that can be measured on, None where there are none; and what is to be told, a sentence each.
+
+    Raises:
+        TrainingError: Damaged targets, or targets made for another temperature.
+    """
+    if rows is None or not len(rows):
+        return None, []
+    data = _encode(spec, rows, targets, model, tokenizer, options)
+    if not data.places:
+        why = f"none of the {len(rows)} held-out rows can be measured on ({_left_out(data.counts, options)})"
+        return None, [f"{why}: the last weights are kept; raise distil.max_length"]
+    notes = []
+    if n := data.counts["too_long"]:
+        notes.append(f"{n} held-out rows have an output that does not fit distil.max_length; they are left out")
+    if n := data.counts["misaligned"]:
+        notes.append(f"{n} held-out rows have token targets that do not fit; they are measured by their text alone")
+    return data, notes
+
+
+def _left_out(counts: Mapping[str, int], options: DistilOptions) -> str:
+    return (
+        f"{counts['empty']} have no output, {counts['too_long']} have an output that does not fit max_length "
+        f"{options.max_length}"
+    )
+
+
+def _encode(
+    spec: TaskSpec, rows: Dataset, targets: Dataset | None, model: Any, tokenizer: Any, options: DistilOptions
+) -> TokenRows:
+    """The rows that can be encoded, of which there may be none."""
     from datasets import Dataset
 
     stored = _index(targets, options) if targets is not None and options.soft_weight > 0 else {}
@@ -165,25 +230,10 @@ def encode_rows(
         if spans:
             _add_spans(columns, item, len(answer))
         counts["with_targets"] += item is not None
-    if not columns.input_ids:
-        raise TrainingError(
-            f"none of {len(rows)} rows can be trained on ({counts['empty']} have no output, {counts['too_long']} have "
-            f"an output that does not fit max_length {limit}); raise max_length"
-        )
-    if counts["misaligned"] and not counts["with_targets"]:
-        raise TrainingError(
-            f"the stored token targets fit none of the {counts['misaligned']} rows that have some (first: "
-            f"{examples[0]}): they were made with another tokenizer than the student's; choose a student of the "
-            "teacher's family with distil.student, name the teacher's tokenizer with distil.teacher_tokenizer, or set "
-            "distil.soft_weight 0"
-        )
     counts["target_tokens"] = sum(len(row) for row in columns.has_soft)
     counts["soft_tokens"] = sum(sum(row) for row in columns.has_soft)
-    if options.hard_weight == 0 and counts["soft_tokens"] == 0:
-        raise TrainingError(
-            "hard_weight is 0 and no row has stored token targets, so there is nothing to learn from; run the "
-            "soft-target stage with a teacher that gives log-probs, or set hard_weight above 0"
-        )
+    if not lengths:
+        return TokenRows(Dataset.from_dict({}), k, counts, 0)
     prompts, answers = (np.array([row[i] for row in lengths]) for i in (0, 1))
     most = _answer_tokens(prompts, answers, limit, limit - least)
     filled = {name: values for name, values in vars(columns).items() if values}

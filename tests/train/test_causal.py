@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file
 
 from potstill.errors import OptionError, TrainingError
@@ -272,6 +272,28 @@ def test_one_answer_that_leaves_no_room_for_the_question_ends_no_training(tmp_pa
     student = load_student(tmp_path / "s")
     assert student.card.max_new_tokens == 55
     student("w1")
+
+
+@pytest.mark.parametrize("fault", ["targets", "length", "empty"])
+def test_faulty_held_out_rows_are_left_out_and_the_training_goes_on(tmp_path, options, fault):
+    train, held_out = rows(6), rows(2, 6)
+    targets, _ = make_targets(concatenate_datasets([train, held_out]), options)
+    if fault == "targets":
+        train_ids = set(train["id"])
+        targets = targets.map(
+            lambda item: {"token_ids": item["token_ids"] if item["id"] in train_ids else [2] * len(item["token_ids"])}
+        )
+        told, measured = "2 held-out rows have token targets that do not fit; they are measured by their text", True
+    else:
+        held_out = held_out.map(lambda _: {"output": " " if fault == "empty" else "z" * 200})
+        told, measured = "none of the 2 held-out rows can be measured on", False
+    events = []
+    chosen = replace(options, epochs=1)
+    result = distil_causal(SPEC, train, held_out, targets, tmp_path / "s", chosen, listener=events.append)
+    assert [told in note for note in result.report["notes"]] == [True]
+    assert result.report["notes"][0] in [event.message for event in events]
+    assert (result.history[-1]["validation_loss"] is not None) == measured
+    assert load_student(result.path)("w1") is not None
 
 
 def test_one_long_answer_takes_no_input_from_the_others(tmp_path, options):
