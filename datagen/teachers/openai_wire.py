@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from potstill.datagen.teachers.openai_fields import bare_json, named_fields
-from potstill.teacher import AnyRequest, FinishReason, Reply, Request, TokenText, TokenTop
+from potstill.datagen.teachers.openai_finish import finish_of
+from potstill.teacher import AnyRequest, Reply, Request, TokenText, TokenTop
 from potstill.token_estimate import expected_tokens, most_tokens
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _THOUGHT = ("reasoning_content", "reasoning", "thinking")
 _NO_CREDIT = re.compile(
     r"insufficient_quota|exceeded_current_quota|\A(?!.*(?:try again|retry) in).*billing", re.IGNORECASE | re.DOTALL
 )
-_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "refused"}
 
 
 class Fault(Exception):
@@ -214,7 +214,9 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
     message = choice.get("message")
     if not isinstance(message, dict):
         raise Fault("again", "the reply's choice has no message")
-    finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
+    finish = finish_of(choice.get("finish_reason"))
+    if finish is None:
+        raise Fault("again", f"the server broke the reply off (finish_reason {str(choice['finish_reason'])[:60]!r})")
     text, thought = said_and_thought(message)
     written = f"{text or ''}{thought}"
     refusal = message.get("refusal")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _MAX_TOP = 1024
 # vLLM's own bound on `logprob_token_ids`.
 _MAX_CHILDREN = 128
-_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "stop"}
+_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
 
 
 @dataclass(frozen=True)

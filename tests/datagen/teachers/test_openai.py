@@ -450,6 +450,50 @@ def test_finish_reasons(fault: str, server_module: Any, drain: Any) -> None:
     assert reply.finish == {"length": "length", "refusal": "refused"}[fault]
 
 
+def ended(reason: Any, text: str = "The parcel that I ord") -> tuple[int, dict[str, Any]]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return 200, {"id": "x", "choices": [choice], "usage": {"prompt_tokens": 20, "completion_tokens": 5}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("stop", "stop"), (None, "stop"), ("", "stop"), ("STOP", "stop"), ("eos_token", "stop"), ("end_turn", "stop"),
+        ("tool_calls", "stop"), ("max_tokens", "length"), ("MAX_TOKENS", "length"), ("model_length", "length"),
+        ("repetition", "length"), ("SAFETY", "refused"), ("content-filter", "refused"), ("RECITATION", "refused"),
+    ],
+)  # fmt: skip
+def test_other_servers_words_for_an_ending_are_understood(
+    reason: Any, finish: str, server_module: Any, drain: Any
+) -> None:
+    with server_module.running_server(lambda number, text: ended(reason)) as server:
+        teacher = opened(server)
+        [(_, reply)] = drain(teacher, [ask("one")])
+        teacher.close()
+    assert isinstance(reply, Reply)
+    assert (reply.finish, reply.text, reply.attempts) == (finish, "The parcel that I ord", 1)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "insufficient_system_resource", "word of tomorrow", 3])
+def test_half_a_text_whose_writing_was_broken_off_is_asked_for_again(
+    reason: Any, server_module: Any, tmp_path: Any
+) -> None:
+    def fault(number: int, text: str) -> Any:
+        return ended(reason) if number == 0 or text == "bad" else None
+
+    with server_module.running_server(fault) as server:
+        teacher = opened(server, attempts=3, concurrency=1)
+        with Ledger(tmp_path / "ledger.sqlite") as ledger:
+            good, bad = Asker(teacher, ledger).ask([ask("one"), ask("bad")], "test")
+            assert ledger.totals().replies == 1, "half a text is kept as an answer"
+            assert ledger.spent() == {teacher.name: (20 + 5 + 3 * 20, 5 + 4 + 3 * 5)}
+        teacher.close()
+    assert isinstance(good.reply, Reply)
+    assert (good.reply.text, good.reply.attempts) == ("reply to one", 2)
+    assert isinstance(bad.reply, Failure)
+    assert f"finish_reason {str(reason)!r}" in bad.reply.reason
+
+
 def test_two_thousand_requests_at_thirty_percent_faults(
     server_module: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
