@@ -7,8 +7,10 @@ What enters: a run, a unit's folder, or a model's folder. What leaves: a `web.Ap
     GET  /healthz   {"status": "ok", "name": …, "kind": …, "labels": […], "inputs": […]}
     GET  /          the page
 
-One thread holds the model. Texts that arrive together are answered in one batch; when too many wait (`most_waiting`) a
-request is refused with 503 and `Retry-After`, so that a flood costs the callers time and not this machine memory.
+One thread holds the model. Texts that arrive together are answered in one batch; where the model falls over it, each
+caller's texts are answered by themselves, so that a bad text fails its own caller alone. When too many wait
+(`most_waiting`) a request is refused with 503 and `Retry-After`, so that a flood costs the callers time and not this
+machine memory.
 """
 
 from __future__ import annotations
@@ -117,17 +119,24 @@ class Batcher:
         texts = [text for job in jobs for text in job.texts]
         try:
             predictions = list(self._student.predict(texts))
-        except Exception as error:  # one failure must not end the thread; its callers are told
-            for job in jobs:
-                job.done.set_exception(error)
+        except Exception as error:  # one failure must not end the thread; its caller is told
+            if len(jobs) > 1:  # and those whose texts came with it have no part in it
+                for job in jobs:
+                    self._answer([job])
+                return
+            self._leave(jobs)
+            jobs[0].done.set_exception(error)
         else:
+            self._leave(jobs)
             start = 0
             for job in jobs:
                 job.done.set_result(predictions[start : start + len(job.texts)])
                 start += len(job.texts)
-        finally:
-            with self._lock:
-                self._waiting -= len(texts)
+
+    def _leave(self, jobs: list[_Job]) -> None:
+        """Give the places of jobs free, before their callers know and may come again."""
+        with self._lock:
+            self._waiting -= sum(len(job.texts) for job in jobs)
 
 
 def fields_in(text: str, names: Sequence[str]) -> object:

@@ -251,6 +251,41 @@ def test_a_flood_is_refused_and_a_fault_is_told() -> None:
             assert "weights are gone" in value["error"]
 
 
+class _Picky(_Slow):
+    """A student that falls over one text, as tokenizers do over half an emoji."""
+
+    def predict(self, texts: list[str], progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        found = super().predict(texts)
+        if "poison" in "".join(texts).encode("utf-8").decode():
+            raise TypeError("TextEncodeInput must be a text")
+        return found
+
+
+def test_a_text_that_the_student_falls_over_fails_its_own_client_alone() -> None:
+    student = _Picky(0.1)
+    with _serving(student, most_waiting=16) as server:
+        found: dict[str, list[int]] = {"fine": [], "poison": []}
+
+        def post(text: str) -> None:
+            found[text].append(_ask(server, "POST", "/predict", {"inputs": [text]})[0])
+
+        threads = [threading.Thread(target=post, args=(text,)) for text in ["fine", "poison", "fine", "fine"] * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert max(student.batches) > 1, "nothing was answered together"
+        assert found == {"fine": [200] * 12, "poison": [500] * 4}
+        assert _ask(server, "POST", "/predict", {"inputs": ["fine"] * 16})[0] == 200, "what was answered still waits"
+
+
+def test_half_an_emoji_is_read_as_another_character() -> None:
+    with _serving(_Picky()) as server:
+        body = b'{"inputs": ["\\ud83d bad", "a\\u0000b"]}'
+        status, value, _ = _ask(server, "POST", "/predict", body)
+        assert (status, len(value.get("predictions", ()))) == (200, 2), value
+
+
 def test_a_student_is_found_in_a_run_a_unit_or_a_folder(run: Path, tmp_path: Path) -> None:
     student = run / "train" / "student"
     assert student_folder(run) == student == student_folder(student)

@@ -44,6 +44,8 @@ class StudentCard:
     def input_text(self, given: object) -> str:
         """An input as the student learnt to read it: a text, or a mapping of its fields in any order.
 
+        Half an emoji (a lone surrogate, which no tokenizer takes) is read as `?`, as it stands in rows.
+
         Raises:
             OptionError: Another type, or fields that are missing or unknown.
         """
@@ -52,7 +54,7 @@ class StudentCard:
                 raise OptionError(
                     "predict", [f"the student reads {self._fields}, and {given[:60]!r} has no such fields"]
                 )
-            return given
+            return whole_characters(given)
         if not isinstance(given, Mapping):
             raise OptionError("predict", [f"a text or a mapping of fields is needed (got {type(given).__name__})"])
         names = self.inputs or tuple(map(str, given))[:1]
@@ -60,12 +62,22 @@ class StudentCard:
             wanted = self._fields if self.inputs else "one text"
             shown = ", ".join(map(str, given)) or "none"
             raise OptionError("predict", [f"the student reads {wanted}; the fields given are {shown}"])
-        return join_fields({name: str(given[name]) for name in names})
+        return whole_characters(join_fields({name: str(given[name]) for name in names}))
 
     @property
     def _fields(self) -> str:
         example = json.dumps(dict.fromkeys(self.inputs, "…"), ensure_ascii=False)
         return f"the fields {' and '.join(self.inputs)}, such as {example}"
+
+
+def whole_characters(text: str) -> str:
+    """The text with `?` for each half of a character, as rows hold it.
+
+    Examples:
+        >>> whole_characters("half \\ud83d")
+        'half ?'
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def fields_of(spec: TaskSpec) -> tuple[str, ...]:

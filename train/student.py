@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, OptionError, TrainingError, UserError
 from potstill.task import TaskSpec
-from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
+from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, whole_characters, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.quiet import quiet_transformers
 
@@ -167,7 +167,7 @@ class Student:
             raise OptionError("predict", ["predict takes a list of inputs; call the student itself with one"])
         if not texts:
             return []
-        plain = [text if isinstance(text, str) else self.card.input_text(text) for text in texts]
+        plain = [whole_characters(text) if isinstance(text, str) else self.card.input_text(text) for text in texts]
         if self.card.kind == "classification":
             encoded = self.tokenizer(plain, truncation=True, max_length=self.card.max_length)["input_ids"]
             answer, size = self._classify, batch_size or 64

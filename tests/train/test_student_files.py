@@ -64,6 +64,13 @@ def test_a_tokenizer_that_panics_at_its_first_text_is_refused_when_loaded(tmp_pa
         load_student(folder)
 
 
+def test_half_an_emoji_is_read_as_it_stands_in_rows(student):
+    asked = load_student(student)
+    assert asked.predict(["\ud83d bad", "bad"]) == asked.predict(["? bad", "bad"])
+    assert asked("\ud83d bad") == asked("? bad")
+    assert asked.card.input_text({"\ud83d": "half \ud83d"}).isascii()
+
+
 @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"]])
 def test_a_card_with_other_labels_than_the_model_answers_with_is_refused(tmp_path, student, labels):
     folder = shutil.copytree(student, tmp_path / "student")
