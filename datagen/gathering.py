@@ -20,6 +20,7 @@ from potstill.datagen.result import DROPPED, ROWS, TARGETS, GenerationResult
 from potstill.datagen.tally import Tally, TextSample
 from potstill.errors import TeacherError
 from potstill.events import Event, Listener
+from potstill.languages import LANGUAGES
 from potstill.row_writer import DropWriter, RowWriter, TableWriter
 from potstill.rows import Dropped, Row
 from potstill.teacher import Reply
@@ -64,6 +65,7 @@ class Gathering:
         self._told = 0.0
         self.sample = TextSample(seed=seed)
         self.first_failure = ""
+        self.first_foreign = ""
 
     @property
     def kept(self) -> int:
@@ -88,6 +90,8 @@ class Gathering:
         self._dropped.add(dropped)
         if dropped.reason == "no_reply" and not self.first_failure:
             self.first_failure = dropped.detail
+        if dropped.reason == "wrong_language" and not self.first_foreign:
+            self.first_foreign = dropped.detail
         self._tell()
 
     def result(self, report: dict[str, Any]) -> GenerationResult:
@@ -142,9 +146,17 @@ def insist(gathered: Gathering, tally: Tally, teacher: str) -> None:
     """
     if gathered.kept:
         return
+    (worst, _), *_ = tally.dropped.most_common(1) or [("", 0)]
+    if worst == "wrong_language":  # which no other teacher mends
+        found = gathered.first_foreign.partition(",")[0]
+        mend = (
+            f"most are in another language than the task's ({gathered.first_foreign}); if inputs may be in it, add "
+            f"`languages: [{found if found in LANGUAGES else 'en'}]` to the task file"
+        )
+    else:
+        mend = "try another --teacher, or more requests with --set generation.requests_per_row=10"
     reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.most_common(5))
     raise TeacherError(
         f"{teacher} returned 0 usable rows of {tally.requests} requests ({reasons or 'no replies'})"
-        f"{f'; the first failure: {gathered.first_failure}' if gathered.first_failure else ''}; try another --teacher, "
-        "or more requests with --set generation.requests_per_row=10"
+        f"{f'; the first failure: {gathered.first_failure}' if gathered.first_failure else ''}; {mend}"
     )

@@ -67,6 +67,25 @@ _FUNCTION_WORDS: dict[str, str] = {
     "uk": "і в не на що я з як це та він до але вони ми все так його за був від у із ти би тільки для є",
     "bg": "и на не да се е в за от че с са по като това но аз той тя ние ги ще има беше му при до",
 }
+# What leads to an English prompt's labels, and stands in it for that reason: "as spam or no spam".
+_LEADS = frozenset(("as", "no", "in", "or"))
+# Of a prompt's words also these are English and nothing else.
+_ENGLISH = frozenset(
+    (
+        "or",
+        "and",
+        "classify",
+        "categorise",
+        "categorize",
+        "rewrite",
+        "translate",
+        "summarise",
+        "summarize",
+        "write",
+        "tell",
+    )
+    + ("detect", "identify", "judge", "please", "whether", "each", "following")
+)
 _WORDS = re.compile(r"[^\W\d_]+")
 _MAX_CHARS = 4_000
 
@@ -123,7 +142,9 @@ def prompt_language(text: str) -> str | None:
     """ISO 639-1 code of a task's own words, which may be few; None where they do not tell.
 
     A sentence of seven words holds two or three function words, too few for `guess_language`: here another language
-    than English is believed from two of them on, where English has at most half as many.
+    than English is believed from two of them on, where English has at most half as many; from three on where a word
+    stands beside them that is English alone. Words that lead an English prompt to its labels ("as", "no") prove nothing
+    by themselves.
 
     Examples:
         >>> prompt_language("Schreibe zu einer Fehlermeldung eine kurze Überschrift.")
@@ -137,20 +158,27 @@ def prompt_language(text: str) -> str | None:
         return "ja"
     if script not in ("latin", "cyrillic"):
         return next((code for code, name in _SCRIPT_OF.items() if name == script), None)
+    words = set(_WORDS.findall(text[:_MAX_CHARS].lower()))
     scores: Counter[str] = Counter()
-    distinct: Counter[str] = Counter()
-    for word in set(_WORDS.findall(text[:_MAX_CHARS].lower())):
+    said: dict[str, set[str]] = {}
+    for word in words:
         codes = _owners().get(word, ()) if len(word) > 1 or script != "latin" else ()  # "user's" is no Czech
         for code in codes:
             scores[code] += 1 / len(codes)  # type: ignore[assignment]
-            distinct[code] += 1
-    ranked = [(score, code) for code, score in scores.most_common() if _SCRIPT_OF.get(code, "latin") == script]
+            said.setdefault(code, set()).add(word)
+    ranked = sorted(
+        ((score, code) for code, score in scores.items() if _SCRIPT_OF.get(code, "latin") == script),
+        key=lambda item: (-item[0], item[1] != "en", item[1]),  # of equals the same in every process
+    )
     if not ranked:
         return "ru" if script == "cyrillic" else None
     (score, best), second = ranked[0], ranked[1][0] if len(ranked) > 1 else 0.0
     if best == "en":
-        return "en" if distinct["en"] >= 2 else None
-    clear = distinct[best] >= 2 and score >= max(2 * scores["en"], 1.2 * second, 1.5 if scores["en"] else 1.0)
+        return "en" if len(said["en"]) >= 2 else None
+    english = words & _ENGLISH | said.get("en", set())
+    proofs = said[best] - _LEADS
+    enough = len(proofs) >= 3 if english - said[best] else bool(proofs) and len(said[best]) >= 2
+    clear = enough and score >= max(2 * scores["en"], 1.2 * second, 1.5 if scores["en"] else 1.0)
     return best if clear else ("ru" if script == "cyrillic" else None)
 
 

@@ -255,6 +255,14 @@ def test_real_user_prompts_are_read_or_refused_with_a_mend(data_pack: Path) -> N
         ("Классифицируй отзывы покупателей.", ("ru",)),
         ("把客户的留言分成表扬和批评。", ("zh",)),
         ("Track a user's orders and sum up what each of them holds.", ("en",)),
+        ("Las Vegas, Los Angeles: label hotels as cheap or dear.", ()),
+        ("Classify Los Angeles and Las Vegas hotels.", ()),
+        ("Diga se o comentário é positivo ou não.", ("pt",)),
+        ("As frases são verdadeiras ou falsas no texto?", ("pt",)),
+        ("Escribe un título para el artículo.", ("es",)),
+        ("Compose un poème sur le thème donné.", ("fr",)),
+        ("Decide si el texto es una pregunta.", ("es",)),
+        ("Label de berichten als spam of geen spam.", ("nl",)),
     ],
 )
 def test_languages_of_a_prompt(text: str, codes: tuple[str, ...]) -> None:
@@ -291,6 +299,35 @@ def test_what_no_word_told_is_said_to_be_assumed() -> None:
     assert (found["kind"], found["languages"]) == ("assumption", "assumption")
     found = {item.field: item.how for item in read_task("Classify texts as a or b in what they are about.").inferred}
     assert found["kind"] == "rules"
+
+
+_VERBS = (
+    "Classify {} as {}.",
+    "Label {} as: {}",
+    "Tag {} as {}; no explanation.",
+    "Are {} {}?",
+    "Please sort {} as {}.",
+)
+_INPUTS = (
+    "tweets",
+    "e-mails of Los Angeles",
+    "tumor reports",
+    "posts on COVID",
+    "las Palmas reviews",
+    "a user's notes",
+)
+_SETS = (
+    "hate speech or no hate speech", "spam or no spam", "real news, fake news or no news", "pro, con or no stance",
+    "benign, malignant or no diagnosis", "complaint, question or no action needed", "yes/no question, statement",
+    "se, de or no", "a threat or no threat", "pain as such, pain on demand or no pain", "com, org, de, no or es",
+    "car, van or no car", "dig, die or no go", "solo or no more", "mas, os or no",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", _VERBS)
+def test_words_that_lead_a_list_are_no_proof_of_another_language(form: str) -> None:
+    prompts = [form.format(inputs, names) for inputs in _INPUTS for names in _SETS]
+    assert [prompt for prompt in prompts if infer_languages(prompt) not in ((), ("en",))] == []
 
 
 def test_no_english_instruction_counts_as_another_language(data_pack: Path) -> None:

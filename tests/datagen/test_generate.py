@@ -170,6 +170,16 @@ def test_nothing_usable_is_an_error_that_counts_reasons(tmp_path: Path) -> None:
         run(tmp_path, NEWS, teacher, rows=8)
 
 
+def test_nothing_usable_for_its_language_names_that_and_the_mend(tmp_path: Path) -> None:
+    english = "The council has decided that it will not build the bridge this year, and that was what they were for."
+    teacher = ScriptedTeacher(lambda request, number: Reply(text=f"{english} It is number {number}."))
+    with pytest.raises(
+        TeacherError,
+        match=r"0 usable rows .*wrong_language.*\(en, not pt\); if inputs may be in it, add `languages: \[en\]` to the",
+    ):
+        run(tmp_path, replace(NEWS, languages=("pt",)), teacher, rows=8)
+
+
 NONSENSE = [
     "",
     "\x00\x00",
