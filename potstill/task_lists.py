@@ -14,11 +14,20 @@ SET = (
 )
 # What makes a list an open one.
 OPEN = re.compile(r"\b(?:such as|e\.\s?g\.|eg|for example|for instance|like|etc)(?!\w)[\s:,.]*", re.IGNORECASE)
-_LIST_END = re.compile(r"[.?!](?=\s|$)|[)\]}]|:(?=\s)|\n\s*\n")
+_LIST_END = re.compile(
+    r"[.?!](?=\s|$)|[)\]}]|:(?=\s)|\n\s*\n|(?<=[\w\"'`)])(?:,\s*|\s+)(?:e\.\s?g\.|i\.\s?e\.)", re.IGNORECASE
+)
+# Verbs that say how to choose or to answer.
+_DOES = (
+    r"(?:return|output|print|say|write|answer|reply|respond|give|explain|justify|ignore|be|do|use|keep|make|add|treat|count|"
+    r"consider|take|choose|pick|prefer|provide|include|exclude|translate|summari[sz]e|list|mention|note|leave|stick|follow|"
+    r"remember|assume|skip|avoid|state|show|send|put|mark|label|base|judge|look|think|never|always|only|just|nothing)"
+)
 # What goes on after the last name of a list.
 _AFTERTHOUGHT = re.compile(
     r"[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
-    r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write))\s.*)",
+    r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write|ignore|justify|"
+    rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in)\b)\s.*)",
     re.IGNORECASE,
 )
 # A clause behind a comma that says more of the names before it, and is none of them: "low or high, where low …".
@@ -28,6 +37,21 @@ _CLAUSE = re.compile(
     r"without\s.*|(?:and\s+)?(?:no|not an?|nothing|never|do not|don't)\s+(?:\w+\s+)?(?:explanations?|comments?|reasons?"
     r"|quotes?|notes?|punctuation|extras?|else|additional|further|other|need|preamble|markdown|prose|text|words?)\b.*",
     re.IGNORECASE | re.DOTALL,
+)
+# What may follow a list that an "or" has closed: how to choose or to answer.
+_HOW = re.compile(
+    rf"(?:and|but|then)\s+(?:{_DOES}|do\s+not|don't)\s+\S.*|(?:ignore|never|always|only|just|do\s+not|don't)\s+\S.*"
+    rf"|{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in|with|one|exactly)\b.*|and\s+(?:explain|justify|nothing)(?:\s.*)?"
+    r"|(?:then|regardless|irrespective|independent\w*|whichever|whatever|whoever|whenever|no\s+matter|even|given|assuming|"
+    r"unless|while|until|like|as|in|on|by|from|for|to|at|of|per|under|within|not\s+(?:as|by|in|for|on|from))\s+\S.*"
+    r"|(?:please|thanks|respectively|(?:in\s+)?(?:lower|upper)[ -]?case|(?:one|a\s+single)\s+word)"
+    r"|(?:ignor|disregard|choos|pick|select|consider|us|keep|tak|treat|count|focus|focuss|giv|pay|leav|preferr|assum|judg|"
+    r"rely|avoid|exclud|includ|bear|mak|err|answer|return|respond|output)ing\s+\S.*"
+    r"|\w{2,20}ing\s+(?:the|an?|only|both|all|any|each|every|its?|them|your|no|into|in|on|to|for|from|by)\s.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_RESIDUAL = re.compile(
+    r"or\s+(?:none|neither|both|mixed|neutral|unclear|unknown|unsure|undecided|n/a)\b.*", re.IGNORECASE
 )
 # What classes that are numbers stand for: `0 = bad`, `1 for good`, `1 if it is spam`.
 _CODE = re.compile(r"(\d{1,3})\s*(?:=|\b(?:for|means|is|if|when)\b)\s*(\S.*)", re.IGNORECASE | re.DOTALL)
@@ -91,6 +115,10 @@ def split_list(part: str) -> list[str]:
         part = part.partition(";")[0]
     pieces = re.split(r"\s*[;|]\s*" if ";" in part or "|" in part else r"\s*,\s*", part)
     pieces = pieces[: next((i for i, piece in enumerate(pieces) if i and _CLAUSE.fullmatch(piece)), len(pieces))]
+    if "," in part and not re.search("[;|]", part):
+        pieces = _without_clause(pieces)
+    if len(pieces) > 1 and all(re.search(r"\w\s+or\s+\w", piece) for piece in pieces):
+        return _unique(names) if plausible(names := [_bare(piece) for piece in pieces]) else []
     last = re.sub(r"^(?:or|and)\s+", "", pieces[-1])
     tail = re.split(r"\s+or\s+|\s+vs\.?\s+|\s+versus\s+", last)
     if len(tail) == 1 and last == pieces[-1]:
@@ -109,6 +137,26 @@ def split_list(part: str) -> list[str]:
     if len(names) == 2 and names[1].lower() == "not":
         names[1] = f"not {names[0]}"
     return _unique(names) if plausible(names) else []
+
+
+def _without_clause(pieces: list[str]) -> list[str]:
+    """The pieces of a list up to the one that its "or" closes, where what follows says how to choose or to answer.
+
+    "Returns or refunds" may be one name of several: only what reads as a clause ends a list.
+    """
+    for place, piece in enumerate(pieces[:-1]):
+        joined = re.search(r"\S\s+(?:or|vs\.?|versus)\s+\S", piece)
+        if not joined and not (place and piece.lower().startswith("or ")):
+            continue
+        following = pieces[place + 1]
+        longest = max(len(name.split()) for name in re.split(r"\s+or\s+", ", or ".join(pieces[: place + 1])))
+        alone = place + 2 == len(pieces)
+        sentence = len(following.split()) >= max(3, longest + 2) and not re.search(r"\sor\s|^(?:or|and)\s", following)
+        if _HOW.fullmatch(following) or (alone and sentence):
+            return pieces[: place + 1]
+        if alone and joined and _RESIDUAL.fullmatch(following):  # past, present or future, or none
+            return [*pieces[:place], *re.split(r"\s+or\s+", piece), following]
+    return pieces
 
 
 def _bare(piece: str) -> str:

@@ -402,7 +402,47 @@ ONE_SET: list[tuple[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET])
+# What goes on behind the last name of a list, and is none.
+GOES_ON: list[str] = [
+    ", and return only the label", ", and answer in lower case", ', e.g. "great phone" is positive', ", i.e. by their words",
+    ", ignoring spelling mistakes", ", and ignore sarcasm", " and ignore sarcasm", ", choosing the best fit",
+    ", regardless of language", ", whichever fits best", ", then translate it into French", ", using lower case",
+    ", considering only the body", ", even when they are short", ", please", ", keeping the case of the label",
+    ", taking the sender into account", ", as a moderator would", ", one word", ", return only the label", ", and be strict",
+    ", in lower case", ", not by their stars", ", one label per review", ", and never both", ", respectively",
+    " and return nothing but the label", ", and use lower case letters", ", weighing the whole text", ", and explain",
+]  # fmt: skip
+COMPOUND: list[tuple[str, str]] = [
+    ("Sort tickets into refund or exchange, shipping, billing and other.", "refund or exchange|shipping|billing|other"),
+    ("Sort tickets into returns or refunds, shipping, other.", "returns or refunds|shipping|other"),
+    (
+        "Sort tickets into returns or refunds, shipping or delivery, billing, or other.",
+        "returns or refunds|shipping or delivery|billing|other",
+    ),
+    ("Label tickets: billing, returns or refunds, shipping.", "billing|returns or refunds|shipping"),
+    ("Label tickets: billing, returns or refunds, shipping problem.", "billing|returns or refunds|shipping problem"),
+    ("Classify questions as yes or no, multiple choice, open ended.", "yes or no|multiple choice|open ended"),
+    ('Classify the urgency as "now or never", "later" or "soon".', "now or never|later|soon"),
+    ("Label vehicles as car or van, bus or tram, ship or boat.", "car or van|bus or tram|ship or boat"),
+    ("Label the sentence as past, present or future, or none.", "past|present|future|none"),
+    ("Label the sentence as past, present or future, or mixed if several occur.", "past|present|future|mixed"),
+    ("Label offers as used, refurbished, or new, by what they say.", "used|refurbished|new"),
+    ("Label numbers as odd or even, prime.", "odd or even|prime"),
+    ("Sort tickets: exchange or refund, return request.", "exchange or refund|return request"),
+]
+
+
+@pytest.mark.parametrize("more", GOES_ON)
+@pytest.mark.parametrize("names", ["positive or negative", "positive, negative or neutral", "good, bad, or mixed"])
+@pytest.mark.parametrize("lead", ["Classify reviews as ", "Judge whether a review is ", "Sort reviews: "])
+def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str) -> None:
+    reading = read_by_rules(f"{lead}{names}{more}.")
+    assert [label.name for label in reading.labels] == names.replace(" or ", ",").replace(",,", ",").replace(
+        ", ", ","
+    ).split(",")
+
+
+@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND])
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
