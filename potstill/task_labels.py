@@ -102,6 +102,8 @@ SCALE = re.compile(
 )
 
 
+# Between two names of one line.
+_SEVERAL = re.compile(r"[,;|]\s*\S")
 _LETTERED = re.compile(r"\s*\(?([A-Za-z]|\d{1,3})[.)]\s+(.*\S)\s*")
 _ONE_OF = re.compile(
     r"\b(?:output|answer|reply|respond|return|write|give|say|choose|pick|select)\s+(?:with\s+|only\s+|exactly\s+|just\s+)*one\b"
@@ -223,13 +225,40 @@ def _bare_lines(text: str, *, sorts: bool = False, writes: bool = False) -> list
         if not lead.endswith(":") or not (sorts or _leads(lead, writes)):
             continue
         below = lines[place + 1 :]
-        block = takewhile(_may_be_name, below[1:] if below and not below[0] else below)
+        below = below[1:] if below and not below[0] else below
+        if found := _wrapped(below):
+            return found
+        block = takewhile(_may_be_name, below)
         labels = [Label(name.rstrip(".;,"), said) for name, said in map(split_label, islice(block, MAX_LABELS + 1))]
         names = [label.name for label in labels]
         short = all(len(name.split()) <= 4 for name in names)
         if plausible(names) and short and (not sorts or contrasts(names, "")):
             return labels
     return []
+
+
+def _wrapped(lines: list[str]) -> list[Label]:
+    """Labels of a list that goes on over several lines, each of which holds some; none where each line is a name."""
+    block: list[str] = []
+    rest = ""
+    for line in lines[:MAX_LABELS]:
+        goes_on = not block or block[-1][-1] in ",;|" or (_holds_several(line) and line[-1] not in ".?!")
+        if not line or not goes_on or re.search(r"[{}<>]|:$|:\s|\s[–—-]{1,2}\s", line):
+            rest = line
+            break
+        block.append(line)
+    several = [_holds_several(line) for line in block]
+    marked = any(line[-1] in ",;|" for line in block[:-1])
+    if len(block) < 2 or not any(several) or not (marked or (all(several) and (not rest or rest[-1] in ".?!"))):
+        return []
+    joined = " ".join(line if line[-1] in ",;|" else f"{line}," for line in block).rstrip(" ,")
+    return listed(joined[: list_end(joined, 0)])
+
+
+def _holds_several(line: str) -> bool:
+    """Whether a line holds several names; "Home, Garden & Tools" and "billing (money, refunds)" are one."""
+    plain = re.sub(r"\([^()]{1,300}\)", "", line)
+    return bool(_SEVERAL.search(plain)) and not re.search(r"&|\band\b", plain)
 
 
 def _may_be_name(line: str) -> bool:

@@ -432,6 +432,47 @@ COMPOUND: list[tuple[str, str]] = [
 ]
 
 
+# Lists that go on over several lines, and lines that are names.
+LINES: list[tuple[str, str]] = [
+    (
+        "Classify the utterance into one of these intents:\ngreeting, goodbye,\norder_status, refund_request,\n"
+        "small talk.\n\nReturn the intent only.",
+        "greeting|goodbye|order_status|refund_request|small talk",
+    ),
+    (
+        "Classify the message.\nLabels:\nbook_flight, cancel_flight,\nchange_seat, lost_luggage,\nother",
+        "book_flight|cancel_flight|change_seat|lost_luggage|other",
+    ),
+    ("Classify the message.\nCategories:\nA1, B1,\nC1, D1", "A1|B1|C1|D1"),
+    ("Classify the message.\nCategories:\nred, green\nblue, black", "red|green|blue|black"),
+    ("Sort news. Categories:\n\nWorld, Sports,\nBusiness, Sci/Tech", "World|Sports|Business|Sci/Tech"),
+    ("Classify tickets. Labels:\nbilling; bug;\nfeature; other", "billing|bug|feature|other"),
+    ("Classify tickets. Labels:\nbilling | bug |\nfeature | other", "billing|bug|feature|other"),
+    ('Sort tickets. Options:\n"billing", "bug",\n"other"', "billing|bug|other"),
+    ("Classify the text as one of:\njoy, love,\nanger, fear\n\nText: {text}", "joy|love|anger|fear"),
+    ("Categories:\nnews, sports,\nweather, other\n\nPut each headline into a category.", "news|sports|weather|other"),
+    ("Possible intents:\n\nbook, cancel,\nstatus,\nother\n\nFind the user's intent.", "book|cancel|status|other"),
+    (
+        "Classify tickets. Labels:\nbilling, bug,\nfeature request\nReply with the label only.",
+        "billing|bug|feature request",
+    ),
+    ("Classify tickets. The labels are:\nbilling,\nbug,\nother", "billing|bug|other"),
+    ("Classify tickets. Labels:\nbilling: money, refunds\nbug: crashes, errors", "billing|bug"),
+    ("Classify tickets. Labels:\nbilling - money, refunds,\nbug - crashes, errors", "billing|bug"),
+    (
+        "Classify products. Categories:\nHome, Garden & Tools\nClothing, Shoes & Jewelry\nToys",
+        "Home, Garden & Tools|Clothing, Shoes & Jewelry|Toys",
+    ),
+    ("Classify products. Categories:\nHome, Garden & Tools,\nToys", "Home, Garden & Tools|Toys"),
+    ("Classify places. Labels:\nBonn, Germany\nBern, Switzerland\nother", "Bonn, Germany|Bern, Switzerland|other"),
+    (
+        "Classify tickets. The labels are:\nbilling (money, refunds)\nbug (crashes, errors)\nother",
+        "billing (money, refunds)|bug (crashes, errors)|other",
+    ),
+    ("Classify notes. Labels:\nCardiology, adult\nCardiology, children", "Cardiology, adult|Cardiology, children"),
+]
+
+
 @pytest.mark.parametrize("more", GOES_ON)
 @pytest.mark.parametrize("names", ["positive or negative", "positive, negative or neutral", "good, bad, or mixed"])
 @pytest.mark.parametrize("lead", ["Classify reviews as ", "Judge whether a review is ", "Sort reviews: "])
@@ -442,7 +483,7 @@ def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str
     ).split(",")
 
 
-@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND])
+@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES])
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
