@@ -400,7 +400,7 @@ def _read(instruction: str, kind: Kind | None, data: Mapping[str, DataRef], sour
     """Rules, then the user's own rows, then the teacher. An open list of labels is never completed by guessing."""
     reading = read_by_rules(instruction)
     if kind == "classification" and reading.kind != "classification":
-        forced = read_by_rules(f"Classify. {instruction}")
+        forced = read_by_rules(f"Classify. {instruction}", single=True)
         reading = forced if forced.labels else replace(reading, kind="classification", labels=())
     if reading.kind == "classification" and not (reading.labels or reading.sets) and data and sources.own_rows:
         try:

@@ -26,7 +26,7 @@ from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
 from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
 from potstill.task_other_languages import asks_for_labels, listed_labels
-from potstill.task_sets import several_sets
+from potstill.task_sets import several_labels, several_sets
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
@@ -46,9 +46,8 @@ class Reading:
     Attributes:
         kind: The kind, or None where nothing in the prompt tells.
         labels: The classes; empty where none were found.
-        how: `rules`, `teacher`, or the user's data that tells.
+        how: `rules` (and what they go by, where that may surprise), `teacher`, or the user's data that tells.
         open_list: Names that the prompt gives as examples of labels, without listing all.
-        several: Whether the prompt asks for several labels an input.
         sets: Where the prompt asks for a label of each of several sets, these by their names.
         why_not: Why the teacher's answer was not used.
     """
@@ -57,7 +56,6 @@ class Reading:
     labels: tuple[Label, ...] = ()
     how: str = "rules"
     open_list: tuple[str, ...] = ()
-    several: bool = False
     sets: tuple[tuple[str, tuple[str, ...]], ...] = ()
     why_not: str = ""
 
@@ -106,11 +104,6 @@ _FOLLOWS = re.compile(
     r"|\bgeneral[- ]purpose\s+assistant\b",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(
-    r"\b(?:one|any|zero)\s+or\s+more\b|\bone or several\b|\ball (?:the )?(?:\w+ )?(?:that apply|applicable)\b|"
-    r"\bmulti-?label\b|\b(?:each|every|all)\s+(?:the\s+)?(?:tokens?|words?)\b",
-    re.IGNORECASE,
-)
 _EXPLAINS = re.compile(r"\b(?:explain|mention|justify|describe|why|give (?:a |the |your )?reasons?)\b", re.IGNORECASE)
 # What is done to the text behind the sorting: "detect the language and translate it".
 _THEN_WRITES = re.compile(
@@ -119,16 +112,17 @@ _THEN_WRITES = re.compile(
 )
 
 
-def read_by_rules(prompt: str) -> Reading:
+def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     """Kind and labels from the words of a prompt.
 
     Args:
         prompt: The instruction, at most some ten thousand characters.
+        single: Whether an input is known to get one label, whatever the prompt says.
     """
     text = _even(prompt)
     flat = _on_one_line(text)
-    if _SEVERAL.search(flat):
-        return Reading(kind="generation", several=True)
+    if not single and several_labels(flat):
+        return Reading(kind="generation", how="rules: several labels an input are asked for")
     verb = _first_verb(flat)
     scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and SCALE.search(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)

@@ -1,6 +1,7 @@
-"""Whether a prompt asks for several labels of one input, each of a set of its own: sentiment *and* topic.
+"""Whether a prompt asks for several labels of one input: of sets of their own (sentiment *and* topic), or of one set.
 
-One student gives one label, so such a prompt is refused by its reader rather than read for the first set alone.
+One student gives one label, so a prompt of the first kind is refused by its reader rather than read for the first set
+alone. One of the second kind ("assign all tags that apply") is answered by a text that holds the labels.
 """
 
 from __future__ import annotations
@@ -33,6 +34,63 @@ _ENDS = re.compile(rf"\b({ASPECT})s?\W{{0,3}}:\W{{0,3}}$", re.IGNORECASE)
 _LEADS_ON = re.compile(
     r"[\s,;]+(?:(?:and|or|by|its|their|the|a|also|then|label|classify|detect)\b[\s,;]*)*$", re.IGNORECASE
 )
+
+# Words for a set whose members an input may have several of.
+_LABELS = (
+    r"(?:labels?|topics?|genres?|categor(?:y|ies)|tags?|class(?:es)?|intents?|emotions?|themes?|aspects?|codes?|moods?|"
+    r"subjects?|keywords?|sentiments?|departments?)"
+)
+_NUMBER = r"(?:two|three|four|five|six|\d{1,2})"
+_COUNTED = (
+    rf"(?:(?:one|any|zero|{_NUMBER})\s+or\s+more|one\s+or\s+several|up\s+to\s+{_NUMBER}|"
+    rf"at\s+most\s+(?!one\b|1\b){_NUMBER})"
+)
+_MANY = r"(?:more\s+than\s+one|multiple|several)"
+_GIVES = (
+    r"\b(?:(?:assign|give|add|pick|choose|select|name|list|return|output|tag|apply|attach|label|into)\b[^.:;?!]{0,60}?|"
+    r"(?:can|may|might|could)\s+(?:have|get|carry|belong\s+to|fall\s+into|be\s+(?:in|given))\s+)\b"
+)
+_FITS = r"(?:applicable|suitable|fitting|matching|relevant|appropriate|correct)"
+_ALL = r"\ball\s+(?:(?:of\s+)?the\s+)?"
+_WORDS = r"\s+(?:each|every|all)\s+(?:of\s+)?(?:the\s+)?(?:tokens?|words?)\b"
+_BETWEEN = r"\s+(?:of\s+)?(?:(?:the|these|its|following|possible|allowed|suitable|relevant|given|different)\s+){0,3}"
+_SEVERAL_LABELS = re.compile(
+    rf"\b{_COUNTED}{_BETWEEN}{_LABELS}\b|\b{_COUNTED}\s+of\s*(?::|(?:these|the\s+following)\b)"
+    rf"|{_GIVES}{_MANY}{_BETWEEN}{_LABELS}\b"
+    rf"|\b(?:{_COUNTED}|{_MANY})\s+(?:{_LABELS}\s+)?(?:(?:is|are|may\s+be|can\s+be)\s+)?(?:allowed|possible|permitted)\b"
+    rf"|\b{_LABELS}\s*\((?:{_COUNTED}|{_MANY})\)"
+    rf"|{_ALL}{_FITS}\s+{_LABELS}\b|{_ALL}(?:{_LABELS}\s+)?that\s+apply\b"
+    r"|\b(?:choose|select|pick|return|output|list|give|assign|mark|tick|check|name)\s+all\s+applicable(?!\s+\w)"
+    r"|\b(?:labels|topics|genres|categories|tags|classes|emotions|themes)\s+(?:that|which)\s+(?:apply|fit|match)\b"
+    rf"|\bmulti-?label\b|\b(?:label|tag|classify|annotate|categori[sz]e|mark|for){_WORDS}"
+    rf"|\b(?:labels?|tags?|class(?:es)?|parts?[ -]of[ -]speech)\s+(?:of|for|to){_WORDS}",
+    re.IGNORECASE,
+)
+# Before such words where they are said of the inputs, or of what is not to be done.
+_NOT_ASKED = re.compile(
+    r"\b(?:that|which|who)\s+(?:may\s+|can\s+)?\w+\s+(?:about\s+)?$|\b(?:of|about|containing|mentioning)\s+$"
+    r"|\b(?:if|when|where|whether|though|although|not|never|no|is|are|don't|doesn't|can't|cannot)\s+"
+    r"(?:[\w']+\s+){0,6}$",
+    re.IGNORECASE,
+)
+
+
+def several_labels(flat: str) -> bool:
+    """Whether a prompt asks for any number of labels of one set, or for one of each of an input's words.
+
+    Args:
+        flat: The prompt on one line.
+
+    Examples:
+        >>> several_labels("Assign up to three topics: war, art, sport.")
+        True
+        >>> several_labels("Classify documents of one or more paragraphs as legal or medical.")
+        False
+    """
+    return any(
+        not _NOT_ASKED.search(flat[max(0, found.start() - 80) : found.start()])
+        for found in islice(_SEVERAL_LABELS.finditer(flat), 20)
+    )
 
 
 def several_sets(text: str) -> list[tuple[str, list[str]]]:

@@ -404,13 +404,13 @@ ONE_SET: list[tuple[str, str]] = [
 
 # What goes on behind the last name of a list, and is none.
 GOES_ON: list[str] = [
-    ", and return only the label", ", and answer in lower case", ', e.g. "great phone" is positive', ", i.e. by their words",
+    ", and return only the label", ", and answer in lower case", ', e.g. "fine" is positive', ", i.e. by its words",
     ", ignoring spelling mistakes", ", and ignore sarcasm", " and ignore sarcasm", ", choosing the best fit",
     ", regardless of language", ", whichever fits best", ", then translate it into French", ", using lower case",
     ", considering only the body", ", even when they are short", ", please", ", keeping the case of the label",
-    ", taking the sender into account", ", as a moderator would", ", one word", ", return only the label", ", and be strict",
+    ", taking the sender into account", ", as a moderator would", ", one word", ", return only the label", ", and explain",
     ", in lower case", ", not by their stars", ", one label per review", ", and never both", ", respectively",
-    " and return nothing but the label", ", and use lower case letters", ", weighing the whole text", ", and explain",
+    " and return nothing but the label", ", and use lower case letters", ", weighing the whole text", ", and be strict",
 ]  # fmt: skip
 COMPOUND: list[tuple[str, str]] = [
     ("Sort tickets into refund or exchange, shipping, billing and other.", "refund or exchange|shipping|billing|other"),
@@ -473,6 +473,68 @@ LINES: list[tuple[str, str]] = [
 ]
 
 
+# What is said of the inputs in the words that ask for several labels elsewhere.
+OF_THE_INPUT: list[tuple[str, str]] = [
+    ("Classify documents of one or more paragraphs as legal, medical or other.", "legal|medical|other"),
+    ("Classify support tickets (each has one or more messages) as billing, bug or other.", "billing|bug|other"),
+    ("Classify mails as spam or ham. Read every word of the email.", "spam|ham"),
+    ("Classify reviews as positive or negative. Reviews may contain one or more typos.", "positive|negative"),
+    ("Classify claims as valid or invalid. Consider all applicable rules.", "valid|invalid"),
+    ("Classify claims as valid or invalid. Consider all rules that apply.", "valid|invalid"),
+    ("Classify dialogues as polite or rude; a dialogue consists of one or more turns.", "polite|rude"),
+    ("Classify emails that contain zero or more attachments as spam or ham.", "spam|ham"),
+    ("Classify articles about one or more companies as good or bad.", "good|bad"),
+    ("Classify tweets that name one or several brands as good or bad.", "good|bad"),
+    ("Classify articles that cover one or more topics as long or short.", "long|short"),
+    ("Decide whether a text mentions one or more people.", "yes|no"),
+    ("Classify words as noun or verb. All words are lower case.", "noun|verb"),
+    ("Classify a ticket with multiple messages as billing or bug.", "billing|bug"),
+    ("Classify tickets as billing or bug. If several labels apply, choose the first.", "billing|bug"),
+    ("Classify tickets as billing or bug. If more than one category applies, pick the main one.", "billing|bug"),
+    ("Classify tickets as billing or bug. Do not give more than one label.", "billing|bug"),
+    ("Classify tickets as billing or bug. Never assign multiple labels.", "billing|bug"),
+    ("Classify tickets as billing or bug. Assign one label, even where two or more categories fit.", "billing|bug"),
+    ("Classify emails into two categories: urgent or normal.", "urgent|normal"),
+    ("Classify rows as good or bad. Rows with several labels are bad.", "good|bad"),
+    ("Assign one of up to three priorities: low, medium, high.", "low|medium|high"),
+]
+SEVERAL: list[str] = [
+    "Assign up to three topics to an article: economy, war, climate.",
+    "Assign tags (multiple allowed) to recipes: vegan, quick, cheap.",
+    "Assign at most two categories to each article: sport, war, art.",
+    "Classify texts with one or more labels: joy, anger, fear.",
+    "Choose all that apply: joy, anger.",
+    "Multi-label classification of tweets: joy, anger, fear.",
+    "Label each token as O, B-PER or I-PER.",
+    "Tag every word of the sentence with its part of speech.",
+    "For each word, say whether it is a noun or a verb.",
+    "Assign one or more of the following categories: sport, war, art.",
+    "Assign one or more genres to a film plot: drama, comedy.",
+    "Pick one or more emotions: joy, anger.",
+    "Classify the text into one or more of: toxic, insult, threat.",
+    "Classify the text into any of the following, multiple labels possible: toxic, insult.",
+    "Return all applicable labels: toxic, insult.",
+    "Tag recipes with all suitable tags: vegan, quick, cheap.",
+    "Assign the tags that apply: vegan, quick, cheap.",
+    "An article can belong to several categories: sport, war, art.",
+    "Classify an article as sport, war or art. It can have more than one label.",
+    "Given a sentence, output the pos tags of all the words. Labels: Noun, Verb.",
+    "Name the topics of an article (more than one is possible): sport, war, art.",
+]
+
+
+@pytest.mark.parametrize("prompt", SEVERAL)
+def test_several_labels_an_input_make_a_generation_and_are_told(prompt: str) -> None:
+    spec = read_task(prompt)
+    (kind,) = [item for item in spec.inferred if item.field == "kind"]
+    assert (kind.value, kind.how) == ("generation", "rules: several labels an input are asked for")
+
+
+def test_the_user_has_the_last_word_on_several_labels() -> None:
+    spec = read_task("---\nkind: classification\n---\nAssign up to three topics to an article: economy, war, climate.")
+    assert spec.label_names == ("economy", "war", "climate")
+
+
 @pytest.mark.parametrize("more", GOES_ON)
 @pytest.mark.parametrize("names", ["positive or negative", "positive, negative or neutral", "good, bad, or mixed"])
 @pytest.mark.parametrize("lead", ["Classify reviews as ", "Judge whether a review is ", "Sort reviews: "])
@@ -483,7 +545,7 @@ def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str
     ).split(",")
 
 
-@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES])
+@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT])
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
