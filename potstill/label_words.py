@@ -41,6 +41,8 @@ _HAVE = ("has", "have")
 _MODALS = ("can", "could", "should", "must", "will", "would", "may", "might")
 _PREPOSITIONS = frozenset(("about", "on", "of", "in", "from", "to", "for", "with", "by", "at"))
 _ADVERBS = frozenset(("also", "really", "actually", "likely", "probably", "clearly", "either"))
+# What goes on with the subject: "a question and an answer match".
+_NO_VERBS = frozenset(("and", "or", "nor", "but", "as", "than", "then", "vs", "versus", "not", *_PREPOSITIONS))
 # Behind "has" these make a tense: "has already paid"; anything else is what is had.
 _PERFECT = re.compile(
     r"(?:already|been|ever|never|\w+ed|paid|sent|made|left|bought|got|written|won|lost|said|gone|become)$"
@@ -268,7 +270,7 @@ def _verb(rest: list[str]) -> tuple[str, str] | None:
     verb = rest[0].lower() if rest else ""
     if verb in (*_BE, *_MODALS) or (verb in _HAVE and len(rest) > 1 and _PERFECT.match(rest[1])):
         return _phrases(verb, rest[1:])
-    if not re.fullmatch(r"[a-z]{2,}", verb):
+    if not re.fullmatch(r"[a-z]{2,}", verb) or verb in _NO_VERBS:
         return None
     if verb.endswith("ed"):
         return _both(" ".join(rest), f"not {' '.join(rest)}")

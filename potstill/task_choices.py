@@ -29,14 +29,15 @@ _SAYS = r"(?:answer|reply|respond|output|return|say|print|write|give|use|state|p
 _MANNER = r"(?:(?:it|them|only|just|exactly|simply|either|with|as|one of|the word|the label)\s+)*"
 ALTERNATIVES = re.compile(r"\bor\b|/|\||\bvs\b", re.IGNORECASE)
 # Two labels one of which is the other's contrary.
-_PAIRS = tuple(
+PAIRS = tuple(
     frozenset(pair.split("/"))
     for pair in re.split(
         " ",
         "yes/no true/false positive/negative pos/neg good/bad low/high spam/ham fact/opinion pass/fail accept/reject "
         "keep/reject approve/reject approve/deny allow/block correct/wrong right/wrong for/against favor/against "
         "favour/against agree/disagree real/fake human/machine human/bot support/refute supported/refuted "
-        "question/statement entailment/contradiction objective/subjective urgent/normal",
+        "question/statement entailment/contradiction objective/subjective urgent/normal rise/fall win/lose "
+        "increase/decrease support/oppose accept/refuse improve/worsen confirm/deny confirm/refute",
     )
 )
 _RESIDUAL = re.compile(
@@ -98,7 +99,7 @@ def offered(text: str, flat: str, *, writes: bool) -> list[Label]:
 def contrasts(names: Sequence[str], part: str) -> bool:
     """Whether names shut each other out, as answers do: opposites, a rest, capitals, numbers or quotes."""
     low = {name.casefold() for name in names}
-    if any(map(_RESIDUAL.fullmatch, low)) or any(pair <= low for pair in _PAIRS):
+    if any(map(_RESIDUAL.fullmatch, low)) or any(pair <= low for pair in PAIRS):
         return True
     if any(prefix + name in low for name in low if len(name) > 2 for prefix in _NEGATIONS):
         return True

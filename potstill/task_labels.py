@@ -17,6 +17,7 @@ from potstill.task import Label
 from potstill.task_choices import (
     ALTERNATIVES,
     ASPECT,
+    PAIRS,
     asked,
     bracketed,
     conditional,
@@ -64,6 +65,7 @@ _SORT_CUES = (
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign|filter|bucket|mark|estimate|"
     r"analysis|classification|detection|moderation)\b[^.:;]{0,80}:\s*",
+    r"^(?:classify|categori[sz]e|label|sort|tag)\s[^.:;,]{0,80}?\s[–—-]\s+",
     r"\b(?:say|tell|state|check|assess|indicate|verify|find out)\s+(?:me\s+)?(?:whether|if|how|what|which)\b"
     r"[^.:;]{0,80}:\s*(?=[^.;:]{1,200}\bor\b)",
     r"(?=\b\d{1,2}\s*(?:=|means)\s*[a-z])",
@@ -78,6 +80,8 @@ _BESIDE = re.compile(
 )
 # What stands behind "whether it is A or …" where that goes on with a clause of its own.
 _CLAUSE = re.compile(r"(?:contains?|mentions?|express(?:es)?|asks?|needs?|violates?|includes?|contradicts|entails)\b")
+_MODAL = re.compile(r"\b(?:will|would|should|must|can|could|may|might)\s+", re.IGNORECASE)
+_ARTICLE = r"(?:the|an?)\s+"
 _QUESTION = re.compile(r"(?:is|are|was|were|does|do|did)\s+(?:it|this|that|the|these)\b", re.IGNORECASE)
 # Three ways to answer: such a question is none of yes and no.
 _THIRD_ANSWER = re.compile(r"\b(?:neutral|neither|contradict\w*|undetermined|unrelated)\b", re.IGNORECASE)
@@ -143,7 +147,11 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
         low, high = int(scale[1]), int(scale[2])
         if 1 <= high - low <= 10:
             return [Label(str(value)) for value in range(low, high + 1)], []
-    if sorts and (pair := _YES_NO.search(flat)):
+    if (
+        sorts
+        and (pair := _YES_NO.search(flat))
+        and len(split_list(flat[pair.start() : list_end(flat, pair.end())])) < 3
+    ):
         return [Label("yes"), Label("no")] if pair[0].lower().startswith("yes") else [Label("true"), Label("false")], []
     if sorts and (contrast := re.search(r"\b([\w-]+) (?:vs\.?|versus) ([\w-]+)\b", flat)):
         return [Label(contrast[1]), Label(contrast[2])], []
@@ -169,7 +177,10 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
             if found[0].rstrip().endswith("(") and _BESIDE.search(flat[: found.start()]):
                 continue
             labels = listed(part)
-            clauses = cue == _WHETHER and any(_CLAUSE.match(label.name) for label in labels)
+            # "Vegan, vegetarian, or contains meat" are three labels; "rude or contains threats" is one question.
+            clauses = cue == _WHETHER and any(
+                _CLAUSE.match(label.name) for label in labels[: 2 if labels[2:] else None]
+            )
             clauses = clauses or bool(labels and _QUESTION.match(labels[0].name))
             if len(labels) < 2 or clauses or (place < len(_OUTPUT_CUES) and _no_answers(flat, found, part, writes)):
                 continue
@@ -305,7 +316,34 @@ def yes_no_of(flat: str) -> list[Label]:
     )
     if _THIRD_ANSWER.search(flat):
         return []
+    if (either := _either(flat)) is not None:
+        return either
     return [Label("yes"), Label("no")] if asks or question else []
+
+
+def _either(flat: str) -> list[Label] | None:
+    """The alternatives that "whether" leads to in place of one question, none that can be read; None of a question."""
+    for found in islice(re.finditer(r"\b(?:whether|if)\s+([^.;:?!()]{3,300})", flat, re.IGNORECASE), 20):
+        clause = re.sub(r",?\s+or\s+not\b.*|^or\s+not\s+", "", found[1])
+        pair = re.search(r"\b([A-Za-z]+)\s+or\s+([A-Za-z]+)\b", clause)
+        if pair and frozenset(word.lower().removesuffix("s") for word in pair.groups()) in PAIRS:  # supports or refutes
+            return [Label(pair[1]), Label(pair[2])]
+        modal = _MODAL.search(clause)
+        rest = clause[modal.end() :] if modal else ""
+        if not modal or not re.search(r"\bor\b", rest):
+            continue
+        names = [label.name for label in listed(rest)]
+        if all(len(name.split()) == 1 for name in names) and contrasts(names, ""):  # win, lose or draw
+            return [Label(name) for name in names]
+        things = re.search(
+            rf"\b{_ARTICLE}[^,]{{1,60}}(?:,\s*{_ARTICLE}[^,]{{1,60}}){{0,30}},?\s+or\s+{_ARTICLE}.{{1,60}}$", rest
+        )
+        labels = listed(things[0]) if things else []
+        if things and (len(labels) > 2 or (labels and not re.search(r"\ban?\s", things[0]))):
+            return labels
+        if things or modal[0].lower().startswith("will"):
+            return []
+    return None
 
 
 def two_ways(flat: str) -> list[Label]:

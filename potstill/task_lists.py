@@ -25,7 +25,7 @@ _DOES = (
 )
 # What goes on after the last name of a list.
 _AFTERTHOUGHT = re.compile(
-    r"[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
+    r"(?<!\basks)[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
     r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write|ignore|justify|"
     rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in)\b)\s.*)",
     re.IGNORECASE,

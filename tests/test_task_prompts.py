@@ -408,7 +408,7 @@ GOES_ON: list[str] = [
     ", ignoring spelling mistakes", ", and ignore sarcasm", " and ignore sarcasm", ", choosing the best fit",
     ", regardless of language", ", whichever fits best", ", then translate it into French", ", using lower case",
     ", considering only the body", ", even when they are short", ", please", ", keeping the case of the label",
-    ", taking the sender into account", ", as a moderator would", ", one word", ", return only the label", ", and explain",
+    ", taking the sender into account", ", as a moderator would", ", one word", ", return only that", ", and explain",
     ", in lower case", ", not by their stars", ", one label per review", ", and never both", ", respectively",
     " and return nothing but the label", ", and use lower case letters", ", weighing the whole text", ", and be strict",
 ]  # fmt: skip
@@ -498,6 +498,55 @@ OF_THE_INPUT: list[tuple[str, str]] = [
     ("Classify rows as good or bad. Rows with several labels are bad.", "good|bad"),
     ("Assign one of up to three priorities: low, medium, high.", "low|medium|high"),
 ]
+# What stands behind "whether": alternatives, or one thing that is so or not.
+WHETHER: list[tuple[str, str]] = [
+    ("Tell me if a recipe is vegan, vegetarian, or contains meat.", "vegan|vegetarian|contains meat"),
+    (
+        "Decide whether a review is positive, negative, or expresses no opinion.",
+        "positive|negative|expresses no opinion",
+    ),
+    (
+        "Decide whether a question is about history, geography, or asks for an opinion.",
+        "history|geography|asks for an opinion",
+    ),
+    ("Predict whether the Supreme Court will rule for the petitioner or the respondent.", "petitioner|respondent"),
+    (
+        "Classify whether the patient should see a cardiologist, a dermatologist, a neurologist or a GP.",
+        "cardiologist|dermatologist|neurologist|GP",
+    ),
+    ("Predict whether the customer will buy a phone, a laptop, or a tablet.", "phone|laptop|tablet"),
+    ("Predict whether the stock will rise or fall.", "rise|fall"),
+    ("Predict whether the team will win, lose or draw.", "win|lose|draw"),
+    ("Determine whether the argument supports or opposes the claim.", "supports|opposes"),
+    ("Determine whether the evidence supports or refutes a claim.", "supports|refutes"),
+    ("Classify product questions - yes/no question, wh-question, statement", "yes/no question|wh-question|statement"),
+    ("Classify questions: wh-question, yes/no question or statement", "wh-question|yes/no question|statement"),
+    ("Classify whether a medical question and an answer match.", "yes|no"),
+    ("Decide whether a comment is toxic or contains threats.", "yes|no"),
+    ("Check whether the text contains insults or threats.", "yes|no"),
+    ("Check whether the text contains insults, threats or slurs.", "yes|no"),
+    ("Decide whether a message asks for money or personal data.", "yes|no"),
+    ("Decide whether the text names a person or an organisation (yes/no).", "yes|no"),
+    ("Decide whether a text mentions or describes a crime.", "yes|no"),
+    ("Decide whether the customer can return or exchange the item.", "yes|no"),
+    ("Say whether the reviewer would buy the product again or not.", "yes|no"),
+    ("Predict whether the customer will pay or not.", "yes|no"),
+    ("Decide whether posts should be removed.", "yes|no"),
+]
+# Alternatives that are not told from one question; the user is asked.
+UNREAD: list[str] = [
+    "Predict whether the borrower will repay early, keep paying or stop.",
+    "Predict whether the patient will need a transfusion or a transplant.",
+    "Say whether the ticket should go to a developer or a manager.",
+]
+
+
+@pytest.mark.parametrize("prompt", UNREAD)
+def test_alternatives_are_no_question_of_yes_and_no(prompt: str) -> None:
+    with pytest.raises(TaskError, match="labels were not found"):
+        read_task(prompt)
+
+
 SEVERAL: list[str] = [
     "Assign up to three topics to an article: economy, war, climate.",
     "Assign tags (multiple allowed) to recipes: vegan, quick, cheap.",
@@ -545,7 +594,7 @@ def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str
     ).split(",")
 
 
-@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT])
+@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT, *WHETHER])
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
