@@ -15,9 +15,9 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from potstill.datagen.filters import words
+from potstill.datagen.sentences import sentence_ends, unclear_end
 
 _WORDS = {
     "a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
@@ -139,18 +139,7 @@ _WORKS_ON = re.compile(
 )
 _A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
 _NUMBERS = re.compile(r"(?<![\w.])[-+−]?\d+(?:[.,]\d+)*(?![\w])")
-_STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)")
-# Before a capital letter, where only these end no sentence; some before a number alone ("No. 5").
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|dr|mr|mrs|ms|prof|st|jr|sr|inc|ltd|approx|resp|dept|est|ca)|(?<![^\W\d_])[A-Z]"
-    r"|^\s*\d{1,3})\Z",
-    re.IGNORECASE | re.MULTILINE,
-)
-_BEFORE_A_NUMBER = re.compile(r"\b(?:nos?|figs?|eqs?|secs?|refs?|vols?|pp?|ch|art)\Z", re.IGNORECASE)
-_NUMBER_NEXT = re.compile(r"\s*[\d(]")
 _MOST_CHARS = 4000
-_SMALL_NEXT = re.compile(r"\s*[a-zà-öø-ÿ]")
-_LINE_END = re.compile(r"\S(?=[^\S\n]*\n)")
 # What a reply may begin with that says nothing yet.
 _FILLER = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|great|yes|here you (?:go|are))\W*", re.IGNORECASE)
 
@@ -185,8 +174,8 @@ class AskedForm:
     def cut(self, output: str, input: str | None = None) -> str:
         """What of an output was asked for, where that is plain; else the output as it is.
 
-        The first sentences, without fillers before them; the only number; the first JSON object or list; the longest
-        part in quotation marks or behind a colon that stands in the input.
+        The first sentences, without fillers before them, where it is clear that they end there; the only number; the
+        first JSON object or list; the longest part in quotation marks or behind a colon that stands in the input.
 
         Examples:
             >>> AskedForm(sentences=1).cut("Sure! We study routing, e.g. in cars. It works.")
@@ -211,6 +200,8 @@ class AskedForm:
         while first + 2 < len(ends) and _FILLER.fullmatch(output[ends[first] : ends[first + 1]].strip()):
             first += 1
         last = min(first + self.sentences, len(ends) - 1)
+        if unclear_end(output, ends[last]):
+            return output
         return output[ends[first] : ends[last]].strip()
 
     def fault(self, output: str, input: str | None = None) -> str:
@@ -304,41 +295,6 @@ def asked_form(instruction: str) -> AskedForm:
         behind=behind,
         within=any(not _FORBIDS.search(text[: found.start()]) for found in _WITHIN.finditer(text)),
     )
-
-
-def sentence_ends(text: str) -> list[int]:
-    """Where each sentence of a text ends (index behind it); the last is the text's own end.
-
-    A line break ends one, unless the line leads on with a colon or a comma. Abbreviations, initials, numbers of lists
-    and a stop before a small letter end none.
-
-    Examples:
-        >>> text = "See Fig. 2 by J. Smith et al. for it. Then stop"
-        >>> [text[:end] for end in sentence_ends(text)]
-        ['See Fig. 2 by J. Smith et al. for it.', 'See Fig. 2 by J. Smith et al. for it. Then stop']
-    """
-    length = len(text.rstrip())
-    ends = {length}
-    for found in _STOP.finditer(text, 0, length):
-        before = text[max(0, found.start() - 12) : found.start()]
-        goes_on = _SMALL_NEXT.match(text, found.end()) is not None
-        if text[found.start()] == "." and not goes_on:
-            goes_on = _ABBREVIATED.search(before) is not None or (
-                _NUMBER_NEXT.match(text, found.end()) is not None and _BEFORE_A_NUMBER.search(before) is not None
-            )
-        if not goes_on:
-            ends.add(found.end())
-    for found in _LINE_END.finditer(text, 0, length):
-        if found[0][0] not in ":,":
-            ends.add(found.start() + 1)
-    # What holds no letter or digit is no sentence, but the end of the one before it.
-    kept: list[int] = []
-    for start, end in pairwise([0, *sorted(ends)]):
-        if any(letter.isalnum() for letter in text[start:end]):
-            kept.append(end)
-        elif kept:
-            kept[-1] = end
-    return kept
 
 
 def _count(found: re.Match[str]) -> int:
