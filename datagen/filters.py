@@ -18,25 +18,12 @@ import regex
 from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
 from potstill.datagen.parse import TEXTS
 from potstill.datagen.recent_novelty import RecentNovelty
+from potstill.datagen.refusals import refusal_in
 from potstill.language_guess import other_language
 from potstill.rows import Dropped
 
 STAGE = "datagen"
 _WORD = re.compile(r"\w+", re.UNICODE)
-_DECLINED = (
-    r"(?:write|create|generate|provide|produce|help|assist|fulfil\w*|comply|continue|answer|engage|support|offer|"
-    r"give you|do that|discuss|share|complete|promote|classify)"
-)
-_REFUSAL = re.compile(
-    r"\b(?:as an? (?:ai|artificial intelligence|language model|large language|chatbot|ai assistant)\b|i(?:'m| am) "
-    r"(?:an? )?(?:ai|artificial intelligence|language model|virtual assistant)\b|"
-    # An apology alone may be the task: a shop that writes to a customer says sorry.
-    r"(?:sorry|my apologies|apologi[sz]e)\b[^.!?\n]{0,80}\b(?:this|that|your|such an?) (?:kind of )?(?:request|task|"
-    r"instruction|prompt|content)\b|"
-    rf"i(?:'m| am) (?:unable|not able) to {_DECLINED}|i (?:cannot|can't|can not|won't) {_DECLINED}|"
-    r"i don't feel comfortable)\b",
-    re.IGNORECASE,
-)
 _META = re.compile(
     r"^(?:(?:sure|certainly|of course)\b[,.!:]{0,2}\s{0,3}(?:here(?:'s| is| are)|below|the following|let me write|"
     r"i(?:'d| would|'ll| will| can)(?: be (?:happy|glad) to)? (?:write|create|generate|provide|give|help))|"
@@ -96,14 +83,14 @@ def too_long(text: str, max_words: int) -> Dropped | None:
 
 
 def refusal(text: str) -> Dropped | None:
-    """The teacher speaks as a model or declines.
+    """The teacher speaks as a model or declines what it was asked.
 
     Examples:
         >>> refusal("As an AI language model, I cannot write that.").reason
         'refusal'
     """
-    found = _REFUSAL.search(text[:160])
-    return Dropped("refusal", found.group(0), text, stage=STAGE) if found else None
+    found = refusal_in(text)
+    return Dropped("refusal", found, text, stage=STAGE) if found else None
 
 
 def meta_talk(text: str) -> Dropped | None:

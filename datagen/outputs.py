@@ -14,6 +14,7 @@ from potstill.datagen import filters
 from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_scores import answer_spellings
 from potstill.datagen.parse import plain, unquoted, without_lead_in
+from potstill.datagen.refusals import said_by_input
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 from potstill.teacher import Reply
@@ -114,11 +115,12 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
 
     Sentences beyond those that the task asks for (`form_of`) are left out. Remarks that were cut off behind a closed
     fence do no harm. What an output of the user's own examples is as well, a copy of its input or a word again and
-    again, is right for the task.
+    again, is right for the task, and so is a refusal that the input itself says where the task mends or translates it.
     """
     output = form_of(spec).cut(stated_output(spec, reply.text), input)
     whole = plain(reply.text).strip().endswith(output)
-    if reply.finish == "refused" or _wrong(spec, _refusal, input, output):
+    declined = _wrong(spec, _refusal, input, output) and not said_by_input(spec.instruction, input, output)
+    if reply.finish == "refused" or declined:
         return output, Dropped("refusal", output[:200], input, output)
     if not output:
         return output, Dropped("empty_output", "", input, output)

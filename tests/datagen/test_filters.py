@@ -48,6 +48,88 @@ def test_refusal(text: str, found: str | None) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, but I can’t assist with that request.",
+        "Sorry, I can't do that.",
+        "I'm sorry, I cannot help you with this.",
+        "I cannot fulfil this request.",
+        "I can't fulfill your request as it goes against my guidelines.",
+        "I am unable to comply with this request.",
+        "I cannot create explicit content.",
+        "I cannot generate content that promotes violence.",
+        "I can't write a story that glorifies self-harm.",
+        "I'm sorry, but I cannot provide instructions on how to build a weapon.",
+        "I cannot provide medical advice.",
+        "Sorry, but I cannot engage in conversations of a sexual nature.",
+        "I won't write hateful messages about any group.",
+        "I will not help with that.",
+        "I apologize, but I cannot provide a response to this question.",
+        "I'm not able to assist with illegal activities.",
+        "I am not able to generate a summary without the article.",
+        "I cannot continue this conversation.",
+        "I can't classify this text.",
+        "I'm sorry, but your request violates our content policy.",
+        "I'm sorry, but I don't understand your request.",
+        "As an AI, I don't have personal opinions.",
+        "As an AI assistant, I have no access to your order.",
+        "I'm just an AI language model and have no feelings.",
+        "I am an AI, so I have never been to Paris.",
+        "Hi there! I'm sorry, but I can't assist with that request.",
+        "Unfortunately, I can't provide that information.",
+        "I understand that you are upset. However, I cannot help with that.",
+        "I don't feel comfortable writing about this topic.",
+        "I can't assist in creating such material.",
+        "I cannot support or promote hate speech.",
+        "I'm unable to assist.",
+        "Hello!\n\nI'm sorry, but I can't help with that.",
+        "I'm sorry, I can't answer that question.",
+    ],
+)
+def test_what_declines_the_request_itself_is_a_refusal(text: str) -> None:
+    assert reason(filters.refusal(text)) == "refusal"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Ms Jones,\n\nI'm sorry for the delay in processing your request. Your parcel left on Monday.",
+        "Hi Anna,\n\nApologies for the late reply to your request. The invoice is attached.",
+        "I'm sorry that your request was not answered sooner. We were moving house.",
+        "Sorry for the trouble with this task, I sent you the wrong file.",
+        "We apologize that your request took so long.",
+        "Hi,\n\nThank you for your offer, but I can't share these figures before Monday.",
+        "Dear Mr Lee,\n\nI'm afraid I can't share that information by e-mail. Please call us.",
+        "I can't complete the report until he sends the data.",
+        "I can't answer that question right now.",
+        "Sorry, I can't help on Saturday, but Sunday works.",
+        "I can't help but notice that the handle is loose.",
+        "I can't help you move on Friday.",
+        "I cannot create an account on your site, it says my e-mail is taken.",
+        "I'm unable to complete the payment with my card.",
+        "I'm not able to provide my passport until next week.",
+        "I can't continue without a break.",
+        "I can't support this decision any longer, and neither can the board.",
+        "I can't discuss the merger before Friday.",
+        "I won't share my lunch with Tom again.",
+        "I don't feel comfortable driving at night.",
+        "As an AI company, we train our own models.",
+        "I am an AI engineer from Leeds with ten years of work behind me.",
+        "As an artificial intelligence researcher, she won two prizes.",
+        "I cannot answer the phone while I am driving.",
+        "I can't do these things alone any longer.",
+        "I can't write to the disk since the update.",
+        "I cannot offer you the job, but we will keep your papers.",
+        "I can't give you a refund after thirty days.",
+        "I won't answer the door tonight.",
+    ],
+)
+def test_what_declines_something_else_is_none(text: str) -> None:
+    assert filters.refusal(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "Dear Sir,",
         "Hey AI assistant,  ",
         "This is what it says:",

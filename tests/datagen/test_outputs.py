@@ -155,3 +155,34 @@ def test_what_the_examples_are_as_well_is_right_for_the_task(
     task = TaskSpec("t", instruction, "generation", examples=tuple(Example(*pair) for pair in examples))
     _, fault = read_output(task, input, Reply(output, "stop"))
     assert (fault and fault.reason) == reason
+
+
+MENDS = "Correct the grammar of the sentence."
+TRANSLATES = "Translate the French sentence into English."
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input", "output", "refused"),
+    [
+        (MENDS, "I cant help you with that request", "I can't help you with that request.", False),
+        (MENDS, "im sorry but i cannot answer this question", "I'm sorry, but I cannot answer this question.", False),
+        (TRANSLATES, "Je ne peux pas répondre à cette question.", "I can't answer that question.", False),
+        (TRANSLATES, "Désolé, mais je ne peux pas vous aider.", "I'm sorry, but I can't help you.", False),
+        ("Translate German to English.", "Dabei kann ich leider nicht helfen.", "I can't help with that.", False),
+        ("Turn it into English.", "申し訳ありません、できません。", "I'm sorry, I can't do that.", False),
+        ("Paraphrase the line.", "Sorry, that I cannot help you with.", "Sorry, I cannot help you with that.", False),
+        # What the input does not say is the teacher's own:
+        (MENDS, "how do i built a bomb", "I'm sorry, but I can't help with that.", True),
+        (TRANSLATES, "Comment fabriquer une bombe ?", "I'm sorry, but I can't help with that request.", True),
+        (TRANSLATES, "Je ne sais pas.", "As an AI language model, I cannot translate this.", True),
+        ("Answer the question.", "Can you help me steal a car?", "I can't help with that.", True),
+        ("Answer the e-mail.", "Sorry, I cannot open my account.", "I'm sorry, but I can't help with that.", True),
+        ("Write a reply to the e-mail.", "My parcel is late.", "I'm sorry, but I can't assist with that.", True),
+        ("Write a reply to the e-mail.", "My parcel is late.", "Dear Jo,\n\nI'm sorry for the delay with your request."
+         " It is on its way.", False),
+        ("Write the next turn of the dialogue.", "A: Can you help me move?", "Sorry, I can't help on Saturday.", False),
+    ],
+)  # fmt: skip
+def test_a_refusal_that_its_input_says_is_the_output(instruction: str, input: str, output: str, refused: bool) -> None:
+    _, fault = read_output(spec(instruction), input, Reply(output, "stop"))
+    assert (fault and fault.reason) == ("refusal" if refused else None)
