@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from potstill.datagen.filters import words
+from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.sentences import sentence_ends, unclear_end
+from potstill.datagen.spans import part_within, stands_in
 
 _WORDS = {
     "a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
@@ -117,8 +119,15 @@ _WITHIN = re.compile(
     r"|\bsubstring of the\b",
     re.IGNORECASE,
 )
+# Of which there may be several: "all names", "separated by commas", "the key phrases … verbatim".
+_PARTS = re.compile(
+    r"\b(?:all|every|separated|comma[- ]separated|per line|separate lines?|spans|list|bullet\w*|json)\b"
+    r"|\b(?:extract|cop(?:y|ied)|quote|return|give|list)\b(?! (?:the )?(?:exact )?words)"
+    r"(?:(?! (?:that|which|who) )[^.;!?]){0,40}\b\w{3,}(?<!s)s\b"
+    r"[^.;!?]{0,40}\bverbatim\b",
+    re.IGNORECASE,
+)
 _FORBIDS = re.compile(r"\b(?:not|never|avoid|without|no|don't|instead of|rather than)\b[^.;!?]*\Z", re.IGNORECASE)
-_QUOTED = re.compile(r"[\"“«„]([^\"“”«»„\n]+)[\"”»“]")
 _ENDING = re.compile(r"\b(?:end|ends|ending|finish|finishing|conclude)\b[^.?!\n]{0,80}$", re.IGNORECASE)
 _INPUT_SPEECH = re.compile(
     r"\b(?:given|you (?:get|are given|receive)|the input is|takes?)\b[^.?!\n]{0,60}$", re.IGNORECASE
@@ -157,6 +166,8 @@ class AskedForm:
         json: A JSON value and nothing else.
         behind: Words or signs that the answer stands behind, somewhere in the output.
         within: A part of the input, to the letter but for capitals.
+        parts: With `within`: several parts of it, or one.
+        otherwise: Words for outputs without an answer, which are in the form whatever else it asks.
     """
 
     sentences: int = 0
@@ -167,6 +178,8 @@ class AskedForm:
     json: bool = False
     behind: str = ""
     within: bool = False
+    parts: bool = False
+    otherwise: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self != AskedForm()
@@ -185,8 +198,10 @@ class AskedForm:
             >>> AskedForm(within=True).cut('The passage says "in May" of it.', "It opened in May.")
             'in May'
         """
+        if is_no_answer(output, self.otherwise):
+            return output
         if self.within and input is not None:
-            output = _part_within(output, input)
+            output = part_within(output, input, self.parts)
         if self.json:
             return _json_within(output)
         if self.points[1] and len(listed := _POINT.findall(output)) >= max(1, self.points[0]):
@@ -211,7 +226,7 @@ class AskedForm:
             output: What was written.
             input: What it was written for; whether the output stands in it is not asked where it is None.
         """
-        return next(self._faults(output, input), "")
+        return "" if is_no_answer(output, self.otherwise) else next(self._faults(output, input), "")
 
     def _faults(self, output: str, input: str | None) -> Iterator[str]:
         if self.sentences and (found := len(sentence_ends(output))) > self.sentences:
@@ -229,7 +244,7 @@ class AskedForm:
             yield "not JSON"
         if self.behind and not output.partition(self.behind)[2].strip():
             yield f"nothing behind {self.behind!r}"
-        if self.within and input is not None and not _stands_in(output, input):
+        if self.within and input is not None and not stands_in(output, input, self.parts):
             yield "no part of the input"
 
     def allowing(self, output: str, input: str | None = None) -> AskedForm:
@@ -237,8 +252,10 @@ class AskedForm:
 
         Examples:
             >>> AskedForm(sentences=1, words=25).allowing("It rained. It stopped.")  # doctest: +ELLIPSIS
-            AskedForm(sentences=2, words=25, points=(0, 0), one_line=False, ..., within=False)
+            AskedForm(sentences=2, words=25, points=(0, 0), one_line=False, ..., otherwise=())
         """
+        if is_no_answer(output, self.otherwise):
+            return self
         return AskedForm(
             sentences=self.sentences and max(self.sentences, len(sentence_ends(output))),
             words=self.words and max(self.words, len(words(output))),
@@ -247,7 +264,9 @@ class AskedForm:
             number=self.number and not AskedForm(number=True).fault(output),
             json=self.json and not AskedForm(json=True).fault(output),
             behind="" if self.behind and AskedForm(behind=self.behind).fault(output) else self.behind,
-            within=self.within and (input is None or _stands_in(output, input)),
+            within=self.within and (input is None or stands_in(output, input, self.parts)),
+            parts=self.parts,
+            otherwise=self.otherwise,
         )
 
     def told(self) -> str:
@@ -260,9 +279,10 @@ class AskedForm:
             "a number" if self.number else "",
             "JSON" if self.json else "",
             f"something behind {self.behind!r}" if self.behind else "",
-            "a part of the input" if self.within else "",
+            f"{'parts' if self.parts else 'a part'} of the input" if self.within else "",
         ]
-        return ", ".join(part for part in parts if part)
+        told = ", ".join(part for part in parts if part)
+        return f"{told}, or {' or '.join(map(repr, self.otherwise))}" if told and self.otherwise else told
 
 
 def asked_form(instruction: str) -> AskedForm:
@@ -284,7 +304,8 @@ def asked_form(instruction: str) -> AskedForm:
     if (found := _ONE_WORD.search(text)) and _of_output(text, found):
         bounds.append(1)
     behind = next((f["sign"] or f["quoted"] for f in _BEHIND.finditer(text) if _ENDING.search(text[: f.start()])), "")
-    return AskedForm(
+    within = any(not _FORBIDS.search(text[: found.start()]) for found in _WITHIN.finditer(text))
+    form = AskedForm(
         # Of several bounds ("in one sentence", "up to three for long texts") the widest holds for all outputs.
         sentences=max(sentences, default=0),
         words=max(bounds, default=0),
@@ -293,8 +314,10 @@ def asked_form(instruction: str) -> AskedForm:
         number=bool(_NUMBER.search(text)),
         json=bool((found := _JSON.search(text)) and _of_output(text, found)),
         behind=behind,
-        within=any(not _FORBIDS.search(text[: found.start()]) for found in _WITHIN.finditer(text)),
+        within=within,
+        parts=within and _PARTS.search(text) is not None,
     )
+    return replace(form, otherwise=no_answer(text)) if form else form
 
 
 def _count(found: re.Match[str]) -> int:
@@ -347,28 +370,6 @@ def _json_within(output: str) -> str:
     except (ValueError, RecursionError):
         return output
     return output[start.start() : end]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).strip("\"'“”«»„ .")
-
-
-def _stands_in(output: str, input: str) -> bool:
-    """Whether an output is a part of an input: whole words of it, where both are written with spaces."""
-    own = words(output)
-    if own and output.isascii():
-        return f" {' '.join(own)} " in f" {' '.join(words(input))} "
-    return _plain(output) in _plain(input)
-
-
-def _part_within(output: str, input: str) -> str:
-    """The longest part of an output in quotation marks or behind a colon that stands in the input; else the output."""
-    if _stands_in(output, input):
-        return output
-    parts = [found[1] for found in _QUOTED.finditer(output)]
-    parts += [output[found.end() :] for found in re.finditer(r":\s+", output)]
-    parts = [part.strip().strip('"“”') for part in parts if _plain(part) and _stands_in(part, input)]
-    return max(parts, key=len, default=output)
 
 
 def _no_constant(name: str) -> None:

@@ -38,6 +38,15 @@ ASKED = [
     ('End your answer with the label after "Answer:".', "something behind 'Answer:'"),
     ("Answer with a short span of the passage.", "a part of the input"),
     ("Extract the sentence that answers it, verbatim.", "a part of the input"),
+    ("Extract all company names verbatim, separated by commas.", "parts of the input"),
+    ("Copy the ingredients verbatim, one per line.", "parts of the input"),
+    ("Extract the key phrases of the review verbatim.", "parts of the input"),
+    ("Answer with a span of the text, or write 'no answer'.", "a part of the input, or 'no answer'"),
+    ("Reply with only the number, or N/A if there is none.", "a number, or 'N/A'"),
+    ("Return the address as JSON. If there is none, return null.", "JSON, or 'null'"),
+    ('Count them; reply with only the number, otherwise say "unknown".', "a number, or 'unknown'"),
+    ("Give the price. Reply with just the number, or 'free' or 'n/a'.", "a number, or 'free' or 'n/a'"),
+    ("Answer in one word; if it is not stated, answer not mentioned.", "at most 1 word, or 'not mentioned'"),
     ("Give the exact words from the text that name the cause.", "a part of the input"),
     ("Summarise the article in three bullet points.", "3 bullet points"),
     ("Turn the notes into 3 to 5 short bullet points.", "3 to 5 bullet points"),
@@ -119,6 +128,57 @@ def test_a_part_of_an_input_is_found_whatever_its_capitals() -> None:
     assert form.fault("in June") == ""
     assert form.cut("It says: in May, at last", "It opened in May, at last.") == "in May, at last"
     assert form.cut("It says nothing.", "It opened in May.") == "It says nothing."
+
+
+NAMES = "Extract all company names verbatim, separated by commas."
+SPAN = "Answer with a short span of the passage; if the passage does not answer it, write 'no answer'."
+DEAL = "Apple bought Beats from Dr. Dre, and Sony Group Corp. lost to AT&T."
+
+
+@pytest.mark.parametrize(
+    ("instruction", "input", "output", "fault"),
+    [
+        (NAMES, DEAL, "Apple, Beats, Sony Group Corp.", ""),
+        (NAMES, DEAL, "Apple", ""),
+        (NAMES, DEAL, "Apple\nBeats\nAT&T", ""),
+        (NAMES, DEAL, "- Apple\n- Beats", ""),
+        (NAMES, DEAL, "1. Apple\n2. Beats", ""),
+        (NAMES, DEAL, "Apple; Beats; AT&T", ""),
+        (NAMES, DEAL, "Apple, Beats and AT&T", ""),
+        (NAMES, DEAL, '["Apple", "Beats"]', ""),
+        (NAMES, DEAL, '"Apple", "Beats"', ""),
+        (NAMES, DEAL, "Apple, Microsoft", "no part of the input"),
+        (NAMES, DEAL, "Apple Inc., Beats", "no part of the input"),
+        (NAMES, DEAL, "The companies are named below.", "no part of the input"),
+        ("Extract name and city verbatim as JSON.", "Ana moved to Rome.", '{"name": "Ana", "city": "Rome"}', ""),
+        ("Extract name and city verbatim as JSON.", "Ana moved.", '{"name": "Ana", "city": null}', ""),
+        ("Extract name and city verbatim as JSON.", "Ana moved.", '{"name": "Ana", "city": "Oslo"}',
+         "no part of the input"),
+        (SPAN, "It rained in May.", "no answer", ""),
+        (SPAN, "It rained in May.", "No answer.", ""),
+        (SPAN, "It rained in May.", "'no answer'", ""),
+        (SPAN, "It rained in May.", "in May", ""),
+        (SPAN, "It rained in May.", "There is no answer to it.", "no part of the input"),
+        (SPAN, "It rained in May. It snowed.", "May, snowed", "no part of the input"),
+        ("Reply with only the number, or N/A if none.", "x", "N/A", ""),
+        ("Reply with only the number, or N/A if none.", "x", "None of them.", "not a number alone"),
+        ('Return the date as JSON. If there is none, output "NONE".', "x", "NONE", ""),
+        ('Return the date as JSON. If there is none, output "NONE".', "x", "There is none.", "not JSON"),
+        ("Write exactly three bullet points. If nothing happened, write 'nothing'.", "x", "nothing", ""),
+    ],
+)  # fmt: skip
+def test_parts_and_words_that_stand_for_no_answer_are_in_the_form(
+    instruction: str, input: str, output: str, fault: str
+) -> None:
+    form = asked_form(instruction)
+    assert form.fault(output, input) == fault
+    assert fault or form.cut(output, input) == output
+
+
+def test_words_for_no_answer_alone_are_no_form() -> None:
+    assert not asked_form("Translate the text, or write 'none' if it is empty.")
+    form = asked_form(SPAN)
+    assert form.allowing("no answer", "It rained.") == form, "an example of it takes nothing back"
 
 
 @pytest.mark.parametrize(

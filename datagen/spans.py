@@ -1,0 +1,74 @@
+"""Outputs that have to stand in their input to the letter, as a whole or in parts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from potstill.datagen.filters import words
+
+_QUOTED = re.compile(r"[\"“«„]([^\"“”«»„\n]+)[\"”»“]")
+_LISTED = re.compile(r"^[ \t]*(?:[-*•–]|\d{1,2}[.)])[ \t]+")
+_BETWEEN = re.compile(r"[,;|，、]\s*(?:and\s+)?|\s+(?:and|&)\s+")
+_STRIPPED = "\"'“”«»„ ."
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).strip(_STRIPPED)
+
+
+def stands_in(output: str, input: str, parts: bool = False) -> bool:
+    """Whether an output is a part of an input: whole words of it, where both are written with spaces.
+
+    Args:
+        output: What was written.
+        input: What it was written for.
+        parts: Whether it may be several: a list's points, what commas part, or the texts of a JSON value.
+
+    Examples:
+        >>> stands_in("Apple, Sony", "Apple sued Sony."), stands_in("Apple, Sony", "Apple sued Sony.", parts=True)
+        (False, True)
+    """
+    if _whole(output, input):
+        return True
+    if not parts:
+        return False
+    try:
+        return all(_whole(text, input) for text in _texts(json.loads(output)))
+    except (ValueError, RecursionError):
+        pass
+    lines = [_LISTED.sub("", line).strip() for line in output.split("\n") if line.strip()]
+    return bool(lines) and all(_whole(line, input) or _each(line, input) for line in lines)
+
+
+def _whole(output: str, input: str) -> bool:
+    own = words(output)
+    if own and output.isascii():
+        return f" {' '.join(own)} " in f" {' '.join(words(input))} "
+    return _plain(output) in _plain(input)
+
+
+def _each(line: str, input: str) -> bool:
+    items = [item for item in _BETWEEN.split(line) if item.strip(_STRIPPED)]
+    return len(items) > 1 and all(_whole(item, input) for item in items)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings of a JSON value, without the keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def part_within(output: str, input: str, parts: bool = False) -> str:
+    """The longest part of an output in quotation marks or behind a colon that stands in the input; else the output."""
+    if stands_in(output, input, parts):
+        return output
+    found = [hit[1] for hit in _QUOTED.finditer(output)]
+    found += [output[hit.end() :] for hit in re.finditer(r":\s+", output)]
+    found = [part.strip().strip('"“”') for part in found if _plain(part) and stands_in(part, input, parts)]
+    return max(found, key=len, default=output)
