@@ -20,6 +20,7 @@ from potstill.datagen.filters import words
 from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.sentences import sentence_ends, unclear_end
 from potstill.datagen.spans import part_within, stands_in
+from potstill.unspaced import letters_apart
 
 _WORDS = {
     "a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
@@ -146,6 +147,7 @@ _WORKS_ON = re.compile(
     r"[^.?!,;]*$",
     re.IGNORECASE,
 )
+_WORD_ENDS = re.compile(r"\s+|[—…]|--+|\.{3,}")
 _A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
 _NUMBERS = re.compile(r"(?<![\w.])[-+−]?\d+(?:[.,]\d+)*(?![\w])")
 _MOST_CHARS = 4000
@@ -231,7 +233,7 @@ class AskedForm:
     def _faults(self, output: str, input: str | None) -> Iterator[str]:
         if self.sentences and (found := len(sentence_ends(output))) > self.sentences:
             yield f"{found} sentences, where {self.sentences} are asked for"
-        if self.words and (found := len(words(output))) > self.words:
+        if self.words and (found := _word_count(output)) > self.words:
             yield f"{found} words, where at most {self.words} are asked for"
         least, most = self.points
         if most and not least <= (found := len(_POINT.findall(output))) <= most:
@@ -258,7 +260,7 @@ class AskedForm:
             return self
         return AskedForm(
             sentences=self.sentences and max(self.sentences, len(sentence_ends(output))),
-            words=self.words and max(self.words, len(words(output))),
+            words=self.words and max(self.words, _word_count(output)),
             points=self.points if not AskedForm(points=self.points).fault(output) else (0, 0),
             one_line=self.one_line and not AskedForm(one_line=True).fault(output),
             number=self.number and not AskedForm(number=True).fault(output),
@@ -350,6 +352,13 @@ def _of_whole(text: str, found: re.Match[str]) -> bool:
     """Whether a number of words is that of an output, and not of each of its sentences or points."""
     each = _EACH[0].search(text[: found.start()]) or _EACH[1].match(text, found.end())
     return not each and _of_output(text, found)
+
+
+def _word_count(text: str) -> int:
+    """Words as people count them: "state-of-the-art" is one. Of scripts without spaces, what lies between marks."""
+    if letters_apart(text) != text:
+        return len(words(text))
+    return sum(any(letter.isalnum() for letter in word) for word in _WORD_ENDS.split(text))
 
 
 def _is_json(output: str) -> bool:

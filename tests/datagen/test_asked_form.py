@@ -130,6 +130,37 @@ def test_a_part_of_an_input_is_found_whatever_its_capitals() -> None:
     assert form.cut("It says nothing.", "It opened in May.") == "It says nothing."
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Why Don't State-of-the-Art Models Learn Better?", 6),
+        ("It's coffee, but you're awake.", 5),
+        ("Well-known", 1),
+        ("AT&T's 5G roll-out stalls", 4),
+        ("Node.js 22.1 is out", 4),
+        ("Save 20% – now or never!", 5),
+        ("Sun, sea & sand", 3),
+        ("L'été n'est qu'un rêve", 4),
+        ("Coffee—but better", 3),
+        ("Wait...what now", 3),
+        ("and/or", 1),
+        ("jo@site.org wrote http://a.b/c-d", 3),
+        ("**Big** _news_ #today 🎉", 3),
+        ("rock 'n' roll", 3),
+        ("2010–2020", 1),
+        ("Привет, как-нибудь потом", 3),
+        ("我们研究它，它有效。", 2),
+    ],
+)
+def test_words_are_what_spaces_part(text: str, count: int) -> None:
+    assert AskedForm(words=count).fault(text) == ""
+    assert (
+        count == 1
+        or AskedForm(words=count - 1).fault(text) == f"{count} words, where at most {count - 1} are asked for"
+    )
+    assert AskedForm(words=1).allowing(text).words == count
+
+
 NAMES = "Extract all company names verbatim, separated by commas."
 SPAN = "Answer with a short span of the passage; if the passage does not answer it, write 'no answer'."
 DEAL = "Apple bought Beats from Dr. Dre, and Sony Group Corp. lost to AT&T."
