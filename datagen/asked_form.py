@@ -99,6 +99,18 @@ _NUMBER = re.compile(
     r"(?! (?:of|and|or)\b)",
     re.IGNORECASE,
 )
+# What is called a number and may hold letters and dashes.
+_NUMBERED = (
+    r"(?:invoice|order|phone|telephone|mobile|cell|fax|contact|account|tracking|serial|passport|flight|ticket|case|"
+    r"reference|ref|booking|confirmation|customer|employee|member(?:ship)?|student|patient|licen[cs]e|plate|"
+    r"registration|part|model|room|seat|gate|card|routing|social security|tax|vat|po|purchase[- ]order|policy|claim|"
+    r"patent|version|batch|lot|transaction|receipt|docket|bus|train|house|postal|zip|parcel|shipment|article|product|item)"
+)
+_IDENTIFIES = re.compile(
+    rf"\b{_NUMBERED}(?:'s)? (?:id )?(?:numbers?|no\.|#)|\bnumber of (?:the|an?|its|their|his|her) {_NUMBERED}\b"
+    r"|\b(?:ID|ISBN|IBAN|IMEI|VIN|SSN|SKU|DOI)s?\b",
+    re.IGNORECASE,
+)
 _JSON = re.compile(
     r"\b(?:(?:as|into|to|return|output|write|produce|give|(?:reply|answer|respond) (?:with|in)) (?:only |just )?"
     r"(?:an? |one |the )?|in )(?:single |valid |flat |well-formed )?json(?: (?:object|array|list|format))?\b"
@@ -149,7 +161,10 @@ _WORKS_ON = re.compile(
 )
 _WORD_ENDS = re.compile(r"\s+|[—…]|--+|\.{3,}")
 _A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
-_NUMBERS = re.compile(r"(?<![\w.])[-+−]?\d+(?:[.,]\d+)*(?![\w])")
+_A_PLAIN_NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*")
+_TOKEN_ENDS = re.compile(r"[\s=:{}<>|]+")
+# Digits in a token with these are a part of a name, a date or a range: "INV-48213", "(555)010", "2024/05".
+_JOINS = re.compile(r"[-–()\[\]/#]")
 _MOST_CHARS = 4000
 # What a reply may begin with that says nothing yet.
 _FILLER = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|great|yes|here you (?:go|are))\W*", re.IGNORECASE)
@@ -208,8 +223,8 @@ class AskedForm:
             return _json_within(output)
         if self.points[1] and len(listed := _POINT.findall(output)) >= max(1, self.points[0]):
             return "\n".join(listed[: self.points[1]])
-        if self.number and len(found := _NUMBERS.findall(output)) == 1:
-            return str(found[0])
+        if self.number:
+            return _number_within(output)
         if not self.sentences:
             return output
         ends = [0, *sentence_ends(output)]
@@ -313,7 +328,7 @@ def asked_form(instruction: str) -> AskedForm:
         words=max(bounds, default=0),
         points=_bounds(points) if points else (0, 0),
         one_line=bool((found := _ONE_LINE.search(text)) and _of_output(text, found)),
-        number=bool(_NUMBER.search(text)),
+        number=bool(_NUMBER.search(text)) and not _IDENTIFIES.search(text),
         json=bool((found := _JSON.search(text)) and _of_output(text, found)),
         behind=behind,
         within=within,
@@ -359,6 +374,19 @@ def _word_count(text: str) -> int:
     if letters_apart(text) != text:
         return len(words(text))
     return sum(any(letter.isalnum() for letter in word) for word in _WORD_ENDS.split(text))
+
+
+def _number_within(output: str) -> str:
+    """The only number of an output; the output where there are several, or one that is a part of a name or date."""
+    numbers = []
+    for token in _TOKEN_ENDS.split(output):
+        token = token.strip("\"'“”‘’*_`~≈.,;:!?$€£%\\")
+        token = token[1:-1] if token[:1] + token[-1:] == "()" else token
+        if _A_PLAIN_NUMBER.fullmatch(token):
+            numbers.append(token)
+        elif _JOINS.search(token) and any(letter.isdigit() for letter in token):
+            return output
+    return numbers[0] if len(numbers) == 1 else output
 
 
 def _is_json(output: str) -> bool:
