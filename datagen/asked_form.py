@@ -15,9 +15,11 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from potstill.datagen.filters import words
 from potstill.datagen.no_answer import is_no_answer, no_answer
+from potstill.datagen.points import count_points, first_points
 from potstill.datagen.sentences import sentence_ends, unclear_end
 from potstill.datagen.spans import part_within, stands_in
 from potstill.unspaced import letters_apart
@@ -81,7 +83,6 @@ _EACH = (
         re.IGNORECASE,
     ),
 )
-_POINT = re.compile(r"^[ \t]*(?:[-*•–]|\d{1,2}[.)])[ \t]+\S.*$", re.MULTILINE)
 _ONE_WORD = re.compile(
     r"\b(?:(?:in|with|as|using|(?:reply|answer|respond) (?:with|in)|return|give|output|write) (?:exactly |only |just )?"
     r"(?:one|a single)(?: english)? word|(?:one|single)[- ]word (?:answers?|reply|replies|labels?))\b",
@@ -114,9 +115,17 @@ _IDENTIFIES = re.compile(
 _JSON = re.compile(
     r"\b(?:(?:as|into|to|return|output|write|produce|give|(?:reply|answer|respond) (?:with|in)) (?:only |just )?"
     r"(?:an? |one |the )?|in )(?:single |valid |flat |well-formed )?json(?: (?:object|array|list|format))?\b"
-    r"(?! files?\b)",
+    r"(?! ?(?:files?|lines?|into)\b)",
     re.IGNORECASE,
 )
+_JSON_LINES = re.compile(
+    r"\b(?:json ?lines?|jsonl|ndjson|newline[- ]delimited|"
+    r"json (?:objects?|values?|records?) (?:per|(?:on|for) (?:each|every|its own|a separate)) line)\b",
+    re.IGNORECASE,
+)
+# "The attributes in JSON to a text", "questions about a product in JSON" tell what is given.
+_JSON_GIVEN = (re.compile(r" to\b", re.IGNORECASE), re.compile(r"\babout(?: [\w'-]+){1,4} \Z", re.IGNORECASE))
+_NEXT_VALUE = re.compile(r"[\n,]\s*(?=[{\[])")
 # A sign that the answer stands behind: of no letters ("####"), or in quotes ("Answer:").
 _BEHIND = re.compile(
     r"\b(?:after|following|behind) (?:the (?:marker|sign|mark|prefix|words?|line) )?"
@@ -221,8 +230,8 @@ class AskedForm:
             output = part_within(output, input, self.parts)
         if self.json:
             return _json_within(output)
-        if self.points[1] and len(listed := _POINT.findall(output)) >= max(1, self.points[0]):
-            return "\n".join(listed[: self.points[1]])
+        if self.points[1] and count_points(output) >= max(1, self.points[0]):
+            return first_points(output, self.points[1])
         if self.number:
             return _number_within(output)
         if not self.sentences:
@@ -251,7 +260,7 @@ class AskedForm:
         if self.words and (found := _word_count(output)) > self.words:
             yield f"{found} words, where at most {self.words} are asked for"
         least, most = self.points
-        if most and not least <= (found := len(_POINT.findall(output))) <= most:
+        if most and not least <= (found := count_points(output)) <= most:
             yield f"{found} bullet points, where {_span(least, most)} are asked for"
         if self.one_line and "\n" in output.strip():
             yield "several lines, where one is asked for"
@@ -329,7 +338,7 @@ def asked_form(instruction: str) -> AskedForm:
         points=_bounds(points) if points else (0, 0),
         one_line=bool((found := _ONE_LINE.search(text)) and _of_output(text, found)),
         number=bool(_NUMBER.search(text)) and not _IDENTIFIES.search(text),
-        json=bool((found := _JSON.search(text)) and _of_output(text, found)),
+        json=_asks_for_json(text, bool(sentences or bounds or points)),
         behind=behind,
         within=within,
         parts=within and _PARTS.search(text) is not None,
@@ -389,6 +398,18 @@ def _number_within(output: str) -> str:
     return numbers[0] if len(numbers) == 1 else output
 
 
+def _asks_for_json(text: str, of_words: bool) -> bool:
+    """Whether outputs are one JSON value; "in JSON" is what is given where sentences, words or points are written."""
+    found = _JSON.search(text)
+    if found is None or not _of_output(text, found) or _JSON_LINES.search(text):
+        return False
+    if not found[0].lower().startswith(("in ", "as ")):
+        return True
+    if found[0].lower().startswith("in ") and (of_words or _JSON_GIVEN[1].search(text[: found.start()])):
+        return False
+    return _JSON_GIVEN[0].match(text, found.end()) is None
+
+
 def _is_json(output: str) -> bool:
     try:
         json.loads(output, parse_constant=_no_constant)
@@ -398,15 +419,22 @@ def _is_json(output: str) -> bool:
 
 
 def _json_within(output: str) -> str:
-    """The object or list that begins first in an output and is whole; the output where there is none, or it is one."""
+    """The object or list that begins first in an output and is whole; the output where none is, or another follows."""
     start = re.search(r"[{\[]", output)
     if start is None or _is_json(output):
         return output
-    try:
-        _, end = json.JSONDecoder(parse_constant=_no_constant).raw_decode(output, start.start())
-    except (ValueError, RecursionError):
+    end = _value_end(output, start.start())
+    if not end or any(_value_end(output, found.end()) for found in islice(_NEXT_VALUE.finditer(output, end), 20)):
         return output
     return output[start.start() : end]
+
+
+def _value_end(text: str, start: int) -> int:
+    """The index behind the JSON value that begins somewhere in a text; 0 where none does."""
+    try:
+        return json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return 0
 
 
 def _no_constant(name: str) -> None:

@@ -37,6 +37,14 @@ ASKED = [
     ("Give the number of flights in the schedule. Answer with just the number.", "a number"),
     ("Extract the person's name and age as JSON.", "JSON"),
     ("Return valid JSON with the keys name and price.", "JSON"),
+    ("Convert the receipt to JSON.", "JSON"),
+    ("Turn the form into a JSON object.", "JSON"),
+    ("List the ingredients in JSON.", "JSON"),
+    ("Give the meeting's date and place in JSON format.", "JSON"),
+    ("Return the result as a JSON array with one object for each item.", "JSON"),
+    ("Turn the restaurant's attributes in JSON into one sentence.", "at most 1 sentence"),
+    ("Describe the weather data in JSON in two sentences.", "at most 2 sentences"),
+    ("Summarise the settings in JSON in three bullet points.", "3 bullet points"),
     ("Reason step by step and end with the final number after ####.", "something behind '####'"),
     ('End your answer with the label after "Answer:".', "something behind 'Answer:'"),
     ("Answer with a short span of the passage.", "a part of the input"),
@@ -86,6 +94,15 @@ SILENT = [
     "Put the words of a sentence in order.",
     "Write one line or a short snippet of Python.",
     "Turn a JSON object into a sentence.",
+    "Convert the log lines to JSON lines.",
+    "Write the records as JSONL.",
+    "Return one JSON object per line.",
+    "Convert the table to newline-delimited JSON.",
+    "Output a JSON object for each line of the log.",
+    "Turn the attributes of a product in JSON into prose.",
+    "Convert a configuration in JSON to YAML.",
+    "Turn the invoice as JSON into an e-mail.",
+    "Answer questions about a product in JSON.",
     "Explain the settings in a JSON file.",
     "Guess the one word that fits.",
     "Give the number of vowels and the number of consonants.",
@@ -353,6 +370,67 @@ def test_where_it_is_unclear_whether_a_sentence_ends_nothing_is_cut(text: str) -
 )
 def test_what_of_an_output_is_asked_for(form: AskedForm, output: str, cut: str) -> None:
     assert form.cut(output) == cut
+
+
+NESTED = "- Cause\n  - worn seal\n  - no spare\n- Effect\n  - downtime\n- Fix\n  - new seal"
+WRAPPED = (
+    "- **Cause:** the pump failed\n  because of a worn seal.\n- **Effect:** two hours down.\n- **Fix:** a new seal."
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NESTED,
+        WRAPPED,
+        "1. Cause\n   - worn seal\n2. Effect\n   - downtime\n3. Fix",
+        "1. Cause\n- worn seal\n- no spare\n2. Effect\n- downtime\n3. Fix\n- new seal",
+        "- Steps:\n1. stop\n2. drain\n- Effect\n- Fix",
+        "- Cause\n\n- Effect\n\n- Fix",
+        "- Cause: the pump failed\nbecause of a worn seal.\n- Effect\n- Fix: a new seal was got\nand put in.",
+        "* Cause\n\n  It was an old pump.\n\n* Effect\n* Fix\n\n  A new one.",
+        "- a\n - b\n- c",
+        "• Cause\n\t◦ seal\n• Effect\n• Fix",
+        "1) Cause\n2) Effect\n3) Fix",
+        "- Run it:\n  ```sh\n  make\n  ```\n- Wait\n- Stop",
+    ],
+)
+def test_three_points_with_what_belongs_to_them_are_in_the_form(text: str) -> None:
+    form = AskedForm(points=(3, 3))
+    assert form.fault(text) == ""
+    assert form.cut(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        (f"Here are the points:\n\n{NESTED}\n\nLet me know if you need more.", NESTED),
+        (f"{WRAPPED}\n- **Cost:** 20 euros.", WRAPPED),
+        (f"{NESTED}\n- Cost\n  - 20 euros\n- Date", NESTED),
+        ("- a\n- b\n- c\nI hope this helps.", "- a\n- b\n- c"),
+        ("- a\n- b\n- c\n\n**More**\n\n- d", "- a\n- b\n- c"),
+        ("**Summary**\n1. a\n2. b\n3. c\n4. d", "1. a\n2. b\n3. c"),
+        ("- a\n- b", "- a\n- b"),
+    ],
+)
+def test_what_goes_beyond_the_points_is_cut_off(text: str, cut: str) -> None:
+    assert AskedForm(points=(3, 3)).cut(text) == cut
+
+
+@pytest.mark.parametrize(
+    ("output", "cut"),
+    [
+        ('{"a": 1}\n{"a": 2}', '{"a": 1}\n{"a": 2}'),
+        ('{"a": 1},\n{"a": 2}', '{"a": 1},\n{"a": 2}'),
+        ('Sure:\n{"a": 1}\n\n{"a": 2}\nDone.', 'Sure:\n{"a": 1}\n\n{"a": 2}\nDone.'),
+        ('{"a": 1}\n\nNote: {x} is unknown.', '{"a": 1}'),
+        ('{"a": 1} [see above]', '{"a": 1}'),
+    ],
+)
+def test_of_several_json_values_none_is_cut_off(output: str, cut: str) -> None:
+    form = AskedForm(json=True)
+    assert form.cut(output) == cut
+    assert bool(form.fault(cut)) == (cut == output), "it is asked for once more"
 
 
 def test_a_list_is_taken_out_of_what_is_said_of_it() -> None:
