@@ -20,9 +20,30 @@ from potstill.task import TaskSpec
 from potstill.teacher import Reply
 
 _MARKS = ("```", "~~~")
-_WANTS_FENCE = re.compile(r"```|~~~|\b(?:fenced?|code blocks?|markdown)\b", re.IGNORECASE)
+_WANTS_FENCE = re.compile(r"```|~~~|\b(?:fenced?|code blocks?)\b", re.IGNORECASE)
+_MARKDOWN = re.compile(r"\bmarkdown\b", re.IGNORECASE)
+_MARKDOWN_NAMES = ("markdown", "md", "mdx", "gfm")
+# Words by which a task wants its output alone; "use only POSIX tools" and "reply only if" are none.
+_CODE = r"(?:code|query|command|script|function|program|expression|formula|regex|sql|html|markup|json|yaml|xml|snippet)"
+_NO_CONDITION = (
+    r"(?! (?:if|when|where|whenever|once|after|before|from|about|on|for|to|in case|because|based|those|what|questions?|"
+    r"as|at|using)\b)"
+)
+_SAYS = r"(?:return|reply|respond|answer|output|give|write|print|produce|show|provide|state|send|emit)"
 _ALONE = re.compile(
-    r"\b(?:only|just|alone|nothing (?:else|but)|no (?:other|explanations?|comments?|remarks?))\b", re.IGNORECASE
+    r"\bnothing (?:else|but|more)\b|\b(?:do not|don't) (?:explain|comment|add (?:any )?(?:explanations?|remarks?))\b"
+    r"|\b(?:no|without(?: any)?) (?:other |further |additional |extra )?(?:explanations?|comments?|remarks?|prose|"
+    r"preamble|commentary|introductions?|(?<=other )(?:text|words?|output)|(?<=additional )text|(?<=extra )text)\b"
+    rf"|\b{_SAYS}(?: me| us| back)?(?: with| in| as)? (?:only|just)\b{_NO_CONDITION}"
+    rf"|\bonly (?:return|reply with|respond with|answer with|output|give|write|print|provide)\b{_NO_CONDITION}"
+    r"|\b(?:the|your|its|each|every|an?) (?:output|answer|reply|response|result)s?\b(?:(?!\buse|\busing)[^.;!?]){0,40}"
+    rf"\b(?:only|just|alone)\b{_NO_CONDITION}"
+    r"|\b(?:return|(?:reply|respond|answer) (?:with|in)|output|give|write|print|provide)"
+    r"(?: (?!us(?:e|es|ing) )[\w'-]+){1,6} (?:only|alone)(?=\W*$|[.;,!)]| and\b| without\b)"
+    rf"|(?:^|[.;:!?(,]\s{{0,3}})(?:(?:only|just)(?: [\w-]+){{0,3}} {_CODE}|(?:[\w-]+ ){{0,2}}{_CODE} (?:only|alone))"
+    r"(?=\W*$|[.;,!)])"
+    rf"|\bwith (?:only|just) the (?:[\w-]+ ){{0,2}}{_CODE}\b",
+    re.IGNORECASE,
 )
 _LEAD_IN_WORDS = 15
 # A chat model's way of answering, which no task asks for: 'The answer to this question is: "in May"'.
@@ -42,20 +63,56 @@ def stated_output(spec: TaskSpec, text: str) -> str:
 
     It is the content of a fence when the reply holds one fence, with nothing around it but a short lead-in that ends
     with a colon, or with anything around it where the task wants its output alone ("Python code only"). Otherwise it is
-    the whole reply: also for a task that speaks of fences or Markdown, or whose examples hold a fence. A line that
-    announces what follows ("Here is a title for the change:", "The answer to this question is:") is no part of it.
+    the whole reply: also for a task that speaks of fences, or whose examples hold one, and for one that speaks of
+    Markdown, unless the fence wraps the Markdown itself. A line that announces what follows ("Here is a title for the
+    change:", "The answer to this question is:") is no part of it. The first line keeps its indent where all have it.
 
     Args:
         spec: The task.
         text: The reply.
     """
-    text = plain(text).strip()
+    text = _stripped(plain(text))
+    outputs = [example.output for example in spec.examples]
+    if _MARKDOWN.search(spec.instruction) and not _WANTS_FENCE.search(spec.instruction):
+        fenced = any(output.lstrip().startswith(_MARKS) for output in outputs)
+        inner = None if fenced else _wrapped_markdown(text, _ALONE.search(spec.instruction) is not None)
+        return _without_answer_is(spec, without_lead_in(text)) if inner is None else inner
     parts = _around_one_fence(text)
-    if parts is None or _WANTS_FENCE.search("\n".join([spec.instruction, *(e.output for e in spec.examples)])):
+    if parts is None or _WANTS_FENCE.search("\n".join([spec.instruction, *outputs])):
         return text if parts is not None else _without_answer_is(spec, without_lead_in(text))
     before, content, behind = parts
-    led_in = not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
-    return content if (led_in and not behind) or _ALONE.search(spec.instruction) else text
+    return content if (_leads_in(before) and not behind) or _ALONE.search(spec.instruction) else text
+
+
+def _stripped(text: str) -> str:
+    """A text without space around it, but for an indent that all of its lines have: the body of a function."""
+    lines = text.rstrip().split("\n")
+    while lines and not lines[0].strip():
+        lines.pop(0)
+    if not lines:
+        return ""
+    indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    rest = [line for line in lines[1:] if line.strip()]
+    kept = bool(rest) and len(indent.expandtabs(4)) > 1 and all(line.startswith(indent) for line in rest)
+    return "\n".join(lines) if kept else "\n".join(lines).strip()
+
+
+def _leads_in(before: str) -> bool:
+    return not before or (before.endswith(":") and len(before.split()) <= _LEAD_IN_WORDS)
+
+
+def _wrapped_markdown(text: str, alone: bool) -> str | None:
+    """The Markdown that a fence of its own wraps, with the fences in it; None where the fences are a part of it."""
+    lines = text.split("\n")
+    marks = [number for number, line in enumerate(lines) if line.lstrip().startswith(_MARKS)]
+    if len(marks) < 2 or len(marks) % 2 or lines[marks[-1]].strip() != lines[marks[0]].strip()[:3]:
+        return None
+    content = "\n".join(lines[marks[0] + 1 : marks[-1]]).strip("\n").rstrip()
+    name = lines[marks[0]].strip().strip("`~").strip().lower()
+    if name not in _MARKDOWN_NAMES and (name or len(marks) > 2 or not content.startswith(("|", "# ", "## "))):
+        return None
+    before, behind = "\n".join(lines[: marks[0]]).strip(), "\n".join(lines[marks[-1] + 1 :]).strip()
+    return content if alone or (_leads_in(before) and not behind) else None
 
 
 def form_of(spec: TaskSpec) -> AskedForm:
@@ -118,7 +175,7 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
     again, is right for the task, and so is a refusal that the input itself says where the task mends or translates it.
     """
     output = form_of(spec).cut(stated_output(spec, reply.text), input)
-    whole = plain(reply.text).strip().endswith(output)
+    whole = plain(reply.text).rstrip().endswith(output)
     declined = _wrong(spec, _refusal, input, output) and not said_by_input(spec.instruction, input, output)
     if reply.finish == "refused" or declined:
         return output, Dropped("refusal", output[:200], input, output)

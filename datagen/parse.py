@@ -15,7 +15,10 @@ from typing import Any
 MAX_REPLY_CHARS = 40_000
 MAX_JSON_DEPTH = 16
 
-_CONTROL_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
+_TEMPLATE_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|\[/?INST\]", re.IGNORECASE)
+# Where a sequence begins and ends, for some models; between other words it is HTML, or part of a pattern.
+_SEQUENCE_TOKEN = re.compile(r"</?s>", re.IGNORECASE)
+_SEQUENCE_TOKENS = ("<s>", "</s>")
 _JOINER = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
 # What a teacher calls the text that it announces: "a short review", "three messages".
 TEXTS = (
@@ -62,7 +65,7 @@ def plain(text: str) -> str:
     Joiners between letters or pictures stay: Persian words and emoji of several parts are spelt with them.
     """
     text = text[:MAX_REPLY_CHARS].encode("utf-8", "ignore").decode("utf-8")
-    text = _CONTROL_TOKEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _without_tokens(text.replace("\r\n", "\n").replace("\r", "\n"))
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     joiners = {found.start() for found in _JOINER.finditer(text)}
@@ -71,6 +74,19 @@ def plain(text: str) -> str:
         for at, c in enumerate(text)
         if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn") or at in joiners
     )
+
+
+def _without_tokens(text: str) -> str:
+    """A text without a chat template's tokens; `<s>` and `</s>` alone are such at its ends, a pair of them is HTML."""
+    if _TEMPLATE_TOKEN.search(text):
+        return _SEQUENCE_TOKEN.sub(" ", _TEMPLATE_TOKEN.sub(" ", text))
+    if all(token in text for token in _SEQUENCE_TOKENS):
+        return text
+    while (bare := text.strip()).startswith(_SEQUENCE_TOKENS):
+        text = bare.split(">", 1)[1]
+    while (bare := text.rstrip()).endswith(_SEQUENCE_TOKENS):
+        text = bare.rpartition("<")[0]
+    return text
 
 
 def clean_text(text: str) -> str:

@@ -35,10 +35,81 @@ def spec(instruction: str, *outputs: str) -> TaskSpec:
         (ALONE, "```python\nx = 1", "```python\nx = 1"),
         (ALONE, "```\na\n```\n```\nb\n```", "```\na\n```\n```\nb\n```"),
         ("Write a README in Markdown, nothing else.", "```sh\nmake\n```", "```sh\nmake\n```"),
+        # "Only" that speaks of something else leaves the remarks in:
+        ("Answer questions about Linux. Use only POSIX tools.", REMARKS, REMARKS),
+        ("Explain how to do it using just the standard library.", REMARKS, REMARKS),
+        ("Answer only questions about Python.", REMARKS, REMARKS),
+        ("Reply only if you know it.", REMARKS, REMARKS),
+        ("Show how to do it with Python 3 code only where needed.", REMARKS, REMARKS),
+        ("Fix only the function that fails and say why.", REMARKS, REMARKS),
+        ("Help a user who has just installed Python.", REMARKS, REMARKS),
+        ("Answer a beginner who knows SQL only.", REMARKS, REMARKS),
+        ("Say what to do where no other tool works.", REMARKS, REMARKS),
+        # That governs the output takes them off:
+        ("Write the script. Return only the code.", REMARKS, "x = 1\nprint(x)"),
+        ("Write the script. Only output code.", REMARKS, "x = 1\nprint(x)"),
+        ("Reply with just the script.", REMARKS, "x = 1\nprint(x)"),
+        ("Write the script and nothing else.", REMARKS, "x = 1\nprint(x)"),
+        ("Write the Python code alone, without explanations.", REMARKS, "x = 1\nprint(x)"),
+        ("Write a script. No explanations.", REMARKS, "x = 1\nprint(x)"),
+        ("Write a script; only the code, please.", REMARKS, "x = 1\nprint(x)"),
+        ("Your reply must contain only the script.", REMARKS, "x = 1\nprint(x)"),
+        ("The answer is the code only.", REMARKS, "x = 1\nprint(x)"),
+        ("Give me the code without any comments or explanation.", REMARKS, "x = 1\nprint(x)"),
+        ("Write a script. Don't explain it. Do not add any explanations.", REMARKS, "x = 1\nprint(x)"),
+        ("Return a single Python script only.", REMARKS, "x = 1\nprint(x)"),
+        ("Write a script with only the code in your answer.", REMARKS, "x = 1\nprint(x)"),
     ],
 )
 def test_a_fence_is_taken_off_where_it_only_wraps(instruction: str, reply: str, output: str) -> None:
     assert stated_output(spec(instruction), reply) == output
+
+
+BODY = "    total = 0\n    for x in xs:\n        total += x\n    return total"
+TABLE = "| a | b |\n| --- | --- |\n| 1 | 2 |"
+MARKDOWN = "Make a Markdown table from the text."
+README = "# Lamp\n\n```sh\nmake\n```\n\nThen run it."
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reply", "output"),
+    [
+        ("Complete the body of the Python function.", BODY, BODY),
+        ("Complete the body of the Python function.", f"\n\n{BODY}\n\n", BODY),
+        ("Complete the body of the Python function.", f"```python\n{BODY}\n```", BODY),
+        ("Complete the body.", "\tx = 1\n\treturn x", "\tx = 1\n\treturn x"),
+        ("Complete the body.", "    return x\n\nprint(f(1))", "return x\n\nprint(f(1))"),
+        ("Write a poem.", " Rain falls.\nIt stops.", "Rain falls.\nIt stops."),
+        ("Write a poem.", "  Rain falls.", "Rain falls."),
+        ("List the steps.", "  - open it\n- close it", "- open it\n- close it"),
+        (MARKDOWN, f"Sure! Here's the table:\n\n```markdown\n{TABLE}\n```", TABLE),
+        (MARKDOWN, f"```md\n{TABLE}\n```", TABLE),
+        (MARKDOWN, f"```\n{TABLE}\n```", TABLE),
+        (MARKDOWN, f"Here's the table you asked for:\n\n{TABLE}", TABLE),
+        (MARKDOWN, TABLE, TABLE),
+        ("Write a README in Markdown.", README, README),
+        ("Write a README in Markdown.", f"Here is the README:\n\n{README}", README),
+        ("Write a README in Markdown.", f"```markdown\n{README}\n```", README),
+        ("Write a README in Markdown.", f"Here is the README:\n\n```markdown\n{README}\n```", README),
+        ("Write a README in Markdown.", "```python\nx = 1\n```", "```python\nx = 1\n```"),
+        ("Write the code in a fenced block.", "Here is it:\n```sh\nmake\n```", "Here is it:\n```sh\nmake\n```"),
+        ("Strike the old price through in HTML.", "<s>20 €</s>", "<s>20 €</s>"),
+        ("Strike the old price through in HTML.", "```html\n<p><s>20 €</s> 15 €</p>\n```", "<p><s>20 €</s> 15 €</p>"),
+        ("Write a regex.", "^<s>.*</s>$", "^<s>.*</s>$"),
+        ("Write a regex.", "a<s>b", "a<s>b"),
+        ("Translate it.", "<s> Good day.", "Good day."),
+        ("Translate it.", "Good day.</s>", "Good day."),
+        ("Translate it.", "Good day.</s></s>\n", "Good day."),
+        ("Translate it.", "<s>[INST] Hi [/INST] Good day.</s>", "Hi   Good day."),
+    ],
+)
+def test_what_belongs_to_an_output_stays_and_what_wraps_it_goes(instruction: str, reply: str, output: str) -> None:
+    assert stated_output(spec(instruction), reply) == output
+
+
+def test_an_indented_output_that_was_cut_off_is_truncated() -> None:
+    output, fault = read_output(spec("Complete the body."), "def f(xs):", Reply(BODY, "length"))
+    assert (output, fault and fault.reason) == (BODY, "truncated_output")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +184,8 @@ def test_nothing_is_made_up(reply: str) -> None:
 def test_many_fences_cost_little() -> None:
     started = time.process_time()
     stated_output(spec(ALONE), "```a\n" * 100_000)
+    stated_output(spec(MARKDOWN), "```markdown\n" * 100_000)
+    stated_output(spec(PLAIN), "</s>" * 100_000 + "x")
     assert time.process_time() - started < 0.5
 
 
