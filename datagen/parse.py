@@ -10,10 +10,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 MAX_REPLY_CHARS = 40_000
 MAX_JSON_DEPTH = 16
+Remarks = Literal["labels", "answers", ""]
 
 _TEMPLATE_TOKEN = re.compile(r"<\|[a-z_]{1,24}\|>|\[/?INST\]", re.IGNORECASE)
 # Where a sequence begins and ends, for some models; between other words it is HTML, or part of a pattern.
@@ -50,6 +52,17 @@ _META_LINE = re.compile(
     r"^[\s*_>#(\[-]{0,6}(?:label|category|class|classification|answer|sentiment|intent|topic|explanation|note|"
     r"reason(?:ing)?|type)[\s*_]{0,4}[:=].{0,300}$",
     re.IGNORECASE,
+)
+# The same of an input that is given its answer afterwards: its own notes, topics and types are a part of it.
+_ANSWER_LINE = re.compile(
+    r"^[\s*_>#(\[-]{0,6}(?:label|classification|answer|explanation|reasoning)[\s*_]{0,4}[:=].{0,300}$", re.IGNORECASE
+)
+# "Options: A, B": a text of several such lines is a record, and its first name belongs to it.
+_RECORD_LINE = re.compile(r"[A-Za-z][\w-]{0,30}(?: [\w-]{1,30})?:[ \t]+\S")
+# "3. Oktober" opens no list: German writes "the 3rd" so.
+_ORDINAL = re.compile(
+    r"[ \t]*\d{1,3}\. (?:Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|"
+    r"Bundesliga|Liga|Jahrhundert|Weltkrieg|Bundestag|Auflage|Klasse|Stock|Spieltag|Platz|Advent|Quartal|Semester)\b"
 )
 _NUMBER = re.compile(r"^[ \t]*(?:\(?\d{1,3}[.):]|[-*•])[ \t]+", re.MULTILINE)
 _QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "「": "」", "`": "`"}
@@ -89,30 +102,47 @@ def _without_tokens(text: str) -> str:
     return text
 
 
-def clean_text(text: str) -> str:
-    """One written text without quotes, `Text:` names, markdown fences, chatter and closing remarks.
+def clean_text(text: str, remarks: Remarks = "labels") -> str:
+    """One written text without quotes, `Text:` names, a list's mark before it alone, markdown fences and chatter.
+
+    Args:
+        text: What was written.
+        remarks: What else is taken off. `labels`: lines at the ends that name a label, a topic or an answer or give a
+            note, and what stands behind a fence (texts written for a label). `answers`: such lines only where they give
+            an answer or explain it (inputs). "": nothing (strings of a JSON value).
 
     Examples:
         >>> clean_text('Sure! Here is a review: "A fine lamp."')
         'A fine lamp.'
+        >>> clean_text("It broke.\\nType: lamp"), clean_text("It broke.\\nType: lamp", "answers")
+        ('It broke.', 'It broke.\\nType: lamp')
     """
     text = plain(text).strip()
-    text = _unfence(text)
+    text = _unfence(text, remarks != "labels")
+    of_teacher = {"labels": _META_LINE, "answers": _ANSWER_LINE}.get(remarks)
     for _ in range(3):
         before = text
         text = _CHATTER.sub("", text, count=1).strip()
-        text = _NAMED.sub("", text, count=1).strip()
-        text = _NUMBER.sub("", text, count=1).strip() if _NUMBER.match(text) else text
+        if remarks == "labels" or not _is_record(text, of_teacher):
+            text = _NAMED.sub("", text, count=1).strip()
+        if _NUMBER.match(text) and not _ORDINAL.match(text) and len(list(islice(_NUMBER.finditer(text), 2))) == 1:
+            text = _NUMBER.sub("", text, count=1).strip()
         text = unquoted(text)
         if text == before:
             break
     lines = text.split("\n")
     # A small teacher likes to name the label above or below the text that it wrote for it.
-    while len(lines) > 1 and (_META_LINE.match(lines[-1][:400]) or not lines[-1].strip()):
+    while len(lines) > 1 and (not lines[-1].strip() or (of_teacher and of_teacher.match(lines[-1][:400]))):
         lines.pop()
-    while len(lines) > 1 and (_META_LINE.match(lines[0][:400]) or not lines[0].strip()):
+    while len(lines) > 1 and (not lines[0].strip() or (of_teacher and of_teacher.match(lines[0][:400]))):
         lines.pop(0)
     return unquoted(re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip())
+
+
+def _is_record(text: str, of_teacher: re.Pattern[str] | None) -> bool:
+    """Whether a line behind the first of a text is a name and a value, and no remark of the teacher's."""
+    behind = text.split("\n")[1:]
+    return any(_RECORD_LINE.match(line) and not (of_teacher and of_teacher.match(line[:400])) for line in behind)
 
 
 def without_lead_in(text: str) -> str:
@@ -128,11 +158,13 @@ def without_lead_in(text: str) -> str:
     return text if found is None or found.end() == len(text) else unquoted(text[found.end() :].strip())
 
 
-def _unfence(text: str) -> str:
-    if text.startswith("```"):
-        body = text.split("\n", 1)[1] if "\n" in text else text.strip("`")
-        return body.split("```", 1)[0].strip()
-    return text
+def _unfence(text: str, whole: bool = False) -> str:
+    """What stands in the fence that a text begins with; with `whole`, only where nothing stands behind it."""
+    if not text.startswith("```"):
+        return text
+    body = text.split("\n", 1)[1] if "\n" in text else text.strip("`")
+    content, _, behind = body.partition("```")
+    return text if whole and behind.strip() else content.strip()
 
 
 def unquoted(text: str) -> str:
@@ -186,8 +218,8 @@ def last_full_sentence(text: str) -> str:
     return text[:end].strip()
 
 
-def split_list(text: str, limit: int) -> list[str]:
-    """The items of a numbered or bulleted list, or of lines; at most `limit`.
+def split_list(text: str, limit: int, remarks: Remarks = "labels") -> list[str]:
+    """The items of a numbered or bulleted list, or of lines; at most `limit`. `remarks` is that of `clean_text`.
 
     Examples:
         >>> split_list("1. A lamp.\\n2. A chair.\\n3. A ta", 2)
@@ -201,16 +233,16 @@ def split_list(text: str, limit: int) -> list[str]:
         parts = ([lead] if lead else []) + parts
     else:
         parts = text.split("\n")
-    items = [clean_text(part) for part in parts]
+    items = [clean_text(part, remarks) for part in parts]
     return [item for item in items if item][:limit]
 
 
-def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
+def read_fields(text: str, names: Sequence[str], remarks: Remarks = "labels") -> dict[str, str] | None:
     """The named fields of a text in `name: value` lines.
 
     A reply that opens with the first field and lacks the names of the others is read as lines: one a field, the rest
     in the last. What comes after all fields is none of them: the answer, or the next of several texts. None when a
-    field stays empty.
+    field stays empty. `remarks` is that of `clean_text`.
 
     Examples:
         >>> read_fields("title: Rain\\ntext: It rained all day.", ["title", "text"])
@@ -246,7 +278,8 @@ def read_fields(text: str, names: Sequence[str]) -> dict[str, str] | None:
             for i, name in enumerate(missing[:-1]):
                 values[name] = [lines[i + 1]]
             values[missing[-1]] = lines[len(missing) :]
-    cleaned = {name: clean_text("\n".join(values.get(name, []))).replace("\n\n", "\n") for name in names}
+    said = {name: clean_text("\n".join(values.get(name, [])), remarks) for name in names}
+    cleaned = {name: value.replace("\n\n", "\n") for name, value in said.items()}
     return cleaned if all(cleaned.values()) else None
 
 

@@ -15,6 +15,7 @@ from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attribute
 from potstill.datagen.field_words import spoken, writing_order
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import (
+    Remarks,
     clean_text,
     last_full_sentence,
     plain,
@@ -284,17 +285,20 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
     if request.schema is not None:
         return _from_json(raw, fields, count)
     cut = reply.finish == "length"
+    remarks: Remarks = "answers" if material.spec.kind == "generation" else "labels"
     if count > 1:
-        items = split_list(request.prefill + raw, count + 1)
+        items = split_list(request.prefill + raw, count + 1, remarks)
         items = items[:-1] if cut else items[:count]
-        return [_one(item, fields, False) for item in items] or [Written(plain(raw)[:500], "unparsable", "no list")]
+        return [_one(item, fields, False, remarks) for item in items] or [
+            Written(plain(raw)[:500], "unparsable", "no list")
+        ]
     if not fields or not material.opened:
         opened = request.prefill.endswith('"')
         alone = within_quotes(raw) if opened else raw
-        return [_one(alone, fields, cut and len(alone) >= len(raw))]
+        return [_one(alone, fields, cut and len(alone) >= len(raw), remarks)]
     whole = request.prefill.rpartition("\n")[2] + raw
     alone = _without_remarks(whole, fields)
-    return [_one(alone, fields, cut and alone == whole)]
+    return [_one(alone, fields, cut and alone == whole, remarks)]
 
 
 def _without_remarks(raw: str, fields: Sequence[str]) -> str:
@@ -306,9 +310,9 @@ def _without_remarks(raw: str, fields: Sequence[str]) -> str:
     return raw[:end] if end >= 0 else raw
 
 
-def _one(raw: str, fields: Sequence[str], cut: bool) -> Written:
+def _one(raw: str, fields: Sequence[str], cut: bool, remarks: Remarks) -> Written:
     if fields:
-        values = read_fields(raw, fields)
+        values = read_fields(raw, fields, remarks)
         if values is None:
             return Written(plain(raw)[:500], "missing_field", f"not all of {', '.join(fields)}")
         if cut:
@@ -317,7 +321,7 @@ def _one(raw: str, fields: Sequence[str], cut: bool) -> Written:
                 return Written(join_fields(values), "truncated", "no full sentence in the last field")
             values[fields[-1]] = last
         return Written(join_fields(values))
-    text = clean_text(raw)
+    text = clean_text(raw, remarks)
     if cut:
         whole = last_full_sentence(text)
         if not whole:
@@ -336,13 +340,13 @@ def _from_json(raw: str, fields: Sequence[str], count: int) -> list[Written]:
     written = []
     for item in items[: count + 1]:
         if fields and isinstance(item, dict):
-            values = {name: clean_text(str(item.get(name) or "")) for name in fields}
+            values = {name: clean_text(str(item.get(name) or ""), "") for name in fields}
             if all(values.values()):
                 written.append(Written(join_fields(values)))
             else:
                 written.append(Written(plain(json.dumps(item))[:500], "missing_field", ", ".join(fields)))
         elif isinstance(item, str) and not fields:
-            written.append(Written(clean_text(item)))
+            written.append(Written(clean_text(item, "")))
         else:
             written.append(Written(plain(json.dumps(item, default=str))[:500], "unparsable", "not the asked shape"))
     return written

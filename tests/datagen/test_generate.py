@@ -644,6 +644,19 @@ def test_examples_widen_the_form(tmp_path: Path) -> None:
     assert result.report["form"]["asked"] == "at most 2 sentences"
 
 
+@pytest.mark.parametrize(("schema", "prefill"), [(True, False), (False, False), (False, True)])
+def test_an_input_keeps_its_lines_that_look_like_a_label(tmp_path: Path, schema: bool, prefill: bool) -> None:
+    def reply(request: Request, number: int) -> Reply:
+        if _answers(request, SUMMARY):
+            return Reply(text="It is a lamp.")
+        text = f"{_paragraph(number)}\nType: desk lamp"
+        return Reply(text=json.dumps({"texts": [text]}) if request.schema is not None else text)
+
+    teacher = ScriptedTeacher(reply, Abilities(json_schema=schema, prefill=prefill))
+    result = run(tmp_path, SUMMARY, teacher, rows=4)
+    assert all(text.endswith("\nType: desk lamp") for text in result.rows["input"])
+
+
 def test_a_small_teacher_is_told_how_long_an_input_of_a_long_kind_is(tmp_path: Path) -> None:
     def openings(spec: TaskSpec, abilities: Abilities) -> list[tuple[str, int]]:
         teacher = ScriptedTeacher(lambda request, n: Reply(text=_paragraph(n)), abilities)

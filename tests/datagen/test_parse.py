@@ -52,6 +52,81 @@ def test_clean_text(raw: str, text: str) -> None:
     assert clean_text(raw) == text
 
 
+RECORD = "Name: Nora\nMaterial: oak\nType: desk lamp"
+FENCED = "```python\ndef f(x):\n    return x\n```\n\nThe function should also handle None."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FENCED,
+        "```\na\n```\n```\nb\n```",
+        "- milk\n- eggs",
+        "* milk\n* eggs\n\nand some bread",
+        "1. Open the app.\n2. Tap Card.",
+        "1) Open the app.\n\n2) Tap Card.",
+        "- Hello, are you there?\n- Yes, what is it?",
+        "3. Oktober 2024: Tag der Deutschen Einheit",
+        "1. Mai",
+        "2. Bundesliga: Köln gewinnt gegen Kiel",
+        "19. Jahrhundert, Öl auf Leinwand",
+    ],
+)
+def test_what_is_no_wrapping_stays(text: str) -> None:
+    assert clean_text(text, "answers") == text
+    assert clean_text(text, "") == text
+    assert text.startswith("```") or clean_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "of_an_input"),
+    [
+        (RECORD, RECORD),
+        ("name: The Mill, food: Indian\nnote: family friendly", "name: The Mill, food: Indian\nnote: family friendly"),
+        ("Topic: quarterly budget\nAnn opened the meeting.", "Topic: quarterly budget\nAnn opened the meeting."),
+        ("Type: bug\nThe page does not load.", "Type: bug\nThe page does not load."),
+        ("Question: Who wrote Emma?\nAnswer: Jane Austen", "Who wrote Emma?"),
+        ("Shares fell on Monday.\n\nLabel: Business", "Shares fell on Monday."),
+        ("It broke.\n\nExplanation: the text is negative.", "It broke."),
+        ("Name: Nora\nPrice: 5\nAnswer: It is cheap.", "Name: Nora\nPrice: 5"),
+        ("Question: Who wrote Emma?\nOptions: Austen, Eliot", "Question: Who wrote Emma?\nOptions: Austen, Eliot"),
+        ("Text: It rained all day.", "It rained all day."),
+        ("1. It rained all day.", "It rained all day."),
+    ],
+)
+def test_lines_of_an_input_that_look_like_a_label_stay(text: str, of_an_input: str) -> None:
+    assert clean_text(text, "answers") == of_an_input
+
+
+@pytest.mark.parametrize(
+    ("text", "of_json"),
+    [
+        (RECORD, RECORD),
+        ("Topic: quarterly budget\nAnn opened the meeting.", "Topic: quarterly budget\nAnn opened the meeting."),
+        ("Question: Who wrote Emma?\nAnswer: Jane Austen", "Question: Who wrote Emma?\nAnswer: Jane Austen"),
+        ("Call me.\nNote: after five", "Call me.\nNote: after five"),
+        ("Text: It rained all day.", "It rained all day."),
+        ('"It rained all day."', "It rained all day."),
+        ("1. It rained all day.", "It rained all day."),
+        ("```\nprint(1)\n```", "print(1)"),
+        ("a\n\n\n\nb  \nc", "a\n\nb\nc"),
+    ],
+)
+def test_a_text_of_its_own_keeps_all_its_lines(text: str, of_json: str) -> None:
+    assert clean_text(text, "") == of_json
+
+
+def test_lines_that_name_a_label_are_no_part_of_a_text_for_it() -> None:
+    assert clean_text("Category: Business\nShares fell.\nNote: it is about shares.") == "Shares fell."
+    assert clean_text("Text: Shares fell.\nLabel: Business") == "Shares fell."
+    assert clean_text("```\nprint(1)") == "print(1)", "a fence that was cut off"
+    assert split_list("1. 3. Oktober 2024\n2. - milk", 9) == ["3. Oktober 2024", "milk"]
+    assert read_fields("```\ntitle: A\ntext: B\n```\nI hope it helps.", ["title", "text"]) == {
+        "title": "A",
+        "text": "B",
+    }
+
+
 @pytest.mark.parametrize(
     ("raw", "fields"),
     [
