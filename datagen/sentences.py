@@ -55,6 +55,7 @@ _OPENS = re.compile(
 )
 # German writes "the 3rd" as "3." and the noun behind it with a capital.
 _ORDINAL = re.compile(r"(?<![\w.,])(?:\d{1,3}|[IVX]{2,5})\Z")
+_GERMAN_ARTICLE = re.compile(r"\b(?:de[rmns]|das|vom|zum|zur|beim)\s\S{1,5}\Z", re.IGNORECASE)
 _GERMAN_MONTH = re.compile(r"\s*(?:Januar|Jänner|Februar|März|Mai|Juni|Juli|Oktober|Dezember)\b")
 # A short word that ends with a consonant, as what is shortened mostly does.
 _SHORTENED = re.compile(r"(?<!\w)[A-Z][a-z]{0,2}[b-df-hj-np-tv-xz]\.\Z")
@@ -81,8 +82,10 @@ def sentence_ends(text: str) -> list[int]:
         goes_on = _SMALL_NEXT.match(text, behind) is not None
         if not goes_on and found[0] == ".":
             if _ORDINAL.search(before) and not _OPENS.match(text, behind):
-                german = prompt_language(text) == "de" if german is None else german
-                goes_on = german or _GERMAN_MONTH.match(text, behind) is not None
+                goes_on = bool(_GERMAN_ARTICLE.search(before) or _GERMAN_MONTH.match(text, behind))
+                if not goes_on:
+                    german = prompt_language(text) == "de" if german is None else german
+                    goes_on = german
             goes_on = goes_on or _abbreviates(text, before, behind)
         elif not goes_on and found[0] == "!":
             goes_on = _MARKED_NAME.search(before) is not None and not _OPENS.match(text, behind)

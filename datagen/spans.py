@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from potstill.datagen.filters import words
@@ -46,8 +47,14 @@ def stands_in(output: str, input: str, parts: bool = False) -> bool:
 def _whole(output: str, input: str) -> bool:
     own = words(output)
     if own and output.isascii():
-        return f" {' '.join(own)} " in f" {' '.join(words(input))} "
-    return _plain(output) in _plain(input)
+        return f" {' '.join(own)} " in _spelt(input)[0]
+    return _plain(output) in _spelt(input)[1]
+
+
+@lru_cache(maxsize=8)
+def _spelt(input: str) -> tuple[str, str]:
+    """An input's words, and its text in lower case: each point of a long list is looked for in them."""
+    return f" {' '.join(words(input))} ", _plain(input)
 
 
 def _each(line: str, input: str) -> bool:

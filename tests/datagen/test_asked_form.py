@@ -281,6 +281,7 @@ ONE_SENTENCE = [
     "Am 3. Oktober 2024 beschloss der 20. Bundestag das Gesetz.",
     "Die Mannschaft stieg am 34. Spieltag aus der 2. Bundesliga auf.",
     "Am 1. Mai starb er.",
+    "Der 1. FC Köln gewann.",
     "Das Werk in der Goethestr. Nord kostet rd. 3 Mio. Euro bzw. Franken, sagte Prof. Dr. Ing. Hr. Braun.",
     "Im 19. Jahrhundert regierte Friedrich III. Preußen und das Reich nur 99 Tage.",
 ]
@@ -310,6 +311,7 @@ def test_a_stop_that_ends_no_sentence_cuts_none(text: str) -> None:
         ("Gov. Kate Brown signed the bill. Critics objected.", "Gov. Kate Brown signed the bill."),
         ("Do one more rep. Rest for a minute.", "Do one more rep."),
         ("The fence is 6 ft. It is painted white.", "The fence is 6 ft."),
+        ("Today I am 30. Bob is 40.", "Today I am 30."),
         ("Buy it now! Offers end soon.", "Buy it now!"),
         ("Two words. Two more.", "Two words."),
     ],
