@@ -113,7 +113,8 @@ def propose_attributes(
             found = topics.setdefault(label, []) if dimension == "topic" else values.setdefault(dimension, [])
             key = "topics" if dimension == "topic" else "values"
             found += _items(request.prefill + answer.reply.text, answer.reply.finish, key if as_json else "")
-    usable = {name: _usable(values.get(name, ()), name, spec, options) for name in MANNERS}
+    most = _most_words(options, able.prefill and not as_json)
+    usable = {name: _usable(values.get(name, ()), name, spec, most) for name in MANNERS}
     proposed = tuple(name for name, own in usable.items() if len(own) >= _FEWEST_VALUES)
     return Attributes(
         topics={
@@ -162,7 +163,7 @@ def _value_requests(spec: TaskSpec, options: GenerationOptions, able: Abilities,
             instruction=spec.instruction,
             noun=input_noun(spec),
             dimension=dimension,
-            meaning=meaning.format(most=_most_words(options)),
+            meaning=meaning.format(most=_most_words(options, able.prefill and not as_json)),
             labels=names if len(names) <= 12 else [],
             count=VALUES_ASKED,
             json=as_json,
@@ -196,9 +197,9 @@ def _proposal(
     )
 
 
-def _most_words(options: GenerationOptions) -> int:
+def _most_words(options: GenerationOptions, opened: bool) -> int:
     """Words that fit an input's tokens; English takes about four tokens for three words."""
-    return min(options.max_words, max(8, options.max_tokens * 3 // 4))
+    return min(options.max_words, max(8, options.input_tokens(opened) * 3 // 4))
 
 
 def _samples(labels: int) -> int:
@@ -232,7 +233,7 @@ def _items(text: str, finish: str, key: str) -> list[str]:
     return items
 
 
-def _usable(items: Sequence[str], dimension: str, spec: TaskSpec, options: GenerationOptions) -> list[str]:
+def _usable(items: Sequence[str], dimension: str, spec: TaskSpec, most: int) -> list[str]:
     """Proposed values that can stand in a prompt: short phrases, each once, that name no label."""
     names = [" ".join(words(readable(name))) for name in spec.label_names]
     kept: list[str] = []
@@ -245,16 +246,16 @@ def _usable(items: Sequence[str], dimension: str, spec: TaskSpec, options: Gener
             continue
         if re.search(r"[{}<>\[\]|\\]", item) or any(f" {name} " in f" {key} " for name in names):
             continue
-        if dimension == "length" and not _is_length(key, options):
+        if dimension == "length" and not _is_length(key, most):
             continue
         seen.add(key)
         kept.append(item[:1].lower() + item[1:] if item[1:2].islower() else item)
     return kept[:VALUES_KEPT]
 
 
-def _is_length(key: str, options: GenerationOptions) -> bool:
+def _is_length(key: str, most: int) -> bool:
     sizes = [int(number) for number in re.findall(r"\d{1,9}", key)]
-    return bool(_LENGTH.search(key)) and max(sizes, default=0) <= _most_words(options)
+    return bool(_LENGTH.search(key)) and max(sizes, default=0) <= most
 
 
 def _distinct(items: Sequence[str], label: str) -> list[str]:

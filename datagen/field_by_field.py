@@ -57,13 +57,14 @@ def field_request(material: Material, begun: Begun) -> Request:
     given = [(readable(known), text) for known, text in begun.values.items()]
     prompt = prompts.load("write_field").render(given=given, noun=noun, language=language)
     short = not is_long_kind(spoken(name))
+    most = options.input_tokens(opened=True)
     # By what is written and not by its number: under other filters it is still the same request.
     random = rng(options.seed, 0, f"field {name} {join_fields(begun.values)}")
     begins = random.choice(_BEGINNINGS) if is_question(name) and spec.languages in ((), ("en",)) else ""
     return Request(
         messages=(Message("user", prompt),),
         prefill=f'Here is {noun}{told}:\n\n"{begins}',
-        max_tokens=min(options.max_tokens, _SHORT_TOKENS) if short else options.max_tokens,
+        max_tokens=min(most, _SHORT_TOKENS) if short else most,
         temperature=options.temperature_at(begun.number),
         top_p=options.top_p,
         stop=STOPS,

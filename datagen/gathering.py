@@ -138,8 +138,14 @@ class Gathering:
         )
 
 
-def insist(gathered: Gathering, tally: Tally, teacher: str) -> None:
+def insist(gathered: Gathering, tally: Tally, teacher: str, mend: str = "") -> None:
     """Raise when nothing at all is usable: training on nothing would fail later and say less.
+
+    Args:
+        gathered: The rows.
+        tally: Counts of the plan.
+        teacher: Name of the teacher.
+        mend: What is to be said before the general advice.
 
     Raises:
         TeacherError: No row was kept.
@@ -149,14 +155,15 @@ def insist(gathered: Gathering, tally: Tally, teacher: str) -> None:
     (worst, _), *_ = tally.dropped.most_common(1) or [("", 0)]
     if worst == "wrong_language":  # which no other teacher mends
         found = gathered.first_foreign.partition(",")[0]
-        mend = (
+        advice = (
             f"most are in another language than the task's ({gathered.first_foreign}); if inputs may be in it, add "
             f"`languages: [{found if found in LANGUAGES else 'en'}]` to the task file"
         )
     else:
-        mend = "try another --teacher, or more requests with --set generation.requests_per_row=10"
+        advice = "try another --teacher, or more requests with --set generation.requests_per_row=10"
     reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.most_common(5))
+    first = gathered.first_failure and f"the first failure: {gathered.first_failure}"
+    said = "; ".join(filter(None, (first, mend, advice)))
     raise TeacherError(
-        f"{teacher} returned 0 usable rows of {tally.requests} requests ({reasons or 'no replies'})"
-        f"{f'; the first failure: {gathered.first_failure}' if gathered.first_failure else ''}; {mend}"
+        f"{teacher} returned 0 usable rows of {tally.requests} requests ({reasons or 'no replies'}); {said}"
     )

@@ -89,7 +89,7 @@ def generate_rows(
             inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
             drive(inputs, asker, window=options.ahead, purpose=PURPOSE)
             form = inputs.form.to_json()
-        insist(gathered, tally, teacher)
+        insist(gathered, tally, teacher, _cut(tally, material))
         report = {
             "method": "label-first" if spec.kind == "classification" else "input-first",
             "teacher": teacher,
@@ -125,6 +125,20 @@ def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retri
         styles=styles_by_label(spec, retrieved, options.seed) if options.style_shown else {},
         manners=attributes.manners,
         proposed=attributes.proposed,
+    )
+
+
+def _cut(tally: Tally, material: Material) -> str:
+    """How many inputs and outputs were cut at their bound, and how it is raised; "" where none was."""
+    bounds = {
+        "truncated": ("inputs", "max_tokens", material.input_tokens),
+        "truncated_output": ("outputs", "answer_max_tokens", material.options.answer_max_tokens),
+    }
+    return "; ".join(
+        f"{tally.dropped[reason]} were cut at the most tokens that {what} may take; allow more with "
+        f"--set generation.{option}={2 * bound}"
+        for reason, (what, option, bound) in bounds.items()
+        if tally.dropped[reason]
     )
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 # The automatic window, by what the teacher takes at a time: benchmarks/generation_throughput.py --only path.
 WINDOW_BY_CONCURRENCY = 8
 LEAST_WINDOW = 128
+# Tokens of an input: a small teacher rambles as long as it may, others end by themselves where their text does.
+_OPENED_TOKENS, _LEAST_TOKENS, _TOKENS_A_WORD = 96, 512, 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class GenerationOptions:
             of its own and not a share of `rows`, so that more rows ask no request of an earlier run again; about the
             rows wanted is Prompt2Model's schedule.
         top_p: Nucleus mass of inputs.
-        max_tokens: Most new tokens of an input.
+        max_tokens: Most new tokens of an input. None is 96 where replies are opened, more for a long kind;
+            other teachers may write what an input may have, two tokens for each of `max_words`, at least 512.
         answer_max_tokens: Most new tokens of an output (generation tasks).
         answer_temperature: Temperature of outputs; 0 is greedy.
         answer_top_k: Teacher log-probs kept for each output token (generation tasks); 0 keeps none.
@@ -65,7 +68,7 @@ class GenerationOptions:
     temperature_end: float | None = None
     temperature_span: int = 1000
     top_p: float = 0.95
-    max_tokens: int = 96
+    max_tokens: int | None = None
     answer_max_tokens: int = 256
     answer_temperature: float = 0.0
     answer_top_k: int = 32
@@ -88,6 +91,8 @@ class GenerationOptions:
         faults = []
         if self.rows < 1:
             faults.append(f"rows must be at least 1 (got {self.rows})")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            faults.append(f"max_tokens must be at least 1 (got {self.max_tokens})")
         if self.window is not None and self.window < 1:
             faults.append(f"window must be at least 1 (got {self.window})")
         if self.temperature_span < 1:
@@ -118,6 +123,19 @@ class GenerationOptions:
     def ahead(self) -> int:
         """`window` as a number; the least of the automatic ones where no teacher is known yet."""
         return LEAST_WINDOW if self.window is None else self.window
+
+    def input_tokens(self, opened: bool, longest: float = 0.0) -> int:
+        """`max_tokens` as a number.
+
+        Args:
+            opened: Whether replies are opened for the teacher.
+            longest: Tokens of the longest input that the user shows; others may be half as long again.
+        """
+        if self.max_tokens is not None:
+            return self.max_tokens
+        if opened:
+            return _OPENED_TOKENS
+        return max(_LEAST_TOKENS, _TOKENS_A_WORD * self.max_words, round(1.5 * longest))
 
     def for_teacher(self, concurrency: int) -> GenerationOptions:
         """The same with `window` as a number.

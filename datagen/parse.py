@@ -307,6 +307,22 @@ def read_json(text: str) -> Any:
         return None
 
 
+def ends_in_string(text: str) -> bool:
+    """Whether a JSON text breaks off within a string.
+
+    Examples:
+        >>> ends_in_string('{"texts": ["a", "b'), ends_in_string('{"texts": ["a", "b"')
+        (True, False)
+    """
+    text = text[:MAX_REPLY_CHARS]
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=len(text))
+    try:
+        json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return re.sub(r"\\.", "", text[start:], flags=re.DOTALL).count('"') % 2 == 1
+    return False
+
+
 def _depth(text: str) -> int:
     depth = deepest = 0
     for char in text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import (
     Remarks,
     clean_text,
+    ends_in_string,
     last_full_sentence,
     plain,
     read_fields,
@@ -30,12 +31,15 @@ from potstill.languages import LANGUAGES
 from potstill.rows import join_fields, split_fields
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Message, Reply, Request
+from potstill.token_estimate import likely_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # Where the text that a reply was opened for with a quotation mark ends.
 STOPS = ('"\n', "\n\n")
+# Where nothing tells how long inputs are: their words, the tokens of one, and those of the JSON around each.
+_SHORT_WORDS, _TOKENS_A_WORD, _BRACKETS = 40, 4 / 3, 8
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ class Material:
         return self.abilities.prefill and not self.as_json
 
     @property
+    def input_tokens(self) -> int:
+        """`GenerationOptions.max_tokens`, with None resolved."""
+        shown = max((likely_tokens(example.input) for example in self.spec.examples), default=0.0)
+        return self.options.input_tokens(self.opened, shown)
+
+    @property
     def in_parts(self) -> bool:
         """Whether an input's fields are asked for one by one (`field_by_field`)."""
         return parts_of(self.spec, self.options, self.abilities) > 1
@@ -101,6 +111,25 @@ def parts_of(spec: TaskSpec, options: GenerationOptions, abilities: Abilities) -
     opened = abilities.prefill and not use_schema(abilities.json_schema, abilities.prefill, options)
     by_field = opened and spec.kind == "generation" and options.texts_per_request == 1
     return len(spec.inputs) if by_field and len(spec.inputs) > 1 else 1
+
+
+def assumed_input_tokens(material: Material) -> float:
+    """About how many tokens a reply with inputs takes before any came.
+
+    Of a teacher whose replies are opened, half of what it may take. Others end where the text does: as many as the
+    user's examples have, or else retrieved texts; or two hundred words where the task's inputs are of a long kind, and
+    forty where not.
+    """
+    spec, options = material.spec, material.options
+    if material.opened:
+        return options.input_tokens(opened=True) / 2 * options.texts_per_request
+    nouns = [spoken(name) for name in spec.inputs] if material.fields else [input_noun(spec)]
+    assumed = sum(input_words([], noun) or _SHORT_WORDS for noun in nouns) * _TOKENS_A_WORD
+    shown = [example.input for example in spec.examples] or [
+        text for texts in material.styles.values() for text in texts
+    ]
+    each = sum(map(likely_tokens, shown)) / len(shown) if shown else assumed
+    return min(each + _BRACKETS * material.as_json, material.input_tokens) * options.texts_per_request
 
 
 def rng(seed: int, index: int, purpose: str) -> Random:
@@ -186,7 +215,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     return Request(
         messages=(Message("user", prompts.load(name).render(**variables)),),
         prefill=_opening(material, noun, words, language),
-        max_tokens=max(options.max_tokens, 3 * long // 2) * options.texts_per_request,
+        max_tokens=max(material.input_tokens, 3 * long // 2) * options.texts_per_request,
         temperature=options.temperature_at(index * max(1, len(spec.label_names)) if label else index),
         top_p=options.top_p,
         stop=_stops(material) if stop_at_blank else (),
@@ -282,10 +311,10 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         return [Written("", "empty", "an empty reply")]
     fields = material.fields
     count = material.options.texts_per_request
-    if request.schema is not None:
-        return _from_json(raw, fields, count)
     cut = reply.finish == "length"
     remarks: Remarks = "answers" if material.spec.kind == "generation" else "labels"
+    if request.schema is not None:
+        return _from_json(raw, fields, count, cut)
     if count > 1:
         items = split_list(request.prefill + raw, count + 1, remarks)
         items = items[:-1] if cut else items[:count]
@@ -321,32 +350,51 @@ def _one(raw: str, fields: Sequence[str], cut: bool, remarks: Remarks) -> Writte
                 return Written(join_fields(values), "truncated", "no full sentence in the last field")
             values[fields[-1]] = last
         return Written(join_fields(values))
-    text = clean_text(raw, remarks)
-    if cut:
-        whole = last_full_sentence(text)
-        if not whole:
-            return Written(text, "truncated", "no full sentence")
-        text = whole
-    return Written(text)
+    return _text_of(raw, cut, remarks)
 
 
-def _from_json(raw: str, fields: Sequence[str], count: int) -> list[Written]:
+def _from_json(raw: str, fields: Sequence[str], count: int, cut: bool) -> list[Written]:
     value = read_json(raw)
     items = value.get("texts") if isinstance(value, dict) else value
     if isinstance(items, str):
         items = [items]
     if not isinstance(items, list) or not items:
-        return [Written(plain(raw)[:500], "unparsable", "no JSON object with texts")]
+        return [Written(plain(raw)[:500], "truncated" if cut else "unparsable", "no JSON object with texts")]
+    # What mends a reply that was cut closes the string in which it ends: that text, the last, is a half.
+    half = len(items) - 1 if cut and ends_in_string(raw) else -1
     written = []
-    for item in items[: count + 1]:
+    for at, item in enumerate(items[: count + 1]):
         if fields and isinstance(item, dict):
-            values = {name: clean_text(str(item.get(name) or ""), "") for name in fields}
-            if all(values.values()):
-                written.append(Written(join_fields(values)))
-            else:
-                written.append(Written(plain(json.dumps(item))[:500], "missing_field", ", ".join(fields)))
+            last = cut and at == len(items) - 1
+            written.append(_fields_of(item, fields, lacking=last, half=list(item)[-1] if at == half and item else ""))
         elif isinstance(item, str) and not fields:
-            written.append(Written(clean_text(item, "")))
+            written.append(_text_of(item, at == half, ""))
         else:
             written.append(Written(plain(json.dumps(item, default=str))[:500], "unparsable", "not the asked shape"))
-    return written
+    return [text for text in written if text.text or text.fault != "truncated"] or written[:1]
+
+
+def _text_of(raw: str, cut: bool, remarks: Remarks) -> Written:
+    text = clean_text(raw, remarks)
+    whole = last_full_sentence(text) if cut else text
+    return Written(whole) if whole or not cut else Written(text, "truncated", "no full sentence")
+
+
+def _fields_of(item: Mapping[str, Any], fields: Sequence[str], *, lacking: bool, half: str) -> Written:
+    """The fields of one text.
+
+    Args:
+        item: The text as it was read.
+        fields: Names of the fields.
+        lacking: Whether the reply was cut before those that lack.
+        half: Name of the field in which it was cut.
+    """
+    values = {name: clean_text(str(item.get(name) or ""), "") for name in fields}
+    if not all(values.values()):
+        said = plain(json.dumps(item))[:500]
+        return Written(said, "truncated" if lacking else "missing_field", f"not all of {', '.join(fields)}")
+    if half not in values:
+        return Written(join_fields(values))
+    written = _text_of(values[half], True, "")
+    values[half] = written.text
+    return replace(written, text=join_fields(values), detail=written.detail and f"{written.detail} in {half}")

@@ -8,7 +8,7 @@ known in one of three ways, the surest that there is:
     probe      the first requests of the run are made now: for a teacher on this machine by default, where no earlier
                run tells its speed, since they cost nothing but seconds; the run finds their replies in its ledger
     assumed    prompts are rendered and counted by script (`potstill.token_estimate`); two thirds of the texts are kept,
-               and a reply takes half of what it may take
+               which are as long as the task's own, and an output takes half of what it may take
 
 Money is tokens times the list price (genai-prices), nothing for a teacher of one's own. Time is the teacher's, as
 measured or, for an API of which nothing tells, as assumed (`potstill.plan_speed`); and the training's, from some steps
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
+from potstill.datagen import writing
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
-from potstill.datagen.writing import Material, examples_by_label, parts_of, styles_by_label, write_request
 from potstill.events import Event, Listener
 from potstill.generation_start import check_ahead, foreign_languages, lacking_rows, settled
 from potstill.ledger import Ledger
@@ -230,15 +230,12 @@ class _Planner:
         if probed is not None:
             return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
         texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
-        step = self._assumed_inputs(retrieved).times("datagen", texts * parts_of(spec, options, self.asker.abilities))
+        step = self._assumed_inputs(retrieved).times(
+            "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
+        )
         if spec.kind == "generation":
-            answers = Size(
-                likely_tokens(spec.instruction) + 100,
-                _ASSUMED_REPLY * options.answer_max_tokens,
-                None,
-                "assumed",
-            ).times("datagen", options.rows / 0.9)
-            step = joined(step, answers)
+            tokens = likely_tokens(spec.instruction) + 100, _ASSUMED_REPLY * options.answer_max_tokens
+            step = joined(step, Size(*tokens, None, "assumed").times("datagen", options.rows / 0.9))
         return [*steps, step], []
 
     def _from_probe(self, probed: Probe) -> Step:
@@ -253,7 +250,7 @@ class _Planner:
             accepted = max(1, tally.texts - sum(tally.dropped.values()))
             wanted = options.rows * (1 + inputs / accepted)
         answers = self.spec.kind == "generation"
-        bound = options.max_requests * (parts_of(self.spec, options, self.asker.abilities) + answers)
+        bound = options.max_requests * (writing.parts_of(self.spec, options, self.asker.abilities) + answers)
         if wanted > bound:
             self.notes.append(
                 f"{kept:.0%} of the probe's texts were kept: the requests may end before the rows are there"
@@ -277,14 +274,14 @@ class _Planner:
     def _assumed_inputs(self, retrieved: Dataset | None) -> Size:
         spec, options = self.spec, self.settings.generation
         described = {label.name: label.description for label in spec.labels}
-        material = Material(
-            spec, options, self.asker.abilities, described, {}, examples_by_label(spec),
-            styles_by_label(spec, retrieved, options.seed),
+        material = writing.Material(
+            spec, options, self.asker.abilities, described, {}, writing.examples_by_label(spec),
+            writing.styles_by_label(spec, retrieved, options.seed),
         )  # fmt: skip
         labels = spec.label_names or ("",)
-        made = [write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
+        made = [writing.write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
         tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
-        return Size(tokens, _ASSUMED_REPLY * options.max_tokens, None, "assumed")
+        return Size(tokens, writing.assumed_input_tokens(material), None, "assumed")
 
     def _proposals(self) -> Step:
         """Topics and descriptions, which are asked for once."""
@@ -327,7 +324,8 @@ class _Planner:
             seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
             return Step("train", seconds=round(seconds, 1), basis="earlier")
         if not texts:
-            texts = plan_speed.stand_in_texts(self.spec, _ASSUMED_REPLY * self.settings.generation.max_tokens)
+            plain = writing.Material(self.spec, self.settings.generation, self.asker.abilities, {}, {}, {}, {})
+            texts = plan_speed.stand_in_texts(self.spec, writing.assumed_input_tokens(plain))
         self.listener(Event("plan", "progress", "timing some steps of the student"))
         if kind == "causal":
             if options.lora_rank is not None:

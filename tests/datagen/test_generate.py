@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from scripted import NEWS, SUMMARY, ScriptedTeacher, run
 from potstill.asker import Asker
 from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
 from potstill.datagen.novelty import rouge_l_f1
+from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
+from potstill.datagen.writing import Material, assumed_input_tokens, examples_by_label, read_reply, write_request
 from potstill.errors import OptionError, TeacherError
 from potstill.events import Event
 from potstill.ledger import Ledger
@@ -666,6 +669,139 @@ def test_a_small_teacher_is_told_how_long_an_input_of_a_long_kind_is(tmp_path: P
 
     opened = Abilities(prefill=True)
     assert openings(SUMMARY, opened)[0] == ('Here is a paragraph of 200 words:\n\n"', 300)
-    assert openings(SUMMARY, Abilities())[0][1] == 96
     title = replace(SUMMARY, name="title", instruction="Write a title for a joke.")
     assert openings(title, opened)[0] == ('Here is a joke:\n\n"', 96)
+
+
+SQL = TaskSpec(
+    "sql",
+    "Write a SQL query that answers the question, given the schema and the question.",
+    "generation",
+    inputs=("schema", "question"),
+    metric="chrf",
+)
+SCHEMA = "CREATE TABLE orders (id INT, placed DATE, total NUMERIC, customer INT REFERENCES customers (id)); " * 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "least", "most"),
+    [
+        (SUMMARY, {}, 600, 1200),
+        (NEWS, {}, 600, 1200),
+        (SQL, {}, 600, 1200),
+        (SUMMARY, {"max_words": 1000}, 1500, 3000),
+        (SUMMARY, {"max_words": 40}, 512, 512),
+        (SUMMARY, {"texts_per_request": 3}, 1800, 3600),
+        (SUMMARY, {"max_tokens": 96}, 96, 96),
+        (SQL, {"max_tokens": 200}, 200, 200),
+        (replace(SUMMARY, examples=(Example("One of many words. " * 500, "Words."),)), {}, 2500, 4500),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("schema", [True, False])
+def test_a_teacher_that_writes_whole_replies_may_write_as_much_as_an_input_may_have(
+    spec: TaskSpec, options: dict[str, Any], least: int, most: int, schema: bool
+) -> None:
+    given = GenerationOptions(**options)
+    material = Material(spec, given, Abilities(json_schema=schema), {}, {}, examples_by_label(spec), {})
+    assert least <= write_request(material, 0, "", [], False).max_tokens <= most
+    opened = replace(material, abilities=Abilities(prefill=True))
+    short = replace(opened, spec=replace(spec, instruction="Write a title for a joke.", examples=()))
+    bound = (given.max_tokens or 96) * given.texts_per_request
+    assert write_request(short, 0, "", [], False).max_tokens == bound
+
+
+@pytest.mark.parametrize(
+    ("instruction", "inputs", "examples", "options", "least", "most"),
+    [
+        ("Write a title for a joke.", (), (), {}, 40, 80),
+        ("Summarise the news article in one sentence.", (), (), {}, 220, 320),
+        (SQL.instruction, SQL.inputs, (), {}, 90, 140),
+        ("Answer the question about the passage.", ("passage", "question"), (), {}, 280, 380),
+        ("Write a title for a joke.", (), (), {"texts_per_request": 5}, 200, 400),
+        ("Write a title for a joke.", (), (), {"max_tokens": 20}, 20, 20),
+        ("Summarise the report.", (), (Example("One of many words. " * 100, "Words."),), {}, 400, 600),
+    ],
+)
+def test_a_hosted_teachers_inputs_are_assumed_as_long_as_the_task_has_them(
+    instruction: str, inputs: tuple[str, ...], examples: tuple[Example, ...], options: dict[str, Any], least: int,
+    most: int,
+) -> None:  # fmt: skip
+    spec = TaskSpec("t", instruction, "generation", inputs=inputs, examples=examples)
+    material = Material(spec, GenerationOptions(**options), Abilities(json_schema=True), {}, {}, {}, {})
+    assert least <= assumed_input_tokens(material) <= most
+    opened = replace(material, abilities=Abilities(prefill=True))
+    assert assumed_input_tokens(opened) == (options.get("max_tokens", 96) / 2) * options.get("texts_per_request", 1)
+
+
+WHOLE = "The council met on Monday. It chose a new mayor."
+
+
+@pytest.mark.parametrize(
+    ("spec", "texts", "reply", "kept", "reason"),
+    [
+        (SUMMARY, 1, '{"texts": ["The council met on Monday. It chose a new ma', "The council met on Monday.", ""),
+        (SUMMARY, 1, '{"texts": ["The council met on Mon', "", "truncated"),
+        (SUMMARY, 1, '{"texts": ["She said \\"yes\\" to the bo', "", "truncated"),
+        (SUMMARY, 1, '{"texts": [', "", "truncated"),
+        (SUMMARY, 1, '{"tex', "", "truncated"),
+        # Whole is what was closed before the reply was cut.
+        (SUMMARY, 1, f'{{"texts": ["{WHOLE}"', WHOLE, ""),
+        (SUMMARY, 1, '{"texts": ["a title without a stop"]', "a title without a stop", ""),
+        (SUMMARY, 1, f'{{"texts": ["{WHOLE}"]}}\n\n\n   ', WHOLE, ""),
+        (SUMMARY, 1, f'```json\n{{"texts": ["{WHOLE}"]}}', WHOLE, ""),
+        (SUMMARY, 2, f'{{"texts": ["{WHOLE}", "A second pa', WHOLE, "truncated"),
+        (SUMMARY, 2, f'{{"texts": ["{WHOLE}", ', WHOLE, ""),
+        (SQL, 1, '{"texts": [{"schema": "CREATE TABLE a (id INT); CREATE TAB', "", "truncated"),
+        (SQL, 1, '{"texts": [{"schema": "CREATE TABLE a (id INT);", "question": "How many are th', "", "truncated"),
+        (SQL, 1, '{"texts": [{"schema": "CREATE TABLE a (id INT);", "quest', "", "truncated"),
+        (SQL, 1, '{"texts": [{"schema": "CREATE TABLE a (id INT);", "question": "How many are there? And wh',
+         "schema: CREATE TABLE a (id INT);\nquestion: How many are there?", ""),
+        (SQL, 1, '{"texts": [{"question": "How many are there?", "schema": "CREATE TABLE a (i', "", "truncated"),
+        (SQL, 1, '{"texts": [{"schema": "CREATE TABLE a (id INT);", "question": "How many"',
+         "schema: CREATE TABLE a (id INT);\nquestion: How many", ""),
+    ],
+)  # fmt: skip
+def test_half_a_text_in_json_is_never_taken_as_whole(
+    spec: TaskSpec, texts: int, reply: str, kept: str, reason: str
+) -> None:
+    options = GenerationOptions(texts_per_request=texts)
+    material = Material(spec, options, Abilities(json_schema=True), {}, {}, {}, {})
+    request = write_request(material, 0, "", [], False)
+    written = read_reply(material, request, Reply(reply, finish="length"))
+    assert [text.text for text in written if not text.fault] == ([kept] if kept else [])
+    assert [text.fault for text in written if text.fault] == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("finish_of", "mend"),
+    [("input", "--set generation.max_tokens=1600"), ("output", "--set generation.answer_max_tokens=512")],
+)
+def test_where_all_is_cut_the_error_names_the_bound(tmp_path: Path, finish_of: str, mend: str) -> None:
+    def reply(request: Request, number: int) -> Reply:
+        of_output = _answers(request, SUMMARY)
+        cut = of_output == (finish_of == "output")
+        text = "It rains and" if of_output or cut else _paragraph(number)
+        return Reply(text, finish="length" if cut else "stop")
+
+    with pytest.raises(TeacherError, match=f"cut at the most tokens that {finish_of}s may take; .*{mend}"):
+        run(tmp_path, SUMMARY, ScriptedTeacher(reply), rows=4, attributes="none")
+
+
+def test_a_hosted_teacher_writes_whole_articles(tmp_path: Path, teacher_server: Any) -> None:
+    """Through the loopback, with a teacher that obeys its bound and the schema."""
+
+    def article(n: int) -> str:
+        letters = Random(n)
+        return " ".join("".join(letters.choices("abcdefgh", k=5)) for _ in range(220)) + ", and all went home."
+
+    def reply(body: dict[str, Any]) -> str:
+        if "response_format" not in body:
+            return "The council chose a mayor."
+        text = json.dumps({"texts": [article(len(server.bodies))]})
+        return text[: 4 * body["max_tokens"]]
+
+    with teacher_server.running_server(owner="me", reply=reply) as server:
+        teacher = open_teacher(f"openai:{server.url}#m")
+        made = run(tmp_path, SUMMARY, teacher, rows=3, attributes="none")
+        teacher.close()
+    assert all(text.endswith("went home.") for text in made.rows["input"])
