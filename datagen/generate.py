@@ -74,7 +74,7 @@ def generate_rows(
     material = material_for(spec, asker, options, retrieved)
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
-    screen = Screen(spec, options, shown, styles)
+    screen = Screen(spec, options, shown, styles, opened=material.opened)
     teacher = asker.teacher.name
     top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
     fill: dict[str, Any] = {}

@@ -112,7 +112,7 @@ def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Ta
     dropped: list[Dropped] = []
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
-    screen = Screen(material.spec, material.options, shown, styles)
+    screen = Screen(material.spec, material.options, shown, styles, opened=material.opened)
     name = asker.teacher.name
 
     def keep(row: Row, reply: Reply | None = None) -> None:

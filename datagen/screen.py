@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from potstill.datagen import filters
@@ -9,11 +10,28 @@ from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.wording import readable
+from potstill.errors import TeacherError
 from potstill.label_words import label_words
+from potstill.languages import LANGUAGES
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 
+# Texts in one other language, and none in the task's, before more are not paid for.
+_FOREIGN = 24
 _FaultOf = Callable[[str], Dropped | None]
+
+
+def held_languages(spec: TaskSpec, opened: bool) -> tuple[str, ...]:
+    """The languages that written texts have to be in; none where nobody named one and it was only assumed.
+
+    A small teacher knows English, and what it writes in another language is a slip: it is held to it all the same.
+
+    Args:
+        spec: The task.
+        opened: Whether replies are opened for the teacher, as for a small one.
+    """
+    assumed = any(item.field == "languages" and item.how == "assumption" for item in spec.inferred)
+    return () if assumed and not opened else spec.languages
 
 
 class Screen:
@@ -27,9 +45,18 @@ class Screen:
         options: Thresholds.
         shown: Texts of the user that prompts may show.
         styles: Retrieved texts that prompts may show.
+        opened: Whether replies are opened for the teacher (`held_languages`).
     """
 
-    def __init__(self, spec: TaskSpec, options: GenerationOptions, shown: Sequence[str], styles: Sequence[str]):
+    def __init__(
+        self,
+        spec: TaskSpec,
+        options: GenerationOptions,
+        shown: Sequence[str],
+        styles: Sequence[str],
+        *,
+        opened: bool = True,
+    ):
         self._spec = spec
         self._options = options
         words = label_words(spec).values()
@@ -49,13 +76,19 @@ class Screen:
             filters.meta_talk,
             filters.unfinished,
         )
-        self._last = self._fitting(shown, lambda text: filters.wrong_language(text, spec.languages), filters.repetition)
+        languages = held_languages(spec, opened)
+        self._last = self._fitting(shown, lambda text: filters.wrong_language(text, languages), filters.repetition)
+        self._passed, self._foreign, self._opened = 0, Counter[str](), opened
 
     def _fitting(self, shown: Sequence[str], *faults: _FaultOf) -> list[_FaultOf]:
         return [fault_of for fault_of in faults if not any(fault_of(text) for text in shown)]
 
     def refuse(self, text: str, prompt: str) -> Dropped | None:
-        """The first reason against a text, or None; a text that passes is kept for later comparison."""
+        """The first reason against a text, or None; a text that passes is kept for later comparison.
+
+        Raises:
+            TeacherError: No text passed so far, and two dozen are in one language that is none of the task's.
+        """
         found = (
             (None if text.strip() else Dropped("empty", "nothing was written", text, stage=filters.STAGE))
             or next((fault for fault_of in self._first if (fault := fault_of(text))), None)
@@ -67,5 +100,20 @@ class Screen:
             or filters.near_duplicate(text, self._kept)
         )
         if found is None:
+            self._passed += 1
             self._kept.add(text)
+        elif found.reason == "wrong_language" and not self._passed and not self._opened:
+            self._note_foreign(found.detail.partition(",")[0])
         return found
+
+    def _note_foreign(self, code: str) -> None:
+        """Count a text in another language; where all are, the rest would only be paid for."""
+        self._foreign[code] += 1
+        if self._foreign[code] < _FOREIGN or code not in LANGUAGES:
+            return
+        name, own = LANGUAGES[code], ", ".join(self._spec.languages)
+        raise TeacherError(
+            f"the first {_FOREIGN} inputs that the teacher wrote are all in {name} ({code}), not in "
+            f"{own}; if {name} is right, say so in a task file with languages: [{code}], else say in the "
+            "prompt which language the inputs are in"
+        )

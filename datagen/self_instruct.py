@@ -27,6 +27,7 @@ from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.result import PURPOSE, GenerationResult
+from potstill.datagen.screen import held_languages
 from potstill.datagen.self_instruct_files import (
     Instance,
     Instructed,
@@ -109,6 +110,7 @@ class SelfInstruct:
         tell: Callable[[Instructed], None] | None = None,
     ):
         self._spec = spec
+        self._languages = held_languages(spec, abilities.prefill)
         self._tell = tell
         self._requests = Requests(spec, seeds, own_seeds(spec), options, abilities)
         self._options = options
@@ -217,7 +219,7 @@ class SelfInstruct:
         for text in split_instructions(number + reply.text, MOST_NEW, reply.finish == "length"):
             fault = (
                 refuse_instruction(text)
-                or filters.wrong_language(text, self._spec.languages)
+                or filters.wrong_language(text, self._languages)
                 or filters.near_duplicate(text, self._shown)
                 or filters.near_duplicate(text, self._written)
             )

@@ -86,15 +86,66 @@ _ENGLISH = frozenset(
     )
     + ("detect", "identify", "judge", "please", "whether", "each", "following")
 )
+# What tasks are told with: verbs, and the nouns of texts and languages. None is an English word.
+_TASK_WORDS: dict[str, str] = {
+    "de": "fasse fass zusammen übersetze übersetz schreibe schreib beantworte beantwort antworte antwort korrigiere "
+    "verbessere vereinfache klassifiziere ordne bestimme erkenne erkläre formuliere extrahiere nenne gib erstelle "
+    "wandle bewerte prüfe ergänze kürze satz sätze sätzen artikel frage fragen wort wörter texts textes deutsch "
+    "englisch deutsche englische zusammenfassung rechtschreibung grammatik überschrift kurz kurze antworten",
+    "fr": "résume résumez résumer traduis traduisez traduire écris écrivez écrire corrige corrigez corriger réponds "
+    "répondez répondre classe classez classer extrais extrayez simplifie simplifiez reformule reformulez explique "
+    "expliquez donne donnez rédige rédigez trouve trouvez complète décris décrivez texte mot mots deux trois anglais "
+    "français fautes orthographe titre réponse résumé avis courriel",
+    "es": "traduce traduzca traducir resume resuma resumir escribe escriba escribir corrige corrija corregir responde "
+    "responda clasifica clasifique extrae extraiga simplifica reformula explica describe redacta encuentra genera "
+    "frase frases texto textos artículo pregunta preguntas palabra palabras oración inglés español dos tres resumen "
+    "título correo reseña",
+    "it": "riassumi riassumere traduci tradurre scrivi scrivere correggi correggere rispondi rispondere classifica "
+    "estrai semplifica riformula spiega descrivi redigi trova genera frase frasi testo testi articolo domanda domande "
+    "parola parole inglese italiano due tre riassunto titolo recensione",
+    "pt": "resuma resumir traduza traduzir escreva escrever corrija corrigir responda responder classifique extraia "
+    "simplifique reformule explique descreva redija encontre gere frase frases texto textos artigo pergunta perguntas "
+    "palavra palavras inglês português duas dois três título resumo avaliação",
+    "nl": "vat samen vertaal schrijf verbeter beantwoord antwoord classificeer vereenvoudig herschrijf leg geef maak "
+    "zin zinnen tekst teksten artikel vraag vragen woord woorden engels nederlands één twee samenvatting titel",
+    "sv": "sammanfatta översätt skriv rätta besvara svara klassificera förenkla förklara mening meningar text texten "
+    "artikel artikeln fråga frågan engelska svenska två",
+    "da": "sammenfat opsummer oversæt skriv ret besvar svar klassificer forenkl forklar sætning sætningen sætninger "
+    "teksten artikel artiklen spørgsmål spørgsmålet engelsk dansk én to",
+    "pl": "podsumuj streść przetłumacz napisz popraw odpowiedz sklasyfikuj uprość wyjaśnij zdanie zdaniu zdaniach "
+    "zdania tekst tekstu artykuł artykułu pytanie pytania angielski polski jednym dwóch",
+    "cs": "shrň shrňte přelož přeložte napiš napište oprav opravte odpověz odpovězte zjednoduš vysvětli větu věty "
+    "větě článek článku otázku otázky angličtiny češtiny jedné dvou",
+    "ro": "rezumă rezumați tradu traduceți scrie scrieți corectează răspunde clasifică simplifică explică propoziție "
+    "propoziția propoziții articolul întrebare întrebarea engleză română două într",
+    "tr": "özetle özetleyin çevir çevirin yaz yazın düzelt düzeltin cevapla yanıtla sınıflandır açıkla basitleştir "
+    "cümle cümleyi cümleyle cümlede metni metin makaleyi makale soruyu ingilizceye ingilizce türkçe türkçeye",
+    "fi": "tiivistä käännä kirjoita korjaa vastaa luokittele yksinkertaista selitä lause lauseen lauseeseen lauseella "
+    "teksti tekstin artikkeli artikkelin kysymys kysymykseen englanniksi suomeksi yhteen yhdellä kahdella",
+    "hu": "foglald össze fordítsd fordíts írj írd javítsd válaszolj osztályozd egyszerűsítsd magyarázd mondat mondatot "
+    "mondatban szöveget cikket kérdésre kérdést angolra magyarra két le",
+    "id": "ringkas ringkaslah terjemahkan tulis tulislah perbaiki jawab jawablah klasifikasikan sederhanakan jelaskan "
+    "kalimat teks artikel pertanyaan bahasa inggris satu dua dalam",
+    "vi": "tóm tắt dịch viết sửa trả lời phân loại giải thích câu văn bản bài báo hỏi sang tiếng anh việt hai",
+    "ru": "перескажи обобщи переведи напиши исправь ответь классифицируй объясни предложение предложении текст статью "
+    "вопрос английский русский одном двух кратко",
+    "uk": "підсумуй переклади напиши виправ відповідай класифікуй поясни речення реченням реченні текст статтю питання "
+    "англійську українську одним двох стисло",
+    "bg": "обобщи преведи напиши поправи отговори класифицирай обясни изречение изречението текста статията въпроса "
+    "английски български едно две",
+}
+# Letters of Cyrillic that tell by themselves.
+_CYRILLIC_LETTERS = (("uk", "іїєґ"), ("sr", "ђјљњћџ"), ("ru", "ыэё"))
 _WORDS = re.compile(r"[^\W\d_]+")
 _MAX_CHARS = 4_000
 
 
 @cache
-def _owners() -> dict[str, tuple[str, ...]]:
+def _owners(tasks: bool = False) -> dict[str, tuple[str, ...]]:
+    """The languages of each word; `tasks` adds what tasks are told with."""
     owners: dict[str, list[str]] = {}
     for code, words in _FUNCTION_WORDS.items():
-        for word in set(words.split()):
+        for word in {*words.split(), *(_TASK_WORDS.get(code, "").split() if tasks else ())}:
             owners.setdefault(word, []).append(code)
     return {word: tuple(codes) for word, codes in owners.items()}
 
@@ -141,10 +192,10 @@ def guess_language(text: str) -> str | None:
 def prompt_language(text: str) -> str | None:
     """ISO 639-1 code of a task's own words, which may be few; None where they do not tell.
 
-    A sentence of seven words holds two or three function words, too few for `guess_language`: here another language
-    than English is believed from two of them on, where English has at most half as many; from three on where a word
-    stands beside them that is English alone. Words that lead an English prompt to its labels ("as", "no") prove nothing
-    by themselves.
+    A sentence of seven words holds two or three function words, too few for `guess_language`: here words that tasks
+    are told with ("fasse", "zusammen") count too, and another language than English is believed from two of all these
+    on, where English has at most half as many; from three on where a word stands beside them that is English alone.
+    Words that lead an English prompt to its labels ("as", "no") prove nothing by themselves.
 
     Examples:
         >>> prompt_language("Schreibe zu einer Fehlermeldung eine kurze Überschrift.")
@@ -162,7 +213,7 @@ def prompt_language(text: str) -> str | None:
     scores: Counter[str] = Counter()
     said: dict[str, set[str]] = {}
     for word in words:
-        codes = _owners().get(word, ()) if len(word) > 1 or script != "latin" else ()  # "user's" is no Czech
+        codes = _owners(tasks=True).get(word, ()) if len(word) > 1 or script != "latin" else ()  # "user's" is no Czech
         for code in codes:
             scores[code] += 1 / len(codes)  # type: ignore[assignment]
             said.setdefault(code, set()).add(word)
@@ -170,8 +221,9 @@ def prompt_language(text: str) -> str | None:
         ((score, code) for code, score in scores.items() if _SCRIPT_OF.get(code, "latin") == script),
         key=lambda item: (-item[0], item[1] != "en", item[1]),  # of equals the same in every process
     )
+    cyrillic = next((code for code, own in _CYRILLIC_LETTERS if set(own) & set(text.lower())), "ru")
     if not ranked:
-        return "ru" if script == "cyrillic" else None
+        return cyrillic if script == "cyrillic" else None
     (score, best), second = ranked[0], ranked[1][0] if len(ranked) > 1 else 0.0
     if best == "en":
         return "en" if len(said["en"]) >= 2 else None
@@ -179,7 +231,7 @@ def prompt_language(text: str) -> str | None:
     proofs = said[best] - _LEADS
     enough = len(proofs) >= 3 if english - said[best] else bool(proofs) and len(said[best]) >= 2
     clear = enough and score >= max(2 * scores["en"], 1.2 * second, 1.5 if scores["en"] else 1.0)
-    return best if clear else ("ru" if script == "cyrillic" else None)
+    return best if clear else (cyrillic if script == "cyrillic" else None)
 
 
 def other_language(text: str, allowed: tuple[str, ...]) -> str | None:

@@ -27,6 +27,7 @@ from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
 from potstill.task_other_languages import asks_for_labels, listed_labels
 from potstill.task_sets import several_labels, several_sets
+from potstill.text_kinds import is_text_kind
 
 if TYPE_CHECKING:
     from potstill.asker import Asker
@@ -271,6 +272,31 @@ _NOUNS = (
 )
 
 
+# Words that end a noun phrase, or make it one of something else.
+_NO_PART = (
+    "of|in|on|for|from|to|into|about|with|by|at|as|and|or|but|if|that|which|who|is|are|was|were|has|have|the|an?|so|then|"
+    "history|literature|speakers?|learners?|teachers?|culture"
+)
+# What else is put into another form, corrected or read and is in a language.
+_IN_A_LANGUAGE = re.compile(
+    r"(?:texts?|copy|grammar|spelling|punctuation|wording|writing|prose|essays?|homework|dictations?|sentences?|rulings?|"
+    r"judge?ments?|decisions?|verdicts?|statutes?|subtitles|captions?|notes|minutes|correspondence|addresses|dates?)",
+    re.IGNORECASE,
+)
+# Behind these stands what comes out.
+_COMES_OUT = re.compile(
+    r"\b(?:into|in|to|as|(?:write|generate|compose|create|produce|output|draft|invent|give|make|suggest|recommend|propose)"
+    r"(?: me)?)(?: an?| the| some| short| new| good)*\s*$",
+    re.IGNORECASE,
+)
+
+
+def _worked_on(phrase: str) -> bool:
+    """Whether a word of a phrase names what is in a language: `legal text`, `court rulings`."""
+    words = phrase.split()
+    return any(is_text_kind(word) or _IN_A_LANGUAGE.fullmatch(word) for word in words)
+
+
 def infer_languages(instruction: str) -> tuple[str, ...]:
     """ISO 639-1 codes of the languages that the inputs are said to be in, or the prompt is; empty where none tells."""
     flat = " ".join(instruction.split())
@@ -288,6 +314,10 @@ def infer_languages(instruction: str) -> tuple[str, ...]:
             code = NAMES_IN_TEXT[one.lower()]
             if code not in found:
                 found.append(code)
+    for match in re.finditer(rf"\b({chain})((?: (?!(?:{_NO_PART})\b)[a-z][\w-]*){{1,4}})", flat) if not found else ():
+        if _worked_on(match[2]) and not _COMES_OUT.search(flat[max(0, match.start() - 60) : match.start()]):
+            found += [code for one in re.findall(rf"\b(?:{name})\b", match[1])
+                      if (code := NAMES_IN_TEXT[one.lower()]) not in found]  # fmt: skip
     own = prompt_language(flat)
     return tuple(found) or ((own,) if own else ())
 

@@ -264,6 +264,49 @@ def test_real_user_prompts_are_read_or_refused_with_a_mend(data_pack: Path) -> N
         ("Compose un poème sur le thème donné.", ("fr",)),
         ("Decide si el texto es una pregunta.", ("es",)),
         ("Label de berichten als spam of geen spam.", ("nl",)),
+        # Short prompts, whose verbs and nouns tell.
+        ("Fasse den Artikel in einem Satz zusammen.", ("de",)),
+        ("Übersetze ins Englische.", ("de",)),
+        ("Korrigiere die Rechtschreibung.", ("de",)),
+        ("Traduis la phrase en anglais.", ("fr",)),
+        ("Résume l'article en deux phrases.", ("fr",)),
+        ("Corrige les fautes d'orthographe.", ("fr",)),
+        ("Traduce la frase al inglés.", ("es",)),
+        ("Resume el artículo en una frase.", ("es",)),
+        ("Riassumi l'articolo in una frase.", ("it",)),
+        ("Traduci la frase in inglese.", ("it",)),
+        ("Resuma o artigo em duas frases.", ("pt",)),
+        ("Vat het artikel samen in één zin.", ("nl",)),
+        ("Sammanfatta artikeln i en mening.", ("sv",)),
+        ("Oversæt sætningen til engelsk.", ("da",)),
+        ("Przetłumacz zdanie na angielski.", ("pl",)),
+        ("Shrň článek do jedné věty.", ("cs",)),
+        ("Tradu propoziția în engleză.", ("ro",)),
+        ("Metni bir cümleyle özetle.", ("tr",)),
+        ("Tiivistä artikkeli yhteen lauseeseen.", ("fi",)),
+        ("Foglald össze a cikket egy mondatban.", ("hu",)),
+        ("Ringkas artikel ini dalam satu kalimat.", ("id",)),
+        ("Tóm tắt bài báo trong một câu.", ("vi",)),
+        ("Підсумуй статтю одним реченням.", ("uk",)),
+        # A language before what is worked on.
+        ("Simplify German legal text.", ("de",)),
+        ("Correct German grammar.", ("de",)),
+        ("Improve the Italian translation of English sentences.", ("en",)),
+        ("Summarise German literature.", ()),
+        ("Plan lessons for French learners of all levels.", ("en",)),
+        ("Summarise Spanish court rulings.", ("es",)),
+        ("Answer questions about Dutch rental contracts.", ("nl",)),
+        ("Translate German legal text into plain English.", ("de",)),
+        ("Rewrite formal Korean business e-mails in a friendly tone.", ("ko",)),
+        ("Extract dates from handwritten Italian letters.", ("it",)),
+        ("Shorten French and Italian product descriptions.", ("fr", "it")),
+        ("Recommend Italian recipes.", ()),
+        ("Write German legal text from English notes.", ("en",)),
+        ("Write a German product description.", ()),
+        ("Turn the notes into French marketing copy.", ()),
+        ("Summarise French history.", ()),
+        ("Polish the product text.", ()),
+        ("Resume the story.", ()),
     ],
 )
 def test_languages_of_a_prompt(text: str, codes: tuple[str, ...]) -> None:
@@ -296,7 +339,7 @@ def test_labels_listed_in_other_languages(prompt: str, labels: list[str]) -> Non
 
 
 def test_what_no_word_told_is_said_to_be_assumed() -> None:
-    found = {item.field: item.how for item in read_task("Bestimme die Sprache.").inferred}
+    found = {item.field: item.how for item in read_task("Haikus, bitte!").inferred}
     assert (found["kind"], found["languages"]) == ("assumption", "assumption")
     found = {item.field: item.how for item in read_task("Classify texts as a or b in what they are about.").inferred}
     assert found["kind"] == "rules"

@@ -175,10 +175,17 @@ def test_nothing_usable_is_an_error_that_counts_reasons(tmp_path: Path) -> None:
 
 def test_nothing_usable_for_its_language_names_that_and_the_mend(tmp_path: Path) -> None:
     english = "The council has decided that it will not build the bridge this year, and that was what they were for."
-    teacher = ScriptedTeacher(lambda request, number: Reply(text=f"{english} It is number {number}."))
+    others = (
+        "Der Rat hat beschlossen, dass die Brücke in diesem Jahr nicht gebaut wird, und das war auch nicht zu sehen.",
+        "Le conseil a décidé que le pont ne sera pas construit cette année, et ce n'est pas dit pour nous.",
+    )
+    # Of one language alone the run would end before.
+    texts = (english, *others)
+    teacher = ScriptedTeacher(lambda request, number: Reply(text=f"{texts[number % 3]} Nr {number}."))
     with pytest.raises(
         TeacherError,
-        match=r"0 usable rows .*wrong_language.*\(en, not pt\); if inputs may be in it, add `languages: \[en\]` to the",
+        match=r"0 usable rows .*wrong_language.*\((en|de|fr), not pt\); if inputs may be in it, add "
+        r"`languages: \[(en|de|fr)\]` to",
     ):
         run(tmp_path, replace(NEWS, languages=("pt",)), teacher, rows=8)
 

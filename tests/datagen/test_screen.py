@@ -4,7 +4,8 @@ import pytest
 
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.screen import Screen
-from potstill.task import TaskSpec
+from potstill.errors import TeacherError
+from potstill.task import Inferred, TaskSpec
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,43 @@ def test_nothing_is_never_a_text() -> None:
     refused = Screen(spec, GenerationOptions(), ["!"], []).refuse("  ", "")
     assert refused is not None
     assert refused.reason == "empty"
+
+
+GERMAN = [
+    f"Das ist der {n}. Text über die Stadt {word}, und er ist nicht auf Englisch geschrieben, weil wir das so wollen."
+    for n, word in enumerate(
+        ("Aachen", "Bonn", "Celle", "Dessau", "Essen", "Fulda", "Gera", "Halle", "Jena", "Köln") * 3
+    )
+]
+
+
+def _told(how: str, *languages: str) -> TaskSpec:
+    inferred = (Inferred("languages", "en", how),) if how else ()
+    return TaskSpec("t", "Summarise the text.", "generation", languages=languages, inferred=inferred)
+
+
+@pytest.mark.parametrize(
+    ("spec", "opened", "refused"),
+    [
+        (_told("assumption", "en"), False, False),
+        # A small teacher knows English alone, and slips out of it by mistake.
+        (_told("assumption", "en"), True, True),
+        (_told("rules", "en"), False, True),
+        (_told("", "en"), False, True),
+        (_told("rules", "en", "de"), False, False),
+    ],
+)
+def test_a_language_that_was_only_assumed_is_not_held_to(spec: TaskSpec, opened: bool, refused: bool) -> None:
+    found = Screen(spec, GenerationOptions(), [], [], opened=opened).refuse(GERMAN[0], "")
+    assert (found is not None and found.reason == "wrong_language") == refused
+
+
+def test_where_all_first_texts_are_in_one_other_language_the_mend_is_said_early() -> None:
+    screen = Screen(_told("rules", "en"), GenerationOptions(), [], [], opened=False)
+    for text in GERMAN[:23]:
+        assert screen.refuse(text, "") is not None
+    with pytest.raises(TeacherError, match=r"first 24 .* are all in German \(de\), .*languages: \[de\]"):
+        screen.refuse(GERMAN[23], "")
+    screen = Screen(_told("rules", "en"), GenerationOptions(), [], [], opened=False)
+    assert screen.refuse("The one text that is in English, as it was asked for by all of us.", "") is None
+    assert {fault.reason for text in GERMAN if (fault := screen.refuse(text, ""))} == {"wrong_language"}
