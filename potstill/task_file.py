@@ -44,11 +44,11 @@ from potstill.task_inference import (
     ask_teacher,
     check_labels,
     infer_languages,
-    infer_metric,
     read_by_rules,
     slug,
 )
 from potstill.task_markdown import Parts, read_markdown
+from potstill.task_metric import infer_metric
 from potstill.task_source import checked_text, path_in, read_text, split_front_matter
 from potstill.task_yaml import Faults, Node, parse_yaml, plain
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
-from potstill.task import Kind, Label, Metric
+from potstill.task import Kind, Label
 from potstill.task_choices import ASPECT
 from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
 from potstill.task_lists import MAX_LABELS, plausible
@@ -124,7 +124,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     flat = _on_one_line(text)
     if not single and several_labels(flat):
         return Reading(kind="generation", how="rules: several labels an input are asked for")
-    verb = _first_verb(flat)
+    verb = first_verb(flat)
     scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and SCALE.search(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
@@ -168,7 +168,7 @@ def _on_one_line(text: str) -> str:
     return " ".join(re.sub(r"(?<=[\w)\]}\"'`])[ ]*\n(?=\s*\n|\W{0,4}\w+(?: \w+)?:(?:\s|$))", ".\n", text).split())
 
 
-def _first_verb(flat: str) -> str:
+def first_verb(flat: str) -> str:
     """The first word of the prompt that is one of the verbs known here, in its base form; or ''."""
     before = ""
     for word in re.findall(r"[a-z]+", flat[:2000].lower()):
@@ -245,24 +245,6 @@ def check_labels(
             )
         else:
             seen[name.casefold()] = (at, name)
-
-
-def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:
-    """The metric that fits: macro-F1 for classes; for texts, by what the answers look like."""
-    if kind == "classification":
-        return "macro_f1"
-    if kind == "instructions":
-        return "rouge_l"
-    words = instruction.lower()
-    if re.search(r"\b(?:translat\w+|python|sql|javascript|java|code|regex|shell|bash|snippet)\b", words):
-        return "chrf"
-    if re.search(r"\b(?:iso|exact(?:ly)?|number|integer|digits?|one word|json|date|amount|price)\b", words):
-        return "exact_match"
-    if re.search(r"\b(?:spans?|substring|named entit\w+|short (?:phrase|answer))\b", words):
-        return "token_f1"  # which answers from a text are measured by, as in SQuAD
-    if outputs and all(len(output.split()) <= 3 for output in outputs):
-        return "exact_match"
-    return "rouge_l"
 
 
 _NOUNS = (

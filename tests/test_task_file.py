@@ -18,7 +18,8 @@ from potstill.languages import LANGUAGES, language_code
 from potstill.task import DataRef, Example, Label, LicencePolicy, Rule, TaskSpec
 from potstill.task_fields import _slow_pattern
 from potstill.task_file import FIELDS, SETTINGS, STAGES, read_task, read_task_file
-from potstill.task_inference import infer_languages, infer_metric, read_by_rules, slug
+from potstill.task_inference import infer_languages, read_by_rules, slug
+from potstill.task_metric import infer_metric
 from potstill.task_yaml import Faults, parse_yaml, plain
 from potstill.teacher import Abilities, Failure, Reply
 
@@ -399,6 +400,52 @@ def test_metric_of_a_task() -> None:
     assert infer_metric("generation", "Answer with a span of the passage.", []) == "token_f1"
     assert infer_metric("generation", "Translate it.", []) == "chrf"
     assert infer_metric("generation", "Reply.", ["a b", "c"]) == "exact_match"
+
+
+EXACT = [
+    "Answer the question in one word.", "Give the capital of the country as a single word.",
+    "Give a one-word answer.", "Count the words of the paragraph and answer with just the number.",
+    "Convert the date to ISO 8601.", "Find the date that a sentence names and write it in ISO format.",
+    "Extract the total amount from the receipt.", "Extract the order number from the e-mail.",
+    "Extract the invoice's due date.", "Return the contact details as JSON.",
+    "Extract the person's name and age into a JSON object.", "Convert the recipe's ingredients to valid JSON.",
+    "Compute the sum. The output is a number.", "Reply with only the integer.",
+    "What is the price of the article? Reply with the price only.", "Write the number in digits.",
+    "Solve the math word problem step by step. End with #### and the number.",
+    "Reason step by step and end with the final number after ####.", "Convert the Roman numeral to a number.",
+    "Answer a reasoning question. The output is the short exact answer, such as (A), True or yes.",
+    "Return the exact label of the part.", "Normalise the date.", "Turn the spoken amount into digits.",
+    "Compute the final price after the discount.", "Find the largest integer in the list.",
+    "Given a product page as JSON, extract the price.", "Write a JSON object with the name and age.",
+    "How many people are mentioned? Answer with a number.", "Extract the patient's date of birth from the note.",
+    "Rate the essay from 1 to 10. Only give the number.", "Return the date in the format YYYY-MM-DD.",
+]  # fmt: skip
+FREE = [
+    "Summarise the news article in exactly two sentences.", "Describe the photo in exactly 20 words.",
+    "Write a product description from the product's name, features and price.",
+    "Write a friendly reply to a customer who asks about their order number.",
+    "Summarise the meeting notes, keeping every date.", "Summarise the report and mention the amount of each loss.",
+    "Rewrite the paragraph so that every number is spelled out.", "Explain the JSON to a beginner.",
+    "Turn the restaurant's attributes in JSON into one sentence.", "Given product data as JSON, write a description.",
+    "Write a reminder that names the amount and the due date of the invoice.", "Draft an ad with the price.",
+    "Reply to the guest, with the date of arrival and the number of nights.", "List three ideas for a date.",
+    "Answer questions about ISO 9001.", "Write a headline for the article. Do not use a number.",
+    "Replace one word so that the sentence is funny.", "Say exactly what the contract forbids, in plain words.",
+    "Write a note on the price of oil.", "Complain about the price in a polite letter.",
+    "Paraphrase exactly one sentence.",
+    "Extract the date, place and reason of the accident and tell them in a sentence.",
+    "Summarise the JSON log in a sentence.", "Give the price, and say why.", "Write a JSON schema tutorial.",
+    "Calculate the total price of the order and write a friendly message with it.", "Extract all dates, one a line.",
+    "Answer the customer's question about the date of delivery.", "Answer the question about the price list.",
+    "Explain step by step how the number is found.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instruction", "exact"), [*((text, True) for text in EXACT), *((text, False) for text in FREE)]
+)
+def test_only_an_output_that_is_one_value_is_measured_by_exact_match(instruction: str, exact: bool) -> None:
+    assert (infer_metric("generation", instruction, []) == "exact_match") == exact
 
 
 @given(st.text(max_size=200))

@@ -127,11 +127,15 @@ def normalise_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
+# The line behind a worked answer that says the result.
+_WORKED = re.compile(r"####([^\n#]*\S)\s*\Z")
+
+
 def exact_matches(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
     """(n,) 1.0 where the normalised texts agree. Texts that normalise to nothing are compared as they are.
 
     Where the gold text is a JSON object or list the other has to be one too, with the same keys and normalised values;
-    spaces and the order of keys are free.
+    spaces and the order of keys are free. Where it ends with an answer behind `####` (GSM8K), what leads to it is free.
 
     Examples:
         >>> exact_matches(["The Nile", '{"a": 1, "b": 2}', '{"a": 1}'], ["nile.", '{"b":2,"a":1}', '{"a": 1']).tolist()
@@ -143,6 +147,8 @@ def exact_matches(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
 def _same(gold: str, output: str) -> bool:
     if (wanted := _json_form(gold)) is not None:
         return wanted == _json_form(output)
+    if (worked := _WORKED.search(gold)) is not None:
+        gold, output = worked[1], output.rpartition("####")[2]
     a, b = normalise_answer(gold), normalise_answer(output)
     return a == b if a or b else gold.strip() == output.strip()
 

@@ -125,6 +125,25 @@ def test_exact_match_normalises(gold, output, same):
     assert bool(metrics.exact_matches([gold], [output])[0]) is same
 
 
+@pytest.mark.parametrize(
+    ("gold", "output", "same"),
+    [
+        ("2 + 3 = 5, and 5 x 2 = 10.\n#### 10", "First 5.\nThen 10.\n#### 10", True),
+        ("So 1,250.\n#### 1,250", "#### 1250", True),
+        ("So 10.\n#### 10", "It is 10.\n#### 12", False),
+        ("So 10.\n#### 10", "10", True),
+        ("So 10.\n#### 10", "It is 10.", False),
+        ("So 10.\n#### 10", "####", False),
+        ("So 10.\n#### 10", "", False),
+        ("x #### no", "y #### No.", True),
+        # A heading is no answer.
+        ("#### First\nOne.\n#### Second\nTwo.", "#### Second\nTwo.", False),
+    ],
+)
+def test_exact_match_looks_behind_the_sign_of_a_worked_answer(gold, output, same):
+    assert bool(metrics.exact_matches([gold], [output])[0]) is same
+
+
 def test_bootstrap_is_seeded_and_holds_the_score():
     random = np.random.default_rng(0)
     gold, answer = random.integers(0, 3, 400), random.integers(0, 3, 400)
