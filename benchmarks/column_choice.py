@@ -33,8 +33,9 @@ from results_file import print_table, read_results, write_results
 
 from potstill.retrieval.cards import Card, card_from_mapping
 from potstill.retrieval.columns import choose_among, choose_columns, declared_columns
-from potstill.retrieval.load import open_table, text_items
+from potstill.retrieval.load import open_table
 from potstill.retrieval.profiles import profile_features
+from potstill.retrieval.row_texts import text_items
 from potstill.task import TaskSpec
 from potstill.task_file import read_task_file
 

@@ -35,7 +35,8 @@ from results_file import print_table, read_results, write_results
 from potstill.models import sentence_encoder
 from potstill.retrieval.catalogue import shipped_catalogue
 from potstill.retrieval.labels import map_labels
-from potstill.retrieval.load import open_table, text_items
+from potstill.retrieval.load import open_table
+from potstill.retrieval.row_texts import text_items
 from potstill.task import Label, TaskSpec
 
 DEFAULT_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

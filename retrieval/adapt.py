@@ -20,9 +20,10 @@ from potstill.retrieval.columns import ColumnChoice, choose_columns
 from potstill.retrieval.configs import choose_config, train_split
 from potstill.retrieval.instruction_sets import instruction_columns, unfolded_chats
 from potstill.retrieval.labels import LabelMap, map_labels
-from potstill.retrieval.load import as_text, class_names_of, read_sample, splits_of
+from potstill.retrieval.load import read_sample, splits_of
 from potstill.retrieval.mapping import ColumnMapping
 from potstill.retrieval.options import RetrievalOptions
+from potstill.retrieval.row_texts import as_reference, as_text, class_names_of, holds_references
 from potstill.retrieval.sampling import Sample
 from potstill.retrieval.transform import Plan, TransformResult, map_rows, plan_dataset, rewrite_rows
 from potstill.rows import Dropped, Row, Source, join_fields, join_instruction
@@ -149,14 +150,18 @@ def _as_it_is(
         raise LeftOutError(f"the task reads one text, this has {' + '.join(choice.inputs)}")
     # The student knows the task's names of the fields, not the dataset's.
     fields = dict(zip(choice.inputs, spec.inputs if len(spec.inputs) > 1 else choice.inputs))
+    answers = [row[choice.output] for row in opened.texts]
+    if holds_references(spec, choice.output):
+        names = class_names_of(opened.table.features[choice.output])
+        answers = [as_reference(value, names) for value in opened.table[choice.output]]
     items = [
         (
             join_instruction(*(row[name] for name in choice.inputs))
             if own
             else join_fields({fields[name]: row[name] for name in choice.inputs}),
-            row[choice.output],
+            answer,
         )
-        for row in opened.texts
+        for row, answer in zip(opened.texts, answers, strict=True)
     ]
     tells = options.transform == "teacher" and asker is not None and asker.abilities.json_schema
     mapping = _labels(spec, items, encoder, choice.output, asker, tells) if spec.labels else None

@@ -64,7 +64,7 @@ _SAME_FIELD = (
     ("title", "headline", "subject"),
     ("text", "content", "body", "article", "description", "document"),
 )  # fmt: skip
-_TAGGING = re.compile(
+TAGGING = re.compile(
     r"(?i)\b(named entit|entity (recognition|extraction)|token[- ]classification|part[- ]of[- ]speech|tag each|tagging)"
 )
 
@@ -157,7 +157,7 @@ def _output_candidates(profiles: Sequence[Profile], spec: TaskSpec) -> list[Prof
         return [item for item in filled if item.is_class or _says_labels(item, spec)] or [
             item for item in filled if item.is_text and not item.words and _position(item.name, _CLASS_NAMES) < 50
         ]
-    if _TAGGING.search(spec.instruction) and (tags := [item for item in filled if item.is_tags]):
+    if TAGGING.search(spec.instruction) and (tags := [item for item in filled if item.is_tags]):
         return tags
     texts = [item for item in filled if item.is_text]
     asked = [item for item in texts if not _contradicted(item, texts, spec)]

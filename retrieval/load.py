@@ -23,9 +23,9 @@ from potstill.errors import DataError
 from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
-from potstill.retrieval.profiles import plain_value
+from potstill.retrieval.row_texts import holds_references, text_items
 from potstill.retrieval.sampling import Sample, sample_lines, sample_parquet, table_of
-from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
+from potstill.rows import Origin, Row, Source, rows_to_dataset
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }  # fmt: skip
-_WHOLE = 2**53  # up to which a float tells whole numbers apart
 _FILE_LIMIT = 2 << 30
 _LINE_LIMIT = 64 << 20
 
@@ -92,7 +91,8 @@ def read_data(
     # Written as "" an answer is empty; a cell with nothing in it has none, and a CSV cannot say "".
     none = (None, "") if ref.path.endswith((".csv", ".csv.gz", ".tsv")) else (None,)
     missing = () if spec.labels else {index for index, value in enumerate(table[output]) if value in none}
-    for index, item in enumerate(text_items(table, inputs, output, spec.inputs)):
+    references = holds_references(spec, output)
+    for index, item in enumerate(text_items(table, inputs, output, spec.inputs, references=references)):
         text, answer = item
         if index in missing:
             unlabelled += 1
@@ -217,52 +217,6 @@ def _named_output(table: Dataset, spec: TaskSpec) -> ColumnChoice | None:
 def _fields_of(table: Dataset, spec: TaskSpec) -> tuple[str, ...]:
     """The task's own input fields where the user's table has columns of just these names: nothing is left to guess."""
     return spec.inputs if spec.inputs and set(spec.inputs) <= set(table.column_names) else ()
-
-
-def text_items(
-    table: Dataset, inputs: Sequence[str], output: str | None, fields: Sequence[str] = ()
-) -> Iterator[tuple[str, str]]:
-    """Each row as (input text, output text); class integers become their names, lists of them are joined by `, `.
-
-    Args:
-        table: The data.
-        inputs: Its columns that make the input.
-        output: Its column of the answer, or None.
-        fields: What the task calls its input's fields. Columns of as many are called so in the texts, in that order
-            unless they have these names: a student reads all rows in one form, whatever each table calls its columns.
-    """
-    called = dict(zip(inputs, fields, strict=True)) if len(fields) == len(inputs) > 1 else {}
-    if called and set(called) == set(fields):
-        inputs, called = list(fields), {}
-    wanted = [*inputs, *([output] if output else [])]
-    names = {name: class_names_of(table.features[name]) for name in wanted}
-    for item in table.select_columns(wanted):
-        values = {name: as_text(item[name], names[name]) for name in wanted}
-        text = join_fields({called.get(name, name): values[name] for name in inputs})
-        yield text, values[output] if output else ""
-
-
-def class_names_of(feature: Any) -> Sequence[str]:
-    """Names of a class column, or of a list of classes; none for other columns."""
-    from datasets import ClassLabel
-
-    inner = getattr(feature, "feature", None)
-    held = feature if isinstance(feature, ClassLabel) else inner if isinstance(inner, ClassLabel) else None
-    return held.names if held is not None else ()
-
-
-def as_text(value: Any, names: Sequence[str] = ()) -> str:
-    """A value as the text that a row holds; of several references the first counts, tokens make a sentence.
-
-    A whole number is written as one: tables with an empty cell hold 12 as 12.0.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE:
-        return str(int(value))
-    if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
-        return " ".join(value) if max(len(part.split()) for part in value) == 1 else str(value[0])
-    return plain_value(value, names)
 
 
 def open_table(path: str, *, split: str | None = None, config: str | None = None, limit: int | None = None) -> Dataset:

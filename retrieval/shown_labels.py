@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from potstill.retrieval.label_names import plain_label
-from potstill.retrieval.load import as_text, class_names_of, output_column, read_sample
+from potstill.retrieval.load import output_column, read_sample
+from potstill.retrieval.row_texts import as_text, class_names_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -402,3 +402,12 @@ def test_anchors(ask: Any) -> None:
     assert anchors_of(task(instruction="Judge it well.")) == (["good", "bad"], "task")
     assert anchors_of(task("generation", instruction="Say it."), None) == (["Say it."], "task")
     assert silent is not None
+
+
+def test_a_row_that_is_found_has_one_of_several_references(tmp_path: Path) -> None:
+    lines = [
+        {"question": f"Which city is number {n} by the sea?", "answers": {"text": ["Oslo", "Oslo"]}} for n in range(40)
+    ]
+    spec = task("generation", instruction="Answer the question about a city.")
+    found = adapt(spec, dataset(tmp_path, lines))
+    assert {row.output for row in found.rows} == {"Oslo"}

@@ -14,8 +14,8 @@ from potstill.asker import Asker
 from potstill.ledger import Ledger
 from potstill.prompts import load
 from potstill.retrieval.columns import choose_among, choose_columns, declared_columns, text_columns
-from potstill.retrieval.load import text_items
 from potstill.retrieval.profiles import plain_value, profile, profile_features
+from potstill.retrieval.row_texts import text_items
 from potstill.task import Label, TaskSpec
 from potstill.task_file import read_task_file
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take

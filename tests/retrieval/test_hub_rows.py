@@ -20,7 +20,8 @@ CONVERSION = "refs/convert/parquet"
 READ = """
 import json, sys
 from potstill.errors import DataError
-from potstill.retrieval.load import read_sample, text_items
+from potstill.retrieval.load import read_sample
+from potstill.retrieval.row_texts import text_items
 for asked in json.loads(sys.argv[1]):
     try:
         sample = read_sample(**asked)

@@ -21,7 +21,8 @@ from potstill.errors import DataError
 from potstill.retrieval import sampling
 from potstill.retrieval.cards import Card, Config
 from potstill.retrieval.configs import choose_config, chosen_split, is_checking, train_split
-from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of, text_items
+from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of
+from potstill.retrieval.row_texts import text_items
 from potstill.task import DataRef, Label, TaskSpec
 from potstill.task_file import read_task
 
@@ -189,6 +190,50 @@ def test_translations_and_structs_are_flattened(tmp_path: Path) -> None:
     assert {"translation.de", "translation.en", "answers.text", "label"} <= set(table.column_names)
     assert next(text_items(table, ["translation.de"], "translation.en")) == ("ja", "yes")
     assert next(text_items(table, ["answers.text"], "label")) == ("y z", "b")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("answers", {"text": ["Denver", "Denver", "Denver"], "answer_start": [5, 5, 5]}, "Denver"),
+        ("output", ["Oslo", "Kristiania"], "Oslo"),
+        ("output", ["Jane Austen", "Austen"], "Jane Austen"),
+        ("output", ["Austen", "Jane Austen"], "Austen"),
+        ("answers", ["1969", "July", "1969."], "1969"),
+        ("answer", ["", "Paris"], "Paris"),
+        ("answer", ["yes"], "yes"),
+        ("answer", "New York City", "New York City"),
+        ("references", ["Ja", "Jawohl"], "Ja"),
+        ("target", ["北京", "北京市"], "北京"),
+        # Words of one text, or several things that are all wanted.
+        ("tokens", ["It", "rains", "."], "It rains ."),
+        ("target_tokens", ["Es", "regnet", "."], "Es regnet ."),
+        ("summary.words", ["Rain", "today"], "Rain today"),
+        ("keywords", ["rain", "flood"], "rain flood"),
+        ("ner_tags", ["O", "B-PER"], "O B-PER"),
+    ],
+)
+def test_of_several_references_the_first_counts(tmp_path: Path, column: str, value: Any, said: str) -> None:
+    place = tmp_path / "test.jsonl"
+    held = value
+    for part in reversed(column.split(".")[1:]):
+        held = {part: held}
+    rows = [{"question": f"Which of the {n} cities?", column.split(".")[0]: held} for n in range(4)]
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = f"{column}.text" if isinstance(value, dict) else column
+    ref = DataRef(str(place), inputs=("question",), output=output)
+    spec = TaskSpec("t", "Answer the question in a few words.", "generation", metric="exact_match")
+    assert read_data(ref, spec)["output"][:] == [said] * 4
+    tagging = replace(spec, instruction="Tag each word with its part of speech.")
+    if isinstance(value, list) and len(value) > 1 and all(len(part.split()) == 1 for part in value):
+        assert read_data(ref, tagging)["output"][0] == " ".join(value)
+
+
+def test_a_list_of_labels_is_no_list_of_references(tmp_path: Path) -> None:
+    place = tmp_path / "own.jsonl"
+    place.write_text('{"text": "What a day!", "label": ["joy", "fear"]}\n' * 4)
+    with pytest.raises(DataError, match="holds labels that the task does not have: 'joy fear'"):
+        read_data(DataRef(str(place), inputs=("text",), output="label"), task("Name the emotion.", "joy", "fear"))
 
 
 # ---- files that lie ------------------------------------------------------------------------------------------------
