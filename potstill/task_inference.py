@@ -98,7 +98,8 @@ _SORTS_LOOSELY = re.compile(
     re.IGNORECASE,
 )
 _FOLLOWS = re.compile(
-    r"\bfollow(?:s|ing)?\s+(?:the\s+|any\s+|an?\s+|all\s+|user\s+|users'\s+|written\s+|given\s+)*"
+    r"\b(?:follow|obey|carry\s+out)(?:s|ing)?\s+(?:the\s+|any\s+|an?\s+|all\s+|(?:user|person|human|reader)(?:'?s|s')?\s+"
+    r"|(?:one|people)'s\s+|written\s+|given\s+)*"
     r"(?:instructions?|definition\s+of\s+the\s+task)\b"
     r"|\binstruction[- ](?:following|tuning|tuned)\b|\bself-instruct\b"
     r"|\b(?:diverse|varied|different|many\s+kinds\s+of|all\s+kinds\s+of)\s+(?:tasks|instructions)\b"

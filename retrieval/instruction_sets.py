@@ -50,22 +50,24 @@ def declares_instructions(card: Card) -> bool:
     return False
 
 
-def instruction_columns(table: Dataset) -> ColumnChoice:
+def instruction_columns(table: Dataset, *, own: bool = False) -> ColumnChoice:
     """The columns of instruction, input and answer by their usual names; no output where a table has no such pair.
 
     The input may be empty in most rows, as in Alpaca.
 
     Args:
         table: The data; a sample of its values is looked at.
+        own: Whether it is the user's own, whose names are believed where values are of a word or two.
     """
     profiles = profile(table)
+    least = 0 if own else _LEAST_WORDS
     filled = {item.name.lower(): item for item in profiles if item.filled > 0.5}
-    instruction = next((filled[n] for n in _INSTRUCTION if n in filled and filled[n].words >= _LEAST_WORDS), None)
+    instruction = next((filled[n] for n in _INSTRUCTION if n in filled and filled[n].words >= least), None)
     answer = next((filled[name] for name in _ANSWER if name in filled), None)
     if instruction is None or answer is None:
         names = ", ".join(item.name for item in profiles)
         return ColumnChoice((), None, f"its rows carry no instructions with answers (columns: {names})")
-    extra = next((item for n in _INPUT for item in profiles if item.name.lower() == n and item.is_text), None)
+    extra = next((item for n in _INPUT for item in profiles if item.name.lower() == n and (own or item.is_text)), None)
     inputs = (instruction.name,) if extra is None else (instruction.name, extra.name)
     return ColumnChoice(inputs, answer.name, "the usual columns of instructions")
 
@@ -84,7 +86,8 @@ def unfolded_chats(table: Dataset) -> Dataset:
         if 2 * sum(pair is not None for pair in pairs) > len(pairs):
             texts = [pair or ("", "") for pair in pairs]
             told, replied = [told for told, _ in texts], [replied for _, replied in texts]
-            return table.remove_columns(name).add_column(_CHAT[0], told).add_column(_CHAT[1], replied)
+            # The chats last: a table without a column has no rows either.
+            return table.add_column(_CHAT[0], told).add_column(_CHAT[1], replied).remove_columns(name)
     return table
 
 

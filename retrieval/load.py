@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,9 @@ from potstill.errors import DataError
 from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
-from potstill.retrieval.row_texts import holds_references, text_items
+from potstill.retrieval.row_texts import holds_references, joined_instruction, text_items
 from potstill.retrieval.sampling import Sample, sample_lines, sample_parquet, table_of
-from potstill.rows import Origin, Row, Source, rows_to_dataset
+from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ def read_data(
     """
     from potstill.retrieval.label_names import LabelNames
 
-    table = _table(ref, ref.split, limit, commits, tell)
+    table = _unfolded(_table(ref, ref.split, limit, commits, tell), ref, spec)
     inputs, output = _columns(table, ref, spec)
     known = LabelNames(spec.label_names)
     rows, foreign, unlabelled = [], set(), 0
     # Written as "" an answer is empty; a cell with nothing in it has none, and a CSV cannot say "".
     none = (None, "") if ref.path.endswith((".csv", ".csv.gz", ".tsv")) else (None,)
     missing = () if spec.labels else {index for index, value in enumerate(table[output]) if value in none}
-    references = holds_references(spec, output)
-    for index, item in enumerate(text_items(table, inputs, output, spec.inputs, references=references)):
+    references, join = holds_references(spec, output), _join(spec)
+    for index, item in enumerate(text_items(table, inputs, output, spec.inputs, references=references, join=join)):
         text, answer = item
         if index in missing:
             unlabelled += 1
@@ -132,7 +132,7 @@ def input_columns(ref: DataRef, spec: TaskSpec, limit: int) -> tuple[str, ...]:
     Raises:
         DataError: As of `read_data`.
     """
-    return _columns(_table(ref, ref.split, limit, None), ref, spec)[0]
+    return _columns(_unfolded(_table(ref, ref.split, limit, None), ref, spec), ref, spec)[0]
 
 
 def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, ...], str]:
@@ -157,9 +157,24 @@ def output_column(table: Dataset, ref: DataRef, spec: TaskSpec) -> str | None:
     return output if output in table.column_names else None
 
 
+def _join(spec: TaskSpec) -> Callable[[Mapping[str, str]], str]:
+    """How the texts of a row's columns become its input: as in the rows that the student learns from."""
+    return joined_instruction if spec.kind == "instructions" else join_fields
+
+
+def _unfolded(table: Dataset, ref: DataRef, spec: TaskSpec) -> Dataset:
+    """A table of chats as one of instructions, where the task is to follow these and no column is named."""
+    from potstill.retrieval.instruction_sets import unfolded_chats
+
+    return unfolded_chats(table) if spec.kind == "instructions" and not (ref.inputs or ref.output) else table
+
+
 def _choice(table: Dataset, spec: TaskSpec) -> ColumnChoice:
     from potstill.retrieval.columns import choose_columns
+    from potstill.retrieval.instruction_sets import instruction_columns
 
+    if spec.kind == "instructions" and (own := instruction_columns(table, own=True)).output is not None:
+        return own
     choice = choose_columns(table, spec)
     # Where no column fits, one that is called so: its values are told to be no labels of the task, or to be missing.
     return (_named_output(table, spec) if choice.output is None else None) or choice
@@ -181,11 +196,12 @@ def read_texts(
     if Path(ref.path).suffix == ".txt":
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
-    table = _table(ref, ref.split, limit, commits)
-    inputs = ref.inputs or _fields_of(table, spec) or choose_columns(table, spec).inputs or text_columns(table, spec)
+    table = _unfolded(_table(ref, ref.split, limit, commits), ref, spec)
+    chosen = _choice if spec.kind == "instructions" else choose_columns
+    inputs = ref.inputs or _fields_of(table, spec) or chosen(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
-    return [text for text, _ in text_items(table, inputs, None, spec.inputs) if text.strip()]
+    return [text for text, _ in text_items(table, inputs, None, spec.inputs, join=_join(spec)) if text.strip()]
 
 
 def _table(

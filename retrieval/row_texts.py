@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from potstill.retrieval.profiles import plain_value
-from potstill.rows import join_fields
+from potstill.rows import join_fields, join_instruction
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def text_items(
     fields: Sequence[str] = (),
     *,
     references: bool = False,
+    join: Callable[[Mapping[str, str]], str] = join_fields,
 ) -> Iterator[tuple[str, str]]:
     """Each row as (input text, output text); class integers become their names, lists of them are joined by `, `.
 
@@ -35,6 +36,7 @@ def text_items(
         fields: What the task calls its input's fields. Columns of as many are called so in the texts, in that order
             unless they have these names: a student reads all rows in one form, whatever each table calls its columns.
         references: Whether a list of texts in the column of the answer holds references (`holds_references`).
+        join: Makes the input of its columns' texts.
     """
     called = dict(zip(inputs, fields, strict=True)) if len(fields) == len(inputs) > 1 else {}
     if called and set(called) == set(fields):
@@ -43,9 +45,20 @@ def text_items(
     names = {name: class_names_of(table.features[name]) for name in wanted}
     for item in table.select_columns(wanted):
         values = {name: as_text(item[name], names[name]) for name in wanted}
-        text = join_fields({called.get(name, name): values[name] for name in inputs})
+        text = join({called.get(name, name): values[name] for name in inputs})
         answer = as_reference(item[output], names[output]) if output and references else values.get(output or "", "")
         yield text, answer
+
+
+def joined_instruction(values: Mapping[str, str]) -> str:
+    """The input of a row that brings its own instruction, in the first column, with what the others hold, if anything.
+
+    Examples:
+        >>> joined_instruction({"instruction": "Name a tree.", "input": ""})
+        'Name a tree.'
+    """
+    instruction, *others = values.values()
+    return join_instruction(instruction, "\n\n".join(text.strip() for text in others if text.strip()))
 
 
 def class_names_of(feature: Any) -> Sequence[str]:

@@ -394,6 +394,20 @@ def test_language_codes() -> None:
     assert [language_code(word) for word in words] == expected
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Follow the user's instructions.", "Follow users' instructions.", "Follow the users instructions.",
+        "Follow a user's written instructions.", "Carry out the user's instructions.", "Obey the given instructions.",
+        "Follow the instructions of our customers.", "Follow all instructions that a person gives.",
+        "You are a helpful assistant that follows the user’s instructions.", "Follow the reader's instructions.",
+        "A model following people's instructions.", "Follow any user instruction.",
+    ],
+)  # fmt: skip
+def test_prompts_that_bring_an_instruction_with_each_row(prompt: str) -> None:
+    assert read_by_rules(prompt).kind == "instructions"
+
+
 def test_metric_of_a_task() -> None:
     assert infer_metric("classification", "x", []) == "macro_f1"
     assert infer_metric("generation", "Summarise the text.", []) == "rouge_l"

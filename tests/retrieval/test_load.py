@@ -236,6 +236,49 @@ def test_a_list_of_labels_is_no_list_of_references(tmp_path: Path) -> None:
         read_data(DataRef(str(place), inputs=("text",), output="label"), task("Name the emotion.", "joy", "fear"))
 
 
+_TELLS = "Say hi to the whole team."
+_CHAT = [{"role": "user", "content": _TELLS}, {"role": "assistant", "content": "Hi all!"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "text"),
+    [
+        ({"instruction": _TELLS, "input": "", "output": "Hi all!"}, {}, _TELLS),
+        ({"instruction": "Translate it into French.", "input": "Hello", "output": "Bonjour"}, {},
+         "Translate it into French.\n\nHello"),
+        ({"instruction": "Translate", "input": "Hello", "output": "Bonjour"}, {}, "Translate\n\nHello"),
+        ({"instruction": "Define the word.", "input": "internationalisation", "output": "Making it fit for all."}, {},
+         "Define the word.\n\ninternationalisation"),
+        ({"instruction": "Double it.", "input": 12, "output": "24"}, {}, "Double it.\n\n12"),
+        ({"prompt": _TELLS, "response": "Hi all!"}, {}, _TELLS),
+        ({"question": "Who wrote it?", "context": "Ada wrote it.", "answer": "Ada"}, {},
+         "Who wrote it?\n\nAda wrote it."),
+        ({"messages": _CHAT}, {}, _TELLS),
+        ({"conversations": [{"role": "system", "content": "Be kind."}, *_CHAT]}, {}, f"Be kind.\n\n{_TELLS}"),
+        ({"instruction": _TELLS, "input": "", "output": "Hi all!"},
+         {"inputs": ("instruction", "input"), "output": "output"}, _TELLS),
+        ({"ask": "Sum it up.", "given": "It rains.", "wanted": "Rain."},
+         {"inputs": ("ask", "given"), "output": "wanted"}, "Sum it up.\n\nIt rains."),
+        ({"ask": "Sum it up.", "about": "Rain", "given": "It rains.", "wanted": "Rain."},
+         {"inputs": ("ask", "about", "given"), "output": "wanted"}, "Sum it up.\n\nRain\n\nIt rains."),
+        ({"instruction": "Sum it up.", "input": "It rains.", "output": "Rain."}, {"output": "output"},
+         "Sum it up.\n\nIt rains."),
+        ({"instruction": "Sum it up.", "input": "It rains.", "output": "Rain."}, {"inputs": ("instruction",)},
+         "Sum it up."),
+    ],
+)  # fmt: skip
+def test_rows_of_instructions_are_read_in_the_form_that_they_are_trained_in(
+    tmp_path: Path, row: dict[str, Any], columns: dict[str, Any], text: str
+) -> None:
+    place = tmp_path / "test.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for _ in range(6)))
+    ref = DataRef(str(place), **columns)
+    spec = TaskSpec("t", "Follow the instructions of users.", "instructions")
+    assert read_data(ref, spec)["input"][:] == [text] * 6
+    assert set(read_data(ref, spec)["output"]) & {"Hi all!", "Bonjour", "24", "Ada", "Rain.", "Making it fit for all."}
+    assert read_texts(ref, spec) == [text] * 6
+
+
 # ---- files that lie ------------------------------------------------------------------------------------------------
 
 
