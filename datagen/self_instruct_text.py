@@ -84,6 +84,18 @@ _NO_INPUT = re.compile(
 )
 
 
+_FENCE = re.compile(r"[ \t]{0,3}(`{3,}|~{3,})[ \t]*([^`\s]?)[^`]*")
+_ONLY_FENCE = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*(?:\s*(?:`{3,}|~{3,}))?\s*")
+# Comments of Python and shells; and in C, the lines of one.
+_COMMENT = re.compile(r"[ \t]*#(?!#)|[ \t]+\*[ \t]")
+_CODE = re.compile(
+    r"[ \t]*(?:(?:def|class|for|while|if|else|elif|try|with)\b.*:|(?:import|return) \S.*|from \w\S* import .*"
+    r"|[\w.]+\(.*\);?|[\w.\[\]]+ [-+*/]?= .*|[{}]+;?)[ \t]*"
+)
+# Stands before lines that are no fields; no text holds it, since `plain` takes it off.
+_GUARD = "\ue000"
+
+
 def split_instructions(text: str, most: int, cut: bool) -> list[str]:
     """The instructions of a continued list.
 
@@ -193,14 +205,59 @@ def read_instances(text: str, classification: bool, cut: bool) -> list[Found]:
         classification: Whether labels come first.
         cut: Whether the reply was truncated.
     """
-    text = _first_task(_EXAMPLE.sub("", plain(text)))
+    text = _first_task(_EXAMPLE.sub("", _guarded(plain(text))))
     blocks = _LABEL.split(text)[1:] if classification else _INPUT.split(text)
     read = _label_first if classification else _input_first
     made: list[Found] = []
     for number, block in enumerate(blocks, 1):
         found, closed = read(block)
         made += found[:-1] if cut and number == len(blocks) and not closed else found
-    return made[:MOST_INSTANCES]
+    return [
+        Found(item.input and item.input.replace(_GUARD, ""), item.output.replace(_GUARD, ""))
+        for item in made[:MOST_INSTANCES]
+    ]
+
+
+def _guarded(text: str) -> str:
+    """A text with a guard before each line of code that might be taken for a field, such as `# Output: 4`.
+
+    All lines of a fence that is closed are guarded. Of one that is not, and of one that stands before the first field
+    and so may hold the whole reply, only comments are; without a fence, comments right behind a line of code in an
+    output.
+    """
+    lines = text.split("\n")
+    made: list[str] = []
+    at, named, answered = 0, False, False
+    while at < len(lines):
+        line = lines[at]
+        fence = _FENCE.fullmatch(line)
+        if fence is None:
+            guarded = answered and bool(_CODE.fullmatch(made[-1])) and bool(_COMMENT.match(line))
+            answered = answered or any(part.match(line) for part in (_OUTPUT, _ANSWER))
+            named = named or answered or any(part.match(line) for part in (_LABEL, _INPUT))
+            made.append(_GUARD + line if guarded else line)
+            at += 1
+            continue
+        end, closed = _end_of_fence(lines, at, fence[1])
+        made.append(line)
+        whole = closed and named
+        made += [_GUARD + own if whole or _COMMENT.match(own) else own for own in lines[at + 1 : end]]
+        made += lines[end : end + 1] if closed else []
+        at = end + closed
+    return "\n".join(made)
+
+
+def _end_of_fence(lines: Sequence[str], start: int, mark: str) -> tuple[int, bool]:
+    """The line behind the last one of a fence, and whether it closes it; another that opens tells that none does."""
+    for at in range(start + 1, len(lines)):
+        found = _FENCE.fullmatch(lines[at])
+        if found is None or found[1][0] != mark[0]:
+            continue
+        if found[2]:
+            return at, False
+        if len(found[1]) >= len(mark):
+            return at, True
+    return len(lines), False
 
 
 def _first_task(text: str) -> str:
@@ -308,7 +365,7 @@ def squeezed(text: str) -> str:
 
 
 def _fault(item: Found, classification: bool, instruction: str, echoes: Collection[str]) -> str:
-    if not item.output.strip():
+    if not item.output.strip() or _ONLY_FENCE.fullmatch(item.output):
         return "empty_output"
     if classification and item.input is None:
         return "no_input"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -733,3 +734,62 @@ def test_a_teacher_of_nonsense_ends_bounded(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="tutor returned 0 usable rows of 92 requests"):
         make(tmp_path, teacher, rows=10)
     assert len(teacher.asked) <= 92
+
+
+PYTHON = "```python\ndef f(x):\n    return 2 * x\n\nprint(f(2))\n# Output: 4\n```"
+LISTED = "```python\n# Input: a list of numbers\ndef total(xs):\n    return sum(xs)\n```"
+SHELL = "~~~sh\n# Task: read the log\ncat app.log\n~~~"
+YAML = "```yaml\ninput: a.csv\noutput: b.csv\n```"
+RULED = "```markdown\n# Report\n\n---\n\n## Output:\nAll is well.\n```"
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (f"Output:\n{PYTHON}", [("", PYTHON)]),
+        (f"Output:\n{LISTED}", [("", LISTED)]),
+        (f"Output:\n{SHELL}", [("", SHELL)]),
+        (f"Input: two files\nOutput:\n{YAML}", [("two files", YAML)]),
+        (f"Output:\n{RULED}", [("", RULED)]),
+        (f"Input: x = 2\nOutput:\n{PYTHON}\nInput: none\nOutput:\n{LISTED}", [("x = 2", PYTHON), ("", LISTED)]),
+        (f"Input:\n{PYTHON}\nOutput: It doubles 2.", [(PYTHON, "It doubles 2.")]),
+        (f"{LISTED}\nOutput: It adds numbers.", [(LISTED, "It adds numbers.")]),
+        (f"Output: Here it is.\n{PYTHON}\nIt prints 4.", [("", f"Here it is.\n{PYTHON}\nIt prints 4.")]),
+        (f"## Output:\n{PYTHON}\n\n## Task 2: Name a tree.\nOutput: An oak.", [("", PYTHON)]),
+        # The whole reply in a fence.
+        ("```\nInput: rain\nOutput: wet\n```", [("rain", "wet\n```")]),
+        # A fence that is never closed ends at the next field, but not at a comment.
+        ("Input: a\nOutput:\n```python\n# Output: 1\nprint(1)\nInput: b\nOutput: c",
+         [("a", "```python\n# Output: 1\nprint(1)"), ("b", "c")]),
+        ("Input: a\nOutput:\n```python\nprint(1)\nInput: b\nOutput:\n```python\nprint(2)\n```",
+         [("a", "```python\nprint(1)"), ("b", "```python\nprint(2)\n```")]),
+        # Code without a fence.
+        ("Output:\nx = f(2)\nprint(x)\n# Output: 4", [("", "x = f(2)\nprint(x)\n# Output: 4")]),
+        ("# Input: rain\n# Output: wet", [("rain", "wet")]),
+        ("Input:\nx = 3\n**Output:** 9", [("x = 3", "9")]),
+        ("Input:\nx = 3\n# Output: 9", [("x = 3", "9")]),
+        ("Output:\nf(2)\n## Output:\nf(3)", [("", "f(2)")]),
+        ("Output:\n```c\n/*\n * Input: a list\n */\n```", [("", "```c\n/*\n * Input: a list\n */\n```")]),
+    ],
+)  # fmt: skip
+def test_what_stands_in_code_is_no_field(reply: str, found: list[tuple[str, str]]) -> None:
+    read = read_reply(reply, False, False)
+    assert [(item.input, item.output) for item in read] == found
+
+
+def test_labels_with_code_as_inputs_are_read_whole() -> None:
+    read = read_reply(f"Class label: python\nInput:\n{PYTHON}\nClass label: sh\nInput:\n{SHELL}", True, False)
+    assert [(item.input, item.output) for item in read] == [(PYTHON, "python"), (SHELL, "sh")]
+
+
+@pytest.mark.parametrize("output", ["```python", "```", "~~~", "```python\n```", "```\n\n```", "````md\n````"])
+def test_a_fence_without_content_is_no_output(output: str) -> None:
+    kept, dropped = refuse_instances([Found("", output)])
+    assert (kept, [item.reason for item in dropped]) == ([], ["empty_output"])
+
+
+def test_many_open_fences_are_read_in_linear_time() -> None:
+    started = time.monotonic()
+    for part in ("```a\n", "```\n", "~~~~\n```\n", "# Output: 4\n", "Output:\n```\n"):
+        read_reply("Output:\n" + part * (40_000 // len(part)), False, False)
+    assert time.monotonic() - started < 5
