@@ -282,7 +282,7 @@ class _Work:
     def _finish(self, state: Compressed, examiner: Examiner, entries: list[dict[str, Any]]) -> CompressResult:
         forms = [best_format(state) if name == "auto" else name for name in self.options.formats]
         more: dict[str, Path] = {}
-        original = entries[0]
+        original, last = entries[0], entries[-1]
         for index, form in enumerate(dict.fromkeys(forms)):
             folder = self.out if index == 0 else self.out / "formats" / form
             self.listener(Event("compress", "progress", f"writing {form}"))
@@ -290,7 +290,7 @@ class _Work:
             entry: dict[str, Any] = {"step": f"files: {form}", "kind": "files", "seconds": 0.0}
             entry |= {**self._counts(state, None), "size_mib": round(weights_mib(folder), 3)}
             entry["bits_per_parameter"] = round(entry["size_mib"] * 2**23 / entry["parameters"], 3)
-            entry |= examiner.examine_files(folder, form, entries[-1])
+            entry |= examiner.examine_files(folder, form, state, last)
             entry |= self._speed(folder, examiner, ends=True)
             entries.append(entry)
             if index:

@@ -70,11 +70,19 @@ class Examiner:
                 found["token_agreement"] = round(float(same.float().mean()), 5)
         return found
 
-    def examine_files(self, folder: Path, form: str, before: dict[str, Any]) -> dict[str, Any]:
-        """Score and perplexity of stored files; packed and plain ones hold the last step's values and figures."""
+    def examine_files(self, folder: Path, form: str, state: Compressed, before: dict[str, Any]) -> dict[str, Any]:
+        """Score and perplexity of stored files, as they load.
+
+        Args:
+            folder: The files.
+            form: Their format.
+            state: What they were written from.
+            before: Entry of the last step, whose figures are those of files that hold its values exactly.
+        """
         from potstill.train.student import load_student
 
-        if form in ("packed", "plain"):
+        exact = state.dtype == torch.float32 and (form == "packed" or (form == "plain" and state.activations is None))
+        if exact:
             return {name: before[name] for name in EXAMINED if name in before}
         if self.test is not None:
             found = self._score(load_student(folder))

@@ -8,6 +8,7 @@ and rounding of activations; and after a step its folder:
                                                 ::mask and ::nonzero for pruned ones; what decodes them stands in
                                                     the file's own metadata
     compression.json                                the steps that were done, activations, what it was made from
+    exact.float32                                   of a student that goes on: values that its number format rounds
 
 `load_student` reads it; the weights are unpacked to the number format of config.json when it is loaded.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from potstill.train.quiet import quiet_transformers
 PACKED = "packed.safetensors"
 FACTS = "compression.json"
 MASKS = "masks.safetensors"
+# Not named as weights, since the size of a step is that of the files which could be delivered after it.
+EXACT = "exact.float32"
 _SPARSE = 0.1
 
 
@@ -135,7 +138,7 @@ def compressed_as(folder: Path) -> str:
 
 
 def save_state(state: Compressed, folder: Path) -> None:
-    """Write a student under compression, published by a rename."""
+    """Write a student under compression, exactly: the next step goes on from it. Published by a rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -145,6 +148,13 @@ def save_state(state: Compressed, folder: Path) -> None:
             save_file(
                 {name: pack_bits(mask.to(torch.uint8), 1) for name, mask in state.kept.items()}, temporary / MASKS
             )
+        if rounded := {
+            name: value.clone()
+            for name, value in _untied(state)
+            if name not in state.quantized and value.is_floating_point()
+            and not torch.equal(value.to(state.dtype).to(value.dtype), value)
+        }:  # fmt: skip
+            save_file(rounded, temporary / EXACT)
         for path in temporary.iterdir():
             path.chmod(0o644)  # safetensors writes for its owner alone
         if folder.exists():
@@ -207,13 +217,15 @@ def write_plain(state: Compressed, folder: Path) -> None:
 
 def plain_tensors(state: Compressed) -> dict[str, Tensor]:
     """The model's tensors in the number format that they rest in, a tied one once, under its first name."""
+    return {
+        name: value.to(state.dtype).contiguous() if value.is_floating_point() else value.contiguous()
+        for name, value in _untied(state)
+    }
+
+
+def _untied(state: Compressed) -> Iterator[tuple[str, Tensor]]:
     tied = set(getattr(state.model, "all_tied_weights_keys", None) or {})
-    found = {}
-    for name, value in state.model.state_dict().items():
-        if name in tied:
-            continue
-        found[name] = value.to(state.dtype).contiguous() if value.is_floating_point() else value.contiguous()
-    return found
+    return ((name, value) for name, value in state.model.state_dict().items() if name not in tied)
 
 
 def load_state(folder: Path) -> Compressed:
@@ -229,6 +241,8 @@ def load_state(folder: Path) -> Compressed:
         facts = json.loads((folder / FACTS).read_text("utf-8"))
         config = AutoConfig.from_pretrained(folder)
         tensors, quantized = _read_packed(folder / PACKED)
+        if (folder / EXACT).exists():
+            tensors |= load_file(folder / EXACT)
         packed = load_file(folder / MASKS) if (folder / MASKS).exists() else {}
         kept = {
             name: unpack_bits(bits, 1, tensors[name].numel()).bool().view_as(tensors[name])

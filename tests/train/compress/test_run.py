@@ -11,13 +11,24 @@ from dataclasses import replace
 import mood
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import (
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+)
 
 from potstill.compress_report import markdown
 from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
 from potstill.train.classify import distil_classifier
+from potstill.train.compress.files import load_model
+from potstill.train.compress.measure import read_text
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student, read_report
+from potstill.train.compress.state import open_source
+from potstill.train.compress.texts import calibration
 from potstill.train.compress.zoo import compress_all, recommend
 from potstill.train.student import load_student
 
@@ -125,6 +136,43 @@ def test_a_killed_run_goes_on_after_the_last_finished_step(student, material, tm
     ]  # fmt: skip
     whole = compress_student(student, CHAIN, tmp_path / "whole", material, QUICK)
     assert files_of(whole.path)["packed.safetensors"] == files_of(result.path)["packed.safetensors"]
+
+
+@pytest.fixture
+def half(tiny_llama, tmp_path):
+    """The tiny decoder in bfloat16, and texts for it."""
+    folder = tmp_path / "half"
+    LlamaForCausalLM.from_pretrained(tiny_llama).to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(folder)
+    texts = tuple(f"the cat number {i} sat on the mat and looked at {7 * i} birds " * 2 for i in range(40))
+    return folder, Material(texts, held_out=texts[:5])
+
+
+def test_a_killed_run_of_a_student_in_half_precision_goes_on_with_the_same_weights(half, tmp_path):
+    source, texts = half
+    recipe, options = "layers:1 -> heal:steps=5,learning_rate=1e-3 -> int8:channel", replace(QUICK, window=64)
+    whole = compress_student(source, recipe, tmp_path / "whole", texts, options)
+
+    def kill(event):
+        if event.message.startswith("int8"):
+            raise mood.Killed
+
+    with pytest.raises(mood.Killed):
+        compress_student(source, recipe, tmp_path / "small", texts, options, listener=kill)
+    result = compress_student(source, recipe, tmp_path / "small", texts, options)
+    assert files_of(whole.path)["packed.safetensors"] == files_of(result.path)["packed.safetensors"]
+    for name in ("size_mib", "perplexity"):
+        assert [e.get(name) for e in result.report["steps"]] == [e.get(name) for e in whole.report["steps"]]
+
+
+def test_packed_files_in_half_precision_are_measured_as_they_load(half, tmp_path):
+    source, texts = half
+    options = replace(QUICK, window=64, text_tokens=500)
+    result = compress_student(source, "int8:channel,activations=int8", tmp_path / "small", texts, options)
+    model, _ = load_model(result.path)
+    data = calibration(open_source(source), texts.held_out, tokens=500, length=64)
+    assert result.report["steps"][-1]["perplexity"] == round(read_text(model, data)[0], 5)
+    assert result.report["steps"][-1]["perplexity"] != result.report["steps"][-2]["perplexity"]
 
 
 def test_another_recipe_does_not_take_over_the_steps_of_a_killed_one(student, material, tmp_path, monkeypatch):
