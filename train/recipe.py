@@ -5,8 +5,8 @@
     generations       → born-again rounds of the above (classifiers)
 
 What enters: the rows of a run. What leaves: one student's folder and a report that says what each step gave. The
-folder's training.json holds the options that were really used and the hashes of the rows; `repeat_training` trains
-the same student from it again.
+folder's training.json holds the options that were really used (of generations, the first one's) and the hashes of the
+rows; `repeat_training` trains the same student from it again.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def repeat_training(
     options = replace(options, generations=1)
     if rounds:
         # The kept round's rows hold what earlier students said; the whole sequence is trained again.
-        options = replace(options, generations=len(rounds), seed=options.seed - _kept(rounds))
+        options = replace(options, generations=len(rounds))
     result = train_classifier(spec, train, validation, out, options, listener=listener)
     again = json.loads((out / TRAINING).read_text("utf-8"))
     for name, ours, theirs in (("rows", rows, again["rows"]), ("base model", start, again["start"])):

@@ -121,7 +121,7 @@ def in_rounds(
             break
     told[best]["kept"] = True
     winner = found[best]
-    given = _read(found[0].path)["rows"]
+    first = _read(found[0].path)
     if out.exists():
         shutil.rmtree(out)
     winner.path.rename(out)
@@ -129,8 +129,9 @@ def in_rounds(
         if result.path != winner.path:
             shutil.rmtree(result.path)
     report = {**winner.report, "rounds": told}
-    # What the user gave are the first round's rows; later ones hold what students said.
-    text = json.dumps({**_read(out), "rows": given, "rounds": told}, indent=1)
+    # What the user gave are the first round's rows and options; later ones hold what students said.
+    given = {name: first[name] for name in ("rows", "options")}
+    text = json.dumps({**_read(out), **given, "rounds": told}, indent=1)
     (out / TRAINING).write_text(text + "\n", "utf-8")
     return DistilResult(out, winner.history, report)
 

@@ -201,7 +201,7 @@ def test_rounds_end_when_the_held_out_loss_no_longer_falls(tmp_path):
 
     def train_one(rows, place, chosen):
         place.mkdir()
-        (place / "training.json").write_text(json.dumps({"rows": place.name}))
+        (place / "training.json").write_text(json.dumps({"rows": place.name, "options": {}}))
         seen.append(chosen.seed)
         from potstill.train.result import DistilResult
 
@@ -286,6 +286,17 @@ def test_one_runs_config_is_saved_and_reproduces_it(tmp_path, options):
     (first.path / "training.json").unlink()
     with pytest.raises(DataError, match="does not say how the student was trained"):
         repeat_training(first.path, SPEC, train, held_out, tmp_path / "f")
+
+
+def test_a_later_round_that_was_kept_is_reproduced_from_the_first_rounds_options(tmp_path, options):
+    # Without held-out rows the last round is kept, which learns from the first one's probabilities.
+    chosen = replace(options, epochs=1, generations=2, soft_weight=0.0, seed=4)
+    train = reviews(16, soft=True)
+    first = train_classifier(SPEC, train, None, tmp_path / "a", chosen)
+    assert [entry["kept"] for entry in first.report["rounds"]] == [False, True]
+    told = json.loads((first.path / "training.json").read_text())["options"]
+    assert (told["seed"], told["soft_weight"]) == (4, 0.0)
+    assert same_weights(first.path, repeat_training(first.path, SPEC, train, None, tmp_path / "b").path)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path, options):
