@@ -100,7 +100,9 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
     return Recipe(tuple(steps))
 
 
-def check_recipe(recipe: Recipe, *, kind: str, compressed: str = "", tokens: int | None = None) -> None:
+def check_recipe(
+    recipe: Recipe, *, kind: str, compressed: str = "", tokens: int | None = None, cuts_heads: bool | None = None
+) -> None:  # fmt: skip
     """Refuse a recipe that this student cannot take.
 
     Args:
@@ -108,6 +110,8 @@ def check_recipe(recipe: Recipe, *, kind: str, compressed: str = "", tokens: int
         kind: `classification` or `causal`.
         compressed: What the student's files say that it is already; empty for a plain one.
         tokens: Tokens of calibration text; None where there is none.
+        cuts_heads: Whether the student's build lets heads be cut; else they are masked. None asks its kind alone:
+            those of decoders are cut.
 
     Raises:
         OptionError: Every reason.
@@ -128,6 +132,7 @@ def check_recipe(recipe: Recipe, *, kind: str, compressed: str = "", tokens: int
             faults.append(f"{step}: {step.method} looks at texts, and there are none; give some (--texts FILE)")
         elif least and tokens is not None and tokens < least:
             faults.append(f"{step}: {tokens} tokens of calibration text are too few; give at least {least}")
+    faults += _zeros_lost(recipe.steps, masked_heads=not (kind == "causal" if cuts_heads is None else cuts_heads))
     if faults:
         raise OptionError("recipe", faults)
 
@@ -313,11 +318,21 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
             faults.append(
                 f"{step.method} ({step.kind}) comes after {last}: the order is structure, sparsity, quantisation"
             )
-        zeros = any(earlier.kind == "sparsity" for earlier in steps[:index])
-        if zeros and step.kind == "quantize" and not _keeps_zero(step):
-            faults.append(f"{step} has no value 0, so the pruned weights would come back; choose int8, int4 or nf4")
         highest, last = max(highest, rank), step.method
-    return faults
+    return faults + _zeros_lost(steps, masked_heads=False)
+
+
+def _zeros_lost(steps: Sequence[Step], *, masked_heads: bool) -> list[str]:
+    """Roundings that have no value 0, after steps that set weights to zero."""
+    zeros = [
+        step.kind == "sparsity" or step.options.get("uniform") is False or (step.method == "heads" and masked_heads)
+        for step in steps
+    ]
+    return [
+        f"{step} has no value 0, so the pruned weights would come back; choose int8, int4 or nf4"
+        for index, step in enumerate(steps)
+        if any(zeros[:index]) and step.kind == "quantize" and not _keeps_zero(step)
+    ]
 
 
 def _keeps_zero(step: Step) -> bool:

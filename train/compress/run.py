@@ -38,6 +38,7 @@ from potstill.train.compress.steps import Helpers, activations_of, run_step, sch
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_reload, verify_step
 from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.cut import can_cut_heads
 from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
 
 if TYPE_CHECKING:
@@ -143,9 +144,10 @@ class _Work:
     def run(self, state: Compressed) -> CompressResult:
         """Every step, the files, the report."""
         helpers = self._helpers(state)
-        check_recipe(self.recipe, kind=state.kind, tokens=helpers.calibration.tokens or None)
-        if any(METHODS[step.method].parts for step in self.recipe.steps):
-            anatomy(state.model)
+        named = any(METHODS[step.method].parts for step in self.recipe.steps)
+        cuts_heads = can_cut_heads(anatomy(state.model)) if named else None
+        tokens = helpers.calibration.tokens or None
+        check_recipe(self.recipe, kind=state.kind, tokens=tokens, cuts_heads=cuts_heads)
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)

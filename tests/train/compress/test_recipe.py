@@ -52,6 +52,7 @@ REFUSED = [
     ("int8 -> nf4", "both round the weights"),
     ("wanda:0.5 -> binary", "has no value 0, so the pruned weights would come back"),
     ("wanda:0.5 -> gptq:gobo3", "has no value 0"),
+    ("bonsai:0.5,uniform=no -> binary", "has no value 0"),
     ("heal:steps=3 -> int8", "heal comes first"),
     ("nf4 -> qlora:steps=3", "qlora comes after nf4: its adapters are merged into full weights"),
     ("wanda:0.5 -> qlora:steps=3", "qlora comes after wanda"),
@@ -85,6 +86,16 @@ def test_a_student_that_cannot_take_a_recipe_is_refused_before_any_work():
     with pytest.raises(OptionError, match="compressed already"):
         check_recipe(parse_recipe("int8"), kind="causal", compressed="it has packed.safetensors")
     check_recipe(recipe, kind="causal", tokens=5000)
+
+
+@pytest.mark.parametrize("rounding", ["gobo:4", "qat:binary", "lkd:gobo3"])
+def test_a_classifiers_masked_heads_are_not_rounded_to_what_has_no_zero(rounding):
+    recipe = parse_recipe(f"heads:0.5 -> neurons:0.25 -> {rounding}")
+    with pytest.raises(OptionError, match=r"has no value 0, so the pruned weights would come back"):
+        check_recipe(recipe, kind="classification", tokens=5000)
+    check_recipe(recipe, kind="causal", tokens=5000)  # whose heads are cut
+    check_recipe(parse_recipe(f"neurons:0.25 -> {rounding}"), kind="classification", tokens=5000)
+    check_recipe(parse_recipe("heads:0.5 -> int4"), kind="classification", tokens=5000)
 
 
 def test_the_table_of_methods_has_every_pruner_and_only_options_that_it_takes():
