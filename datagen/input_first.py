@@ -208,7 +208,7 @@ class InputFirst:
         reply = answer.reply
         source = Source(teacher=self._teacher, requests=(*(meant.keys if meant else ()), answer.key))
         if isinstance(reply, Failure):
-            tally.failed += 1
+            tally.fail(reply)
             self._ended += not isinstance(meant, _Accepted)
             self._refuse(Dropped("no_reply", reply.reason, meant.text if isinstance(meant, _Accepted) else ""), source)
             return

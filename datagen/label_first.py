@@ -141,7 +141,7 @@ class LabelFirst:
         source = Source(teacher=self._teacher, requests=(answer.key,))
         reply = answer.reply
         if isinstance(reply, Failure):
-            tally.failed += 1
+            tally.fail(reply)
             tally.drop("no_reply", label)
             self._drop(Dropped("no_reply", reply.reason, "", label, "generated", source, "datagen"))
             return

@@ -54,6 +54,19 @@ class GenerationResult:
         path = self.folder / TARGETS
         return read_rows(path) if path.exists() else None
 
+    def facts(self, wanted: int) -> dict[str, Any]:
+        """What the stage remembers: counts, and `unanswered` requests where fewer rows came than were `wanted`.
+
+        Only those that the server may answer another day are counted: what it refuses, it refuses then, too.
+        """
+        summary = f"{self.kept} rows written, {self.refused} dropped"
+        left = self.report.get("unanswered", 0) if self.kept < wanted else 0
+        if left:
+            summary += f"; {left} requests got no reply and are asked again by the next run"
+        return {
+            "summary": summary, "rows": self.kept, "dropped": self.refused, **({"unanswered": left} if left else {})
+        }  # fmt: skip
+
     def _repr_html_(self) -> str:
         """The first rows, and why others were refused, for a notebook."""
         from potstill.notebook import html_table

@@ -194,7 +194,7 @@ class SelfInstruct:
         self._under_way[step] -= 1
         reply = answer.reply
         if isinstance(reply, Failure):
-            self.tally.failed += 1
+            self.tally.fail(reply)
             if step != "seed":
                 self._refuse(Dropped("no_reply", reply.reason, task.instruction if task else ""), (answer.key,))
             return

@@ -12,6 +12,7 @@ from typing import Any
 from potstill.datagen.filters import words
 from potstill.datagen.novelty import SCANNED
 from potstill.datagen.recent_novelty import RecentNovelty
+from potstill.teacher import Failure
 from potstill.unspaced import letters_apart
 
 
@@ -21,6 +22,7 @@ class Tally:
 
     requests: int = 0
     failed: int = 0
+    unanswered: int = 0  # of the failed, those that the server may answer another day
     cached: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -29,6 +31,11 @@ class Tally:
     cut_to_form: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     dropped_by_label: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def fail(self, failure: Failure) -> None:
+        """Count a request that got no reply."""
+        self.failed += 1
+        self.unanswered += failure.passing
 
     def drop(self, reason: str, label: str = "") -> None:
         """Count a dropped text."""
@@ -42,6 +49,7 @@ class Tally:
         return {
             "requests": self.requests,
             "failed": self.failed,
+            **({"unanswered": self.unanswered} if self.unanswered else {}),
             "texts": self.texts,
             "kept": self.kept,
             **({"cut_to_form": self.cut_to_form} if self.cut_to_form else {}),

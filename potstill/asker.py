@@ -89,12 +89,26 @@ class Asker:
             self.meter = Meter(budget, ledger.spent())
         if self.meter is not None:
             price = self.price if self.meter.budget.usd is not None else None
-            self.meter.join(teacher.name, price, getattr(teacher, "thinking_tokens", 0))
+            self.meter.join(teacher.name, price, self.thinking_tokens)
 
     @property
     def abilities(self) -> Abilities:
         """What the teacher can do."""
         return self.teacher.abilities
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that a reply may take beyond its request's bound."""
+        return int(getattr(self.teacher, "thinking_tokens", 0))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What replies come from, for the keys of stages: the teacher, and what it may think for where it does.
+
+        Ledger keys leave the second out: a whole reply is the answer whatever it might have thought.
+        """
+        thinking = self.thinking_tokens
+        return {**self.teacher.identity, **({"thinking_tokens": str(thinking)} if thinking else {})}
 
     @cached_property
     def price(self) -> Price | None:
@@ -238,6 +252,7 @@ class _Run:
         self._purpose = purpose
         self._total = total
         self._identity = asker.teacher.identity
+        self._thinking = asker.thinking_tokens
         self._tickets = 0
         self._given = 0
         self._fresh: deque[_InFlight] = deque()
@@ -297,7 +312,7 @@ class _Run:
         if sharing is not None:
             sharing.waiting.append((ticket, request))
             return True
-        found = asker.ledger.find(key, bound)
+        found = asker.ledger.find(key, bound, self._thinking)
         if found is not None:
             asker.counts.cached += 1
             self._ready.append((ticket, _answer_of(found, request)))
@@ -358,7 +373,7 @@ class _Run:
                 request=request_to_json(request),
                 reply=plain,
                 finish=reply.finish,
-                max_tokens=bound,
+                max_tokens=bound + (self._thinking if reply.finish == "length" else 0),
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
                 attempts=reply.attempts,

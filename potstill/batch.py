@@ -108,6 +108,10 @@ class _Collector:
     def concurrency(self) -> int:
         return MAX_LINES
 
+    @property
+    def thinking_tokens(self) -> int:
+        return self._teacher.thinking_tokens
+
     def body(self, request: Request, flavour: Flavour) -> dict[str, Any]:
         return self._teacher.chat_body(request, flavour)
 
@@ -186,7 +190,7 @@ def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Pa
     size = 0
     for request in collector.requests:
         key = key_of(request)
-        name = f"{key[:40]}-{request.max_tokens}"
+        name = f"{key[:40]}-{request.max_tokens + collector.thinking_tokens}"
         line = json.dumps(
             {"custom_id": name, "method": "POST", "url": _URL, "body": collector.body(request, flavour)},
             ensure_ascii=False,
@@ -196,6 +200,7 @@ def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Pa
             "key": key,
             "request": request_to_json(request),
             "max_tokens": request.max_tokens,
+            "thinking_tokens": collector.thinking_tokens,
             "purpose": purpose,
             "teacher": collector.name,
             "flavour": flavour,
@@ -245,7 +250,8 @@ def read_batch(run: Path, results: Sequence[Path]) -> BatchRead:
             if item is None:
                 found = replace(found, unknown=found.unknown + 1)
                 continue
-            if ledger.find(item["key"], item["max_tokens"]) is not None:
+            thinking = item.get("thinking_tokens", 0)  # a batch may be under way for a day, across versions
+            if ledger.find(item["key"], item["max_tokens"], thinking) is not None:
                 found = replace(found, already=found.already + 1)
                 left.pop(name, None)
                 continue
@@ -264,7 +270,7 @@ def read_batch(run: Path, results: Sequence[Path]) -> BatchRead:
                 request=item["request"],
                 reply=reply_to_json(outcome),
                 finish=outcome.finish,
-                max_tokens=item["max_tokens"],
+                max_tokens=item["max_tokens"] + (thinking if outcome.finish == "length" else 0),
                 prompt_tokens=outcome.prompt_tokens,
                 completion_tokens=outcome.completion_tokens,
             ).result()

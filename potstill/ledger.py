@@ -2,8 +2,8 @@
 
 The key of a request is the sha256 of its full canonical form: the teacher's identity (backend, endpoint, model,
 weights), the messages, every sampling field, the schema, the seed, the sample index. `max_tokens` is left out
-of the key and checked at look-up instead: a reply that ended by itself within the new bound is still the answer,
-and only a truncated one is asked again. Replies under several bounds stand side by side; none overwrites another.
+of the key and checked at look-up instead: a reply that ended by itself within the new bound is still the answer, and
+only a cut one is asked again (for more thinking, too). Replies under several bounds stand side by side.
 
 A reply is stored raw, before anything parses it, so a change of parser or filter costs no tokens. Failures go to
 a table of their own: they are counted and shown, and are never taken for results.
@@ -162,8 +162,8 @@ class Ledger:
         self._connections.clear()
         self._local = threading.local()
 
-    def find(self, key: str, max_tokens: int) -> Entry | None:
-        """The stored reply for a key, unless it was truncated by a bound smaller than `max_tokens`.
+    def find(self, key: str, max_tokens: int, thinking_tokens: int = 0) -> Entry | None:
+        """The stored reply for a key, unless it was cut by another bound than `max_tokens` and `thinking_tokens` give.
 
         A complete reply that is longer than `max_tokens` does not answer the request either, nor does a damaged one;
         but one that came under this bound or a lower one does, whatever its server counts: some add what the model
@@ -176,7 +176,7 @@ class Ledger:
                 "((finish = 'length' AND max_tokens = ?) OR "
                 "(finish != 'length' AND MIN(completion_tokens, max_tokens) <= ?)) "
                 "ORDER BY finish = 'length', id LIMIT 1",
-                (key, max_tokens, max_tokens),
+                (key, max_tokens + thinking_tokens, max_tokens),
             )
             .fetchone()
         )
@@ -230,7 +230,10 @@ class Ledger:
         attempts: int = 1,
         seconds: float = 0.0,
     ) -> Future[None]:
-        """Store a reply. The future is done when the reply is on disk; wait for it before using the reply."""
+        """Store a reply; `max_tokens` of a cut one is all that cut it, what it might think for included.
+
+        The future is done when the reply is on disk; wait for it before using the reply.
+        """
         row = (
             key, purpose, teacher, _blob(request), _blob(reply), finish, max_tokens,
             prompt_tokens, completion_tokens, attempts, seconds, time.time(),

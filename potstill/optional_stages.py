@@ -58,7 +58,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
         "options": as_json(options),
         "soft": as_json(job.settings.soft),
         "rows": generated.output,
-        "teacher": dict(checker.teacher.identity),
+        "teacher": checker.identity,
         "code": code_digest(datagen, prompts),
         "prompts": prompt_digest(),
     }
@@ -241,7 +241,7 @@ def asked_in_training(job: Job, on_policy: bool, weak: Stage | None) -> Any:
         from potstill import datagen, prompts
 
         how = [as_json(job.settings.soft), prompt_digest(), code_digest(datagen, prompts)]
-        return [dict(job.asker.teacher.identity), *how]
+        return [job.asker.identity, *how]
     return job.settings.teacher if on_policy else None
 
 

@@ -139,7 +139,7 @@ def _is_known(folder: Path, asker: Asker) -> bool:
     """Whether the folder holds a run of this teacher, from which requests, tokens and time follow without a probe."""
     stages = {stage: _manifest(folder, stage) for stage in ("datagen", "soft", "train")}
     teacher = stages["datagen"].get("key_parts", {}).get("teacher")
-    return all(stages.values()) and teacher == dict(asker.teacher.identity)
+    return all(stages.values()) and teacher == asker.identity
 
 
 class _Planner:

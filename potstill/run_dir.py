@@ -35,7 +35,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from potstill.errors import ManifestError, RunError, RunLocked
+from potstill.errors import ManifestError, RunError, RunLocked, TeacherError
 
 # Every stage of a run in its order, those that a run need not have, and those that refuse rows.
 STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
@@ -190,6 +190,8 @@ class RunDir:
         name: str,
         key_parts: Mapping[str, Any],
         make: Callable[[Path], Mapping[str, Any] | None],
+        again: Callable[[Stage], bool] | None = None,
+        tell: Callable[[str], None] = lambda said: None,
     ) -> Stage:
         """Reuse the stage whose key matches, or make it.
 
@@ -198,6 +200,9 @@ class RunDir:
             key_parts: Everything the output depends on, as JSON types.
             make: Fills the folder it is given and returns facts to remember. The folder may hold what a killed
                 run with the same key left there.
+            again: Whether a stage whose key matches lacks what another call may bring. It is made again then, and
+                stays as it is where the teacher cannot be asked; `tell` is given a sentence that says so.
+            tell: See `again`.
 
         Raises:
             RunError: The stage's folder holds something that no run made; it is left alone. Or the disk is full,
@@ -205,7 +210,7 @@ class RunDir:
             ManifestError: The stage's manifest cannot be read, or `make` left a symbolic link.
         """
         try:
-            return self._made_or_reused(name, key_parts, make)
+            return self._made_or_reused(name, key_parts, make, again, tell)
         except Exception as error:
             problem = disk_problem(error)
             if problem is None:
@@ -215,9 +220,7 @@ class RunDir:
                 "the same command again: finished stages and replies are kept"
             ) from error
 
-    def _made_or_reused(
-        self, name: str, key_parts: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any] | None]
-    ) -> Stage:
+    def _made_or_reused(self, name: str, key_parts: Mapping[str, Any], make: Any, again: Any, tell: Any) -> Stage:
         key = digest({"stage": name, **key_parts})
         final = self.path / name
         if final.exists() and not (final / MANIFEST).exists():
@@ -226,12 +229,13 @@ class RunDir:
                 "or choose another run folder with --out"
             )
         found = self.finished(name)
-        if found is not None and found.key == key and _intact(final):
-            return found
+        whole = found if found is not None and found.key == key and _intact(final) else None
+        if whole is not None and not (again and again(whole)):
+            return whole
         kept = self.path / ".old" / f"{name}-{key[:16]}"
         work = self.path / ".work" / f"{name}-{key[:16]}"
         # A complete folder in `.work` was killed between its manifest and its publication.
-        for ready in (kept, work):
+        for ready in (work,) if whole is not None else (kept, work):
             if _intact(ready) and read_manifest(ready)["key"] == key:
                 self._publish(ready, final)
                 restored = self.finished(name)
@@ -240,7 +244,14 @@ class RunDir:
         (work / MANIFEST).unlink(missing_ok=True)
         work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        facts = dict(make(work) or {})
+        try:
+            facts = dict(make(work) or {})
+        except TeacherError as error:
+            if whole is None:
+                raise
+            shutil.rmtree(work)
+            tell(f"{name} stays as it was made, {whole.facts.get('summary', '')}: {error}")
+            return whole
         seconds = time.monotonic() - started
         files = _file_table(work)
         manifest = {

@@ -96,15 +96,16 @@ class Job:
         self.report(done, time.monotonic() - started)
         return tuple(done)
 
-    def make_stage(self, name: str, parts: Mapping[str, Any], make: Any) -> Stage:
-        """Run or reuse one stage and say so."""
+    def make_stage(self, name: str, parts: Mapping[str, Any], make: Any, again: Any = None) -> Stage:
+        """Run or reuse one stage (made `again`: see `RunDir.stage`) and say so."""
         versions = {library: version(library) for library in _LIBRARIES}
         try:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
-                    name, masked({**parts, "versions": versions}), in_time(make, self.asker.meter)
-                )
+                    name, masked({**parts, "versions": versions}), in_time(make, self.asker.meter), again,
+                    tell=lambda said: self.listener(Event(name, "note", said)),
+                )  # fmt: skip
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))
@@ -163,7 +164,7 @@ class Job:
             "sources": not self.settings.retrieves,
             "catalogue": [content(path) for path in catalogues],
             "encoder": model_identity(self.settings.encoder),
-            "teacher": dict(self.asker.teacher.identity),
+            "teacher": self.asker.identity,
             "code": code_digest(retrieval, prompts),
             "prompts": prompt_digest(),
         }
@@ -184,11 +185,7 @@ class Job:
             rows = read_rows(retrieved.path / "rows.parquet")
             result = generate_rows(self.spec, self.asker, options, retrieved=rows, listener=self.listener, out=out)
             write_json(out / "report.json", result.report)
-            return {
-                "summary": f"{result.kept} rows written, {result.refused} dropped",
-                "rows": result.kept,
-                "dropped": result.refused,
-            }
+            return result.facts(options.rows)
 
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
@@ -196,11 +193,12 @@ class Job:
             "seeds": content(self.spec.seed_tasks) if self.spec.seed_tasks else None,
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
-            "teacher": dict(self.asker.teacher.identity),
+            "teacher": self.asker.identity,
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
         }
-        return self.make_stage("datagen", parts, make)
+        # What the server left unanswered is asked for again; the rest comes from the ledger.
+        return self.make_stage("datagen", parts, make, again=lambda stage: bool(stage.facts.get("unanswered")))
 
     def merge(self, retrieved: Stage, generated: Stage, weak: Stage | None = None) -> Stage:
         """One set of rows without duplicates and without test text, split for training."""
@@ -302,7 +300,7 @@ class Job:
             "method": [self.settings.distil.method, self.settings.distil.sequence_share],
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
-            "teacher": dict(self.asker.teacher.identity),
+            "teacher": self.asker.identity,
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
             "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
@@ -408,7 +406,7 @@ class Job:
             "soft": as_json(self.settings.soft),
             "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
-            "teacher": dict(self.asker.teacher.identity) if self.settings.evaluate.teacher else None,
+            "teacher": self.asker.identity if self.settings.evaluate.teacher else None,
             "code": code_digest(train, datagen, prompts),
             "prompts": prompt_digest(),
             **tried,

@@ -148,12 +148,15 @@ class Failure:
         attempts: How often it was asked.
         prompt_tokens: What the attempts cost all the same: answers that could not be used are paid for.
         completion_tokens: The same.
+        passing: Whether the server or the way to it was at fault, so that another day may bring the reply; not where
+            the request is refused, cannot be taken, or used its bound up.
     """
 
     reason: str
     attempts: int = 1
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    passing: bool = False
 
 
 AnyRequest = Request | ScoreRequest

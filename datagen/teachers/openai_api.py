@@ -17,7 +17,6 @@ import contextlib
 import logging
 import os
 import queue
-import random
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
@@ -26,6 +25,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
@@ -37,8 +37,6 @@ DEFAULT_URL = "https://api.openai.com/v1"
 # A vLLM server's own bound unless it is started with another.
 _MAX_TOP = 20
 _THINKING_TOKENS = 4096
-# A request that only ever meets throttles ends too.
-_MOST_THROTTLES = 200
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
 _MOST_FAILURES = 32
 # So many refusals in a row: theirs, or has the server begun to refuse everything?
@@ -313,7 +311,9 @@ class OpenAITeacher:
     async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
         faults: list[Fault] = []
         try:
-            outcome: Any = await self._attempts(lambda: self._asked(request, flavour), faults)
+            outcome: Any = await self._attempts(
+                lambda: self._asked(request, flavour), faults, lambda: self._asked(_harmless(request), flavour)
+            )
             if faults and isinstance(outcome, Reply):
                 prompt, completion = _paid(faults)
                 outcome = replace(
@@ -333,7 +333,7 @@ class OpenAITeacher:
                 outcome = Failure(str(fault), len(faults), *_paid(faults))
             else:
                 reason = f"no reply after {len(faults)} attempts, the last: {fault}"
-                outcome = Failure(reason, len(faults), *_paid(faults))
+                outcome = Failure(reason, len(faults), *_paid(faults), passing=True)
         except BaseException as error:
             outcome = error
         done.put((request, outcome))
@@ -365,59 +365,13 @@ class OpenAITeacher:
             self.refused_fields |= new
             _LOG.warning("%s takes no %s and is asked without (%s)", self.name, ", ".join(sorted(new)), said)
 
-    async def _attempts(self, ask: Any, faults: list[Fault]) -> Any:
-        """Ask until it is answered, within the bounds.
-
-        Raises:
-            Fault: The last fault, when the bounds are met or asking again cannot help.
-            TeacherUnavailable: The endpoint stayed away.
-        """
-        own = throttles = 0
-        while True:
-            try:
-                return await ask()
-            except Fault as fault:
-                if fault.kind in ("unfit", "fatal"):
-                    raise
-                faults.append(fault)
-                if fault.kind == "spent":
-                    raise
-                if fault.kind == "again":
-                    own += 1
-                    if own >= self.options.attempts:
-                        raise
-                else:
-                    throttles += 1
-                    if throttles >= _MOST_THROTTLES:
-                        raise
-                    self._give_up_if_away_too_long(fault)
-                # Full jitter: requests that failed together do not come back together.
-                pause = min(self.options.longest_pause_s, self.options.backoff_s * 2 ** min(own + throttles - 1, 20))
-                pause *= 0.5 + random.random() / 2
-                if fault.retry_after_s is not None and fault.kind != "throttle":
-                    pause = max(pause, min(fault.retry_after_s, self.options.patience_s))
-                if fault.kind == "throttle" and fault.retry_after_s is not None:
-                    pause = 0.0  # the gate holds everyone back
-                await asyncio.sleep(pause)
-
-    def _give_up_if_away_too_long(self, fault: Fault) -> None:
-        now = time.monotonic()
-        if self.endpoints.last_success is None and fault.kind == "away":
-            if self.endpoints.all_failing and now - self._began >= self.options.startup_s:
-                raise TeacherUnavailable(
-                    f"{', '.join(self._shown)} could not be reached for {self.options.startup_s:g} s ({fault}); "
-                    "check the URL and that the server runs"
-                )
-        elif now - max(self.endpoints.last_success or 0.0, self._began) >= self.options.patience_s:
-            raise TeacherUnavailable(
-                f"{', '.join(self._shown)} gave no answer for {self.options.patience_s:g} s ({fault}); finished "
-                "replies are in the ledger: run again when the server is back, or raise teacher_options.patience_s"
-            )
+    async def _attempts(self, ask: Ask, faults: list[Fault], harmless: Ask | None = None) -> Any:
+        return await until_answered(ask, faults, self.endpoints, self.options, self._began, harmless)
 
     def _refused(self, fault: Fault) -> TeacherError:
         said = str(fault)
         where = f"{', '.join(self._shown)} (model {self._model or '?'})"
-        if fault.kind in ("again", "throttle", "away"):
+        if fault.kind in ("again", "throttle", "away", "down"):
             return TeacherUnavailable(f"{where} gives no usable answer: {said}; check the URL and the server")
         if "HTTP 401" in said or "HTTP 403" in said:
             mend = f"check the key in {self.options.key_variable} and what it may use"

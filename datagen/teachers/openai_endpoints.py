@@ -68,7 +68,8 @@ class OpenAIOptions:
         backoff_s: First pause after a fault; doubles, with jitter, up to `longest_pause_s`.
         longest_pause_s: Longest pause between two attempts.
         startup_s: How long an endpoint that never answered is waited for.
-        patience_s: How long an endpoint that went away, or only throttles, is waited for.
+        patience_s: How long an endpoint that went away, only throttles, or is down behind its gateway (502, 503, 504)
+            is waited for.
         flavour: `vllm` or `openai`; `auto` asks the server's model list.
         key_variable: Environment variable that holds the key.
         thinking_tokens: Tokens that a model may think for before it answers, on top of the bound of each answer. None
@@ -163,6 +164,11 @@ class Endpoints:
             logging.getLogger(name).addFilter(self._masked)
 
     @property
+    def shown(self) -> str:
+        """Their addresses, without secrets."""
+        return ", ".join(endpoint.url for endpoint in self._all)
+
+    @property
     def models(self) -> list[str]:
         """Names that the endpoints listed, sorted."""
         return sorted({name for endpoint in self._all for name in endpoint.models})
@@ -255,7 +261,7 @@ class Endpoints:
             if fault.kind == "throttle":
                 pause = min(fault.retry_after_s or 0.0, self._options.patience_s)
                 endpoint.pace.throttle(began, pause)
-            elif fault.kind in ("away", "again"):
+            elif fault.kind in ("away", "down", "again"):
                 # What fails at once is always free: without this it would draw the requests that others could answer.
                 endpoint.failing += 1
                 away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))

@@ -29,6 +29,8 @@ Flavour = Literal["openai", "vllm"]
 # A reply larger than this is no answer to what we ask.
 MAX_BODY_BYTES = 32 * 2**20
 _LONG_SECRET = 16
+# A gateway that finds no server behind it or hears nothing from it (520 and up: Cloudflare), or one that is overloaded.
+_DOWN = frozenset((502, 503, 504, 521, 522, 523, 524, 529))
 _THOUGHT = ("reasoning_content", "reasoning", "thinking")
 # A 429 that waiting does not end. Groq, Gemini and OpenAI's free tier speak of billing in those that it does, and say
 # when to come again.
@@ -42,8 +44,8 @@ class Fault(Exception):
 
     Attributes:
         kind: `again` asks again; `spent` would go the same way again, for the same money; `throttle` asks again later
-            and less at a time; `away` means that the endpoint cannot be reached; `unfit` means this request was
-            refused; `fatal` means every request will be.
+            and less at a time; `away` means that the endpoint cannot be reached, `down` that a gateway before it says
+            so, or that it is too busy; `unfit` means this request was refused; `fatal` means every request will be.
         retry_after_s: What the server asked for, or None.
         fields: Fields of the request that the server named as ones it does not take.
         paid: Prompt and completion tokens that the attempt took.
@@ -51,7 +53,7 @@ class Fault(Exception):
 
     def __init__(
         self,
-        kind: Literal["again", "spent", "throttle", "away", "unfit", "fatal"],
+        kind: Literal["again", "spent", "throttle", "away", "down", "unfit", "fatal"],
         message: str,
         retry_after_s: float | None = None,
         fields: frozenset[str] = frozenset(),
@@ -377,7 +379,9 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes, secrets: 
         return Fault("fatal", said) if pause is None and _NO_CREDIT.search(message) else Fault("throttle", said, pause)
     if status in (408, 409, 425) or status >= 500:
         pause = retry_after(headers)
-        return Fault("throttle" if status == 503 and pause is not None else "again", said, pause)
+        if status == 503 and pause is not None:
+            return Fault("throttle", said, pause)
+        return Fault("down" if status in _DOWN else "again", said, pause)
     return Fault("unfit", said)
 
 
@@ -404,7 +408,7 @@ def hidden_fault(body: Mapping[str, Any], secrets: Secrets) -> Fault | None:
     if not error:
         return None
     code = str(error.get("code")) if isinstance(error, dict) else ""
-    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 502
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
     return status_fault(status, {}, json.dumps({"error": error}).encode(), secrets)
 
 

@@ -270,6 +270,47 @@ def test_an_endpoint_that_is_down_for_a_while_is_waited_for(server_module: Any, 
     assert server.faults["503"] > 0
 
 
+@pytest.mark.parametrize("status", ["502", "503", "504"])
+def test_an_outage_behind_a_gateway_costs_no_request(status: str, server_module: Any, drain: Any) -> None:
+    down = (time.monotonic() + 0.3, time.monotonic() + 1.5)
+
+    def fault(number: int, text: str) -> str | None:
+        return status if down[0] < time.monotonic() < down[1] else None
+
+    with server_module.running_server(fault, delay_s=0.05) as server:
+        teacher = opened(server, concurrency=4, attempts=3)
+        replies = drain(teacher, [ask(f"{i}") for i in range(60)])
+        teacher.close()
+    assert all(isinstance(reply, Reply) for _, reply in replies)
+    assert server.faults[status] > 12, "the outage was too short to fail four requests"
+
+
+def test_an_outage_that_does_not_end_ends_the_run(server_module: Any, drain: Any) -> None:
+    with server_module.running_server(lambda number, text: "502" if number >= 8 else None) as server:
+        teacher = opened(server, concurrency=4, attempts=3, patience_s=0.8)
+        with pytest.raises(TeacherUnavailable, match=r"gave no answer for 0.8 s \(HTTP 502"):
+            drain(teacher, [ask(f"{i}") for i in range(60)])
+        teacher.close()
+
+
+def test_a_request_that_a_gateway_never_answers_fails_alone_where_others_are_answered(
+    server_module: Any, drain: Any
+) -> None:
+    with server_module.running_server(lambda number, text: "504" if text == "bad" else None, delay_s=0.02) as server:
+        teacher = opened(server, concurrency=4, attempts=3, patience_s=0.8)
+        # Beside others its attempts are counted; as the last one, a harmless request tells that the server is there.
+        replies = drain(teacher, [ask("bad"), *(ask(f"good {i}") for i in range(60))])
+        (_, last) = drain(teacher, [ask("bad")])[0]
+        teacher.close()
+    first = replies[0][1]
+    assert isinstance(first, Failure)
+    assert isinstance(last, Failure)
+    assert first.attempts == 3
+    assert first.passing
+    assert last.passing
+    assert all(isinstance(reply, Reply) for _, reply in replies[1:])
+
+
 def test_throttling_for_ever_ends(server_module: Any, drain: Any) -> None:
     with server_module.running_server(lambda number, text: "429") as server:
         teacher = opened(server, patience_s=1.0)

@@ -139,6 +139,28 @@ def test_a_bound_that_goes_into_thinking_is_said_and_never_kept(
     assert (server.bodies[-1]["max_tokens"], server.bodies[-1]["reasoning_effort"]) == (1096, "low")
 
 
+def test_a_reply_that_thinking_cut_is_asked_for_again_where_more_is_allowed(server_module: Any, tmp_path: Path) -> None:
+    def fault(number: int, text: str) -> Any:
+        bound = server.bodies[number]["max_tokens"]
+        cut = text == "long" and bound < 1000
+        usage = {"prompt_tokens": 20, "completion_tokens": bound if cut else 300}
+        message = {"content": "The parcel that I" if cut else "The parcel came.", "reasoning_content": "hm"}
+        return answer(message, "length" if cut else "stop", usage=usage)
+
+    def ask_with(thinking: int) -> list[tuple[bool, Any]]:
+        teacher = open_teacher(f"openai:{server.url}#m", **FAST, thinking_tokens=thinking)
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            found = Asker(teacher, ledger).ask([ask(text, max_tokens=100) for text in ("short", "long")], "test")
+        teacher.close()
+        return [(item.cached, getattr(item.reply, "finish", item.reply)) for item in found]
+
+    with server_module.running_server(fault) as server:
+        assert ask_with(512) == [(False, "stop"), (False, "length")]
+        assert ask_with(512) == [(True, "stop"), (True, "length")]
+        assert ask_with(8192) == [(True, "stop"), (False, "stop")]
+        assert ask_with(0) == [(True, "stop"), (True, "stop")], "what it thought is no part of a whole reply's bound"
+
+
 def test_a_budget_sets_aside_what_a_model_may_think(server_module: Any, tmp_path: Path) -> None:
     usage = {"prompt_tokens": 20, "completion_tokens": 500}
     with server_module.running_server(lambda number, _: answer({"content": "Ulm"}, usage=usage)) as server:
