@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from potstill.asked import Asked
-from potstill.budget import Budget, Meter, Price, price_of
-from potstill.errors import TeacherRefused
+from potstill.budget import Budget, Meter, Payer, Price, Verdict, price_of
+from potstill.errors import TeacherRefused, TeacherUnavailable
 from potstill.events import Event, Listener, silent
 from potstill.ledger import Entry, Ledger, request_key
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take, Teacher
@@ -221,11 +221,13 @@ class Asker:
         except GeneratorExit:
             run.settle()
             raise
-        except Exception:
+        except Exception as error:
             # What was answered before the teacher failed is the caller's; only then the error.
             run.settle()
             yield from run.answers()
-            raise
+            # Requests that the budget lets nobody ask again fail in a row, as those of a broken server do.
+            if not (run.budget_met and self.meter is not None and isinstance(error, TeacherUnavailable)):
+                raise
         finally:
             run.report(last=True)
         if run.budget_met and self.meter is not None:
@@ -233,6 +235,8 @@ class Asker:
 
     def _teacher_stream(self, run: _Run) -> Generator[tuple[AnyRequest, Reply | Failure], None, None]:
         started = time.monotonic()
+        if isinstance(self.teacher, Payer):
+            self.teacher.purse = run
         replies = self.teacher.stream(run.more)
         try:
             yield from replies
@@ -334,6 +338,14 @@ class _Run:
         self._by_id[id(request)] = item
         self._fresh.append(item)
         return True
+
+    def again(self, request: AnyRequest, prompt_tokens: int, completion_tokens: int) -> Verdict:
+        """Whether the budget lets a request be sent again that was billed for so much (see `Purse`)."""
+        if self._asker.meter is None:
+            return "send"
+        verdict = self._asker.meter.again(request, self._asker.teacher.name, prompt_tokens, completion_tokens)
+        self.budget_met |= verdict == "stop"
+        return verdict
 
     def receive(self, request: AnyRequest, reply: Reply | Failure) -> None:
         """Send one reply to the ledger; its answers become ready when it is on disk."""

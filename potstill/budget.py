@@ -6,9 +6,10 @@ and of each reply after it came. What leaves is a verdict: send, wait, or stop.
 Money and tokens are counted over the whole run folder, earlier calls of the same run included, so that running
 again never pays twice for one cap; time is counted from the start of this call. A request is sent only when its
 worst case (the most tokens that its prompt can have, and `max_tokens`) still fits beside what is spent and what is in
-flight, so the cap is not overshot by a full engine. Prices come from genai-prices; a teacher on a machine of your own
-(in this process, or behind an address of this machine or network) costs nothing, whatever its model's name, unless you
-say what it costs: `teacher_options.usd_read` and `usd_written`.
+flight, so the cap is not overshot by a full engine; so is a second attempt where the first was billed for nothing.
+Prices come from genai-prices; a teacher on a machine of your own (in this process, or behind an address of this machine
+or network) costs nothing, whatever its model's name, unless you say what it costs: `teacher_options.usd_read` and
+`usd_written`.
 
 Time stops requests and stages that have not begun; a training under way ends first.
 """
@@ -17,18 +18,42 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from potstill.errors import BudgetReached, OptionError
-from potstill.teacher import AnyRequest
+from potstill.teacher import AnyRequest, Failure, Reply
 from potstill.token_estimate import expected_tokens
 
 Verdict = Literal["send", "wait", "stop"]
+
+
+class Purse(Protocol):
+    """Who pays for the attempts of a teacher that asks again by itself: its `purse`, for the next stream."""
+
+    def again(self, request: AnyRequest, prompt_tokens: int, completion_tokens: int) -> Verdict:
+        """Whether a request may be sent again, after an attempt that was billed for so much and gave nothing usable.
+
+        After `wait` the same is asked a little later. May be called from any thread.
+        """
+        ...
+
+    def receive(self, request: AnyRequest, reply: Reply | Failure) -> None:
+        """Take what came, or was billed, for a request whose answer nobody waits for any more."""
+        ...
+
+
+@runtime_checkable
+class Payer(Protocol):
+    """A teacher that asks its purse before it pays for another attempt."""
+
+    purse: Purse | None
+
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmb]?)\s*[- ]?\s*([a-z$]+)")
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -198,6 +223,10 @@ class Meter:
         self._spent = {name: list(tokens) for name, tokens in (spent or {}).items()}
         self._reserved_tokens = 0
         self._reserved_usd = 0.0
+        # By a request's id, from its first billed attempt on: what is counted of it already, and whether it rests.
+        self._counted: dict[int, tuple[int, int]] = {}
+        self._resting: set[int] = set()
+        self._lock = threading.Lock()
         self._started = time.monotonic()
         for name in self._spent:
             # A teacher of an earlier call, of whom only the name is left; where its price is not known it counts 0.
@@ -240,6 +269,28 @@ class Meter:
 
     def admit(self, request: AnyRequest, teacher: str) -> Verdict:
         """`send` reserves the request's worst case; `wait` may fit once others finish; `stop` never will."""
+        with self._lock:
+            return self._admit(request, teacher)
+
+    def again(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> Verdict:
+        """As `admit`, for a request that was admitted, after an attempt that was billed and gave nothing usable.
+
+        What the attempt took is counted at once. After `wait` the same is asked a little later, and counts once.
+        """
+        with self._lock:
+            number = id(request)
+            if number not in self._resting:
+                self._resting.add(number)
+                self._release(request, teacher)
+                prompt, completion = self._counted.get(number, (0, 0))
+                self._counted[number] = prompt + prompt_tokens, completion + completion_tokens
+                self._spend(teacher, prompt_tokens, completion_tokens)
+            verdict = self._admit(request, teacher)
+            if verdict == "send":
+                self._resting.discard(number)
+            return verdict
+
+    def _admit(self, request: AnyRequest, teacher: str) -> Verdict:
         prompt, completion = self._most(request, teacher)
         cap, worst = self.budget, self._prices[teacher].cost(prompt, completion)
         if cap.seconds is not None and self.seconds >= cap.seconds:
@@ -261,9 +312,19 @@ class Meter:
 
     def settle(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Replace a request's reservation by what it took (of a failure, what its attempts were billed for)."""
+        with self._lock:
+            if id(request) not in self._resting:
+                self._release(request, teacher)
+            self._resting.discard(id(request))
+            prompt, completion = self._counted.pop(id(request), (0, 0))
+            self._spend(teacher, prompt_tokens - prompt, completion_tokens - completion)
+
+    def _release(self, request: AnyRequest, teacher: str) -> None:
         prompt, completion = self._most(request, teacher)
         self._reserved_tokens -= prompt + completion
         self._reserved_usd -= self._prices[teacher].cost(prompt, completion)
+
+    def _spend(self, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
         self._spent[teacher][0] += prompt_tokens
         self._spent[teacher][1] += completion_tokens
 

@@ -20,11 +20,13 @@ import queue
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from potstill.budget import Purse
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
@@ -87,6 +89,8 @@ class OpenAITeacher:
         self.refused_fields = set[str]()
         for shown in self._shown:
             self.refused_fields |= refused_from_the_start(urlsplit(shown).hostname or "", model)
+        # Who pays for attempts that gave nothing usable; set by who streams, and taken when the stream begins.
+        self.purse: Purse | None = None
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
 
@@ -158,33 +162,34 @@ class OpenAITeacher:
         """
         done: queue.SimpleQueue[tuple[AnyRequest, Reply | Failure | TeacherError | Fault | BaseException]]
         done = queue.SimpleQueue()
-        flying: set[Any] = set()
+        # By id: each request without an outcome, its attempts' faults, and the work on it.
+        flying: dict[int, tuple[AnyRequest, list[Fault], Future[None]]] = {}
+        purse, self.purse = self.purse, None
         # Requests refused (400) before anything succeeded: a fault of theirs, or of all?
         doubtful: list[tuple[AnyRequest, Fault]] = []
-        open_ = failures = refusals = 0
+        failures = refusals = 0
         self._began = time.monotonic()
         try:
             while True:
-                room = self.options.concurrency - open_
+                room = self.options.concurrency - len(flying)
                 taken = take(room) if room > 0 else ()
                 # Asked from this thread: the event loop cannot wait for itself.
                 flavour = self._flavour if taken else "openai"
                 for request in taken:
-                    future = asyncio.run_coroutine_threadsafe(self._finish(request, flavour, done), self._started())
-                    flying.add(future)
-                    future.add_done_callback(flying.discard)
-                    open_ += 1
-                if not open_:
+                    faults: list[Fault] = []
+                    work = self._finish(request, flavour, done, faults, purse)
+                    flying[id(request)] = request, faults, asyncio.run_coroutine_threadsafe(work, self._started())
+                if not flying:
                     if not taken:
                         break
                     continue
                 outcome: Any
                 request, outcome = done.get()
-                open_ -= 1
+                del flying[id(request)]
                 if isinstance(outcome, Fault):
                     if not self._replied:
                         doubtful.append((request, outcome))
-                        if len(doubtful) < 3 and open_:
+                        if len(doubtful) < 3 and flying:
                             continue
                         # A run that goes on may have nothing left but what is refused: a harmless request tells.
                         fault = self._wait(self._tried(_harmless(request), self._flavour))
@@ -217,8 +222,17 @@ class OpenAITeacher:
                         "server, then run again: finished replies are in the ledger"
                     )
         finally:
-            for future in list(flying):
+            if purse is not None:
+                while not done.empty():
+                    request, outcome = done.get()
+                    del flying[id(request)]
+                    if isinstance(outcome, Reply | Failure):
+                        purse.receive(request, outcome)
+            for request, faults, future in flying.values():
                 future.cancel()
+                if purse is not None and any(_paid(faults)):
+                    left = Failure("left before it was answered", len(faults), *_paid(faults), passing=True)
+                    purse.receive(request, left)
 
     def close(self) -> None:
         """Close the connections and stop the thread."""
@@ -260,7 +274,7 @@ class OpenAITeacher:
     async def _probe(self) -> bool:
         """Ask the model lists; True when all endpoints that answer are vLLM servers. Fills in the model's name."""
         try:
-            owners: list[str] = await self._attempts(self.endpoints.owners, [])
+            owners: list[str] = await self._attempts(self.endpoints.owners)
         except Fault as fault:
             raise self._refused(fault) from None
         names = self.endpoints.models
@@ -296,7 +310,7 @@ class OpenAITeacher:
     async def _tried(self, request: AnyRequest, flavour: Flavour) -> Fault | None:
         """What is wrong with a request, or None where it is answered."""
         try:
-            await self._attempts(lambda: self._asked(request, flavour), [])
+            await self._attempts(lambda: self._asked(request, flavour))
         except Fault as fault:
             return None if fault.kind == "spent" else fault
         return None
@@ -308,12 +322,20 @@ class OpenAITeacher:
 
         return await scored(self, request)
 
-    async def _finish(self, request: AnyRequest, flavour: Flavour, done: queue.SimpleQueue[Any]) -> None:
-        faults: list[Fault] = []
+    async def _finish(
+        self,
+        request: AnyRequest,
+        flavour: Flavour,
+        done: queue.SimpleQueue[Any],
+        faults: list[Fault],
+        purse: Purse | None,
+    ) -> None:
         try:
-            outcome: Any = await self._attempts(
-                lambda: self._asked(request, flavour), faults, lambda: self._asked(_harmless(request), flavour)
-            )
+            outcome: Any = await until_answered(
+                lambda: self._asked(request, flavour), faults, self.endpoints, self.options, self._began,
+                harmless=lambda: self._asked(_harmless(request), flavour),
+                again=None if purse is None else lambda *paid: purse.again(request, *paid),
+            )  # fmt: skip
             if faults and isinstance(outcome, Reply):
                 prompt, completion = _paid(faults)
                 outcome = replace(
@@ -365,8 +387,8 @@ class OpenAITeacher:
             self.refused_fields |= new
             _LOG.warning("%s takes no %s and is asked without (%s)", self.name, ", ".join(sorted(new)), said)
 
-    async def _attempts(self, ask: Ask, faults: list[Fault], harmless: Ask | None = None) -> Any:
-        return await until_answered(ask, faults, self.endpoints, self.options, self._began, harmless)
+    async def _attempts(self, ask: Ask) -> Any:
+        return await until_answered(ask, [], self.endpoints, self.options, self._began)
 
     def _refused(self, fault: Fault) -> TeacherError:
         said = str(fault)

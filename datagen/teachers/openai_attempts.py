@@ -13,12 +13,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from potstill.budget import Verdict
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault
 from potstill.errors import TeacherUnavailable
 
 # A request that only ever meets throttles ends too.
 _MOST_THROTTLES = 200
+# How often a request that waits for its place in the budget looks whether there is one.
+_LOOK_S = 0.05
 
 Ask = Callable[[], Awaitable[Any]]
 
@@ -30,6 +33,7 @@ async def until_answered(
     options: OpenAIOptions,
     began: float,
     harmless: Ask | None = None,
+    again: Callable[[int, int], Verdict] | None = None,
 ) -> Any:
     """Ask until it is answered, within the bounds.
 
@@ -41,6 +45,8 @@ async def until_answered(
         began: When the stream of requests began (monotonic seconds).
         harmless: Asks what nobody could fail over, to tell a server that is down from one that falls over this
             request; None where that is not to be told.
+        again: Whether another attempt may be paid for, after one that took so many prompt and completion tokens and
+            gave nothing; None where nobody counts.
 
     Raises:
         Fault: The last fault, when the bounds are met or asking again cannot help.
@@ -78,6 +84,10 @@ async def until_answered(
             if fault.kind == "throttle" and fault.retry_after_s is not None:
                 pause = 0.0  # the gate holds everyone back
             await asyncio.sleep(pause)
+            while again is not None and any(fault.paid) and (verdict := again(*fault.paid)) != "send":
+                if verdict == "stop":
+                    raise
+                await asyncio.sleep(_LOOK_S)
 
 
 async def _is_answered(ask: Ask) -> bool:

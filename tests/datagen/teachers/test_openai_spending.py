@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,82 @@ def test_answers_that_cannot_be_used_are_paid_for(server_module: Any, tmp_path: 
             assert ledger.asked()["test"].prompt_tokens == 300
         teacher.close()
     assert [type(item.reply) for item in found] == [Reply, Failure]
+
+
+@pytest.mark.parametrize(("attempts", "concurrency"), [(8, 64), (1000, 64), (1000, 16)])
+def test_a_cap_holds_where_answers_are_billed_and_cannot_be_used(
+    attempts: int, concurrency: int, server_module: Any, tmp_path: Path
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 500}
+    empty = answer({"content": None, "reasoning_content": "hm"}, usage=usage)
+    with server_module.running_server(lambda number, text: empty) as server:
+        teacher = open_teacher(f"openai:{server.url}#m", **{**FAST, "attempts": attempts, "concurrency": concurrency})
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            asker = Asker(teacher, ledger, budget=Budget(tokens=20_000))
+            with pytest.raises(BudgetReached if attempts > 8 else (BudgetReached, TeacherUnavailable)):
+                asker.ask([ask(f"{i}", max_tokens=500) for i in range(200)], "test")
+            assert asker.meter is not None
+            spent = sum(map(sum, ledger.spent().values()))
+        teacher.close()
+    assert 15_000 < server.asked * 505 <= 20_000
+    assert asker.meter.tokens == spent
+    if concurrency < 32:  # so many failures in a row end the stream, and what is on its way then cannot be counted
+        assert spent == server.asked * 505
+
+
+def test_a_budget_lets_what_was_billed_for_nothing_be_asked_again_while_it_fits(
+    server_module: Any, tmp_path: Path
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 100}
+    seen: dict[str, int] = {}
+
+    def fault(number: int, text: str) -> Any:
+        with server.lock:
+            seen[text] = seen.get(text, 0) + 1
+        return answer({"content": None} if seen[text] < 3 else {"content": "Ulm"}, usage=usage)
+
+    with server_module.running_server(fault) as server:
+        teacher = open_teacher(f"openai:{server.url}#m", **FAST)
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            # Room for the attempts of all, but not for all of them at a time.
+            asker = Asker(teacher, ledger, budget=Budget(tokens=12 * 3 * 105 + 400))
+            found = asker.ask([ask(f"{i}", max_tokens=100) for i in range(12)], "test")
+            assert asker.meter is not None
+            assert asker.meter.tokens == 12 * 3 * 105 == sum(map(sum, ledger.spent().values()))
+            assert (asker.meter._reserved_tokens, round(asker.meter._reserved_usd, 9)) == (0, 0)
+        teacher.close()
+    assert all(isinstance(item.reply, Reply) and item.reply.attempts == 3 for item in found)
+
+
+def test_what_is_left_early_is_paid_for(server_module: Any, tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 10}
+    asked: dict[str, int] = {}
+    stuck = threading.Event()
+
+    def fault(number: int, text: str) -> Any:
+        with server.lock:
+            asked[text] = asked.get(text, 0) + 1
+            if [asked.get(f"bad {i}", 0) for i in range(3)] == [3, 3, 3]:
+                stuck.set()
+        if text.startswith("good"):
+            assert stuck.wait(20)
+            time.sleep(0.5 * (text == "good, later"))  # by then the other is on disk, and is handed on
+            return answer({"content": "Ulm"}, usage=usage)
+        return answer({"content": None}, usage=usage) if asked[text] < 3 else "slow-headers"
+
+    with server_module.running_server(fault, stall_s=20.0) as server:
+        teacher = open_teacher(f"openai:{server.url}#m", **{**FAST, "timeout_s": 30.0})
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            asker = Asker(teacher, ledger, budget=Budget(tokens=100_000))
+            source = iter([ask("good"), ask("good, later"), *(ask(f"bad {i}") for i in range(3))])
+            stream = asker.stream(lambda room: [request for _, request in zip(range(room), source)], "test")
+            first = next(stream)
+            stream.close()  # type: ignore[attr-defined]
+            assert isinstance(first.reply, Reply)
+            assert asker.meter is not None
+            assert ledger.spent() == {teacher.name: (8 * 50, 8 * 10)}
+            assert (asker.meter.tokens, ledger.totals().failures) == (8 * 60, 3)
+        teacher.close()
 
 
 def test_a_ledger_of_an_earlier_version_learns_what_failures_cost(tmp_path: Path) -> None:
