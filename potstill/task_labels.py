@@ -93,8 +93,8 @@ _TWO_WAYS = re.compile(
 )
 _TWO_ANSWERS = ({"true", "false"}, {"yes", "no"}, {"0", "1"})
 _X_OR_NOT = re.compile(
-    r"\b(?:as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?not"
-    r"(?:\s+(?:an?\s+)?\1\b|(?=\s*(?:[.,;?]|$)))",
+    r"\b(?:(?:is|was)\s+(?:this|it|that)|as|is|are|it's|was|be|a|an)\s+([\w-]+)(?:\s+(?:to|for|about|with|in)\s[^.,;:]{1,60}?)?,?\s+or\s+(?:is\s+)?(not)"
+    r"(?:\s+(?:an?\s+)?(\1)\b|(?=\s*(?:[.,;?]|$)))",
     re.IGNORECASE,
 )
 _YES_NO = re.compile(
@@ -131,7 +131,7 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
     if found := offered(text, flat, writes=writes):
         return found, []
     if sorts and (pair := _X_OR_NOT.search(flat)):
-        return told(flat, quoted=True) or [Label(pair[1]), Label(f"not {pair[1]}")], []
+        return told(flat, quoted=True) or [Label(pair[1]), Label(f"{pair[2]} {pair[3] or pair[1]}")], []
     found, opened = _cued(flat, sorts, writes)
     if found or opened:
         return found, opened

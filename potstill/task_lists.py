@@ -25,7 +25,8 @@ _DOES = (
 )
 # What goes on after the last name of a list.
 _AFTERTHOUGHT = re.compile(
-    r"(?<!\basks)[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
+    r"(?<!\basks)(?!\s+(?:on\s+(?:fire|hold|time|sale|demand|track|duty|order|site|call|leave|strike|loan|trial|target|topic)|"
+    r"in\s+(?:hand|stock|progress|transit|review|use|person|part|place|full|doubt|love|dispute)|for\s+sale|to\s+do)\W*$)[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
     r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write|ignore|justify|"
     rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in)\b)\s.*)",
     re.IGNORECASE,
@@ -54,7 +55,11 @@ _RESIDUAL = re.compile(
     r"or\s+(?:none|neither|both|mixed|neutral|unclear|unknown|unsure|undecided|n/a)\b.*", re.IGNORECASE
 )
 # What classes that are numbers stand for: `0 = bad`, `1 for good`, `1 if it is spam`.
-_CODE = re.compile(r"(\d{1,3})\s*(?:=|\b(?:for|means|is|if|when)\b)\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+# Letters stand before a sign.
+_CODE = re.compile(
+    r"([A-Za-z](?=\s*[:=])|\d{1,3})\s*(?:[:=]|\b(?:for|means|is|if|when)\b)\s*(\S.*)", re.IGNORECASE | re.DOTALL
+)
+_CODE_AHEAD = re.compile(r"(?:[A-Za-z]|\d{1,3}):\s")
 _QUOTED = re.compile(r"\"([^\"]{1,100})\"|`([^`]{1,100})`|(?<!\w)'((?:[^']|(?<=\w)'(?=\w)){1,100})'(?!\w)")
 _REMARK = re.compile(r"\s*\(([^()]{1,300})\)")
 # Stand for remarks while the names around them are told apart: private characters that no prompt holds.
@@ -64,11 +69,17 @@ _FIRST_MARK, _MOST_REMARKS = 0xE000, 500
 def list_end(flat: str, start: int) -> int:
     """Where an enumeration that begins at `start` ends; brackets that open within it do not end it."""
     place = start
+    coded = _CODE_AHEAD.match(flat, start) is not None
     while found := _LIST_END.search(flat, place):
         opened = _REMARK.search(flat, place)
-        if opened is None or opened.start() >= found.start():
+        if opened is not None and opened.start() < found.start():
+            place = opened.end()
+        elif (
+            coded and found[0] == ":" and re.search(r"(?:\W|^)(?:[A-Za-z]|\d{1,3})$", flat[start : found.start()][-5:])
+        ):
+            place = found.end()  # A: a question; B: a complaint
+        else:
             return found.start()
-        place = opened.end()
     return len(flat)
 
 
@@ -121,7 +132,9 @@ def split_list(part: str) -> list[str]:
         return _unique(names) if plausible(names := [_bare(piece) for piece in pieces]) else []
     last = re.sub(r"^(?:or|and)\s+", "", pieces[-1])
     tail = re.split(r"\s+or\s+|\s+vs\.?\s+|\s+versus\s+", last)
-    if len(tail) == 1 and last == pieces[-1]:
+    if len(re.findall(r"[;|]", part)) > 1:  # which part names that hold an "or" or an "and"
+        tail = [last]
+    elif len(tail) == 1 and last == pieces[-1] and not _holds_and(pieces):
         tail = re.split(r"\s+and\s+|\s+/\s+", last) if len(pieces) > 1 or " and " in last or " / " in last else [last]
     if len(tail) > 1 or last != pieces[-1] or "|" in part:
         tail[-1] = _AFTERTHOUGHT.sub("", tail[-1])
@@ -132,10 +145,11 @@ def split_list(part: str) -> list[str]:
         return []
     names = [_bare(piece) for piece in pieces]
     trailing = re.fullmatch(rf"(.+?)\s+{SET}", names[-1], re.IGNORECASE)
-    if trailing and not any(re.fullmatch(rf".+\s+{SET}", name, re.IGNORECASE) for name in names[:-1]):
+    denied = trailing and re.search(r"\b(?:no|without|any)$", trailing[1], re.IGNORECASE)
+    if trailing and not denied and not any(re.fullmatch(rf".+\s+{SET}", name, re.IGNORECASE) for name in names[:-1]):
         names[-1] = trailing[1]
     if len(names) == 2 and names[1].lower() == "not":
-        names[1] = f"not {names[0]}"
+        names[1] = f"{names[1]} {names[0]}"
     return _unique(names) if plausible(names) else []
 
 
@@ -159,9 +173,18 @@ def _without_clause(pieces: list[str]) -> list[str]:
     return pieces
 
 
+def _holds_and(pieces: list[str]) -> bool:
+    """Whether the last "and" of a list stands within a name, as in most of the others: `Health and Safety`."""
+    held = sum(" and " in piece for piece in pieces[:-1])
+    rest = re.search(
+        r"\sand\s+(?:others?|none|neither|misc\w*|unknown|(?:any|every|some)thing else)$", pieces[-1], re.IGNORECASE
+    )
+    return 2 * held > len(pieces) - 1 and not rest
+
+
 def _bare(piece: str) -> str:
-    piece = clean(re.sub(r"^(?:or|and|either|an?|the)\s+(?=\S)", "", piece.strip(" .:*"), flags=re.IGNORECASE))
-    return re.sub(r"^(?:an?|the)\s+(?=\S)", "", piece).strip()
+    piece = clean(re.sub(r"^(?:or|and|either|an?|the)\s+(?=[^\s=:])", "", piece.strip(" .:*"), flags=re.IGNORECASE))
+    return re.sub(r"^(?:an?|the)\s+(?=[^\s=:])", "", piece).strip()
 
 
 def plausible(names: list[str]) -> bool:

@@ -498,6 +498,45 @@ OF_THE_INPUT: list[tuple[str, str]] = [
     ("Classify rows as good or bad. Rows with several labels are bad.", "good|bad"),
     ("Assign one of up to three priorities: low, medium, high.", "low|medium|high"),
 ]
+# Names that hold words which elsewhere end a list or split one.
+WHOLE_NAMES: list[tuple[str, str]] = [
+    ("Choose from: joy, sadness, no emotion", "joy|sadness|no emotion"),
+    ("Classify texts as fact, opinion or no topic.", "fact|opinion|no topic"),
+    ("Classify reviews as positive, negative, or has no sentiment.", "positive|negative|has no sentiment"),
+    ("Label posts with joy, anger or neutral emotion.", "joy|anger|neutral"),
+    ("Classify statements as true, half-true, false, or pants on fire.", "true|half-true|false|pants on fire"),
+    ("Classify calls as answered, missed, or put on hold.", "answered|missed|put on hold"),
+    ("Classify jobs as done, open or still in progress.", "done|open|still in progress"),
+    ("Classify offers as sold or not for sale.", "sold|not for sale"),
+    ("Classify tweets as pro, anti or neutral on vaccination.", "pro|anti|neutral"),
+    ("Classify claims as true or false on the basis of the text.", "true|false"),
+    ("Classify the SMS. Choose from: Spam or Not Spam", "Spam|Not Spam"),
+    ("Classify messages as Spam or Not Spam.", "Spam|Not Spam"),
+    ("Is this Spam or Not Spam?", "Spam|Not Spam"),
+    ("Classify emails as Urgent or Not.", "Urgent|Not Urgent"),
+    ("Is the text Toxic or not?", "Toxic|not Toxic"),
+    ("Is it spam or not?", "spam|not spam"),
+    (
+        "Sort tickets into Sales and Marketing, Research and Development, Health and Safety.",
+        "Sales and Marketing|Research and Development|Health and Safety",
+    ),
+    ("Sort tickets into R and D, arts and crafts, food and other.", "R and D|arts and crafts|food|other"),
+    ("Sort news into arts and crafts, sports, business and tech.", "arts and crafts|sports|business|tech"),
+    ("Sort news into world, sports, business and tech.", "world|sports|business|tech"),
+    (
+        "Categories: Credit card; Mortgage; Student loan; Vehicle loan or lease. Classify complaints.",
+        "Credit card|Mortgage|Student loan|Vehicle loan or lease",
+    ),
+    ("Classify each message as: question; complaint; or praise.", "question|complaint|praise"),
+    ("Sort reviews into positive; negative or neutral.", "positive|negative|neutral"),
+    ("Classify into: A: technical question; B: billing question; C: feedback", "A|B|C"),
+    ("Classify tickets: A = refund, B = delivery", "A|B"),
+    ("Label tickets: a: refund, b: delivery, or c: other", "a|b|c"),
+    ("Label tickets: R = refund; D = delivery", "R|D"),
+    ("Label tickets: 1: refund, 2: delivery", "1|2"),
+    ("Classify tickets as A or B: be quick.", "A|B"),
+    ("Classify tickets as a refund or a delivery.", "refund|delivery"),
+]
 # What stands behind "whether": alternatives, or one thing that is so or not.
 WHETHER: list[tuple[str, str]] = [
     ("Tell me if a recipe is vegan, vegetarian, or contains meat.", "vegan|vegetarian|contains meat"),
@@ -594,7 +633,9 @@ def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str
     ).split(",")
 
 
-@pytest.mark.parametrize(("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT, *WHETHER])
+@pytest.mark.parametrize(
+    ("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT, *WHETHER, *WHOLE_NAMES]
+)
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
@@ -628,6 +669,8 @@ def test_two_sets_are_shown_with_their_names() -> None:
          [("A", "if the first answer is better"), ("B", "if the second answer is better"), ("tie", "otherwise")]),
         ("Choose the right team:\na) sales\nb) support\n\nAnswer with the letter only.",
          [("a", "sales"), ("b", "support")]),
+        ("Classify tickets: A = refund, B = delivery", [("A", "refund"), ("B", "delivery")]),
+        ("Classify into: A: tech; B: money", [("A", "tech"), ("B", "money")]),
         ("Sort tickets. Labels are:\nbilling - money\nbug - crashes", [("billing", "money"), ("bug", "crashes")]),
     ],
 )  # fmt: skip
