@@ -9,7 +9,7 @@ from potstill.label_words import label_words
 from potstill.languages import LANGUAGES
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
-from potstill.text_kinds import is_text_kind, named_text, own_noun
+from potstill.text_kinds import is_text_kind, named_text, own_noun, text_kind
 
 _END = (
     r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
@@ -43,6 +43,17 @@ _ASKED = re.compile(
     r"relation|relationship|answer|label|truth)s?\b",
     re.IGNORECASE,
 )
+# Names no input where it is a phrase's own noun: how to answer, or what is asked.
+_ANSWERED = re.compile(
+    r"(?:scale|stars?|points?|rating|score|categor(?:y|ies)|class|label|sentiment|polarity|topic|intent(?:ion)?|emotion|genre|"
+    r"type|kind|tone|mood|stance|urgency|priority|severity|sarcasm|toxicity|style|gender|quality|helpfulness|acceptability)s?",
+    re.IGNORECASE,
+)
+_POSSESSED = re.compile(
+    rf"\b([A-Za-z][A-Za-z-]*)'s\s+(?:[a-z][\w-]*\s+){{0,2}}(?:{_ANSWERED.pattern})\b", re.IGNORECASE
+)
+_POINTS = re.compile(r"\b(?:scale|stars?|points?)\b", re.IGNORECASE)
+_HEADING = re.compile(r"^(#{1,6} .*\w)[ \t]*$", re.MULTILINE)
 _JOINT = r"(?:of|from|to|about|on|for|in|with|at|sent|asked|received|written|posted|left|made|that|which|who|where)"
 # What stands behind such a word is the output: "given a request, write a shell command".
 _WRITTEN = re.compile(
@@ -96,7 +107,7 @@ def input_noun(spec: TaskSpec) -> str:
     plural after a preposition: "Find spam in text messages" gives `text message`. Where that names no kind of text, one
     that the task names anywhere is taken (`potstill.text_kinds`); else a message of the speaker that it names.
     """
-    text = spec.instruction[:1000]
+    text = _HEADING.sub(r"\1.", spec.instruction[:1000])  # which is no part of the line below it
     if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output
         given = _GIVEN_FOR_IT.search(text)
         behind = text[given.end() :] if given else ""
@@ -113,6 +124,8 @@ def input_noun(spec: TaskSpec) -> str:
     answers = {label.lower() for label in labels}
     asked = [said for name, said in words.items() if said != readable(name)]
     noun = _without(_by_grammar(text), answers, asked)
+    if spec.kind == "classification":
+        noun = _owner(noun)
     if spec.kind == "generation":
         noun = _INTO_FORM.sub("", noun) or noun
     if is_text_kind(noun) and noun.lower() not in answers:
@@ -125,7 +138,12 @@ def input_noun(spec: TaskSpec) -> str:
         return named
     if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
         return "text"
-    return _message_of(noun) or noun
+    if not sorts or _message_of(noun):
+        return _message_of(noun) or noun
+    if noun == "text" or _ANSWERED.fullmatch(own_noun(noun)):
+        owner = _POSSESSED.search(text.replace("’", "'"))
+        return (owner and text_kind(owner[1])) or "text"
+    return noun
 
 
 def input_words(given: Sequence[str], noun: str) -> int:
@@ -167,7 +185,16 @@ def _without(noun: str, answers: Collection[str], asked: Collection[str]) -> str
     head, joint, tail = _split(re.sub(r"^(?:given|following|our|my|your|their) ", "", noun))
     *ahead, last = head.split() or [""]
     head = " ".join([*(word for word in ahead if word.lower() not in answers), last])
+    low = re.sub(r"^(?:an?|the) ", "", tail.lower())
+    if joint and (low in answers or (_POINTS.search(tail) and joint == "with")):  # the passage (is it) about biology
+        return re.sub(r"(?<=\w) (?:\w+ed|written|sent|made)$", "", head)
     return f"{head} {joint} {tail}" if joint else head
+
+
+def _owner(noun: str) -> str:
+    """What has the quality that a phrase names: `sentence's acceptability` is of a sentence."""
+    owner, mark, quality = noun.rpartition("'s ")
+    return owner if mark and _ANSWERED.fullmatch(own_noun(quality)) else noun
 
 
 def _by_grammar(text: str) -> str:
@@ -185,6 +212,8 @@ def _by_grammar(text: str) -> str:
             head, joint, _ = _split(noun)
             first = re.split(r" (?:the|an?) ", head)[0]
             noun = first if joint and first == head else " ".join(first.split()[:-1]) or first
+        if re.match(r"(?:in|into|as|to|by|on|with|from) ", noun):
+            continue
         late = _NOT_INPUTS.match(noun) and found.start() > 40
         if len(noun) > 2 and len(noun.split()) <= 9 and not late and not _ASKED.match(noun):
             return noun

@@ -52,12 +52,20 @@ _WHETHER = (
     r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
     r"(?: either)?\s*:?\s+(?:about\s+)?"
 )
+_IS_IT = (
+    r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+(?:following\s+|given\s+)?(?:[\w-]+'s\s+)?[\w-]+\s+"
+    r"(?:about\s+)?"
+)
+# Leads to each of the names behind "is it", and stands once: "is it written by a man or a woman".
+_LEADS_ALL = re.compile(
+    r"(?:about|(?:\w+ed|written|sent|made|said|spoken)\s+(?:by|to|for|about|in)|by|from|in(?=\s+[A-Z]))\s+(?:(?:an?|the)\s+)?(?=\S)"
+)
 _SORT_CUES = (
     rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:(?:{_NUMBER} )?{SET}|{_NUMBER} ?(?=:))?\s*:?\s*",
     r"\b(?:as|being)(?: belonging to)?(?: either| one of)?\s*:?\s+",
     rf"\bamong(?:st)?\s+(?:the\s+)?(?:following\s+)?(?:{SET}\b)?\s*:?\s*",
     _WHETHER,
-    r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+(?:following\s+|given\s+)?[\w-]+\s+",
+    _IS_IT,
     r"\b(?:either)\s+",
     r"\((?=\d{1,2}\s*,\s*\d)",
     r"\b(?:rating|score|grade|mark) of\s*:?\s+(?=\d{1,2}\s*,)",
@@ -184,8 +192,18 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
             clauses = clauses or bool(labels and _QUESTION.match(labels[0].name))
             if len(labels) < 2 or clauses or (place < len(_OUTPUT_CUES) and _no_answers(flat, found, part, writes)):
                 continue
-            return labels, []
+            return (_without_lead(labels) if cue in (_WHETHER, _IS_IT) else labels), []
     return [], opened
+
+
+def _without_lead(labels: list[Label]) -> list[Label]:
+    """Labels of which the first has lost a word that leads to all of them: `about biology`, `written by a man`."""
+    first, *others = labels
+    lead = _LEADS_ALL.match(first.name)
+    if lead is None or any(_LEADS_ALL.match(label.name) for label in others):
+        return labels
+    bare = Label(first.name[lead.end() :], first.description)
+    return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels
 
 
 def _no_answers(flat: str, found: re.Match[str], part: str, writes: bool) -> bool:

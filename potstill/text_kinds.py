@@ -41,7 +41,8 @@ _ENDS = frozenset(
         "read look take analyse analyze assess estimate evaluate distinguish separate understand figure work guess",
         "name state spot locate answer solve correct summarise summarize translate rewrite convert extract describe",
         "know see get group put split divide wrote write writes written sent send said says received posted asked",
-        "left made classification detection recognition analysis identification first second third other same like",
+        "left made classification detection recognition analysis identification annotate first second third other same",
+        "like",
     )
     for word in line.split()
 )
@@ -126,7 +127,7 @@ def named_text(instruction: str, labels: Collection[str], before: re.Pattern[str
         name = words[-1].group(0)
         ahead = [word.group(0) for word in words[:-1] if word.group(0).lower() not in answers]
         phrase = " ".join([*ahead, "news article" if name.lower() == "news" else text_kind(name) or name])
-        if re.search(r"(?:^|[.:;!?]\s+)$", text[:start]) and re.match(r"[A-Z][a-z]+\b", phrase):
+        if re.search(r"(?:^|[.:;!?]\s+|#\s+)$", text[:start]) and re.match(r"[A-Z][a-z]+\b", phrase):
             phrase = phrase[0].lower() + phrase[1:]
         if " ".join(word.group(0) for word in words).lower() in answers:
             if name.lower() == "news":  # fake news

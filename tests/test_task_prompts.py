@@ -537,6 +537,21 @@ WHOLE_NAMES: list[tuple[str, str]] = [
     ("Classify tickets as A or B: be quick.", "A|B"),
     ("Classify tickets as a refund or a delivery.", "refund|delivery"),
 ]
+# A word that leads to all names of a question is no part of the first.
+QUESTIONS: list[tuple[str, str]] = [
+    ("Is the passage about biology, chemistry, or physics?", "biology|chemistry|physics"),
+    ("Is the review written by a man, a woman, or unknown?", "man|woman|unknown"),
+    ("Is this tweet from a bot or a human?", "bot|human"),
+    ("Is the email from a customer or a supplier?", "customer|supplier"),
+    ("Is the text in English, French or German?", "English|French|German"),
+    ("Is the message addressed to sales, support or billing?", "sales|support|billing"),
+    ("Decide whether a text is written by a human or a machine.", "human|machine"),
+    ("Are these reviews about food, service or price?", "food|service|price"),
+    ("Is the customer's tone polite or rude?", "polite|rude"),
+    ("Is this order in stock or sold out?", "in stock|sold out"),
+    ("Is the ticket on hold, open or closed?", "on hold|open|closed"),
+    ("Is the tweet from a bot or from a human?", "from a bot|from a human"),
+]
 # What stands behind "whether": alternatives, or one thing that is so or not.
 WHETHER: list[tuple[str, str]] = [
     ("Tell me if a recipe is vegan, vegetarian, or contains meat.", "vegan|vegetarian|contains meat"),

@@ -184,6 +184,33 @@ def test_what_is_to_be_said_of_a_text_is_not_what_it_is(
 
 
 @pytest.mark.parametrize(
+    ("instruction", "labels", "expected"),
+    [
+        ("Is the passage about biology, chemistry, or physics?", ("biology", "chemistry", "physics"), "passage"),
+        ("Is the email from a customer or a supplier?", ("customer", "supplier"), "email"),
+        ("Is the message addressed to sales, support or billing?", ("sales", "support", "billing"), "message"),
+        ("Is the question about a person, a place or a thing?", ("person", "place", "thing"), "question"),
+        ("Rate how helpful the answer is on a scale of 0 to 10.", ("0", "1", "2"), "text"),
+        ("Rate how urgent it is on a scale of 1 to 5.", ("1", "2", "3"), "text"),
+        ("# Task\nAnnotate argument quality.", ("low", "high"), "argument"),
+        ("# Review\nComment quality: low or high.", ("low", "high"), "review"),
+        ("# Role\nYou are a classifier.\n\n# Task\nClassify the email.", ("spam", "ham"), "email"),
+        ("Put each into the category math, art or law.", ("math", "art", "law"), "text"),
+        ("Determine the sentence's grammatical acceptability.", ("acceptable", "unacceptable"), "sentence"),
+        ("Classify the text's sentiment.", ("positive", "negative"), "text"),
+        ("Classify a patient's mood.", ("good", "bad"), "message from a patient"),
+        ("Identify each customer's intent.", ("buy", "return"), "message from a customer"),
+        ("Classify a customer's letter.", ("good", "bad"), "customer's letter"),
+        ("Rate a review with 1-5 stars.", ("1", "2", "3"), "review"),
+        ("Rate the helpfulness of an answer with 1 to 5 stars.", ("1", "2", "3"), "text"),
+        ("Classify questions about a person.", ("good", "bad"), "question about a person"),
+    ],
+)
+def test_what_is_asked_and_how_to_answer_is_no_input(instruction: str, labels: tuple[str, ...], expected: str) -> None:
+    assert answered(instruction, *labels) == expected
+
+
+@pytest.mark.parametrize(
     ("noun", "expected"),
     [("email", "an email"), ("user review", "a user review"), ("SMS", "an SMS"), ("hour", "an hour"), ("FAQ", "an FAQ"),
      ("university essay", "a university essay"), ("uninteresting text", "an uninteresting text"), ("URL", "a URL"),
