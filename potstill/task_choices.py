@@ -189,9 +189,9 @@ def named(flat: str, verb: str, *, writes: bool, sorts: bool) -> list[Label]:
 
 def bracketed(flat: str) -> list[Label]:
     """Alternatives in brackets, of a prompt that sorts: `Tag each commit (bug / feature / chore)`."""
-    within = rf"(?:{_CLASS_WORD}|{ASPECT})(?:\s+(?:of|for|in)\s+(?:[\w'-]+\s+){{0,2}}[\w'-]+)?"
+    within = rf"(?:{_CLASS_WORD}|{ASPECT})(?:\s+(?:of|for|in)\s+(?:[\w'-]+\s+){{0,5}}[\w'-]+)?"
     for found in islice(re.finditer(r"([\w-]+)\s*\(([^()]{3,2000})\)", flat), 20):
-        known = re.search(rf"\b{within}$", flat[max(0, found.start() - 60) : found.end(1)], re.IGNORECASE)
+        known = re.search(rf"\b{within}$", flat[max(0, found.start() - 90) : found.end(1)], re.IGNORECASE)
         coded = _NAME_TO_CODE.findall(found[2])
         if len({value for _, value in coded}) == len(coded) > 1:
             return [Label(value, name) for name, value in coded]

@@ -40,7 +40,13 @@ def choice_of(node: Node, key: str, known: Iterable[str], faults: Faults) -> str
     word = text_of(node, key, faults)
     if word in known:
         return word
-    if word or node.kind == "scalar":
+    if key == "kind" and word.lower().startswith("regress"):
+        faults.add(
+            node.line,
+            f"kind: {word[:60]!r} is none; numbers are no kind of answer here: say kind: classification and give bands "
+            "(low, medium, high) or the points of a short scale (1 to 5) as labels",
+        )
+    elif word or node.kind == "scalar":
         faults.add(node.line, f"{key}: {word[:60]!r} is not known{nearest(word[:60], known)}")
     return None
 

@@ -409,7 +409,7 @@ def _read(instruction: str, kind: Kind | None, data: Mapping[str, DataRef], sour
         except DataError as error:
             reading = replace(reading, why_not=str(error))
     unsure = reading.kind is None or (reading.kind == "classification" and not reading.labels)
-    if sources.asker is not None and unsure and not reading.open_list and not reading.sets:
+    if sources.asker is not None and unsure and not (reading.open_list or reading.sets or reading.number):
         return ask_teacher(instruction, sources.asker, reading)
     return reading
 

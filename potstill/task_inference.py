@@ -22,9 +22,10 @@ from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label
 from potstill.task_choices import ASPECT
-from potstill.task_labels import SCALE, labels_of, two_ways, yes_no_of
+from potstill.task_labels import labels_of, two_ways, yes_no_of
 from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
+from potstill.task_numbers import HOW, asks_for_number, asks_for_points
 from potstill.task_other_languages import asks_for_labels, listed_labels
 from potstill.task_sets import several_labels, several_sets
 from potstill.text_kinds import is_text_kind
@@ -50,6 +51,7 @@ class Reading:
         how: `rules` (and what they go by, where that may surprise), `teacher`, or the user's data that tells.
         open_list: Names that the prompt gives as examples of labels, without listing all.
         sets: Where the prompt asks for a label of each of several sets, these by their names.
+        number: Whether the answer is a number of too many values to be labels.
         why_not: Why the teacher's answer was not used.
     """
 
@@ -58,6 +60,7 @@ class Reading:
     how: str = "rules"
     open_list: tuple[str, ...] = ()
     sets: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    number: bool = False
     why_not: str = ""
 
 
@@ -84,9 +87,11 @@ _FORMS = {
 }
 _NOUN_BEFORE = _words("the a an this that these each of its your their given with my one no any his her our in")
 _VERB_BEFORE = _words("be is are that which who for by") | {""}
+_LISTED = r"(?=[^.;:]{0,200}[^.;:\s](?:,|/|\s+or\b))(?![^.;:]{0,300}\sand\b)"
 _SORTS_LOOSELY = re.compile(
     r"\b(?:decide|determine|tell|say|judge|check|predict|identify|find out|state|assess|indicate|verify)"
     rf"\s+(?:me\s+)?(?:if|whether|which|(?:the|its|their|a)\s+(?:[\w']+\s+){{0,2}}{ASPECT})\b"
+    rf"|\b(?:determine|identify|predict|assess)\s+{ASPECT}\s+(?:of|for|in|towards?)\b"
     r"|\b(?:return|output|answer|report)\s+whether\b"
     r"|\b(?:to\s+know|evaluate)\s+(?:if|whether)\b"
     r"|\bmark\s+(?:each|every|an?|the)\s[^.:;]{1,60}?\bas\b"
@@ -94,6 +99,11 @@ _SORTS_LOOSELY = re.compile(
     rf"|\bsay\s+what\s+(?:kind|type|sort)\b"
     rf"|\b(?:what|which)\s+(?:is\s+the\s+)?{ASPECT}\b"
     r"|\b(?:sentiment|text|topic|intent|emotion|stance|language|binary)\s+(?:analysis|classification|detection)\b|\bclassifier\b"
+    # One thing that is asked of an input, and what it may be: "the cause of an outage: disk or network".
+    r"|\b(?:determine|estimate|identify|assess)\s+(?:(?:the|its|their|an?)\s+)?(?:[\w-]+\s+){0,3}[\w-]*[^\Ws]\s+(?:of|for|in|behind|"
+    rf"expressed|towards?)\s[^.:;?]{{1,60}}:\s{_LISTED}"
+    r"|(?:^|[.!?]\s+)(?!(?:named\s+)?entity\b)(?:[\w-]+\s+){1,4}(?:classification|detection|identification|recognition|analysis)\b"
+    rf"[^.:;?]{{0,60}}:\s{_LISTED}"
     r"|^(?:is|are|does|do|did|has|have|was|were|can|could|should|will)\s+(?:this|the|these|an?|it|each|that)\b",
     re.IGNORECASE,
 )
@@ -126,7 +136,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     if not single and several_labels(flat):
         return Reading(kind="generation", how="rules: several labels an input are asked for")
     verb = first_verb(flat)
-    scored = re.match(r"(?:score|grade|mark)\b", flat, re.IGNORECASE) and SCALE.search(flat)
+    scored = (not verb or verb in _ANSWERS) and asks_for_points(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
     if _FOLLOWS.search(flat) and not sorts:
@@ -150,7 +160,8 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     if sorts and _THEN_WRITES.search(flat):
         return Reading(kind="generation")
     if sorts and not writes and not (verb not in _SORTS and _EXPLAINS.search(flat)):
-        return Reading(kind="classification", labels=tuple(yes_no_of(flat)))
+        answers = yes_no_of(flat)
+        return Reading(kind="classification", labels=tuple(answers), number=not answers and asks_for_number(flat))
     if not verb and (names := listed_labels(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
     if not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat):
@@ -195,6 +206,8 @@ def why_unlabelled(reading: Reading, shown: Sequence[str] = ()) -> str:
             'task of each set, its labels listed in a task file under "## Labels"; or say "kind: generation" there, '
             "for a text that holds all"
         )
+    if reading.number:
+        return HOW + _all_shown(shown)
     mend = _HOW_TO_LABEL + _all_shown(shown)
     if reading.open_list:
         named = ", ".join(reading.open_list)

@@ -30,6 +30,7 @@ from potstill.task_choices import (
 )
 from potstill.task_lists import MAX_LABELS, OPEN, SET, list_end, listed, plausible, split_list
 from potstill.task_markdown import bullet, is_rule, split_label, table_row
+from potstill.task_numbers import SCALE, points_of
 
 _NUMBER = r"(?:\d{1,4}|two|three|four|five|six|seven|eight|nine|ten|a few|several)"
 _OUTPUT_CUES = (
@@ -72,7 +73,7 @@ _SORT_CUES = (
     rf"\b(?:by|for|in terms of) {ASPECT}\s*[:(–—-]\s*",
     r"\b(?:classify|categori[sz]e|label|sort|route|triage|flag|rate|tag|grade|detect|moderate|recogni[sz]e|predict|judge|"
     r"determine|decide|identify|name|assign|filter|bucket|mark|estimate|"
-    r"analysis|classification|detection|moderation)\b[^.:;]{0,80}:\s*",
+    r"analysis|classification|detection|moderation|identification|recognition)\b[^.:;]{0,80}:\s*",
     r"^(?:classify|categori[sz]e|label|sort|tag)\s[^.:;,]{0,80}?\s[–—-]\s+",
     r"\b(?:say|tell|state|check|assess|indicate|verify|find out)\s+(?:me\s+)?(?:whether|if|how|what|which)\b"
     r"[^.:;]{0,80}:\s*(?=[^.;:]{1,200}\bor\b)",
@@ -108,12 +109,6 @@ _X_OR_NOT = re.compile(
 _YES_NO = re.compile(
     r"\b(?:yes\s*[/-]\s*no|yes or no|true\s*[/-]\s*false|true or false)\b(?:\s+(?:questions?|answers?))?", re.IGNORECASE
 )
-SCALE = re.compile(
-    r"\b(?:scale|rating|score|stars?|rate|grade)\b[^.\n]{0,60}?\b(\d{1,2})\s*(?:to|-|–|and)\s*(\d{1,2})\b",
-    re.IGNORECASE,
-)
-
-
 # Between two names of one line.
 _SEVERAL = re.compile(r"[,;|]\s*\S")
 _LETTERED = re.compile(r"\s*\(?([A-Za-z]|\d{1,3})[.)]\s+(.*\S)\s*")
@@ -147,14 +142,8 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
         return found, []
     if not writes and (found := told(flat, sorts=sorts) or asked(flat, strictly=bool(verb) and not sorts)):
         return found, []
-    if sorts and (
-        scale := SCALE.search(
-            re.sub(r"\s*\((?!\d{1,2} ?(?:to|-|–) ?\d{1,2}(?: stars?| points?)?\))[^()]{1,100}\)", "", flat)
-        )
-    ):
-        low, high = int(scale[1]), int(scale[2])
-        if 1 <= high - low <= 10:
-            return [Label(str(value)) for value in range(low, high + 1)], []
+    if sorts and (points := points_of(flat)):
+        return [Label(point) for point in points], []
     if (
         sorts
         and (pair := _YES_NO.search(flat))

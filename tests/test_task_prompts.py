@@ -552,6 +552,68 @@ QUESTIONS: list[tuple[str, str]] = [
     ("Is the ticket on hold, open or closed?", "on hold|open|closed"),
     ("Is the tweet from a bot or from a human?", "from a bot|from a human"),
 ]
+# Points of a scale, and sorting in other words.
+RATED: list[tuple[str, str]] = [
+    ("Give each review a star rating from one to five.", "1|2|3|4|5"),
+    ("How many stars would this reviewer give? Answer with a number from 1 to 5.", "1|2|3|4|5"),
+    ("Output a number between 1 and 5 saying how formal the email is.", "1|2|3|4|5"),
+    ("Estimate the difficulty of a math problem (1-5).", "1|2|3|4|5"),
+    ("Estimate the reading difficulty of a text from 1 (easy) to 5 (hard).", "1|2|3|4|5"),
+    ("Give the review a score from 1 to 10.", "1|2|3|4|5|6|7|8|9|10"),
+    ("Say how polite the email is on a scale from 1 to 7.", "1|2|3|4|5|6|7"),
+    ("Return an integer from 0 to 4 for the severity of the report.", "0|1|2|3|4"),
+    ("Rate the review with one to five stars.", "1|2|3|4|5"),
+    ("How likely is it that the customer leaves? Give a number from 1 to 5.", "1|2|3|4|5"),
+    (
+        "Determine the political leaning of an article: left, center-left, center, center-right, right.",
+        "left|center-left|center|center-right|right",
+    ),
+    ("Determine stance of a tweet toward climate change (favor, against, none).", "favor|against|none"),
+    ("Determine the reading age of a book: child, teen or adult.", "child|teen|adult"),
+    ("Determine the root cause of an outage: network, disk or human error.", "network|disk|human error"),
+    ("Toxic comment classification: toxic, non-toxic", "toxic|non-toxic"),
+    ("Language identification for Slavic languages: Bulgarian, Czech, Polish.", "Bulgarian|Czech|Polish"),
+    ("Emotion recognition: joy, anger, fear", "joy|anger|fear"),
+    ("Spam identification for SMS: spam, ham", "spam|ham"),
+]
+COUNTS: list[str] = [
+    "Write a summary of 1 to 3 sentences.",
+    "Write a poem that scores 5 out of 5, with a rating of 1 to 5 under it.",
+    "List 1 to 3 keywords, each with a score from 1 to 5.",
+    "Answer in 1 to 5 words.",
+    "Give a number of 1 to 3 examples.",
+    "Given a number from 1 to 10, say its name in French.",
+    "Solve the puzzle. The answer is a number from 1 to 9.",
+    "Extract the rating from 1 to 5 stars that a review names.",
+    "Estimate the cost of the supplies required to create the given project.",
+    "Determine the capital of a country: short answer only.",
+    "Determine the steps for the recipe: chop, fry, serve.",
+    "Identify the parts of the sentence: subject, verb and object.",
+    "Identify the entities in the text: names, dates, places.",
+    "Named entity recognition: persons, places, organisations.",
+    "Determine the answer: think step by step.",
+]
+NUMBERS: list[str] = [
+    "Predict the price of a house from its description.",
+    "Predict a toxicity score from 0.0 to 1.0.",
+    "Predict how many likes a tweet gets.",
+    "Assign a score between 0 and 100.",
+    "Rate the essay from 0 to 100.",
+]
+
+
+@pytest.mark.parametrize("prompt", NUMBERS)
+def test_numbers_are_refused_with_a_message_of_their_own(prompt: str) -> None:
+    with pytest.raises(TaskError, match=r"asks for a number, and numbers are no kind of answer here: give bands"):
+        read_task(prompt)
+
+
+def test_regression_is_no_misspelt_generation() -> None:
+    with pytest.raises(TaskError, match=r"kind: 'regression' .* bands .* as labels") as caught:
+        read_task("---\nkind: regression\n---\nPredict the price of a house.")
+    assert "did you mean" not in str(caught.value)
+
+
 # What stands behind "whether": alternatives, or one thing that is so or not.
 WHETHER: list[tuple[str, str]] = [
     ("Tell me if a recipe is vegan, vegetarian, or contains meat.", "vegan|vegetarian|contains meat"),
@@ -649,14 +711,15 @@ def test_a_clause_behind_the_last_label_is_none(lead: str, names: str, more: str
 
 
 @pytest.mark.parametrize(
-    ("prompt", "labels"), [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT, *WHETHER, *WHOLE_NAMES]
+    ("prompt", "labels"),
+    [*CHOICES, *ONE_SET, *COMPOUND, *LINES, *OF_THE_INPUT, *WHETHER, *WHOLE_NAMES, *QUESTIONS, *RATED],
 )
 def test_a_prompt_that_asks_for_one_of_a_list_is_a_classification(prompt: str, labels: str) -> None:
     spec = read_task(prompt)
     assert (spec.kind, "|".join(spec.label_names)) == ("classification", labels)
 
 
-@pytest.mark.parametrize("prompt", TEXTS)
+@pytest.mark.parametrize("prompt", [*TEXTS, *COUNTS])
 def test_a_prompt_that_asks_for_a_text_is_no_classification(prompt: str) -> None:
     assert read_task(prompt).kind == "generation"
 
