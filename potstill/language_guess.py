@@ -136,6 +136,16 @@ _TASK_WORDS: dict[str, str] = {
 }
 # Letters of Cyrillic that tell by themselves.
 _CYRILLIC_LETTERS = (("uk", "іїєґ"), ("sr", "ђјљњћџ"), ("ru", "ыэё"))
+# Verbs that open a task of sorting and are no English word; a form that two languages share stands in both.
+SORTING_VERBS = {
+    "de": r"klassifizier(?:e|en|t)|kategorisier(?:e|en|t)|ordne|ordnen|sortier(?:e|en|t)",
+    "fr": r"class(?:e[rz]?|ifie[rz]?)|catégorise[rz]?|triez?|étiquette[rz]?",
+    "es": r"clasifi(?:ca[rd]?|quen?)|categori(?:zar?|cen?)|etiqueta[rd]?|etiqueten?",
+    "it": r"classifica(?:re|te)?|categorizza(?:re|te)?|smista(?:re|te)?|etichetta(?:re|te)?",
+    "pt": r"classifi(?:car?|quem?)|categorizar?|etiquetar?|etiquetem?",
+    "nl": r"classificeer|categoriseer|sorteer",
+}
+_POLITE = r"\W*(?:(?:bitte|por favor|s'il (?:te|vous) plaît|per favore|alsjeblieft|alstublieft),?\s+)?"
 _WORDS = re.compile(r"[^\W\d_]+")
 _MAX_CHARS = 4_000
 
@@ -195,7 +205,8 @@ def prompt_language(text: str) -> str | None:
     A sentence of seven words holds two or three function words, too few for `guess_language`: here words that tasks
     are told with ("fasse", "zusammen") count too, and another language than English is believed from two of all these
     on, where English has at most half as many; from three on where a word stands beside them that is English alone.
-    Words that lead an English prompt to its labels ("as", "no") prove nothing by themselves.
+    Words that lead an English prompt to its labels ("as", "no") prove nothing by themselves. A verb that opens a task
+    of sorting (`SORTING_VERBS`) is proof enough.
 
     Examples:
         >>> prompt_language("Schreibe zu einer Fehlermeldung eine kurze Überschrift.")
@@ -217,6 +228,11 @@ def prompt_language(text: str) -> str | None:
         for code in codes:
             scores[code] += 1 / len(codes)  # type: ignore[assignment]
             said.setdefault(code, set()).add(word)
+    opened = [
+        code for code, verbs in SORTING_VERBS.items() if re.match(rf"{_POLITE}(?:{verbs})\b", text, re.IGNORECASE)
+    ]
+    if opened and not words & _ENGLISH:
+        return max(opened, key=lambda code: scores[code])
     ranked = sorted(
         ((score, code) for code, score in scores.items() if _SCRIPT_OF.get(code, "latin") == script),
         key=lambda item: (-item[0], item[1] != "en", item[1]),  # of equals the same in every process

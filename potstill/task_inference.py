@@ -26,7 +26,7 @@ from potstill.task_labels import labels_of, two_ways, yes_no_of
 from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
 from potstill.task_numbers import HOW, asks_for_number, asks_for_points
-from potstill.task_other_languages import asks_for_labels, listed_labels
+from potstill.task_other_languages import asks_for_labels, listed_labels, opens_sorting
 from potstill.task_sets import several_labels, several_sets
 from potstill.text_kinds import is_text_kind
 
@@ -135,7 +135,8 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     flat = _on_one_line(text)
     if not single and several_labels(flat):
         return Reading(kind="generation", how="rules: several labels an input are asked for")
-    verb = first_verb(flat)
+    foreign = opens_sorting(flat)  # in whose words those of English verbs are none: "am Tag"
+    verb = "" if foreign else first_verb(flat)
     scored = (not verb or verb in _ANSWERS) and asks_for_points(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
@@ -164,7 +165,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
         return Reading(kind="classification", labels=tuple(answers), number=not answers and asks_for_number(flat))
     if not verb and (names := listed_labels(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
-    if not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat):
+    if foreign or (not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat)):
         return Reading(kind="classification")  # whose labels the user is asked for
     return Reading(kind="generation" if writes else None)
 

@@ -36,7 +36,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 HOW = (
-    "the text asks for a number, and numbers are no kind of answer here: give bands (low, medium, high) or the points of "
+    "the text asks for a number, and numbers are no kind of answer here: give bands (low, medium, high) or points of "
     'a short scale ("from 1 to 5") as labels, in the text or in a task file under "## Labels"; or say '
     '"kind: generation", for a number that is written as text'
 )

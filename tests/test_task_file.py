@@ -257,6 +257,8 @@ def test_real_user_prompts_are_read_or_refused_with_a_mend(data_pack: Path) -> N
         ("Классифицируй отзывы покупателей.", ("ru",)),
         ("把客户的留言分成表扬和批评。", ("zh",)),
         ("Track a user's orders and sum up what each of them holds.", ("en",)),
+        ("Trie nodes and leaves: tell them apart.", ()),
+        ("Categorize emails as work or private.", ()),
         ("Las Vegas, Los Angeles: label hotels as cheap or dear.", ()),
         ("Classify Los Angeles and Las Vegas hotels.", ()),
         ("Diga se o comentário é positivo ou não.", ("pt",)),
@@ -337,6 +339,69 @@ def test_labels_listed_in_other_languages(prompt: str, labels: list[str]) -> Non
     spec = read_task(prompt)
     assert list(spec.label_names) == labels
     assert spec.kind == ("classification" if labels else "generation")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "language", "labels"),
+    [
+        ("Klassifiziere Kundenanfragen als Rechnung, Störung oder Sonstiges.", "de", "Rechnung|Störung|Sonstiges"),
+        ("Kategorisiere E-Mails in Spam und Kein Spam.", "de", "Spam|Kein Spam"),
+        ("Bitte klassifizieren Sie Beschwerden: Ware, Preis, Lieferung", "de", "Ware|Preis|Lieferung"),
+        ("Sortiere Meldungen nach Sport, Politik oder Kultur.", "de", "Sport|Politik|Kultur"),
+        ("Klassifiziere Kundenanfragen.", "de", ""),
+        ("Klassifiziere Texte am Tag nach Label.", "de", ""),
+        ("Classe chaque avis comme positif ou négatif.", "fr", "positif|négatif"),
+        ("Classifiez chaque avis : positif, négatif ou neutre.", "fr", "positif|négatif|neutre"),
+        ("Clasifica mensajes como queja, pregunta o elogio.", "es", "queja|pregunta|elogio"),
+        ("Clasifique correos en spam y no spam.", "es", "spam|no spam"),
+        ("Classifica ogni recensione come positiva o negativa.", "it", "positiva|negativa"),
+        ("Classifique comentários como positivo ou negativo.", "pt", "positivo|negativo"),
+        ("Classificar comentários: positivo ou negativo", "pt", "positivo|negativo"),
+        ("Classificeer berichten als klacht, vraag of compliment.", "nl", "klacht|vraag|compliment"),
+        (
+            "Определи тональность отзыва: положительная, отрицательная или нейтральная.",
+            "ru", "положительная|отрицательная|нейтральная",
+        ),
+        ("Классифицируй письма как спам или не спам.", "ru", "спам|не спам"),
+        ("Классифицируйте обращения.", "ru", ""),
+        ("把客户的留言分成表扬和批评。", "zh", "表扬|批评"),
+        ("请将评论分类：正面、负面或中性。", "zh", "正面|负面|中性"),
+        ("判断这条评论是正面还是负面。", "zh", "正面|负面"),
+        ("对邮件进行分类。", "zh", ""),
+        ("レビューを肯定的、否定的、中立のいずれかに分類してください。", "ja", "肯定的|否定的|中立"),
+        ("次のメールを分類してください：スパム、通常", "ja", "スパム|通常"),
+        ("メールを分類してください。", "ja", ""),
+        ("以下の文をポジティブかネガティブに分類してください。", "ja", "ポジティブ|ネガティブ"),
+        ("将用户评论分为正面、负面和中性三类。", "zh", "正面|负面|中性"),
+        ("Classe les avis en français comme positifs ou négatifs.", "fr", "positifs|négatifs"),
+        ("Clasifica los tuits en español como positivos o negativos.", "es", "positivos|negativos"),
+        ("Klassifiziere Texte als gut oder schlecht, ohne Erklärung.", "de", "gut|schlecht"),
+        ("Du bist ein Klassifikator. Klassifiziere Nachrichten als dringend oder normal.", "de", "dringend|normal"),
+        ("Ordne jedem Ticket eine Kategorie zu: Rechnung, Störung, Sonstiges.", "de", "Rechnung|Störung|Sonstiges"),
+    ],
+)  # fmt: skip
+def test_a_verb_that_sorts_tells_language_and_kind(prompt: str, language: str, labels: str) -> None:
+    assert infer_languages(prompt) == (language,)
+    reading = read_by_rules(prompt)
+    assert (reading.kind, "|".join(label.name for label in reading.labels)) == ("classification", labels)
+    if not labels:
+        assert "labels were not found" in faults_of(prompt)[0]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Übersetze die Anfrage ins Englische.", "Fasse den Text zusammen.", "Résume le texte en une phrase.",
+        "Traduce la frase al inglés.", "Напиши заголовок для статьи.", "把句子翻译成英文。",
+        "この文を英語に翻訳してください。",
+        "Classification of cells: write a paragraph.", "Classes of words are listed. Write a poem.",
+        "请写一首诗：春天、夏天或秋天。",
+        "Ordne die Wörter alphabetisch.", "Sortiere die Zahlen aufsteigend.", "Trie les mots par ordre alphabétique.",
+        "Schreibe eine Klasse in Python oder Java.", "用一句话总结文章。", "Переведи текст на английский или немецкий.",
+    ],
+)  # fmt: skip
+def test_what_is_written_in_another_language_is_no_classification(prompt: str) -> None:
+    assert read_by_rules(prompt).kind in ("generation", None)
 
 
 def test_what_no_word_told_is_said_to_be_assumed() -> None:
