@@ -37,7 +37,8 @@ _WORDS = {
 # What is sorted into an order, not by kind.
 _ORDERS = re.compile(
     r"\b(?:alphab[eé]t|alfab[eé]t|aufsteigend|absteigend|der Größe nach|"
-    r"(?:ordre|orden|ordine|ordem) (?:alpha|alfa|d?[eé]?cr|cre|asc|desc)|croissant|ascendente|descendente|crescente|oplopend|aflopend|алфавит)",
+    r"(?:ordre|orden|ordine|ordem) (?:alpha|alfa|d?[eé]?cr|cre|asc|desc)|"
+    r"croissant|ascendente|descendente|crescente|oplopend|aflopend|алфавит)",
     re.IGNORECASE,
 )
 _WRITES_UNDIVIDED = r"写|寫|翻译|翻譯|翻訳|总结|總結|要約|書|生成|作成|改写|解释|説明"
