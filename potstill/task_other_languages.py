@@ -31,7 +31,7 @@ _WORDS = {
     "es": ("o|u", "escrib|redact|resum|traduc|gener|propon|describ|expli|respond|compon|reformul|invent"),
     "it": ("o|oppure", "scriv|redig|riassum|traduc|gener|propon|descriv|spieg|rispond|compon|riformul|invent"),
     "pt": ("ou", "escrev|redij|resum|traduz|ger[ae]|propon|descrev|expli|respond|compon|reformul|invent"),
-    "ru": ("или", "напи[шс]|перев[еo]ди|сократи|перескаж|составь|придума|ответ|сгенерир|опиши|объясни|сформулир"),
+    "ru": ("или", "напи[шс]|переведи|сократи|перескаж|составь|придума|ответ|сгенерир|опиши|объясни"),
     "nl": ("of", "schrijf|formuleer|vat|vertaal|genereer|maak|beschrijf|leg|antwoord|beantwoord|bedenk"),
 }
 # What is sorted into an order, not by kind.
