@@ -28,7 +28,10 @@ def leaks(tests: int) -> list[dict[str, Any]]:
         "other case": (lambda text: text.upper(), True),
         "other spaces": (lambda text: "  \n".join(text.split(" ")) + " ", True),
         "other punctuation and accents": (lambda text: text.replace(".", " !").replace("e", "é"), True),
-        "soft hyphens and zero-width spaces": (lambda text: text.replace("er", "e\u00adr").replace("in", "i\u200bn"), True),
+        "soft hyphens and zero-width spaces": (
+            lambda text: text.replace("er", "e\u00adr").replace("in", "i\u200bn"),
+            True,
+        ),
         "inside a longer text": (lambda text: f"As the paper wrote: {text} So much for today.", True),
         "1 word in 20 changed": (lambda text: changed(text, 0.05), False),
         "1 word in 10 changed": (lambda text: changed(text, 0.1), False),
