@@ -12,16 +12,16 @@ from __future__ import annotations
 import re
 
 _LOOKED_AT = 160
-_MAKER = r"(?:\s(?:language\s)?(?:model|assistant|chatbot|system|program)|\schatbot)?"
-_MODEL = re.compile(
-    # "As an AI company" is none: what follows the name is a mark or says who speaks.
-    rf"\bas an? (?:ai\b{_MAKER}|artificial intelligence\b{_MAKER}|(?:large )?language model|chatbot)"
-    r"(?=\s?(?:[,.;:!]|$)|\s(?:i|i'm|my|it|developed|created|trained|designed|made|built|without|that|who|and)\b)"
-    rf"|\bi(?:'m| am) (?:just |only |merely )?an? (?:ai\b{_MAKER}|artificial intelligence\b{_MAKER}|"
-    r"(?:large )?language model|virtual assistant|chatbot)"
-    r"(?=\s?(?:[,.;:!]|$)|\s(?:i|and|so|but|developed|created|trained|designed|made|built|without|that|who)\b)",
-    re.IGNORECASE,
+# "An AI" alone may be the beginning of "an AI company": what follows it is a mark or says who speaks.
+_AI = (
+    r"(?:(?:(?:ai|artificial intelligence)(?:[ -]based|[ -]powered)? (?:language )?(?:model|assistant|chatbot|system|"
+    r"program|chat ?bot|bot)|(?:large )?language model|virtual assistant|chatbot)\b"
+    r"(?! (?:managers?|administrators?|engineers?|developers?|trainers?|designers?|architects?|researchers?|owners?|"
+    r"specialists?|leads?|analysts?|vendors?|startups?|compan(?:y|ies)|teams?|fans?|users?|experts?)\b)"
+    r"|(?:ai|artificial intelligence)(?=\s?(?:[,.;:!]|$)|\s(?:i|i'm|my|it|and|so|but|developed|created|trained|"
+    r"designed|made|built|without|that|who)\b))"
 )
+_MODEL = re.compile(rf"\bas an? {_AI}|\bi(?:'m| am) (?:just |only |merely )?an? {_AI}", re.IGNORECASE)
 _CANNOT = (
     r"\bi(?: cannot| can't| can not| won't| will not|(?: am|'m) (?:unable|not (?:able|allowed|permitted|"
     r"programmed|designed)) to)"
