@@ -65,9 +65,7 @@ class Row:
     def __post_init__(self) -> None:
         # Half an emoji in a teacher's JSON is a lone surrogate, which no Parquet file or tokenizer takes.
         for name in ("input", "output"):
-            text = getattr(self, name)
-            if not text.isascii():
-                object.__setattr__(self, name, text.encode("utf-8", "replace").decode("utf-8"))
+            object.__setattr__(self, name, whole_characters(getattr(self, name)))
 
     @property
     def id(self) -> str:
@@ -91,6 +89,16 @@ class Dropped:
     origin: str = ""
     source: Source = field(default_factory=Source)
     stage: str = ""
+
+
+def whole_characters(text: str) -> str:
+    """The text with `?` for each half of a character, as rows and students read it.
+
+    Examples:
+        >>> whole_characters("half \\ud83d")
+        'half ?'
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def row_id(input: str, output: str, source: Source) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from potstill.retrieval.label_names import plain_label
 from potstill.retrieval.load import output_column, read_sample
 from potstill.retrieval.row_texts import as_text, class_names_of
+from potstill.task_inference import MAX_LABEL_CHARS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 20_000
 _FEW = 20  # values that need not repeat where the column is called a label
-_MOST_CHARS = 100
 
 
 def shown_labels(refs: Iterable[DataRef], spec: TaskSpec, most: int) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def _of_column(table: Dataset, column: str, most: int) -> tuple[str, ...]:
     counts = Counter(value for value in values if value)
     shared = sum(counts.values())
     if len(counts) > max(_FEW, min(most, shared // 2)) or any(
-        len(value) > _MOST_CHARS or "\n" in value for value in counts
+        len(value) > MAX_LABEL_CHARS or "\n" in value for value in counts
     ):
         return ()
     # Of several spellings the commonest, so that a slip of the hand does not name the label.

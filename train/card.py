@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import DataError, OptionError
-from potstill.rows import join_fields, split_fields
+from potstill.rows import join_fields, split_fields, whole_characters
 from potstill.task import KINDS, Kind, TaskSpec
 
 CARD = "potstill.json"
@@ -68,16 +68,6 @@ class StudentCard:
     def _fields(self) -> str:
         example = json.dumps(dict.fromkeys(self.inputs, "…"), ensure_ascii=False)
         return f"the fields {' and '.join(self.inputs)}, such as {example}"
-
-
-def whole_characters(text: str) -> str:
-    """The text with `?` for each half of a character, as rows hold it.
-
-    Examples:
-        >>> whole_characters("half \\ud83d")
-        'half ?'
-    """
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def fields_of(spec: TaskSpec) -> tuple[str, ...]:

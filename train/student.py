@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, OptionError, TrainingError, UserError
+from potstill.rows import whole_characters
 from potstill.task import TaskSpec
-from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, whole_characters, write_card
+from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.quiet import quiet_transformers
 
