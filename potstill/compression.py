@@ -102,7 +102,7 @@ def run_material(run: Path, *, choosing: bool = False) -> Material:
     if choosing and validation.exists():
         test = read_rows(validation)
     elif spec.test is not None:
-        test = read_data(spec.test, spec)
+        test = read_data(spec.test, spec, measured=True)
     else:
         test = read_rows(held_out_rows(run / "merge")[0])
     return material_of(spec, read_rows(train), test)
@@ -137,7 +137,7 @@ def file_material(source: str | Path, texts: str | None, test: str | None, held_
 
     labels = tuple(Label(name) for name in card.labels)
     spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind, labels=labels)
-    rows = None if test is None else read_data(DataRef(test), spec)
+    rows = None if test is None else read_data(DataRef(test), spec, measured=True)
     if texts is None:
         return Material(spec=spec, test=rows)
     if Path(texts).suffix.lower() in (".txt", ".md"):

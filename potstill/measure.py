@@ -65,7 +65,9 @@ def evaluate_on(
     found = load(run)
     spec = found.spec
     commits: dict[str, str] = {}
-    test = read_data(ref, spec, tell=lambda said: listener(Event("evaluate", "note", said)), commits=commits)
+    test = read_data(
+        ref, spec, tell=lambda said: listener(Event("evaluate", "note", said)), commits=commits, measured=True
+    )
     if test.num_rows == 0:
         raise DataError(f"{ref.path} has no rows; check the file and the columns (--input, --output)")
     if rows and test.num_rows > rows:

@@ -10,7 +10,8 @@
     licence        SPDX id, or `unknown`
     weight         float32, share of this row in the loss
 
-Token-level soft targets (top-k ids and log-probs) live in a side table keyed by `id`.
+Token-level soft targets (top-k ids and log-probs) live in a side table keyed by `id`. Test rows may have one column
+more, `references` (lists of str): every right answer of a row, `output` the first.
 
 Rows travel as `datasets.Dataset` and rest as zstd Parquet. A dropped row keeps its text and its reason, in JSON
 lines beside the stage's output.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Origin = Literal["retrieved", "generated", "pseudo", "user"]
 ORIGINS: tuple[Origin, ...] = ("retrieved", "generated", "pseudo", "user")
 UNKNOWN_LICENCE = "unknown"
+REFERENCES = "references"
 # Characters; what stands before a colon in a longer line is a sentence.
 MOST_FIELD_NAME = 60
 

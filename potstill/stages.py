@@ -444,4 +444,4 @@ class Job:
         from potstill.retrieval.load import read_data
 
         tell = (lambda said: self.listener(Event(stage, "note", said))) if stage else None
-        return read_data(ref, self.spec, tell=tell, commits=commits)
+        return read_data(ref, self.spec, tell=tell, commits=commits, measured=ref == self.spec.test)

@@ -23,9 +23,9 @@ from potstill.errors import DataError
 from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
-from potstill.retrieval.row_texts import holds_references, joined_instruction, text_items
+from potstill.retrieval.row_texts import all_references, holds_references, joined_instruction, text_items
 from potstill.retrieval.sampling import Sample, sample_lines, sample_parquet, table_of
-from potstill.rows import Origin, Row, Source, join_fields, rows_to_dataset
+from potstill.rows import REFERENCES, Origin, Row, Source, join_fields, rows_to_dataset, whole_characters
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def read_data(
     limit: int | None = None,
     tell: Callable[[str], object] | None = None,
     commits: dict[str, str] | None = None,
+    measured: bool = False,
 ) -> Dataset:
     """The user's labelled data as rows in the one schema.
 
@@ -77,6 +78,8 @@ def read_data(
         tell: Is told how many rows are left out, where some are: those without a text, label or answer; and where the
             first line of a CSV is read as a row.
         commits: Takes the commit that a dataset of the Hub was read at, under the path of `ref`.
+        measured: Whether answers are measured on these rows: where some have several right ones, a column
+            `references` holds them all. What is learnt from has the first.
 
     Raises:
         DataError: The data cannot be read, a column is missing, or a label is not one of the task's; the message
@@ -123,7 +126,12 @@ def read_data(
     if tell is not None and len(rows) < table.num_rows:
         what = f"have no text or no {'label' if spec.labels else 'answer'}"
         tell(f"{table.num_rows - len(rows):,} of {table.num_rows:,} rows in {ref.path} {what} and are left out")
-    return rows_to_dataset(rows, spec.label_names)
+    made = rows_to_dataset(rows, spec.label_names)
+    if not (measured and references):
+        return made
+    right = [[whole_characters(one) for one in all_references(value)] for value in table[output]]
+    kept = [right[row.source.row or 0] for row in rows]
+    return made.add_column(REFERENCES, kept) if any(len(answers) > 1 for answers in kept) else made
 
 
 def input_columns(ref: DataRef, spec: TaskSpec, limit: int) -> tuple[str, ...]:

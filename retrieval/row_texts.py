@@ -102,6 +102,16 @@ def as_reference(value: Any, names: Sequence[str] = ()) -> str:
         >>> as_reference(["Denver", "Denver"]), as_reference("New York")
         ('Denver', 'New York')
     """
-    if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
-        return next((part for part in value if part.strip()), "")
-    return as_text(value, names)
+    return all_references(value, names)[0]
+
+
+def all_references(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The texts of a list that say something, each once, the first first; any other value as `as_text` gives it.
+
+    Examples:
+        >>> all_references(["The Nile", " ", "Nile", "Nile"]), all_references([]), all_references("New York")
+        (('The Nile', 'Nile'), ('',), ('New York',))
+    """
+    if not names and isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        return tuple(dict.fromkeys(part for part in value if part.strip())) or ("",)
+    return (as_text(value, names),)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
-from potstill.rows import label_names
+from potstill.rows import REFERENCES, label_names
 from potstill.task import TaskSpec
 from potstill.train import metrics
 
@@ -129,7 +129,7 @@ def score_predictions(
 
     Args:
         spec: The task; its kind decides which figures are computed.
-        gold: Rows in the one schema; `label` (or `output`) is the truth.
+        gold: Rows in the one schema; `label` (or `output`) is the truth, or each of `references`, where there are any.
         outputs: One answer a row; for classification, a label's name.
         probs: (rows, labels) probabilities in the order of `spec.label_names`, for the calibration error.
         resamples: Draws of the bootstrap.
@@ -313,11 +313,19 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
 
 
 def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: int, seed: int) -> Scores:
-    texts = _gold_texts(gold)
-    matches = metrics.exact_matches(texts, outputs)
-    overlap = metrics.token_f1_scores(texts, outputs)
-    rouge = metrics.rouge_l_scores(texts, outputs)
-    statistics = metrics.chrf_statistics(texts, outputs)
+    # Of several right answers the nearest counts, figure by figure.
+    right = gold[REFERENCES] if REFERENCES in gold.column_names else [[text] for text in _gold_texts(gold)]
+    starts = np.cumsum([0, *map(len, right)])[:-1]
+    texts = [text for texts in right for text in texts]
+    said = [output for output, texts in zip(outputs, right, strict=True) for _ in texts]
+
+    def best(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.maximum.reduceat(values, starts)
+
+    matches = best(metrics.exact_matches(texts, said))
+    overlap = best(metrics.token_f1_scores(texts, said))
+    rouge = best(metrics.rouge_l_scores(texts, said))
+    statistics = metrics.nearest_statistics(metrics.chrf_statistics(texts, said), starts)
     scorers = {
         "exact_match": metrics.mean_of_draws(matches),
         "token_f1": metrics.mean_of_draws(overlap),
@@ -325,11 +333,11 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
         "chrf": metrics.chrf_of_draws(statistics),
     }
     ci = {
-        name: metrics.bootstrap_interval(scorer, len(texts), resamples=resamples, seed=seed)
+        name: metrics.bootstrap_interval(scorer, len(outputs), resamples=resamples, seed=seed)
         for name, scorer in scorers.items()
     }
     return Scores(
-        rows=len(texts),
+        rows=len(outputs),
         metric=spec.metric if spec.metric in scorers else "rouge_l",
         exact_match=float(matches.mean()),
         token_f1=float(overlap.mean()),

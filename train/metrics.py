@@ -254,6 +254,19 @@ def chrf_statistics(gold: Sequence[str], outputs: Sequence[str], *, order: int =
     return table
 
 
+def nearest_statistics(statistics: Floats, starts: Ints) -> Floats:
+    """(n, 18) of the reference with the highest chrF for each answer, the first of equal ones, as sacrebleu chooses.
+
+    Args:
+        statistics: (m, 18) of answers with each of their references, one after the other.
+        starts: (n,) where each answer's begin.
+    """
+    scores = chrf(statistics)
+    ends = [*starts[1:], len(scores)]
+    chosen = [start + int(scores[start:end].argmax()) for start, end in zip(starts, ends, strict=True)]
+    return statistics[chosen]
+
+
 def chrf(sums: Floats, *, order: int = 6, beta: float = 2.0) -> Floats:
     """Corpus chrF in [0, 1] from summed statistics, (..., 18) -> (...), as sacrebleu computes it.
 

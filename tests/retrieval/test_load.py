@@ -224,6 +224,13 @@ def test_of_several_references_the_first_counts(tmp_path: Path, column: str, val
     ref = DataRef(str(place), inputs=("question",), output=output)
     spec = TaskSpec("t", "Answer the question in a few words.", "generation", metric="exact_match")
     assert read_data(ref, spec)["output"][:] == [said] * 4
+    measured = read_data(ref, spec, measured=True)
+    several = list(dict.fromkeys(filter(str.strip, value["text"] if isinstance(value, dict) else value)))
+    if isinstance(value, str) or len(several) < 2 or (" " in said and said not in several):
+        assert "references" not in measured.column_names
+    else:
+        assert measured["references"][:] == [several] * 4
+    assert measured["output"][:] == [said] * 4
     tagging = replace(spec, instruction="Tag each word with its part of speech.")
     if isinstance(value, list) and len(value) > 1 and all(len(part.split()) == 1 for part in value):
         assert read_data(ref, tagging)["output"][0] == " ".join(value)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.rows import Row, rows_to_dataset
+from potstill.task import TaskSpec
 from potstill.train import evaluate, metrics
 
 words = st.lists(
@@ -83,6 +85,33 @@ def test_chrf_is_sacrebleus(pairs):
     gold, outputs = [g for g, _ in pairs], [o for _, o in pairs]
     found = metrics.chrf(metrics.chrf_statistics(gold, outputs).sum(0))
     assert 100 * float(found) == pytest.approx(CHRF().corpus_score(outputs, [gold]).score, abs=1e-6)
+
+
+@given(st.lists(st.tuples(words, st.lists(words, min_size=1, max_size=3)), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_chrf_of_several_references_is_sacrebleus(rows):
+    from sacrebleu.metrics import CHRF
+
+    outputs, gold = [output for output, _ in rows], [reference for _, right in rows for reference in right]
+    starts = np.cumsum([0, *(len(right) for _, right in rows)])[:-1]
+    table = metrics.chrf_statistics(gold, [output for output, right in rows for _ in right])
+    columns = [[right[i] if i < len(right) else None for _, right in rows] for i in range(3)]
+    expected = CHRF().corpus_score(outputs, columns).score
+    found = metrics.chrf(metrics.nearest_statistics(table, starts).sum(0))
+    assert 100 * float(found) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_nearest_of_several_right_answers_counts():
+    spec = TaskSpec(name="t", instruction="Answer.", kind="generation")
+    gold = rows_to_dataset(
+        [Row("q1", "the Nile", "user"), Row("q2", "four", "user"), Row("q3", "a red car", "user")], ()
+    )
+    right = [["the Nile river", "Nile"], ["four"], ["a red car", "red automobile"]]
+    outputs = ["Nile", "5", "red automobile"]
+    scores = evaluate.score_predictions(spec, gold.add_column("references", right), outputs)
+    assert scores.rows == 3
+    assert scores.exact_match == scores.token_f1 == scores.rouge_l == pytest.approx(2 / 3)
+    assert evaluate.score_predictions(spec, gold, outputs).exact_match == pytest.approx(1 / 3)
 
 
 def test_calibration_error_of_known_cases():
