@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from potstill.errors import TeacherUnavailable
 
 if TYPE_CHECKING:
-    from potstill.asker import Answer, Asker
+    from potstill.ask_stream import Answer
+    from potstill.asker import Asker
     from potstill.teacher import AnyRequest
 
 

@@ -24,7 +24,7 @@ from potstill.teacher import Failure, Reply, Request
 from potstill.teacher_json import reply_from_json
 
 if TYPE_CHECKING:
-    from potstill.asker import Answer
+    from potstill.ask_stream import Answer
     from potstill.ledger import Ledger
 
 # Of each label's replies, the latest so many may be shown.

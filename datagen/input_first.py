@@ -27,7 +27,7 @@ from potstill.task import TaskSpec
 from potstill.teacher import Failure, Message, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Answer
+    from potstill.ask_stream import Answer
 
 
 # An output is asked for so often at most. The second time the temperature is at least this.

@@ -27,7 +27,7 @@ from potstill.rows import Dropped, Row, Source
 from potstill.teacher import Failure, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Answer
+    from potstill.ask_stream import Answer
 
 # A label's rate of kept texts is known this badly before its first answers: as if 2 of 3 had been kept.
 _PRIOR_KEPT, _PRIOR_ASKED = 2.0, 3.0

@@ -27,7 +27,8 @@ from potstill.teacher import Reply
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Answer, Asker
+    from potstill.ask_stream import Answer
+    from potstill.asker import Asker
     from potstill.teacher import AnyRequest
 
 _WARM = 4

@@ -57,7 +57,8 @@ from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Answer, Asker
+    from potstill.ask_stream import Answer
+    from potstill.asker import Asker
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4

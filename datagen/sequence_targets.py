@@ -31,7 +31,8 @@ from potstill.teacher import Reply, Request
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Answer, Asker
+    from potstill.ask_stream import Answer
+    from potstill.asker import Asker
 
 PURPOSE = "outputs"
 # Origins of rows whose output is a teacher's.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.datagen.soft import Calibration, SoftOptions
-    from potstill.run_dir import RunDir
     from potstill.settings import EvaluateOptions
 
 
@@ -140,19 +139,6 @@ def _nothing_to_measure(test_set: Mapping[str, Any], trained: int, student_path:
         f"none of the {trained} merged rows could be held out to measure on; {kept}; ask for more rows (-n), leave "
         "merge.heldout above 0, or give real rows with `test:` in the task file, and run again: what is done is kept"
     )
-
-
-def tries(folder: RunDir) -> dict[str, int]:
-    """How often a run's teacher could not be measured, for the stage's key: it is tried again in each later call.
-
-    A stage that is made is reused; one without its teacher, who was away or whose budget was met, is not whole. Empty
-    where the first try went well.
-    """
-    found = folder.finished("evaluate")
-    if found is None:
-        return {}
-    count = int(found.facts.get("tries", 0)) + ("teacher_left_out" in found.facts)
-    return {"tries": count} if count else {}
 
 
 def teacher_answers(

@@ -62,7 +62,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
         "code": code_digest(datagen, prompts),
         "prompts": prompt_digest(),
     }
-    return job.make_stage("quality", parts, make)
+    return job.make_stage("quality", parts, make, checker)
 
 
 def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:

@@ -6,10 +6,11 @@ import importlib.metadata
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asked import in_all
 from potstill.masking import mask_teacher
 from potstill.options import as_json
 from potstill.rows import Dropped, write_dropped, write_rows
@@ -18,6 +19,12 @@ from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from potstill.asker import Asker
+    from potstill.run_dir import Stage
+    from potstill.stages import Job
+
+_LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
 
 def write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
@@ -46,6 +53,11 @@ def prompt_digest() -> str:
     return digest({name: prompts.load(name).sha256 for name in used})
 
 
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that decide what a stage gives."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
 def version(library: str) -> str:
     """An installed version, or `absent`."""
     try:
@@ -57,6 +69,18 @@ def version(library: str) -> str:
 def ref_content(ref: DataRef | None) -> Any:
     """What stands for the user's data in a key."""
     return None if ref is None else [as_json(ref), content(ref.path)]
+
+
+def with_gaps(make: Callable[[Path], Mapping[str, Any]], asker: Asker | None) -> Callable[[Path], dict[str, Any]]:
+    """A stage's work that remembers how many of its requests to a teacher were left `unanswered`, if any were."""
+
+    def work(out: Path) -> dict[str, Any]:
+        before = 0 if asker is None else asker.unanswered
+        facts = dict(make(out))
+        left = 0 if asker is None else asker.unanswered - before
+        return {**facts, "unanswered": left} if left else facts
+
+    return work
 
 
 def contents(paths: Iterable[str | None]) -> dict[str, Any]:
@@ -103,3 +127,29 @@ def described(spec: TaskSpec) -> str:
     """Kind and labels in a line."""
     labels = f", labels {', '.join(spec.label_names[:8])}" + (" …" if len(spec.labels) > 8 else "")
     return f"{spec.kind}{labels if spec.labels else ''}"
+
+
+def run_record(job: Job, stages: Sequence[Stage], seconds: float) -> dict[str, Any]:
+    """What `run.json` holds: how to repeat a run, and what it cost.
+
+    Args:
+        job: A finished run.
+        stages: All its stages.
+        seconds: How long this call took.
+    """
+    asked = in_all(job.ledger.asked().values())
+    return {
+        "command": command_given(),
+        "settings": job.settings.to_json(),
+        "versions": versions() | {"python": sys.version.split()[0]},
+        "teacher": dict(job.asker.teacher.identity),
+        "teacher_name": job.asker.teacher.name,
+        "seconds_this_time": round(seconds, 1),
+        "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
+        "tokens": {
+            "prompt": asked.prompt_tokens, "completion": asked.completion_tokens, "requests": asked.fresh,
+            "failures": asked.failed,
+        },
+        "counts": asked.to_json(),
+        "counts_this_time": job.asker.counts.to_json(),
+    }  # fmt: skip

@@ -7,14 +7,12 @@ that a change recomputes what depends on it and leaves the rest.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.asked import in_all
 from potstill.budget import in_time
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
@@ -44,7 +42,9 @@ from potstill.stage_parts import (
     prompt_digest,
     ref_content,
     relevant,
-    version,
+    run_record,
+    versions,
+    with_gaps,
     write_json,
     write_stage,
 )
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
     from potstill.asker import Asker
     from potstill.settings import Settings
-
-_LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,29 @@ class Job:
         self.report(done, time.monotonic() - started)
         return tuple(done)
 
-    def make_stage(self, name: str, parts: Mapping[str, Any], make: Any, again: Any = None) -> Stage:
-        """Run or reuse one stage (made `again`: see `RunDir.stage`) and say so."""
-        versions = {library: version(library) for library in _LIBRARIES}
+    def make_stage(
+        self,
+        name: str,
+        parts: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any]],
+        asker: Asker | None = None,
+    ) -> Stage:
+        """Run or reuse one stage and say so.
+
+        A stage that was made while a server left requests unanswered is made again: the rest comes from the ledger.
+
+        Args:
+            name: Its folder.
+            parts: What its output depends on.
+            make: Fills its folder and returns what it remembers.
+            asker: Who is asked in it, where each request that gets no reply leaves a gap.
+        """
         try:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
-                    name, masked({**parts, "versions": versions}), in_time(make, self.asker.meter), again,
+                    name, masked({**parts, "versions": versions()}), in_time(with_gaps(make, asker), self.asker.meter),
+                    again=lambda stage: bool(stage.facts.get("unanswered") or stage.facts.get("teacher_left_out")),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
         except BaseException as error:
@@ -168,7 +181,7 @@ class Job:
             "code": code_digest(retrieval, prompts),
             "prompts": prompt_digest(),
         }
-        return self.make_stage("retrieval", parts, make)
+        return self.make_stage("retrieval", parts, make, self.asker)
 
     def datagen(self, retrieved: Stage) -> Stage:
         """The teacher writes what retrieval did not bring."""
@@ -197,8 +210,7 @@ class Job:
             "code": code_digest(datagen, prompts),
             "prompts": prompt_digest(),
         }
-        # What the server left unanswered is asked for again; the rest comes from the ledger.
-        return self.make_stage("datagen", parts, make, again=lambda stage: bool(stage.facts.get("unanswered")))
+        return self.make_stage("datagen", parts, make)
 
     def merge(self, retrieved: Stage, generated: Stage, weak: Stage | None = None) -> Stage:
         """One set of rows without duplicates and without test text, split for training."""
@@ -305,7 +317,7 @@ class Job:
             "prompts": prompt_digest(),
             "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
         }
-        return self.make_stage("soft", parts, make)
+        return self.make_stage("soft", parts, make, self.asker)
 
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
@@ -372,9 +384,7 @@ class Job:
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
         from potstill import datagen, prompts, train
-        from potstill.evaluation import evaluate_run, frozen_calibration, tries
-
-        tried = tries(self.folder) if self.settings.evaluate.teacher else {}
+        from potstill.evaluation import evaluate_run, frozen_calibration
 
         def make(out: Path) -> dict[str, Any]:
             commits: dict[str, str] = {}
@@ -383,7 +393,7 @@ class Job:
             if test is None:
                 held, source = held_out_rows(merged.path)
                 kind, test = "held-out", read_rows(held)
-            facts = evaluate_run(
+            return evaluate_run(
                 self.spec,
                 trained.path / "student",
                 test,
@@ -398,7 +408,6 @@ class Job:
                 calibration=frozen_calibration(soft.path),
                 listener=self.listener,
             )
-            return {**facts, **tried}
 
         parts = {
             "spec": relevant(self.spec),
@@ -409,31 +418,15 @@ class Job:
             "teacher": self.asker.identity if self.settings.evaluate.teacher else None,
             "code": code_digest(train, datagen, prompts),
             "prompts": prompt_digest(),
-            **tried,
         }
-        return self.make_stage("evaluate", parts, make)
+        return self.make_stage("evaluate", parts, make, self.asker)
 
     def report(self, stages: list[Stage], seconds: float) -> None:
         """What the run cost and how to repeat it, then the report."""
         from potstill.report import write_report
 
-        asked = in_all(self.ledger.asked().values())
-        facts = {
-            "command": command_given(),
-            "settings": self.settings.to_json(),
-            "versions": {library: version(library) for library in _LIBRARIES} | {"python": sys.version.split()[0]},
-            "teacher": dict(self.asker.teacher.identity),
-            "teacher_name": self.asker.teacher.name,
-            "seconds_this_time": round(seconds, 1),
-            "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
-            "tokens": {
-                "prompt": asked.prompt_tokens, "completion": asked.completion_tokens, "requests": asked.fresh,
-                "failures": asked.failed,
-            },
-            "counts": asked.to_json(),
-            "counts_this_time": self.asker.counts.to_json(),
-        }  # fmt: skip
-        write_atomic(self.folder.path / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        record = run_record(self, stages, seconds)
+        write_atomic(self.folder.path / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         write_report(self.folder.path)
 
     def test_rows(self, stage: str = "", commits: dict[str, str] | None = None) -> Dataset | None:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.asker import Answer, Asker
+from potstill.ask_stream import Answer
+from potstill.asker import Asker
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import TeacherRefused, TeacherUnavailable
 from potstill.events import Event

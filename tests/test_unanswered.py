@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from potstill.events import Event
+from potstill.optional_stages import quality_stage
 from potstill.pipeline import open_job
 from potstill.run_dir import Stage
 
@@ -116,6 +117,45 @@ def test_rows_that_a_server_refuses_are_not_asked_for_again(
         assert "unanswered" not in short.facts
         again, _ = generated(server.url)
         assert (again.reused, server.asked) == (True, asked)
+
+
+def test_checks_that_got_no_reply_are_asked_for_again(teacher_server: Any, tmp_path: Path) -> None:
+    (tmp_path / "task.md").write_text(TASK)
+    ill = {"now": True}
+
+    def judges(body: dict[str, Any]) -> bool:
+        return "Is the proposed answer right" in body["messages"][-1]["content"]
+
+    def fault(number: int, text: str) -> str | None:
+        body = server.bodies[number]
+        return "500" if ill["now"] and judges(body) and sum(body["messages"][-1]["content"].encode()) % 2 else None
+
+    def reply(body: dict[str, Any]) -> str:
+        return '{"answer": "No"}' if judges(body) else written(body)
+
+    def checked(url: str) -> Stage:
+        settings = {
+            "teacher": f"openai:{url}#m", "n": 12, "sources": "generated", "teacher_options": OPTIONS,
+            "quality": {"judge": True, "action": "drop"},
+        }  # fmt: skip
+        with open_job(str(tmp_path / "task.md"), tmp_path / "run", lambda event: None, settings) as job:
+            job.task(str(tmp_path / "task.md"))
+            stage = quality_stage(job, job.datagen(job.retrieval()))
+            assert stage is not None
+            return stage
+
+    with teacher_server.running_server(fault, reply=reply) as server:
+        short = checked(server.url)
+        left = short.facts["unanswered"]
+        assert short.facts["dropped"] == 12 - left > 0
+        answered, asked = answers(server, fault), server.asked
+        ill["now"] = False
+        whole = checked(server.url)
+        assert (whole.reused, whole.facts["dropped"]) == (False, 12)
+        assert "unanswered" not in whole.facts
+        assert server.asked - asked == left
+        assert answered.isdisjoint(map(json.dumps, server.bodies[asked:])), "an answered request was asked for again"
+        assert checked(server.url).reused
 
 
 @pytest.mark.parametrize("stopped_by", ["server", "budget"])

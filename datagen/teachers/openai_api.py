@@ -355,7 +355,7 @@ class OpenAITeacher:
                 outcome = Failure(str(fault), len(faults), *_paid(faults))
             else:
                 reason = f"no reply after {len(faults)} attempts, the last: {fault}"
-                outcome = Failure(reason, len(faults), *_paid(faults), passing=True)
+                outcome = Failure(reason, len(faults), *_paid(faults), passing=fault.kind != "amiss")
         except BaseException as error:
             outcome = error
         done.put((request, outcome))
@@ -393,7 +393,7 @@ class OpenAITeacher:
     def _refused(self, fault: Fault) -> TeacherError:
         said = str(fault)
         where = f"{', '.join(self._shown)} (model {self._model or '?'})"
-        if fault.kind in ("again", "throttle", "away", "down"):
+        if fault.kind in ("again", "amiss", "throttle", "away", "down"):
             return TeacherUnavailable(f"{where} gives no usable answer: {said}; check the URL and the server")
         if "HTTP 401" in said or "HTTP 403" in said:
             mend = f"check the key in {self.options.key_variable} and what it may use"

@@ -64,7 +64,7 @@ async def until_answered(
             if fault.kind == "spent":
                 raise
             # Behind a gateway that answers others meanwhile stands a server that is there and fails at this request.
-            if fault.kind == "again" or (fault.kind == "down" and (endpoints.last_success or 0.0) > sent):
+            if fault.kind in ("again", "amiss") or (fault.kind == "down" and (endpoints.last_success or 0.0) > sent):
                 own += 1
                 if own >= options.attempts:
                     raise

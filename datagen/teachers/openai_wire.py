@@ -43,9 +43,10 @@ class Fault(Exception):
     """One attempt that failed.
 
     Attributes:
-        kind: `again` asks again; `spent` would go the same way again, for the same money; `throttle` asks again later
-            and less at a time; `away` means that the endpoint cannot be reached, `down` that a gateway before it says
-            so, or that it is too busy; `unfit` means this request was refused; `fatal` means every request will be.
+        kind: `again` asks again, and so does `amiss`, where the model said what cannot be used; `spent` would go the
+            same way again, for the same money; `throttle` asks again later and less at a time; `away` means that the
+            endpoint cannot be reached, `down` that a gateway before it says so, or that it is too busy; `unfit` means
+            this request was refused; `fatal` means every request will be.
         retry_after_s: What the server asked for, or None.
         fields: Fields of the request that the server named as ones it does not take.
         paid: Prompt and completion tokens that the attempt took.
@@ -53,7 +54,7 @@ class Fault(Exception):
 
     def __init__(
         self,
-        kind: Literal["again", "spent", "throttle", "away", "down", "unfit", "fatal"],
+        kind: Literal["again", "amiss", "spent", "throttle", "away", "down", "unfit", "fatal"],
         message: str,
         retry_after_s: float | None = None,
         fields: frozenset[str] = frozenset(),
@@ -207,7 +208,7 @@ def chat_reply(body: Mapping[str, Any], request: Request, flavour: Flavour) -> R
     try:
         return _read_reply(body, request, flavour, stated)
     except Fault as fault:
-        fault.paid = stated
+        fault.paid = _billed(body, request, stated)
         raise
 
 
@@ -233,7 +234,7 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
         )
     if text is None:
         if finish == "stop":
-            raise Fault("again", f"the reply's message has no text{', only thinking' if thought else ''}")
+            raise Fault("amiss", f"the reply's message has no text{', only thinking' if thought else ''}")
         text = ""
     if flavour != "vllm" and (request.schema is not None or request.choices is not None):
         text = bare_json(text)
@@ -261,6 +262,16 @@ def _stated_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     if not isinstance(usage, dict):
         return 0, 0
     return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _billed(body: Mapping[str, Any], request: Request, stated: tuple[int, int]) -> tuple[int, int]:
+    """What a reply that cannot be used took; counted as a budget does beforehand where a server counts nothing."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if any(stated) or not isinstance(message, dict):
+        return stated
+    return expected_tokens(request)[0], most_tokens("".join(part or "" for part in said_and_thought(message)))
 
 
 def said_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -306,7 +317,7 @@ def _chosen(text: str, choices: tuple[str, ...]) -> str:
     except (ValueError, TypeError, KeyError, RecursionError):
         answer = text.strip()
     if answer not in choices:
-        raise Fault("again", f"the reply {str(answer)[:60]!r} is none of the {len(choices)} choices")
+        raise Fault("amiss", f"the reply {str(answer)[:60]!r} is none of the {len(choices)} choices")
     return str(answer)
 
 

@@ -70,6 +70,25 @@ def test_answers_that_cannot_be_used_are_paid_for(server_module: Any, tmp_path: 
     assert [type(item.reply) for item in found] == [Reply, Failure]
 
 
+@pytest.mark.parametrize("finish", ["stop", "abort"])
+def test_answers_that_cannot_be_used_count_where_the_server_counts_nothing(
+    finish: str, server_module: Any, tmp_path: Path
+) -> None:
+    with server_module.running_server(lambda number, _: answer({"content": "maybe so " * 20}, finish)) as server:
+        teacher = open_teacher(f"openai:{server.url}#m", **{**FAST, "attempts": 3, "concurrency": 1})
+        with Ledger(tmp_path / "l.sqlite") as ledger:
+            asker = Asker(teacher, ledger, budget=Budget(tokens=10_000))
+            (found,) = asker.ask([ask("Yes?", choices=("yes", "no"))], "test")
+            assert asker.meter is not None
+            assert asker.meter.tokens == asker.counts.prompt_tokens + asker.counts.completion_tokens
+            assert asker.counts.completion_tokens > 3 * 20
+            assert asker.counts.prompt_tokens > 3 * 10
+        teacher.close()
+    assert isinstance(found.reply, Failure)
+    # What the model says will be no other tomorrow; what the server broke off may be.
+    assert (found.reply.passing, asker.unanswered) == ((False, 0) if finish == "stop" else (True, 1))
+
+
 @pytest.mark.parametrize(("attempts", "concurrency"), [(8, 64), (1000, 64), (1000, 16)])
 def test_a_cap_holds_where_answers_are_billed_and_cannot_be_used(
     attempts: int, concurrency: int, server_module: Any, tmp_path: Path
