@@ -20,6 +20,15 @@ _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # What changes case within a word: the s of several (PDFs), one small letter before a capital (iPhone), one capital at
 # the end (SaaS, PhD).
 _ONE_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|(?<![A-Za-z])[a-z][A-Z]|[a-z][A-Z](?![A-Za-z])")
+# Names that everybody writes so.
+_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        "AirPods DevOps DocuSign DoorDash FaceTime FedEx GitHub GitLab JavaScript LinkedIn MacBook MasterCard "
+        "McDonald McDonalds NumPy OneDrive OneNote OpenAI PayPal PlayStation PostgreSQL PowerPoint PowerShell PyTorch "
+        "QuickBooks QuickTime SharePoint SnapChat SoundCloud TensorFlow TikTok TypeScript WhatsApp WordPress YouTube",
+    )
+)
 #: What may stand after the `@` of a Hub id.
 REVISION = re.compile(r"[\w~][\w./~+-]{0,254}")
 
@@ -199,15 +208,15 @@ def readable(name: str) -> str:
     Examples:
         >>> readable("order_status")
         'order status'
-        >>> readable("AddToPlaylist"), readable("SaaS"), readable("PDFs"), readable("iPhone")
-        ('add to playlist', 'SaaS', 'PDFs', 'iPhone')
+        >>> readable("AddToPlaylist"), readable("SaaS"), readable("PDFs"), readable("GitHub"), readable("push_GitHub")
+        ('add to playlist', 'SaaS', 'PDFs', 'GitHub', 'push GitHub')
     """
     parts = [
         part
         for word in re.split(r"[_\s]+", name)
-        for part in ([word] if _ONE_WORD.search(word) else _CASES.split(word))
+        for part in ([word] if word in _NAMES or _ONE_WORD.search(word) else _CASES.split(word))
         if part
     ]
     if len(parts) < 2 or (" " in name and "_" not in name):
         return name
-    return " ".join(part if part.isupper() and len(part) > 1 else part.lower() for part in parts)
+    return " ".join(part if part in _NAMES or (part.isupper() and len(part) > 1) else part.lower() for part in parts)

@@ -184,8 +184,12 @@ def _on_one_line(text: str) -> str:
 def first_verb(flat: str) -> str:
     """The first word of the prompt that is one of the verbs known here, in its base form; or ''."""
     before = ""
-    for word in re.findall(r"[a-z]+", flat[:2000].lower()):
-        base = word in _WRITES or word in _SORTS
+    low = flat[:2000].lower()
+    for found in re.finditer("[a-z]+", low):
+        word = found[0]
+        # A verb that ends a sentence writes nothing, but for "read it and answer."; "a waiting list." is a noun.
+        ends = before not in ("", "and", "then", "to") and low[found.end() : found.end() + 1] in (".", "?", "!")
+        base = (word in _WRITES and not ends) or word in _SORTS
         # "the label of", "a rating": nouns do not open a task, and an inflected form only does after such words.
         if (base and before not in _NOUN_BEFORE) or (word in _FORMS and before in _VERB_BEFORE):
             return _FORMS[word]

@@ -53,6 +53,12 @@ _WHETHER = (
     r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
     r"(?: either)?\s*:?\s+(?:about\s+)?"
 )
+# What somebody wants is one of several things; a text may mention all of them.
+_WANTS = (
+    r"\b(?:whether|if)\b[^.:;?,]{1,80}?\b(?:wants?|prefers?|needs?|requires?|expects?|favou?rs|chooses|likes|"
+    r"is looking for|looks for|complains about|talks about|speaks about|deals with|refers to)(?: either)?\s+"
+    r"(?=[^.:;?]{2,200},[^.:;?]{1,80}\bor\b)"
+)
 _IS_IT = (
     r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+(?:following\s+|given\s+)?(?:[\w-]+'s\s+)?[\w-]+\s+"
     r"(?:about\s+)?"
@@ -66,6 +72,7 @@ _SORT_CUES = (
     r"\b(?:as|being)(?: belonging to)?(?: either| one of)?\s*:?\s+",
     rf"\bamong(?:st)?\s+(?:the\s+)?(?:following\s+)?(?:{SET}\b)?\s*:?\s*",
     _WHETHER,
+    _WANTS,
     _IS_IT,
     r"\b(?:either)\s+",
     r"\((?=\d{1,2}\s*,\s*\d)",

@@ -31,6 +31,12 @@ _AFTERTHOUGHT = re.compile(
     rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in)\b)\s.*)",
     re.IGNORECASE,
 )
+# A verb that is no name without what stands behind it: "approved, denied or sent for review".
+_GOES_ON = re.compile(
+    r"(?:put|sent|handed|passed|forwarded|referred|returned|moved|transferred|held|kept|left|given|placed|set|taken|"
+    r"turned|brought|added|subject|open|due)",
+    re.IGNORECASE,
+)
 # A clause behind a comma that says more of the names before it, and is none of them: "low or high, where low …".
 _CLAUSE = re.compile(
     r"(?:where|when|if|so|but|because|which|depending|based|according|with)\s+(?!(?:or|and)\s)\S+\s+\S.*|"
@@ -137,7 +143,7 @@ def split_list(part: str) -> list[str]:
     elif len(tail) == 1 and last == pieces[-1] and not _holds_and(pieces):
         tail = re.split(r"\s+and\s+|\s+/\s+", last) if len(pieces) > 1 or " and " in last or " / " in last else [last]
     if len(tail) > 1 or last != pieces[-1] or "|" in part:
-        tail[-1] = _AFTERTHOUGHT.sub("", tail[-1])
+        tail[-1] = _without_afterthought(tail[-1])
     pieces = [*pieces[:-1], *tail]
     if len(pieces) == 1 and re.fullmatch(r"[\w-]+(?:/[\w-]+)+", part):
         pieces = part.split("/")
@@ -151,6 +157,21 @@ def split_list(part: str) -> list[str]:
     if len(names) == 2 and names[1].lower() == "not":
         names[1] = f"{names[1]} {names[0]}"
     return _unique(names) if plausible(names) else []
+
+
+def _without_afterthought(name: str) -> str:
+    """The last name of a list without what goes on behind it.
+
+    Examples:
+        >>> _without_afterthought("denied based on the file"), _without_afterthought("sent for review")
+        ('denied', 'sent for review')
+    """
+    bare = _AFTERTHOUGHT.sub("", name)
+    if _GOES_ON.fullmatch(bare) is None:
+        return bare
+    begin = len(bare) + len(name[len(bare) :].lstrip().split(" ")[0]) + 1
+    found = _AFTERTHOUGHT.search(name, begin)
+    return name[: found.start()] if found else name
 
 
 def _without_clause(pieces: list[str]) -> list[str]:

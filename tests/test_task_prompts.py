@@ -57,6 +57,19 @@ CHOICES: list[tuple[str, str]] = [
         "queue: sales, support, billing, spam.\n\n# Output\nOnly the queue name.",
         "sales|support|billing|spam",
     ),
+    (
+        "Decide whether an applicant should be hired, rejected, or put on a waiting list.",
+        "hired|rejected|put on a waiting list",
+    ),
+    ("Decide if a ticket is closed, escalated or handed to a manager.", "closed|escalated|handed to a manager"),
+    ("Determine if a loan should be approved, denied or sent for review.", "approved|denied|sent for review"),
+    (
+        "Determine if a loan should be approved, denied or sent for review based on the income.",
+        "approved|denied|sent for review",
+    ),
+    ("Say whether the customer wants a refund, an exchange or a repair.", "refund|exchange|repair"),
+    ("Tell whether the guest complains about the room, the food or the staff.", "room|food|staff"),
+    ("Say if the author prefers tea, coffee or water.", "tea|coffee|water"),
     ("Classify emotion among sadness, joy, love, anger, fear, surprise.", "sadness|joy|love|anger|fear|surprise"),
     (
         "Given the fields `sentence`, produce the fields `sentiment`. sentiment: Literal['positive', "
