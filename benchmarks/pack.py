@@ -7,13 +7,16 @@ the pack are in a fixed shuffled order, so that the first N are a fair sample.
 
 Instruction tasks (instruction_induction, super_natural_instructions) hold another instruction in each row: the input is
 the instruction, a blank line and the row's input, the form in which potstill writes instruction rows itself.
+
+A task that is in none of the lists here is read by its card: what kind it is, what its classes are called, how it is
+judged.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,6 +49,10 @@ COPIES = {
     "super_natural_instructions": ("*natural-instructions", "*natural_instructions", "*natural-instructions*"),
 }
 _SEVERAL = ", "
+# A column of at most so many different short values, each of which comes back, holds classes.
+_MOST_CLASSES, _MOST_CHARS, _COME_BACK = 200, 60, 4
+_REFERENCES = ("outputs", "summaries", "references", "answers")
+_FIGURES = {"exact match": "exact_match", "chrf": "chrf", "bleu": "chrf", "rouge": "rouge_l"}
 
 
 @dataclass(frozen=True)
@@ -73,32 +80,55 @@ class PackTask:
 
 @cache
 def pack_task(name: str) -> PackTask:
-    """Read a task of the pack; one that is in no list above is a classification if its output is `label_text`."""
-    card = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))
+    """Read a task of the pack."""
+    card = _card(name)
     pack = card["pack"]
     exclude = {card["id"], name, f"*/{name}", pack.get("catalogue_id") or name, *COPIES.get(name, ())}
-    kind = "instructions" if name in INSTRUCTIONS else "generation" if name in GENERATION else "classification"
-    if name not in (*CLASSIFICATION, *GENERATION) and pack["output_column"] != "label_text":
-        kind = "generation"
+    kind = _kind(name, card)
     labels: tuple[str, ...] = ()
     if kind == "classification":
-        values = _column(name, "test", pack["output_column"])
-        labels = tuple(sorted({value for value in values if _SEVERAL not in value}))
-    metric = METRIC.get(name, "macro_f1" if labels else "rouge_l")
+        splits = ("test",) if name in CLASSIFICATION else ("train", "test")
+        values = {value for split in splits for value in _outputs(name, split) if value}
+        labels = tuple(sorted(value for value in values if not _is_several(value, values)))
+    metric = METRIC.get(name, "macro_f1" if labels else _figure(str(pack.get("metric") or "")))
     inputs = ("text",) if kind == "instructions" else tuple(pack["input_columns"])
     return PackTask(name, kind, pack["task_prompt"], inputs, labels, metric, tuple(sorted(exclude)))
+
+
+def _kind(name: str, card: Mapping[str, Any]) -> str:
+    pack = card["pack"]
+    column = pack["output_column"]
+    if name in INSTRUCTIONS or name in GENERATION:
+        return "instructions" if name in INSTRUCTIONS else "generation"
+    if name in CLASSIFICATION or column == "label_text" or _class_names(card, column):
+        return "classification"
+    if "task" in pack["input_columns"] and ("instruction" in _features(card) or _definitions(name)):
+        return "instructions"
+    if any("generation" in category or category == "summarization" for category in card.get("task_categories") or ()):
+        return "generation"
+    values = [value for value in _outputs(name, "train") if value]
+    few = set(values)
+    classes = 2 <= len(few) <= min(_MOST_CLASSES, len(values) // _COME_BACK)
+    return "classification" if classes and all(len(value) <= _MOST_CHARS for value in few) else "generation"
+
+
+def _figure(said: str) -> str:
+    """The figure that a card's words for its metric name first; ROUGE-L where they name none."""
+    low = said.lower()
+    places = {low.find(words): figure for words, figure in _FIGURES.items() if words in low}
+    return places[min(places)] if places else "rouge_l"
 
 
 def rows_of(name: str, split: str, most: int = 0) -> list[dict[str, Any]]:
     """Rows of a split in the columns that the module names; `most` of them, 0 for all."""
     import pyarrow.parquet as pq
 
-    task = pack_task(name)
-    pack = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))["pack"]
+    task, card = pack_task(name), _card(name)
+    pack = card["pack"]
     definitions = _definitions(name) if task.kind == "instructions" else {}
     found: list[dict[str, Any]] = []
-    for row in pq.read_table(DATA / "tasks" / name / f"{split}.parquet").to_pylist():
-        output = row[pack["output_column"]]
+    answers = _outputs(name, split)
+    for row, output in zip(pq.read_table(DATA / "tasks" / name / f"{split}.parquet").to_pylist(), answers, strict=True):
         if task.labels and output not in task.labels:
             continue
         if task.kind == "instructions":
@@ -108,11 +138,68 @@ def rows_of(name: str, split: str, most: int = 0) -> list[dict[str, Any]]:
             values = {column: row[column] for column in task.inputs}
         if not output.strip() or not any(str(value).strip() for value in values.values()):
             continue
-        references = row.get("outputs") or row.get("summaries") or [row.get("answer") or output]
-        found.append({**values, "output": output, "references": list(references), "group": str(row.get("task", ""))})
+        references = _references(name, row, output, pack)
+        found.append({**values, "output": output, "references": references, "group": str(row.get("task", ""))})
         if most and len(found) == most:
             break
     return found
+
+
+def _references(name: str, row: Mapping[str, Any], output: str, pack: Mapping[str, Any]) -> list[str]:
+    """Every right answer of a row: a list that is called so, one that the output stands in, else the output alone."""
+    if name == "gsm8k":  # its answer is the last number of its solution
+        return [row["answer"]]
+    lists = {column: _texts(value) for column, value in row.items() if column not in pack["input_columns"]}
+    named = (texts for column in _REFERENCES if (texts := lists.get(column)))
+    holding = (texts for texts in lists.values() if output in texts)
+    return next(named, None) or next(holding, None) or [output]
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a list, or of the lists in a struct such as SQuAD's answers; none of anything else."""
+    if isinstance(value, Mapping):
+        return next((texts for part in value.values() if (texts := _texts(part))), [])
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return value
+    return []
+
+
+def _outputs(name: str, split: str) -> list[str]:
+    """The right answer of each row of a split: a class by its name, of several answers the first; "" where none is."""
+    card = _card(name)
+    column = card["pack"]["output_column"]
+    names = _class_names(card, column)
+
+    def said(value: Any) -> str:
+        if texts := _texts(value):
+            return texts[0]
+        if names and isinstance(value, int):
+            return names[value] if 0 <= value < len(names) else ""
+        return "" if value is None or isinstance(value, list | Mapping) else str(value)
+
+    return [said(value) for value in _column(name, split, column)]
+
+
+def _card(name: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))
+    return card
+
+
+def _features(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    configs = list((card.get("configs") or {}).values())
+    return configs[0].get("features") or {} if configs else {}
+
+
+def _class_names(card: Mapping[str, Any], column: str) -> list[str]:
+    """Names of the classes of a column, where the card says that it has classes."""
+    feature = _features(card).get(column)
+    names = feature.get("class_label") if isinstance(feature, Mapping) else None
+    return list(names) if isinstance(names, list) else []
+
+
+def _is_several(value: str, values: Collection[str]) -> bool:
+    """Whether a value is several labels of one row: `anger, joy`, and no name that holds a comma."""
+    return _SEVERAL in value and all(part in values for part in value.split(_SEVERAL))
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str]) -> Path:
@@ -139,8 +226,7 @@ def write_task(name: str, out: Path, *, test: Path | None = None, file: str = ""
     """
     import yaml
 
-    task = pack_task(name)
-    pack = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))["pack"]
+    task, pack = pack_task(name), _card(name)["pack"]
     own = DATA / "tasks" / name / "test.parquet"
     plain = task.kind != "instructions" and not _has_several(name)
     where = {"path": str(own), "inputs": list(task.inputs), "output": pack["output_column"]}
@@ -179,18 +265,17 @@ def data_ref(name: str, path: Path, *, labelled: bool = True) -> dict[str, Any]:
     return {**ref, "output": "output"} if labelled else ref
 
 
-def _column(name: str, split: str, column: str) -> list[str]:
+def _column(name: str, split: str, column: str) -> list[Any]:
     import pyarrow.parquet as pq
 
-    values: list[str] = pq.read_table(DATA / "tasks" / name / f"{split}.parquet", columns=[column])[column].to_pylist()
+    values: list[Any] = pq.read_table(DATA / "tasks" / name / f"{split}.parquet", columns=[column])[column].to_pylist()
     return values
 
 
 def _has_several(name: str) -> bool:
     """Whether rows of the test split carry several labels."""
-    pack = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))["pack"]
     task = pack_task(name)
-    return bool(task.labels) and any(value not in task.labels for value in _column(name, "test", pack["output_column"]))
+    return bool(task.labels) and any(value not in task.labels for value in _outputs(name, "test"))
 
 
 def _definitions(name: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ from typing import Any
 
 from pack import CLASSIFICATION, GENERATION, ROOT, pack_task
 from results_file import FOLDER, print_table, read_results, write_results
-from zero_label_arms import CLASSES_ONLY, FIGURES, LABELLED, ORDER, TEACHERS, folder_of, measure
+from zero_label_arms import CLASSES_ONLY, FIGURES, LABELLED, ORDER, SIZES_TOLD, TEACHERS, folder_of, measure
 
 NAME = "zero_label"
 # What a user gets who changes nothing, by the labels that were given.
@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for job in jobs_of_task:
             place = _place(job)
             if _known(job, records):
+                _tell_other_sizes(job, records)
                 continue
             began = time.monotonic()
             log = folder_of(job).with_name("log.txt")
@@ -195,7 +196,7 @@ def with_ratios(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every record with its share of the ceiling: of the same seed, else of the mean over seeds."""
     found = []
     for record in records:
-        metric = pack_task(record["task"]).metric
+        metric = record.get("metric") or pack_task(record["task"]).metric  # whose task may not be at hand
         tops = [r for r in records if r["task"] == record["task"] and r["arm"] == "ceiling" and r.get(metric)]
         tops = [r for r in tops if r["seed"] == record["seed"]] or tops
         top = sum(r[metric] for r in tops) / len(tops) if tops else None
@@ -253,6 +254,16 @@ def _ratios(records: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
 
 def _known(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> bool:
     return any(_place(record) == _place(other) for other in records)
+
+
+def _tell_other_sizes(job: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+    """Say where what is known was measured on other numbers of rows than are asked for."""
+    known = next(record for record in records if _place(record) == _place(job))
+    other = {name: known[name] for name in SIZES_TOLD if name in known and known[name] != job[name]}
+    if other:
+        print(
+            f"{_place(job)} is known with {other}; give another --out to measure it anew", file=sys.stderr, flush=True
+        )
 
 
 def _place(record: Mapping[str, Any]) -> tuple[str, str, int]:

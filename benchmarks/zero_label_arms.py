@@ -46,6 +46,8 @@ CLASSES_ONLY = (
     "self_training_chosen", "labels_chosen",
 )  # fmt: skip
 LABELLED = 100
+# What a record says of its size, beside its figures.
+SIZES_TOLD = ("test_rows", "ceiling_rows", "texts")
 FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match")
 
 
@@ -56,12 +58,12 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
         Its record, for the teacher that of each of its arms, since one set of answers serves both; one with a note in
         place of scores where the product says that it cannot be done.
     """
-    from potstill.errors import PotstillError
+    from potstill.errors import OptionError, PotstillError
 
     task, arm = pack_task(job["task"]), job["arm"]
     labels = LABELLED if arm.endswith(("_100", "_chosen")) else 0
     record: dict[str, Any] = {"task": task.name, "arm": arm, "labels": labels, "seed": job["seed"]}
-    record |= dict.fromkeys(FIGURES)
+    record |= dict.fromkeys(FIGURES) | {"metric": task.metric, **{name: job[name] for name in SIZES_TOLD}}
     test = rows_of(task.name, "test", job["test_rows"])
     file = task_file(task, arm, test, job)
     began = time.monotonic()
@@ -72,9 +74,11 @@ def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
             measured = {arm: _supervised(task, file, test, job)}
         else:
             measured = {arm: _product(task, file, test, job)}
+    except OptionError:  # a mistake of this call, which is no result
+        raise
     except PotstillError as error:  # an arm without rows is a result, not an end
         minutes = round((time.monotonic() - began) / 60, 2)
-        measured = {arm: {"note": str(error).splitlines()[0][:200], "minutes": minutes}}
+        measured = {arm: {"note": " ".join(str(error).split())[:400], "minutes": minutes}}
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return [{**record, "arm": name, **found, "peak_rss_mib": peak} for name, found in measured.items()]
 
