@@ -22,7 +22,7 @@ from potstill.language_guess import prompt_language
 from potstill.languages import NAMES_IN_TEXT
 from potstill.task import Kind, Label
 from potstill.task_choices import ASPECT
-from potstill.task_labels import labels_of, two_ways, yes_no_of
+from potstill.task_labels import OBJECT_THEN, labels_of, two_ways, yes_no_of
 from potstill.task_lists import MAX_LABELS, plausible
 from potstill.task_marks import unmarked
 from potstill.task_numbers import HOW, asks_for_number, asks_for_points
@@ -85,7 +85,7 @@ _FORMS = {
     for stem in [word.removesuffix("e"), word[:-1] + "i" if word.endswith("y") else word]
     for form in (word, word + "s", stem + "es", stem + "ed", word.removesuffix("e") + "ing")
 }
-_NOUN_BEFORE = _words("the a an this that these each of its your their given with my one no any his her our in")
+_NOUN_BEFORE = _words("the a an this that these each of its your their given with my one no any his her our in as")
 _VERB_BEFORE = _words("be is are that which who for by") | {""}
 _LISTED = r"(?=[^.;:]{0,200}[^.;:\s](?:,|/|\s+or\b))(?![^.;:]{0,300}\sand\b)"
 _SORTS_LOOSELY = re.compile(
@@ -138,7 +138,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     foreign = opens_sorting(flat)  # in whose words those of English verbs are none: "am Tag"
     verb = "" if foreign else first_verb(flat)
     scored = (not verb or verb in _ANSWERS) and asks_for_points(flat)
-    sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat)) or bool(scored)
+    sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat) or re.search(OBJECT_THEN, flat, re.IGNORECASE) or scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
     if _FOLLOWS.search(flat) and not sorts:
         return Reading(kind="instructions")
@@ -191,7 +191,9 @@ def first_verb(flat: str) -> str:
         ends = before not in ("", "and", "then", "to") and low[found.end() : found.end() + 1] in (".", "?", "!")
         base = (word in _WRITES and not ends) or word in _SORTS
         # "the label of", "a rating": nouns do not open a task, and an inflected form only does after such words.
-        if (base and before not in _NOUN_BEFORE) or (word in _FORMS and before in _VERB_BEFORE):
+        # "They are paraphrases": behind a form of "be" what ends in -s is a noun.
+        plural = word.endswith("s") and before in ("be", "is", "are")
+        if (base and before not in _NOUN_BEFORE) or (word in _FORMS and before in _VERB_BEFORE and not plural):
             return _FORMS[word]
         before = word
     return ""

@@ -28,6 +28,7 @@ from potstill.task_choices import (
     options,
     told,
 )
+from potstill.task_codes import coded_labels
 from potstill.task_lists import MAX_LABELS, OPEN, SET, list_end, listed, plausible, split_list
 from potstill.task_markdown import bullet, is_rule, split_label, table_row
 from potstill.task_numbers import SCALE, points_of
@@ -53,6 +54,15 @@ _WHETHER = (
     r"\b(?:whether|if|which)\b[^.:;?]{1,100}?(?:\b(?:be|is|are|was|were|sounds|expresses|belongs? to|has)|'s)"
     r"(?: either)?\s*:?\s+(?:about\s+)?"
 )
+# "Tag the tweet ironic or sincere", "label the claim SUPPORTS, REFUTES or NOT ENOUGH INFO", to the sentence's end.
+_NAME = (
+    r"(?!(?:on|in|for|by|with|about|of|to|from|at|if|when|that|and|or|is|are)\b)"
+    r"(?:[A-Z][A-Z_]+(?: [A-Z_]+){0,3}|[a-z][a-z-]+)"
+)
+OBJECT_THEN = (
+    r"\b(?:label|tag|mark|rate|grade|flag|call|judge)\s+(?:each|every|the|this|that|an?)\s+(?!(?:\w+\s+)?(?:and|or)\b)"
+    rf"[\w-]+\s+(?=(?-i:{_NAME}(?:,\s*{_NAME})*,?\s+or\s+{_NAME}(?:[.?!](?:\s|$)|$)))"
+)
 # What somebody wants is one of several things; a text may mention all of them.
 _WANTS = (
     r"\b(?:whether|if)\b[^.:;?,]{1,80}?\b(?:wants?|prefers?|needs?|requires?|expects?|favou?rs|chooses|likes|"
@@ -63,6 +73,11 @@ _IS_IT = (
     r"^(?:is|are)\s+(?:this|the|these|that|an?|each)\s+(?:following\s+|given\s+)?(?:[\w-]+'s\s+)?[\w-]+\s+"
     r"(?:about\s+)?"
 )
+# "Is the tone of the customer email formal or informal": how long the noun is, the other names tell.
+_IS_ITS = (
+    r"^(?:is|are)\s+(?:the|this|its|their)\s+(?:[\w-]+\s+)?[\w-]+\s+(?:of|in|behind|expressed in|towards?)\s+"
+    r"(?:the|this|that|these|an?|each|every)\s+(?=\w)"
+)
 # Leads to each of the names behind "is it", and stands once: "is it written by a man or a woman".
 _LEADS_ALL = re.compile(
     r"(?:about|(?:\w+ed|written|sent|made|said|spoken)\s+(?:by|to|for|about|in)|by|from|in(?=\s+[A-Z]))\s+(?:(?:an?|the)\s+)?(?=\S)"
@@ -72,7 +87,9 @@ _SORT_CUES = (
     r"\b(?:as|being)(?: belonging to)?(?: either| one of)?\s*:?\s+",
     rf"\bamong(?:st)?\s+(?:the\s+)?(?:following\s+)?(?:{SET}\b)?\s*:?\s*",
     _WHETHER,
+    OBJECT_THEN,
     _WANTS,
+    _IS_ITS,
     _IS_IT,
     r"\b(?:either)\s+",
     r"\((?=\d{1,2}\s*,\s*\d)",
@@ -140,6 +157,8 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
         return found, []
     if found := offered(text, flat, writes=writes):
         return found, []
+    if sorts and (found := coded_labels(flat)):
+        return found, []
     if sorts and (pair := _X_OR_NOT.search(flat)):
         return told(flat, quoted=True) or [Label(pair[1]), Label(f"{pair[2]} {pair[3] or pair[1]}")], []
     found, opened = _cued(flat, sorts, writes)
@@ -188,6 +207,8 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
             clauses = clauses or bool(labels and _QUESTION.match(labels[0].name))
             if len(labels) < 2 or clauses or (place < len(_OUTPUT_CUES) and _no_answers(flat, found, part, writes)):
                 continue
+            if cue == _IS_ITS and not (labels := _without_noun(labels)):
+                continue
             return (_without_lead(labels) if cue in (_WHETHER, _IS_IT) else labels), []
     return [], opened
 
@@ -200,6 +221,18 @@ def _without_lead(labels: list[Label]) -> list[Label]:
         return labels
     bare = Label(first.name[lead.end() :], first.description)
     return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels
+
+
+def _without_noun(labels: list[Label]) -> list[Label]:
+    """Labels the first of which begins with the noun before the list: `customer email formal`, `informal`."""
+    first, *others = labels
+    words = first.name.split()
+    own = max(len(re.sub(r"^(?:an?|the)\s+", "", label.name).split()) for label in others)
+    if len(words) <= own:
+        return []
+    own += len(words) > own + 1 and words[-own - 1] == "in"  # in favour, or against
+    bare = re.sub(r"^(?:an?|the)\s+", "", " ".join(words[-own:]))
+    return [Label(bare, first.description), *others] if plausible([bare, *(label.name for label in others)]) else []
 
 
 def _no_answers(flat: str, found: re.Match[str], part: str, writes: bool) -> bool:

@@ -1190,7 +1190,7 @@ def test_the_known_keys_are_the_fields_of_the_task() -> None:
         ("Schreibe keine Romane. Ordne Kundenmails einer Kategorie zu: Rechnung, Lieferung oder Sonstiges.",
          {"Rechnung": "", "Lieferung": "", "Sonstiges": ""}),
         ("Classify the urgency of the email as 0, 1 or 2, where 0 is low, 1 is medium and 2 is high.",
-         {"0": "", "1": "", "2": ""}),
+         {"0": "low", "1": "medium", "2": "high"}),
         ("Classify the tone as formal or informal, where slang counts as informal.", {"formal": "", "informal": ""}),
         ("Classify questions as who, what, when, where or why.",
          {"who": "", "what": "", "when": "", "where": "", "why": ""}),

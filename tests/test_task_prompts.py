@@ -70,6 +70,25 @@ CHOICES: list[tuple[str, str]] = [
     ("Say whether the customer wants a refund, an exchange or a repair.", "refund|exchange|repair"),
     ("Tell whether the guest complains about the room, the food or the staff.", "room|food|staff"),
     ("Say if the author prefers tea, coffee or water.", "tea|coffee|water"),
+    ("Is the sentiment of the review positive or negative?", "positive|negative"),
+    ("Is the tone of the customer email formal or informal?", "formal|informal"),
+    ("Is the stance of this tweet in favour or against?", "in favour|against"),
+    ("Is the author of the text a man or a woman?", "man|woman"),
+    ("Decide whether two sentences are paraphrases.", "yes|no"),
+    ("Given two sentences, output 1 if they are paraphrases of each other and 0 otherwise.", "1|0"),
+    (
+        "Read the claim and the evidence, then label the claim SUPPORTS, REFUTES or NOT ENOUGH INFO.",
+        "SUPPORTS|REFUTES|NOT ENOUGH INFO",
+    ),
+    ("Label each sentence acceptable or unacceptable.", "acceptable|unacceptable"),
+    ("Tag the tweet ironic or sincere.", "ironic|sincere"),
+    ("Mark each comment toxic or clean.", "toxic|clean"),
+    ("Classify the utterance (1: inform, 2: question, 3: directive, 4: commissive).", "1|2|3|4"),
+    ("Detect the stance of the tweet: FAV means in favour, AGN means against, NONE means neither.", "FAV|AGN|NONE"),
+    ("Classify the message as spam (1) or not (0).", "1|0"),
+    ("Predict the sentiment: 0 - negative, 1 - positive.", "0|1"),
+    ("Classify the dialogue act: inform=1, question=2, directive=3, commissive=4.", "1|2|3|4"),
+    ("Predict the label, where 0 is negative and 1 is positive.", "0|1"),
     ("Classify emotion among sadness, joy, love, anger, fear, surprise.", "sadness|joy|love|anger|fear|surprise"),
     (
         "Given the fields `sentence`, produce the fields `sentiment`. sentiment: Literal['positive', "
@@ -246,6 +265,9 @@ CHOICES: list[tuple[str, str]] = [
 ]
 
 TEXTS: list[str] = [
+    "Write a poem (1: about love, 2: about war).",
+    "Summarize the text in steps: 1: read, 2: write.",
+    "Translate the sentence: EN means English, DE means German.",
     "Write a poem or a song about the given topic.",
     "Write A or B.",
     "Output JSON or YAML for the given description.",
