@@ -210,14 +210,12 @@ def model_card(facts: RunFacts, unit: UnitInfo) -> str:
         base_model=facts.base_model,
         datasets=[unit.repo] if unit.repo else None,
         metrics=sorted({result.metric_type for result in results}) or None,
-        model_name=(unit.repo or facts.spec.name).split("/")[-1],
+        # A name without results would be an empty `model-index`, which the Hub refuses.
+        model_name=(unit.repo or facts.spec.name).split("/")[-1] if results else None,
         eval_results=results or None,
         tags=_tags(facts),
         **model_licence(facts).metadata,
     )
-    if not results:
-        data.pop("eval_results")
-        data.pop("model_name")
     columns = [(key, title) for key, (_, title) in _METRICS.items() if any(key in s for s in facts.systems)]
     body = prompts.load("card_model").render(
         facts=facts,

@@ -272,6 +272,15 @@ def test_an_unfinished_run_is_refused_with_the_mend(sample_run: Any, tmp_path: P
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_run_without_scores_is_a_unit_whose_model_card_names_none(sample_run: Any, tmp_path: Path) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    shutil.rmtree(run / "evaluate")
+    unit = build_unit(run, tmp_path / "unit", repo=REPO)
+    data = _metadata(unit.model / "README.md")
+    assert data["library_name"] == "transformers"
+    assert {"model-index", "metrics", "eval_results", "model_name"}.isdisjoint(data)
+
+
 def test_a_folder_of_somebody_else_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "thesis.txt").write_text("mine")
