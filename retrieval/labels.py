@@ -4,7 +4,9 @@ A wrong label hurts more than a missing row, so each step must be sure or leave 
 no step is sure of stays unmapped:
 
 1. Equal names, ignoring case, spaces and punctuation.
-2. The same word in another form: `pos` and `positive`, `ENTY` and `entity`, `happiness` and `joy` (a short list).
+2. The same word in another form: `happiness` and `joy`, `pos` and `positive` (a short list), and codes, `ENTY` and
+   `entity`: in capitals, or in a set that is of codes throughout. A short name alone is no code: `war` begins
+   `warning`, and `fear` has its letters in `feature`.
 3. What the column says: `is_spam` with 0 and 1, `stars` from 1 to 5. Yes and no in a column of a name that says
    something go by that name alone, before step 2: `is_fake` with true does not mean genuine.
 4. Negations: a foreign `not X` beside `X` is the other label of a task with two, and *several* labels of a task with
@@ -84,6 +86,8 @@ _SAYS_NOTHING = frozenset({
     "truth", "veracity", "category", "type", "result", "binary", "final", "majority", "fact", "check", "news", "text",
     "sentence", "claim", "statement", "review", "tweet", "message", "comment", "article", "post",
 })  # fmt: skip
+_ENDINGS = ("es", "ed", "ing", "ful", "ive", "ation", "ness", "al")
+_CODE = 4  # letters of the longest code
 _RATED = re.compile(r"(?i)\b(stars?|ratings?|review_score|overall)\b")
 
 
@@ -148,7 +152,8 @@ def map_labels(
     several: dict[str, tuple[str, ...]] = {}
     asked = _flags_of_a_named_column(names, spec.label_names, column)
     if not asked:
-        settle(_by_form([n for n in names if n not in target], spec.label_names), "form")
+        codes = _codes(names, spec.label_names) | _codes(spec.label_names, names)
+        settle(_by_form([n for n in names if n not in target], spec.label_names, codes), "form")
     settle(_by_column(names, spec.label_names, column), "column")
     decided, several = _by_negation(names, target, spec.label_names)
     settle(decided, "negation")
@@ -189,8 +194,14 @@ def _forms(name: str) -> frozenset[str]:
     return frozenset({plain}.union(*(group for group in _SAME if plain in group)))
 
 
-def _by_form(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
-    """The same word in another form; only where exactly one of the task's labels fits."""
+def _by_form(names: Iterable[str], labels: Sequence[str], codes: frozenset[str] = frozenset()) -> dict[str, str]:
+    """The same word in another form; only where exactly one of the task's labels fits.
+
+    Args:
+        names: Foreign names.
+        labels: The task's labels.
+        codes: Names and labels that are codes, see `_codes`.
+    """
     found = {}
     for name in names:
         plain = plain_label(name)
@@ -201,6 +212,8 @@ def _by_form(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
                 label
                 for label in labels
                 if _shortened(plain, plain_label(label))
+                or (label in codes and _cut(plain_label(label), plain))
+                or (name in codes and any(_cut(plain, form) for form in _forms(label)))
                 or any(len(plain) < len(form) and _shortened(plain, form) for form in _forms(label))
             ]
         if len(fits) == 1:
@@ -208,15 +221,40 @@ def _by_form(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _shortened(first: str, second: str) -> bool:
-    """Whether the shorter of two words is cut or contracted from the longer: `neg`, `ENTY`."""
-    short, long = sorted((first, second), key=len)
-    if len(short) < 3 or len(long) < len(short) + 2 or short[0] != long[0] or not long.isalpha():
+def _codes(names: Sequence[str], words: Sequence[str]) -> frozenset[str]:
+    """Those of `names` that are evidently cut from words, as `ENTY` is, and no words themselves.
+
+    In capitals, where longer names are not in capitals too; or every name of the set is short, and three or more, most
+    of them, begin each another of `words`: who cuts one name cuts them all (`ang`, `hap`, `sad`, `neu`).
+    """
+    short = [name for name in names if name.isalpha() and len(name) <= _CODE]
+    capitals = [name for name in short if name.isupper()]
+    if any(name.isupper() and name not in short for name in names):
+        capitals = []
+    begun = {
+        name: fits
+        for name in short
+        if (plain := plain_label(name)) not in {form for word in words for form in _forms(word)}
+        and len(fits := [word for word in words if any(_cut(plain, form, whole=True) for form in _forms(word))]) == 1
+    }
+    apart = len({fits[0] for fits in begun.values()}) == len(begun)
+    if len(short) == len(names) and apart and len(begun) >= 3 and 2 * len(begun) >= len(names):
+        return frozenset(names)
+    return frozenset(capitals)
+
+
+def _cut(code: str, word: str, *, whole: bool = False) -> bool:
+    """Whether a code begins a word or, unless `whole`, has its letters in it after two equal ones: `neg`, `ENTY`."""
+    if not 3 <= len(code) <= min(_CODE, len(word) - 2) or not word.isalpha():
         return False
-    if long.startswith(short):
-        return len(short) <= 4 or long[len(short) :] in ("s", "es", "ed", "ing", "ful", "ive", "ation", "ness", "al")
-    letters = iter(long)
-    return len(short) <= 4 and short[:2] == long[:2] and all(letter in letters for letter in short)
+    letters = iter(word)
+    return word.startswith(code) or (not whole and word[:2] == code[:2] and all(letter in letters for letter in code))
+
+
+def _shortened(first: str, second: str) -> bool:
+    """Whether the longer of two words is the shorter one with an ending: `support` and `supported`."""
+    short, long = sorted((first, second), key=len)
+    return len(short) > 3 and long.startswith(short) and long[len(short) :] in _ENDINGS
 
 
 def _by_column(names: Sequence[str], labels: Sequence[str], column: str) -> dict[str, str]:
