@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, PotstillError
 from potstill.licences import merged_terms
-from potstill.retrieval.cards import Card, class_names
+from potstill.retrieval.cards import Card, Config, class_names
 from potstill.retrieval.columns import ColumnChoice, choose_columns
-from potstill.retrieval.configs import choose_config, train_split
+from potstill.retrieval.configs import SeveralConfigsError, choose_config, train_split
 from potstill.retrieval.instruction_sets import instruction_columns, unfolded_chats
 from potstill.retrieval.labels import LabelMap, map_labels
 from potstill.retrieval.load import read_sample, splits_of
@@ -116,9 +116,15 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
         raise DataError("its rows are on the Hub, which is switched off (retrieval.hub)")
     config = choose_config(card, spec)
     split = _split(card, config)
+    limit = 20 * options.rows_per_dataset
     place = card.location or next((pin for pin in options.pins if pin.partition("@")[0] == card.id), card.id)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
-    sample = read_sample(place, split=split, config=config, limit=20 * options.rows_per_dataset)
+    try:
+        sample = read_sample(place, split=split, config=config, limit=limit, training=True)
+    except SeveralConfigsError as error:  # which only the Hub could say: the card lists none
+        card = replace(card, configs={name: Config() for name in error.names})
+        config = choose_config(card, spec)
+        sample = read_sample(place, split=split, config=config, limit=limit, training=True)
     try:
         table = _with_class_names(sample.table, card, config)
         if spec.kind == "instructions":
@@ -129,7 +135,7 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
         raise
     except Exception as error:  # what strangers' values do when they are read cannot be foreseen, and ends no run
         raise DataError(f"its rows cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
-    return _Open(card, config, split, sample, table, texts)
+    return _Open(card, config, split or sample.split or "train", sample, table, texts)
 
 
 def _as_it_is(
@@ -273,15 +279,15 @@ def _transformed(
     return Adapted(rows, [], note)
 
 
-def _split(card: Card, config: str | None) -> str:
-    """The split that feeds training, as the files or the card say; `train` where neither lists any."""
+def _split(card: Card, config: str | None) -> str | None:
+    """The split that feeds training, as the files or the card say; None where neither lists any."""
     place = Path(card.location) if card.location else None
     if place is not None and place.is_dir():
         names = list(splits_of(place, config))
     else:
         names = list(card.configs[config].splits) if config is not None and place is None else []
-    split = train_split(names) if names else "train"
-    if split is None:
+    split = train_split(names)
+    if names and split is None:
         raise LeftOutError(f"it has only {', '.join(names)}, and a split for testing never feeds training")
     return split
 

@@ -246,7 +246,7 @@ def front_matter(text: str, where: str) -> dict[str, Any] | None:
         raw[key] = _words(node) if key in ("language", "languages", "license", "licence", "licenses") else plain(node)
     # On the Hub, `configs` lists data files; the features and sizes stand in `dataset_info`.
     raw["data_files"] = raw.pop("configs", None)
-    raw["configs"] = hub_configs(raw.pop("dataset_info", None))
+    raw["configs"] = hub_configs(raw.pop("dataset_info", None), raw["data_files"])
     raw.setdefault("description", card_summary(text[found.end() :]))
     return raw
 
@@ -288,8 +288,14 @@ def _words(node: Node) -> Any:
     return [] if node.empty else [node.text]
 
 
-def hub_configs(info: Any) -> dict[str, Any]:
-    """Features and split sizes of a card's `dataset_info`, in the form of the catalogue's `configs`."""
+def hub_configs(info: Any, listed: Any = None) -> dict[str, Any]:
+    """Configurations of a card of the Hub, in the form of the catalogue's `configs`.
+
+    Args:
+        info: Its `dataset_info`: features and split sizes.
+        listed: Its `configs`: names and data files. Most cards have these alone; what they leave out is unknown, and
+            the rows of a split that they name count as 0.
+    """
     configs: dict[str, Any] = {}
     for item in info if isinstance(info, list) else [info]:
         if not isinstance(item, Mapping):
@@ -308,7 +314,21 @@ def hub_configs(info: Any) -> dict[str, Any]:
                 if isinstance(split, Mapping)
             },
         }
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, Mapping) and (len(configs) < MAX_CONFIGS or item.get("config_name") in configs):
+            name = str(item.get("config_name") or "default")
+            config = configs.setdefault(name, {"features": {}, "splits": {}})
+            config["splits"] = config["splits"] or dict.fromkeys(_listed_splits(item.get("data_files")), 0)
     return configs
+
+
+def _listed_splits(files: Any) -> list[str]:
+    """Splits that a configuration's `data_files` names; patterns without a split are of `train`."""
+    if isinstance(files, Mapping) and "path" not in files:
+        return [str(split) for split in files]
+    items = [item for item in (files if isinstance(files, list) else [files]) if item]
+    named = [item.get("split") if isinstance(item, Mapping) else None for item in items]
+    return list(dict.fromkeys(str(split or "train") for split in named))
 
 
 def _hub_dtype(column: Mapping[str, Any]) -> Any:

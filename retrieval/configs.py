@@ -21,6 +21,18 @@ from potstill.task import TaskSpec
 _CHECKED = ("test", "validation", "valid", "val", "dev", "eval", "evaluation", "challenge", "heldout", "held_out")
 
 
+class SeveralConfigsError(DataError):
+    """A dataset has several configurations, and none was asked for.
+
+    Attributes:
+        names: The configurations.
+    """
+
+    def __init__(self, what: str, names: Iterable[str]):
+        self.names = tuple(names)
+        super().__init__(f"{what} has several configurations; name one of {', '.join(self.names)}")
+
+
 def choose_config(card: Card, spec: TaskSpec) -> str | None:
     """The configuration nearest to the task; None where the card lists none."""
     if not card.configs:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from potstill.errors import DataError
-from potstill.retrieval.configs import chosen_split
+from potstill.retrieval.configs import SeveralConfigsError, chosen_split
 
 BRANCH = "refs/convert/parquet"
 _ALIAS = "~parquet"
@@ -25,10 +25,12 @@ class Files:
     """One split of a conversion.
 
     Attributes:
+        split: Its name.
         paths: Its files in order, as the Hub's file system names them.
         whole: Whether they hold all its rows.
     """
 
+    split: str
     paths: list[str]
     whole: bool
 
@@ -68,7 +70,7 @@ class Conversion:
                 return next(iter(self.configs))
             if asked is None and "default" in self.configs:
                 return "default"
-            raise DataError(f"{self.name} has several configurations; name one of {', '.join(self.configs)}")
+            raise SeveralConfigsError(self.name, self.configs)
         raise DataError(f"{self.name} has no configuration {asked!r}; it has {', '.join(self.configs)}")
 
 
@@ -117,5 +119,5 @@ def converted_files(name: str, commit: str, paths: Iterable[str]) -> dict[str, d
     configs: dict[str, dict[str, Files]] = {}
     for (config, split), kinds in sorted(found.items()):
         whole = True in kinds
-        configs.setdefault(config, {})[split] = Files([path for *_, path in sorted(kinds[whole])], whole)
+        configs.setdefault(config, {})[split] = Files(split, [path for *_, path in sorted(kinds[whole])], whole)
     return configs

@@ -107,7 +107,7 @@ def catalogue_item(item: Any) -> Any:
         "tags": item.get("tags") or [],
         "gated": item.get("gated"),
         "downloads": item.get("downloads"),
-        "configs": hub_configs(card.get("dataset_info")),
+        "configs": hub_configs(card.get("dataset_info"), card.get("configs")),
         "train_eval_index": card.get("train-eval-index"),
         "last_modified": item.get("lastModified"),
         "hidden": bool(item.get("private") or item.get("disabled")),

@@ -22,7 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
 from potstill.retrieval.cards import CardFault, check_id
-from potstill.retrieval.configs import chosen_split
+from potstill.retrieval.configs import SeveralConfigsError, chosen_split
 from potstill.retrieval.hub_conversion import find_conversion, look_up
 from potstill.retrieval.hub_patience import BUSY, patience
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
@@ -33,6 +33,7 @@ _PROBE_S = 3.0
 _PAUSES_S = (1.0, 4.0)
 _MOST_FILES = 16
 _SCRIPT = "scripts are no longer supported"
+_NO_CONFIG = "Config name is missing"
 # What the client raises where the way to the Hub breaks off; the names, since they are of several libraries.
 _NO_WAY = {"ConnectionError", "TransportError", "TimeoutError", "OfflineModeIsEnabled"}
 
@@ -88,13 +89,15 @@ def open_hub(
 def _opened(
     name: str, split: str | None, config: str | None, limit: int | None, revision: str | None, training: bool
 ) -> Sample:
-    from datasets import load_dataset_builder
+    from datasets import get_dataset_config_names, load_dataset_builder
 
     commit, converted = (None, None) if revision in (None, "main") else look_up(name, str(revision))
     if converted is None:
         try:
             builder = load_dataset_builder(name, config, revision=commit)
         except Exception as error:
+            if config is None and _NO_CONFIG in str(error):
+                raise SeveralConfigsError(name, get_dataset_config_names(name, revision=commit)) from None
             converted = find_conversion(name) if _holds_no_files(error) else None
             if converted is None:
                 raise
@@ -106,7 +109,8 @@ def _opened(
     if converted is not None:
         found = converted.files(split, config, training)
         sample = _parquet(found.paths, limit)
-        return replace(sample, total=sample.total if found.whole else 0, commit=converted.commit)
+        total = sample.total if found.whole else 0
+        return replace(sample, total=total, commit=converted.commit, split=found.split)
     at = re.match(r"hf://datasets/[^@]+@([0-9a-f]{40})(?:/|$)", str(builder.base_path))
     if commit is not None and (at is None or at[1] != commit):  # a copy in the library's cache, of whatever commit
         raise UnreachableError(f"{name}@{revision} cannot be read from the Hub now; try again")
@@ -121,8 +125,8 @@ def _read(name: str, builder: Any, split: str | None, limit: int | None, trainin
         raise DataError(f"{name} has no split {chosen!r}; it has {', '.join(files)}")
     paths = files.get(chosen, [])
     if paths and all(path.endswith(".parquet") for path in paths):
-        return _parquet(paths, limit)
-    return _streamed(builder.as_streaming_dataset(split=chosen), limit)
+        return replace(_parquet(paths, limit), split=chosen)
+    return replace(_streamed(builder.as_streaming_dataset(split=chosen), limit), split=chosen)
 
 
 def _holds_no_files(error: Exception) -> bool:
@@ -175,8 +179,8 @@ def _reason(name: str, error: Exception) -> str:
         return f"{name} can only be loaded by its own script, which is never run, and the Hub holds no Parquet of it"
     if "RevisionNotFound" in said:
         return f"{name}: the dataset has no such revision; give a commit, a tag or a branch after the '@'"
-    if "Config name is missing" in said or "BuilderConfig" in said:
-        return f"{name} has several configurations: {' '.join(str(error).split())[:200]}"
+    if "BuilderConfig" in said:
+        return f"{name} has no such configuration: {' '.join(str(error).split())[:200]}"
     return f"{name} cannot be loaded from the Hub ({' '.join(said.split())[:240]})"
 
 

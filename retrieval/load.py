@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,7 +318,7 @@ def _open_folder(
     name = split or chosen_split(splits, training, str(folder))
     if name not in splits:
         raise DataError(f"{folder} has no split {name!r}; it has {', '.join(splits)}")
-    return _open_files(splits[name], limit, tell)
+    return replace(_open_files(splits[name], limit, tell), split=name)
 
 
 def _open_files(files: Sequence[Path], limit: int | None, tell: _Tell) -> Sample:

@@ -37,12 +37,14 @@ class Sample:
         rows: Number of each row in its split; None where that is unknown.
         total: Rows of the split; 0 when unknown.
         commit: The commit of a Hub dataset that they were read at.
+        split: The split that was read; None for a single file.
     """
 
     table: Dataset
     rows: Sequence[int | None]
     total: int = 0
     commit: str | None = None
+    split: str | None = None
 
 
 def sample_parquet(files: Sequence[tuple[str, BinaryIO]], limit: int | None) -> Sample:

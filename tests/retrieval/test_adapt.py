@@ -17,6 +17,8 @@ from potstill.ledger import Ledger
 from potstill.prompts import load
 from potstill.retrieval.adapt import LeftOutError, adapt_dataset
 from potstill.retrieval.cards import Card, Config
+from potstill.retrieval.catalogue import read_catalogue
+from potstill.retrieval.configs import SeveralConfigsError
 from potstill.retrieval.mapping import ColumnMapping, Operation, compile_mapping
 from potstill.retrieval.nearest import anchors_of, nearest_rows
 from potstill.retrieval.options import RetrievalOptions
@@ -122,6 +124,41 @@ def test_a_dataset_that_is_pinned_is_read_there_and_its_commit_noted(monkeypatch
     assert asked == ["them/set", "them/set@v1"]
     assert [item.note["commit"] for item in found] == ["c0ffee"] * 2
     assert found[1].rows[0].source.dataset == "them/set", "rows of a dataset keep their ids, pinned or not"
+
+
+def test_of_several_configurations_that_a_folders_card_lists_the_tasks_is_read(tmp_path: Path) -> None:
+    for name in ("de", "en"):
+        (tmp_path / name).mkdir()
+        rows = [{"text": f"{name} {i}", "label": ("good", "bad")[i % 2]} for i in range(30)]
+        (tmp_path / name / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listed = "".join(f"- config_name: {name}\n  data_files: {name}/rows.jsonl\n" for name in ("de", "en"))
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{listed}---\n# Reviews\n")
+    (card,) = read_catalogue([tmp_path]).cards
+    found = adapt(task(), card)
+    assert found.note["config"] == found.rows[0].source.config == "en"
+    assert {row.input.split()[0] for row in found.rows} == {"en"}
+    assert adapt(task(languages=("de",)), card).note["config"] == "de"
+
+
+def test_the_hub_says_configurations_and_split_where_the_card_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.retrieval import adapt as module
+    from potstill.retrieval.sampling import Sample, table_of
+
+    asked: list[tuple[str | None, str | None]] = []
+
+    def read(place: str, *, split: str | None, config: str | None, training: bool, **_: object) -> Sample:
+        assert training
+        asked.append((config, split))
+        if config is None:
+            raise SeveralConfigsError(place, ["de", "en"])
+        rows = [{"text": f"a text {i}", "label": ("good", "bad")[i % 2]} for i in range(30)]
+        return Sample(table_of(rows, place), range(30), split="full")
+
+    monkeypatch.setattr(module, "read_sample", read)
+    found = adapt(task(), Card("them/set", "Set", licence="mit"))
+    assert asked == [(None, None), ("en", None)]
+    assert (found.note["config"], found.note["split"]) == ("en", "full")
+    assert (found.rows[0].source.config, found.rows[0].source.split) == ("en", "full")
 
 
 def test_class_numbers_have_the_names_of_the_configuration_that_was_chosen(tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import DataError
-from potstill.retrieval.cards import Card, CardFault, card_from_mapping, check_id, front_matter, licence_id, plain_prose
+from potstill.retrieval.cards import (
+    Card,
+    CardFault,
+    card_from_mapping,
+    check_id,
+    front_matter,
+    hub_configs,
+    licence_id,
+    plain_prose,
+)
 from potstill.retrieval.catalogue import card_data_files, read_catalogue, shipped_catalogue
 
 GOOD = {
@@ -235,6 +244,52 @@ def test_a_folder_with_a_readme(tmp_path: Path) -> None:
     assert card.configs["default"].features["label"] == {"class_label": ["no", "yes"]}
     assert card.location == str(folder)
     assert card_data_files(folder) == {"train": [folder / "data" / "train.jsonl"]}
+
+
+LISTED = """---
+configs:
+- config_name: de
+  data_files: de/*.jsonl
+- config_name: en
+  data_files:
+  - split: full
+    path: en/full.jsonl
+  - split: test
+    path: en/test.jsonl
+- config_name: fr
+  data_dir: fr
+- config_name: known
+  data_files:
+    train: a.jsonl
+dataset_info:
+- config_name: known
+  features:
+  - name: text
+    dtype: string
+  splits:
+  - name: all
+    num_examples: 7
+---
+# Reviews in several languages
+"""
+
+
+def test_configurations_that_a_card_only_lists_are_known_with_their_splits() -> None:
+    raw = front_matter(LISTED, "README.md")
+    assert raw is not None
+    card = card_from_mapping({**raw, "id": "me/reviews"})
+    assert card is not None
+    splits = {"known": {"all": 7}, "de": {"train": 0}, "en": {"full": 0, "test": 0}, "fr": {}}
+    assert {name: dict(config.splits) for name, config in card.configs.items()} == splits
+    assert {name: dict(config.features) for name, config in card.configs.items() if config.features} == {
+        "known": {"text": "string"}
+    }
+    assert card.rows == 7
+    many = [{"config_name": f"c{i}", "data_files": "x.csv"} for i in range(3000)]
+    assert len(hub_configs(None, many)) == 2000
+    unnamed = {"config_name": None, "data_files": [[], None, {"path": 4}]}
+    for odd in ("x", [3], [{"data_files": 3}], [unnamed], {"a": 1}):
+        assert set(hub_configs(None, odd)) <= {"default"}
 
 
 BOMB = "---\na: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -99,6 +99,44 @@ def test_of_a_dataset_with_a_script_the_hubs_own_parquet_is_read(hub: Any, tmp_p
     assert f"/api/datasets/me/scripted/revision/{CONVERSION.replace('/', '%2F')}" in asked
 
 
+ADAPT = """
+import json
+import numpy as np
+from potstill.retrieval.adapt import adapt_dataset
+from potstill.retrieval.cards import Card, card_from_mapping
+from potstill.retrieval.hub_listing import first_page, pages
+from potstill.retrieval.options import RetrievalOptions
+from potstill.task import Label, TaskSpec
+class Same:
+    def encode(self, texts):
+        return np.ones((len(texts), 1), dtype=np.float32)
+task = TaskSpec("t", "Judge a text.", "classification", labels=(Label("good"), Label("bad")))
+listed = [card_from_mapping(item) for page in pages(first_page()) for item in page.items]
+for card in sorted([*listed, *(Card(card.id, card.id) for card in listed)], key=lambda card: card.id):
+    found = adapt_dataset(task, card, RetrievalOptions(), Same(), None)
+    source = found.rows[0].source
+    print(json.dumps([card.id, found.rows[0].input, source.config, source.split, found.note["split"]]))
+"""
+
+
+def test_configuration_and_split_are_chosen_whether_the_card_lists_them_or_not(hub: Any, tmp_path: Path) -> None:
+    files = {name: parquet(tmp_path / name, [f"{name} text"] * 50, [0, 1] * 25) for name in ("de", "en", "full")}
+    several = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.parquet\n" for name in ("de", "en")
+    )
+    one = "- config_name: default\n  data_files:\n  - split: full\n    path: full.parquet\n"
+    for name, listed in (("several", several), ("whole", one)):
+        hub.create("datasets", f"me/{name}")
+        card = f"---\nconfigs:\n{listed}---\n# Judged texts\n".encode()
+        hub.put("datasets", f"me/{name}", {"README.md": card, **{f"{k}.parquet": v for k, v in files.items()}})
+    said = hub.ask(tmp_path / "home", ADAPT)
+    assert said[:2] == [["me/several", "en text", "en", "train", "train"]] * 2
+    assert [found[:2] + found[3:] for found in said[2:]] == [["me/whole", "full text", "full", "full"]] * 2
+    assert {found[2] for found in said[2:]} == {"default", None}
+    (unnamed,) = reads(hub, tmp_path / "home", {"path": "me/several"})
+    assert unnamed["said"] == "me/several has several configurations; name one of de, en"
+
+
 def test_files_of_a_conversion_are_put_in_their_order() -> None:
     paths = ["a/train-part10/0000.parquet", "a/train-part2/0001.parquet", "a/train-part2/0000.parquet",
              "a/train-part0/0000.parquet", "a/partial-test/0000.parquet", "a/partial-dev/0000.parquet",
