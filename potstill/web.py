@@ -4,7 +4,8 @@ What enters: routes, which are plain functions from a `Call` to an `Answer`. Wha
 
 - it listens on the loopback unless another address is asked for by name;
 - `Host` must be the address it was started on, so that a name which someone pointed at 127.0.0.1 does not reach it
-  (DNS rebinding), and `Origin`, where a browser sends one, must be its own page;
+  (DNS rebinding), and `Origin`, where a browser sends one, must be its own page. Started on every address, it may be
+  called by any in figures, as behind a router or a container's port: nobody can point these somewhere;
 - what changes something is a POST of JSON with the token that only the page has, in a header that no form can send;
 - bodies are bounded, one that does not come in time is given up, and so many requests run at a time while the others
   are told to come back (503 with Retry-After);
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import ipaddress
 import json
+import re
 import secrets
 import socket
 import threading
@@ -32,6 +35,7 @@ MAX_BODY = 1 << 20
 _READ_TIMEOUT_S = 15.0
 _FORGET_BYTES = 4 * MAX_BODY
 _FORGET_S = 2.0
+_EVERYWHERE = ("", "0.0.0.0", "::")
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -101,21 +105,35 @@ class Server(ThreadingHTTPServer):
         self.app = app
         self._slots = threading.Semaphore(app.slots)
         self._room = threading.Semaphore(app.slots + app.queue)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from None
-        names = {host} if host not in ("127.0.0.1", "localhost") else {"127.0.0.1", "localhost"}
-        if host in ("", "0.0.0.0"):  # every address of this machine: it may be called by each, and by its own name
-            own = socket.gethostname()
-            with contextlib.suppress(OSError):
-                names |= {"127.0.0.1", "localhost", own, *socket.gethostbyname_ex(own)[2]}
-        self.hosts = {f"{name}:{self.server_address[1]}" for name in names}
+        self._everywhere = host in _EVERYWHERE
+        self._hosts = host_headers(host, int(self.server_address[1]))
+
+    def server_bind(self) -> None:
+        """`::` takes calls to IPv4 addresses too, where the system can."""
+        if self.address_family == socket.AF_INET6:
+            with contextlib.suppress(OSError, AttributeError):
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+    def is_own(self, host: str) -> bool:
+        """Whether a `Host` header, in lower case, is an address of this server."""
+        return host in self._hosts or (self._everywhere and _in_figures(host))
+
+    def is_own_page(self, origin: str, host: str) -> bool:
+        """Whether an `Origin` header, in lower case, is a page of this server, which was called as `host`."""
+        return origin.removeprefix("http://") in {*self._hosts, host} and origin.startswith("http://")
 
     @property
     def url(self) -> str:
         """Where its page is."""
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/"
+        host = str(self.server_address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/"
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[bool]:
@@ -131,6 +149,27 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no event."""
+
+
+def host_headers(host: str, port: int) -> frozenset[str]:
+    """What clients write into `Host` for a server at `host` and `port`; they leave out the port where it is 80."""
+    names = {f"[{host}]" if ":" in host else host.lower()}
+    if host in ("127.0.0.1", "localhost"):
+        names = {"127.0.0.1", "localhost"}
+    if host == "::1":
+        names |= {"localhost"}
+    if host in _EVERYWHERE:  # it may be called by its own name
+        names |= {"127.0.0.1", "localhost", socket.gethostname().lower()}
+    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())
+
+
+def _in_figures(host: str) -> bool:
+    """Whether a `Host` header is an IP address, with or without a port."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+))(?::\d{1,5})?", host)
+    try:
+        return found is not None and bool(ipaddress.ip_address(found[1] or found[2]))
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager
@@ -226,11 +265,11 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(part)
 
     def _check_sender(self) -> None:
-        host = self.headers.get("Host", "")
-        if host not in self.server.hosts:
+        host = self.headers.get("Host", "").lower()
+        if not self.server.is_own(host):
             raise _Refused(403, f"host {host[:100]!r} is not this server's address")
         origin = self.headers.get("Origin")
-        if origin is not None and origin not in {f"http://{name}" for name in self.server.hosts}:
+        if origin is not None and not self.server.is_own_page(origin.lower(), host):
             raise _Refused(403, f"origin {origin[:100]!r} is not this server's page")
         if self.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             raise _Refused(403, "the request comes from another site")

@@ -21,7 +21,7 @@ from potstill.rows import dataset_to_rows, read_rows
 from potstill.serving import Batcher, student_app, student_folder
 from potstill.train.student import Prediction, StudentCard
 from potstill.viewer import viewer_app
-from potstill.web import MAX_BODY, Answer, App, Server, running
+from potstill.web import MAX_BODY, Answer, App, Server, host_headers, running
 
 
 def _ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
@@ -300,6 +300,35 @@ def test_a_port_in_use_is_said(viewer: Server) -> None:
 
     with pytest.raises(RunError, match="choose another with --port"):
         Server(viewer.app, port=int(viewer.server_address[1]))
+
+
+@pytest.mark.parametrize(("bound", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")])
+def test_on_every_address_it_is_called_by_each_and_by_no_strangers_name(bound: str, reached: str) -> None:
+    if ":" in bound and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with running(Server(App(get={"/": lambda call: Answer("here")}), host=bound)) as server:
+        port = server.server_address[1]
+        statuses = {}
+        for host, origin in (
+            (f"192.0.2.2:{port}", ""), (f"192.0.2.2:{port}", f"http://192.0.2.2:{port}"), ("[2001:db8::7]:8080", ""),
+            ("192.0.2.2", ""), (f"{socket.gethostname().lower()}:{port}", ""), (f"localhost:{port}", ""),
+            (f"192.0.2.2:{port}", "http://192.0.2.3"), (f"evil.example:{port}", ""), (f"192.0.2.2.evil:{port}", ""),
+            ("[::1", ""), ("", ""), ("1:2:3", ""), ("http://192.0.2.2", ""), ("192.0.2.2@evil.example", ""),
+        ):  # fmt: skip
+            asked = http.client.HTTPConnection(reached, port, timeout=20)
+            asked.request("GET", "/", headers={"Host": host, **({"Origin": origin} if origin else {})})
+            statuses[host, origin] = asked.getresponse().status
+            asked.close()
+        assert list(statuses.values()) == [200] * 6 + [403] * 8, statuses
+        assert server.url == f"http://{'[::]' if ':' in bound else bound}:{port}/"
+
+
+def test_names_in_a_request_are_without_the_port_where_it_is_80() -> None:
+    assert host_headers("127.0.0.1", 8765) == {"127.0.0.1:8765", "localhost:8765"}
+    assert host_headers("localhost", 80) == {"127.0.0.1", "127.0.0.1:80", "localhost", "localhost:80"}
+    assert host_headers("Box.lan", 80) == {"box.lan", "box.lan:80"}
+    assert host_headers("::1", 8765) == {"[::1]:8765", "localhost:8765"}
+    assert "127.0.0.1:8765" in host_headers("0.0.0.0", 8765)
 
 
 @pytest.mark.real
