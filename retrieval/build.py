@@ -112,7 +112,11 @@ def build_catalogue(
         found.update((card.id, card_row(card, out.parent)) for card in catalogue.cards)
         skipped.update(_short(item.reason) for item in catalogue.skipped)
     if HUB in sources:
-        state, resumed = _state(parts, [endpoint(), list(filters), search], first_page(filters, search, page))
+        state, resumed = _state(
+            parts,
+            [endpoint(), list(filters), search],
+            first_page(filters, search, page if limit is None else max(1, min(page, limit))),
+        )
         read = _read_hub(parts, state, "" if full else marks.get(state.query, ""), limit, listener)
         if state.whole and state.newest:
             marks[state.query] = state.newest
@@ -180,8 +184,12 @@ def _read_hub(parts: Path, state: _State, since: str, limit: int | None, listene
     if state.next is None:
         return 0
     for page in pages(state.next):
-        rows, reached = [], False
+        rows: list[dict[str, Any]] = []
+        reached = full = False
         for item in page.items:
+            full = limit is not None and count + len(rows) >= limit
+            if full:
+                break
             changed = str(item.get("last_modified") or "") if isinstance(item, Mapping) else ""
             if since and changed and changed < since:
                 reached = True
@@ -201,9 +209,9 @@ def _read_hub(parts: Path, state: _State, since: str, limit: int | None, listene
         count += len(rows)
         _write_table(parts / f"part-{state.parts:05d}.parquet", rows)
         state.parts += 1
-        ended = reached or (limit is not None and count >= limit)
+        ended = reached or full or (limit is not None and count >= limit)
         # What a limit cut off must still be new to the next build.
-        state.whole = reached or page.next is None
+        state.whole = reached or (page.next is None and not full)
         state.next = None if ended else page.next
         write_atomic(parts / "state.json", json.dumps(vars(state)))
         listener(Event("catalogue", "progress", f"{count:,} cards in {read} pages", count, limit))

@@ -205,6 +205,17 @@ def test_what_a_limit_cut_off_is_not_taken_for_known(near: Any, tmp_path: Path) 
     assert build_catalogue(["hub"], out, page=10).cards == 25
 
 
+def test_no_more_cards_are_taken_than_the_limit_however_long_a_page(near: Any, tmp_path: Path) -> None:
+    fill(near, 25)
+    near.repo("datasets", "them/set-24").facts["disabled"] = True
+    asked = build_catalogue(["hub"], tmp_path / "5.parquet", limit=5)
+    assert (asked.cards, asked.pages) == (5, 2), "what is left out does not count"
+    out = tmp_path / "hub.parquet"
+    assert build_catalogue(["hub"], out, page=10, limit=13).cards == 13
+    assert build_catalogue(["hub"], out, page=10).cards == 24, "the rest of the page is still new"
+    assert build_catalogue(["hub"], tmp_path / "all.parquet", limit=24).cards == 24
+
+
 def test_the_commands(hub: Any, tmp_path: Path) -> None:
     fill(hub, 3)
     out = str(tmp_path / "hub.parquet")
