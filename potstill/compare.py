@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FIGURES = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "ece")
 _IGNORED = ("origin.",)
 _RESAMPLES = 2000
+_FEWEST = 10  # rows of which a bootstrap says anything
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,14 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
         if not facts.systems:
             raise UserError(f"{facts.path} has not been measured; finish it: potstill run TASK --out {facts.path}")
     names = _names([facts.path for facts in runs])
-    differences = [found for i in range(1, len(runs)) if (found := _difference(runs[0], runs[i], names[0], names[i]))]
+    paired = [_difference(runs[0], runs[i], names[0], names[i]) for i in range(1, len(runs))]
     return Comparison(
         names=names,
         scores=tuple(_scores(runs)),
         facts=tuple(_facts(runs)),
         settings=tuple(_settings(runs)),
-        differences=tuple(differences),
-        notes=tuple(_notes(runs, names)),
+        differences=tuple(found for found in paired if isinstance(found, Difference)),
+        notes=(*_notes(runs, names), *(found for found in paired if isinstance(found, str))),
     )
 
 
@@ -259,20 +260,25 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)}
 
 
-def _difference(first: RunFacts, other: RunFacts, name: str, other_name: str) -> Difference | None:
-    """The paired difference of two students, where they answered the same rows; rows in common otherwise."""
+def _difference(first: RunFacts, other: RunFacts, name: str, other_name: str) -> Difference | str:
+    """The paired difference of two students, where they answered the same rows; otherwise why there is none."""
     metric = str(first.scores.get("metric", first.spec.metric))
     before, after = first.predictions, other.predictions
-    if not before.get("student") or not after.get("student") or first.spec.label_names != other.spec.label_names:
-        return None
+    none = f"{other_name} and {name} are not compared row by row: "
+    if not before.get("student") or not after.get("student"):
+        return f"{none}the answers of {name if not before.get('student') else other_name} are not in its folder"
+    mine, others = set(first.spec.label_names), set(other.spec.label_names)
+    if mine != others:
+        apart = "; ".join(", ".join(sorted(names)) for names in (others - mine, mine - others) if names)
+        return f"{none}their tasks have other labels ({apart})"
     answers = {(i, g): s for i, g, s in zip(after["input"], after["gold"], after["student"], strict=True)}
     both = [
         (gold, said, answers[text, gold])
         for text, gold, said in zip(before["input"], before["gold"], before["student"], strict=True)
         if (text, gold) in answers
     ]
-    if len(both) < 10:
-        return None
+    if len(both) < _FEWEST:
+        return f"{none}they have fewer than {_FEWEST} test rows in common ({len(both)})"
     gold, said, other_said = (list(column) for column in zip(*both, strict=True))
     value, low, high = paired_interval(gold, said, other_said, metric, first.spec.label_names)
     return Difference(metric, value, low, high, len(both), (other_name, name))

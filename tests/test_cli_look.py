@@ -166,8 +166,25 @@ def test_compare_shows_scores_settings_and_whether_it_is_luck(sample_run: Any, t
     apart = compare_runs([first, second])
     assert apart.differences == ()
     assert "other test rows" in apart.notes[0]
+    assert "fewer than 10 test rows in common" in " ".join(apart.notes)
     with pytest.raises(UserError, match="two runs are needed"):
         _call("compare", str(first))
+
+
+def test_labels_in_another_order_are_compared_and_other_labels_are_said(sample_run: Any, tmp_path: Path) -> None:
+    first = sample_run.write_run(tmp_path / "first", rows=240)
+    turned, other = tmp_path / "turned", tmp_path / "other"
+    for folder in (turned, other):
+        shutil.copytree(first, folder)
+    task = json.loads((first / "task" / "task.json").read_text())
+    (turned / "task" / "task.json").write_text(json.dumps(task | {"labels": task["labels"][::-1]}))
+    renamed = [{**task["labels"][0], "name": "bills"}, *task["labels"][1:]]
+    (other / "task" / "task.json").write_text(json.dumps(task | {"labels": renamed}))
+    found = compare_runs([first, turned, other])
+    (same,) = found.differences
+    assert (same.value, same.rows, same.names) == (0, 120, ("turned", "first"))
+    why = "other and first are not compared row by row: their tasks have other labels (bills; billing)"
+    assert why in found.notes
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
