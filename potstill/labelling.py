@@ -13,7 +13,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -179,8 +180,7 @@ class Labelling:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for text in texts:
-            shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} …"
-            writer.writerow([_id(text), "", f"'{shown}" if shown.startswith(_FORMULA) else shown])
+            writer.writerow([_id(text), "", _shown(text)])
         # The mark at the start tells spreadsheets that this is UTF-8.
         write_atomic(sheet, "\ufeff" + file.getvalue())
         return SheetResult(len(filled), len(texts))
@@ -244,7 +244,8 @@ class Labelling:
 
     def _filled(self, sheet: Path) -> dict[str, str]:
         """Text → label of the rows of a sheet that were filled in."""
-        known = {_id(text): text for text in self._texts}
+        known = {name: text for text in self._texts for name in (_id(text), _earlier_id(text))}
+        by_text = _unique({text: _words(_shown(text)) for text in self._texts})
         try:
             # Spreadsheets of some countries write semicolons.
             content = sheet.read_text("utf-8-sig")
@@ -261,12 +262,14 @@ class Labelling:
             label, name = (row.get("label") or "").strip(), (row.get("id") or "").strip()
             if not label:
                 continue
-            if name not in known:
+            # A spreadsheet turns an earlier id into a number where it looks like one; its text is still beside it.
+            text = known.get(name) or by_text.get(_words(row.get("text") or ""))
+            if text is None:
                 faults.append(f"row {number}: {name!r} is no id of a text of this task")
             elif (whole := self._names.get(label)) is None:
                 faults.append(f"row {number}: {label!r} is no label; the labels are {', '.join(self.spec.label_names)}")
             else:
-                found[known[name]] = whole
+                found[text] = whole
         if faults:
             more = f"\n  and {len(faults) - 8} more" if len(faults) > 8 else ""
             raise DataError(f"the sheet {sheet} was not taken:\n  " + "\n  ".join(faults[:8]) + more)
@@ -328,4 +331,27 @@ def _line(text: str, label: str) -> str:
 
 
 def _id(text: str) -> str:
+    # The letter keeps spreadsheets from reading a number: 065555776228 would lose its 0, 6942964533e0 its letter.
+    return "t" + _earlier_id(text)[:11]
+
+
+def _earlier_id(text: str) -> str:
+    """An id of 12 hexadecimal digits, as in sheets that may still be with somebody."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _shown(text: str) -> str:
+    """A text as a cell holds it."""
+    shown = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} …"
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _words(cell: str) -> str:
+    """A cell without what spreadsheets change in it: line ends, blanks, and the mark that it is no formula."""
+    return " ".join(cell.removeprefix("'").split())
+
+
+def _unique(keys: Mapping[str, str]) -> dict[str, str]:
+    """Texts by their keys, without those that share one."""
+    counts = Counter(keys.values())
+    return {key: text for text, key in keys.items() if key and counts[key] == 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,27 @@ def test_a_text_that_begins_like_a_formula_is_none_in_a_sheet(tmp_path: Path) ->
     one = work(tmp_path, texts=[text])
     one.exchange(sheet)
     assert one.answers == {text: "bug"}
+
+
+def test_a_sheet_whose_ids_a_spreadsheet_took_for_numbers_is_found_by_its_texts(tmp_path: Path) -> None:
+    """Ids of an earlier version were 12 hexadecimal digits, a few of them a number to a spreadsheet."""
+    sheet, text = tmp_path / "s.csv", "=1+1 is what the invoice says"
+    texts = [*TEXTS, text, "twice the same", "twice  the same"]
+    one = work(tmp_path, texts=texts)
+    one.batch = len(texts)
+    one.exchange(sheet)
+    rows = list(csv.DictReader(sheet.read_text("utf-8-sig").splitlines()))
+    assert all(row["id"].startswith("t") and len(row["id"]) == 12 for row in rows), "no number, whatever follows"
+    earlier = hashlib.sha256(TEXTS[0].encode()).hexdigest()[:12]
+    lines = [f"{earlier},bug,changed", f"5.01155E+11,billing,{TEXTS[1]}", f"6942964533,other,'{text}"]
+    sheet.write_text("\n".join(["id,label,text", *lines, ""]))
+    again = work(tmp_path, texts=texts)
+    assert again.exchange(sheet).taken == 3
+    assert again.answers == {TEXTS[0]: "bug", TEXTS[1]: "billing", text: "other"}
+    for row in ("12,bug,twice the same", "12,bug,", "12,bug"):
+        sheet.write_text(f"id,label,text\n{row}\n")
+        with pytest.raises(DataError, match="row 2: '12' is no id of a text of this task"):
+            work(tmp_path, texts=texts).exchange(sheet)
 
 
 @pytest.fixture
