@@ -2,7 +2,8 @@
 
 What enters: `user/name` on the Hub. What leaves: `NAME/dataset` and `NAME/model` on disk, as `export.build_unit` wrote
 them. Each repository is read at one commit, the newest or that of the unit that is asked for, and both must carry one
-unit's id and every file that it lists with its hash; a half-published or altered unit is refused.
+unit's id and every file that it lists with its hash; a half-published or altered unit is refused. Files that the unit
+does not list are not fetched: what somebody put beside a model, such as an adapter, would change what it answers.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import HubError, OptionError, UserError
 from potstill.export import PARTS, check_repo
-from potstill.hub_upload import TITLED, UNIT_FILE, UNIT_TITLE
+from potstill.hub_upload import TITLED, UNIT_FILE, UNIT_TITLE, unit_files
 from potstill.run_dir import file_digest
 
 if TYPE_CHECKING:
@@ -161,10 +163,12 @@ def _api(token: str | None) -> HfApi:
 
 
 def _fetch(repo: str, part: str, commit: str, folder: Path, token: str | None) -> None:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     with _Refusals(repo, part):
-        snapshot_download(repo, repo_type=part, revision=commit, local_dir=folder, token=token)
+        hf_hub_download(repo, UNIT_FILE, repo_type=part, revision=commit, local_dir=folder, token=token)
+        names = [UNIT_FILE, *(escape(name) for name in _listed(folder))]
+        snapshot_download(repo, repo_type=part, revision=commit, local_dir=folder, token=token, allow_patterns=names)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
@@ -212,16 +216,24 @@ def _held(folder: Path) -> str:
         return ""
 
 
+def _listed(folder: Path) -> dict[str, str]:
+    """Files of a unit with their hashes, as it lists them."""
+    files = dict(json.loads((folder / UNIT_FILE).read_text(encoding="utf-8"))["files"])
+    return {str(name): str(sha) for name, sha in files.items()}
+
+
 def _faults(folder: Path) -> list[str]:
-    """Files that the unit lists and that are missing or differ."""
+    """Files that the unit lists and that are missing or differ, and files that it does not list."""
     try:
-        listed = dict(json.loads((folder / UNIT_FILE).read_text(encoding="utf-8"))["files"])
+        listed = _listed(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{UNIT_FILE} cannot be read ({error})"]
-    faults = []
     root = folder.resolve()
+    # What the system leaves in a folder, such as .DS_Store, is hidden, and nothing reads it.
+    own = [name for name in unit_files(folder) if not any(step.startswith(".") for step in Path(name).parts)]
+    faults = [f"{name} is no file of the unit" for name in own if name not in {*listed, UNIT_FILE}]
     for name, sha in listed.items():
-        path = (folder / str(name)).resolve()
+        path = (folder / name).resolve()
         if not path.is_relative_to(root):
             faults.append(f"{name} lies outside the unit")
         elif not path.is_file():

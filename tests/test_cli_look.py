@@ -388,6 +388,14 @@ def test_a_published_unit_is_loaded_whole_or_not_at_all(hub: Any, run: Path, tmp
     mended = potstill("load", repo, "-o", str(out), "--json")
     assert json.loads(mended.stdout)["kept"] is False
     assert "bert" in (out / "model" / "config.json").read_text()
+    # What somebody adds to the model's repository, or to the folder, is no part of the unit.
+    hub.put("models", repo, {"adapter_config.json": b"{}", "pytorch_model.bin": b"?" * 99})
+    (out / "model" / "adapter_config.json").write_text("{}")
+    again = potstill("load", repo, "-o", str(out), "--json")
+    assert json.loads(again.stdout)["kept"] is False
+    names = {path.name for path in (out / "model").iterdir()}
+    assert {"model.safetensors", "potstill-unit.json"} < names
+    assert names.isdisjoint({"adapter_config.json", "pytorch_model.bin"})
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     refused = potstill("load", repo, "-o", str(tmp_path / "mine"))
     assert refused.returncode == 2
