@@ -13,7 +13,8 @@ batch plans far enough ahead for one file to hold all that the rows are likely t
 
 A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
 files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line
-stays pending. All of these are asked again by the next `write` or `run`.
+stays pending. All of these are asked again by the next `write` or `run`. A reply's tokens count as of any other, so a
+budget in money takes them at the full price: its cap is met early, never late.
 
 Format: https://platform.openai.com/docs/guides/batch (also read by `vllm run-batch`).
 """
