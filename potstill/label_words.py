@@ -40,6 +40,14 @@ _DO = ("does", "do", "did")
 _HAVE = ("has", "have")
 _MODALS = ("can", "could", "should", "must", "will", "would", "may", "might")
 _PREPOSITIONS = frozenset(("about", "on", "of", "in", "from", "to", "for", "with", "by", "at"))
+# Between a noun and such a word: "a comment posted on a forum".
+_PARTICIPLE = re.compile(r"(?:\w{2,}ed|sent|made|left|written|said|given|told)$")
+# What a text does, behind what it is about, from or on: "a comment on a video contains an insult".
+_TELLS = re.compile(
+    r"(?:contain|mention|express|describe|report|discuss|state|require|need|violate|include|recommend|support|contradict|"
+    r"refer|ask|say|give|show|use|answer|imply|entail|attack|threaten|promote|deserve|sound|make)(?:s|es)?$|implies$"
+)
+_BASE_IN_ED = frozenset(("need", "feed", "exceed", "proceed", "succeed", "breed", "bleed", "embed"))
 _ADVERBS = frozenset(("also", "really", "actually", "likely", "probably", "clearly", "either"))
 # What goes on with the subject: "a question and an answer match".
 _NO_VERBS = frozenset(("and", "or", "nor", "but", "as", "than", "then", "vs", "versus", "not", *_PREPOSITIONS))
@@ -57,6 +65,11 @@ _WHETHER = re.compile(r"\b(?:whether|if)\s+(?:or not\s+)?", re.IGNORECASE)
 _QUESTION = re.compile(rf"\W*({'|'.join((*_BE, *_DO, *_HAVE, *_MODALS))})\s+", re.IGNORECASE)
 _LATER_QUESTION = re.compile(rf"[.:]\s+({'|'.join((*_BE, *_DO, *_HAVE))})\s+(?=[^.]*\?)", re.IGNORECASE)
 _RELATIVE = re.compile(r"([A-Za-z][\w'-]*)\s+(?:that|which|who)\s+")
+_FINDS = re.compile(
+    r"\W*(?:flag|find|detect|spot|identify|mark|report)\s+(?:(?:all|the|any)\s+)*([A-Za-z-]+\s+){0,2}?"
+    r"(?P<kind>[A-Za-z-]+)\s+(?:about|on|of|in|from|to|for|with|by|at)\s+(?:[\w'-]+\s+){1,4}?(?:that|which|who)\s+",
+    re.IGNORECASE,
+)
 _THING = r"((?:(?!(?:the|an?|of|in|on|for|and|or|any|all)\b)[a-zA-Z-]+ ){0,2}(?!(?:the|an?)\b)[a-zA-Z-]+)"
 _DETECTION = re.compile(rf"\W*{_THING} detection\b")
 _DETECT = re.compile(
@@ -192,7 +205,7 @@ def what_is_asked(instruction: str) -> tuple[str, str] | None:
     text = " ".join(instruction.replace("’", "'")[:600].split())
     for found in _WHETHER.finditer(text):
         rest = _asked(text[found.end() :])
-        cut = _subject(rest)
+        cut = _subject(rest, goes_on=True)
         if cut and (said := _verb(rest[cut:])) is not None:
             return said
     if (begun := _QUESTION.match(text) or _LATER_QUESTION.search(text)) is not None:
@@ -202,6 +215,10 @@ def what_is_asked(instruction: str) -> tuple[str, str] | None:
     for word in _RELATIVE.finditer(text):
         if text_kind(word[1]) is not None or word[1].lower() in ("people", "users", "texts", "customers"):
             return _verb(_asked(text[word.end() :]))
+    if (finds := _FINDS.match(text)) is not None and text_kind(finds["kind"]) is not None:
+        rest = _asked(text[finds.end() :])
+        if rest and (rest[0].lower() in (*_BE, *_MODALS, *_HAVE) or _TELLS.match(rest[0].lower())):
+            return _verb(rest)
     return _detected(text)
 
 
@@ -211,12 +228,14 @@ def _asked(text: str) -> list[str]:
     return (text[: found.start()] if found else text).split()
 
 
-def _subject(words: list[str], verb_ahead: bool = False) -> int:
+def _subject(words: list[str], *, verb_ahead: bool = False, goes_on: bool = False) -> int:
     """How many of the words are the subject: `the tone of this customer email` of 6; 0 where that cannot be told.
 
     Args:
         words: From the subject's first on.
         verb_ahead: Whether a verb without ending follows: "does the article report on war".
+        goes_on: Whether what is about, on or from something belongs to the subject, as its verb comes behind it:
+            "whether a tweet about war is sad", and not "is a tweet about war".
     """
     low = [word.lower() for word in words]
     kinds = [i for i, word in enumerate(low) if text_kind(word) is not None or word == "text"]
@@ -229,10 +248,11 @@ def _subject(words: list[str], verb_ahead: bool = False) -> int:
         if not kinds or kinds[0] > 3:
             return 0
         at = kinds[0]
-    if low[at + 1 : at + 2] == ["of"] and (within := _subject(words[at + 2 :])):  # the author of a tweet
+    if low[at + 1 : at + 2] == ["of"] and (within := _subject(words[at + 2 :], goes_on=goes_on)):
+        # The author of a tweet.
         return at + 2 + within
     if low[at + 1 : at + 2] in (["who"], ["that"], ["which"]):  # the customer who wrote a review is
-        return next((i for i in range(at + 2, min(at + 10, len(low))) if low[i] in (*_BE, *_MODALS)), 0)
+        return next((i for i in range(at + 3, min(at + 10, len(low))) if low[i] in (*_BE, *_MODALS)), 0)
     verb = next((i for i in range(at + 1, min(at + 5, len(low))) if low[i] in (*_BE, *_MODALS, *_HAVE, "does")), None)
     end = next((i for i in kinds if at <= i < at + 4), None)
     if end is None or (verb is not None and verb < end):
@@ -240,9 +260,24 @@ def _subject(words: list[str], verb_ahead: bool = False) -> int:
     # The news article; not the review reports, nor (does) the article report on.
     while end + 1 in kinds and not low[end + 1].endswith("s") and not (verb_ahead and _begins_object(low, end + 2)):
         end += 1
-    if low[end + 1 : end + 2] == ["of"]:  # clauses of terms of service are
+    if low[end + 1 : end + 2] == ["of"] and not goes_on:  # clauses of terms of service are
         return next((i for i in range(end + 2, min(end + 7, len(low))) if low[i] in (*_BE, *_MODALS)), end + 1)
-    return end + 1
+    return (_late_verb(low, end + 1) if goes_on else 0) or end + 1
+
+
+def _late_verb(low: list[str], at: int) -> int:
+    """Where the verb stands behind what belongs to a noun: `about sports` of "a sentence about sports is plausible"."""
+    following = low[at : at + 1]
+    if following in (["that"], ["which"], ["who"]):  # a question that is hard is
+        return next((i for i in range(at + 2, min(at + 10, len(low))) if low[i] in (*_BE, *_MODALS)), 0)
+    joint = at + (following != [] and _PARTICIPLE.match(low[at]) is not None)
+    if not set(low[joint : joint + 1]) & _PREPOSITIONS or low[joint + 1 : joint + 2] in (["which"], ["whom"]):
+        return 0
+    for i in range(joint + 2, min(joint + 10, len(low))):
+        within = low[i - 1] in ("that", "which", "who", "what", "where", "there", "it")
+        if not within and (low[i] in (*_BE, *_MODALS, *_HAVE) or (low[i].endswith("s") and _TELLS.match(low[i]))):
+            return i
+    return 0
 
 
 def _begins_object(low: list[str], at: int) -> bool:
@@ -272,7 +307,7 @@ def _verb(rest: list[str]) -> tuple[str, str] | None:
         return _phrases(verb, rest[1:])
     if not re.fullmatch(r"[a-z]{2,}", verb) or verb in _NO_VERBS:
         return None
-    if verb.endswith("ed"):
+    if verb.endswith("ed") and verb not in _BASE_IN_ED:
         return _both(" ".join(rest), f"not {' '.join(rest)}")
     base = _base(verb)
     return _both(" ".join([_third(base), *rest[1:]]), " ".join(["does not", base, *rest[1:]]))

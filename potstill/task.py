@@ -20,6 +20,11 @@ _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # What changes case within a word: the s of several (PDFs), one small letter before a capital (iPhone), one capital at
 # the end (SaaS, PhD).
 _ONE_WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|(?<![A-Za-z])[a-z][A-Z]|[a-z][A-Z](?![A-Za-z])")
+# Between the words of a name; not in a time or an abbreviation (10:30, Ph.D.).
+_MARKS = re.compile(r"[_\s]+|(?<=[^\W\d_])::?(?=\w)|(?<=\d)::?(?=[^\W\d_])|(?<=[^\W\d_]{2})\.(?=[^\W\d_]{2})")
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:www\.)?[\w-]+(?:\.co)?\.(?:com|net|org|edu|gov|io|ai|app|dev|uk|js|py)", re.IGNORECASE
+)
 # Names that everybody writes so.
 _NAMES = frozenset(
     re.findall(
@@ -206,14 +211,14 @@ def readable(name: str) -> str:
     """A label's name as words: `card_arrival` gives `card arrival`, `BookRestaurant` gives `book restaurant`.
 
     Examples:
-        >>> readable("order_status")
-        'order status'
+        >>> readable("order_status"), readable("rec.sport.hockey"), readable("ENTY:animal")
+        ('order status', 'rec sport hockey', 'ENTY animal')
         >>> readable("AddToPlaylist"), readable("SaaS"), readable("PDFs"), readable("GitHub"), readable("push_GitHub")
         ('add to playlist', 'SaaS', 'PDFs', 'GitHub', 'push GitHub')
     """
     parts = [
         part
-        for word in re.split(r"[_\s]+", name)
+        for word in (re.split(r"[_\s]+", name) if _ADDRESS.fullmatch(name) else _MARKS.split(name))
         for part in ([word] if word in _NAMES or _ONE_WORD.search(word) else _CASES.split(word))
         if part
     ]

@@ -19,7 +19,7 @@ from potstill.datagen.soft_options import SoftOptions
 from potstill.label_words import denials, label_words, turned_from, what_is_asked
 from potstill.ledger import Ledger
 from potstill.models import sentence_encoder
-from potstill.task import Label, TaskSpec
+from potstill.task import Label, TaskSpec, readable
 from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 
 TOXIC = TaskSpec("t", "Is this comment toxic?", "classification", (Label("yes"), Label("no")))
@@ -76,6 +76,103 @@ def test_a_question(instruction: str, yes: str, no: str) -> None:
 )  # fmt: skip
 def test_whether_something_is_so(instruction: str, yes: str, no: str) -> None:
     assert what_is_asked(instruction) == (yes, no)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        ("Say whether a sentence about sports is plausible.", "plausible"),
+        ("Decide whether a tweet about climate change is ironic.", "ironic"),
+        ("Tell if a comment on a news site is toxic or not.", "toxic"),
+        ("Judge whether a sentence from a review is positive.", "positive"),
+        ("Check whether the email to customer support is urgent.", "urgent"),
+        ("Decide if a question for the help desk can be answered by a bot.", "can be answered by a bot"),
+        ("Decide whether an article in a local newspaper is about crime.", "about crime"),
+        ("Say whether a post by a user on the forum should be removed.", "should be removed"),
+        ("Say whether a letter with a complaint has been answered.", "has been answered"),
+        ("Decide whether a review of a hotel in Spain is fake.", "fake"),
+        ("Say if the message sent to the hotline is a threat.", "a threat"),
+        ("Decide whether a comment posted on a forum is spam.", "spam"),
+        ("Decide whether a comment written by a pupil was helpful.", "helpful"),
+        ("Decide whether the headline of an article about money is clickbait.", "clickbait"),
+        ("Tell whether a comment on a video contains an insult.", "contains an insult"),
+        ("Check if a report from a nurse mentions a fall.", "mentions a fall"),
+        ("Decide whether an answer to a question that is hard is right.", "right"),
+        ("Decide whether a sentence of a review which is long is positive.", "positive"),
+        ("Flag tweets about vaccines that are false.", "false"),
+        ("Detect messages from customers that need an answer.", "needs an answer"),
+        ("Spot reviews of our hotels that mention noise.", "mentions noise"),
+    ],
+)
+def test_a_subject_goes_on_behind_its_noun(instruction: str, said: str) -> None:
+    found = what_is_asked(instruction)
+    assert found is not None
+    assert found[0] == said
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        ("Is the article about sports?", "about sports"),
+        ("Is the comment about something that is illegal?", "about something that is illegal"),
+        ("Is this email from a customer?", "from a customer"),
+        ("Is the request for a refund?", "for a refund"),
+        ("Does the article report on a war that is over?", "reports on a war that is over"),
+        ("Decide whether a text is about something that is illegal.", "about something that is illegal"),
+        ("Say if the tweet is in English.", "in English"),
+        ("Say whether the comment agrees with the post.", "agrees with the post"),
+        ("Tell whether a post asks for money.", "asks for money"),
+    ],
+)
+def test_what_stands_behind_the_verb_is_no_subject(instruction: str, said: str) -> None:
+    found = what_is_asked(instruction)
+    assert found is not None
+    assert found[0] == said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ENTY:dismed", "ENTY dismed"),
+        ("ABBR:exp", "ABBR exp"),
+        ("topic::sports", "topic sports"),
+        ("rec.sport.hockey", "rec sport hockey"),
+        ("talk.politics.guns", "talk politics guns"),
+        ("comp.sys.ibm.pc.hardware", "comp sys ibm pc hardware"),
+        ("sci.med", "sci med"),
+        ("comp.os.ms-windows.misc", "comp os ms-windows misc"),
+        ("alarm:set_alarm", "alarm set alarm"),
+        ("intent:PlayMusic", "intent play music"),
+        ("iot.hue_lightoff", "iot hue lightoff"),
+        ("DA:7", "DA 7"),
+        # Words already, or one name.
+        ("Sci/Tech", "Sci/Tech"),
+        ("food/drink", "food/drink"),
+        ("and/or", "and/or"),
+        ("10:30", "10:30"),
+        ("3:1", "3:1"),
+        ("U.S.", "U.S."),
+        ("e.g.", "e.g."),
+        ("Ph.D.", "Ph.D."),
+        ("v1.2", "v1.2"),
+        ("Node.js", "Node.js"),
+        ("ASP.NET", "ASP.NET"),
+        ("Booking.com", "Booking.com"),
+        ("amazon.co.uk", "amazon.co.uk"),
+        ("www.example.org", "www.example.org"),
+        ("http://example.org", "http://example.org"),
+        (".NET", ".NET"),
+        ("St. Louis", "St. Louis"),
+        ("topic: sports", "topic: sports"),
+        ("C++", "C++"),
+        (":)", ":)"),
+        ("positive.", "positive."),
+        ("not-spam", "not-spam"),
+    ],
+)
+def test_names_with_marks_between_their_words(name: str, said: str) -> None:
+    assert readable(name) == said
+    assert words("Classify.", name, "nothing") == {name: said, "nothing": "nothing"}
 
 
 @pytest.mark.parametrize(
