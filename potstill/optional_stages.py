@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from potstill.code_version import code_version
 from potstill.events import Event
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_rows
-from potstill.run_dir import Stage, code_digest
+from potstill.run_dir import Stage
 from potstill.stage_parts import prompt_digest, ref_content, relevant, write_json, write_stage
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def optional_stages(job: Job) -> list[str]:
 
 def quality_stage(job: Job, generated: Stage) -> Stage | None:
     """The written rows, checked by a teacher; None where no check is asked for."""
-    from potstill import datagen, prompts
     from potstill.datagen.quality import check_rows
 
     options = job.settings.quality
@@ -59,7 +59,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
         "soft": as_json(job.settings.soft),
         "rows": generated.output,
         "teacher": checker.identity,
-        "code": code_digest(datagen, prompts),
+        **code_version(quality_stage).key_parts(),
         "prompts": prompt_digest(),
     }
     return job.make_stage("quality", parts, make, checker)
@@ -77,7 +77,6 @@ def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
 
 def weak_stage(job: Job) -> Stage | None:
     """The user's unlabelled texts, labelled by rules; None where the task has no such texts."""
-    from potstill import datagen
     from potstill.datagen.votes import function_digest
     from potstill.datagen.weak import label_texts, usable_texts
 
@@ -118,7 +117,7 @@ def weak_stage(job: Job) -> Stage | None:
         "options": as_json(job.settings.weak),
         "functions": [function_digest(function) for function in job.functions],
         "texts": ref_content(ref),
-        "code": code_digest(datagen),
+        **code_version(weak_stage).key_parts(),
     }
     return job.make_stage("weak", parts, make)
 
@@ -128,9 +127,6 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
 
     Steps are measured on the validation rows, so that no choice among students sees the test.
     """
-    from dataclasses import replace
-
-    from potstill import train
     from potstill.compress_report import write_compression_report
     from potstill.compression import material_of
 
@@ -169,7 +165,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
         "spec": relevant(job.spec, "examples", "test", "unlabelled", "rules", "exclude", "licences"),
         "options": as_json(replace(options, keep_steps=False)),
         "inputs": [trained.output, soft.output, merged.output],
-        "code": code_digest(train),
+        **code_version(compress_stage).key_parts(),
     }
     return job.make_stage("compress", parts, make)
 
@@ -238,10 +234,7 @@ def rows_to_learn(
 def asked_in_training(job: Job, on_policy: bool, weak: Stage | None) -> Any:
     """What a training depends on of the teacher, where it asks one."""
     if weak is not None and job.settings.self_training.method == "teacher":
-        from potstill import datagen, prompts
-
-        how = [as_json(job.settings.soft), prompt_digest(), code_digest(datagen, prompts)]
-        return [job.asker.identity, *how]
+        return [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
     return job.settings.teacher if on_policy else None
 
 

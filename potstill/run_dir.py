@@ -30,9 +30,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from potstill.errors import ManifestError, RunError, RunLocked, TeacherError
@@ -62,18 +60,6 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def code_digest(*modules: ModuleType) -> str:
-    """Hash of the source of packages (every `.py` below them) or modules: the stage's code version."""
-    sums: dict[str, str] = {}
-    for module in modules:
-        file = Path(str(module.__file__))
-        files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-        for item in files:
-            sums[f"{module.__name__}/{item.relative_to(file.parent)}"] = file_digest(item)
-    return digest(sums)
 
 
 def write_atomic(path: Path, text: str) -> None:

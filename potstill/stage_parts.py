@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shlex
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asked import in_all
+from potstill.code_version import DECIDING, versions
 from potstill.masking import mask_teacher
 from potstill.options import as_json
 from potstill.rows import Dropped, write_dropped, write_rows
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from potstill.asker import Asker
     from potstill.run_dir import Stage
     from potstill.stages import Job
-
-_LIBRARIES = ("potstill", "torch", "transformers", "trl", "datasets", "sentence-transformers", "faiss-cpu", "numpy")
 
 
 def write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
@@ -51,19 +49,6 @@ def prompt_digest() -> str:
 
     used = [name for name in prompts.names() if not name.startswith("card_")]
     return digest({name: prompts.load(name).sha256 for name in used})
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the libraries that decide what a stage gives."""
-    return {library: version(library) for library in _LIBRARIES}
-
-
-def version(library: str) -> str:
-    """An installed version, or `absent`."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
 
 
 def ref_content(ref: DataRef | None) -> Any:
@@ -141,7 +126,7 @@ def run_record(job: Job, stages: Sequence[Stage], seconds: float) -> dict[str, A
     return {
         "command": command_given(),
         "settings": job.settings.to_json(),
-        "versions": versions() | {"python": sys.version.split()[0]},
+        "versions": versions(*DECIDING) | {"python": sys.version.split()[0]},
         "teacher": dict(job.asker.teacher.identity),
         "teacher_name": job.asker.teacher.name,
         "seconds_this_time": round(seconds, 1),

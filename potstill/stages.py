@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.budget import in_time
+from potstill.code_version import code_version
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
 from potstill.errors import DataError
 from potstill.events import Event, Listener
@@ -23,6 +24,7 @@ from potstill.masking import mask_teacher, masked
 from potstill.optional_stages import (
     asked_in_training,
     compress_stage,
+    mixture_rows,
     optional_stages,
     quality_stage,
     rows_to_learn,
@@ -31,7 +33,7 @@ from potstill.optional_stages import (
 )
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
-from potstill.run_dir import RunDir, Stage, code_digest, write_atomic
+from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stage_parts import (
     command_given,
@@ -43,7 +45,6 @@ from potstill.stage_parts import (
     ref_content,
     relevant,
     run_record,
-    versions,
     with_gaps,
     write_json,
     write_stage,
@@ -115,7 +116,7 @@ class Job:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
-                    name, masked({**parts, "versions": versions()}), in_time(with_gaps(make, asker), self.asker.meter),
+                    name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),
                     again=lambda stage: bool(stage.facts.get("unanswered") or stage.facts.get("teacher_left_out")),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
@@ -141,7 +142,6 @@ class Job:
 
     def retrieval(self) -> Stage:
         """Cards that fit → their rows, mapped onto the task."""
-        from potstill import prompts, retrieval
         from potstill.models import model_identity, sentence_encoder
         from potstill.retrieval.catalogue import shipped_catalogue
         from potstill.retrieval.hub_rows import hub_unreachable
@@ -178,14 +178,13 @@ class Job:
             "catalogue": [content(path) for path in catalogues],
             "encoder": model_identity(self.settings.encoder),
             "teacher": self.asker.identity,
-            "code": code_digest(retrieval, prompts),
+            **code_version(Job.retrieval).key_parts(),
             "prompts": prompt_digest(),
         }
         return self.make_stage("retrieval", parts, make, self.asker)
 
     def datagen(self, retrieved: Stage) -> Stage:
         """The teacher writes what retrieval did not bring."""
-        from potstill import datagen, prompts
         from potstill.datagen.generate import generate_rows
 
         at_once = self.asker.teacher.concurrency
@@ -207,14 +206,13 @@ class Job:
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
             "teacher": self.asker.identity,
-            "code": code_digest(datagen, prompts),
+            **code_version(Job.datagen).key_parts(),
             "prompts": prompt_digest(),
         }
         return self.make_stage("datagen", parts, make)
 
     def merge(self, retrieved: Stage, generated: Stage, weak: Stage | None = None) -> Stage:
         """One set of rows without duplicates and without test text, split for training."""
-        from potstill import datagen
         from potstill.datagen.heldout import separate_splits
         from potstill.datagen.merge import merge_rows, split_rows
 
@@ -253,14 +251,13 @@ class Job:
             "options": as_json(self.settings.merge),
             "rows": [retrieved.output, generated.output, *([weak.output] if weak else [])],
             "data": [ref_content(self.spec.test), ref_content(self.spec.labelled)],
-            "code": code_digest(datagen),
+            **code_version(Job.merge).key_parts(),
             **({"decisions": heeded} if (heeded := decisions_key(decisions)) else {}),
         }
         return self.make_stage("merge", parts, make)
 
     def soft(self, merged: Stage, generated: Stage) -> Stage:
         """The teacher's calibrated label probabilities, or its top-k log-probs for each output token."""
-        from potstill import datagen, prompts
         from potstill.models import model_identity, sentence_encoder
 
         options = self.settings.soft
@@ -313,7 +310,7 @@ class Job:
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
             "teacher": self.asker.identity,
-            "code": code_digest(datagen, prompts),
+            **code_version(Job.soft).key_parts(),
             "prompts": prompt_digest(),
             "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
         }
@@ -321,8 +318,6 @@ class Job:
 
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
-        from potstill import text_labels, train
-        from potstill.datagen import mixture, pairs
         from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import train_classifier, train_generator, training_summary
 
@@ -362,6 +357,11 @@ class Job:
 
         from potstill.models import model_identity
 
+        learning = (
+            code_version(Job.train, Job.test_rows)
+            if weak
+            else code_version(Job.train, without=(mixture_rows, self_train_on))
+        )
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(distil),
@@ -377,13 +377,12 @@ class Job:
             else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
-            "code": code_digest(train, *([mixture, pairs, text_labels] if weak else [])),
+            **learning.key_parts(),
         }
         return self.make_stage("train", parts, make)
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
-        from potstill import datagen, prompts, train
         from potstill.evaluation import evaluate_run, frozen_calibration
 
         def make(out: Path) -> dict[str, Any]:
@@ -416,7 +415,7 @@ class Job:
             "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
             "teacher": self.asker.identity if self.settings.evaluate.teacher else None,
-            "code": code_digest(train, datagen, prompts),
+            **code_version(Job.evaluate).key_parts(),
             "prompts": prompt_digest(),
         }
         return self.make_stage("evaluate", parts, make, self.asker)
