@@ -129,6 +129,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     """
     from potstill.compress_report import write_compression_report
     from potstill.compression import material_of
+    from potstill.models import model_identity
 
     options = job.settings.compress
     if not options.recipe:
@@ -164,6 +165,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     parts = {
         "spec": relevant(job.spec, "examples", "test", "unlabelled", "rules", "exclude", "licences"),
         "options": as_json(replace(options, keep_steps=False)),
+        "teacher": model_identity(options.teacher) if options.teacher else None,
         "inputs": [trained.output, soft.output, merged.output],
         **code_version(compress_stage).key_parts(),
     }
@@ -231,11 +233,22 @@ def rows_to_learn(
     return led.train, led.validation, distil, {**led.report, **told}
 
 
-def asked_in_training(job: Job, on_policy: bool, weak: Stage | None) -> Any:
-    """What a training depends on of the teacher, where it asks one."""
+def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> Any:
+    """What a training depends on of its teachers: one that it asks, and the weights of those that it loads.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        weak: The stage that read texts without labels, if any.
+    """
+    from potstill.models import model_identity
+    from potstill.train.options import local_teacher
+
+    asked: list[Any] = []
     if weak is not None and job.settings.self_training.method == "teacher":
-        return [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
-    return job.settings.teacher if on_policy else None
+        asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
+    beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
+    return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
 
 
 def mixture_rows(

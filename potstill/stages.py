@@ -312,7 +312,7 @@ class Job:
             "teacher": self.asker.identity,
             **code_version(Job.soft).key_parts(),
             "prompts": prompt_digest(),
-            "texts": ref_content(self.spec.unlabelled) if self.spec.estimate_prior else None,
+            "texts": [ref_content(self.spec.unlabelled), self.settings.seed] if self.spec.estimate_prior else None,
         }
         return self.make_stage("soft", parts, make, self.asker)
 
@@ -365,13 +365,15 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(distil),
-            "teacher": asked_in_training(self, distil.on_policy > 0, weak),
+            "teacher": asked_in_training(self, distil, weak),
             "rows": soft.output,
             "self_training": [
                 as_json(self.settings.self_training),
                 weak.output,
                 merged.output,
                 ref_content(self.spec.test),
+                self.settings.merge.test_near,
+                self.settings.seed,
             ]
             if weak
             else None,
@@ -411,6 +413,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(self.settings.evaluate),
+            "seed": self.settings.seed,
             "soft": as_json(self.settings.soft),
             "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
