@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import ManifestError, RunError, RunLocked, TeacherError
+from potstill.errors import ManifestError, RunError, RunLocked, TeacherError, UnreachableError
 
 # Every stage of a run in its order, those that a run need not have, and those that refuse rows.
 STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
@@ -187,7 +187,7 @@ class RunDir:
             make: Fills the folder it is given and returns facts to remember. The folder may hold what a killed
                 run with the same key left there.
             again: Whether a stage whose key matches lacks what another call may bring. It is made again then, and
-                stays as it is where the teacher cannot be asked; `tell` is given a sentence that says so.
+                stays as it is where the teacher or the data cannot be reached; `tell` is given a sentence that says so.
             tell: See `again`.
 
         Raises:
@@ -206,7 +206,14 @@ class RunDir:
                 "the same command again: finished stages and replies are kept"
             ) from error
 
-    def _made_or_reused(self, name: str, key_parts: Mapping[str, Any], make: Any, again: Any, tell: Any) -> Stage:
+    def _made_or_reused(
+        self,
+        name: str,
+        key_parts: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any] | None],
+        again: Callable[[Stage], bool] | None,
+        tell: Callable[[str], None],
+    ) -> Stage:
         key = digest({"stage": name, **key_parts})
         final = self.path / name
         if final.exists() and not (final / MANIFEST).exists():
@@ -224,15 +231,16 @@ class RunDir:
         for ready in (work,) if whole is not None else (kept, work):
             if _intact(ready) and read_manifest(ready)["key"] == key:
                 self._publish(ready, final)
-                restored = self.finished(name)
-                if restored is not None:
-                    return restored
+                whole = self.finished(name)
+                if whole is not None and not (again and again(whole)):
+                    return whole
+                break
         (work / MANIFEST).unlink(missing_ok=True)
         work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
             facts = dict(make(work) or {})
-        except TeacherError as error:
+        except (TeacherError, UnreachableError) as error:
             if whole is None:
                 raise
             shutil.rmtree(work)
@@ -273,16 +281,9 @@ class RunDir:
 
     def set_aside(self, name: str) -> None:
         """Move a stage that this run does not have out of the way; with its settings again, it is found again."""
-        self._move_aside(name, "")
-
-    def forget(self, name: str) -> None:
-        """Move a stage away for good: it is made anew, though nothing that its key names has changed."""
-        self._move_aside(name, "-forgotten")
-
-    def _move_aside(self, name: str, mark: str) -> None:
         found = self.finished(name)
         if found is not None:
-            aside = self.path / ".old" / f"{name}-{found.key[:16]}{mark}"
+            aside = self.path / ".old" / f"{name}-{found.key[:16]}"
             aside.parent.mkdir(exist_ok=True)
             if aside.exists():
                 shutil.rmtree(aside)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.budget import in_time
 from potstill.code_version import code_version
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
-from potstill.errors import DataError
+from potstill.errors import DataError, UnreachableError
 from potstill.events import Event, Listener
 from potstill.generation_start import check_ahead, check_start, settled
 from potstill.ledger import Ledger
@@ -101,6 +101,7 @@ class Job:
         parts: Mapping[str, Any],
         make: Callable[[Path], Mapping[str, Any]],
         asker: Asker | None = None,
+        again: Callable[[Stage], bool] = lambda stage: False,
     ) -> Stage:
         """Run or reuse one stage and say so.
 
@@ -111,13 +112,15 @@ class Job:
             parts: What its output depends on.
             make: Fills its folder and returns what it remembers.
             asker: Who is asked in it, where each request that gets no reply leaves a gap.
+            again: What else has a finished stage made again, though nothing that its key names has changed; the old one
+                stays until the new one is whole.
         """
         try:
             with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
                     name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),
-                    again=lambda stage: bool(stage.facts.get("unanswered") or stage.facts.get("teacher_left_out")),
+                    again=lambda old: again(old) or bool({"unanswered", "teacher_left_out"} & set(old.facts)),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
         except BaseException as error:
@@ -158,18 +161,24 @@ class Job:
                 return {"summary": "off", "rows": 0}
             encoder = sentence_encoder(self.settings.encoder)
             result = retrieve_rows(self.spec, options, encoder=encoder, asker=self.asker, listener=self.listener)
+            away = result.report["datasets_unreached"]
+            if away > min((stage.facts.get("unreached", 0) for stage in earlier), default=away):
+                raise UnreachableError(f"{away} datasets cannot be reached now, more than when it was made")
             write_stage(out, result.rows, result.dropped, result.report)
             (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
             used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
-            facts = {"rows": result.rows.num_rows, "unreached": result.report["datasets_unreached"]}
+            facts = {"rows": result.rows.num_rows, "unreached": away}
             facts["data"] = contents(hit.card.location for hit in result.ranking.hits if hit.status == "used")
             return {"summary": f"{result.rows.num_rows} rows from {used} datasets", **facts}
 
-        # What could not be reached is asked for again once there is a way to the Hub, what has changed at once.
-        found = self.folder.finished("retrieval")
-        away = found is not None and found.facts.get("unreached") and not hub_unreachable()
-        if found is not None and (away or found.facts.get("data", {}) != contents(found.facts.get("data", {}))):
-            self.folder.forget("retrieval")
+        earlier: list[Stage] = []
+
+        def stale(made: Stage) -> bool:
+            """What could not be reached is asked for again once there is a way to the Hub, what has changed at once."""
+            away, data = made.facts.get("unreached"), made.facts.get("data", {})
+            earlier.append(made)
+            return bool(away and not hub_unreachable()) or data != contents(data)
+
         unread = () if options.rows_by == "nearest" or options.transform == "teacher" else ("examples",)
         parts = {
             "spec": relevant(self.spec, *unread, "test", "labelled", "unlabelled", "rules"),
@@ -181,7 +190,7 @@ class Job:
             **code_version(Job.retrieval).key_parts(),
             "prompts": prompt_digest(),
         }
-        return self.make_stage("retrieval", parts, make, self.asker)
+        return self.make_stage("retrieval", parts, make, self.asker, stale)
 
     def datagen(self, retrieved: Stage) -> Stage:
         """The teacher writes what retrieval did not bring."""
@@ -318,6 +327,7 @@ class Job:
 
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
+        from potstill.models import model_identity
         from potstill.train.options import local_teacher, student_name
         from potstill.train.recipe import train_classifier, train_generator, training_summary
 
@@ -355,13 +365,8 @@ class Job:
             how = training_summary(report)
             return {"summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}", "rows": rows.num_rows}
 
-        from potstill.models import model_identity
-
-        learning = (
-            code_version(Job.train, Job.test_rows)
-            if weak
-            else code_version(Job.train, without=(mixture_rows, self_train_on))
-        )
+        entries = (Job.train, Job.test_rows) if weak else (Job.train,)
+        without = () if weak else (mixture_rows, self_train_on)
         parts = {
             "spec": relevant(self.spec),
             "options": as_json(distil),
@@ -379,7 +384,7 @@ class Job:
             else None,
             "encoder": model_identity(self.settings.encoder) if weak else None,
             "student": model_identity(name),
-            **learning.key_parts(),
+            **code_version(*entries, without=without).key_parts(),
         }
         return self.make_stage("train", parts, make)
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.errors import ManifestError, RunError, RunLocked
+from potstill.errors import ManifestError, RunError, RunLocked, TeacherUnavailable, UnreachableError
 from potstill.run_dir import MANIFEST, RunDir, canonical_json, digest, read_manifest, write_atomic
 
 JSON = st.recursive(
@@ -309,17 +309,33 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         RunDir(tmp_path).stage("train", {}, fails)
 
 
-def test_a_forgotten_stage_is_made_anew_under_the_same_key(tmp_path: Path) -> None:
-    run, made = RunDir(tmp_path), []
+@pytest.mark.parametrize("error", [TeacherUnavailable("away"), UnreachableError("away"), KeyboardInterrupt()])
+def test_a_stage_that_is_to_be_made_again_stays_until_the_new_one_is_whole(
+    tmp_path: Path, error: BaseException
+) -> None:
+    run, told = RunDir(tmp_path), list[str]()
+    first = run.stage("one", {}, Maker("old"))
 
-    def make(out: Path) -> None:
-        made.append(out)
-        (out / "rows").write_text(str(len(made)))
+    def fails(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise error
 
-    run.stage("one", {}, make)
-    assert run.stage("one", {}, make).reused
-    run.forget("one")
-    assert run.finished("one") is None
-    again = run.stage("one", {}, make)
-    assert (again.reused, (again.path / "rows").read_text()) == (False, "2")
-    run.forget("two")
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            run.stage("one", {}, fails, again=lambda stage: True)
+    else:
+        kept = run.stage("one", {}, fails, again=lambda stage: True, tell=told.append)
+        assert (kept.reused, len(told)) == (True, 1)
+        assert "stays as it was made" in told[0]
+    assert (first.path / "rows.txt").read_text() == "old"
+    assert run.verify() == []
+    again = run.stage("one", {}, Maker("new"), again=lambda stage: True)
+    assert (again.reused, (again.path / "rows.txt").read_text()) == (False, "new")
+
+
+def test_what_comes_back_with_its_key_may_have_to_be_made_again(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.stage("one", {"n": 1}, Maker("old"))
+    run.stage("one", {"n": 2}, Maker("other"))
+    stale = run.stage("one", {"n": 1}, Maker("new"), again=lambda stage: True)
+    assert (stale.reused, (stale.path / "rows.txt").read_text()) == (False, "new")

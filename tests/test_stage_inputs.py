@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from potstill.errors import TeacherUnavailable
 from potstill.events import silent
 from potstill.optional_stages import _unlabelled, led_by_user
 from potstill.pipeline import open_job
@@ -63,6 +65,69 @@ def test_a_catalogues_data_are_read_again_when_they_change(tmp_path: Path) -> No
     assert (first[0], again[0], corrected[0]) == (False, True, False)
     assert first[1]
     assert all(corrected[1][text] != label for text, label in first[1].items())
+
+
+@pytest.mark.parametrize("error", [TeacherUnavailable("the server is away"), KeyboardInterrupt()])
+def test_a_failed_attempt_to_read_changed_data_again_leaves_what_was_retrieved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    card = {"id": "me/tickets", "description": "Support tickets: billing or bug", "license": "mit", "location": "data"}
+    lines(tmp_path / "cards.jsonl", [{**card, "language": ["en"], "rows": 40}])
+
+    def retrieved(flip: int) -> Stage:
+        names = ("billing", "bug")
+        rows = [{"text": f"message {i} about {i * 7}", "label": names[(i + flip) % 2]} for i in range(40)]
+        lines(tmp_path / "data" / "train.jsonl", rows)
+        options = {"catalogue": [str(tmp_path / "cards.jsonl")], "min_score": -1.0}
+        settings = {"teacher": "fake", "sources": "retrieved", "retrieval": options}
+        with open_job(task(tmp_path, "languages: [en]"), tmp_path / "run", silent, settings) as job:
+            return job.retrieval()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    first = retrieved(0)
+    assert first.facts["rows"] > 0
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr("potstill.retrieval.retrieve.retrieve_rows", broken)
+        assert retrieved(1).reused, "kept, since its teacher cannot be asked"
+    assert (tmp_path / "run" / "retrieval" / "rows.parquet").exists()
+    assert retrieved(0).reused, "the data are as they were"
+    assert not retrieved(1).reused
+
+
+def test_a_network_that_has_gone_leaves_what_was_retrieved_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from potstill.retrieval.retrieve import retrieve_rows
+
+    card = {"id": "me/tickets", "description": "Support tickets: billing or bug", "license": "mit", "location": "data"}
+    lines(tmp_path / "cards.jsonl", [{**card, "language": ["en"], "rows": 40}])
+    rows = [{"text": f"message {i} about {i * 7}", "label": ("billing", "bug")[i % 2]} for i in range(40)]
+    lines(tmp_path / "data" / "train.jsonl", rows)
+    unreached = [1]
+
+    def half(*given: Any, **named: Any) -> Any:
+        result = retrieve_rows(*given, **named)
+        result.report["datasets_unreached"] = unreached[0]
+        return result
+
+    monkeypatch.setattr("potstill.retrieval.retrieve.retrieve_rows", half)
+    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: None)
+
+    def retrieved() -> Stage:
+        options = {"catalogue": [str(tmp_path / "cards.jsonl")], "min_score": -1.0}
+        settings = {"teacher": "fake", "sources": "retrieved", "retrieval": options}
+        with open_job(task(tmp_path, "languages: [en]"), tmp_path / "run", silent, settings) as job:
+            return job.retrieval()
+
+    assert not retrieved().reused
+    unreached[0] = 2
+    kept = retrieved()
+    assert (kept.reused, kept.facts["unreached"]) == (True, 1), "one more is away now: the old rows are the better ones"
+    unreached[0] = 0
+    assert not retrieved().reused
+    assert retrieved().reused
 
 
 def test_seed_tasks_are_read_again_when_they_change(tmp_path: Path) -> None:

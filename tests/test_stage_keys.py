@@ -38,7 +38,7 @@ class KeysAlone(Job):
 
     keys: typing.ClassVar[dict[str, str]] = {}
 
-    def make_stage(self, name: str, parts: Any, make: Any, asker: Any = None) -> Stage:
+    def make_stage(self, name: str, parts: Any, make: Any, asker: Any = None, again: Any = None) -> Stage:
         """The key, nothing else."""
         self.keys[name] = digest({"stage": name, **parts})
         return _stage(name)
