@@ -90,7 +90,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         faults = []
         if self.rows < 1:
-            faults.append(f"rows must be at least 1 (got {self.rows})")
+            faults.append(f"rows: a whole number of 1 or more is needed (got {self.rows})")
         if self.max_tokens is not None and self.max_tokens < 1:
             faults.append(f"max_tokens must be at least 1 (got {self.max_tokens})")
         if self.window is not None and self.window < 1:

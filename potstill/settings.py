@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
+from potstill.budget import Budget
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
@@ -53,6 +55,15 @@ class EvaluateOptions:
     rows: int = 1000
     teacher: bool = True
     latency_rows: int = 50
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least 0 (got {value})"
+            for name, value in (("rows", self.rows), ("latency_rows", self.latency_rows))
+            if value < 0
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,9 @@ class Settings:
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}
 _PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency", "executor")
+# Plain settings that are numbers, with the least that each may be, and those that are one of a few words.
+_WHOLE = {"n": 1, "rows": 1, "seed": 0, "concurrency": 0}
+_CHOICES: dict[str, tuple[str, ...]] = {"sources": get_args(Sources), "executor": get_args(Executor)}
 _NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions, "ray": RayOptions}
 
 
@@ -135,6 +149,11 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
         for key, value in given.items():
             if value is None:
                 continue
+            if fault := _plain_fault(key, value):
+                faults.append(fault)
+                continue
+            if key in _WHOLE:
+                value = int(value)  # numpy's numbers are whole too
             if key in _SHORT:
                 stage, option = _SHORT[key]
                 nested[stage][option] = value
@@ -151,10 +170,6 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
             else:
                 faults.append(f"{key}: no such setting{nearest(key, [*_PLAIN, *_SHORT, *nested])}")
     seed = values.get("seed", 0)
-    if "sources" in values and values["sources"] not in get_args(Sources):
-        faults.append(f"sources: {values.pop('sources')!r} is none of {', '.join(get_args(Sources))}")
-    if "executor" in values and values["executor"] not in get_args(Executor):
-        faults.append(f"executor: {values.pop('executor')!r} is none of {', '.join(get_args(Executor))}")
     for name, cls in _NESTED.items():
         if any(f.name == "seed" for f in fields(cls)):
             nested[name].setdefault("seed", seed)
@@ -163,15 +178,38 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
         except OptionError as error:
             faults.extend(error.faults)
     values["teacher_options"] = nested["teacher_options"]
-    if nested["teacher_options"]:
-        try:
-            cls = options_class(values.get("teacher", Settings.teacher))
-            build_options(cls, nested["teacher_options"], "teacher_options")
-        except OptionError as error:
-            faults.extend(error.faults)
+    for what, ref, options in (
+        ("teacher", values.get("teacher", Settings.teacher), nested["teacher_options"]),
+        ("quality.teacher", nested["quality"].get("teacher"), {}),
+    ):
+        if ref and isinstance(ref, str):
+            try:
+                build_options(options_class(ref), options, "teacher_options")
+            except OptionError as error:
+                faults.extend(f"{what}: {fault}" if error.where == "teacher" else fault for fault in error.faults)
     if faults:
         raise OptionError("options", faults)
     return replace(build_options(Settings, {}, "settings"), **values, origin=origin)
+
+
+def _plain_fault(key: str, value: Any) -> str:
+    """What is wrong with a plain setting, or ""."""
+    if key in _WHOLE:
+        least = _WHOLE[key]
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+            return f"{key}: a whole number of {least} or more is needed (got {value!r})"
+    elif key in _CHOICES:
+        if value not in _CHOICES[key]:
+            return f"{key}: {value!r} is none of {', '.join(_CHOICES[key])}"
+    elif key in (*_PLAIN, *_SHORT):
+        if not isinstance(value, str) or not value.strip():
+            return f"{key}: a text is needed (got {value!r})"
+        if key == "budget":
+            try:
+                Budget.parse(value)
+            except OptionError as error:
+                return "; ".join(error.faults)
+    return ""
 
 
 def _backend(given: Mapping[str, Any]) -> str | None:

@@ -188,11 +188,11 @@ def _options_of(
             lines.update({f"{key}.{name}": line for name, line in node.key_lines.items()})
         elif key in SETTINGS:
             value = plain(node)
-            whole = key in ("n", "rows", "seed", "concurrency")
+            whole, least = key in ("n", "rows", "seed", "concurrency"), int(key in ("n", "rows"))
             if node.kind != "scalar":
                 faults.add(node.line, f"{key}: one value is needed, not {node.describe()}")
-            elif whole and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                faults.add(node.line, f"{key}: a whole number of 0 or more is needed (got {node.describe()})")
+            elif whole and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                faults.add(node.line, f"{key}: a whole number of {least} or more is needed (got {node.describe()})")
             else:
                 settings[key] = value if whole else node.text.strip()
     return options, settings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from potstill.datagen.teachers import options_class
-from potstill.errors import OptionError
+from potstill.errors import OptionError, TaskError
 from potstill.ledger import Ledger
 from potstill.pipeline import open_asker
 from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
@@ -42,6 +42,40 @@ def test_all_faults_come_in_one_message_with_the_nearest_name() -> None:
     assert "did you mean 'epochs'?" in text
     assert "temperature" in text
     assert "'bth'" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"n": 0}, "n: a whole number of 1 or more is needed (got 0)"),
+        ({"rows": "x"}, "rows: a whole number of 1 or more is needed (got 'x')"),
+        ({"n": True}, "n: a whole number of 1 or more is needed (got True)"),
+        ({"generation": {"rows": 0}}, "rows: a whole number of 1 or more is needed (got 0)"),
+        ({"seed": 1.5}, "seed: a whole number of 0 or more is needed (got 1.5)"),
+        ({"concurrency": "x"}, "concurrency: a whole number of 0 or more is needed (got 'x')"),
+        ({"encoder": 5}, "encoder: a text is needed (got 5)"),
+        ({"teacher": " "}, "teacher: a text is needed (got ' ')"),
+        ({"teacher": "nosuch:1"}, "teacher: no backend 'nosuch' in 'nosuch:1'"),
+        ({"quality": {"votes": 2, "teacher": "opnai:x"}}, "quality.teacher: no backend 'opnai'"),
+        ({"budget": "lots"}, "budget 'lots' is no amount with a unit; write 2usd"),
+        ({"budget": 5}, "budget: a text is needed (got 5)"),
+        ({"sources": "bth"}, "sources: 'bth' is none of both, retrieved"),
+        ({"sources": ["both"]}, "sources: ['both'] is none of"),
+        ({"evaluate": {"rows": -5}}, "rows must be at least 0 (got -5)"),
+        ({"evaluate": {"latency_rows": -1}}, "latency_rows must be at least 0 (got -1)"),
+    ],
+)
+def test_an_impossible_value_is_refused_before_any_work(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        resolve({}, {"teachr": "x", **given})
+    assert fault in str(caught.value)
+    assert len(caught.value.faults) == 2, "with all others, once each"
+
+
+@pytest.mark.parametrize("value", ["0", "-4", "2.5", "many"])
+def test_a_task_file_and_a_caller_are_told_the_same_of_a_number_of_rows(value: str) -> None:
+    with pytest.raises(TaskError, match=r"n: a whole number of 1 or more is needed \(got"):
+        read_task_file(f"---\nlabels: [spam, ham]\nn: {value}\n---\nTell spam from ham messages.", draft=True)
 
 
 def test_a_task_file_takes_every_setting() -> None:

@@ -375,7 +375,7 @@ def test_temperature_schedule() -> None:
 def test_impossible_options_are_listed_together() -> None:
     with pytest.raises(OptionError) as caught:
         build_options(GenerationOptions, {"rows": 0, "novelty": 2}, "generation")
-    assert "rows must be at least 1 (got 0)" in str(caught.value)
+    assert "rows: a whole number of 1 or more is needed (got 0)" in str(caught.value)
     assert "novelty must be in (0, 1] (got 2" in str(caught.value)
 
 
