@@ -21,6 +21,7 @@ from potstill.cli_catalogue import app as catalogue_app
 from potstill.cli_compress import compress
 from potstill.cli_label import label
 from potstill.cli_look import app as look_app
+from potstill.cli_predict import predict
 from potstill.cli_settings import Group, Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
 from potstill.cli_start import app as start_app
 from potstill.cli_status import status
@@ -240,42 +241,7 @@ def students(
         typer.echo(f"   not  {item.id}: {item.reason}")
 
 
-@app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')
-def predict(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TEXT", help='Inputs; none reads lines from stdin. Of several fields: \'{"premise": "…", …}\'.'
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Ask the student: that of a run, or one in a folder of its own, such as a compressed one."""
-    from potstill.serving import fields_in, student_folder
-    from potstill.train.student import load_student
-
-    inputs = texts or [line.rstrip("\r\n") for line in sys.stdin]
-    asked = load_student(student_folder(student))
-    # A blank line is answered by one, so that line N of the answers stays that of line N.
-    full = [text for text in inputs if texts or text.strip()]
-    answers = iter(asked.predict([asked.card.input_text(fields_in(text, asked.card.inputs)) for text in full]))
-    broken = 0
-    for text in inputs:
-        prediction = next(answers) if texts or text.strip() else None
-        broken += prediction is not None and "\n" in prediction.output
-        if prediction is None:
-            typer.echo(json.dumps({"input": text, "output": None, "probs": None}) if as_json else "")
-        elif as_json:
-            probs = None if prediction.probs is None else [round(float(p), 6) for p in prediction.probs]
-            typer.echo(json.dumps({"input": text, "output": prediction.output, "probs": probs}, ensure_ascii=False))
-        else:
-            typer.echo(prediction.output)
-    if broken and not texts and not as_json:
-        told = f"{broken} of {len(full)} answers have several lines, so lines and inputs do not pair up; use --json"
-        typer.echo(told, err=True)
-
-
+app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')(predict)
 app.command(epilog="Example: potstill label task.md messages.txt -n 100")(label)
 app.command(epilog="Example: potstill status runs/support-tickets")(status)
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)

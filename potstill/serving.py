@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import OptionError, UserError
+from potstill.errors import DataError, OptionError, UserError
+from potstill.train.card import ONE_TEXT
 from potstill.viewer import render
 from potstill.web import Answer, App, Call
 
 if TYPE_CHECKING:
+    from potstill.train.card import StudentCard
     from potstill.train.student import Prediction, Student
 
 MOST_TEXTS, MOST_CHARACTERS = 256, 100_000
@@ -139,12 +141,56 @@ class Batcher:
             self._waiting -= sum(len(job.texts) for job in jobs)
 
 
-def fields_in(text: str, names: Sequence[str]) -> object:
-    """The fields of an input that came as one line: JSON where the student reads several, else the text itself."""
-    if names and text.lstrip().startswith("{"):
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
-    return text
+def line_input(text: str, card: StudentCard) -> tuple[str, tuple[str, ...]]:
+    """An input that came as a line or an argument, as the student reads it, and what of the line was left unread.
+
+    A JSON object is read by its names: those of the fields, or `text` or `input` where the student reads one text. A
+    line out of a data file is such an object, and read as it stands its label would be read with it.
+
+    Args:
+        text: The line.
+        card: The student's.
+
+    Returns:
+        The input, and the names of the columns beside it.
+
+    Raises:
+        OptionError: The student reads fields and these are others, or one text and the object names none.
+    """
+    given: object = text
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            given = json.loads(text)
+    if card.inputs or not isinstance(given, dict):
+        return card.input_text(given if isinstance(given, dict) else text), ()
+    named = next((name for name in ONE_TEXT if isinstance(given.get(name), str)), None)
+    if named is None:
+        raise OptionError(
+            "predict",
+            [
+                f"the student reads one text, and {text[:60]!r} is a JSON object without one: its columns are "
+                f"{', '.join(given) or 'none'}; call the text's column text, or give the file with --file, which "
+                'chooses the column; where the JSON itself is the text, write {"text": "{…}"}'
+            ],
+        )
+    return card.input_text(given[named]), tuple(name for name in given if name != named)
+
+
+def file_inputs(path: Path, card: StudentCard) -> list[str]:
+    """The inputs in a file, in its order: lines of a `.txt`, or rows of a table, whose columns are found as those of
+    `unlabelled:` are. Lines and rows without a text are left out.
+
+    Raises:
+        DataError: No such file, one that cannot be read, or no column of text.
+    """
+    from potstill.retrieval.load import FORMATS, read_texts
+    from potstill.task import DataRef, Label, TaskSpec
+
+    if not path.is_file():
+        raise DataError(f"no file at {path}; give one of .txt, {', '.join(FORMATS)}")
+    labels = tuple(map(Label, card.labels))
+    spec = TaskSpec(card.name, card.instruction or card.name, card.kind, labels=labels, inputs=card.inputs)
+    return read_texts(DataRef(str(path)), spec)
 
 
 def student_app(student: Student, batcher: Batcher) -> App:
@@ -181,14 +227,15 @@ def student_app(student: Student, batcher: Batcher) -> App:
             found = batcher.ask(inputs)
         except Full:
             return Answer({"error": "too many texts wait; try again in a second"}, 503)
-        return Answer({"predictions": [_plain(item, labels) for item in found]})
+        return Answer({"predictions": [told_answer(item, labels) for item in found]})
 
     return App(
         get={"/": page, "/healthz": health}, post={"/predict": predict}, open_posts=frozenset({"/predict"}), slots=32
     )
 
 
-def _plain(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+def told_answer(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """An answer as JSON types: `output`, and of a classifier the probability of each label under its name."""
     if prediction.probs is None:
         return {"output": prediction.output}
     probs = {name: round(float(p), 6) for name, p in zip(labels, prediction.probs, strict=True)}

@@ -244,3 +244,72 @@ def test_answers_stand_on_the_lines_of_their_inputs(tmp_path: Path, monkeypatch:
     refused = CliRunner().invoke(app, ["predict", str(tmp_path), "x"])
     assert refused.exit_code != 0
     assert "the student reads the fields a and b" in str(refused.exception)
+
+
+class _Moods:
+    """A student that keeps what it was asked."""
+
+    card = None
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def predict(self, texts: list[str]) -> list[object]:
+        from potstill.train.student import Prediction
+
+        self.asked += texts
+        return [Prediction("bad", (0.25, 0.75)) for _ in texts]
+
+
+@pytest.fixture
+def moods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Moods:
+    from potstill.train import student as module
+    from potstill.train.card import StudentCard
+
+    found = _Moods()
+    found.card = StudentCard("moods", "classification", "Say good or bad.", labels=("good", "bad"))  # type: ignore[assignment]
+    monkeypatch.chdir(tmp_path)
+    Path("student").mkdir()
+    Path("student/config.json").write_text("{}")
+    monkeypatch.setattr(module, "load_student", lambda folder: found)
+    return found
+
+
+def test_of_a_line_out_of_a_data_file_the_text_is_read_and_not_its_label(moods: _Moods) -> None:
+    lines = '{"text": "so sad", "label": "bad", "id": 3}\n\n{"input": "{a}"}\n{not json\n[1]\n'
+    done = CliRunner().invoke(app, ["predict", "student", "--json"], input=lines)
+    assert done.exit_code == 0, done.output
+    assert moods.asked == ["so sad", "{a}", "{not json", "[1]"]
+    assert done.stderr == "note: of JSON lines the text is read, and not: label, id\n"
+    first = json.loads(done.stdout.splitlines()[0])
+    assert list(first) == ["input", "output", "probs"]
+    assert first["probs"] == {"good": 0.25, "bad": 0.75}, "which is which stands in the line"
+    for words, given in ((["predict", "student"], 'fine\n{"ticket": "x", "label": "bad"}\n'),
+                         (["predict", "student", "fine", '{"ticket": "x", "label": "bad"}'], "")):  # fmt: skip
+        refused = CliRunner().invoke(app, words, input=given)
+        assert refused.exit_code != 0
+        told = str(refused.exception)
+        assert ("line 2" if given else "text 2") in told
+        assert "its columns are ticket, label" in told
+        assert "--file" in told
+
+
+def test_a_file_is_asked_row_by_row_and_its_name_is_no_text(moods: _Moods) -> None:
+    Path("messages.txt").write_text("so sad\n\n so good\n")
+    Path("rows.csv").write_text(
+        "id,message,verdict\n1,so sad it hurts,bad\n2,so good to hear,good\n3,sad and bad,bad\n"
+    )
+    for words in (["messages.txt"], ["so sad", "messages.txt"]):
+        told = str(CliRunner().invoke(app, ["predict", "student", *words]).exception)
+        assert (
+            "messages.txt is a file; to ask for its lines or rows: potstill predict student --file messages.txt" in told
+        )
+    done = CliRunner().invoke(app, ["predict", "student", "--file", "messages.txt"])
+    assert (done.stdout, done.stderr) == ("bad\nbad\n", "")
+    assert moods.asked == ["so sad", "so good"]
+    done = CliRunner().invoke(app, ["predict", "student", "--file", "rows.csv", "--json"])
+    assert [json.loads(line)["input"] for line in done.stdout.splitlines()] == moods.asked[2:]
+    assert moods.asked[2:] == ["so sad it hurts", "so good to hear", "sad and bad"]
+    assert "no file at gone.csv" in str(CliRunner().invoke(app, ["predict", "student", "--file", "gone.csv"]).exception)
+    both = str(CliRunner().invoke(app, ["predict", "student", "--file", "rows.csv", "fine"]).exception)
+    assert "give texts or --file rows.csv, not both" in both

@@ -35,7 +35,7 @@ ROOF = {
     *("cli_label", "labelling", "text_labels"),
     *("cli_compress", "compression", "compress_report", "report_compression"),
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load", "generation_start"),
-    *("report_rows", "report_saving", "stage_parts", "viewer", "serving", "cli_web"),
+    *("report_rows", "report_saving", "stage_parts", "viewer", "serving", "cli_web", "cli_predict"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify", "cli_status"),
     *("run_left", "user_data", "__main__"),
 }

@@ -14,6 +14,7 @@ from potstill.task import KINDS, Kind, TaskSpec
 
 CARD = "potstill.json"
 ONNX = "model.onnx"
+ONE_TEXT = ("text", "input")  # what the field of an input that is one text may be called
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
 
 
@@ -44,6 +45,7 @@ class StudentCard:
     def input_text(self, given: object) -> str:
         """An input as the student learnt to read it: a text, or a mapping of its fields in any order.
 
+        One text may come as `{"text": …}` or `{"input": …}` too; of other names nothing tells that they mean it.
         Half an emoji (a lone surrogate, which no tokenizer takes) is read as `?`, as it stands in rows.
 
         Raises:
@@ -56,10 +58,13 @@ class StudentCard:
                 )
             return whole_characters(given)
         if not isinstance(given, Mapping):
-            raise OptionError("predict", [f"a text or a mapping of fields is needed (got {type(given).__name__})"])
-        names = self.inputs or tuple(map(str, given))[:1]
-        if set(given) != set(names) or not all(isinstance(given[name], str | int | float) for name in names):
-            wanted = self._fields if self.inputs else "one text"
+            got = "nothing" if given is None else type(given).__name__
+            many = "" if given is None or isinstance(given, int | float) else "; for many inputs: student.predict([…])"
+            raise OptionError("predict", [f"a text or a mapping of fields is needed (got {got}){many}"])
+        fits = set(given) == set(self.inputs) if self.inputs else len(given) == 1 and set(given) <= set(ONE_TEXT)
+        names = self.inputs or tuple(given)
+        if not fits or not all(isinstance(given[name], str | int | float) for name in names):
+            wanted = self._fields if self.inputs else 'one text, given as it is or as {"text": "…"}'
             shown = ", ".join(map(str, given)) or "none"
             raise OptionError("predict", [f"the student reads {wanted}; the fields given are {shown}"])
         return whole_characters(join_fields({name: str(given[name]) for name in names}))

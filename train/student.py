@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: 
     try:
         temporary.chmod(0o755)
         model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        _save_tokenizer(tokenizer, card, temporary)
         write_card(temporary, card)
         if training is not None:
             (temporary / TRAINING).write_text(json.dumps({"format": 1, **training}, indent=1) + "\n", "utf-8")
@@ -61,6 +61,21 @@ def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: 
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_tokenizer(tokenizer: Any, card: StudentCard, folder: Path) -> None:
+    """Save a tokenizer, of a classifier with the length that it was trained at as the one that plain libraries cut to.
+
+    The base model's own tokenizer may say more than the model has places for, and then `truncation=True` in a pipeline
+    cuts at another place than `Student.predict`, or not before the model falls over the text.
+    """
+    before = tokenizer.model_max_length
+    if card.kind == "classification":
+        tokenizer.model_max_length = card.max_length
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.model_max_length = before
 
 
 def load_student(path: Path | str, *, device: str | None = None) -> Student:
@@ -148,7 +163,7 @@ class Student:
 
     def predict(
         self,
-        texts: Sequence[str | Mapping[str, str]],
+        texts: Iterable[str | Mapping[str, str]],
         *,
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
@@ -156,7 +171,8 @@ class Student:
         """Answer many texts, in their order. Batches hold texts of like length, for speed.
 
         Args:
-            texts: Inputs; one of several fields is a mapping, or the text that its rows hold.
+            texts: Inputs: a list, a column of a table, an array. One of several fields is a mapping, or the text that
+                its rows hold.
             batch_size: Texts a batch; None takes 64, and 32 where only the library's `generate` can write.
             progress: Called with the number of texts answered so far.
 
@@ -166,9 +182,9 @@ class Student:
         """
         if isinstance(texts, str | Mapping):
             raise OptionError("predict", ["predict takes a list of inputs; call the student itself with one"])
-        if not texts:
-            return []
         plain = [whole_characters(text) if isinstance(text, str) else self.card.input_text(text) for text in texts]
+        if not plain:
+            return []
         if self.card.kind == "classification":
             encoded = self.tokenizer(plain, truncation=True, max_length=self.card.max_length)["input_ids"]
             answer, size = self._classify, batch_size or 64

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from potstill.errors import DataError
+from potstill.errors import DataError, OptionError
 from potstill.train.card import CARD, StudentCard, read_card, write_card
 from potstill.train.student import load_student, publish
 
@@ -68,7 +68,7 @@ def test_half_an_emoji_is_read_as_it_stands_in_rows(student):
     asked = load_student(student)
     assert asked.predict(["\ud83d bad", "bad"]) == asked.predict(["? bad", "bad"])
     assert asked("\ud83d bad") == asked("? bad")
-    assert asked.card.input_text({"\ud83d": "half \ud83d"}).isascii()
+    assert asked.card.input_text({"text": "half \ud83d"}).isascii()
 
 
 @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"]])
@@ -77,3 +77,43 @@ def test_a_card_with_other_labels_than_the_model_answers_with_is_refused(tmp_pat
     write_card(folder, StudentCard("mood", "classification", labels=tuple(labels)))
     with pytest.raises(DataError, match=rf"answers with 2 labels and its card names {len(labels)} \(a"):
         load_student(folder)
+
+
+def test_many_inputs_are_refused_with_the_call_that_takes_them_and_that_takes_any_iterable(student):
+    import numpy as np
+
+    asked = load_student(student)
+    for many in ([], ["a good film"], ("a", "b"), np.array(["a"])):
+        with pytest.raises(OptionError, match=r"for many inputs: student\.predict\(\[…\]\)"):
+            asked(many)
+    with pytest.raises(OptionError, match=r"needed \(got nothing\)$"):
+        asked()
+    texts = ["a good film", "bad"]
+    wanted = asked.predict(texts)
+    for many in (np.array(texts), iter(texts), {"x": texts}["x"]):
+        assert asked.predict(many) == wanted
+    assert asked.predict(np.array([])) == []
+
+
+def test_one_text_is_called_text_or_input_and_nothing_else(student):
+    asked = load_student(student)
+    assert asked(text="a good film") == asked(input="a good film") == asked({"text": "a good film"})
+    for wrong in ({"foo": "a"}, {"text": "a", "label": "b"}, {}, {"text": None}):
+        with pytest.raises(OptionError, match=r"reads one text, given as it is or as \{\"text\": \"…\"\}; the fields"):
+            asked(wrong)
+
+
+def test_a_plain_pipeline_that_truncates_cuts_where_the_student_does(tmp_path, student, tiny_bert):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    before = tokenizer.model_max_length
+    model = AutoModelForSequenceClassification.from_pretrained(student)
+    card = StudentCard("mood", "classification", labels=("a", "b"), max_length=16)
+    publish(model, tokenizer, card, tmp_path / "short")
+    assert tokenizer.model_max_length == before, "the caller's stays as it was"
+    assert json.loads((tmp_path / "short" / "tokenizer_config.json").read_text())["model_max_length"] == 16
+    text = "good " * 12 + "bad awful " * 200
+    plain = pipeline("text-classification", str(tmp_path / "short"), truncation=True, top_k=None)
+    (own,) = load_student(tmp_path / "short").predict([text])
+    assert sorted(item["score"] for item in plain([text])[0]) == pytest.approx(sorted(own.probs), abs=1e-5)
