@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+FEW_ROWS = 50
+
 
 def print_scores(scores: dict[str, Any]) -> None:
     """The score table of a run, for a terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     figures = ("accuracy", "macro_f1", "ece", "exact_match", "token_f1", "rouge_l", "chrf")
     columns = [figure for figure in figures if figure in scores["systems"][0]]
-    kind = scores["test_set"]["kind"]
-    title = f"{scores['test_set']['rows']} {kind} test rows" + ("" if kind == "real" else " (no real test data)")
-    table = Table("system", *columns, "MiB", "ms p50", title=title)
+    metric, test = scores.get("metric", ""), scores["test_set"]
+    title = f"{test['rows']} {test['kind']} test rows" + ("" if test["kind"] == "real" else " (no real test data)")
+    heads = [head for column in columns for head in ((column, "95 %") if column == metric else (column,))]
+    table = Table(
+        "system", *heads, "MiB", "ms p50", title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     for system in scores["systems"]:
         latency = (system.get("latency_ms") or {}).get("p50")
-        cells = [f"{system[c]:.3f}" if system.get(c) is not None else "" for c in columns]
+        cells = []
+        for column in columns:
+            cells.append("" if system.get(column) is None else f"{system[column]:.3f}")
+            if column == metric:
+                cells.append("–".join(f"{end:.2f}" for end in (system.get("ci") or {}).get(column) or ()))
         size = system.get("size_mib")
         table.add_row(system["name"], *cells, f"{size:.0f}" if size else "", f"{latency:.1f}" if latency else "")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if 0 < test["rows"] < FEW_ROWS:
+        console.print(
+            f"note     {test['rows']} test rows are too few to tell systems apart: see the 95 % intervals; "
+            "name more real rows as test: in the task file",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def print_plan(plan: Any) -> None:

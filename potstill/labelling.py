@@ -83,8 +83,8 @@ class Labelling:
     """
 
     def __init__(
-        self, task: str, texts: str | Sequence[str] | None = None, *, out: Path | None = None, batch: int | None = None,
-        encoder: str | TextEncoder = MINILM, seed: int = 0,
+        self, task: str | Path, texts: str | Sequence[str] | None = None, *, out: Path | None = None,
+        batch: int | None = None, encoder: str | TextEncoder = MINILM, seed: int = 0,
     ):  # fmt: skip
         self.spec = read_task_file(task, own_rows=OWN_ROWS).spec
         if self.spec.kind != "classification":
@@ -93,7 +93,7 @@ class Labelling:
         if batch is not None and batch < 1:
             raise OptionError("label", [f"batch {batch} is no number of texts; give at least 1"])
         self.batch = batch or max(BATCH, len(self.spec.labels))
-        self.out = out or _place_of(task, self.spec)
+        self.out = out or _place_of(str(task), self.spec)
         self.answers = _answers_in(self.out, self.spec)
         self._given = self._elsewhere()
         self._names = LabelNames(self.spec.label_names)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import UserError
 from potstill.events import Event, Listener
 from potstill.ledger import Ledger
+from potstill.masking import masked
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
@@ -25,7 +26,7 @@ from potstill.run_dir import REFUSING_STAGES, STAGES, RunDir, Stage
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from potstill.asker import Asker
     from potstill.budget import Meter
@@ -58,9 +59,26 @@ class RunResult:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The training rows; of written ones some may not have been learnt from (see the report)."""
+        """The rows that the student was taught: the training rows alone, without those held out (see `splits`).
+
+        Columns are those of `potstill.rows`: input, output, label, origin, source, licence, teacher_probs and weight.
+        Of written rows some may not have been learnt from (see the report).
+        """
         taught = self.path / "train" / "train.parquet"  # there where the student labelled rows of its own
         return read_rows(taught if taught.exists() else self.path / "soft" / "train.parquet")
+
+    @cached_property
+    def splits(self) -> DatasetDict:
+        """All rows of the run, as `push` publishes them.
+
+        `train` is `dataset`; by `validation` the training chose the weights that stayed; `test` was held out to measure
+        on, and is not there, or empty, where the task file names test rows of its own.
+        """
+        from datasets import DatasetDict
+
+        from potstill.run_facts import RunFacts
+
+        return DatasetDict({name: read_rows(path) for name, path in RunFacts(self.path, self.spec).splits.items()})
 
     @cached_property
     def student(self) -> Student:
@@ -111,7 +129,7 @@ class RunResult:
 
 
 def run(
-    task: str,
+    task: str | Path,
     *,
     out: str | Path | None = None,
     listener: Listener | None = None,
@@ -150,11 +168,11 @@ def run(
         with open_job(task, out, clock, settings, labelling_functions) as job:
             names, rows = stages_with(optional_stages(job)), job.settings.generation.rows
             clock.start(expected_seconds(job.folder.path, names, rows))
-            stages = job.all_stages(task)
+            stages = job.all_stages(str(task))
     return RunResult(job.folder.path, job.spec, stages)
 
 
-def students(task: str, *, listener: Listener | None = None, **settings: Any) -> StudentRanking:
+def students(task: str | Path, *, listener: Listener | None = None, **settings: Any) -> StudentRanking:
     """Models that could be the student of a task; what `distil.student: auto` takes the first of.
 
     Args:
@@ -197,7 +215,7 @@ def load(path: str | Path) -> RunResult:
 
 @contextlib.contextmanager
 def open_job(
-    task: str,
+    task: str | Path,
     out: str | Path | None,
     listener: Listener,
     settings: Mapping[str, Any],
@@ -231,7 +249,17 @@ def open_job(
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
         if spec.kind == "generation" and (form := form_of(spec)):
             listener(Event("task", "note", f"outputs: {form.told()} (asked for by the task)"))
-        yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions))
+        call = _call(task, out, settings, labelling_functions)
+        yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions), call)
+
+
+def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any], functions: Sequence[Any]) -> str:
+    """The call of `run` that goes on, for a run that was begun in Python; keys in teachers' URLs are masked."""
+    given = {} if out is None else {"out": str(out)}
+    given |= {key: value for key, value in settings.items() if value is not None}
+    words = [f"{key}={value!r}" for key, value in masked(given).items()]
+    words += ["labelling_functions=..."] if functions else []
+    return f"potstill.run({', '.join([repr(masked(str(task))), *words])})"
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ _NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 4.8, 0.6
 
 
 def plan_run(
-    task: str,
+    task: str | Path,
     *,
     out: str | Path | None = None,
     probe: int | None = None,

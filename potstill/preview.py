@@ -77,7 +77,12 @@ class Preview:
 
 
 def preview_rows(
-    task: str, *, rows: int = 10, out: str | Path | None = None, listener: Listener | None = None, **settings: Any
+    task: str | Path,
+    *,
+    rows: int = 10,
+    out: str | Path | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
 ) -> Preview:
     """Make the first rows of a run.
 
@@ -99,7 +104,7 @@ def preview_rows(
     with listening(listener) as told, open_job(task, out, told, settings) as job:
         spec, asker = job.spec, job.asker
         options = settled(job.folder.path, job.settings.generation, asker.teacher.concurrency, told)
-        job.task(task)
+        job.task(str(task))
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
         told(Event("preview", "progress", "asking the teacher", 0, rows))
         made: list[Row] = []

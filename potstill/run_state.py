@@ -50,7 +50,7 @@ class RunState:
     Attributes:
         stages: All of its stages, in order.
         process: The process that works on it; None when none does.
-        next: The command that goes on, for a shell.
+        next: The command that goes on, for a shell; of a run that was begun in Python the call.
     """
 
     stages: tuple[StageState, ...]

@@ -73,6 +73,7 @@ class Job:
     listener: Listener
     checker: Asker | None = None  # asks the teacher of `quality.teacher`; None is the run's own
     functions: tuple[Callable[[str], str | None], ...] = ()  # labelling functions beside the task file's rules
+    call: str = ""  # what goes on with the run where no command began it
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
@@ -116,7 +117,7 @@ class Job:
                 stays until the new one is whole.
         """
         try:
-            with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given()):
+            with told_state(self.folder.path, name, stages_with(optional_stages(self)), command_given() or self.call):
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
                     name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),

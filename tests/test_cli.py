@@ -157,3 +157,22 @@ def test_compress_of_a_folder_that_is_not_there_says_so(place: str, tmp_path: Pa
     assert place in done.stderr
     assert "huggingface.co" not in done.stderr
     assert "give a" in done.stderr
+
+
+def test_scores_come_with_their_interval_and_few_rows_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    from potstill.cli_tables import print_scores
+
+    def shown(rows: int) -> str:
+        systems = [
+            {"name": "student", "accuracy": 0.6, "macro_f1": 0.6667, "ci": {"macro_f1": [0.17, 1.0]}, "size_mib": 87.0},
+            {"name": "teacher (calibrated)", "accuracy": 0.4, "macro_f1": 0.5, "ci": {"macro_f1": [0.1, 0.9]}},
+            {"name": "majority", "accuracy": 0.4, "macro_f1": 0.19},
+        ]
+        print_scores({"metric": "macro_f1", "test_set": {"rows": rows, "kind": "held-out"}, "systems": systems})
+        return capsys.readouterr().out
+
+    few, many = shown(5), shown(50)
+    assert "0.667     0.17–1.00" in few
+    assert "5 test rows are too few to tell systems apart" in few
+    assert "too few" not in many
+    assert max(map(len, many.splitlines())) <= 80

@@ -132,7 +132,7 @@ def test_a_run_leaves_word_of_what_broke_it(tmp_path: Path, monkeypatch: pytest.
     assert states["retrieval"] == "done"
     assert (states["datagen"], states["quality"], states["merge"]) == ("failed", "waiting", "waiting")
     assert next(s.told for s in found.stages if s.name == "datagen").startswith("nobody answers")
-    assert found.next.startswith("potstill run 'Classify support tickets")
+    assert found.next.startswith("potstill.run('Classify support tickets")
     assert found.process is None
 
 
@@ -202,3 +202,23 @@ def test_ctrl_c_loses_nothing(sample_run: Any, tmp_path: Path) -> None:
 @pytest.mark.real
 def test_ctrl_c_in_training_and_in_measuring_loses_nothing(tmp_path: Path) -> None:
     _stopped_and_ended(tmp_path, ("train", "evaluate"), "-n", "40", "--set", "distil.min_steps=20")
+
+
+def test_a_run_begun_in_python_goes_on_by_the_same_call(tmp_path: Path) -> None:
+    from potstill.events import Event
+
+    def stop(event: Event) -> None:
+        if event.stage == "retrieval":
+            raise KeyboardInterrupt
+
+    task, out = tmp_path / "tickets.md", tmp_path / "run"
+    task.write_text("Classify support tickets as billing, bug or other.\n")
+    settings: dict[str, Any] = {"n": 30, "sources": "generated", "distil": {"epochs": 2}}
+    teacher = "openai:http://me:secret@127.0.0.1:9/v1#m"
+    with pytest.raises(KeyboardInterrupt):
+        potstill.run(task, out=out, listener=stop, teacher=teacher, labelling_functions=[str.lower], **settings)
+    found = read_state(out)
+    assert _states(out)["task"] == "done", "a path is taken as a Path too"
+    masked = teacher.replace("me:secret", "***")
+    rest = "n=30, sources='generated', distil={'epochs': 2}, labelling_functions=..."
+    assert found.next == f"potstill.run({str(task)!r}, out={str(out)!r}, teacher={masked!r}, {rest})"

@@ -53,6 +53,10 @@ def test_a_run_leaves_everything_that_was_promised(finished) -> None:  # type: i
     ):  # fmt: skip
         assert (out / name).exists(), name
     assert RunDir(out).verify() == []
+    splits = result.splits
+    assert splits["train"].num_rows == result.dataset.num_rows == read_rows(out / "soft" / "train.parquet").num_rows
+    assert splits["validation"].column_names == result.dataset.column_names
+    assert splits["validation"].num_rows == read_rows(out / "soft" / "validation.parquet").num_rows > 0
     # The student was looked for (`auto`): of the two models that ship, the encoder serves a classification task.
     assert json.loads((out / "train" / "report.json").read_text())["base_model"] == MINILM
     assert {s["name"] for s in result.scores["systems"]} >= {
