@@ -64,7 +64,8 @@ def bench(task: str, name: str, teacher: str, rows: int, out: Path, options: dic
         "distil": {"epochs": 1, "min_steps": 30}, "teacher_options": options,
     }  # fmt: skip
     folder = out / "run"
-    plans = {"before any request": plan_run(file, out=out / "none", probe=0, **settings)}
+    unasked = None if teacher.startswith("openai") else 0  # both make no request, 0 times no step of the student either
+    plans = {"before any request": plan_run(file, out=out / "none", probe=unasked, **settings)}
     plans["after a probe"] = plan_run(file, out=folder, probe=32, **settings)
     with Ledger(folder / "ledger.sqlite", read_only=True) as kept:
         probed = kept.totals().replies

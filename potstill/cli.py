@@ -158,7 +158,9 @@ def plan(
     budget: Annotated[str | None, typer.Option(help="Say whether 2usd, 500k-tokens or 30min suffice.")] = None,
     probe: Annotated[
         int | None,
-        typer.Option(help="Requests to make now; by default 32, and none with an API or after a run in that folder."),
+        typer.Option(
+            help="Requests now; by default 32, none with an API or after a run; 0 times no training step either."
+        ),
     ] = None,
     options: Set = None,
     as_json: Json = False,

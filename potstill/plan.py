@@ -17,13 +17,11 @@ of the real student on this machine.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import plan_speed
 from potstill.budget import Budget, Price, price_of
@@ -31,10 +29,9 @@ from potstill.datagen import writing
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
 from potstill.events import Event, Listener
 from potstill.generation_start import check_ahead, foreign_languages, lacking_rows, settled
-from potstill.ledger import Ledger
 from potstill.notebook import listening
+from potstill.plan_ledger import plan_ledger
 from potstill.plan_steps import RunPlan, Size, Step, joined, texts_to_label
-from potstill.run_dir import RunDir
 from potstill.student_choice import distil_options, teaches_itself
 from potstill.task import TaskSpec
 from potstill.token_estimate import likely_tokens
@@ -72,7 +69,7 @@ def plan_run(
         task: As for `potstill.run`.
         out: Run folder; what an earlier run left there makes the prediction surer.
         probe: Requests to make now; None makes 32 with a teacher in this process whose speed no earlier run in the
-            folder tells, and none with an API.
+            folder tells, and none with an API. 0 makes none, and times no step of the student either.
         listener: As for `potstill.run`: without one, a notebook shows a table.
         **settings: As for `potstill.run`.
 
@@ -95,44 +92,13 @@ def plan_run(
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
     with (
         listening(listener) as told,
-        _ledger(folder, count) as ledger,
+        plan_ledger(folder, count) as ledger,
         open_asker(replace(resolved, budget=None), ledger, told) as asker,
     ):
         if probe is None and count and _is_known(folder, asker):
             count = 0
         spec = read_task_file(task, asker=asker if count else None, draft=not count, own_rows=OWN_ROWS).spec
-        return _Planner(spec, resolved, folder, asker, count, told).plan()
-
-
-@contextlib.contextmanager
-def _ledger(folder: Path, probe: int) -> Iterator[Ledger]:
-    """The run's own ledger where a probe may write to it or a run left one; else a passing one.
-
-    What was made for a probe goes again where no reply came.
-    """
-    with contextlib.ExitStack() as stack:
-        if probe or (folder / "ledger.sqlite").exists():
-            new = [place for place in (folder / "ledger.sqlite", folder, *folder.parents) if not place.exists()]
-            run = RunDir(folder)
-            stack.enter_context(run.lock())
-            if new:
-                stack.callback(_remove_if_empty, folder, new)
-            yield stack.enter_context(Ledger(run.ledger_path))
-        else:
-            place = stack.enter_context(TemporaryDirectory(prefix="potstill-plan-"))
-            yield stack.enter_context(Ledger(Path(place) / "ledger.sqlite"))
-
-
-def _remove_if_empty(folder: Path, new: list[Path]) -> None:
-    """Take an empty ledger away, with its lock and the folders that were made for it, the innermost first."""
-    with Ledger(folder / "ledger.sqlite", read_only=True) as ledger:
-        if ledger.totals().replies:
-            return
-    for file in (*folder.glob("ledger.sqlite*"), folder / ".lock"):
-        file.unlink(missing_ok=True)
-    for place in new[1:]:
-        with contextlib.suppress(OSError):  # somebody else has put something there
-            place.rmdir()
+        return _Planner(spec, resolved, folder, asker, count, told, timed=probe != 0).plan()
 
 
 def _is_known(folder: Path, asker: Asker) -> bool:
@@ -144,11 +110,12 @@ def _is_known(folder: Path, asker: Asker) -> bool:
 
 class _Planner:
     def __init__(
-        self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener
-    ) -> None:
+        self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener, *,
+        timed: bool = True,
+    ) -> None:  # fmt: skip
         generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
-        self.asker, self.probe, self.listener = asker, probe, listener
+        self.asker, self.probe, self.listener, self.timed = asker, probe, listener, timed
         unsaid = unsaid_fields(spec) if settings.writes else ""
         self.notes = [
             note for note in (lacking_rows(spec, settings), foreign_languages(spec, settings), unsaid) if note
@@ -323,6 +290,9 @@ class _Planner:
         if before:
             seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
             return Step("train", seconds=round(seconds, 1), basis="earlier")
+        if not self.timed:
+            self.notes.append("the training's time is not predicted: with --probe 0 no step of the student is timed")
+            return Step("train", seconds=None)
         if not texts:
             plain = writing.Material(self.spec, self.settings.generation, self.asker.abilities, {}, {}, {}, {})
             texts = plan_speed.stand_in_texts(self.spec, writing.assumed_input_tokens(plain))
@@ -336,7 +306,9 @@ class _Planner:
             each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
         else:
             each = seconds_a_step(texts, options)
-        return Step("train", seconds=round(schedule.steps * each, 1), basis="probe")
+        # Where the held-out score stays behind, early stopping ends it sooner.
+        speed: Literal["", "most"] = "most" if options.early_stopping and self.settings.merge.validation else ""
+        return Step("train", seconds=round(schedule.steps * each, 1), basis="probe", speed=speed)
 
     def _rows_at(self, ref: Any) -> int:
         if ref is None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from potstill.train.self_training import SelfTrainingOptions
 
 Basis = Literal["earlier", "probe", "assumed", "none"]
+Speed = Literal["", "assumed", "most"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Step:
         completion_tokens: Their completion tokens.
         seconds: Time; None where nothing tells the speed.
         basis: How the size of a request is known.
-        speed: `assumed` where the time is no more than that; empty where it follows from something measured.
+        speed: `assumed` where the time is no more than that, `most` where it may be less; empty where it follows from
+            something measured.
     """
 
     stage: str
@@ -32,22 +34,23 @@ class Step:
     completion_tokens: int = 0
     seconds: float | None = 0.0
     basis: Basis = "none"
-    speed: Literal["", "assumed"] = ""
+    speed: Speed = ""
 
     @property
     def minutes(self) -> str:
-        """The time for people: `about 3.2` where it is assumed, `?` where nothing tells it."""
-        return minutes_text(self.seconds, self.speed == "assumed")
+        """The time for people: `about 3.2` where it is assumed, `up to 3.2` where it may be less, `?` if unknown."""
+        return minutes_text(self.seconds, self.speed)
 
 
-def minutes_text(seconds: float | None, assumed: bool) -> str:
+def minutes_text(seconds: float | None, speed: Speed = "") -> str:
     """Minutes for people.
 
     Examples:
-        >>> minutes_text(90, False), minutes_text(90, True), minutes_text(None, False)
-        ('1.5', 'about 1.5', '?')
+        >>> minutes_text(90), minutes_text(90, "assumed"), minutes_text(90, "most"), minutes_text(None)
+        ('1.5', 'about 1.5', 'up to 1.5', '?')
     """
-    return "?" if seconds is None else f"{'about ' if assumed else ''}{seconds / 60:.1f}"
+    word = {"assumed": "about ", "most": "up to ", "": ""}[speed]
+    return "?" if seconds is None else f"{word}{seconds / 60:.1f}"
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ class RunPlan:
 
     @property
     def minutes(self) -> str:
-        """The time of all stages for people: `about …` where a part of it is assumed."""
-        return minutes_text(self.seconds, any(step.speed == "assumed" for step in self.steps))
+        """The time of all stages for people: `about …` where a part is assumed, `up to …` where it may be less."""
+        told = {step.speed for step in self.steps}
+        return minutes_text(self.seconds, "assumed" if "assumed" in told else "most" if "most" in told else "")
 
     def to_json(self) -> dict[str, Any]:
         """JSON types."""

@@ -95,7 +95,34 @@ def test_nothing_is_asked_and_nothing_written_for_an_api(tmp_path: Path, monkeyp
     assert any("assumed: 0.8 s to the first token and 60 tokens/s" in note for note in planned.notes)
     train = next(step for step in planned.steps if step.stage == "train")
     assert (train.seconds or 0) > 0
-    assert (train.basis, train.speed) == ("probe", "")
+    assert (train.basis, train.speed) == ("probe", "most"), "early stopping may end it sooner"
+    assert train.minutes.startswith("up to ")
+
+
+def test_without_a_probe_no_training_step_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.train import speed
+
+    def refuse(*_: Any) -> float:
+        raise AssertionError("a step was timed")
+
+    monkeypatch.setattr(speed, "seconds_a_step", refuse)
+    planned = plan_run(TASK, out=tmp_path / "run", probe=0, **SMALL)
+    train = next(step for step in planned.steps if step.stage == "train")
+    assert train.minutes == planned.minutes == "?"
+    assert any("with --probe 0 no step of the student is timed" in note for note in planned.notes)
+
+
+def test_a_batch_counts_when_its_kernels_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two steps take a minute each by this clock, the two after them a second."""
+    from itertools import chain, repeat
+
+    from potstill.train import speed
+    from potstill.train.options import DistilOptions, resolve_options
+
+    ticks = chain([0.0, 60.0, 60.0, 120.0, 120.0, 121.0, 121.0, 122.0], repeat(1e9))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    options = resolve_options(DistilOptions(batch_size=2), "classification")
+    assert speed.seconds_a_step(["a text", "another one", "a third"], options) == 1.0
 
 
 def test_the_checks_are_priced_at_the_price_of_their_own_teacher(
@@ -211,7 +238,7 @@ def test_assumed_time_goes_with_requests_and_tokens() -> None:
     assert assumed_time(step, 1000).seconds == pytest.approx(1.8), "no less than one reply takes"
     assert assumed_time(replace(step, seconds=3.0), 10).seconds == 3.0
     assert assumed_time(replace(step, requests=0), 10).seconds is None
-    assert (minutes_text(90, True), minutes_text(90, False), minutes_text(None, True)) == ("about 1.5", "1.5", "?")
+    assert (minutes_text(90, "assumed"), minutes_text(90), minutes_text(None, "most")) == ("about 1.5", "1.5", "?")
 
 
 def test_the_thinking_of_a_teacher_is_said_not_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ ROOF = {
     *("cli_start", "cli_look", "cli_tables", "doctor", "preview", "compare", "measure", "hub_load", "generation_start"),
     *("report_rows", "report_saving", "stage_parts", "viewer", "serving", "cli_web", "cli_predict"),
     *("run_facts", "hub_upload", "student_choice", "batch", "cli_batch", "cli_settings", "cli_verify", "cli_status"),
-    *("run_left", "user_data", "__main__"),
+    *("run_left", "user_data", "stage_parts", "__main__"),
 }
 HEAVY = {
     *("torch", "transformers", "trl", "datasets", "faiss", "sentence_transformers", "openai", "vllm", "matplotlib"),
