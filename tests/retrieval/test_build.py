@@ -16,7 +16,6 @@ from potstill.retrieval.build import build_catalogue, card_row
 from potstill.retrieval.cards import Card, card_from_mapping
 from potstill.retrieval.catalogue import read_catalogue, shipped_catalogue
 from potstill.retrieval.hub_listing import catalogue_item
-from potstill.retrieval.hub_rows import hub_unreachable
 
 README = """---
 pretty_name: Set {n}
@@ -138,9 +137,7 @@ def near(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for name, value in {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}.items():
         monkeypatch.setenv(name, value)
-    hub_unreachable.cache_clear()
-    yield hub
-    hub_unreachable.cache_clear()
+    return hub
 
 
 def listed(hub: Any) -> int:

@@ -531,13 +531,30 @@ def test_behind_a_proxy_the_proxy_is_tried(
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, direct)
-        hub_unreachable.cache_clear()
-        try:
-            said = hub_unreachable()
-        finally:
-            hub_unreachable.cache_clear()
+        said = hub_unreachable()
     assert (said == "") == reached
     assert reached or ("hub.invalid" if direct else "the proxy 127.0.0.1") in said
+
+
+def test_a_network_that_comes_up_is_found_and_one_that_was_there_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from potstill.retrieval import hub_rows
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with socket.socket() as hub:
+        hub.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        assert hub_rows.hub_unreachable() == "HF_HUB_OFFLINE is set"
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        assert "no network to 127.0.0.1" in hub_rows.hub_unreachable()
+        hub.listen()
+        assert "no network to 127.0.0.1" in hub_rows.hub_unreachable(), "known for half a minute"
+        monkeypatch.setattr(hub_rows, "_AGAIN_S", 0.0)
+        assert hub_rows.hub_unreachable() == ""
+    assert hub_rows.hub_unreachable() == ""
 
 
 def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -> None:
