@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from potstill.errors import OptionError
+from potstill.option_places import place_of
 
 if TYPE_CHECKING:
     from typer._click.core import Context, Parameter
@@ -32,7 +33,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines
 
 
 class Group(TyperGroup):
-    """A group of commands whose help loads little: to read a flag without a default, typer loads pydantic."""
+    """A group of commands whose help loads little: to read a flag without a default, typer loads pydantic.
+
+    What is no option of a command and is one of a stage, or `-n` by another name, is told as it is written here.
+    """
+
+    def invoke(self, ctx: Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if type(error).__name__ == "NoSuchOption":  # of click, which newer releases of typer bring themselves
+                _tell_option_meant(error)
+            raise
 
     def get_params(self, ctx: Context) -> list[Parameter]:
         params: list[Parameter] = super().get_params(ctx)
@@ -40,6 +52,16 @@ class Group(TyperGroup):
             if parameter.default is None and getattr(parameter, "is_bool_flag", False):
                 parameter.default = False
         return params
+
+
+def _tell_option_meant(error: Any) -> None:
+    """Put into an error of an unknown option what it is called here, where that is known."""
+    own = {name for parameter in error.ctx.command.params for name in parameter.opts} if error.ctx else set()
+    place = place_of(error.option_name.lstrip("-"))
+    if error.option_name in ("--n", "--rows") and "-n" in own:
+        error.possibilities = ["-n"]
+    elif place is not None and "--set" in own:
+        error.possibilities = [f"--set {'.'.join(place)}=VALUE"]
 
 
 def merge_settings(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]:

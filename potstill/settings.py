@@ -21,6 +21,7 @@ from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.masking import masked
+from potstill.option_places import place_of
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.train.compress.options import CompressOptions
@@ -168,7 +169,10 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 nested[key].update(value)
                 origin.update({f"{key}.{option}": where for option in value})
             else:
-                faults.append(f"{key}: no such setting{nearest(key, [*_PLAIN, *_SHORT, *nested])}")
+                hint = nearest(key, [*_PLAIN, *_SHORT, *nested])
+                if (place := place_of(key)) is not None:
+                    hint = f"; did you mean {place[0]}={{{place[1]!r}: {value!r}}}?"
+                faults.append(f"{key}: no such setting{hint}")
     seed = values.get("seed", 0)
     for name, cls in _NESTED.items():
         if any(f.name == "seed" for f in fields(cls)):

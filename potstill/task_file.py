@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from potstill.errors import DataError
+from potstill.option_places import nearest_key
 from potstill.options import nearest
 from potstill.task import KINDS, METRICS, DataRef, Example, Inferred, Kind, Label, Metric, TaskSpec
 from potstill.task_fields import (
@@ -145,7 +146,7 @@ def read_task_file(
     known = (*FIELDS, *SETTINGS, *STAGES)
     for key in fields:
         if key not in known and not faults.full:
-            faults.add(lines[key], f"{key[:60]!r} is not known{_nearest_key(key, known)}")
+            faults.add(lines[key], f"{key[:60]!r} is not known{nearest_key(key, known, _plain_value(fields[key]))}")
     options, settings = _options_of(fields, lines, faults)
     given = {key: value for key, value in fields.items() if key in FIELDS and not value.empty}
     for key in fields:
@@ -158,18 +159,8 @@ def read_task_file(
     return TaskFile(spec, options, settings, lines, text, path)
 
 
-_OTHER_NAMES = {
-    "license": "licences", "licenses": "licences", "licence": "licences", "labeled": "labelled",
-    "prompt": "instruction",
-    "task": "instruction", "description": "instruction", "prior": "label_prior", "classes": "labels",
-    "categories": "labels", "language": "languages", "lang": "languages", "type": "kind", "model": "student",
-    "train": "labelled", "eval": "evaluate", "num_rows": "rows", "datagen": "generation", "distill": "distil",
-}  # fmt: skip
-
-
-def _nearest_key(key: str, known: tuple[str, ...]) -> str:
-    other = _OTHER_NAMES.get(key.lower())
-    return f"; did you mean {other!r}?" if other else nearest(key[:60], known)
+def _plain_value(node: Node) -> str:
+    return node.text.strip() if node.kind == "scalar" else ""
 
 
 def _options_of(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from difflib import get_close_matches
 from pathlib import Path
 
 from potstill.errors import TaskError
-from potstill.options import nearest
 from potstill.task_yaml import MAX_BYTES, Faults
 
 _SUFFIXES = (".md", ".markdown", ".txt", ".mdx")
@@ -58,11 +58,14 @@ def read_text(path: Path, where: str) -> str:
             blob = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         try:
-            near = [item.name for item in sorted(path.parent.iterdir())[:1000] if item.suffix in _SUFFIXES]
+            near = {item.stem: item.name for item in sorted(path.parent.iterdir())[:1000] if item.suffix in _SUFFIXES}
         except OSError:
-            near = []
-        hint = nearest(path.name, near) if near else f"; there is no task file in {path.parent}"
-        raise TaskError(where, [f"no such file{hint}; or give the task as a sentence"]) from None
+            near = {}
+        # The names without their endings, which are alike in all of them.
+        meant = [near[stem] for stem in get_close_matches(path.stem, near, n=1, cutoff=0.6)]
+        there = ", ".join(list(near.values())[:5]) + (", …" if len(near) > 5 else "")
+        hint = f"did you mean {meant[0]!r}" if meant else f"{path.parent} has {there or 'no task file'}"
+        raise TaskError(where, [f"no such file; {hint}, or is the task to be given as a sentence?"]) from None
     except (OSError, ValueError) as error:
         raise TaskError(where, [f"cannot be read ({getattr(error, 'strerror', None) or error})"]) from None
     if len(blob) > MAX_BYTES:

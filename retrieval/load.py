@@ -348,7 +348,8 @@ def _open_file(file: Path, limit: int | None, tell: _Tell) -> Sample:
     if name.endswith(".parquet"):
         return _open_files([file], limit, tell)
     if not name.endswith(FORMATS):
-        raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}")
+        mend = {".txt": "; a .txt has no labels or answers: as unlabelled: it would do", ".xlsx": "; save it as CSV"}
+        raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}{mend.get(Path(name).suffix, '')}")
     try:
         if name.endswith((".jsonl", ".jsonl.gz")):
             with gzip.open(file) if name.endswith(".gz") else file.open("rb") as stream:

@@ -176,3 +176,18 @@ def test_scores_come_with_their_interval_and_few_rows_with_a_word(capsys: pytest
     assert "5 test rows are too few to tell systems apart" in few
     assert "too few" not in many
     assert max(map(len, many.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["--n", "20"], "-n"), (["--rows", "20"], "-n"), (["--epochs", "3"], "--set distil.epochs=VALUE"),
+     (["--learning-rate", "1"], "--set distil.learning_rate=VALUE"), (["--teachr", "fake"], "--teacher")],
+)  # fmt: skip
+def test_an_option_by_another_name_is_told_as_it_is_written_here(words: list[str], meant: str) -> None:
+    from typer.testing import CliRunner
+
+    from potstill.cli import app
+
+    done = CliRunner().invoke(app, ["run", "Classify mails as good or bad.", *words])
+    assert done.exit_code == 2
+    assert f"No such option: {words[0]} (Possible options: {meant})" in done.output

@@ -139,3 +139,19 @@ def test_a_student_of_its_own_model_is_known() -> None:
     assert not itself(writes, teacher="transformers", distil={"student": "auto"})
     assert not itself(writes, teacher="transformers:someone/larger")
     assert itself(writes, teacher="vllm:someone/small", distil={"student": "someone/small"})
+
+
+def test_options_that_are_shown_in_their_stage_are_options_of_it() -> None:
+    from dataclasses import fields
+
+    from potstill.option_places import STAGE_OF, place_of
+    from potstill.settings import _NESTED
+
+    assert len(STAGE_OF) >= 25
+    for name, stage in STAGE_OF.items():
+        assert name in {field.name for field in fields(_NESTED[stage])}, f"{stage}.{name}"
+        others = [key for key, cls in _NESTED.items() if key != stage and name in {field.name for field in fields(cls)}]
+        assert others == [], f"{name} is one of {others} too"
+    assert place_of("lr") == ("distil", "learning_rate")
+    with pytest.raises(OptionError, match=r"epochs: no such setting; did you mean distil=\{'epochs': 3\}\?"):
+        resolve({}, {"epochs": 3})

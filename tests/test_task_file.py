@@ -986,7 +986,21 @@ def test_bytes_that_are_no_task(tmp_path: Path, blob: bytes, fault: str) -> None
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "tickets.md").write_text("x")
     assert faults_of(str(tmp_path / "ticktes.md")) == (
-        "no such file; did you mean 'tickets.md'?; or give the task as a sentence",
+        "no such file; did you mean 'tickets.md', or is the task to be given as a sentence?",
+    )
+    # The ending alone is no likeness.
+    assert faults_of(str(tmp_path / "empty.md")) == (
+        f"no such file; {tmp_path} has tickets.md, or is the task to be given as a sentence?",
+    )
+
+
+def test_an_option_of_a_stage_at_the_top_is_shown_in_its_place() -> None:
+    text = "---\nepochs: 3\nlr: 1e-5\nlearning_rat: 2\nnam: x\n---\nClassify mails as good or bad.\n"
+    assert faults_of(text) == (
+        "line 2: 'epochs' is not known; did you mean 'distil: {epochs: 3}'?",
+        "line 3: 'lr' is not known; did you mean 'distil: {learning_rate: 1e-5}'?",
+        "line 4: 'learning_rat' is not known; did you mean 'distil: {learning_rate: 2}'?",
+        "line 5: 'nam' is not known; did you mean 'name'?",
     )
 
 

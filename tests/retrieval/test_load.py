@@ -344,7 +344,8 @@ def test_parquet_with_text_that_is_no_utf_8_is_refused_when_read(tmp_path: Path)
     ("name", "content", "said"),
     [("a.jsonl", b"{\n", "row 0"), ("a.jsonl", b"[1]\n", "is list"), ("a.jsonl", b"\xff\xfe\n", "cannot be read"),
      ("a.jsonl", b"[" * 100_000 + b"\n", "cannot be read"), ("a.json", b'{"a": 1}', "list of objects"),
-     ("a.json", b"[" * 100_000, "cannot be read"), ("a.xlsx", b"PK", "no known format")],
+     ("a.json", b"[" * 100_000, "cannot be read"), ("a.xlsx", b"PK", "no known format.*save it as CSV"),
+     ("a.txt", b"so sad", "as unlabelled: it would do")],
 )  # fmt: skip
 def test_other_files_that_cannot_be_read(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
