@@ -33,6 +33,7 @@ import zstandard
 
 from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of, has_column
 from potstill.errors import DataError, LedgerError, PotstillError
+from potstill.sqlite_reader import reader_of
 
 _SCHEMA = f"""
 {CACHED_TABLE}
@@ -147,8 +148,7 @@ class Ledger:
         if connection is None:
             # One connection a thread; the flag only lets `close` end those of threads that are gone.
             if self._read_only:
-                uri = f"{self.path.resolve().as_uri()}?mode=ro"
-                connection = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+                connection = reader_of(self.path, any_thread=True)
             else:
                 connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
                 connection.execute("PRAGMA synchronous=FULL")
@@ -384,7 +384,7 @@ def ledger_faults(path: Path) -> tuple[list[str], int]:
     """
     faults: list[str] = []
     count = bad = 0
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    connection = reader_of(path)
     try:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:

@@ -10,7 +10,6 @@ teacher, its time is assumed from what hosted models commonly give, and said to 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from potstill.plan_steps import Size, Step
 from potstill.report_saving import covered
+from potstill.sqlite_reader import reader_of
 
 if TYPE_CHECKING:
     from potstill.budget import Price
@@ -44,7 +44,7 @@ def seen_size(path: Path, purpose: str, teacher: str | None, *, least: int = LEA
     values: tuple[str, ...] = (purpose,)
     if teacher is not None:
         query, values = f"{query} AND teacher = ?", (purpose, teacher)
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(reader_of(path)) as connection:
         rows = connection.execute(query, values).fetchall()
     n = len(rows)
     if n < least:

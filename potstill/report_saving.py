@@ -10,13 +10,16 @@ would come sooner, so where replies were waited for together the first is the mo
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from potstill.budget import Price, is_own, price_of, stated_price
 from potstill.run_facts import RunFacts
+from potstill.sqlite_reader import reader_of
 
 MILLION = 1_000_000
 _WRITES = re.compile(r"zero")
@@ -98,15 +101,10 @@ def teacher_seen(facts: RunFacts) -> Seen | None:
     path = facts.path / "ledger.sqlite"
     if not path.exists():
         return None
-    import sqlite3
-
     query = "SELECT purpose, teacher, prompt_tokens, completion_tokens, seconds, at FROM replies"
     try:
-        connection = sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro", uri=True, timeout=5)
-        try:
+        with contextlib.closing(reader_of(path, timeout_s=5)) as connection:
             rows = connection.execute(query).fetchall()
-        finally:
-            connection.close()
     except sqlite3.Error:
         return None
     name = facts.run.get("teacher_name")

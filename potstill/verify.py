@@ -33,6 +33,7 @@ from potstill.run_dir import (
     read_manifest,
     root_faults,
 )
+from potstill.sqlite_reader import reader_of
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _lost_replies(folder: Path, path: Path) -> int:
     except (pa.ArrowException, OSError, KeyError):
         return 0  # its hash differs, which is said already
     wanted = {key for source in table["source"].to_pylist() if source for key in source.get("requests") or ()}
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    connection = reader_of(path)
     try:
         find = "SELECT 1 FROM replies WHERE key = ? LIMIT 1"
         return sum(connection.execute(find, (key,)).fetchone() is None for key in wanted)

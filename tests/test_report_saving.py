@@ -334,3 +334,12 @@ def test_a_plan_counts_the_answers_that_an_api_is_asked_for(tmp_path: Path) -> N
         steps = [step for step in planned.steps if step.stage == "evaluate"]
         assert sum(step.requests for step in steps) == requests
         assert all(2 * step.requests < step.completion_tokens < 20 * step.requests for step in steps)
+
+
+@pytest.mark.parametrize("name", ["ticket #1", "50%25", "what? now", "a b"])
+def test_a_ledger_is_found_whatever_its_folder_is_called_and_no_file_is_made(
+    sample_run: Any, tmp_path: Path, name: str
+) -> None:
+    run = sample_run.write_run(tmp_path / "runs" / name)
+    assert teacher_seen(read_run(run)) is not None
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [name]
