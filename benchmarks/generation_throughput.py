@@ -110,7 +110,7 @@ def ledger_clock(ledger: Ledger) -> Iterator[list[float]]:
 
     for name in ("find", "record", "record_failure"):
         setattr(ledger, name, timed(getattr(ledger, name), time.perf_counter))
-    ledger._commit = timed(ledger._commit, time.thread_time)  # type: ignore[method-assign]
+    ledger._writer.commit = timed(ledger._writer.commit, time.thread_time)  # type: ignore[method-assign]
     yield spent
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
 import sqlite3
 import threading
 import time
@@ -32,7 +31,8 @@ from typing import Any
 import zstandard
 
 from potstill.asked import ADD_CACHED, CACHED_TABLE, Asked, asked_of, has_column
-from potstill.errors import DataError, LedgerError, PotstillError
+from potstill.errors import DataError, LedgerError
+from potstill.group_writer import GroupWriter
 from potstill.sqlite_reader import reader_of
 
 _SCHEMA = f"""
@@ -107,9 +107,8 @@ class Ledger:
     def __init__(self, path: Path | str, *, read_only: bool = False):
         self.path = Path(path)
         self._local = threading.local()
-        self._queue: queue.SimpleQueue[tuple[str, tuple[Any, ...], Future[None]] | None] = queue.SimpleQueue()
         self._connections: list[sqlite3.Connection] = []
-        self._writer: threading.Thread | None = None
+        self._writer: GroupWriter | None = None
         self._read_only = read_only
         try:
             if not read_only:
@@ -140,8 +139,7 @@ class Ledger:
             self._close_connections()
             raise DataError(f"{self.path} is not a readable ledger ({error}); move it away and run again") from None
         if not read_only:
-            self._writer = threading.Thread(target=self._write_loop, name="ledger", daemon=True)
-            self._writer.start()
+            self._writer = GroupWriter(self.path, self._connect)
 
     def _connect(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -301,8 +299,7 @@ class Ledger:
     def close(self) -> None:
         """Write what is queued and close."""
         if self._writer is not None:
-            self._queue.put(None)
-            self._writer.join()
+            self._writer.close()
             self._writer = None
         self._close_connections()
 
@@ -315,54 +312,7 @@ class Ledger:
     def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
         if self._writer is None:
             raise LedgerError(f"{self.path} is closed or open for reading only")
-        done: Future[None] = Future()
-        self._queue.put((statement, values, done))
-        return done
-
-    def _write_loop(self) -> None:
-        connection = self._connect()
-        open_ = True
-        while open_:
-            item = self._queue.get()
-            group = []
-            while item is not None:
-                group.append(item)
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                open_ = False
-            if not group:
-                continue
-            problem = self._commit(connection, [item[:2] for item in group])
-            if problem is None:
-                for _, _, done in group:
-                    done.set_result(None)
-                continue
-            # A single bad item must not take the others with it, nor end this thread.
-            for statement, values, done in group:
-                problem = self._commit(connection, [(statement, values)])
-                if problem is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(problem)
-
-    def _commit(self, connection: sqlite3.Connection, group: list[tuple[str, tuple[Any, ...]]]) -> PotstillError | None:
-        try:
-            for statement, values in group:
-                connection.execute(statement, values)
-            connection.commit()
-        except sqlite3.OperationalError as error:
-            connection.rollback()
-            return LedgerError(
-                f"the ledger {self.path} cannot be written ({error}); free disk space, see that no other process "
-                "writes it, and run again"
-            )
-        except Exception as error:
-            connection.rollback()
-            return DataError(f"the ledger {self.path} refused an entry ({type(error).__name__}: {error})")
-        return None
+        return self._writer.put(statement, values)
 
 
 _MOST_BYTES = 1 << 28

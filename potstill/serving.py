@@ -74,7 +74,7 @@ class Batcher:
         self._most, self._batch = most_waiting, batch
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting = 0
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._work, name="student", daemon=True)
         self._thread.start()
 
@@ -82,19 +82,21 @@ class Batcher:
         """Answers to texts, in their order.
 
         Raises:
-            Full: Too many texts wait.
+            Full: Too many texts wait, or the thread has ended or is about to.
         """
-        with self._lock:
-            if self._waiting + len(texts) > self._most:
+        job = _Job(tuple(texts), Future())
+        with self._lock:  # what came behind the end would wait for ever
+            if self._closed or self._waiting + len(texts) > self._most:
                 raise Full
             self._waiting += len(texts)
-        job = _Job(tuple(texts), Future())
-        self._queue.put(job)
+            self._queue.put(job)
         return job.done.result()
 
     def close(self) -> None:
         """End the thread once what waits is answered."""
-        self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join(timeout=30)
 
     def _work(self) -> None:

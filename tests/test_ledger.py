@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import DataError, LedgerError
+from potstill.group_writer import GroupWriter
 from potstill.ledger import Ledger, _unblob, request_key
 
 JSON = st.recursive(
@@ -115,7 +116,8 @@ def test_a_full_disk_is_no_fault_of_the_data(tmp_path: Path) -> None:
         full = sqlite3.connect(tmp_path / "l.sqlite")
         full.execute("CREATE TABLE room (b)")
         full.execute("PRAGMA max_page_count=1")  # SQLite keeps the pages that there are, and takes no more
-        problem = ledger._commit(full, [("INSERT INTO room VALUES (zeroblob(1000000))", ())])
+        assert ledger._writer is not None
+        problem = ledger._writer.commit(full, [("INSERT INTO room VALUES (zeroblob(1000000))", ())])
         assert isinstance(problem, LedgerError)
         assert not isinstance(problem, DataError)
         assert "cannot be written" in str(problem)
@@ -124,16 +126,37 @@ def test_a_full_disk_is_no_fault_of_the_data(tmp_path: Path) -> None:
         record(ledger, "later")
 
 
+@pytest.mark.parametrize("when", ["connecting", "committing"])
+def test_nobody_waits_for_a_writer_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    connect = Ledger._connect
+
+    def broken(*_: Any) -> Any:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    def connected(ledger: Ledger) -> Any:
+        return broken() if threading.current_thread().name == "ledger" else connect(ledger)
+
+    if when == "connecting":
+        monkeypatch.setattr(Ledger, "_connect", connected)
+    else:
+        monkeypatch.setattr(GroupWriter, "commit", broken)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        for key in ("first", "later"):
+            problem = record(ledger, key).exception(10)
+            assert isinstance(problem, LedgerError)
+            assert "is written no more (unable to open database file); see that" in str(problem)
+
+
 def test_commits_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives during a commit goes into the next one: so many replies take far fewer commits."""
     groups: list[int] = []
-    commit = Ledger._commit
+    commit = GroupWriter.commit
 
-    def counted(ledger: Ledger, connection: Any, group: list[Any]) -> Any:
+    def counted(writer: GroupWriter, connection: Any, group: list[Any]) -> Any:
         groups.append(len(group))
-        return commit(ledger, connection, group)
+        return commit(writer, connection, group)
 
-    monkeypatch.setattr(Ledger, "_commit", counted)
+    monkeypatch.setattr(GroupWriter, "commit", counted)
     with Ledger(tmp_path / "l.sqlite") as ledger:
         wait([record(ledger, f"k{i}") for i in range(5000)])
         assert sum(groups) == 5000

@@ -18,7 +18,7 @@ import pytest
 from potstill.decisions import read_decisions
 from potstill.errors import UserError
 from potstill.rows import dataset_to_rows, read_rows
-from potstill.serving import Batcher, student_app, student_folder
+from potstill.serving import Batcher, Full, student_app, student_folder
 from potstill.train.student import Prediction, StudentCard
 from potstill.viewer import viewer_app
 from potstill.web import MAX_BODY, Answer, App, Server, host_headers, running
@@ -235,14 +235,37 @@ def test_bad_questions_to_the_student_are_told_what_is_wrong(body: Any, problem:
         assert _ask(server, "POST", "/predict", {"inputs": ["a"]}, Origin="http://evil.example")[0] == 403
 
 
+class _Held(_Slow):
+    """A student that answers once it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def predict(self, texts: list[str], progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        self.asked.set()
+        assert self.go.wait(20)
+        return super().predict(texts)
+
+
+def test_nobody_waits_for_a_thread_that_has_ended() -> None:
+    batcher = Batcher(_Slow())  # type: ignore[arg-type]
+    assert len(batcher.ask(["a"])) == 1
+    batcher.close()
+    with pytest.raises(Full):
+        batcher.ask(["b"])
+
+
 def test_a_flood_is_refused_and_a_fault_is_told() -> None:
-    with _serving(_Slow(0.4), most_waiting=20) as server:
+    held = _Held()
+    with _serving(held, most_waiting=20) as server:
         busy = threading.Thread(target=lambda: _ask(server, "POST", "/predict", {"inputs": ["a"] * 20}))
         busy.start()
-        time.sleep(0.15)
+        assert held.asked.wait(20)
         status, value, headers = _ask(server, "POST", "/predict", {"inputs": ["a"]})
         assert (status, headers["retry-after"]) == (503, "1")
-        busy.join(10)
+        held.go.set()
+        busy.join(20)
         assert _ask(server, "POST", "/predict", {"inputs": ["a"]})[0] == 200
     with _serving(_Slow(wrong=True)) as server:
         for _ in range(2):
