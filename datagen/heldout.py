@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.datagen.decontaminate import TestTexts
 from potstill.datagen.merge import MergeOptions, Splits
+from potstill.rows import take_rows
 
 
 def separate_splits(splits: Splits, options: MergeOptions) -> tuple[Splits, dict[str, Any]]:
@@ -44,8 +45,8 @@ def separate_splits(splits: Splits, options: MergeOptions) -> tuple[Splits, dict
             left[name] = [place for place in places if place not in met]
             against += [texts[name][place] for place in sorted(met)]
     moved = {name: sorted(set(range(part.num_rows)) - set(left[name])) for name, part in parts.items()}
-    kept = {name: part.select(left[name]).flatten_indices() if moved[name] else part for name, part in parts.items()}
-    to_train = [part.select(moved[name]).flatten_indices() for name, part in parts.items() if moved[name]]
+    kept = {name: take_rows(part, left[name]) if moved[name] else part for name, part in parts.items()}
+    to_train = [take_rows(part, moved[name]) for name, part in parts.items() if moved[name]]
     report: dict[str, Any] = {f"{name}_moved": len(moved.get(name, ())) for name in ("validation", "heldout")}
     report["splits_shared"] = shared
     train = concatenate_datasets([splits.train, *to_train]) if to_train else splits.train

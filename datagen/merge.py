@@ -21,7 +21,7 @@ from potstill.datagen.outputs import off_form
 from potstill.datagen.tally import TextSample
 from potstill.decisions import FILE as DECISIONS
 from potstill.events import Event, Listener, silent
-from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
+from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset, take_rows
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -336,8 +336,10 @@ def split_rows(spec: TaskSpec, table: Dataset, options: MergeOptions | None = No
     options = options or MergeOptions()
     groups: dict[str, list[tuple[float, int]]] = defaultdict(list)
     inputs, outputs = table["input"][:], table["output"][:]
-    for i, origin in enumerate(table["origin"][:]):
-        if origin == "user" and table[i]["source"]["dataset"] == DECISIONS:
+    origins = table["origin"][:]
+    sources = table["source"][:] if "user" in origins else []
+    for i, origin in enumerate(origins):
+        if origin == "user" and sources[i]["dataset"] == DECISIONS:
             continue
         drawn = _drawn(inputs[i], options.seed)
         groups[outputs[i] if spec.kind == "classification" else ""].append((drawn, i))
@@ -392,4 +394,4 @@ def _part(share: float, drawn: int, count: int, room: int) -> int:
 
 
 def _select(table: Dataset, places: Sequence[int]) -> Dataset:
-    return table.select(sorted(places)).flatten_indices()
+    return take_rows(table, sorted(places))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from potstill.errors import DataError, OptionError
-from potstill.rows import UNKNOWN_LICENCE, Dropped, Row, Source, dataset_to_rows, rows_to_dataset
+from potstill.rows import UNKNOWN_LICENCE, Dropped, Row, Source, dataset_to_rows, rows_to_dataset, take_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,7 +157,7 @@ def apply_decisions(
                 ("rejected", "by a person") if decision.action == "reject" else ("corrected", decision.new_output)
             )
             dropped.append(Dropped(reason, detail, row.input, row.output, row.origin, row.source, "merge"))
-        kept.append(part.select(places).flatten_indices())
+        kept.append(take_rows(part, places))
     own = []
     order = {key: place for place, key in enumerate(decisions)}
     for place, decision in enumerate(decisions.values()):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, TeacherError
 from potstill.events import Event, Listener, silent
-from potstill.rows import label_names
+from potstill.rows import label_names, sample_rows
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def evaluate_run(
 
     if test.num_rows == 0:
         raise DataError(_nothing_to_measure(test_set, train_rows.num_rows, student_path))
-    if options.rows and test.num_rows > options.rows:
-        test = test.shuffle(seed=seed).select(range(options.rows)).flatten_indices()
+    test = sample_rows(test, options.rows, seed)
     student = load_student(student_path)
     listener(Event("evaluate", "progress", f"student on {test.num_rows} rows", 0, 3))
     scored = evaluate_student(student, spec, test, latency_rows=options.latency_rows)

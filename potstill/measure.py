@@ -15,6 +15,8 @@ from typing import Any
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
+from potstill.options import build_options
+from potstill.rows import sample_rows, take_rows
 from potstill.run_dir import digest, write_atomic
 from potstill.task import DataRef
 
@@ -50,6 +52,7 @@ def evaluate_on(
         listener: Progress.
 
     Raises:
+        OptionError: A number of rows below 0.
         UserError: There is no run.
         DataError: The data cannot be read, has no rows or other labels than the task, or there is no student.
     """
@@ -60,8 +63,10 @@ def evaluate_on(
     from potstill.pipeline import load
     from potstill.retrieval.load import read_data
     from potstill.run_facts import find_leaks
+    from potstill.settings import EvaluateOptions
     from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
 
+    options = build_options(EvaluateOptions, {"rows": rows, "latency_rows": latency_rows}, "evaluate")
     found = load(run)
     spec = found.spec
     commits: dict[str, str] = {}
@@ -70,8 +75,7 @@ def evaluate_on(
     )
     if test.num_rows == 0:
         raise DataError(f"{ref.path} has no rows; check the file and the columns (--input, --output)")
-    if rows and test.num_rows > rows:
-        test = test.shuffle(seed=seed).select(range(rows)).flatten_indices()
+    test = sample_rows(test, options.rows, seed)
     listener(Event("evaluate", "progress", f"student on {test.num_rows} rows", 0, test.num_rows))
     student = found.student
     scored = evaluate_student(student, spec, test, latency_rows=latency_rows, listener=listener)
@@ -86,7 +90,7 @@ def evaluate_on(
     if any(seen) and not all(seen):
         places = [i for i, known in enumerate(seen) if not known]
         probs = None if scored.probs is None else scored.probs[places]
-        fresh = test.select(places).flatten_indices()
+        fresh = take_rows(test, places)
         without = score_predictions(spec, fresh, [scored.outputs[i] for i in places], probs).to_json()
     leak = find_leaks(list(test["input"]), found.dataset["input"])
     scores = {

@@ -224,6 +224,27 @@ def write_rows(table: Dataset, path: Path) -> None:
             writer.write_table(pa.table(batch).cast(table.features.arrow_schema))
 
 
+def take_rows(table: Dataset, places: Sequence[int]) -> Dataset:
+    """Rows of a table by their places, in that order, as a table of their own.
+
+    Arrow gathers them; `Dataset.flatten_indices` makes each row a Python object and takes 150 times as long.
+    """
+    from datasets import Dataset
+
+    picked = table.select(places)
+    if picked._indices is None:  # in one piece, which needs no gathering
+        return picked
+    taken = picked.data.table.take(picked._indices.column(0))
+    return Dataset(taken, info=picked.info.copy(), split=picked.split)
+
+
+def sample_rows(table: Dataset, most: int, seed: int) -> Dataset:
+    """At most so many rows, drawn with the seed; all of them for `most` 0 or where there are no more."""
+    if not most or table.num_rows <= most:
+        return table
+    return take_rows(table.shuffle(seed=seed), range(most))
+
+
 def read_rows(path: Path) -> Dataset:
     """Read a table that `write_rows` wrote.
 

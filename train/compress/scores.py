@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from potstill.events import Listener
+from potstill.rows import sample_rows
 from potstill.run_dir import digest
 from potstill.train.compress.measure import read_text
 from potstill.train.compress.options import CompressOptions
@@ -28,8 +29,7 @@ class Examiner:
     def __init__(self, original: Compressed, material: Material, options: CompressOptions, listener: Listener):
         self.spec, self.listener, self.kind = material.spec, listener, original.kind
         test = material.test if material.test is not None and material.test.num_rows else None
-        if test is not None and options.rows and test.num_rows > options.rows:
-            test = test.shuffle(seed=options.seed).select(range(options.rows)).flatten_indices()
+        test = None if test is None else sample_rows(test, options.rows, options.seed)
         self.test = test if original.card is not None and self.spec is not None else None
         self.metric = self.spec.metric if self.spec is not None and self.test is not None else None
         self.rows = 0 if self.test is None else self.test.num_rows
