@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
@@ -90,20 +90,17 @@ class TestTexts:
         self._grams: set[int] = set()
         self._near = NoveltyFilter(near) if near is not None else None
         for text in texts:
-            self._hashes.add(words_hash(text))
-            field = _longest_field(text)
-            if field is not None:
-                self._hashes.add(words_hash(field))
+            self._hashes.update(_same(text))
             self._grams.update(map(_gram, _runs(text)))
             if self._near is not None:
                 self._near.add(text)
 
     def found_in(self, text: str) -> tuple[str, str] | None:
         """How a training text meets a test text: (reason, detail), or None."""
-        if words_hash(text) in self._hashes:
+        whole, *field = _same(text)
+        if whole in self._hashes:
             return "in_test", "the same words as a test input"
-        field = _longest_field(text)
-        if field is not None and words_hash(field) in self._hashes:
+        if field and field[0] in self._hashes:
             return "in_test", "one field holds the same words as a test input"
         for run in _runs(text):
             if _gram(run) in self._grams:
@@ -113,6 +110,40 @@ class TestTexts:
             if match is not None:
                 return "near_test", f"ROUGE-L {match.f1:.2f} with test input {match.index}"
         return None
+
+
+def shared_texts(tested: Sequence[str], trained: Iterable[str]) -> tuple[set[int], set[int]]:
+    """Which test texts are among training texts, by the first two of the checks above.
+
+    Args:
+        tested: Test inputs.
+        trained: Training inputs; read once.
+
+    Returns:
+        Places of test texts of the same words as a training text, or one field of it; and places of those that share a
+        run of 13 words with one.
+    """
+    wholes: dict[bytes, list[int]] = {}
+    grams: dict[int, list[int]] = {}
+    for place, text in enumerate(tested):
+        for mark in _same(text):
+            wholes.setdefault(mark, []).append(place)
+        for run in _runs(text):
+            grams.setdefault(_gram(run), []).append(place)
+    same: set[int] = set()
+    shared: set[int] = set()
+    for text in trained:
+        for mark in _same(text):
+            same.update(wholes.get(mark, ()))
+        for run in _runs(text):
+            shared.update(grams.get(_gram(run), ()))
+    return same, shared
+
+
+def _same(text: str) -> list[bytes]:
+    """What a text shares with one of the same words: its hash, and that of its longest field where it has several."""
+    field = _longest_field(text)
+    return [words_hash(text), *([words_hash(field)] if field is not None else [])]
 
 
 def _runs(text: str) -> Iterator[str]:

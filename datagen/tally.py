@@ -121,22 +121,39 @@ def diversity(texts: Sequence[str], seed: int = 0) -> dict[str, float]:
         `self_bleu`: mean BLEU-4 of up to 60 texts against up to 200 others, 0 to 1 (Zhu et al., arXiv:1802.01886).
         `mean_words`: mean length.
     """
+    return {**_variety(texts, seed), "near_duplicate_rate": near_duplicate_rate(texts)}
+
+
+def near_duplicate_rate(texts: Sequence[str]) -> float:
+    """Share of texts whose ROUGE-L F1 with an earlier one is above 0.7 (arXiv:2212.10560 §2.2), to four digits."""
     novelty = RecentNovelty(max(1, len(texts)), 0.7)
     near = 0
     for text in texts:
         near += novelty.match(text) is not None
         novelty.add(text)
-    return {**_variety(texts, seed), "near_duplicate_rate": round(near / max(1, len(texts)), 4)}
+    return round(near / max(1, len(texts)), 4)
+
+
+def distinct_shares(texts: Sequence[str]) -> tuple[float, float]:
+    """Distinct words and word pairs by all of them (arXiv:1510.03055 §5), to four digits; see `diversity`."""
+    found = _counted([letters_apart(text) for text in texts])
+    one, two = (round(len(count) / max(1, count.total()), 4) for count in found)
+    return one, two
+
+
+def _counted(texts: Sequence[str]) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """How often each word and each pair of words stands in texts."""
+    tokens = [words(text) for text in texts]
+    return Counter(word for own in tokens for word in own), Counter(pair for own in tokens for pair in pairwise(own))
 
 
 def _variety(texts: Sequence[str], seed: int) -> dict[str, float]:
+    distinct_1, distinct_2 = distinct_shares(texts)
     texts = [letters_apart(text) for text in texts]
-    tokens = [words(text) for text in texts]
-    one = Counter(word for own in tokens for word in own)
-    two = Counter(pair for own in tokens for pair in pairwise(own))
+    one, _ = _counted(texts)
     return {
-        "distinct_1": round(len(one) / max(1, one.total()), 4),
-        "distinct_2": round(len(two) / max(1, two.total()), 4),
+        "distinct_1": distinct_1,
+        "distinct_2": distinct_2,
         "self_bleu": round(_self_bleu(texts, seed), 4),
         "mean_words": round(one.total() / max(1, len(texts)), 2),
     }

@@ -28,7 +28,8 @@ class Measured:
     Attributes:
         path: Folder with scores and predictions.
         scores: As `evaluate/scores.json`: the test set and each system's figures.
-        known: Rows whose text the student was trained on.
+        known: Rows whose text the student was trained on, as merging tells it: the same words, whatever their case,
+            accents and punctuation.
         without_known: The student's figures on the other rows; None where all or none are known.
     """
 
@@ -59,10 +60,10 @@ def evaluate_on(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from potstill.datagen.decontaminate import shared_texts
     from potstill.evaluation import estimated_prior, frozen_calibration
     from potstill.pipeline import load
     from potstill.retrieval.load import read_data
-    from potstill.run_facts import find_leaks
     from potstill.settings import EvaluateOptions
     from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
 
@@ -83,20 +84,17 @@ def evaluate_on(
     if spec.kind == "classification":
         estimated = estimated_prior(spec, frozen_calibration(found.path / "soft"))
         systems.append(majority_system(spec, test, found.dataset, estimated))
-    trained = [text.casefold().split() for text in found.dataset["input"]]
-    words = {" ".join(text) for text in trained}
-    seen = [" ".join(text.casefold().split()) in words for text in test["input"]]
+    known, shared = shared_texts(list(test["input"]), found.dataset["input"])
     without = None
-    if any(seen) and not all(seen):
-        places = [i for i, known in enumerate(seen) if not known]
+    if 0 < len(known) < test.num_rows:
+        places = [i for i in range(test.num_rows) if i not in known]
         probs = None if scored.probs is None else scored.probs[places]
         fresh = take_rows(test, places)
         without = score_predictions(spec, fresh, [scored.outputs[i] for i in places], probs).to_json()
-    leak = find_leaks(list(test["input"]), found.dataset["input"])
     scores = {
         "test_set": {
             "kind": "real", "source": ref.path, "commit": commits.get(ref.path), "rows": test.num_rows,
-            "known": sum(seen), "share_13_words": leak.ngram,
+            "known": len(known), "share_13_words": len(shared),
         },
         "metric": spec.metric, "labels": list(spec.label_names), "systems": systems, "student_without_known": without,
     }  # fmt: skip
@@ -109,4 +107,4 @@ def evaluate_on(
     if scored.probs is not None:
         columns["student_confidence"] = [float(max(row)) for row in scored.probs]
     pq.write_table(pa.table(columns), out / "predictions.parquet", compression="zstd")
-    return Measured(out, scores, sum(seen), without)
+    return Measured(out, scores, len(known), without)

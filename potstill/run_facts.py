@@ -7,7 +7,6 @@ same cards and the same report, byte for byte, and publishing it twice changes n
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import sqlite3
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from potstill.asked import Asked
-from potstill.datagen.decontaminate import normal_words
+from potstill.datagen.decontaminate import shared_texts
+from potstill.datagen.tally import distinct_shares, near_duplicate_rate
 from potstill.errors import DataError, UserError
 from potstill.ledger import Ledger
 from potstill.masking import public_name
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
-from potstill.unspaced import letter_runs
 
 SPLITS = {"train": "train", "validation": "validation", "test": "heldout"}
 _EXAMPLES_A_REASON = 3
@@ -73,7 +72,7 @@ class Leak:
 
     Attributes:
         test_rows: Test rows that were looked for.
-        exact: Those whose normalised text is a training input.
+        exact: Those of the same words as a training input, or one field of it.
         ngram: Those that share a run of 13 words with a training input.
     """
 
@@ -88,9 +87,9 @@ class Diversity:
 
     Attributes:
         sample: Rows looked at.
-        distinct_1: Distinct words over all words.
+        distinct_1: Distinct words over all words; a letter of a script without spaces is a word.
         distinct_2: Distinct word pairs over all word pairs.
-        near_duplicates: Share of rows with ROUGE-L F1 above 0.7 to another row of the sample.
+        near_duplicates: Share of rows with ROUGE-L F1 above 0.7 to an earlier row of the sample.
     """
 
     sample: int
@@ -327,56 +326,18 @@ def pinned(name: str, commit: Any) -> str:
     return f"{name.partition('@')[0]}@{commit}" if commit else name
 
 
-def find_leaks(tested: Sequence[str], trained: Iterable[str], *, words: int = 13) -> Leak:
-    """Look for test inputs among training inputs: whole normalised texts, and runs of `words` words, or of as many
-    letters as these take in a script without spaces.
-
-    Source: the 13-gram rule of arXiv:2005.14165, appendix C.
-    """
-    wholes: dict[str, list[int]] = {}
-    runs: dict[str, list[int]] = {}
-    for i, text in enumerate(tested):
-        plain = normal_words(text)
-        wholes.setdefault(" ".join(plain), []).append(i)
-        for run in _runs(text, words):
-            runs.setdefault(run, []).append(i)
-    exact: set[int] = set()
-    shared: set[int] = set()
-    for text in trained:
-        plain = normal_words(text or "")
-        exact.update(wholes.get(" ".join(plain), ()))
-        for run in _runs(text or "", words):
-            shared.update(runs.get(run, ()))
-    return Leak(len(tested), len(exact), len(shared))
+def find_leaks(tested: Sequence[str], trained: Iterable[str | None]) -> Leak:
+    """Look for test inputs among training inputs, as merging does: the same words, and runs of 13 words in common."""
+    same, shared = shared_texts(tested, (text or "" for text in trained))
+    return Leak(len(tested), len(same), len(shared))
 
 
-def measure_diversity(texts: Sequence[str], *, sample: int = 1000) -> Diversity:
-    """Distinct-n and the share of near-duplicates over an evenly spaced sample.
-
-    Source: distinct-n, arXiv:1510.03055 §5; near-duplicate as ROUGE-L F1 > 0.7, arXiv:2212.10560 §2.2.
-    """
-    import numpy as np
-    from rapidfuzz.distance import Indel
-    from rapidfuzz.process import cdist
-
+def measure_diversity(texts: Sequence[str | None], *, sample: int = 1000) -> Diversity:
+    """How varied texts are, over an evenly spaced sample: the figures of a generation's report."""
     step = max(1, len(texts) / sample)
-    chosen = [re.findall(r"\w+", (texts[int(i * step)] or "").casefold()) for i in range(min(sample, len(texts)))]
-    ones = [word for words in chosen for word in words]
-    twos = [pair for words in chosen for pair in itertools.pairwise(words)]
-    # Indel similarity over word lists is 2·LCS/(len a + len b), which is ROUGE-L F1.
-    near = cdist(chosen, chosen, scorer=Indel.normalized_similarity, score_cutoff=0.7, dtype=np.float32)
-    np.fill_diagonal(near, 0.0)
-    return Diversity(
-        sample=len(chosen),
-        distinct_1=len(set(ones)) / max(1, len(ones)),
-        distinct_2=len(set(twos)) / max(1, len(twos)),
-        near_duplicates=float((near > 0.7).any(axis=1).mean()) if len(chosen) > 1 else 0.0,
-    )
-
-
-def _runs(text: str, n: int) -> Iterable[str]:
-    words = normal_words(text)
-    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)} | {*letter_runs(text.casefold(), n)}
+    chosen = [texts[int(i * step)] or "" for i in range(min(sample, len(texts)))]
+    one, two = distinct_shares(chosen)
+    return Diversity(len(chosen), one, two, near_duplicate_rate(chosen))
 
 
 def _columns(path: Path, names: list[str] | None) -> Any:

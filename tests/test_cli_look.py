@@ -19,7 +19,7 @@ from potstill.browse import Filter, RowBrowser
 from potstill.cli import app
 from potstill.compare import compare_runs, paired_interval
 from potstill.decisions import Decision, decide, read_decisions
-from potstill.errors import DataError, UserError
+from potstill.errors import DataError, OptionError, UserError
 from potstill.measure import evaluate_on
 from potstill.rows import Row, Source, dataset_to_rows, read_rows, rows_to_dataset, write_rows
 from potstill.task import DataRef
@@ -212,7 +212,7 @@ def test_the_paired_interval_is_that_of_a_plain_bootstrap(metric: str) -> None:
 def test_evaluate_measures_on_other_data_and_counts_what_was_trained_on(run: Path, tmp_path: Path) -> None:
     trained = read_rows(run / "soft" / "train.parquet")
     data = tmp_path / "other.jsonl"
-    lines = [{"message": trained[i]["input"].upper(), "kind": trained[i]["output"]} for i in range(5)]
+    lines = [{"message": f"¡{trained[i]['input'].upper()} !", "kind": trained[i]["output"]} for i in range(5)]
     lines += [{"message": f"a new message number {i} about an invoice", "kind": "Billing"} for i in range(15)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = evaluate_on(run, DataRef(str(data), inputs=("message",), output="kind"), latency_rows=2)
@@ -225,6 +225,8 @@ def test_evaluate_measures_on_other_data_and_counts_what_was_trained_on(run: Pat
     assert stored == json.loads(json.dumps(found.scores))
     out = _call("evaluate", str(run), "--on", str(data), "--input", "message", "--output", "kind")
     assert "trained on 5 of these texts" in out
+    with pytest.raises(OptionError, match=r"rows must be at least 0 \(got -5\)"):
+        evaluate_on(run, DataRef(str(data)), rows=-5)
     heard: list[str] = []
     data.write_text(data.read_text() + '{"message": "nobody said what this is", "kind": ""}\n')
     ref = DataRef(str(data), inputs=("message",), output="kind")
@@ -235,8 +237,6 @@ def test_evaluate_measures_on_other_data_and_counts_what_was_trained_on(run: Pat
 
 
 def test_decisions_are_checked_kept_and_the_last_one_counts(run: Path, tmp_path: Path) -> None:
-    from potstill.errors import OptionError
-
     labels = ["billing", "bug"]
     with pytest.raises(OptionError, match="'bugg' is no label"):
         decide(tmp_path, Decision("correct", "a", "bug", "a", "bugg"), labels)
