@@ -28,6 +28,7 @@ from potstill.hub_upload import TITLED, UNIT_FILE, UNIT_TITLE, PushedFile, Uploa
 from potstill.masking import public_name
 from potstill.run_dir import digest, file_digest
 from potstill.run_facts import RunFacts, read_run
+from potstill.whole_folders import replace_folder
 
 PARTS: tuple[Literal["dataset", "model"], ...] = ("dataset", "model")
 _MODEL_SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".jinja", ".onnx", ".gguf"}
@@ -162,8 +163,7 @@ def build_unit(run: Path | str, out: Path | str, *, repo: str | None = None) -> 
             text = json.dumps(content, indent=1, sort_keys=True) + "\n"
             (work / part / UNIT_FILE).write_text(text, encoding="utf-8")
         for part in PARTS:
-            shutil.rmtree(out / part, ignore_errors=True)
-            os.replace(work / part, out / part)
+            replace_folder(work / part, out / part)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Unit(unit, out / "dataset", out / "model", tuple(_notes(facts)))

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import ManifestError, RunError, RunLocked, TeacherError, UnreachableError
+from potstill.whole_folders import fsync_folder, fsync_tree
 
 # Every stage of a run in its order, those that a run need not have, and those that refuse rows.
 STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
@@ -74,23 +75,7 @@ def write_atomic(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fsync_tree(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            with open(os.path.join(root, name), "rb") as file:
-                os.fsync(file.fileno())
-        _fsync_folder(Path(root))
+    fsync_folder(path.parent)
 
 
 @dataclass(frozen=True)
@@ -258,7 +243,7 @@ class RunDir:
             "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "facts": facts,
         }
-        _fsync_tree(work)
+        fsync_tree(work)
         write_atomic(work / MANIFEST, _manifest_text({**manifest, "seal": digest(manifest)}))
         self._publish(work, final)
         return Stage(name, final, key, str(manifest["output"]), False, seconds, facts)
@@ -306,7 +291,7 @@ class RunDir:
                 shutil.rmtree(aside)
             os.replace(final, aside)
         os.replace(ready, final)
-        _fsync_folder(self.path)
+        fsync_folder(self.path)
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)

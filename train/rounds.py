@@ -22,6 +22,7 @@ from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions
 from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
+from potstill.whole_folders import replace_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,9 +123,7 @@ def in_rounds(
     told[best]["kept"] = True
     winner = found[best]
     first = _read(found[0].path)
-    if out.exists():
-        shutil.rmtree(out)
-    winner.path.rename(out)
+    replace_folder(winner.path, out)
     for result in found:
         if result.path != winner.path:
             shutil.rmtree(result.path)

@@ -26,6 +26,7 @@ from potstill.events import Event, Listener, silent
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.gold_rows import LEAST_HELD_OUT
+from potstill.whole_folders import replace_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,8 +207,7 @@ def self_train(
             stopped = "no gain"
             break
         best_score, adopted, before = score, chosen, now
-        shutil.rmtree(student)
-        attempt.rename(student)
+        replace_folder(attempt, student)
     for left in student.parent.glob(f"{student.name}-round-*"):  # of a run that was killed in a later round
         shutil.rmtree(left)
     return SelfTrainingResult(rows_to_dataset(adopted, spec.label_names), stopped, history)

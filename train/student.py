@@ -9,8 +9,6 @@ lie in the files of its format instead (`potstill.train.compress.files`); it ans
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from potstill.task import TaskSpec
 from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.quiet import quiet_transformers
+from potstill.whole_folders import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,20 +46,12 @@ class Prediction:
 
 def publish(model: Any, tokenizer: Any, card: StudentCard, out: Path, training: dict[str, Any] | None = None) -> None:
     """Save model, tokenizer, card and what the training was (`training.json`), published by a rename."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        temporary.chmod(0o755)
+    with written_whole(out) as temporary:
         model.save_pretrained(temporary)
         _save_tokenizer(tokenizer, card, temporary)
         write_card(temporary, card)
         if training is not None:
             (temporary / TRAINING).write_text(json.dumps({"format": 1, **training}, indent=1) + "\n", "utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save_tokenizer(tokenizer: Any, card: StudentCard, folder: Path) -> None:

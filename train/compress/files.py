@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
 from potstill.train.quiet import quiet_transformers
+from potstill.whole_folders import written_whole
 
 if TYPE_CHECKING:
     from potstill.train.compress.state import Compressed
@@ -95,19 +94,11 @@ def write_files(state: Compressed, folder: Path, form: str) -> None:
 
     if faults := format_faults(state, form):
         raise OptionError(f"format {form}", faults)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
+    with written_whole(folder) as temporary:
         _write(state, temporary, form)
         (temporary / FACTS).write_text(json.dumps(facts_of(state, form), indent=1) + "\n", "utf-8")
         for path in temporary.iterdir():
             path.chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(state: Compressed, folder: Path, form: str) -> None:

@@ -16,8 +16,6 @@ and rounding of activations; and after a step its folder:
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from potstill.train.quantize.activations import install
 from potstill.train.quantize.lattice import QuantizedWeight
 from potstill.train.quantize.packing import describe, pack_bits, restore, stored_tensors, unpack_bits
 from potstill.train.quiet import quiet_transformers
+from potstill.whole_folders import written_whole
 
 PACKED = "packed.safetensors"
 FACTS = "compression.json"
@@ -139,10 +138,7 @@ def compressed_as(folder: Path) -> str:
 
 def save_state(state: Compressed, folder: Path) -> None:
     """Write a student under compression, exactly: the next step goes on from it. Published by a rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
+    with written_whole(folder) as temporary:
         write_packed(state, temporary)
         if state.kept:
             save_file(
@@ -157,11 +153,6 @@ def save_state(state: Compressed, folder: Path) -> None:
             save_file(rounded, temporary / EXACT)
         for path in temporary.iterdir():
             path.chmod(0o644)  # safetensors writes for its owner alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_packed(state: Compressed, folder: Path) -> None:
