@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from potstill import prompts
 from potstill.datagen import filters
-from potstill.datagen.field_words import field_noun, is_question, spoken, writing_order
-from potstill.datagen.wording import is_long_kind, readable, with_article
+from potstill.datagen.field_words import called, field_noun, is_long_field, is_question, spoken, writing_order
+from potstill.datagen.wording import readable, with_article
 from potstill.datagen.writing import STOPS, Material, Written, language_of, read_reply, rng
 from potstill.rows import join_fields
 from potstill.teacher import Message, Reply, Request
@@ -56,7 +56,7 @@ def field_request(material: Material, begun: Begun) -> Request:
     told = f" in {language}" if language else ""
     given = [(readable(known), text) for known, text in begun.values.items()]
     prompt = prompts.load("write_field").render(given=given, noun=noun, language=language)
-    short = not is_long_kind(spoken(name))
+    short = not is_long_field(name, spec.inputs)
     most = options.input_tokens(opened=True)
     # By what is written and not by its number: under other filters it is still the same request.
     random = rng(options.seed, 0, f"field {name} {join_fields(begun.values)}")
@@ -105,7 +105,8 @@ def read_field(material: Material, begun: Begun, request: Request, reply: Reply)
 
 def _up_to_a_field(material: Material, text: str) -> str:
     """A text without a line that begins with the name of a field, which a small teacher adds, and what follows."""
-    names = "|".join(re.escape(spoken(name)) for name in material.spec.inputs)
+    inputs = material.spec.inputs
+    names = "|".join(re.escape(said) for name in inputs for said in (spoken(name), called(name, inputs)))
     found = re.search(rf"^\W*(?:{names})\d?\W*:", text, re.IGNORECASE | re.MULTILINE)
     return text[: found.start()].strip() if found else text
 

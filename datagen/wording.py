@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
+from potstill.datagen.field_words import pair_of
 from potstill.label_words import label_words
 from potstill.languages import LANGUAGES
 from potstill.task import Label, TaskSpec
 from potstill.task import readable as readable
-from potstill.text_kinds import is_text_kind, named_text, own_noun, text_kind
+from potstill.text_kinds import SPEAKERS, is_text_kind, named_text, own_noun, text_kind
 
 _END = (
     r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
     r"is|are|was|were|states?|express(?:es)?|shows?|asks?|conveys?|belongs?|means|mentions?|speaks?|talks?|tells?|contains?|should|using|whether|or)\b)"
 )
 _PHRASE = r"([A-Za-z][\w'/ -]{1,90}?)"
-_ARTICLE = re.compile(r"\b(?i:an?|each|every|this|these|the given|(?:the )?following)\s+" + _PHRASE + _END)
+# Behind "each" and "this" a verb, whose object or subject they are: "which emotion does each express?".
+_VERB = (
+    r"(?:other|is|are|was|were|has|have|had|does|do|can|could|should|must|will|would|may|might|means?(?! of)|"
+    r"impl(?:y|ies)|(?:express|contain|entail|contradict|convey|refer|belong|describe|agree|disagree|differ|sound|seem)"
+    r"(?:e?s)?)\b"
+)
+_ARTICLE = re.compile(
+    rf"\b(?i:an?|every|the given|(?:the )?following|(?:each|this|these)(?!\s+{_VERB}))\s+" + _PHRASE + _END
+)
+# "Does this contain an insult?" names what is said of an input alone.
+_UNNAMED = re.compile(
+    rf"\W*(?:is|are|was|does|do|did|has|have)\s+(?:it|they|(?:this|these|each)(?=\s+{_VERB}))\s", re.IGNORECASE
+)
+# Says how to answer behind such an object: "answer the question with one word".
+_WITH = re.compile(r"\s(?:with|using|by)\s.*", re.DOTALL)
+_ANSWERS = re.compile(r"\W*(?:answer|solve|complete)\b", re.IGNORECASE)
+_NO_NOUN = re.compile(r"(?:other|others|one|another)\b", re.IGNORECASE)
+# Who is spoken to where the task names no text: "someone talks to an assistant app".
+_ADDRESSED = re.compile(
+    rf"\b(?:(?:some|any|every)(?:one|body)|people|citizens|(?:{'|'.join(sorted(SPEAKERS))})s"
+    rf"|(?:an?|the|each|every)\s+(?:[\w-]+\s+)?(?:{'|'.join(sorted(SPEAKERS))}))"
+    r"\s+(?:talk|speak|write|chat|turn)s?\s+(?:to|with)\s+(?!each other|one another)" + _PHRASE + _END,
+    re.IGNORECASE,
+)
 _OBJECT = re.compile(
     r"^\W*(?:(?i:classify|categori[sz]e|label|tag|sort|route|triage|moderate|rate|score|grade|screen|filter|translate|"
     r"paraphrase|rewrite|rephrase|shorten|simplify|summari[sz]e|answer|solve|correct|proofread|complete|read))\s+"
@@ -28,11 +52,6 @@ _NOT_INPUTS = re.compile(
     r"^(?:(?:single|short|one)\s)?(?:word|number|sentence|text label|label|category|class|answer|output|input)$"
 )
 _LISTENERS = frozenset(("assistant", "chatbot", "bot", "agent", "hotline", "helpline", "helpdesk", "desk", "service"))
-_SPEAKERS = frozenset(
-    ("customer", "user", "client", "caller", "student", "pupil", "person", "patient", "employee", "citizen", "author")
-    + ("writer", "speaker", "guest", "visitor", "buyer", "shopper", "reader", "reviewer", "tenant", "applicant")
-    + ("candidate", "passenger", "member", "parent", "politician")
-)
 # The verb that a phrase swallowed: "what a customer wants".
 _DOES = re.compile(r" (?:wants?|needs?|feels?|says?|thinks?|means?|asks?|would|could|should|is|are|was|has|had)\b.*")
 # What is asked about an input, not what it is: "the sentiment of a tweet".
@@ -78,25 +97,19 @@ _GIVEN_THING = re.compile(
 )
 # The form of the output, which is no part of what an input is called: "in three bullet points".
 _INTO_FORM = re.compile(
-    r"\s(?:in|into|as|to)\s(?:(?:at most|only|exactly|just|about|no more than)\s)?"
+    r"\s(?:in|into|as|to|with|using)\s(?:(?:at most|only|exactly|just|about|no more than)\s)?"
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|\d+"
     r"|the (?:past|present|future|passive|active|first|second|third)"
     r"|plain|simpler?|your own|other|fewer|formal|informal|polite|json|bullets?)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
-# Told beside the noun where a task is in another language than English.
-_IN_LANGUAGE = re.compile(rf"\s+in (?:{'|'.join(sorted(LANGUAGES.values()))})\Z")
-# Words from which on an input is long, and what one has whose kind alone is known.
-_LONG, _LONG_WORDS = 50, 200
-_LONG_KIND = re.compile(
-    r"^(?:(?!(?:about|of|on|in|from|for|to|with|by)\b)\S+ )*(?:abstract|article|biography|blog|chapter|contract|debate|"
-    r"document|essay|letter|lyrics|narrative|obituary|page|paper|paragraph|passage|patent|report|speech|story|testimony|"
-    r"transcript|transcription|wiki)\b"
-    r"(?! (?:titles?|headlines?|sentences?|questions?|lines?|names?|numbers?|topics?)\b)"
-    r"|^(?:notes?|minutes) of\b",
+_TWO = re.compile(
+    r"\b(?:two|both|pairs? of|2)\s+((?!the\b|of\b)[A-Za-z][\w-]*(?: (?!of\b|and\b|or\b)[a-z][\w-]*){0,3})",
     re.IGNORECASE,
 )
+# Told beside the noun where a task is in another language than English.
+_IN_LANGUAGE = re.compile(rf"\s+in (?:{'|'.join(sorted(LANGUAGES.values()))})\Z")
 
 
 def input_noun(spec: TaskSpec) -> str:
@@ -105,9 +118,12 @@ def input_noun(spec: TaskSpec) -> str:
     "Classify support tickets" gives `support ticket`: the object of a verb that is done to inputs. Otherwise it is the
     first phrase after an indefinite article, `each` or `this`: "Given a question, say …" gives `question`. Otherwise a
     plural after a preposition: "Find spam in text messages" gives `text message`. Where that names no kind of text, one
-    that the task names anywhere is taken (`potstill.text_kinds`); else a message of the speaker that it names.
+    that the task names anywhere is taken (`potstill.text_kinds`); else a message of the speaker that it names. Two
+    fields of one kind are a pair: the word for one of them would ask for a half.
     """
     text = _HEADING.sub(r"\1.", spec.instruction[:1000])  # which is no part of the line below it
+    if of_two := pair_of(spec.inputs):
+        return f"pair of {_both(text, of_two)}"
     if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output
         given = _GIVEN_FOR_IT.search(text)
         behind = text[given.end() :] if given else ""
@@ -138,6 +154,8 @@ def input_noun(spec: TaskSpec) -> str:
         return named
     if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
         return "text"
+    if sorts and (to := _ADDRESSED.search(text)) is not None:
+        return f"message to {_tidy(to[1], text[to.end() :])}"
     if not sorts or _message_of(noun):
         return _message_of(noun) or noun
     if noun == "text" or _ANSWERED.fullmatch(own_noun(noun)):
@@ -146,29 +164,11 @@ def input_noun(spec: TaskSpec) -> str:
     return noun
 
 
-def input_words(given: Sequence[str], noun: str) -> int:
-    """Words that one of a task's inputs, which it calls `noun`, has where it is long; 0 where nothing says so.
-
-    The user's own inputs tell, else what the task calls them: an abstract, an article or the minutes of a meeting
-    has two hundred words, where a small teacher that is not told so writes twenty-five.
-    """
-    lengths = sorted(len(text.split()) for text in given)
-    if lengths:
-        middle = lengths[len(lengths) // 2]
-        return 10 * round(middle / 10) if middle >= _LONG else 0
-    return _LONG_WORDS if is_long_kind(noun) else 0
-
-
-def is_long_kind(noun: str) -> bool:
-    """Whether a noun names a kind of text that is long: an article, the minutes of a meeting."""
-    return _LONG_KIND.search(noun) is not None
-
-
 def _message_of(noun: str) -> str:
     """What is read where the task names who speaks or is spoken to, and no text; "" for other nouns."""
     noun = _DOES.sub("", noun)
     who = own_noun(noun).lower()
-    joint = "to" if who in _LISTENERS else "from" if who in _SPEAKERS else ""
+    joint = "to" if who in _LISTENERS else "from" if who in SPEAKERS else ""
     return f"message {joint} {with_article(noun)}" if joint else ""
 
 
@@ -182,7 +182,7 @@ def _unasked(noun: str, asked: Collection[str]) -> str:
 def _without(noun: str, answers: Collection[str], asked: Collection[str]) -> str:
     """A noun without labels before or behind it, which are what is to be said of it: `machine-written text`."""
     noun = _unasked(noun, asked)
-    head, joint, tail = _split(re.sub(r"^(?:given|following|our|my|your|their) ", "", noun))
+    head, joint, tail = _split(re.sub(r"^(?:given|following|other|our|my|your|their) ", "", noun))
     *ahead, last = head.split() or [""]
     head = " ".join([*(word for word in ahead if word.lower() not in answers), last])
     low = re.sub(r"^(?:an?|the) ", "", tail.lower())
@@ -198,22 +198,24 @@ def _owner(noun: str) -> str:
 
 
 def _by_grammar(text: str) -> str:
-    object_ = _OBJECT.match(text)
+    object_, answers = _OBJECT.match(text), _ANSWERS.match(text) is not None
     if object_ and not _ASKED.match(object_.group(2)):
-        noun = _tidy(object_.group(2), text[object_.end() :])
+        noun = _tidy(*_unanswered(object_.group(2), text[object_.end() :], answers))
         noun = _singular(noun) or (noun if object_.group(1).startswith("the") else "")
         if noun:
             return noun
-    for found in _with_articles(text):
-        noun = _tidy(found.group(1), text[found.end() :])
+    for found in () if _UNNAMED.match(text) else _with_articles(text):
+        noun = _tidy(*_unanswered(found.group(1), text[found.end() :], answers))
         if found.group(0).lower().startswith("these") or found.group(1).startswith("of "):
             noun = _singular(noun)
         if _YES_NO.match(text) and found.group(0).lower().startswith("this"):  # "Is this comment toxic?"
             head, joint, _ = _split(noun)
             first = re.split(r" (?:the|an?) ", head)[0]
             noun = first if joint and first == head else " ".join(first.split()[:-1]) or first
-        if re.match(r"(?:in|into|as|to|by|on|with|from) ", noun):
+        if re.match(r"(?:in|into|as|to|by|on|with|from) ", noun) or _NO_NOUN.fullmatch(noun):
             continue
+        if found.group(0).lower().startswith(("a ", "an ", "each ", "every ", "this ")):
+            noun = _without_verb(noun)
         late = _NOT_INPUTS.match(noun) and found.start() > 40
         if len(noun) > 2 and len(noun.split()) <= 9 and not late and not _ASKED.match(noun):
             return noun
@@ -222,6 +224,30 @@ def _by_grammar(text: str) -> str:
         if noun and not _ASKED.match(noun):
             return noun
     return "text"
+
+
+def _unanswered(phrase: str, rest: str, answers: bool) -> tuple[str, str]:
+    """A phrase and what follows, without how the task (if it `answers`) wants its answer: `question with one word`."""
+    cut = _WITH.sub("", phrase) if answers else phrase
+    return cut, rest if cut == phrase else ""
+
+
+def _without_verb(noun: str) -> str:
+    """A noun in the singular without the verb that a plural behind it must be: "a user comments on our app"."""
+    head = _split(noun)[0].split()
+    ends = len(head) > 1 and text_kind(head[-1]) not in (None, head[-1]) and head[-2].lower() in SPEAKERS
+    return " ".join(head[:-1]) if ends else noun
+
+
+def _both(text: str, kind: str) -> str:
+    """What two inputs of one kind are called: `short questions`, as the task says it, or else as the fields do."""
+    for found in _TWO.finditer(text):
+        words = found[1].split()
+        at = next((i for i, word in enumerate(words) if text_kind(word) not in (None, word)), -1)
+        told = text_kind(words[at]) or ""
+        if at >= 0 and (told.lower() == kind or kind in ("text", "sentence")):
+            return " ".join(words[: at + 1])
+    return plural("news article" if kind == "news" else kind)
 
 
 def _with_articles(text: str) -> Iterator[re.Match[str]]:
@@ -242,7 +268,7 @@ def _tidy(phrase: str, rest: str) -> str:
     if cut or re.search(r"^(?:one of|its|their)\b|\b(?:it|they|he|she|we|you)$", tail):
         return head
     # After a singular noun a word in -s is its verb: "a sentence names", "a review reports a bug".
-    head, *verb = re.split(r" (?=[a-z]+[^\Wsui]s (?:an?|the|its|how|what|no)\b)", head, maxsplit=1)
+    head, *verb = re.split(r" (?=[a-z]+[^\Wsui]s (?:an?|the|its|how|what|no|something)\b)", head, maxsplit=1)
     words = head.removesuffix(" such").split()
     head = " ".join(words)
     if not joint and len(words) > 1 and re.match(r"\s+(?:and|or|is|are|what|how)\b", rest) and _is_plural(words[-1]):
@@ -276,6 +302,18 @@ def _singular(phrase: str) -> str:
     else:
         last = last[:-1]
     return " ".join([*words[:-1], last, *([joint, tail] if joint else [])])
+
+
+def plural(noun: str) -> str:
+    """`query` → `queries`, `speech` → `speeches`.
+
+    Examples:
+        >>> plural("sentence"), plural("short query"), plural("speech")
+        ('sentences', 'short queries', 'speeches')
+    """
+    if re.search(r"[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if re.search(r"(?:s|sh|ch|x|z)$", noun) else f"{noun}s"
 
 
 def with_article(noun: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
 from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
-from potstill.datagen.field_words import spoken, writing_order
+from potstill.datagen.field_words import called, first_noun, is_long_field, writing_order
+from potstill.datagen.long_kinds import input_words
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import (
     Remarks,
@@ -25,7 +26,7 @@ from potstill.datagen.parse import (
     split_list,
     within_quotes,
 )
-from potstill.datagen.wording import input_noun, input_words, is_long_kind, readable, with_article
+from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.label_words import OTHER, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields, split_fields
@@ -123,7 +124,7 @@ def assumed_input_tokens(material: Material) -> float:
     spec, options = material.spec, material.options
     if material.opened:
         return options.input_tokens(opened=True) / 2 * options.texts_per_request
-    nouns = [spoken(name) for name in spec.inputs] if material.fields else [input_noun(spec)]
+    nouns = [called(name, spec.inputs) for name in spec.inputs] if material.fields else [input_noun(spec)]
     assumed = sum(input_words([], noun) or _SHORT_WORDS for noun in nouns) * _TOKENS_A_WORD
     shown = [example.input for example in spec.examples] or [
         text for texts in material.styles.values() for text in texts
@@ -177,7 +178,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     # Apart from the other draws, which so do not depend on how much has been heard.
     drawn = rng(options.seed, index, f"avoid {label}")
     first = writing_order(spec.inputs)[0] if material.in_parts else ""
-    noun = spoken(first) if first else input_noun(spec)
+    noun = first_noun(spec.inputs) if first else input_noun(spec)
     topics = material.topics.get(label, ())
     topic = random.choice(list(topics)) if topics else ""
     manners = _manners(material, random)
@@ -335,7 +336,7 @@ def _without_remarks(raw: str, fields: Sequence[str]) -> str:
     found = re.search(rf"^\W*{re.escape(fields[-1])}\W*:[ \t]*\S.*", raw, re.IGNORECASE | re.MULTILINE)
     if found is None:
         return raw
-    end = raw.find("\n\n", found.end()) if is_long_kind(spoken(fields[-1])) else found.end()
+    end = raw.find("\n\n", found.end()) if is_long_field(fields[-1], fields) else found.end()
     return raw[:end] if end >= 0 else raw
 
 

@@ -27,6 +27,12 @@ _KINDS = frozenset(
     )
     for word in line.split()
 )
+#: Who writes or says what is sorted.
+SPEAKERS = frozenset(
+    ("customer", "user", "client", "caller", "student", "pupil", "person", "patient", "employee", "citizen", "author")
+    + ("writer", "speaker", "guest", "visitor", "buyer", "shopper", "reader", "reviewer", "tenant", "applicant")
+    + ("candidate", "passenger", "member", "parent", "politician")
+)
 # Words that cannot belong to a noun phrase before its noun.
 _ENDS = frozenset(
     word
@@ -51,6 +57,10 @@ _PAIRED = frozenset(("two", "both", "three", "four", "first", "second", "third",
 _DOERS = frozenset(
     ("who", "that", "which", "to", "people", "users", "customers", "they", "we", "you", "i", "and", "or")
 )
+_SOMEBODY = frozenset(("someone", "somebody", "anyone", "anybody", "everyone", "everybody", "he", "she"))
+_SINGULAR = frozenset(("a", "an", "each", "every", "this", "one"))
+# Behind a verb that could be a noun, its object: "the user reviews a hotel".
+_OBJECTS = frozenset(("a", "an", "the", "his", "her", "its", "their", "whether", "how", "that", "something"))
 _NO_NOUN = (
     "is are was were be by into as in and or if to with has have had for from that which who where it they ask asks "
     "state states show shows express expresses speaks talks tells says mentions describes conveys belongs means should "
@@ -147,7 +157,7 @@ def _phrases(text: str, answers: Collection[str]) -> Iterator[tuple[list[re.Matc
     told = [word.group(0).lower() for word in words]
     at = 0
     while at < len(words):
-        if not _may_be(told[at], answers):
+        if not _may_be(told[at], answers) or _is_done(told, at):
             at += 1
             continue
         first = last = at
@@ -168,6 +178,19 @@ def _is_command(told: list[str], at: int) -> bool:
     following = told[at + 1] if at + 1 < len(told) else ""
     begins = at == 0 or re.search(r"[.:;!?]$", told[at - 1]) is not None
     return begins and text_kind(told[at]) == told[at] and (following in _BEHIND_VERBS or following.endswith("ly"))
+
+
+def _is_done(told: list[str], at: int) -> bool:
+    """Whether a word is what somebody does: "someone talks to", "a user posts", "customers report"."""
+    word, who = told[at], told[at - 1] if at else ""
+    if text_kind(word) == word:
+        return who == "people" or (who.endswith("s") and who[:-1] in SPEAKERS)
+    if who in _SOMEBODY or (who in SPEAKERS and word in ("talks", "chats")):
+        return True
+    if who not in SPEAKERS:
+        return False
+    ahead = next((told[i] for i in range(at - 2, max(at - 5, -1), -1) if told[i] in _ENDS or not told[i].isalpha()), "")
+    return ahead in _SINGULAR or (ahead == "the" and told[at + 1 : at + 2] != [] and told[at + 1] in _OBJECTS)
 
 
 def _goes_on(told: list[str], at: int, answers: Collection[str]) -> bool:

@@ -62,6 +62,16 @@ def test_each_field_has_a_request_that_shows_the_ones_before(tmp_path: Path) -> 
     assert len({request.seed for request in written}) == len(written)
 
 
+def test_a_context_of_questions_is_written_as_a_passage(tmp_path: Path) -> None:
+    task = replace(ASKS, instruction="Answer the question from the context.", inputs=("question", "context"))
+    teacher = ScriptedTeacher(answers, SMALL)
+    assert run(tmp_path, task, teacher, rows=3).report["kept"] == 3
+    first = [request for request in teacher.asked if "Here is a passage of 200 words" in request.prefill]
+    assert first
+    written = [request for request in teacher.asked if "Here is a question about this context" in request.prefill]
+    assert all(request.messages[-1].content.startswith("context: The ") for request in written)
+
+
 def test_what_is_no_question_is_dropped_and_the_rest_goes_on(tmp_path: Path) -> None:
     def statements(request: Request, number: int) -> Reply | Failure:
         if "Here is a question" in request.prefill and number % 3 == 0:

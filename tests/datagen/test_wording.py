@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.datagen.wording import input_noun, input_words, with_article
+from potstill.datagen.long_kinds import input_words
+from potstill.datagen.wording import input_noun, with_article
 from potstill.task import Label, TaskSpec
 
 
@@ -208,6 +209,93 @@ def test_what_is_to_be_said_of_a_text_is_not_what_it_is(
 )
 def test_what_is_asked_and_how_to_answer_is_no_input(instruction: str, labels: tuple[str, ...], expected: str) -> None:
     assert answered(instruction, *labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Decide whether two headlines contradict each other.", "text"),
+        ("Given two questions, say whether they are duplicates of each other.", "text"),
+        ("Do the two sentences paraphrase each other?", "text"),
+        ("Decide whether two tweets agree with each other or not", "text"),
+        ("Which emotions does each express?", "text"),
+        ("Given two sentences, decide if each implies the other.", "text"),
+        ("Say if these contradict each other.", "text"),
+        ("Do they mean the same as one another?", "text"),
+        ("Members of a forum answer each other. Classify a post as kind or rude.", "post"),
+        ("Does this contain an insult?", "text"),
+        ("Is each of the claims true?", "claim"),
+        # Where a word of the same sound is a noun.
+        ("Label each show of a festival by its genre.", "show of a festival"),
+        ("Classify each message of people who know each other.", "message of people who know each other"),
+        ("Classify every other message of a chat.", "message of a chat"),
+        ("Sort each means of transport into road, rail or air.", "means of transport"),
+    ],
+)  # fmt: skip
+def test_each_other_is_no_input(instruction: str, expected: str) -> None:
+    assert answered(instruction, "a", "b") == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Someone talks to an assistant app. Predict which intent the utterance has.", "utterance"),
+        ("A user talks to a smart speaker. Name the intent of the utterance.", "utterance"),
+        ("A customer reports a fault. Label the urgency of the ticket.", "ticket"),
+        ("Users post in a forum. Tag each comment with a topic.", "comment"),
+        ("People chat with a bot. Label the intent of their message.", "message to a bot"),
+        ("Each customer requests something. Sort the emails by department.", "email"),
+        ("Somebody reviews a hotel. Which aspect does the sentence speak about?", "sentence"),
+        ("The user queries a search engine; tell what the query looks for.", "query"),
+        ("Someone talks to an assistant app. Predict the intent.", "message to an assistant app"),
+        ("A user chats with a smart speaker. Predict the intent.", "message to a smart speaker"),
+        ("Citizens write to the city. Which office is responsible?", "message to the city"),
+        # The same words as nouns.
+        ("Classify customer reports by product.", "customer report"),
+        ("Classify user requests.", "user request"),
+        ("Label a customer report.", "customer report"),
+        ("Sort user comments on our app.", "user comment on our app"),
+        ("Which user posts are spam?", "user post"),
+        ("Tell whether people who comment on our app complain.", "comment on our app"),
+        ("Classify talks of a conference by field.", "talk of a conference"),
+        ("Label the topic of a customer request to a bank.", "customer request to a bank"),
+        ("What do the user reviews say about the price?", "user review"),
+    ],
+)
+def test_what_somebody_does_is_no_noun(instruction: str, expected: str) -> None:
+    assert answered(instruction, "a", "b") == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        ("Answer the question with a short span copied from the context.", "question"),
+        ("Answer the question with one word.", "question"),
+        ("Answer questions with yes or no.", "question"),
+        ("Answer the customer's question with a link to the manual.", "customer's question"),
+        ("Answer the following trivia question with just the answer.", "trivia question"),
+        ("Answer a question about a passage with a short span.", "question about a passage"),
+        ("Solve the equation with the fewest steps.", "equation"),
+        ("Solve a math word problem by writing a Python program.", "math word problem"),
+        ("Complete the sentence with the missing word.", "sentence"),
+        ("Complete each proverb with its second half.", "proverb"),
+        ("Rewrite the sentence with fewer words.", "sentence"),
+        ("Paraphrase the sentence with other words.", "sentence"),
+        ("Summarise the article with at most three bullet points.", "article"),
+        ("Correct the sentence with as few changes as possible.", "sentence"),
+        ("Reply to the email with a polite refusal.", "email"),
+        ("Answer the riddle in one word.", "riddle"),
+        # What an input has is part of it.
+        ("Summarise a conversation with a doctor.", "conversation with a doctor"),
+        ("Summarise the interview with a musician.", "interview with a musician"),
+        ("Translate a sentence with an idiom into plain English.", "sentence with an idiom"),
+        ("Shorten a letter with a complaint.", "letter with a complaint"),
+        ("Correct a sentence with a spelling mistake.", "sentence with a spelling mistake"),
+        ("Answer questions from customers with a discount code.", "question from customers"),
+    ],
+)
+def test_how_to_answer_is_no_part_of_a_question(instruction: str, expected: str) -> None:
+    assert noun(instruction) == expected
 
 
 @pytest.mark.parametrize(
