@@ -320,7 +320,7 @@ def _configs(facts: RunFacts, unit: UnitInfo) -> list[dict[str, Any]]:
 
 
 # `user/name`, and no file: a local path stands in the facts as `local:name`, or ends as files of rows do.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/(?!.*\.(?:jsonl?|csv|tsv|parquet|arrow|txt)$)[\w.-]+", re.IGNORECASE)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/(?!.*\.(?:jsonl?|csv|tsv|parquet|arrow|ndjson|txt)$)[\w.-]+", re.IGNORECASE)
 
 
 def _eval_results(facts: RunFacts, unit: UnitInfo, student: dict[str, Any]) -> Sequence[Any]:

@@ -23,7 +23,7 @@ from potstill.task_yaml import Faults, Node, plain
 
 MAX_PATTERN = 500
 _RULE_KINDS: tuple[Literal["keyword", "contains", "regex"], ...] = ("keyword", "contains", "regex")
-_DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".gz", ".zst")
+_DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow", ".txt", ".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 

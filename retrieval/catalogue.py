@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from potstill.errors import DataError
+from potstill.retrieval.arrow_files import NOT_DATA
 from potstill.retrieval.cards import MAX_TEXT, Card, CardFault, card_from_mapping, check_id, front_matter
 
 __all__ = ["Card", "Catalogue", "Skipped", "card_data_files", "make_catalogue", "read_catalogue", "shipped_catalogue"]
@@ -30,8 +31,7 @@ MAX_FILE_BYTES = 8_000_000_000
 MAX_ROW_GROUP_BYTES = 1_000_000_000
 MAX_CARD_FILE_BYTES = 4_000_000
 MAX_FOLDERS = 100_000
-DATA_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".arrow")
-_NOT_DATA = {"card.json", "manifest.json", "dataset_infos.json", "dataset_dict.json", "state.json", "cards.jsonl"}
+DATA_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".csv", ".csv.gz", ".tsv", ".arrow")
 _READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
@@ -311,7 +311,7 @@ def _data_files(folder: Path) -> list[Path]:
         path
         for depth in ("*", "*/*", "*/*/*")
         for path in folder.glob(depth)
-        if path.name.endswith(DATA_SUFFIXES) and path.name not in _NOT_DATA and path.is_file()
+        if path.name.endswith(DATA_SUFFIXES) and path.name not in NOT_DATA and path.is_file()
     )
 
 

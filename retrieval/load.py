@@ -1,9 +1,10 @@
 """Data files and Hub datasets → tables, and the user's own data → rows.
 
 What enters is a path or a Hub id; what leaves is a `datasets.Dataset` with its real features (class names
-included), one split at a time: train feeds training, test stays apart. Only data formats are read (Parquet, JSON
-lines, JSON, CSV); of a dataset that needs a script to load, what the Hub made of it is read. Nothing is ever executed.
-A sample is read where a limit is given: row groups of Parquet spread over the file, on the Hub by range requests.
+included), one split at a time: train feeds training, test stays apart. Only data formats are read (Parquet, Arrow,
+JSON lines, JSON, CSV); of a dataset that needs a script to load, what the Hub made of it is read. Nothing is ever
+executed. A sample is read where a limit is given: row groups of Parquet spread over the file, on the Hub by range
+requests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError
+from potstill.retrieval.arrow_files import NOT_DATA, sample_arrow, saved_splits
 from potstill.retrieval.configs import chosen_split
 from potstill.retrieval.csv_rows import csv_records
 from potstill.retrieval.hub_rows import open_hub
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from potstill.retrieval.columns import ColumnChoice
 
 _Tell = Callable[[str], object] | None
-FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv")
+FORMATS = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".csv", ".csv.gz", ".tsv", ".arrow")
 _SAYS_LABEL = ("label", "labels", "label_text", "output", "class", "category")
 _SAYS_ANSWER = (
     "output",
@@ -284,16 +286,17 @@ def read_sample(
 
 
 def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
-    """Data files of a folder by split, from the card's `data_files`, or from the file names."""
+    """Data files of a folder by split: from the card's `data_files`, as `save_to_disk` left them, or by their names."""
     from potstill.retrieval.catalogue import card_data_files
 
-    declared = card_data_files(folder, config)
+    declared = card_data_files(folder, config) or saved_splits(folder)
     if declared:
         return declared
     found: dict[str, list[Path]] = {}
     for sub in (folder, folder / "data"):
         for file in sorted(sub.glob("*")) if sub.is_dir() else []:
-            if file.is_file() and file.name.endswith(FORMATS) and not file.name.startswith(("card", "tasks.")):
+            named = file.name.endswith(FORMATS) and not file.name.startswith(("card", "tasks."))
+            if named and file.name not in NOT_DATA and file.is_file():
                 found.setdefault(_split_of(file.name), []).append(file)
     return found
 
@@ -331,6 +334,8 @@ def _open_files(files: Sequence[Path], limit: int | None, tell: _Tell) -> Sample
             except OSError as error:
                 raise DataError(f"{files[0]} cannot be read ({error}); check the path") from None
             return sample_parquet(opened, limit)
+    if all(file.name.lower().endswith(".arrow") for file in files):
+        return sample_arrow(files, limit)
     parts = [_open_file(file, None if limit is None else -(-limit // len(files)), tell) for file in files]
     if len(parts) == 1:
         return parts[0]
@@ -345,13 +350,13 @@ def _open_files(files: Sequence[Path], limit: int | None, tell: _Tell) -> Sample
 
 def _open_file(file: Path, limit: int | None, tell: _Tell) -> Sample:
     name = file.name.lower()
-    if name.endswith(".parquet"):
+    if name.endswith((".parquet", ".arrow")):
         return _open_files([file], limit, tell)
     if not name.endswith(FORMATS):
         mend = {".txt": "; a .txt has no labels or answers: as unlabelled: it would do", ".xlsx": "; save it as CSV"}
         raise DataError(f"{file} is of no known format; known: {', '.join(FORMATS)}{mend.get(Path(name).suffix, '')}")
     try:
-        if name.endswith((".jsonl", ".jsonl.gz")):
+        if name.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
             with gzip.open(file) if name.endswith(".gz") else file.open("rb") as stream:
                 return sample_lines(str(file), _bounded(stream, file), limit)
         text = _decoded(_read_bytes(file))

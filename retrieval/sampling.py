@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLE_BYTES = 400_000_000
 MAX_GROUP_BYTES = 1_500_000_000
+# What the readers, and the library where it takes a schema's own description of the columns, raise besides Arrow's.
+BROKEN = (OSError, ValueError, TypeError, MemoryError, LookupError, AttributeError)
 _BATCH = 64
 _MOST_GROUPS = 16
 # Over what writers put into one group by default (2 ** 20 rows), so that such a group is sampled to its end.
@@ -90,7 +92,7 @@ def sample_parquet(files: Sequence[tuple[str, BinaryIO]], limit: int | None) -> 
         joined = pa.concat_tables(tables, promote_options="default")
         joined.validate(full=True)  # text that is no UTF-8 passes the reader, and would fail at its first use
         table = Dataset(joined)
-    except (pa.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
+    except (pa.ArrowException, *BROKEN) as error:
         raise DataError(f"{name} cannot be read ({str(error)[:200]}); check that the file is whole") from None
     return Sample(flat(table), numbers, total)
 
@@ -124,14 +126,14 @@ def _batches(name: str, reader: Any, share: int, everything: bool) -> Iterable[t
         for batch in reader.iter_batches(batch_size=4096 if everything else _BATCH, row_groups=[group]):
             places = [i for i in range(batch.num_rows) if seen + i in take]
             if places:
-                part = _plain(pa.Table.from_batches([batch]).take(places))
+                part = plain_columns(pa.Table.from_batches([batch]).take(places))
                 yield part, [starts[group] + seen + place for place in places]
             seen += batch.num_rows
             if seen >= within:
                 break
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain_columns(table: pa.Table) -> pa.Table:
     """Dictionary columns as what they stand for: their size counts, and every reader knows them."""
     import pyarrow as pa
 

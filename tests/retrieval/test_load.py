@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -10,15 +11,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Translation, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Translation, Value
 
 from potstill.errors import DataError
 from potstill.retrieval import sampling
+from potstill.retrieval.arrow_files import saved_splits
 from potstill.retrieval.cards import Card, Config
 from potstill.retrieval.configs import choose_config, chosen_split, is_checking, train_split
 from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of
@@ -60,6 +63,76 @@ def test_splits_are_read_from_the_names_of_files(splits: dict[str, str], tmp_pat
         split: [name] for split, name in splits.items()
     }
     assert read_sample(str(tmp_path), split="eval" if "test" in splits else next(iter(splits))).total == 1
+
+
+def test_a_folder_that_save_to_disk_wrote_is_read_by_its_splits(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    rows = {"text": [f"text {i}" for i in range(5000)], "label": [i // 2500 for i in range(5000)]}
+    whole = Dataset.from_dict(rows, features=features)
+    whole.save_to_disk(tmp_path / "one", num_shards=3)
+    few = whole.select([4999, 0, 7])
+    DatasetDict({"train": whole, "test": few}).save_to_disk(tmp_path / "dict")
+    assert {split: len(files) for split, files in splits_of(tmp_path / "one").items()} == {"train": 3}
+    assert {split: len(files) for split, files in splits_of(tmp_path / "dict").items()} == {"train": 1, "test": 1}
+    sample = read_sample(str(tmp_path / "one"), limit=100)
+    assert (sample.total, sample.table.num_rows, sample.split) == (5000, 100, "train")
+    assert sample.table["text"][:] == [f"text {number}" for number in sample.rows]
+    assert sample.table.features["label"] == features["label"]
+    assert sample.table["label"][:].count(1) == 50
+    assert read_sample(str(tmp_path / "one")).table["text"][:] == rows["text"]
+    tested = read_sample(str(tmp_path / "dict"))
+    assert (tested.split, tested.table["text"][:]) == ("test", ["text 4999", "text 0", "text 7"])
+    assert read_sample(str(tmp_path / "dict"), training=True, limit=9).total == 5000
+    assert read_sample(str(next((tmp_path / "dict" / "test").glob("*.arrow")))).total == 3
+    read = read_data(DataRef(str(tmp_path / "dict"), training=True), task("Judge.", "good", "bad"))
+    assert read.num_rows == 5000
+
+    feather = tmp_path / "rows.arrow"
+    with pa.ipc.new_file(str(feather), whole.data.schema) as file:
+        file.write_table(whole.data.table)
+    assert read_sample(str(feather), limit=10).table["text"][:] == [f"text {i * 500}" for i in range(10)]
+    lines = tmp_path / "rows.ndjson"
+    lines.write_text('{"text": "a"}\n{"text": "b"}\n')
+    assert read_sample(str(lines)).total == 2
+
+
+def test_a_folder_of_save_to_disk_names_no_file_outside_and_no_broken_one_is_followed(tmp_path: Path) -> None:
+    data = Dataset.from_dict({"text": ["a" * 50, "b", "c"] * 50})
+    for name in ("home", "away"):
+        data.save_to_disk(tmp_path / name)
+    state = tmp_path / "home" / "state.json"
+    (own,) = (tmp_path / "home").glob("*.arrow")
+    (other,) = (tmp_path / "away").glob("*.arrow")
+    for names in ([f"../away/{other.name}"], [str(other)], ["\x00"], ["absent.arrow"], [3]):
+        state.write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+        assert splits_of(tmp_path / "home") == {"data": [own]}, "by the names of its files"
+    for odd in ("[1]", "{", json.dumps({"_data_files": 3})):
+        state.write_text(odd)
+        assert read_sample(str(tmp_path / "home")).total == 150
+    assert saved_splits(tmp_path) == {}
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["home", "away", "../x", 4]}')
+    assert set(saved_splits(tmp_path)) == {"away"}
+    whole = own.read_bytes()
+    rng = Random(0)
+    for _ in range(150):
+        broken = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        own.write_bytes(bytes(broken[: rng.choice((len(broken), rng.randrange(len(broken))))]))
+        with contextlib.suppress(DataError):
+            read_sample(str(own), limit=20)
+    with pa.ipc.new_stream(str(own), pa.schema([("text", pa.null())])) as stream:
+        stream.write_batch(pa.record_batch([pa.Array.from_buffers(pa.null(), 2**31 - 1, [None])], names=["text"]))
+    with pytest.raises(DataError, match="claims 2,147,483,647 rows"):
+        read_sample(str(own))
+    with pa.ipc.new_stream(str(own), pa.schema([("text", pa.dictionary(pa.int8(), pa.string()))])) as stream:
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int8()), ["x" * 1_000_000])
+        stream.write_batch(pa.record_batch([column], names=["text"]))
+    with pytest.raises(DataError, match="rows hold over 381 MiB"):
+        read_sample(str(own), limit=1000)
+    own.write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_sample(str(own))
 
 
 def test_media_beside_a_text_are_left_where_they_are(tmp_path: Path) -> None:
