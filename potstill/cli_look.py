@@ -125,32 +125,39 @@ def compare(
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
+    from potstill.report import shown
+
+    def table_of(*heads: str, title: str) -> Table:
+        # Text, since a name in brackets would be read as a style, and vanish.
+        columns = [Column(Text(shown(head, 200)), overflow="fold") for head in heads]
+        return Table(*columns, title=title, title_justify="left")
+
     console = Console()
-    table = Table("system", "figure", *found.names, title="scores, with 95 % intervals", title_justify="left")
+    table = table_of("system", "figure", *found.names, title="scores, with 95 % intervals")
     system = ""
     for name, figure, values in found.scores:
-        table.add_row(name if name != system else "", figure, *values)
+        table.add_row(Text(shown(name if name != system else "", 200)), figure, *(Text(value) for value in values))
         system = name
     for name, values in found.facts:
         if any(values):
             table.add_row(name, "", *(Text(value) for value in values))
-    for column in table.columns:
-        column.overflow = "fold"
     console.print(table)
     if found.settings:
-        differ = Table("differs", *found.names, title="settings", title_justify="left")
+        differ = table_of("differs", *found.names, title="settings")
         for name, values in found.settings:
-            differ.add_row(name, *(Text(value if len(value) < 120 else value[:117] + "…") for value in values))
+            differ.add_row(
+                Text(name), *(Text(shown(value if len(value) < 120 else value[:117] + "…")) for value in values)
+            )
         console.print(differ)
     else:
         console.print("all settings are the same")
     for difference in found.differences:
-        console.print(str(difference), markup=False, highlight=False)
+        console.print(shown(difference), markup=False, highlight=False)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(shown(f"note: {note}", 2000), markup=False, highlight=False)
 
 
 @app.command(epilog="Example: potstill evaluate runs/support-tickets --on my-tickets.jsonl")

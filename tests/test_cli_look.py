@@ -171,6 +171,18 @@ def test_compare_shows_scores_settings_and_whether_it_is_luck(sample_run: Any, t
         _call("compare", str(first))
 
 
+def test_names_of_runs_are_shown_as_they_are(sample_run: Any, tmp_path: Path) -> None:
+    first = sample_run.write_run(tmp_path / "exp[v1]")
+    second = tmp_path / "exp[red]\x1b[31m"
+    shutil.copytree(first, second)
+    facts = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps(facts | {"settings": {"n": 999}}))
+    out = _call("compare", str(first), str(second))
+    assert out.count("exp[v1]") >= 2, "above the scores and above the settings"
+    assert "exp[red]" in out
+    assert "\x1b[31m" not in out
+
+
 def test_labels_in_another_order_are_compared_and_other_labels_are_said(sample_run: Any, tmp_path: Path) -> None:
     first = sample_run.write_run(tmp_path / "first", rows=240)
     turned, other = tmp_path / "turned", tmp_path / "other"
