@@ -1,7 +1,8 @@
 """Words for lexical search, and their index: lower case, accents off, function words out, light stems.
 
 The stemmer only takes plural and verb endings off (Harman 1991 found that such a light stemmer serves short texts
-as well as Porter's). Scripts without blanks (Chinese, Japanese, Thai) are cut into pairs of characters.
+as well as Porter's). Scripts without blanks (Chinese, Japanese, Thai, Lao, Burmese, Khmer) are cut into pairs of
+characters.
 """
 
 from __future__ import annotations
@@ -21,8 +22,16 @@ them then there these they this those through to too under until up us use used 
 what when where whether which while who whom whose why will with within without would you your
 """
 STOP_WORDS = frozenset(_STOP.split())
-_WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+# Blocks of scripts that write vowels as signs upon their letters (Devanagari, Tamil, Bengali, Thaana and their kin): to
+# Unicode these are marks, as accents are, but a word without them is another one.
+_SIGNED = ((0x0780, 0x07C0), (0x0900, 0x1AB0), (0x1B00, 0x1C80), (0xA800, 0xAC00), (0x11000, 0x12000))
+_SIGNS = frozenset(
+    chr(code) for first, end in _SIGNED for code in range(first, end) if unicodedata.category(chr(code))[0] == "M"
+)
+_WORD = re.compile(rf"(?:[^\W_]|[{''.join(sorted(_SIGNS))}])+")
+# Joiners within a word of these scripts, which only say how it is drawn.
+_JOINERS = re.compile(r"(?<=[\u0900-\u0dff])[\u200c\u200d]")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 def search_words(text: str) -> list[str]:
@@ -32,8 +41,8 @@ def search_words(text: str) -> list[str]:
         >>> search_words("Classifying the questions of TREC")
         ['classify', 'question', 'trec']
     """
-    folded = unicodedata.normalize("NFKD", text).lower()
-    folded = "".join(char for char in folded if not unicodedata.combining(char))
+    folded = _JOINERS.sub("", unicodedata.normalize("NFKD", text)).lower()
+    folded = "".join(char for char in folded if not unicodedata.combining(char) or char in _SIGNS)
     words: list[str] = []
     for word in _WORD.findall(folded):
         if _UNSPACED.search(word):

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,24 @@ def test_words() -> None:
     assert (stem("news"), stem("bus"), stem("2017s")) == ("new", "bus", "2017s")
     assert search_words("日本語") == ["日本", "本語"]
     assert search_words("") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी समाचार वर्गीकरण।", ["हिन्दी", "समाचार", "वर्गीकरण"]),
+        ("தமிழ் செய்தி", ["தமிழ்", "செய்தி"]),
+        ("বাংলা খবর", ["বাংলা", "খবর"]),
+        ("తెలుగు మలയാളം ಕನ್ನಡ", ["తెలుగు", "మలയാളം", "ಕನ್ನಡ"]),
+        ("क्\u200dष और", ["क्ष", "और"]),
+        ("Müller Ἀθῆναι Ёлка", ["muller", "αθηναι", "елка"]),
+        ("عَرَبِيّ שָׁלוֹם", ["عربي", "שלום"]),
+        ("ދިވެހި", ["ދިވެހި"]),
+        ("ガ行 ภาษา ລາວ", ["カ行", "ภา", "าษ", "ษา", "ລາ", "າວ"]),
+    ],
+)
+def test_words_keep_the_vowels_that_are_written_as_signs(text: str, words: list[str]) -> None:
+    assert search_words(text) == [unicodedata.normalize("NFKD", word) for word in words]
 
 
 FAKE_JAX = """
