@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from datasets import concatenate_datasets
 
 from potstill.datagen.merge import split_rows
-from potstill.rows import Row, Source, rows_to_dataset, sample_rows, take_rows
+from potstill.rows import Row, Source, rows_to_dataset, sample_rows, table_digest, take_rows
 from potstill.task import Label, TaskSpec
 
 SPEC = TaskSpec("t", "Sort it.", "classification", (Label("a"), Label("b")))
@@ -33,6 +34,14 @@ def test_the_rows_are_those_that_were_asked_for(places: list[int], before: str) 
     assert taken[:] == slow[:]
     assert taken.features == slow.features
     assert taken._indices is None
+
+
+def test_tables_of_the_same_rows_have_one_digest() -> None:
+    rows = table(1200)
+    again = concatenate_datasets([rows.select(range(700)), rows.select(range(700, 1200))])
+    turned = rows.select(range(1199, -1, -1))
+    assert table_digest(rows) == table_digest(again) == table_digest(turned.select(range(1199, -1, -1)))
+    assert len({table_digest(some) for some in (rows, turned, table(1199), rows.remove_columns("weight"))}) == 4
 
 
 def test_a_sample_is_drawn_by_its_seed_and_is_the_whole_where_there_is_no_more() -> None:

@@ -25,6 +25,7 @@ from trl import SFTConfig
 from potstill.errors import UserError
 from potstill.events import Event, Listener, silent
 from potstill.models import model_identity
+from potstill.rows import table_digest
 from potstill.task import TaskSpec
 from potstill.train import loop
 from potstill.train.causal_model import adapters, load_causal, save_trained
@@ -106,6 +107,8 @@ def _distil(
         list(held_out_ids),
         data.counts,
         model_identity(str(options.student)),
+        None if targets is None else table_digest(targets),
+        list(train["weight"]),
     ]
     notes = [*data.notes(), *unmeasured]
     figures = None

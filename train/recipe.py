@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, OptionError, TrainingError
 from potstill.events import Event, Listener, silent
+from potstill.models import model_identity
 from potstill.options import as_json, build_options
-from potstill.rows import dataset_to_rows, label_names, rows_to_dataset
+from potstill.rows import dataset_to_rows, label_names, rows_to_dataset, table_digest
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions, SearchOptions, is_cut, other_kind_faults, resolve_options
@@ -72,7 +73,8 @@ def train_classifier(
 
         folder = out.with_name(f"{out.name}.search")
         told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
-        content = digest([told_ids, targets.labels.tolist(), targets.probs.tolist(), options.student])
+        learnt = [targets.labels.tolist(), targets.probs.tolist(), list(train["weight"])]
+        content = digest([told_ids, learnt, model_identity(str(options.student))])
         search = search_options(
             options, trial, folder, rows=len(targets.rows), mixed=mixed, content=content, listener=listener
         )
@@ -138,7 +140,8 @@ def train_generator(
 
         folder = out.with_name(f"{out.name}.search")
         told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
-        content = digest([told_ids, None if targets is None else targets.num_rows, options.student])
+        learnt = [None if targets is None else table_digest(targets), list(train["weight"])]
+        content = digest([told_ids, learnt, model_identity(str(options.student))])
         search = search_options(
             options, trial, folder, rows=train.num_rows, mixed=False, content=content, listener=listener
         )

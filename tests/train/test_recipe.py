@@ -437,3 +437,59 @@ def test_generation_students_are_searched_and_weighted_too(tmp_path, tiny_llama)
     assert weighted["weight"][0] / weighted["weight"][2] == pytest.approx(2.0)
     with pytest.raises(OptionError, match=r"distil\.generations is for classification students"):
         train_generator(spec, train, held_out, None, tmp_path / "t", replace(chosen, generations=2))
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_other_targets_weights_or_models_are_another_search(tmp_path, tiny_llama, monkeypatch):
+    from datasets import Dataset
+
+    from potstill.task import TaskSpec
+
+    spec = TaskSpec(name="echo", instruction="Say it.", kind="generation", metric="exact_match")
+    made = [Row(f"w{i}", "aba", "generated", Source(row=i)) for i in range(4)]
+    contents = []
+
+    def caught(*_, content, **__):
+        contents.append(content)
+        raise _Stop
+
+    def content(rows, teacher, student=str(tiny_llama)):
+        table = rows_to_dataset(rows, [])
+        targets = Dataset.from_dict({"id": table["id"][:], "token_ids": [[1, 2]] * 4, "logprobs": [teacher] * 4})
+        chosen = DistilOptions(student=student, search=SearchOptions(trials=2))
+        with pytest.raises(_Stop):
+            train_generator(spec, table, None, targets, tmp_path / "s", chosen)
+        return contents[-1]
+
+    monkeypatch.setattr("potstill.train.search.search_options", caught)
+    first = content(made, [-0.1, -2.0])
+    assert content(made, [-0.1, -2.0]) == first
+    assert content(made, [-0.5, -1.0]) != first, "the same rows, taught by another teacher"
+    assert content([replace(made[0], weight=2.0), *made[1:]], [-0.1, -2.0]) != first
+    other = tmp_path / tiny_llama.name  # another model of the same name
+    shutil.copytree(tiny_llama, other)
+    assert content(made, [-0.1, -2.0], str(other)) == first
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert content(made, [-0.1, -2.0], str(other)) != first
+
+
+def test_checkpoints_of_other_weights_are_those_of_another_training(tmp_path, tiny_llama, monkeypatch):
+    from potstill.task import TaskSpec
+    from potstill.train import causal
+
+    spec = TaskSpec(name="echo", instruction="Say it.", kind="generation", metric="exact_match")
+    contents = []
+
+    def caught(_out, _options, content):
+        contents.append(json.dumps(content))
+        raise _Stop
+
+    monkeypatch.setattr(causal.loop, "prepare_checkpoints", caught)
+    for weight in (1.0, 1.0, 2.0):
+        table = rows_to_dataset([Row(f"w{i}", "aba", "generated", Source(row=i), weight=weight) for i in range(4)], [])
+        with pytest.raises(_Stop):
+            train_generator(spec, table, None, None, tmp_path / "s", DistilOptions(student=str(tiny_llama)))
+    assert contents[0] == contents[1] != contents[2]
