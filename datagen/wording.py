@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from potstill.datagen.field_words import pair_of
 from potstill.label_words import label_words
 from potstill.languages import LANGUAGES
-from potstill.task import Label, TaskSpec
+from potstill.task import TaskSpec
 from potstill.task import readable as readable
 from potstill.text_kinds import SPEAKERS, is_text_kind, named_text, own_noun, text_kind
 
@@ -324,8 +324,3 @@ def with_article(noun: str) -> str:
         ('an email', 'a user review', 'an SMS message')
     """
     return f"{'an' if _AN.match(noun) else 'a'} {noun}"
-
-
-def is_cryptic(label: Label) -> bool:
-    """Whether a label has no description and its name does not read as words."""
-    return not label.description and readable(label.name) != label.name

@@ -173,7 +173,6 @@ class Abilities:
     top_logprobs: int = 0
     token_texts: int = 0
     scores: bool = False
-    seeded: bool = False
     beams: bool = False
 
     def lacking(self, request: AnyRequest) -> str:

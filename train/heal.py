@@ -58,7 +58,7 @@ class HealResult:
 
 
 def heal(
-    model: Any, teacher: Any, tokenizer: Any, data: Calibration, *,
+    model: Any, teacher: Any, data: Calibration, *,
     steps: int = 60, learning_rate: float | None = None, temperature: float = 1.0, hidden_weight: float = 0.0,
     masks: Masks | None = None, quantizer: Quantizer | None = None, train_embeddings: bool = False,
     warmup: float = 0.1, clip: float = 1.0, seed: int = 0, listener: Listener = silent,
@@ -68,7 +68,6 @@ def heal(
     Args:
         model: The student, in float32.
         teacher: Whom it listens to, of the same vocabulary or classes: the uncompressed student, or a larger model.
-        tokenizer: Not needed by the losses; taken so that every trainer is called alike.
         data: Texts. Every step takes a batch that has not been seen yet, until all have been; then in a new order.
         steps: Optimiser steps.
         learning_rate: Peak rate of AdamW; None takes 2e-4 for decoders and 1e-4 for classifiers.

@@ -33,7 +33,7 @@ from potstill.train.quiet import quiet_transformers
 
 
 def heal_4bit(
-    model: Any, teacher: Any, tokenizer: Any, data: Calibration, *,
+    model: Any, teacher: Any, data: Calibration, *,
     steps: int = 60, learning_rate: float | None = None, rank: int = 16, alpha: float | None = None,
     temperature: float = 1.0, hidden_weight: float = 0.0, seed: int = 0, listener: Listener = silent,
 ) -> HealResult:  # fmt: skip
@@ -42,7 +42,6 @@ def heal_4bit(
     Args:
         model: The decoder, in float32.
         teacher: Whom it listens to.
-        tokenizer: Not needed; taken so that every trainer is called alike.
         data: Running text or chats.
         steps: Optimiser steps.
         learning_rate: Peak rate of AdamW; None takes 1e-3, as `heal` is given hundreds of steps and not thousands.

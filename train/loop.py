@@ -45,10 +45,9 @@ _STEP_FILES = ("optimizer.pt", "scheduler.pt")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long the training is: total optimiser steps, steps an epoch, and steps between evaluations."""
+    """How long the training is: total optimiser steps, and steps between evaluations."""
 
     steps: int
-    steps_per_epoch: int
     evaluate_each: int
 
 
@@ -80,7 +79,7 @@ def plan_schedule(rows: int, options: DistilOptions, processes: int | None = Non
     else:
         # Few rows make many short epochs; ten looks are enough to find the best one.
         each = max(per_epoch, math.ceil(steps / 10))
-    return Schedule(steps, per_epoch, min(each, steps))
+    return Schedule(steps, min(each, steps))
 
 
 def trainer_arguments(

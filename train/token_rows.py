@@ -46,7 +46,6 @@ class TokenRows:
             lie along spans also have counts, text and first (see `token_spans`), one a target token.
         k: Stored tokens a position, 1 where there are no stored targets at all.
         counts: rows, with_targets, misaligned, too_long, target_tokens, soft_tokens.
-        longest_answer: Tokens of the longest answer.
         places: Place of each encoded row in the given table; rows that cannot be trained on are missing.
         examples: Texts of the first misaligned rows, for the report.
         answer_tokens: Most tokens that the student may write: a quarter more than the longest answer, where that leaves
@@ -58,7 +57,6 @@ class TokenRows:
     table: Dataset
     k: int
     counts: dict[str, int]
-    longest_answer: int
     places: tuple[int, ...] = ()
     examples: tuple[str, ...] = ()
     answer_tokens: int = 0
@@ -233,12 +231,12 @@ def _encode(
     counts["target_tokens"] = sum(len(row) for row in columns.has_soft)
     counts["soft_tokens"] = sum(sum(row) for row in columns.has_soft)
     if not lengths:
-        return TokenRows(Dataset.from_dict({}), k, counts, 0)
+        return TokenRows(Dataset.from_dict({}), k, counts)
     prompts, answers = (np.array([row[i] for row in lengths]) for i in (0, 1))
     most = _answer_tokens(prompts, answers, limit, limit - least)
     filled = {name: values for name, values in vars(columns).items() if values}
     return TokenRows(
-        Dataset.from_dict(filled), k, counts, int(answers.max()), tuple(places), tuple(examples[:5]), most,
+        Dataset.from_dict(filled), k, counts, tuple(places), tuple(examples[:5]), most,
         cut_answers=int((answers > most).sum()),
         cut_inputs=sum(whole and prompt > limit - most for prompt, _, whole in lengths),
     )  # fmt: skip

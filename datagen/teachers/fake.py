@@ -131,7 +131,7 @@ class FakeTeacher:
     def abilities(self) -> Abilities:
         """Everything, but for log-probs where none are wanted."""
         most = self.options.top_logprobs
-        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=most, scores=True, seeded=True)
+        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=most, scores=True)
 
     @property
     def concurrency(self) -> int:

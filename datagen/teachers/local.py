@@ -85,9 +85,7 @@ class LocalTeacher:
     @property
     def abilities(self) -> Abilities:
         """Everything but JSON schemas."""
-        return Abilities(
-            prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, seeded=True, beams=True
-        )
+        return Abilities(prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, beams=True)
 
     @property
     def concurrency(self) -> int:

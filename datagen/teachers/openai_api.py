@@ -126,7 +126,6 @@ class OpenAITeacher:
             top_logprobs=_MAX_TOP if vllm else 0,
             token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
             scores=vllm,
-            seeded=vllm,
         )
 
     @property

@@ -139,7 +139,7 @@ class VllmTeacher:
     @property
     def abilities(self) -> Abilities:
         """Everything."""
-        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True, seeded=True)
+        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True)
 
     @property
     def concurrency(self) -> int:

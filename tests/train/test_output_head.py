@@ -110,7 +110,7 @@ def test_healing_hears_the_teachers_own_logits(name):
     with torch.no_grad():
         ours, theirs = (model(**inputs).logits[real].log_softmax(-1) for model in (other, teacher))
     wanted = torch.nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-    assert heal(copy.deepcopy(other), teacher, None, data, steps=1).losses[0] == pytest.approx(float(wanted), rel=1e-4)
+    assert heal(copy.deepcopy(other), teacher, data, steps=1).losses[0] == pytest.approx(float(wanted), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["gold", "uld", "stored", "teacher"])
@@ -162,4 +162,4 @@ def test_a_model_that_makes_its_logits_otherwise_is_refused(tiny_llama, tmp_path
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=97, **SIZES))
     with pytest.raises(TrainingError, match="the student"):
-        heal(copy.deepcopy(model), model, None, texts("causal", batches=1), steps=1)
+        heal(copy.deepcopy(model), model, texts("causal", batches=1), steps=1)

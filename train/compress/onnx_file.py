@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +279,3 @@ def _key(values: NDArray[Any]) -> bytes:
 
     plain = np.ascontiguousarray(values, dtype=np.float32)
     return hashlib.sha256(repr(plain.shape).encode() + plain.tobytes()).digest()
-
-
-Writer = Callable[[Compressed, Path], None]

@@ -62,11 +62,6 @@ class Recipe:
     def __str__(self) -> str:
         return " -> ".join(map(str, self.steps))
 
-    @property
-    def needs_texts(self) -> tuple[str, ...]:
-        """Methods that look at texts."""
-        return tuple(step.method for step in self.steps if METHODS[step.method].texts)
-
 
 def parse_recipe(given: str | Sequence[Any]) -> Recipe:
     """Read a recipe.

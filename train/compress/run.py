@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from potstill.errors import DataError, OptionError, PotstillError
+from potstill.errors import OptionError, PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
@@ -321,19 +321,6 @@ def ratios(entry: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, f
     ours, theirs = (item.get("latency_ms") or {} for item in (entry, original))
     if ours.get("p50") and theirs.get("p50"):
         found["latency_ratio"] = round(ours["p50"] / theirs["p50"], 4)
-    return found
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report of a compressed student.
-
-    Raises:
-        DataError: There is none.
-    """
-    try:
-        found: dict[str, Any] = json.loads((folder / REPORT).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no report of a compression ({error}); compress the student again") from None
     return found
 
 

@@ -136,15 +136,13 @@ def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers
     if steps is None:
         steps = math.ceil(epochs * batches) if epochs is not None else _DEFAULT_HEAL_STEPS
     if step.method == "qlora":
-        result = heal_4bit(
-            state.model, helpers.teacher(), state.tokenizer, helpers.healing, steps=steps, listener=listener, **options
-        )
+        result = heal_4bit(state.model, helpers.teacher(), helpers.healing, steps=steps, listener=listener, **options)
         return _learnt(result) | {"rank": options["rank"]}
     if options["train_embeddings"] and scheme is not None:
         raise OptionError("recipe", [f"{step}: embeddings are rounded already and rest; heal before rounding"])
     quantizer = None if scheme is None else StraightThrough(scheme)
     result = heal(
-        state.model, helpers.teacher(), state.tokenizer, helpers.healing, steps=steps,
+        state.model, helpers.teacher(), helpers.healing, steps=steps,
         masks=Masks(state.kept) if state.kept else None, quantizer=quantizer, listener=listener, **options,
     )  # fmt: skip
     if scheme is not None:

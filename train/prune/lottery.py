@@ -108,7 +108,7 @@ def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Tra
     teacher = copy.deepcopy(model)
 
     def train(student: Any, masks: Masks) -> None:
-        heal(student, teacher, None, calibration, steps=steps, masks=masks, seed=seed)
+        heal(student, teacher, calibration, steps=steps, masks=masks, seed=seed)
 
     return train
 

@@ -26,7 +26,7 @@ from potstill.train.classify import distil_classifier
 from potstill.train.compress.files import load_model
 from potstill.train.compress.measure import read_text
 from potstill.train.compress.options import CompressOptions
-from potstill.train.compress.run import Material, compress_student, read_report
+from potstill.train.compress.run import Material, compress_student
 from potstill.train.compress.state import open_source
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.zoo import compress_all, recommend
@@ -72,7 +72,7 @@ def test_int8_keeps_the_score_in_a_third_of_the_bytes_and_never_touches_the_sour
         "good",
         "bad",
     ]
-    assert read_report(result.path)["recipe"] == "int8:scope=row"
+    assert json.loads((result.path / "report.json").read_text())["recipe"] == "int8:scope=row"
     assert not (tmp_path / "small.steps").exists()
 
 

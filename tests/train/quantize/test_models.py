@@ -130,9 +130,7 @@ def test_training_with_one_bit_a_weight_falls_and_stays_on_two_values(tiny_llama
     scheme = Scheme("binary", 1)
     quantize_model(model.model, scheme)
     before = distance(model.model, text, wanted)
-    result = heal(
-        model.model, original, model.tokenizer, text, steps=60, learning_rate=3e-3, quantizer=StraightThrough(scheme)
-    )
+    result = heal(model.model, original, text, steps=60, learning_rate=3e-3, quantizer=StraightThrough(scheme))
     assert result.losses[-1] < result.losses[0]
     quantize_model(model.model, scheme, "keep")
     assert distance(model.model, text, wanted) < before
