@@ -19,7 +19,7 @@ from potstill.datagen.filters import refusal, words
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, read_json, split_list, strings_in
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import label_words
+from potstill.label_words import beside, label_words
 from potstill.task import TaskSpec
 from potstill.teacher import Abilities, Message, Reply, Request
 
@@ -143,7 +143,7 @@ def _topic_requests(
             noun=noun,
             article=with_article(noun).split()[0],
             label=label_words(spec).get(label, label),
-            description=described.get(label, ""),
+            description=beside(label_words(spec).get(label, label), described.get(label, "")),
             count=TOPICS_ASKED,
             json=as_json,
         )

@@ -26,7 +26,7 @@ from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import label_words
+from potstill.label_words import beside, label_words
 from potstill.task import TaskSpec
 from potstill.teacher import Message, Reply, ScoreRequest
 
@@ -231,7 +231,7 @@ def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArr
     asked = [
         prompt.render(
             label=words[label.name],
-            description=label.description,
+            description=beside(words[label.name], label.description),
             noun=noun,
             article=with_article(noun).split()[0],
             examples=[],

@@ -27,7 +27,7 @@ from potstill.datagen.parse import (
     within_quotes,
 )
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import OTHER, denials, label_words
+from potstill.label_words import OTHER, beside, denials, label_words
 from potstill.languages import LANGUAGES
 from potstill.rows import join_fields, split_fields
 from potstill.task import TaskSpec
@@ -201,9 +201,10 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
     }
     if label:
         others = [readable(name) for name in spec.label_names if name != label]
+        told = _words_for(spec, label, index) if material.opened else readable(label)
         variables |= {
-            "label": _words_for(spec, label, index) if material.opened else readable(label),
-            "description": material.descriptions.get(label, ""),
+            "label": told,
+            "description": beside(told, material.descriptions.get(label, "")),
             "others": others if len(others) <= 12 else [],
         }
         name = "write_for_label_short" if material.opened else "write_for_label"

@@ -2,8 +2,9 @@
 
 "yes" says nothing of a comment, nor does "2" of an essay. Where the labels are yes and no (or true and false, 1 and 0)
 and nobody described them, the task itself says what is so: "Is this comment toxic?" gives `toxic` and `not toxic`. The
-points of a scale get what it measures: `2 stars`, `difficulty 2 out of 5`. A teacher that is told one short sentence
-writes by these words, and the encoder compares them with texts.
+points of a scale get what it measures: `2 stars`, `difficulty 2 out of 5`; other codes are told by their descriptions,
+where these are short. A teacher that is told one short sentence writes by these words, and the encoder compares them
+with texts.
 
 Small models pass over a "not": asked for news that is not about sports, a teacher writes of sports, and to an encoder
 "not about sports" lies where sports do. So what only denies another label is told as "other" too (`denials`,
@@ -20,6 +21,7 @@ from potstill.task import readable
 from potstill.text_kinds import text_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -80,6 +82,23 @@ _RATED = re.compile(
     r"([a-z]+(?: [a-z]+)?)\s+(?:of|in)\b",
     re.IGNORECASE,
 )
+# Numbers are points of a scale where more or less of something is told, and else only names of classes.
+_SCALED = re.compile(
+    r"\b(?:rat(?:e|ed|es|ing|ings)|stars?|points?|scor(?:e|ed|es|ing)|scales?|grad(?:e|ed|es|ing)|rank(?:ed|ing)?|likert|"
+    r"severity|urgency|priority|difficulty|intensity|levels?|degree|similarity|relatedness|quality|strength|importance|"
+    r"helpfulness|toxicity|likelihood|confidence|sentiment|polarity|formality|complexity|assess|estimate|"
+    r"how (?!many\b|much\b|is\b|are\b|do\b|does\b|did\b|to\b)[a-z]+|(?:from|between) \d+ (?:to|and) \d+|"
+    r"\d+ ?[-–] ?\d+)\b",
+    re.IGNORECASE,
+)
+_CLASS = re.compile(
+    r"(?:class|category|topic|label|type|kind|number|index|id|code|intent|genre|subject|emotion|language|department|team|"
+    r"queue|author|answer)$",
+    re.IGNORECASE,
+)
+# A label's name that says nothing by itself, and how many words may stand for it.
+_CODE = re.compile(r"[+-]?\d{1,3}|[A-Za-z]")
+_MEANT_WORDS = 5
 _MOST_WORDS = 12
 _DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
 # Of the vector of a label that only denies another: half leaves topics found and still tells glad from not glad.
@@ -96,7 +115,17 @@ def label_words(spec: TaskSpec) -> dict[str, str]:
         >>> label_words(read_task("Classify tickets as card_arrival or other."))
         {'card_arrival': 'card arrival', 'other': 'other'}
     """
-    return dict(_words(spec.instruction, tuple((label.name, bool(label.description)) for label in spec.labels)))
+    return dict(_words(spec.instruction, tuple((label.name, label.description) for label in spec.labels)))
+
+
+def beside(said: str, description: str) -> str:
+    """The description that is told beside a label's words; "" where these are the description already."""
+    return "" if description.strip() == said else description
+
+
+def is_answered(names: Sequence[str]) -> bool:
+    """Whether names only answer a question: yes and no, 1 and 0."""
+    return any(sorted(name.lower() for name in names) == sorted(pair) for pair in _ANSWERS)
 
 
 def denials(spec: TaskSpec) -> frozenset[str]:
@@ -155,16 +184,24 @@ def _alike(denied: str, said: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _words(instruction: str, labels: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, str], ...]:
+def _words(instruction: str, labels: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     names = [name for name, _ in labels]
     for yes, no in _ANSWERS:
         if sorted(name.lower() for name in names) == sorted((yes, no)) and not any(told for _, told in labels):
             found = what_is_asked(instruction)
             if found is not None:
                 return tuple((name, found[0] if name.lower() == yes else found[1]) for name in names)
-    if not any(told for _, told in labels) and (points := _points(names)):
+    if not any(told for _, told in labels) and _is_scaled(instruction) and (points := _points(names)):
         return tuple(zip(names, _on_a_scale(instruction, points), strict=True))
+    meant = [told.strip() for _, told in labels]
+    if all(map(_CODE.fullmatch, names)) and all(0 < len(told.split()) <= _MEANT_WORDS for told in meant):
+        return tuple(zip(names, meant, strict=True))  # to a model "0" is a number, whatever stands beside it
     return tuple((name, readable(name)) for name in names)
+
+
+def _is_scaled(instruction: str) -> bool:
+    rated = _RATED.search(instruction[:600])
+    return _SCALED.search(instruction) is not None or (rated is not None and _CLASS.search(rated[1]) is None)
 
 
 def _points(names: list[str]) -> list[int]:

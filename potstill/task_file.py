@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from potstill.errors import DataError
+from potstill.label_meanings import with_meanings
 from potstill.option_places import nearest_key
 from potstill.options import nearest
 from potstill.task import KINDS, METRICS, DataRef, Example, Inferred, Kind, Label, Metric, TaskSpec
@@ -346,7 +347,7 @@ def _classes(
             inferred.append(Inferred("kind", kind, "rules"))
     if labels and kind in ("generation", "instructions"):
         faults.add(labels[0][0], f"labels are given, but kind is {kind}; take one of them out")
-    reading = Reading()
+    reading, labels = Reading(), with_meanings(labels, instruction, inferred)
     if kind in (None, "classification") and not labels and instruction:
         reading = _read(instruction, cast("Kind | None", kind), {} if written else data, sources)
         if kind is None:

@@ -16,7 +16,7 @@ from potstill.datagen.evidence import encoder_logits
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.label_scores import label_scores
 from potstill.datagen.soft_options import SoftOptions
-from potstill.label_words import denials, label_words, turned_from, what_is_asked
+from potstill.label_words import beside, denials, label_words, turned_from, what_is_asked
 from potstill.ledger import Ledger
 from potstill.models import sentence_encoder
 from potstill.task import Label, TaskSpec, readable
@@ -327,6 +327,21 @@ def test_a_small_teacher_writes_and_answers_by_these_words(tmp_path: Path) -> No
         teacher.asked.clear()
         label_scores(TOXIC, ["a text"], Asker(teacher, ledger), SoftOptions(form="task", variants=False))
         assert [r.continuations for r in teacher.asked if isinstance(r, ScoreRequest)] == [("yes", "no")]
+
+
+def test_a_code_is_told_by_its_meaning_alone(tmp_path: Path) -> None:
+    labels = (Label("0", "World"), Label("1", "Sports"))
+    task = TaskSpec("t", "Classify a news item.", "classification", labels)
+    assert words(task.instruction, *labels) == {"0": "World", "1": "Sports"}
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Listener()
+        generate_rows(task, Asker(teacher, ledger), GenerationOptions(rows=4, novelty=1.0))
+        said = {r.messages[-1].content for r in teacher.asked if isinstance(r, Request)}
+        assert {f'Write a news article of the category "{name}".' for name in ("World", "Sports")} == {
+            text.strip() for text in said
+        }
+    assert beside("Sports", "Sports") == ""
+    assert beside("sport", "news of games") == "news of games"
 
 
 @pytest.mark.real

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.label_words import OTHER, label_words, turned_from
+from potstill.label_words import OTHER, beside, label_words, turned_from
 from potstill.regression import balanced_offsets, softmax_regression
 from potstill.task import TaskSpec
 from potstill.train.encode import batches_by_length
@@ -109,7 +109,7 @@ def start_head(
     said = label_words(spec)
     names = list(said.values())
     # A description says more than a name, but its length says something of its own: both together do best.
-    full = [f"{said[label.name]}: {label.description}".rstrip(": ") for label in spec.labels]
+    full = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
     told = tokenizer([*names, OTHER, *full, OTHER], truncation=True, max_length=options.max_length)["input_ids"]
     found = features(model, [*rows, *told])
     texts, labels = found[: len(rows)], found[len(rows) :]
