@@ -21,6 +21,7 @@ _SIGN = r"\s*(?:=>?|:|-+>|→|⇒|–|—|\||\s--?(?=\s))\s*"
 _CODE_WORDS = r"\s+(?:is|are|for)\s+"
 _WORDS = r"\s+(?:(?:which\s+)?means?|stands?\s+for|denotes|indicates|represents)\s+"
 _IF = r"\s+(?:if|when)\s+"
+_NUMBERED = r"[.)]\s+"
 _QUOTES = r"[\"'`*]{0,3}"
 # Where a meaning ends that the next name does not end.
 _END = re.compile(r"\n|[.!?](?=\s|$)|[;|)\]}]")
@@ -44,7 +45,14 @@ _SUBJECT = re.compile(
 )
 # Say nothing of a label.
 _EMPTY = re.compile(
-    r"(?:otherwise|not|if not|else|yes|no|true|false|none of|see\b.*|etc\.?|\W*|\d+(?:\s+\w+)?|(?:or|and|to)\b.*)",
+    r"(?:otherwise|(?:\w+ )?(?:(?:is|are|does|do) )?not|if not|else|yes|no|true|false|none of|see\b.*|etc\.?|\W*|"
+    r"\d+(?:\s+\w+)?|(?:or|and|to)\b.*)",
+    re.IGNORECASE,
+)
+# First words of steps to follow.
+_STEP = re.compile(
+    r"(?:read|decide|answer|look|check|output|return|think|identify|determine|find|extract|write|use|do|if|classify|explain|"
+    r"consider|make|add|give|start|then|first|never|always|include|choose|label|rate|assign|compare|pick)\b",
     re.IGNORECASE,
 )
 _MOST_CHARS, _MOST_AHEAD, _MOST_NAMES = 200, 5, 200
@@ -83,17 +91,20 @@ def meanings(names: Sequence[str], instruction: str) -> dict[str, str]:
         is_answered(names) and what_is_asked(text) is not None
     ):
         return {}
-    codes = all(re.fullmatch(r"[+-]?\d{1,3}|[A-Z]{1,5}", name) for name in names)
+    codes = all(re.fullmatch(r"[+-]?\d{1,3}|[A-Z]{1,5}|[A-Za-z]+[_ -]?\d{1,3}", name) for name in names)
+    short = codes and max(map(len, names)) < 4
     spelt = sorted(names, key=len, reverse=True)
     any_name = rf"(?<![\w.-])(?:{'|'.join(map(_spelling, spelt))})(?!\w|\.\d)"
     readers: list[Callable[[], dict[str, str]]] = [
         lambda: _behind(names, text, any_name, _SIGN),
         lambda: _bracketed(names, text, any_name),
         lambda: _behind(names, text, any_name, _WORDS),
-        lambda: _behind(names, text, any_name, _CODE_WORDS) if codes else {},
+        lambda: _behind(names, text, any_name, f"(?:{_WORDS}|{_CODE_WORDS})") if codes else {},
         lambda: _behind(names, text, any_name, _IF),
         lambda: _ahead(names, text, rf"\s*\(\s*{_QUOTES}({any_name}){_QUOTES}\s*\)"),
         lambda: _ahead(names, text, rf"(?:{_SIGN}|\s+(?:is|are|as)\s+){_QUOTES}({any_name}){_QUOTES}") if codes else {},
+        lambda: _steps_aside(_behind(names, text, any_name, _NUMBERED)) if short else {},
+        lambda: _one_after_another(names, text, any_name) if short else {},
     ]
     return next((found for read in readers if (found := _sound(names, read()))), {})
 
@@ -132,6 +143,18 @@ def _behind(names: Sequence[str], text: str, any_name: str, joint: str) -> dict[
         rest = _TAIL.sub("", rest) if not last else rest
         said[name] = _SUBJECT.sub("", rest.strip(" \"'`*")) if joint == _IF else rest
     return said
+
+
+def _steps_aside(said: dict[str, str]) -> dict[str, str]:
+    """Options behind numbers or letters (`1. World`); none where they are steps to follow."""
+    return {} if any(_STEP.match(part) for part in said.values()) else said
+
+
+def _one_after_another(names: Sequence[str], text: str, any_name: str) -> dict[str, str]:
+    """Meanings of a word or two between commas: `0 inform, 1 question`."""
+    said = r"((?!(?:of|or|and|for|if|is|are|in|to|stars?|points?)\b)[A-Za-z][\w/ -]{1,40}?)"
+    row = _row(names, list(re.finditer(rf"(?:^|[\s(:;,])({any_name})\s+{said}(?=[,;.)\n]|$)", text)))
+    return {name: item[2] for name, item in row} if all(len(item[2].split()) < 4 for _, item in row) else {}
 
 
 def _bracketed(names: Sequence[str], text: str, any_name: str) -> dict[str, str]:

@@ -41,14 +41,35 @@ _BE = ("is", "are", "was", "were")
 _DO = ("does", "do", "did")
 _HAVE = ("has", "have")
 _MODALS = ("can", "could", "should", "must", "will", "would", "may", "might")
-_PREPOSITIONS = frozenset(("about", "on", "of", "in", "from", "to", "for", "with", "by", "at"))
+_PREPOSITIONS = frozenset(
+    (
+        "about",
+        "on",
+        "of",
+        "in",
+        "from",
+        "to",
+        "for",
+        "with",
+        "by",
+        "at",
+        "under",
+        "below",
+        "against",
+        "between",
+        "without",
+    )
+)
 # Between a noun and such a word: "a comment posted on a forum".
 _PARTICIPLE = re.compile(r"(?:\w{2,}ed|sent|made|left|written|said|given|told)$")
 # What a text does, behind what it is about, from or on: "a comment on a video contains an insult".
 _TELLS = re.compile(
-    r"(?:contain|mention|express|describe|report|discuss|state|require|need|violate|include|recommend|support|contradict|"
-    r"refer|ask|say|give|show|use|answer|imply|entail|attack|threaten|promote|deserve|sound|make)(?:s|es)?$|implies$"
+    r"(?:contain|mention|express|describe|discuss|require|violate|include|recommend|contradict|refer|ask|say|give|imply|entail|"
+    r"threaten|promote|deserve|make|insult|praise|critici[sz]e|explain|confirm|deny|cite)(?:s|es)?$|implies$|denies$"
 )
+# The same where an object follows; else they are nouns: "a comment on news reports is rude".
+_TELLS_OF = re.compile(r"(?:report|state|support|need|show|use|answer|attack|sound|claim|complain|offer|request)s$")
+_OF_WHAT = frozenset(("a", "an", "any", "some", "no", "somebody", "someone", "how", "what", "why", *_ARTICLES))
 _BASE_IN_ED = frozenset(("need", "feed", "exceed", "proceed", "succeed", "breed", "bleed", "embed"))
 _ADVERBS = frozenset(("also", "really", "actually", "likely", "probably", "clearly", "either"))
 # What goes on with the subject: "a question and an answer match".
@@ -60,6 +81,8 @@ _PERFECT = re.compile(
 # Where what is asked ends.
 _END = re.compile(
     r"[.?!;:\n(\[]|,? (?:or|and) not\b|,? (?:and (?:0|1|no|yes|true|false)|otherwise|else)\b|,\s*$"
+    r"|,? (?:then )?(?:write|output|return|answer|say|reply|print|give|respond)(?: with)? [\"'`]?"
+    r"(?:0|1|yes|no|true|false)\b"
     r"|, (?:and|or|answer|yes|no|true|false|return|reply|say)\b"
     r"| and (?:answer|reply|say|return|output|respond|write|explain|give)\b"
 )
@@ -97,7 +120,7 @@ _CLASS = re.compile(
     re.IGNORECASE,
 )
 # A label's name that says nothing by itself, and how many words may stand for it.
-_CODE = re.compile(r"[+-]?\d{1,3}|[A-Za-z]")
+_CODE = re.compile(r"(?:(?:label|class|category|topic|group)[ _-]?|[+-])?\d{1,3}|[A-Za-z]", re.IGNORECASE)
 _MEANT_WORDS = 5
 _MOST_WORDS = 12
 _DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
@@ -312,7 +335,10 @@ def _late_verb(low: list[str], at: int) -> int:
         return 0
     for i in range(joint + 2, min(joint + 10, len(low))):
         within = low[i - 1] in ("that", "which", "who", "what", "where", "there", "it")
-        if not within and (low[i] in (*_BE, *_MODALS, *_HAVE) or (low[i].endswith("s") and _TELLS.match(low[i]))):
+        tells = (low[i].endswith("s") and _TELLS.match(low[i])) or (
+            _TELLS_OF.match(low[i]) and low[i + 1 : i + 2] != [] and low[i + 1] in _OF_WHAT
+        )
+        if not within and (low[i] in (*_BE, *_MODALS, *_HAVE) or tells):
             return i
     return 0
 
@@ -342,7 +368,7 @@ def _verb(rest: list[str]) -> tuple[str, str] | None:
     verb = rest[0].lower() if rest else ""
     if verb in (*_BE, *_MODALS) or (verb in _HAVE and len(rest) > 1 and _PERFECT.match(rest[1])):
         return _phrases(verb, rest[1:])
-    if not re.fullmatch(r"[a-z]{2,}", verb) or verb in _NO_VERBS:
+    if not re.fullmatch(r"[a-z]{2,}", verb) or verb in _NO_VERBS or rest[:2] == ["does", "not"]:
         return None
     if verb.endswith("ed") and verb not in _BASE_IN_ED:
         return _both(" ".join(rest), f"not {' '.join(rest)}")

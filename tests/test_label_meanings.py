@@ -42,7 +42,7 @@ def read(instruction: str, *labels: str) -> TaskSpec:
         ("Sentiment of a sentence. Positive is 1 and negative is 0.", "0 1", ["negative", "Positive"]),
         ("Sentiment of a sentence. Class 0 is negative, class 1 is positive.", "0 1", GOOD),
         ("Sentiment of a sentence: 0 means negative and 1 means positive, nothing else.", "0 1", GOOD),
-        ("Sentiment of a sentence: label 1 stands for positive, label 0 for negative.", "0 1", []),
+        ("Sentiment of a sentence: label 1 stands for positive, label 0 for negative.", "0 1", GOOD),
         ("Sentiment of a sentence: 0 (negative) or 1 (positive).", "0 1", GOOD),
         ("Sentiment: positive -> 1, negative -> 0", "0 1", GOOD),
         ("Sentiment of a tweet (0 = negative, 2 = neutral, 4 = positive).", "0 2 4",
@@ -63,6 +63,15 @@ def read(instruction: str, *labels: str) -> TaskSpec:
          ["can wait", "needs an answer today"]),
         ("Output 2 if the mail is a complaint, 1 if it is a question, 0 if it is praise.", "0 1 2",
          ["praise", "a question", "a complaint"]),
+        ("News topics are:\n1. World\n2. Sports\n3. Business\n4. Sci/Tech\nReply with the number.", "1 2 3 4", NEWS),
+        ("Which is it? A) a fact B) an opinion C) a question", "A B C", ["a fact", "an opinion", "a question"]),
+        ("Dialogue acts: 0 inform, 1 question, 2 directive, 3 commissive", "0 1 2 3",
+         ["inform", "question", "directive", "commissive"]),
+        ("Who wrote it? LABEL_0: human, LABEL_1: machine", "LABEL_0 LABEL_1", ["human", "machine"]),
+        ("NLI. entailment is 0, neutral is 1, contradiction is 2.", "0 1 2",
+         ["entailment", "neutral", "contradiction"]),
+        ("Stance: S (supports the claim), R (refutes it) or N (neutral)", "S R N",
+         ["supports the claim", "refutes it", "neutral"]),
         ("Emotion of a message: anger (0), joy (1), fear (2), sadness (3). Reply with the number.", "0 1 2 3",
          ["anger", "joy", "fear", "sadness"]),
     ],
@@ -95,6 +104,10 @@ def test_a_prompt_says_what_labels_mean(instruction: str, labels: str, said: lis
         ("Sort the 20 mails of 3 customers: 1, 2 or 3.", "1 2 3"),
         ("Choose left or right for each other pair (see above).", "left right"),
         ("Label: 0, 1, 2 (see the guide).", "0 1 2"),
+        ("1. Read the mail. 2. Decide which queue fits. 3. Output its number.", "1 2 3"),
+        ("Give 1 star, 2 stars or 3 stars.", "1 2 3"),
+        ("Of 3 mails, 2 answers and 1 note, choose one.", "1 2 3"),
+        ("A comment is toxic if it insults someone, and clean if it does not.", "toxic clean"),
         ("", "0 1"),
     ],
 )  # fmt: skip
@@ -121,6 +134,8 @@ def test_codes_are_told_by_what_they_mean() -> None:
     assert list(label_words(news).values()) == NEWS
     long = read("Sort mails.\n0: somebody wants to have money back\n1: somebody asks for a thing in the shop", "0", "1")
     assert list(label_words(long).values()) == ["0", "1"]
+    named = read("Who wrote it? LABEL_0: human, LABEL_1: machine", "LABEL_0", "LABEL_1")
+    assert list(label_words(named).values()) == ["human", "machine"]
     words = read("Label the film review.\n- pos: likes the film\n- neg: does not", "pos", "neg")
     assert list(label_words(words).values()) == ["pos", "neg"]
 

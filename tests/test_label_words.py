@@ -102,6 +102,11 @@ def test_whether_something_is_so(instruction: str, yes: str, no: str) -> None:
         ("Flag tweets about vaccines that are false.", "false"),
         ("Detect messages from customers that need an answer.", "needs an answer"),
         ("Spot reviews of our hotels that mention noise.", "mentions noise"),
+        ("Say whether the comment under a video insults somebody.", "insults somebody"),
+        ("Decide whether a comment below news reports is rude.", "rude"),
+        ("Decide whether a letter about a loan supports the claim.", "supports the claim"),
+        ("If the mail is spam write 1, if it is not write 0.", "spam"),
+        ("If the comment contains an insult, return yes, else no.", "contains an insult"),
     ],
 )
 def test_a_subject_goes_on_behind_its_noun(instruction: str, said: str) -> None:
@@ -205,6 +210,7 @@ def test_what_is_looked_for(instruction: str, yes: str) -> None:
         "Classify whether a medical question and an answer match.",
         "Say whether the summary and the article agree.",
         "Decide whether the comment or the reply is missing.",
+        "Say whether the passage does not answer it.",
         "Decide whether",
         "Is",
         "Classify.",
