@@ -52,6 +52,8 @@ _ENDS = frozenset(
     )
     for word in line.split()
 )
+# Parts of texts, where the text stands before them: a turn is none, and a dialogue turn is one.
+_PARTS = frozenset(("turn", "segment", "section", "part", "chunk", "span"))
 _PAIRED = frozenset(("two", "both", "three", "four", "first", "second", "third", "other", "between"))
 # After these a word of the list is a verb: "people who comment", "how to report".
 _DOERS = frozenset(
@@ -98,10 +100,11 @@ def is_text_kind(noun: str) -> bool:
     """Whether a phrase's own noun names a kind of text.
 
     Examples:
-        >>> is_text_kind("review of a film"), is_text_kind("film of a festival")
-        (True, False)
+        >>> is_text_kind("review of a film"), is_text_kind("film of a festival"), is_text_kind("dialogue turn")
+        (True, False, True)
     """
-    return text_kind(own_noun(noun)) is not None
+    *ahead, own = _JOINT.split(noun)[0].split() or [""]
+    return text_kind(own) is not None or (own.lower() in _PARTS and bool(ahead) and text_kind(ahead[-1]) is not None)
 
 
 def own_noun(phrase: str) -> str:

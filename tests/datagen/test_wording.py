@@ -141,6 +141,9 @@ def answered(instruction: str, *labels: str) -> str:
         ("Text classification: legal questions by area of law.", "legal question"),
         ("Figure out the main subject of a library book from its title.", "library book"),
         ("Decide for a given pair of product titles if they refer to the same product.", "pair of product titles"),
+        ("Given a dialogue turn, predict the act.", "dialogue turn"),
+        ("Label a contract section by subject.", "contract section"),
+        ("Tag speech segments by emotion.", "speech segment"),
         ("Which aspect of a hotel (room, staff) a sentence of a review speaks about.", "sentence of a review"),
     ],
 )  # fmt: skip
