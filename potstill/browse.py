@@ -8,6 +8,7 @@ copied into one passing Parquet file at first use (see `refused`), so that both 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import threading
@@ -282,7 +283,7 @@ class RowBrowser:
         with self._copying:
             if self._passing is None:
                 self._passing = tempfile.TemporaryDirectory(prefix="potstill-browse-")
-            place = Path(self._passing.name) / f"{hash(mark) & 0xFFFFFFFFFFFF:x}.parquet"
+            place = Path(self._passing.name) / f"{hashlib.blake2b(mark.encode(), digest_size=16).hexdigest()}.parquet"
             if not place.exists():
                 copy_refused(files, place)
         return place
@@ -375,11 +376,14 @@ def _row_at(path: Path, row: int, columns: list[str] | None) -> dict[str, Any]:
     return dict(table.slice(row - start, 1).to_pylist()[0])
 
 
-_groups: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
+# All browsers of a process share them, each of which may be asked in several threads.
+_groups: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_groups_lock = threading.Lock()
+_REMEMBERED_GROUPS = 4
 
 
 def _group_of(path: Path, changed: int, row: int, columns: tuple[str, ...] | None) -> tuple[Any, int]:
-    """The row group that holds a row, and its first row's place; the latest four groups are kept."""
+    """The row group that holds a row, and its first row's place; the four groups that were last asked for are kept."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -390,12 +394,17 @@ def _group_of(path: Path, changed: int, row: int, columns: tuple[str, ...] | Non
                 break
             start += size
         key = (path, changed, group, columns)
-        if key not in _groups:
-            names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
-            _groups[key] = (file.read_row_group(group, columns=names), start)
-            while len(_groups) > 4:
-                _groups.popitem(last=False)
-        return _groups[key]
+        with _groups_lock:
+            if key in _groups:
+                _groups.move_to_end(key)
+                return _groups[key], start
+        names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        found = file.read_row_group(group, columns=names)
+    with _groups_lock:
+        _groups[key] = found
+        while len(_groups) > _REMEMBERED_GROUPS:
+            _groups.popitem(last=False)
+    return found, start
 
 
 def _source_names(batch: Any) -> Any:

@@ -197,7 +197,7 @@ def frozen_calibration(soft: Path) -> Calibration | None:
     from potstill.datagen.calibration import Calibration
 
     path = soft / "calibration.json"
-    return Calibration.from_json(json.loads(path.read_text())) if path.exists() else None
+    return Calibration.from_json(json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
 def estimated_prior(spec: TaskSpec, calibration: Calibration | None) -> tuple[float, ...] | None:

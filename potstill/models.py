@@ -114,9 +114,9 @@ def _unpack_smollm2(gguf: Path) -> Path:
         model.config.dtype = torch.bfloat16
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        config = json.loads((temporary / "config.json").read_text())
+        config = json.loads((temporary / "config.json").read_text("utf-8"))
         config["_name_or_path"] = SMOLLM2
-        (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        (temporary / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
         for path in temporary.iterdir():
             path.chmod(0o644)
         temporary.chmod(0o755)

@@ -29,6 +29,6 @@ def _cpu_multiplies_bfloat16() -> bool:
     if ask is not None:
         return bool(ask())
     try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return False

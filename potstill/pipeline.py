@@ -55,7 +55,7 @@ class RunResult:
     @cached_property
     def scores(self) -> dict[str, Any]:
         """The content of `evaluate/scores.json`."""
-        return dict(json.loads((self.path / "evaluate" / "scores.json").read_text()))
+        return dict(json.loads((self.path / "evaluate" / "scores.json").read_text("utf-8")))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -205,7 +205,7 @@ def load(path: str | Path) -> RunResult:
     """
     folder = Path(path)
     try:
-        spec = TaskSpec.from_json(json.loads((folder / "task" / "task.json").read_text()))
+        spec = TaskSpec.from_json(json.loads((folder / "task" / "task.json").read_text("utf-8")))
     except FileNotFoundError:
         raise UserError(f"no run at {folder} (task/task.json is missing); make one with: potstill run TASK") from None
     found = RunDir(folder)

@@ -138,7 +138,7 @@ class RunDir:
         Raises:
             RunLocked: Another live process holds it (the lock ends with its process, kill -9 included).
         """
-        with (self.path / ".lock").open("a+") as file:
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

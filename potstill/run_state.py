@@ -129,7 +129,7 @@ def _told(run: Path) -> dict[str, Any]:
 
 def _holder(run: Path) -> int | None:
     """The process that holds the run's lock. Asked for as a reader, who keeps nobody out longer than it looks."""
-    with contextlib.suppress(FileNotFoundError), (run / ".lock").open() as file:
+    with contextlib.suppress(FileNotFoundError), (run / ".lock").open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -139,7 +139,7 @@ class Job:
             path = path_in(given)
             text = given if path is None else path.read_text(encoding="utf-8-sig")
             (out / "task.md").write_text(mask_teacher(text.strip()) + "\n", encoding="utf-8")
-            (out / "task.json").write_text(json.dumps(self.spec.to_json(), indent=1, ensure_ascii=False) + "\n")
+            write_json(out / "task.json", self.spec.to_json())
             return {"summary": described(self.spec)}
 
         return self.make_stage("task", {"given": given, "spec": self.spec.to_json()}, make)
@@ -158,7 +158,7 @@ class Job:
             if not self.settings.retrieves:
                 empty = rows_to_dataset([], self.spec.label_names)
                 write_stage(out, empty, (), {"note": f"retrieval is off (sources = {self.settings.sources})"})
-                (out / "ranking.json").write_text(json.dumps({"query": "", "hits": [], "refused": []}))
+                write_json(out / "ranking.json", {"query": "", "hits": [], "refused": []})
                 return {"summary": "off", "rows": 0}
             encoder = sentence_encoder(self.settings.encoder)
             result = retrieve_rows(self.spec, options, encoder=encoder, asker=self.asker, listener=self.listener)
@@ -166,7 +166,7 @@ class Job:
             if away > min((stage.facts.get("unreached", 0) for stage in earlier), default=away):
                 raise UnreachableError(f"{away} datasets cannot be reached now, more than when it was made")
             write_stage(out, result.rows, result.dropped, result.report)
-            (out / "ranking.json").write_text(json.dumps(result.ranking.to_json(), indent=1, ensure_ascii=False))
+            write_json(out / "ranking.json", result.ranking.to_json())
             used = sum(hit["status"] == "used" for hit in result.ranking.to_json()["hits"])
             facts = {"rows": result.rows.num_rows, "unreached": away}
             facts["data"] = contents(hit.card.location for hit in result.ranking.hits if hit.status == "used")

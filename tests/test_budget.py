@@ -191,11 +191,13 @@ def test_two_teachers_of_one_run_stop_at_one_cap(tmp_path: Path) -> None:
     assert 4_000 < spent.prompt_tokens + spent.completion_tokens <= 5_000
 
 
-def test_a_stage_does_not_begin_when_the_time_is_over(tmp_path: Path) -> None:
-    meter = Meter(Budget(seconds=0.05))
+def test_a_stage_does_not_begin_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("potstill.budget.time.monotonic", lambda: now[0])
+    meter = Meter(Budget(seconds=5))
     assert in_time(lambda out: "made", meter)(tmp_path) == "made"
     assert in_time(lambda out: "made", None)(tmp_path) == "made"
-    time.sleep(0.06)
+    now[0] += 6
     with pytest.raises(BudgetReached, match="run again with a larger --budget"):
         in_time(lambda out: "made", meter)(tmp_path)
     assert in_time(lambda out: "made", Meter(Budget(tokens=1)))(tmp_path) == "made"

@@ -259,6 +259,20 @@ def test_the_search_finds_what_is_forbidden(code: str) -> None:
     assert len(forbidden(ast.parse(code))) == 1
 
 
+def test_text_files_name_their_encoding() -> None:
+    """A locale of another one would read and write other letters."""
+    places = {"read_text": 0, "write_text": 1}
+    wrong, looked_at = [], 0
+    for module in MODULES.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in places:
+                looked_at += 1
+                named = len(node.args) > places[node.func.attr] or any(item.arg == "encoding" for item in node.keywords)
+                wrong += [] if named else [module.at(node.lineno)]
+    assert looked_at > 50
+    assert wrong == []
+
+
 def test_nothing_unfinished_is_on_the_users_path() -> None:
     marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b")
     wrong = [

@@ -313,10 +313,10 @@ def _prepare_checkpoints(out: Path, options: DistilOptions, content: Sequence[An
     folder = checkpoint_folder(out)
     key = training_key(options, content)
     stamp = folder / "key"
-    if folder.exists() and (not options.resume or not stamp.exists() or stamp.read_text() != key):
+    if folder.exists() and (not options.resume or not stamp.exists() or stamp.read_text("utf-8") != key):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(key)
+    stamp.write_text(key, "utf-8")
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     whole = None
     for path in found:

@@ -82,7 +82,7 @@ def _peak_mib() -> float:
     """Most memory that this process held. What Linux tells getrusage counts the parent's before the exec, too."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     import resource
 
