@@ -110,7 +110,7 @@ def add_teacher_probs(
     labels = table["label"][:]
     hard = [None if labels[i] is None else int(labels[i]) for i in asked]
     weights = _weights(hard, len(names))
-    prior = stated_prior(spec)
+    prior = spec.prior
     gold_texts, gold_labels = _gold(spec, table)
     rule, chosen = _choose_rule(spec, asker, options, scores, weights, gold_texts, gold_labels)
     calibration = _fit(spec, asker, options, scores, rule, weights, prior)
@@ -156,11 +156,6 @@ def add_teacher_probs(
     return SoftResult(filled, calibration, report)
 
 
-def stated_prior(spec: TaskSpec) -> list[float] | None:
-    """Shares of the labels in their order, where the task states some."""
-    return [float(spec.label_prior.get(name, 0.0)) for name in spec.label_names] if spec.label_prior else None
-
-
 def calibrate_texts(
     spec: TaskSpec,
     scores: NDArray[np.float64],
@@ -181,7 +176,7 @@ def calibrate_texts(
         frozen: What `add_teacher_probs` fitted.
     """
     if not spec.estimate_prior:
-        return fit_calibration(scores, rule="batch", prior=stated_prior(spec))
+        return fit_calibration(scores, rule="batch", prior=spec.prior)
     base = frozen if frozen is not None else _fit(spec, asker, options, scores, "contextual", None, None)
     even = replace(base, prior=tuple([1.0 / len(base.prior)] * len(base.prior)))
     return replace(even, prior=estimate_prior(even.apply(scores)))

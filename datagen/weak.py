@@ -267,13 +267,10 @@ def label_texts(
     votes = cast_by.votes
     merged, groups = merge_copies(votes, options.copies)
     count = len(spec.labels)
-    prior = (
-        [max(1e-6, float(spec.label_prior.get(name, 0.0))) for name in spec.label_names] if spec.label_prior else None
-    )
     if options.model == "majority":
         model = majority_vote(merged, count)
     else:
-        model = dawid_skene(merged, count, prior=prior, smoothing=options.smoothing, rounds=options.rounds)
+        model = dawid_skene(merged, count, prior=spec.prior, smoothing=options.smoothing, rounds=options.rounds)
     rows: list[Row] = []
     dropped: list[Dropped] = []
     for place, text in enumerate(texts):

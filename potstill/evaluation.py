@@ -168,7 +168,7 @@ def teacher_answers(
         most = max(MOST_TOKENS, answer_tokens)
         return [("teacher (raw)", zero_shot_outputs(spec, inputs, asker, max_tokens=most), None)]
     from potstill.datagen.label_scores import can_score, label_scores, settle_form
-    from potstill.datagen.soft import calibrate_texts, fit_calibration, stated_prior
+    from potstill.datagen.soft import calibrate_texts, fit_calibration
 
     names = spec.label_names
     if calibration is not None:  # its offsets are those of one form
@@ -182,7 +182,7 @@ def teacher_answers(
 
         return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, max_chars=soft.max_chars), None)]
     fitted = {
-        "teacher (raw)": fit_calibration(scores, rule="raw", prior=stated_prior(spec)),
+        "teacher (raw)": fit_calibration(scores, rule="raw", prior=spec.prior),
         "teacher (calibrated)": calibrate_texts(spec, scores, asker, soft, calibration),
     }
     answers = []

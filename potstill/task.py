@@ -170,6 +170,12 @@ class TaskSpec:
     inferred: tuple[Inferred, ...] = ()
 
     @property
+    def prior(self) -> list[float] | None:
+        """The stated share of each label, in their order and none of them 0; None where the task states none."""
+        least = 1e-6  # of a label that a prior made by hand leaves out: it would never be answered, and logs need more
+        return [max(least, self.label_prior.get(name, 0.0)) for name in self.label_names] if self.label_prior else None
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in order."""
         return tuple(label.name for label in self.labels)

@@ -77,7 +77,7 @@ def labels_of_texts(
         return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
     # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
     shared = above_chance(believed, len(spec.labels))
-    return TextLabels(even_opinion(start, _stated_prior(job)), shared, options.trust, "opinion")
+    return TextLabels(even_opinion(start, spec.prior), shared, options.trust, "opinion")
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
@@ -93,7 +93,7 @@ def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
     names = spec.inputs if len(spec.inputs) > 1 else shared_fields(given)
     encoder = sentence_encoder(job.settings.encoder)
     return compare_fields(
-        names, texts, given, told, len(spec.labels), encoder, prior=_stated_prior(job), seed=job.settings.seed
+        names, texts, given, told, len(spec.labels), encoder, prior=spec.prior, seed=job.settings.seed
     )
 
 
@@ -177,7 +177,7 @@ def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> t
     if found is None:
         return None
     space, start = found[0], model.in_order(spec, found[1])
-    mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=_stated_prior(job))
+    mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=spec.prior)
     probs = mixture.probs(space[len(told) :])
     same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean())
     return probs, above_chance(same, len(spec.labels))
@@ -226,7 +226,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     weights, own_labels = table["weight"][:], [labels[i] for i in told]
     names = encode([*own, OTHER])
     names = turned_from(spec, names[:-1], names[-1])
-    prior = _stated_prior(job)
+    prior = spec.prior
     start = first_opinion(space, known, labels, gold, weights, names)
     if len(told) >= LEAST_HELD_OUT:
         others = [i for i, is_gold in enumerate(gold) if not is_gold]
@@ -237,9 +237,3 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
         believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
     return mixture.probs(real), believed, start[len(told) :]
-
-
-def _stated_prior(job: Job) -> list[float] | None:
-    """Shares of the labels where the task states them, none of them 0."""
-    spec = job.spec
-    return [max(float(spec.label_prior.get(name, 0)), 1e-6) for name in spec.label_names] if spec.label_prior else None

@@ -688,6 +688,7 @@ def test_a_whole_task_file(tmp_path: Path) -> None:
     assert spec.instruction == "Classify a ticket.\n It may hold {{ braces }}.\n\n## Tone\n\nBe strict."
     assert spec.examples == (Example("title: Help\ntext: I was charged twice", "billing"), Example("it crashes", "bug"))
     assert dict(spec.label_prior) == pytest.approx({"billing": 0.6, "bug": 0.3, "other": 0.1})
+    assert spec.prior == pytest.approx([0.6, 0.3, 0.1])
     test = DataRef(str(tmp_path / "test.jsonl"), split="test", inputs=("title", "text"), output="queue")
     assert (spec.test, spec.labelled) == (test, DataRef("someone/tickets@v1.0/en", training=True))
     assert spec.unlabelled == DataRef(str(tmp_path / "data"), training=True)

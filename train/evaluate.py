@@ -207,8 +207,8 @@ def majority_answer(spec: TaskSpec, rows: Dataset, estimated: Sequence[float] | 
         DataError: No prior is known and no row has a label of the task.
     """
     names = spec.label_names
-    if spec.label_prior:
-        shares, source = [spec.label_prior.get(name, 0.0) for name in names], "the task's label prior"
+    if spec.prior is not None:
+        shares, source = spec.prior, "the task's label prior"
     elif estimated is not None:
         shares, source = list(estimated), "the label prior estimated on the unlabelled texts"
     else:
