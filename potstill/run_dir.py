@@ -12,9 +12,10 @@
       .lock                       held (flock) by the process at work
 
 A stage is published by one rename of a folder whose files and manifest were fsynced, so a reader sees all of it
-or none. Its key is a hash of: the stage's options, the digests of its inputs, the source of the code that makes
-it, the prompt templates, the models' identities and the versions of the libraries that matter. Digests are of
-contents, so a recomputed stage that gives the same bytes leaves everything below it in place.
+or none. Its key is a hash of: the stage's options, the digests of its inputs, all source that its making can reach and
+the versions of the libraries that this source imports (`code_version`), the prompt templates, and the models'
+identities. Digests are of contents, so a recomputed stage that gives the same bytes leaves everything below it in
+place.
 """
 
 from __future__ import annotations

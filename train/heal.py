@@ -22,7 +22,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,36 +57,63 @@ class HealResult:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class HealOptions:
+    """How a student is healed.
+
+    Attributes:
+        steps: Optimiser steps.
+        learning_rate: Peak rate of AdamW; None leaves it to the trainer: 2e-4 for decoders and 1e-4 for classifiers,
+            and 1e-3 for adapters, as these are given hundreds of steps and not thousands.
+        temperature: T of the soft targets.
+        hidden_weight: Weight c of the direction of the last hidden states (causal).
+        warmup: Share of the steps in which the rate rises; afterwards it falls along a cosine to a tenth.
+        clip: Largest norm of the gradient.
+        seed: Decides the order of the batches.
+    """
+
+    steps: int = 60
+    learning_rate: float | None = None
+    temperature: float = 1.0
+    hidden_weight: float = 0.0
+    warmup: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+
+    def with_rate(self, otherwise: float) -> HealOptions:
+        """The options with a learning rate, `otherwise` where none was given."""
+        return self if self.learning_rate is not None else replace(self, learning_rate=otherwise)
+
+
 def heal(
-    model: Any, teacher: Any, data: Calibration, *,
-    steps: int = 60, learning_rate: float | None = None, temperature: float = 1.0, hidden_weight: float = 0.0,
-    masks: Masks | None = None, quantizer: Quantizer | None = None, train_embeddings: bool = False,
-    warmup: float = 0.1, clip: float = 1.0, seed: int = 0, listener: Listener = silent,
-) -> HealResult:  # fmt: skip
+    model: Any,
+    teacher: Any,
+    data: Calibration,
+    options: HealOptions | None = None,
+    *,
+    masks: Masks | None = None,
+    quantizer: Quantizer | None = None,
+    train_embeddings: bool = False,
+    listener: Listener = silent,
+) -> HealResult:
     """Distil a student from a teacher in place.
 
     Args:
         model: The student, in float32.
         teacher: Whom it listens to, of the same vocabulary or classes: the uncompressed student, or a larger model.
         data: Texts. Every step takes a batch that has not been seen yet, until all have been; then in a new order.
-        steps: Optimiser steps.
-        learning_rate: Peak rate of AdamW; None takes 2e-4 for decoders and 1e-4 for classifiers.
-        temperature: T of the soft targets.
-        hidden_weight: Weight c of the direction of the last hidden states (causal).
+        options: How; None for the defaults.
         masks: Which weights stay zero.
         quantizer: Called with the student; a context in which its weights are computed from rounded ones.
         train_embeddings: Whether the token embeddings (and a head tied to them) learn too.
-        warmup: Share of the steps in which the rate rises; afterwards it falls along a cosine to a tenth.
-        clip: Largest norm of the gradient.
-        seed: Decides the order of the batches.
         listener: Told after each step.
 
     Raises:
         OptionError: Impossible options, models whose outputs differ, or no text.
         TrainingError: The loss is not finite.
     """
-    rate = learning_rate if learning_rate is not None else (2e-4 if data.kind == "causal" else 1e-4)
-    check_healing(model, teacher, data, steps, rate, temperature, hidden_weight)
+    options = (options or HealOptions()).with_rate(2e-4 if data.kind == "causal" else 1e-4)
+    check_healing(model, teacher, data, options)
     teacher.to(model.device)
     with contextlib.ExitStack() as held:
         held.enter_context(evaluating(model))
@@ -98,17 +125,19 @@ def heal(
         if quantizer is not None:
             held.enter_context(quantizer(model))
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return listen(
-            model, teacher, data, learning, steps=steps, learning_rate=rate, temperature=temperature,
-            hidden_weight=hidden_weight, warmup=warmup, clip=clip, seed=seed, listener=listener,
-        )  # fmt: skip
+        return listen(model, teacher, data, learning, options, listener=listener)
 
 
 def listen(
-    model: Any, teacher: Any, data: Calibration, learning: list[torch.nn.Parameter], *, steps: int,
-    learning_rate: float, temperature: float = 1.0, hidden_weight: float = 0.0, warmup: float = 0.1, clip: float = 1.0,
-    seed: int = 0, listener: Listener = silent, name: str = "heal",
-) -> HealResult:  # fmt: skip
+    model: Any,
+    teacher: Any,
+    data: Calibration,
+    learning: list[torch.nn.Parameter],
+    options: HealOptions,
+    *,
+    listener: Listener = silent,
+    name: str = "heal",
+) -> HealResult:
     """The steps of a healing: fresh batches, the distance from the teacher's answers, AdamW.
 
     Args:
@@ -116,47 +145,39 @@ def listen(
         teacher: Whom it listens to, on the same device.
         data: Texts.
         learning: What is trained.
-        steps: Optimiser steps.
-        learning_rate: Peak rate.
-        temperature: T of the soft targets.
-        hidden_weight: Weight of the direction of the last hidden states (causal).
-        warmup: Share of the steps in which the rate rises.
-        clip: Largest norm of the gradient.
-        seed: Decides the order of the batches.
+        options: How, with a learning rate.
         listener: Told after each step.
         name: What the events call it.
 
     Raises:
         TrainingError: The loss is not finite.
     """
+    rate, steps = float(options.learning_rate or 0.0), options.steps
     started = time.monotonic()
     seen: list[float] = []
     tokens = 0
-    optimizer = torch.optim.AdamW(learning, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, steps, warmup))
-    batches = fresh_batches(data, seed)
+    optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.0, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, steps, options.warmup))
+    batches = fresh_batches(data, options.seed)
     for step in range(1, steps + 1):
         batch = {key: value.to(model.device) for key, value in next(batches).items()}
-        loss = answer_loss(model, teacher, batch, data.kind, temperature, hidden_weight)
+        loss = answer_loss(model, teacher, batch, data.kind, options.temperature, options.hidden_weight)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate "
-                f"(now {learning_rate:g})"
+                f"the loss became {float(loss.detach())} at step {step} of healing; lower learning_rate (now {rate:g})"
             )
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(learning, clip)
+        torch.nn.utils.clip_grad_norm_(learning, options.clip)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         seen.append(float(loss.detach()))
         tokens += int(batch["attention_mask"].sum())
         listener(Event("compress", "progress", f"{name}: step {step}/{steps}, loss {seen[-1]:.4f}", step, steps))
-    return HealResult(tuple(seen), steps, tokens, round(time.monotonic() - started, 2), learning_rate)
+    return HealResult(tuple(seen), steps, tokens, round(time.monotonic() - started, 2), rate)
 
 
-def check_healing(
-    model: Any, teacher: Any, data: Calibration, steps: int, rate: float, temperature: float, hidden_weight: float
-) -> None:
+def check_healing(model: Any, teacher: Any, data: Calibration, options: HealOptions) -> None:
     """Refuse what cannot be healed.
 
     Raises:
@@ -164,21 +185,20 @@ def check_healing(
         TrainingError: A causal model makes its logits in a way that `output_head` does not know.
     """
     faults = []
-    if steps < 1:
-        faults.append(f"steps {steps} is too few; give at least 1")
-    if not rate > 0:
-        faults.append(f"learning_rate {rate!r} must be above 0")
-    if not temperature > 0:
-        faults.append(f"temperature {temperature!r} must be above 0")
+    if options.steps < 1:
+        faults.append(f"steps {options.steps} is too few; give at least 1")
+    for name in ("learning_rate", "temperature"):
+        if not (value := getattr(options, name)) > 0:
+            faults.append(f"{name} {value!r} must be above 0")
     if data.tokens == 0:
         faults.append("there is no text to heal on; give some")
     ours, theirs = _outputs(model, data.kind), _outputs(teacher, data.kind)
     if ours != theirs:
         faults.append(f"the student gives {ours} logits and the teacher {theirs}; both need the same tokens or classes")
     widths = [int(m.config.get_text_config().hidden_size) for m in (model, teacher)]
-    if hidden_weight and widths[0] != widths[1]:
+    if options.hidden_weight and widths[0] != widths[1]:
         faults.append(f"hidden_weight compares states of width {widths[0]} and {widths[1]}; set it to 0")
-    if hidden_weight and data.kind != "causal":
+    if options.hidden_weight and data.kind != "causal":
         faults.append("hidden_weight is for causal models; set it to 0")
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if dtypes != {torch.float32}:

@@ -26,30 +26,31 @@ import torch
 from potstill.errors import MissingExtra
 from potstill.events import Listener, silent
 from potstill.train.calibration_data import Calibration
-from potstill.train.heal import HealResult, check_healing, listen
+from potstill.train.heal import HealOptions, HealResult, check_healing, listen
 from potstill.train.prune.stream import evaluating
 from potstill.train.qlora import load_4bit, merge_into
 from potstill.train.quiet import quiet_transformers
 
 
 def heal_4bit(
-    model: Any, teacher: Any, data: Calibration, *,
-    steps: int = 60, learning_rate: float | None = None, rank: int = 16, alpha: float | None = None,
-    temperature: float = 1.0, hidden_weight: float = 0.0, seed: int = 0, listener: Listener = silent,
-) -> HealResult:  # fmt: skip
+    model: Any,
+    teacher: Any,
+    data: Calibration,
+    options: HealOptions | None = None,
+    *,
+    rank: int = 16,
+    alpha: float | None = None,
+    listener: Listener = silent,
+) -> HealResult:
     """Train adapters over a 4-bit copy of a decoder and merge them into it, in place.
 
     Args:
         model: The decoder, in float32.
         teacher: Whom it listens to.
         data: Running text or chats.
-        steps: Optimiser steps.
-        learning_rate: Peak rate of AdamW; None takes 1e-3, as `heal` is given hundreds of steps and not thousands.
+        options: As of `heal`; None for the defaults.
         rank: r of the adapters.
         alpha: α; None takes 2 r.
-        temperature: T of the soft targets.
-        hidden_weight: Weight of the direction of the last hidden states.
-        seed: Decides the order of the batches.
         listener: Told after each step.
 
     Raises:
@@ -62,8 +63,8 @@ def heal_4bit(
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise MissingExtra("peft", "qlora", "the step qlora") from None
-    rate = learning_rate if learning_rate is not None else 1e-3
-    check_healing(model, teacher, data, steps, rate, temperature, hidden_weight)
+    options = (options or HealOptions()).with_rate(1e-3)
+    check_healing(model, teacher, data, options)
     how = LoraConfig(
         r=rank, lora_alpha=alpha if alpha is not None else 2.0 * rank, target_modules="all-linear",
         task_type="CAUSAL_LM",
@@ -77,10 +78,7 @@ def heal_4bit(
     teacher.to(inner.device)
     learning = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     with evaluating(inner), evaluating(teacher):
-        result = listen(
-            inner, teacher, data, learning, steps=steps, learning_rate=rate, temperature=temperature,
-            hidden_weight=hidden_weight, seed=seed, listener=listener, name="qlora",
-        )  # fmt: skip
+        result = listen(inner, teacher, data, learning, options, listener=listener, name="qlora")
     teacher.to(model.device)
     with _wanting_gradients(model):
         merged = merge_into(model, trained)

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 from potstill.errors import OptionError, TrainingError
 from potstill.train.calibration_data import Calibration
 from potstill.train.full_divergence import full_divergence
-from potstill.train.heal import heal
+from potstill.train.heal import HealOptions, heal
 from potstill.train.output_head import OutputHead
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.magnitude import prune_magnitude
@@ -96,7 +96,9 @@ def test_a_pruned_student_comes_back_and_its_zeros_stay(request, kind):
     masks = prune_magnitude(student, 0.5).masks
     before = distance(student, teacher, others)
     events = []
-    result = heal(student, teacher, data, steps=60, learning_rate=3e-3, masks=masks, listener=events.append)
+    result = heal(
+        student, teacher, data, HealOptions(steps=60, learning_rate=3e-3), masks=masks, listener=events.append
+    )
     assert distance(student, teacher, others) < 0.75 * before
     for name, mask in masks.kept.items():
         assert bool((student.get_parameter(name)[~mask] == 0).all())
@@ -114,9 +116,9 @@ def test_the_first_loss_is_the_distance_from_the_teacher(decoder):
     student = copy.deepcopy(decoder)
     prune_magnitude(student, 0.5)
     wanted = distance(student, decoder, data)
-    assert heal(student, decoder, data, steps=1).losses[0] == pytest.approx(wanted, rel=1e-4)
+    assert heal(student, decoder, data, HealOptions(steps=1)).losses[0] == pytest.approx(wanted, rel=1e-4)
     twin = copy.deepcopy(decoder)
-    assert heal(twin, decoder, data, steps=1).losses[0] == pytest.approx(0, abs=1e-6)
+    assert heal(twin, decoder, data, HealOptions(steps=1)).losses[0] == pytest.approx(0, abs=1e-6)
 
 
 def test_labels_add_their_cross_entropy(encoder):
@@ -125,7 +127,9 @@ def test_labels_add_their_cross_entropy(encoder):
     with torch.no_grad():
         made = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     wanted = float(torch.nn.functional.cross_entropy(made, batch["labels"]))
-    assert heal(copy.deepcopy(encoder), encoder, data, steps=1).losses[0] == pytest.approx(wanted, rel=1e-4)
+    assert heal(copy.deepcopy(encoder), encoder, data, HealOptions(steps=1)).losses[0] == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 def test_hidden_states_turn_towards_the_teachers(decoder):
@@ -134,7 +138,7 @@ def test_hidden_states_turn_towards_the_teachers(decoder):
     for weight in (0.0, 5.0):
         student = copy.deepcopy(decoder)
         masks = prune_magnitude(student, 0.7).masks
-        heal(student, decoder, data, steps=30, learning_rate=3e-3, masks=masks, hidden_weight=weight)
+        heal(student, decoder, data, HealOptions(steps=30, learning_rate=3e-3, hidden_weight=weight), masks=masks)
         ids = texts("causal", seed=5).batches[0]["input_ids"]
         with torch.no_grad():
             states = [m.base_model(input_ids=ids).last_hidden_state for m in (student, decoder)]
@@ -165,7 +169,7 @@ def test_it_learns_with_rounded_weights(decoder):
     before = distance(rounded, decoder, others)
     student = copy.deepcopy(decoder)
     masks = prune_magnitude(student, 0.3).masks
-    heal(student, decoder, data, steps=30, learning_rate=3e-3, masks=masks, quantizer=eighths)
+    heal(student, decoder, data, HealOptions(steps=30, learning_rate=3e-3), masks=masks, quantizer=eighths)
     assert before > 0
     for name, linear in anatomy(student).matrices():
         torch.testing.assert_close(linear.weight * 8, (linear.weight * 8).round())
@@ -191,7 +195,7 @@ def test_the_same_seed_gives_the_same_student(encoder):
     for _ in range(2):
         student = copy.deepcopy(encoder)
         torch.rand(3)  # the world's random state does not matter
-        heal(student, encoder, data, steps=3, seed=4)
+        heal(student, encoder, data, HealOptions(steps=3, seed=4))
         made.append(student.classifier.weight)
     assert torch.equal(*made)
 
@@ -200,7 +204,7 @@ def test_what_cannot_be_healed(decoder, encoder):
     data = texts("causal")
     other = LlamaForCausalLM(LlamaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=1, num_attention_heads=2))
     with pytest.raises(OptionError) as found:
-        heal(decoder, other, data, steps=0, learning_rate=-1, temperature=0, hidden_weight=1)
+        heal(decoder, other, data, HealOptions(steps=0, learning_rate=-1, temperature=0, hidden_weight=1))
     for text in (
         "steps 0",
         "learning_rate -1",
@@ -214,7 +218,7 @@ def test_what_cannot_be_healed(decoder, encoder):
     with pytest.raises(OptionError, match=r"weights are torch.bfloat16; healing needs float32"):
         heal(copy.deepcopy(decoder).bfloat16(), decoder, data)
     with pytest.raises(OptionError, match="hidden_weight is for causal models"):
-        heal(encoder, encoder, texts("classification"), hidden_weight=1)
+        heal(encoder, encoder, texts("classification"), HealOptions(hidden_weight=1))
 
 
 def test_a_loss_that_is_not_finite_stops(decoder):
@@ -222,5 +226,5 @@ def test_a_loss_that_is_not_finite_stops(decoder):
     with torch.no_grad():
         broken.model.norm.weight[0] = math.inf
     with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of healing; lower learning_rate"):
-        heal(broken, decoder, texts("causal"), steps=2)
+        heal(broken, decoder, texts("causal"), HealOptions(steps=2))
     assert broken.get_input_embeddings().weight.requires_grad

@@ -18,7 +18,7 @@ from potstill.train.causal_model import load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.full_divergence import full_divergence
 from potstill.train.head_loss import TokenTargets, target_loss
-from potstill.train.heal import heal
+from potstill.train.heal import HealOptions, heal
 from potstill.train.loop import plan_schedule
 from potstill.train.losses import hard_cross_entropy, topk_divergence
 from potstill.train.options import DistilOptions, resolve_options
@@ -110,7 +110,9 @@ def test_healing_hears_the_teachers_own_logits(name):
     with torch.no_grad():
         ours, theirs = (model(**inputs).logits[real].log_softmax(-1) for model in (other, teacher))
     wanted = torch.nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-    assert heal(copy.deepcopy(other), teacher, data, steps=1).losses[0] == pytest.approx(float(wanted), rel=1e-4)
+    assert heal(copy.deepcopy(other), teacher, data, HealOptions(steps=1)).losses[0] == pytest.approx(
+        float(wanted), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("method", ["gold", "uld", "stored", "teacher"])
@@ -162,4 +164,4 @@ def test_a_model_that_makes_its_logits_otherwise_is_refused(tiny_llama, tmp_path
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=97, **SIZES))
     with pytest.raises(TrainingError, match="the student"):
-        heal(copy.deepcopy(model), model, texts("causal", batches=1), steps=1)
+        heal(copy.deepcopy(model), model, texts("causal", batches=1), HealOptions(steps=1))

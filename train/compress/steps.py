@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,7 +125,7 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
 
 
 def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers, listener: Listener) -> dict[str, Any]:
-    from potstill.train.heal import heal
+    from potstill.train.heal import HealOptions, heal
     from potstill.train.heal_4bit import heal_4bit
     from potstill.train.prune.masks import Masks
     from potstill.train.quantize.straight_through import StraightThrough
@@ -135,14 +135,16 @@ def _heal(state: Compressed, step: Step, scheme: Scheme | None, helpers: Helpers
     batches = len(helpers.healing.batches)
     if steps is None:
         steps = math.ceil(epochs * batches) if epochs is not None else _DEFAULT_HEAL_STEPS
+    shared = {field.name: options.pop(field.name) for field in fields(HealOptions) if field.name in options}
+    chosen = HealOptions(steps=steps, **shared)
     if step.method == "qlora":
-        result = heal_4bit(state.model, helpers.teacher(), helpers.healing, steps=steps, listener=listener, **options)
+        result = heal_4bit(state.model, helpers.teacher(), helpers.healing, chosen, listener=listener, **options)
         return _learnt(result) | {"rank": options["rank"]}
     if options["train_embeddings"] and scheme is not None:
         raise OptionError("recipe", [f"{step}: embeddings are rounded already and rest; heal before rounding"])
     quantizer = None if scheme is None else StraightThrough(scheme)
     result = heal(
-        state.model, helpers.teacher(), helpers.healing, steps=steps,
+        state.model, helpers.teacher(), helpers.healing, chosen,
         masks=Masks(state.kept) if state.kept else None, quantizer=quantizer, listener=listener, **options,
     )  # fmt: skip
     if scheme is not None:

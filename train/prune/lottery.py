@@ -103,12 +103,12 @@ def randomise(parts: Anatomy, seed: int = 0) -> None:
 
 
 def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Train:
-    from potstill.train.heal import heal
+    from potstill.train.heal import HealOptions, heal
 
     teacher = copy.deepcopy(model)
 
     def train(student: Any, masks: Masks) -> None:
-        heal(student, teacher, calibration, steps=steps, masks=masks, seed=seed)
+        heal(student, teacher, calibration, HealOptions(steps=steps, seed=seed), masks=masks)
 
     return train
 

@@ -11,7 +11,7 @@ import torch
 
 from potstill.models import MINILM, SMOLLM2, embedded_package, local_model
 from potstill.train.calibration_data import Calibration
-from potstill.train.heal import heal
+from potstill.train.heal import HealOptions, heal
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.depth import prune_layers
 from potstill.train.prune.heads import head_masks, prune_heads
@@ -99,7 +99,7 @@ def test_healing_brings_a_cut_student_back(smollm2, model, windows):
     judged = windows(0, 4, 256)
     prune_layers(model, 5, windows(1, 2, 256))
     before = mean_loss(model, judged)
-    heal(model, smollm2[1], windows(1, 12, 256, start=4096), steps=12)
+    heal(model, smollm2[1], windows(1, 12, 256, start=4096), HealOptions(steps=12))
     dense, after = mean_loss(smollm2[1], judged), mean_loss(model, judged)
     assert after < before - 0.2 * (before - dense)
 

@@ -5,7 +5,7 @@ import torch
 
 from potstill.train.calibration_data import Calibration
 from potstill.train.compress.state import open_source
-from potstill.train.heal import heal
+from potstill.train.heal import HealOptions, heal
 from potstill.train.quantize.activations import round_inputs
 from potstill.train.quantize.layerwise import distil_layers, gptq_model
 from potstill.train.quantize.schemes import Scheme, quantize_model, targets
@@ -130,7 +130,9 @@ def test_training_with_one_bit_a_weight_falls_and_stays_on_two_values(tiny_llama
     scheme = Scheme("binary", 1)
     quantize_model(model.model, scheme)
     before = distance(model.model, text, wanted)
-    result = heal(model.model, original, text, steps=60, learning_rate=3e-3, quantizer=StraightThrough(scheme))
+    result = heal(
+        model.model, original, text, HealOptions(steps=60, learning_rate=3e-3), quantizer=StraightThrough(scheme)
+    )
     assert result.losses[-1] < result.losses[0]
     quantize_model(model.model, scheme, "keep")
     assert distance(model.model, text, wanted) < before
