@@ -86,6 +86,19 @@ def means(records: Records) -> str:
     return _table(["task", "seeds", *columns.values()], lines)
 
 
+def brief(records: Records) -> str:
+    """The columns of `means` that a first reader needs, for the README: what the user brings, beside full training."""
+    columns = {
+        "soft": "nothing",
+        "self_training": "texts",
+        "labelled_100": "100 labels",
+        "self_training_chosen": "texts and 100 chosen labels",
+        "ceiling": "up to 2,000 labels",
+    }
+    lines = [[task, *(_shown(_mean(_values(records, task, arm))) for arm in columns)] for task in TASKS]
+    return _table(["you bring", *columns.values()], lines)
+
+
 def spread(records: Records) -> str:
     """Lowest and highest of each cell of `means` that stands for several seeds."""
     columns = {**PRODUCT, **SUPERVISED}
@@ -140,7 +153,8 @@ def worth(records: Records) -> str:
 
 
 TABLES: dict[str, Callable[[Records], str]] = {
-    "means": means, "spread": spread, "shares": shares, "hundred": hundred, "parts": parts, "worth": worth,
+    "means": means, "brief": brief, "spread": spread, "shares": shares, "hundred": hundred, "parts": parts,
+    "worth": worth,
 }  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def print_scores(scores: dict[str, Any]) -> None:
     console.print(table)
     if 0 < test["rows"] < FEW_ROWS:
         console.print(
-            f"note     {test['rows']} test rows are too few to tell systems apart: see the 95 % intervals; "
-            "name more real rows as test: in the task file",
+            f"note     {test['rows']} test rows are too few to tell systems apart: see the 95 % intervals, "
+            "and measure on more real rows",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 

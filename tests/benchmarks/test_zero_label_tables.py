@@ -54,6 +54,7 @@ def test_cells_are_means_over_the_seeds_and_empty_where_nothing_was_run(tables: 
     found = cells(tables.means(RECORDS), "trec")
     assert found == ["trec", "2", "0.100", "–", "0.500", "–", "–", "–", "–", "0.500", "0.700", "0.800"]
     assert cells(tables.means(RECORDS), "sick")[:5] == ["sick", "0", "–", "–", "0.200"]
+    assert cells(tables.brief(RECORDS), "trec") == ["trec", "0.500", "–", "–", "–", "0.800"]
     assert cells(tables.spread(RECORDS), "trec")[1:3] == ["0.400–0.600", "–"]
     assert "sick" not in tables.spread(RECORDS)
     assert cells(tables.hundred(RECORDS), "trec") == ["trec", "0.500", "0.500", "0.700", "0.700"]
