@@ -37,7 +37,7 @@ from potstill.retrieval.load import open_table
 from potstill.retrieval.profiles import profile_features
 from potstill.retrieval.row_texts import text_items
 from potstill.task import TaskSpec
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 
 DEFAULT_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 _TASKS = {

@@ -178,7 +178,7 @@ def student(task: str, out: Path, rows: int) -> tuple[Path, Any, Any, Any]:
     from potstill.datagen.merge import MergeOptions, split_rows
     from potstill.retrieval.load import read_data
     from potstill.task import DataRef
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
     from potstill.train.classify import distil_classifier
     from potstill.train.options import DistilOptions
 

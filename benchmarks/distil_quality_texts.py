@@ -91,10 +91,10 @@ def measure(
 
 def stored_targets(spec: Any, rows: Any, place: Path) -> Any:
     """The teacher's top-32 of each row's output, taken afresh, so that the time counts."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.teachers.local import LocalTeacher
     from potstill.datagen.token_targets import targets_for
-    from potstill.ledger import Ledger
 
     place.mkdir(parents=True, exist_ok=True)
     ledger_path = place / "ledger.sqlite"

@@ -88,9 +88,9 @@ def measure(rows: int, out: Path) -> list[dict[str, Any]]:
 
 def stored_bytes(logprobs: list[Any], k: int) -> float:
     """Bytes a token of the file in which a run stores the targets."""
+    from potstill.asking.teacher import TokenTop
     from potstill.datagen.token_targets import target_row, target_table
     from potstill.rows import write_rows
-    from potstill.teacher import TokenTop
 
     rows = []
     for number, row in enumerate(logprobs):

@@ -21,12 +21,12 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.task import Label, TaskSpec
-from potstill.task_file import read_task_file
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.task.file import read_task_file
 
 # (labels, 0 for input-first; rows; in flight; sigma; opened: whether replies are opened, so that none is shown)
 CASES = [

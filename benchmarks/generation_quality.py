@@ -33,7 +33,7 @@ from results_file import merge_results, print_table, read_results
 from tasks import CLASSIFICATION, DATA, ROOT, write_task
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.task import TaskSpec
 
 TASKS = ("trec", "ag_news", "sms_spam", "banking77", "scitldr")
@@ -70,12 +70,12 @@ def main() -> None:
 
 def measure(task: str, system: str, rows: int, teacher_name: str, out: Path) -> dict[str, Any]:
     """One system on one task. Replies are kept in a ledger: a second call asks nothing again."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.generate import generate_rows
     from potstill.datagen.options import GenerationOptions
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     if not (DATA / "tasks").is_dir():
         raise SystemExit(f"no data pack at {DATA}; set POTSTILL_DATA to its folder")
@@ -101,9 +101,9 @@ def measure(task: str, system: str, rows: int, teacher_name: str, out: Path) -> 
 
 def plain(spec: TaskSpec, asker: Asker, rows: int) -> dict[str, Any]:
     """The teacher asked for a text of each label in turn, its replies taken as they are."""
+    from potstill.asking.teacher import Message, Reply, Request
     from potstill.datagen.parse import clean_text
     from potstill.datagen.wording import input_noun, readable, with_article
-    from potstill.teacher import Message, Reply, Request
 
     names = spec.label_names
     noun = with_article(input_noun(spec))

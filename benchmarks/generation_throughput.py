@@ -46,7 +46,10 @@ from typing import Any
 import psutil
 from results_file import print_table, read_results, write_results
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, Request
+from potstill.asking.teacher_json import request_from_json
 from potstill.datagen.generate import generate_rows
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.teachers.local import LocalTeacher
@@ -55,11 +58,8 @@ from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import chat_body
 from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
 from potstill.datagen.writing import Material, examples_by_label, write_request
-from potstill.ledger import Ledger
 from potstill.models import SMOLLM2, local_model
-from potstill.task_file import read_task_file
-from potstill.teacher import Abilities, Request
-from potstill.teacher_json import request_from_json
+from potstill.task.file import read_task_file
 
 TASK = Path(__file__).resolve().parent.parent / "examples" / "support" / "task.md"
 _MODEL_LEN = 1024

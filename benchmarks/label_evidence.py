@@ -39,12 +39,12 @@ def measure(task: str, rows: int, teacher: str) -> dict[str, Any]:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.calibration import fit_calibration
     from potstill.datagen.evidence import encoder_logits
     from potstill.datagen.label_scores import label_scores
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
     from potstill.models import sentence_encoder
     from potstill.task import Label, TaskSpec
 

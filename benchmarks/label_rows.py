@@ -20,7 +20,7 @@ def task_spec(task: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """The task as a user would state it, and the settings of its file."""
     import tasks
 
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     tasks.CLASSIFICATION = tuple(dict.fromkeys([*tasks.CLASSIFICATION, *TASKS]))
     read = read_task_file(str(tasks.write_task(task, folder)))
@@ -69,16 +69,16 @@ def written_rows(task: str, rows: int, test_rows: int, seed: int, out: Path) -> 
 
 def _write(spec: Any, settings: dict[str, Any], rows: int, seed: int, out: Path, test: Any) -> Any:
     """The stages of a run up to the soft targets, and the teacher's label probabilities of the test rows."""
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.calibration import Calibration
     from potstill.datagen.label_scores import label_scores
     from potstill.datagen.soft import fit_calibration
-    from potstill.ledger import Ledger
     from potstill.pipeline import open_asker
     from potstill.progress import _plain
     from potstill.rows import read_rows
     from potstill.run_dir import RunDir
     from potstill.settings import resolve
-    from potstill.stages import Job
+    from potstill.stages.job import Job
 
     resolved = resolve(settings, {"n": rows, "seed": seed, "sources": "generated"})
     folder, listener = RunDir(out / f"run-{seed}"), _plain()

@@ -50,13 +50,13 @@ def signature(messages: list[list[str]], seed: int, sample: int) -> str:
 
 def child(folder: Path, teacher: str, options: dict[str, Any]) -> None:
     """Generate rows into `folder`; run in a process of its own."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.teacher import Failure, Reply, Request
     from potstill.datagen.generate import GenerationOptions, generate_rows
     from potstill.datagen.teachers import open_teacher
     from potstill.datagen.teachers.fake import FakeTeacher
-    from potstill.ledger import Ledger
     from potstill.task import Label, TaskSpec
-    from potstill.teacher import Failure, Reply, Request
 
     class Noting(FakeTeacher):
         """The fake teacher, which notes what it answers before it hands the answer over."""
@@ -113,8 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         self._send({"data": [{"id": "m", "owned_by": "someone"}]})
 
     def do_POST(self) -> None:
+        from potstill.asking.teacher import Message, Reply, Request
         from potstill.datagen.teachers.fake import FakeTeacher
-        from potstill.teacher import Message, Reply, Request
 
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         time.sleep(random.uniform(0.005, 0.03))
@@ -183,9 +183,9 @@ def asked(folder: Path) -> list[str]:
 
 def stored(folder: Path, by_wire_seed: bool, max_tokens: int = 0) -> set[str]:
     """Signatures of the replies that the ledger holds, without those that were cut at less than `max_tokens`."""
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.teacher import Request
     from potstill.datagen.teachers.openai_wire import request_seed
-    from potstill.ledger import Ledger
-    from potstill.teacher import Request
 
     found = set()
     if not (folder / "ledger.sqlite").exists():

@@ -40,10 +40,10 @@ def generate(rows: int, pool: int) -> dict[str, Any]:
     """Let the fake teacher write `rows` rows for four labels."""
     import pyarrow.parquet as pq
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.generate import GenerationOptions, generate_rows
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
     from potstill.task import Label, TaskSpec
 
     labels = tuple(Label(name) for name in ("World", "Sports", "Business", "Science"))

@@ -52,10 +52,10 @@ def serving(place: Path) -> Iterator[str]:
 
 def bench(task: str, name: str, teacher: str, rows: int, out: Path, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Predict, run, compare: a record a prediction, and one of what the run took."""
-    from potstill.asked import in_all
-    from potstill.ledger import Ledger
+    from potstill.asking.counts import in_all
+    from potstill.asking.ledger import Ledger
     from potstill.pipeline import run
-    from potstill.plan import plan_run
+    from potstill.plan.estimate import plan_run
 
     shutil.rmtree(out, ignore_errors=True)
     file = str(write_task(task, out))

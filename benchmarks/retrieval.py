@@ -152,9 +152,9 @@ def with_teacher(
     name: str, search: CardSearch, queries: Sequence[dict[str, Any]], years: Sequence[int | None]
 ) -> list[dict[str, Any]]:
     """Records of the systems that ask a teacher; its replies are kept in potstill's cache folder."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
 
     records = []
     teacher = open_teacher(name)

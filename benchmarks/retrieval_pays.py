@@ -71,7 +71,7 @@ def main() -> None:
 
 def bench(task: str, arm: str, seed: int, rows: int, test_rows: int, out: Path, pairs: list[str]) -> dict[str, Any]:
     """One student: its score and what it was trained on."""
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
     from potstill.errors import DataError
     from potstill.pipeline import run
 

@@ -53,15 +53,15 @@ def main() -> None:
 
 def measure(task: str, rows: int, test_rows: int, teacher_name: str, out: Path) -> list[dict[str, Any]]:
     """Every arm on one task."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.generate import generate_rows
     from potstill.datagen.options import GenerationOptions
     from potstill.datagen.quality import QualityOptions, check_rows
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
     from potstill.retrieval.load import read_data
     from potstill.task import DataRef
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     spec = read_task_file(str(write_task(task, out))).spec
     assert spec.test is not None

@@ -119,10 +119,10 @@ def train() -> dict[str, float]:
 
 def write(backend: str = "transformers", rows: int = 24) -> dict[str, float]:
     """Rows of the embedded teacher."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.generate import GenerationOptions, generate_rows
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
     from potstill.task import Label, TaskSpec
 
     labels = tuple(Label(name) for name in ("World", "Sports", "Business", "Science"))

@@ -63,7 +63,7 @@ def main() -> None:
     make_environment()
     args.out.mkdir(parents=True, exist_ok=True)
     file = write_task(args.task, args.out)
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     spec = read_task_file(str(file)).spec
     with vllm_server(64) as (url, _):
@@ -132,12 +132,12 @@ def start(job: dict[str, Any], folder: Path, system: str) -> subprocess.Popen[by
 
 def potstill_child(file: Path) -> None:
     """The potstill half, in a process of its own."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.generate import generate_rows
     from potstill.datagen.options import GenerationOptions
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     job = json.loads(file.read_text("utf-8"))
     spec = read_task_file(job["task"]).spec

@@ -80,7 +80,7 @@ def bench(
     task: str, rows: int, test_rows: int, ceiling_rows: int | None, seed: int, out: Path, pairs: list[str]
 ) -> list[dict[str, Any]]:
     """All arms of one task; finished arms are reused by the run folder."""
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
     from potstill.pipeline import run
 
     file = write_task(task, out)
@@ -113,11 +113,11 @@ def ceiling(
     task: str, file: Path, test_rows: int, rows: int | None, seed: int, out: Path, pairs: list[str]
 ) -> dict[str, Any]:
     """The same student trained on the real training split."""
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
     from potstill.retrieval.load import read_data
     from potstill.settings import resolve
     from potstill.task import DataRef
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
     from potstill.train.evaluate import evaluate_student
     from potstill.train.student import load_student
 

@@ -91,7 +91,7 @@ class Layer:
 def _child(job: dict[str, Any]) -> int:
     import potstill
     from potstill.errors import PotstillError
-    from potstill.export import build_unit
+    from potstill.hub.export import build_unit
 
     folder = Path(job["folder"])
     told: dict[str, Any] = {"made": []}
@@ -136,10 +136,10 @@ def _bound_files(size: int) -> None:
 
 def _change_teacher(asked: Path, job: Mapping[str, Any]) -> None:
     """Note each request that the fake teacher answers; another identity, templates or versions where asked for."""
-    from potstill import stages
+    from potstill.asking.ledger import request_key
+    from potstill.asking.teacher_json import request_to_json
     from potstill.datagen.teachers import fake
-    from potstill.ledger import request_key
-    from potstill.teacher_json import request_to_json
+    from potstill.stages import job as stages
 
     answer, identity = fake.FakeTeacher.answer, fake.FakeTeacher.identity.fget
     assert identity is not None
@@ -185,13 +185,13 @@ def serve(model: str) -> None:
     import torch
     import transformers  # noqa: F401
 
-    import potstill.evaluation
-    import potstill.export
+    import potstill.hub.export
     import potstill.pipeline
-    import potstill.report
-    import potstill.report_plots
+    import potstill.report.page
+    import potstill.report.plots
     import potstill.retrieval.retrieve
-    import potstill.stages
+    import potstill.stages.evaluation
+    import potstill.stages.job
     import potstill.train.recipe  # noqa: F401
 
     torch.set_num_threads(1)

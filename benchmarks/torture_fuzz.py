@@ -71,14 +71,14 @@ def parsers(place: Path) -> dict[str, tuple[Callable[[str], Any], tuple[type[Exc
     """Every parser of what others write, with the errors that it may end with."""
     import zstandard
 
+    from potstill.asking.ledger import _blob, _unblob
+    from potstill.asking.teacher import Message, Request
+    from potstill.asking.teacher_json import reply_from_json
     from potstill.datagen import parse, self_instruct_text
     from potstill.datagen.teachers.openai_wire import Fault, Secrets, chat_reply, parse_body
     from potstill.errors import PotstillError
-    from potstill.ledger import _blob, _unblob
     from potstill.retrieval.cards import CardFault, card_from_mapping, card_summary, front_matter, plain_prose
-    from potstill.task_file import read_task_file
-    from potstill.teacher import Message, Request
-    from potstill.teacher_json import reply_from_json
+    from potstill.task.file import read_task_file
 
     file = place / "fuzz.md"
     secrets = Secrets(())

@@ -13,7 +13,7 @@ def ledger_size(rows: int, place: Path) -> list[dict[str, Any]]:
     import hashlib
     import sqlite3
 
-    from potstill.ledger import Ledger, _blob
+    from potstill.asking.ledger import Ledger, _blob
 
     def key(number: int) -> str:
         return hashlib.sha256(str(number).encode()).hexdigest()

@@ -88,7 +88,7 @@ def _student(place: Path) -> Path:
 
 
 def _serve(run: Path) -> tuple[subprocess.Popen[str], int]:
-    command = [sys.executable, "-m", "potstill.cli", "serve", str(run), "--port", "0"]
+    command = [sys.executable, "-m", "potstill.cli.app", "serve", str(run), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     line = server.stdout.readline()

@@ -21,11 +21,11 @@ def secrets(place: Path) -> list[dict[str, Any]]:
     import io
     import logging
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.teacher import Message, Request
     from potstill.datagen.teachers import open_teacher
     from potstill.errors import PotstillError
-    from potstill.ledger import Ledger
-    from potstill.teacher import Message, Request
 
     server_module = beside("teacher_server")
     os.environ["OPENAI_API_KEY"] = KEY

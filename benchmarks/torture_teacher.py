@@ -18,11 +18,11 @@ FAULTS = (
 
 def teacher(requests: int, place: Path) -> list[dict[str, Any]]:
     """Requests at 30 % faults, with an endpoint that dies for a while; then what ends at once."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.teacher import Failure, Message, Reply, Request
     from potstill.datagen.teachers import open_teacher
     from potstill.errors import TeacherRefused
-    from potstill.ledger import Ledger
-    from potstill.teacher import Failure, Message, Reply, Request
 
     server_module = beside("teacher_server")
     options = {

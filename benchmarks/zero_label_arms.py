@@ -126,7 +126,7 @@ def chosen_rows(task: PackTask, job: Mapping[str, Any]) -> Path:
     from potstill.labelling import Labelling
     from potstill.retrieval.load import read_data
     from potstill.task import DataRef
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     data, name = Path(job["out"]) / task.name / "data", f"chosen-{job['seed']}"
     prompt = str(write_task(task.name, data, file=name))
@@ -144,7 +144,7 @@ def _product(task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job:
     """The product from the task file to a student."""
     import pyarrow.parquet as pq
 
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
     from potstill.pipeline import run
 
     given = json.loads(json.dumps(ARMS[job["arm"]][0]))
@@ -164,7 +164,7 @@ def _supervised(
     task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same student on real rows alone."""
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
     from potstill.task import DataRef
 
     began = time.monotonic()
@@ -208,7 +208,7 @@ def answers_of_taught(file: Path, ref: DataRef, name: str, given: Mapping[str, A
     from potstill.retrieval.load import read_data
     from potstill.run_dir import digest
     from potstill.settings import resolve
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
     from potstill.train.student import load_student
 
     read = read_task_file(str(file))
@@ -225,12 +225,12 @@ def _teachers(
     task: PackTask, file: Path, test: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """The teacher's own answers, by arm."""
-    from potstill.evaluation import teacher_answers
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
     from potstill.pipeline import open_asker
     from potstill.retrieval.load import read_data
     from potstill.settings import resolve
-    from potstill.task_file import read_task_file
+    from potstill.stages.evaluation import teacher_answers
+    from potstill.task.file import read_task_file
 
     began = time.monotonic()
     read = read_task_file(str(file))
@@ -265,7 +265,7 @@ class Costs:
             print(f"[{event.stage}] {event.message}", file=sys.stderr, flush=True)
 
     def _total(self) -> int:
-        from potstill.ledger import Ledger
+        from potstill.asking.ledger import Ledger
 
         if not self._ledger.exists():
             return 0

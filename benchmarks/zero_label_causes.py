@@ -59,7 +59,7 @@ def measure(task: PackTask, args: argparse.Namespace) -> list[dict[str, Any]]:
     from potstill.retrieval.load import read_data
     from potstill.settings import resolve
     from potstill.task import DataRef
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
     from potstill.train.student import load_student
 
     folder = args.out / task.name
@@ -125,9 +125,9 @@ def _written(task: PackTask, file: Path, args: argparse.Namespace) -> tuple[list
 
 def _teacher(spec: Any, texts: Sequence[str], folder: Path, settings: Any) -> list[str]:
     """The calibrated teacher's labels of texts."""
-    from potstill.evaluation import teacher_answers
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
     from potstill.pipeline import open_asker
+    from potstill.stages.evaluation import teacher_answers
 
     with Ledger(folder / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
         answers = {name: outputs for name, outputs, _ in teacher_answers(spec, list(texts), asker, settings.soft)}

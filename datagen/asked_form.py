@@ -22,7 +22,7 @@ from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.points import count_points, first_points
 from potstill.datagen.sentences import sentence_ends, unclear_end
 from potstill.datagen.spans import part_within, stands_in
-from potstill.unspaced import letters_apart
+from potstill.language.unspaced import letters_apart
 
 _WORDS = {
     "a": 1, "an": 1, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,

@@ -15,16 +15,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
+from potstill.asking.teacher import Abilities, Message, Reply, Request
 from potstill.datagen.filters import refusal, words
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, read_json, split_list, strings_in
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import beside, label_words
+from potstill.language.label_words import beside, label_words
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Message, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 MANNERS: Mapping[str, tuple[str, ...]] = {
     "style": (

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from potstill.datagen.soft_options import FormChoice
 from potstill.errors import OptionError
 from potstill.options import nearest
-from potstill.regression import balanced_offsets
+from potstill.task.regression import balanced_offsets
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,8 +33,8 @@ from potstill.datagen.evidence import name_logits
 from potstill.datagen.pairs import embed_differences, weigh
 from potstill.datagen.pairs import opinion as difference_opinion
 from potstill.errors import OptionError
-from potstill.regression import kappa, softmax_regression
 from potstill.rows import shared_fields, split_fields
+from potstill.task.regression import kappa, softmax_regression
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import regex
 
 from potstill.datagen.novelty import NoveltyFilter
-from potstill.unspaced import letter_runs
+from potstill.language.unspaced import letter_runs
 
 NGRAM = 13
 _WORD = regex.compile(r"[\w\p{M}]+")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from potstill.errors import TeacherUnavailable
 
 if TYPE_CHECKING:
-    from potstill.ask_stream import Answer
-    from potstill.asker import Asker
-    from potstill.teacher import AnyRequest
+    from potstill.asking.asker import Asker
+    from potstill.asking.stream import Answer
+    from potstill.asking.teacher import AnyRequest
 
 
 class Plan(Protocol):

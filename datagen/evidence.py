@@ -17,7 +17,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import fit_calibration, log_softmax
-from potstill.label_words import OTHER, beside, label_words, turned_from
+from potstill.language.label_words import OTHER, beside, label_words, turned_from
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from potstill import prompts
+from potstill.asking.teacher import Message, Reply, Request
 from potstill.datagen import filters
 from potstill.datagen.field_words import called, field_noun, is_long_field, is_question, spoken, writing_order
 from potstill.datagen.wording import readable, with_article
 from potstill.datagen.writing import STOPS, Material, Written, language_of, read_reply, rng
 from potstill.rows import join_fields
-from potstill.teacher import Message, Reply, Request
 
 # A field that is no long text: a question, a title.
 _SHORT_TOKENS = 80

@@ -19,7 +19,7 @@ from potstill.datagen.novelty import NoveltyFilter, rouge_l_f1
 from potstill.datagen.parse import TEXTS
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.refusals import refusal_in
-from potstill.language_guess import other_language
+from potstill.language.guess import other_language
 from potstill.rows import Dropped
 
 STAGE = "datagen"

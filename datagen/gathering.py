@@ -16,14 +16,14 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+from potstill.asking.teacher import Reply
 from potstill.datagen.result import DROPPED, ROWS, TARGETS, GenerationResult
 from potstill.datagen.tally import Tally, TextSample
 from potstill.errors import TeacherError
 from potstill.events import Event, Listener
-from potstill.languages import LANGUAGES
+from potstill.language.names import LANGUAGES
 from potstill.row_writer import DropWriter, RowWriter, TableWriter
 from potstill.rows import Dropped, Row
-from potstill.teacher import Reply
 
 _EVENT_EVERY_S = 0.2
 # A row's targets are a hundred times the size of the row.

@@ -32,7 +32,7 @@ from potstill.task import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 __all__ = ["GenerationOptions", "GenerationResult", "generate_rows"]
 

@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from potstill.asking.teacher import Failure, Reply, Request
+from potstill.asking.teacher_json import reply_from_json
 from potstill.datagen.writing import Material, read_reply
 from potstill.errors import DataError
-from potstill.teacher import Failure, Reply, Request
-from potstill.teacher_json import reply_from_json
 
 if TYPE_CHECKING:
-    from potstill.ask_stream import Answer
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.stream import Answer
 
 # Of each label's replies, the latest so many may be shown.
 SHOWN_FROM = 256

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from potstill.chat import task_messages
+from potstill.asking.chat import task_messages
+from potstill.asking.teacher import Failure, Message, Reply, Request
 from potstill.datagen.field_by_field import Begun, field_request, next_field, read_field, whole_input
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.outputs import form_of, off_form, read_output, stated_output
@@ -24,10 +25,9 @@ from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, Written, read_reply, rng, write_request
 from potstill.rows import Dropped, Row, Source
 from potstill.task import TaskSpec
-from potstill.teacher import Failure, Message, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.ask_stream import Answer
+    from potstill.asking.stream import Answer
 
 
 # An output is asked for so often at most. The second time the temperature is at least this.

@@ -16,17 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from potstill.chat import task_messages
+from potstill.asking.chat import task_messages
+from potstill.asking.teacher import Reply, ScoreRequest
 from potstill.datagen.writing import rng
 from potstill.rows import Row
 from potstill.task import TaskSpec
-from potstill.teacher import Reply, ScoreRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 LEAST_SHARE = 0.4
 """A row's gain, by the middle row's, below which its output is taken to say nothing of its input."""

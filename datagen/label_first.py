@@ -17,17 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from potstill.asking.teacher import Failure, Request
 from potstill.datagen.filters import names_itself
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, read_reply, write_request
-from potstill.label_words import label_words
+from potstill.language.label_words import label_words
 from potstill.rows import Dropped, Row, Source
-from potstill.teacher import Failure, Request
 
 if TYPE_CHECKING:
-    from potstill.ask_stream import Answer
+    from potstill.asking.stream import Answer
 
 # A label's rate of kept texts is known this badly before its first answers: as if 2 of 3 had been kept.
 _PRIOR_KEPT, _PRIOR_ASKED = 2.0, 3.0

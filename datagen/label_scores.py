@@ -22,19 +22,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from potstill import prompts
+from potstill.asking.teacher import Message, Reply, ScoreRequest
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import beside, label_words
+from potstill.language.label_words import beside, label_words
 from potstill.task import TaskSpec
-from potstill.teacher import Message, Reply, ScoreRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 PURPOSE = "soft"
 # With many labels every spelling is one more branch for every text; those that hold a trace of their label's

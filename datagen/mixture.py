@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from potstill.datagen.calibration import fit_calibration, log_softmax, weighed_by
-from potstill.regression import softmax_regression
+from potstill.task.regression import softmax_regression
 
 if TYPE_CHECKING:
     import numpy as np

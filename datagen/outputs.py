@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from potstill.asking.teacher import Reply
 from potstill.datagen import filters
 from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_scores import answer_spellings
@@ -17,7 +18,6 @@ from potstill.datagen.parse import plain, unquoted, without_lead_in
 from potstill.datagen.refusals import said_by_input
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
-from potstill.teacher import Reply
 
 _MARKS = ("```", "~~~")
 _WANTS_FENCE = re.compile(r"```|~~~|\b(?:fenced?|code blocks?)\b", re.IGNORECASE)

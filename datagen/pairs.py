@@ -24,8 +24,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from potstill.datagen.calibration import log_softmax
-from potstill.regression import balanced_offsets, kappa, softmax_regression
 from potstill.rows import split_fields
+from potstill.task.regression import balanced_offsets, kappa, softmax_regression
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from potstill.asking.teacher import Reply
 from potstill.datagen.drive import Plan, drive
 from potstill.datagen.generate import material_for
 from potstill.datagen.heard import first_reply_of
@@ -22,14 +23,13 @@ from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material
 from potstill.rows import Dropped, Row
 from potstill.task import TaskSpec
-from potstill.teacher import Reply
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.ask_stream import Answer
-    from potstill.asker import Asker
-    from potstill.teacher import AnyRequest
+    from potstill.asking.asker import Asker
+    from potstill.asking.stream import Answer
+    from potstill.asking.teacher import AnyRequest
 
 _WARM = 4
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
+from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
 from potstill.datagen.input_gain import input_gain, says_nothing
@@ -39,14 +40,13 @@ from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
-from potstill.teacher import Message, Reply, Request, ScoreRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 PURPOSE = "quality"
 STAGE = "quality"

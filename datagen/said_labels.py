@@ -18,14 +18,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from potstill.teacher import Message, Reply, Request, TokenText
-from potstill.token_estimate import likely_tokens
+from potstill.asking.teacher import Message, Reply, Request, TokenText
+from potstill.asking.token_estimate import likely_tokens
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 # Some servers give 20 tokens a place, others refuse more than five.
 _FEWER = 5

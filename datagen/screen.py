@@ -11,8 +11,8 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.wording import readable
 from potstill.errors import TeacherError
-from potstill.label_words import label_words
-from potstill.languages import LANGUAGES
+from potstill.language.label_words import label_words
+from potstill.language.names import LANGUAGES
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
 from potstill.datagen.asked_form import asked_form
 from potstill.datagen.drive import drive
@@ -54,11 +55,10 @@ from potstill.datagen.writing import rng
 from potstill.events import Listener, silent
 from potstill.rows import Dropped, Row, Source, join_instruction
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Failure, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.ask_stream import Answer
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.stream import Answer
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4

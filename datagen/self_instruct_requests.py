@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from potstill import prompts
+from potstill.asking.teacher import Abilities, Message, Request
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.self_instruct_files import Instance, SeedTask
 from potstill.datagen.writing import rng
-from potstill.languages import LANGUAGES
+from potstill.language.names import LANGUAGES
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Message, Request
 
 SHOWN_SEEDS, SHOWN_WRITTEN, MOST_NEW = 6, 2, 7
 SHOWN_OWN = 2

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from potstill.language_guess import prompt_language
+from potstill.language.guess import prompt_language
 
 _STOP = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*)")
 # Before a name: these never end a sentence.

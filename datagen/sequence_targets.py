@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.teacher import Reply, Request
 from potstill.datagen.input_first import answer_messages
 from potstill.datagen.outputs import off_form, read_output
 from potstill.datagen.soft import SoftOptions
@@ -26,13 +27,12 @@ from potstill.errors import TeacherError, UserError
 from potstill.events import Event, Listener, silent
 from potstill.rows import Row, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
-from potstill.teacher import Reply, Request
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.ask_stream import Answer
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.stream import Answer
 
 PURPOSE = "outputs"
 # Origins of rows whose output is a teacher's.

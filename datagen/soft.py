@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.models import TextEncoder
 
 __all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit_calibration"]

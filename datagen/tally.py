@@ -9,11 +9,11 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from potstill.asking.teacher import Failure
 from potstill.datagen.filters import words
 from potstill.datagen.novelty import SCANNED
 from potstill.datagen.recent_novelty import RecentNovelty
-from potstill.teacher import Failure
-from potstill.unspaced import letters_apart
+from potstill.language.unspaced import letters_apart
 
 
 @dataclass

@@ -11,16 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from potstill.chat import task_messages
+from potstill.asking.chat import task_messages
+from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
 from potstill.events import Event, Listener, silent
 from potstill.rows import Row
 from potstill.task import TaskSpec
-from potstill.teacher import Reply, ScoreRequest, TokenTop
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 PURPOSE = "soft"
 # Mass that rounding leaves over: without a floor the log of the rest would be minus infinity.

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Iterator
 
 from potstill.datagen.field_words import pair_of
-from potstill.label_words import label_words
-from potstill.languages import LANGUAGES
+from potstill.language.label_words import label_words
+from potstill.language.names import LANGUAGES
+from potstill.language.text_kinds import SPEAKERS, is_text_kind, named_text, own_noun, text_kind
 from potstill.task import TaskSpec
 from potstill.task import readable as readable
-from potstill.text_kinds import SPEAKERS, is_text_kind, named_text, own_noun, text_kind
 
 _END = (
     r"(?=\s*(?:[,.:;(?!\n]|$)|\s+(?:by|into|as|according|based|in one|in a|(?:from|to) (?:[A-Z]|\d)\S*|so|and|if|when|"
@@ -118,8 +118,8 @@ def input_noun(spec: TaskSpec) -> str:
     "Classify support tickets" gives `support ticket`: the object of a verb that is done to inputs. Otherwise it is the
     first phrase after an indefinite article, `each` or `this`: "Given a question, say …" gives `question`. Otherwise a
     plural after a preposition: "Find spam in text messages" gives `text message`. Where that names no kind of text, one
-    that the task names anywhere is taken (`potstill.text_kinds`); else a message of the speaker that it names. Two
-    fields of one kind are a pair: the word for one of them would ask for a half.
+    that the task names anywhere is taken (`potstill.language.text_kinds`); else a message of the speaker that it names.
+    Two fields of one kind are a pair: the word for one of them would ask for a half.
     """
     text = _HEADING.sub(r"\1.", spec.instruction[:1000])  # which is no part of the line below it
     if of_two := pair_of(spec.inputs):

@@ -11,6 +11,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from potstill import prompts
+from potstill.asking.teacher import Abilities, Message, Reply, Request
+from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen.attributes import MANNERS, draw_manners, resolve_attributes, use_schema
 from potstill.datagen.field_words import called, first_noun, is_long_field, writing_order
 from potstill.datagen.long_kinds import input_words
@@ -27,12 +29,10 @@ from potstill.datagen.parse import (
     within_quotes,
 )
 from potstill.datagen.wording import input_noun, readable, with_article
-from potstill.label_words import OTHER, beside, denials, label_words
-from potstill.languages import LANGUAGES
+from potstill.language.label_words import OTHER, beside, denials, label_words
+from potstill.language.names import LANGUAGES
 from potstill.rows import join_fields, split_fields
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Message, Reply, Request
-from potstill.token_estimate import likely_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset

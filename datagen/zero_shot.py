@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from potstill import prompts
-from potstill.chat import task_messages
+from potstill.asking.chat import task_messages
+from potstill.asking.teacher import Message, Reply, Request
 from potstill.datagen.outputs import label_reader, stated_output
 from potstill.task import TaskSpec
-from potstill.teacher import Message, Reply, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 PURPOSE = "zero-shot"
 MOST_TOKENS = 256

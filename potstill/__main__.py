@@ -1,6 +1,6 @@
 """`python -m potstill`, for where the `potstill` script is not on the path."""
 
-from potstill.cli import main
+from potstill.cli.app import main
 
 if __name__ == "__main__":
     main()

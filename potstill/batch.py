@@ -28,14 +28,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.asking.teacher_json import reply_to_json, request_from_json, request_to_json
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
 from potstill.errors import DataError, OptionError, TeacherRefused
 from potstill.events import Listener, silent
-from potstill.ledger import Ledger
 from potstill.run_dir import RunDir, write_atomic
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
-from potstill.teacher_json import reply_to_json, request_from_json, request_to_json
 
 # The Batch API's own bounds on a file.
 MAX_LINES, MAX_BYTES = 50_000, 200 * 10**6
@@ -150,12 +150,12 @@ def write_batch(
         RunLocked: Another process works on the folder.
         TeacherRefused: A step before generation wants scores.
     """
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.datagen.teachers import open_teacher
-    from potstill.generation_start import settled
     from potstill.settings import resolve
-    from potstill.stages import Job
-    from potstill.task_file import read_task_file
+    from potstill.stages.job import Job
+    from potstill.stages.start import settled
+    from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
     draft = read_task_file(task, draft=True)

@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = "potstill"
-_BY_FUNCTION = {f"{_PACKAGE}.{name}" for name in ("stages", "optional_stages", "stage_parts", "compression")}
+_BY_FUNCTION = {f"{_PACKAGE}.{name}" for name in ("stages.job", "stages.optional", "stages.parts", "compression")}
 _CARRIERS = {
     f"{_PACKAGE}.{name}"
     for name in (
-        *("asked", "asker", "ask_stream", "budget", "code_version", "errors", "events", "generation_start", "ledger"),
-        *("live_view", "masking", "notebook", "progress", "run_dir", "run_state", "settings", "student_choice"),
+        *("asking.asker", "asking.budget", "asking.counts", "asking.ledger", "asking.stream", "code_version", "errors"),
+        *("events", "masking", "notebook", "pages.live_view", "progress", "run_dir", "run_state", "settings"),
+        *("stages.start", "stages.student_choice"),
     )
 }
-_CARRYING = {f"{_PACKAGE}.stages:Job.make_stage"}
+_CARRYING = {f"{_PACKAGE}.stages.job:Job.make_stage"}
 # What a library is called where it is installed, and those through which another works.
 _INSTALLED_AS = {"sklearn": "scikit-learn", "faiss": "faiss-cpu", "crowdkit": "crowd-kit", "rouge_score": "rouge-score"}
 _THROUGH = {"transformers": ("torch", "tokenizers"), "trl": ("accelerate",), "sentence_transformers": ("transformers",)}

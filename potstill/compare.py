@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
-from potstill.run_facts import RunFacts, read_run
+from potstill.report.facts import RunFacts, read_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

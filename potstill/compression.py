@@ -14,12 +14,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.compress_report import write_compression_report
 from potstill.errors import DataError, OptionError
 from potstill.events import Listener
 from potstill.notebook import listening
 from potstill.options import build_options
-from potstill.stage_parts import held_out_rows
+from potstill.report.compression_page import write_compression_report
+from potstill.stages.parts import held_out_rows
 from potstill.task import DataRef, TaskSpec
 
 if TYPE_CHECKING:

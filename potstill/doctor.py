@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.asking.ledger import Ledger
 from potstill.errors import PotstillError
 from potstill.events import silent
-from potstill.ledger import Ledger
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.settings import Settings
 
 Status = Literal["ok", "warn", "fail"]
@@ -69,9 +69,9 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     Yields:
         Checks, as soon as each is known.
     """
-    from potstill.generation_start import foreign_languages, lacking_rows
     from potstill.settings import resolve
-    from potstill.task_file import read_task_file
+    from potstill.stages.start import foreign_languages, lacking_rows
+    from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS, unsaid_fields
 
     yield _python()
@@ -235,7 +235,7 @@ def _encoder(settings: Settings) -> Check:
 
 
 def _student(spec: TaskSpec, settings: Settings) -> Check:
-    from potstill.generation_start import check_student_options
+    from potstill.stages.start import check_student_options
     from potstill.train.options import student_name
 
     try:
@@ -272,7 +272,7 @@ def _asker(settings: Settings) -> Iterator[Asker]:
 
 
 def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
-    from potstill.teacher import Message, Reply, Request, ScoreRequest
+    from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
 
     can = asker.abilities
     hello = (Message("user", _HELLO),)

@@ -27,7 +27,7 @@ from potstill.retrieval.label_names import LabelNames, plain_label
 from potstill.retrieval.load import read_data, read_texts
 from potstill.run_dir import write_atomic
 from potstill.task import DataRef
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 from potstill.user_data import OWN_ROWS
 
 if TYPE_CHECKING:

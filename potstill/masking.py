@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from potstill.budget import is_own
+from potstill.asking.budget import is_own
 
 # Teachers as references, in an argument, a mapping or a task file: up to a space or the quotation mark behind them.
 _TEACHER = re.compile(r"openai:https?://[^\s\"'<>]+", re.IGNORECASE)

@@ -61,10 +61,10 @@ def evaluate_on(
     import pyarrow.parquet as pq
 
     from potstill.datagen.decontaminate import shared_texts
-    from potstill.evaluation import estimated_prior, frozen_calibration
     from potstill.pipeline import load
     from potstill.retrieval.load import read_data
     from potstill.settings import EvaluateOptions
+    from potstill.stages.evaluation import estimated_prior, frozen_calibration
     from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
 
     options = build_options(EvaluateOptions, {"rows": rows, "latency_rows": latency_rows}, "evaluate")

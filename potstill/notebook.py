@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from potstill.events import Event, Listener, silent
-from potstill.live_view import MARKS, RunView, duration
+from potstill.pages.live_view import MARKS, RunView, duration
 
 _UPDATE_EVERY_S = 0.25
 _LONGEST_CELL = 300

@@ -1,6 +1,6 @@
 """Every stage in order: a task prompt in; dataset, student, scores and report out.
 
-The order and dependencies of the stages are in `potstill.stages`, their work in `potstill.retrieval`,
+The order and dependencies of the stages are in `potstill.stages.job`, their work in `potstill.retrieval`,
 `potstill.datagen` and `potstill.train`. A stage whose dependencies have not changed is not run again; one under way
 when the process dies is resumed from the ledger or from its checkpoint.
 """
@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.ledger import Ledger
 from potstill.errors import UserError
 from potstill.events import Event, Listener
-from potstill.ledger import Ledger
 from potstill.masking import masked
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
@@ -28,13 +28,13 @@ from potstill.task import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from potstill.asker import Asker
-    from potstill.budget import Meter
-    from potstill.export import PushResult
+    from potstill.asking.asker import Asker
+    from potstill.asking.budget import Meter
+    from potstill.asking.teacher import Teacher
+    from potstill.hub.export import PushResult
     from potstill.retrieval.students import StudentRanking
     from potstill.settings import Settings
-    from potstill.stages import Job
-    from potstill.teacher import Teacher
+    from potstill.stages.job import Job
     from potstill.train.student import Student
 
 
@@ -76,7 +76,7 @@ class RunResult:
         """
         from datasets import DatasetDict
 
-        from potstill.run_facts import RunFacts
+        from potstill.report.facts import RunFacts
 
         return DatasetDict({name: read_rows(path) for name, path in RunFacts(self.path, self.spec).splits.items()})
 
@@ -106,8 +106,8 @@ class RunResult:
         return self.path / "report.html"
 
     def push(self, repo: str, *, private: bool = True, dry_run: bool = False) -> PushResult:
-        """Send dataset, model and cards to the Hub (see `potstill.export.push`)."""
-        from potstill.export import push
+        """Send dataset, model and cards to the Hub (see `potstill.hub.export.push`)."""
+        from potstill.hub.export import push
 
         return push(self.path, repo, private=private, dry_run=dry_run)
 
@@ -159,9 +159,9 @@ def run(
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
         BudgetReached: The cap was met; run again with a higher one to go on.
     """
-    from potstill.optional_stages import optional_stages
     from potstill.run_left import RunClock, expected_seconds
     from potstill.run_state import stages_with
+    from potstill.stages.optional import optional_stages
 
     with listening(listener) as told:
         clock = RunClock(told)
@@ -188,7 +188,7 @@ def students(task: str | Path, *, listener: Listener | None = None, **settings: 
     from potstill.models import sentence_encoder
     from potstill.retrieval.students import find_students
     from potstill.settings import resolve
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     draft = read_task_file(task, draft=True)
     resolved = resolve({**draft.settings, **draft.options}, settings)
@@ -227,8 +227,8 @@ def open_job(
     """
     from potstill.datagen.outputs import form_of
     from potstill.settings import resolve
-    from potstill.stages import Job
-    from potstill.task_file import read_task_file
+    from potstill.stages.job import Job
+    from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
     # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
@@ -268,8 +268,8 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener, meter: Me
 
     Backends load their model at the first request, so a finished run opens none.
     """
-    from potstill.asker import Asker
-    from potstill.budget import Budget
+    from potstill.asking.asker import Asker
+    from potstill.asking.budget import Budget
     from potstill.datagen.teachers import open_teacher
 
     extra = {**settings.teacher_options, **({"concurrency": settings.concurrency} if settings.concurrency else {})}

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.events import Event, Listener
-from potstill.generation_start import settled
 from potstill.notebook import html_lines, html_table, listening
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
+from potstill.stages.start import settled
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.datagen.options import GenerationOptions
 
 _MOST_REQUESTS_A_ROW = 6

@@ -25,7 +25,7 @@ def listener_for(*, as_json: bool) -> Iterator[Listener]:
     if as_json:
         yield _json_lines
     elif sys.stderr.isatty():
-        from potstill.live_view import live
+        from potstill.pages.live_view import live
 
         with live() as listener:
             yield listener
@@ -80,7 +80,7 @@ def _json_lines(event: Event) -> None:
 
 
 def _plain() -> Listener:
-    from potstill.live_view import RunView, duration
+    from potstill.pages.live_view import RunView, duration
 
     last = {"at": 0.0}
     started: dict[str, float] = {}

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.events import Event, Listener
-from potstill.live_view import RunView
+from potstill.pages.live_view import RunView
 from potstill.run_dir import MANIFEST, write_atomic
 
 if TYPE_CHECKING:
-    from potstill.plan_steps import RunPlan
+    from potstill.plan.steps import RunPlan
 
 Basis = Literal["earlier", "plan", "assumed"]
 KEY = "run_left_s"
@@ -94,7 +94,7 @@ def keep_plan(run: Path, plan: Mapping[str, Any], rows: int) -> None:
 def keep_plan_of(task: str, out: Path | None, settings: Mapping[str, Any], plan: RunPlan) -> None:
     """The same for the folder and the rows that a run of these arguments would have."""
     from potstill.settings import resolve
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     draft = read_task_file(task, draft=True)
     rows = resolve({**draft.settings, **draft.options}, settings).generation.rows

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from potstill.budget import Budget
+from potstill.asking.budget import Budget
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
@@ -21,9 +21,9 @@ from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.masking import masked
-from potstill.option_places import place_of
 from potstill.options import as_json, build_options, nearest
 from potstill.retrieval.retrieve import RetrievalOptions
+from potstill.task.option_places import place_of
 from potstill.train.compress.options import CompressOptions
 from potstill.train.options import DistilOptions
 from potstill.train.self_training import SelfTrainingOptions

@@ -51,7 +51,7 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
 
 
 class UserRows:
-    """What the user's own rows tell of a task whose words leave it unsaid (`potstill.task_given.OwnRows`)."""
+    """What the user's own rows tell of a task whose words leave it unsaid (`potstill.task.given.OwnRows`)."""
 
     def labels(self, instruction: str, refs: Sequence[DataRef]) -> tuple[str, ...]:
         """The labels that rows bear; empty where they leave a doubt.
@@ -65,7 +65,7 @@ class UserRows:
         """
         from potstill.retrieval.shown_labels import shown_labels
         from potstill.task import TaskSpec
-        from potstill.task_lists import MAX_LABELS
+        from potstill.task.lists import MAX_LABELS
 
         return shown_labels(refs, TaskSpec("labels", instruction, "classification"), MAX_LABELS)
 

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.asking.ledger import ledger_faults
 from potstill.errors import ManifestError, UserError
-from potstill.ledger import ledger_faults
 from potstill.run_dir import (
     MANIFEST,
     OPTIONAL_STAGES,

@@ -3,8 +3,8 @@
 In: a mapping in the catalogue's JSON shape, or the YAML front matter of a README.md. Out: a `Card`, or a
 `CardFault` whose text is the reason why the card is left out. Cards are written by strangers: every field is
 checked for type and size, ids can never be read as paths, and nothing of a card is ever executed or rendered.
-YAML goes through `potstill.task_yaml`, which refuses anchors, aliases and tags, so a bomb or a cycle costs no more
-than its own length.
+YAML goes through `potstill.task.front_matter`, which refuses anchors, aliases and tags, so a bomb or a cycle costs no
+more than its own length.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from potstill.languages import language_code
+from potstill.language.names import language_code
 from potstill.rows import UNKNOWN_LICENCE
-from potstill.task_yaml import Faults, Node, parse_yaml, plain
+from potstill.task.front_matter import Faults, Node, parse_yaml, plain
 
 MAX_TEXT = 1_000_000
 MAX_EMBEDDED = 1_500

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from potstill.languages import NAMES_IN_TEXT
+from potstill.language.names import NAMES_IN_TEXT
 from potstill.retrieval.profiles import Profile, points, profile
 from potstill.retrieval.said_roles import said_roles
 from potstill.task import TaskSpec
@@ -23,7 +23,7 @@ from potstill.task import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 __all__ = ["ColumnChoice", "Profile", "choose_among", "choose_columns", "profile"]
 
@@ -363,8 +363,8 @@ def _position(name: str, known: Sequence[str]) -> int:
 
 def _ask(profiles: Sequence[Profile], spec: TaskSpec, choice: ColumnChoice, asker: Asker) -> ColumnChoice | None:
     """The teacher's choice, or None where it gives none or names columns whose values do not fit."""
+    from potstill.asking.teacher import Failure, Message, Request
     from potstill.prompts import load
-    from potstill.teacher import Failure, Message, Request
 
     outputs = [item.name for item in _output_candidates(profiles, spec)]
     inputs = [item.name for item in profiles if item.is_text and item.filled > 0.5]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from potstill.errors import DataError
-from potstill.languages import language_code
+from potstill.language.names import language_code
 from potstill.retrieval.cards import Card, Config, class_names
 from potstill.retrieval.label_names import plain_label
 from potstill.retrieval.words import search_words

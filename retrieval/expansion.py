@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from potstill import prompts
-from potstill.teacher import Message, Reply, Request, ScoreRequest
+from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 CARD_CHARACTERS = 400
 MAX_TOKENS = 120

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.models import TextEncoder
 
 FLOOR = 0.60
@@ -401,8 +401,8 @@ def _by_teacher(
     left: Sequence[str], foreign: Mapping[str, Sequence[str]], spec: TaskSpec, asker: Asker, near: _Near
 ) -> dict[str, str]:
     """The teacher's label for names that are left; kept where the name's embedding is not far from that label."""
+    from potstill.asking.teacher import Failure, Message, Request
     from potstill.prompts import load
-    from potstill.teacher import Failure, Message, Request
 
     schema = {
         "type": "object",

@@ -15,7 +15,7 @@ from potstill.rows import Row
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.models import TextEncoder
 
 _WRITTEN = 8
@@ -34,8 +34,8 @@ def anchors_of(spec: TaskSpec, asker: Asker | None = None) -> tuple[list[str], s
 
 def _written(spec: TaskSpec, asker: Asker) -> list[str]:
     """Inputs that the teacher writes, each asked for with another seed; what is empty or cut is left out."""
+    from potstill.asking.teacher import Failure, Message, Request
     from potstill.prompts import load
-    from potstill.teacher import Failure, Message, Request
 
     names = spec.label_names or ("",)
     requests = [

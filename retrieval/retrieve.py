@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, UnreachableError
 from potstill.events import Event, Listener, silent
-from potstill.language_guess import other_language, own_language
-from potstill.languages import language_code
+from potstill.language.guess import other_language, own_language
+from potstill.language.names import language_code
 from potstill.licences import merged_terms
 from potstill.models import SentenceEncoder
 from potstill.retrieval.adapt import Adapted, LeftOutError, adapt_dataset
@@ -31,7 +31,7 @@ from potstill.task import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 __all__ = ["RetrievalOptions", "RetrievalResult", "retrieve_rows"]
 

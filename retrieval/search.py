@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.events import Event, Listener, silent
-from potstill.languages import language_code
+from potstill.language.names import language_code
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import Catalogue
 from potstill.retrieval.expansion import hypothetical_cards, query_likelihood
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 # A ranking holds this many times the hits that are listed: what cannot be read leaves its place to the next.
 _FURTHER = 4

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from potstill.retrieval.label_names import plain_label
 from potstill.retrieval.load import output_column, read_sample
 from potstill.retrieval.row_texts import as_text, class_names_of
-from potstill.task_inference import MAX_LABEL_CHARS
+from potstill.task.inference import MAX_LABEL_CHARS
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.teacher import AnyRequest, Failure, Message, Request
 from potstill.retrieval.mapping import OPERATIONS, ColumnMapping, compile_mapping
 from potstill.task import TaskSpec
-from potstill.teacher import AnyRequest, Failure, Message, Request
 
 if TYPE_CHECKING:
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
 
 PURPOSE_PLAN = "plan_dataset"
 PURPOSE_ROW = "transform_row"

@@ -23,7 +23,7 @@ Made from what `potstill COMMAND --help` says, by `scripts/commands_page.py`. `-
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Each command's words and the command, in the order of `potstill --help`."""
-    from potstill.cli import app
+    from potstill.cli.app import app
 
     def below(words: str, group: Any) -> Iterator[tuple[str, Any]]:
         for name, command in group.commands.items():

@@ -229,7 +229,7 @@ def _evaluate(folder: Path, tested: list[Row], kind: str, seed: int, bad: str) -
 
 
 def _ledger(path: Path) -> None:
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
 
     with Ledger(path) as ledger:
         for i in range(12):

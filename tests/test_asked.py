@@ -14,16 +14,16 @@ import pytest
 from typer.testing import CliRunner
 
 import potstill
-from potstill.asked import Asked, in_all
-from potstill.asker import Asker
-from potstill.budget import Budget
-from potstill.cli import app
+from potstill.asking.asker import Asker
+from potstill.asking.budget import Budget
+from potstill.asking.counts import Asked, in_all
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Reply, Request
+from potstill.cli.app import app
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import BudgetReached
-from potstill.ledger import Ledger
+from potstill.report.facts import read_run
 from potstill.run_dir import RunDir
-from potstill.run_facts import read_run
-from potstill.teacher import Failure, Message, Reply, Request
 
 COUNTS = ("cached", "fresh", "retried", "truncated", "refused", "failed", "prompt_tokens", "completion_tokens")
 

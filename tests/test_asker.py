@@ -16,14 +16,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.ask_stream import Answer
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.stream import Answer
+from potstill.asking.teacher import (
+    Abilities,
+    AnyRequest,
+    Failure,
+    Message,
+    Reply,
+    Request,
+    ScoreRequest,
+    Take,
+    TokenTop,
+)
+from potstill.asking.teacher_json import reply_from_json, reply_to_json, request_to_json
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import TeacherRefused, TeacherUnavailable
 from potstill.events import Event
-from potstill.ledger import Ledger
-from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, ScoreRequest, Take, TokenTop
-from potstill.teacher_json import reply_from_json, reply_to_json, request_to_json
 
 
 def request(text: object, **fields: Any) -> Request:
@@ -330,10 +340,10 @@ def test_a_fresh_answer_equals_the_same_answer_from_the_ledger(ledger: Ledger) -
 
 _RUN = """
 import sys
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
-from potstill.ledger import Ledger
-from potstill.teacher import Message, Request
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Message, Request
 teacher = FakeTeacher(FakeOptions(delay_s=0.0005, shuffle=True))
 source = iter([Request((Message("user", f"text {i}"),)) for i in range(1500)])
 with Ledger(sys.argv[1]) as ledger:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Message, Reply, Request
 from potstill.batch import read_batch, write_batch
-from potstill.cli import app
+from potstill.cli.app import app
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import DataError, OptionError, TeacherUnavailable
-from potstill.ledger import Ledger
-from potstill.task_file import read_task_file
-from potstill.teacher import Message, Reply, Request
+from potstill.task.file import read_task_file
 
 TASK = "Classify a news article as World, Sports or Business."
 # Nothing listens there: whatever is sent would fail.

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
-from potstill.budget import Budget, Meter, Price, in_time, price_of
+from potstill.asking.asker import Asker
+from potstill.asking.budget import Budget, Meter, Price, in_time, price_of
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Message, Request
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import BudgetReached, OptionError
 from potstill.events import Event
-from potstill.ledger import Ledger
-from potstill.teacher import Message, Request
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_two_teachers_of_one_run_stop_at_one_cap(tmp_path: Path) -> None:
 
 def test_a_stage_does_not_begin_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("potstill.budget.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("potstill.asking.budget.time.monotonic", lambda: now[0])
     meter = Meter(Budget(seconds=5))
     assert in_time(lambda out: "made", meter)(tmp_path) == "made"
     assert in_time(lambda out: "made", None)(tmp_path) == "made"

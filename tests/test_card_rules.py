@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.cards import HUB_LICENCES
-from potstill.export import build_unit
+from potstill.hub.cards import HUB_LICENCES
+from potstill.hub.export import build_unit
 
 RESULT = {
     "task": {"type": "text-classification"},

@@ -17,7 +17,7 @@ import pytest
 import typer
 
 import potstill
-from potstill.cli import app
+from potstill.cli.app import app
 
 POTSTILL = [sys.executable, "-m", "potstill.cli"]
 
@@ -61,7 +61,9 @@ def test_the_list_of_commands_begins_with_a_first_time_and_fits_80_columns(tmp_p
 
 def test_help_of_a_command_loads_neither_pydantic_nor_torch(tmp_path: Path) -> None:
     """What made the difference: a flag without a default was read by a validator."""
-    code = "import sys\nfrom potstill.cli import app\ntry:\n    app(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+    code = (
+        "import sys\nfrom potstill.cli.app import app\ntry:\n    app(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+    )
     code += "print('loaded', *sorted({'pydantic', 'torch', 'transformers', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded"
@@ -71,7 +73,7 @@ def test_version_names_both_versions_and_loads_nothing(tmp_path: Path) -> None:
     done = _call("--version", cwd=tmp_path)
     assert done.stdout == f"potstill {potstill.__version__}, Python {platform.python_version()}\n"
     assert done.returncode == 0
-    code = "import sys\nfrom potstill.cli import app\ntry:\n    app(['--version'])\nexcept SystemExit:\n    pass\n"
+    code = "import sys\nfrom potstill.cli.app import app\ntry:\n    app(['--version'])\nexcept SystemExit:\n    pass\n"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
@@ -140,7 +142,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_set_reaches_options_inside_options() -> None:
-    from potstill.cli_settings import merge_settings
+    from potstill.cli.settings import merge_settings
 
     assert merge_settings({}, ["distil.search.trials=4", "distil.epochs=2"]) == {
         "distil": {"search": {"trials": 4}, "epochs": 2}
@@ -160,7 +162,7 @@ def test_compress_of_a_folder_that_is_not_there_says_so(place: str, tmp_path: Pa
 
 
 def test_scores_come_with_their_interval_and_few_rows_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    from potstill.cli_tables import print_scores
+    from potstill.cli.tables import print_scores
 
     def shown(rows: int) -> str:
         systems = [
@@ -186,7 +188,7 @@ def test_scores_come_with_their_interval_and_few_rows_with_a_word(capsys: pytest
 def test_an_option_by_another_name_is_told_as_it_is_written_here(words: list[str], meant: str) -> None:
     from typer.testing import CliRunner
 
-    from potstill.cli import app
+    from potstill.cli.app import app
 
     done = CliRunner().invoke(app, ["run", "Classify mails as good or bad.", *words])
     assert done.exit_code == 2

@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from potstill.cli import app
+from potstill.cli.app import app
 
 SMALL = ["--teacher", "fake", "--set", "distil.epochs=1", "--set", "distil.min_steps=4", "--set",
          "evaluate.latency_rows=2", "--set", "retrieval.rows_per_dataset=20", "-n", "24"]  # fmt: skip
@@ -167,7 +167,7 @@ def test_ctrl_c_or_a_scheduler_stops_cleanly_and_says_how_to_go_on(sent: int, co
     assert "FAILED datagen    stopped" in errors
     last = errors.strip().splitlines()[-1]
     assert "To go on from here: potstill run 'Classify support tickets" in last
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
     from potstill.run_dir import RunDir
 
     with RunDir(tmp_path / "run").lock(), Ledger(tmp_path / "run" / "ledger.sqlite") as kept:
@@ -176,7 +176,7 @@ def test_ctrl_c_or_a_scheduler_stops_cleanly_and_says_how_to_go_on(sent: int, co
 
 def test_a_live_view_knows_what_the_events_say() -> None:
     from potstill.events import Event
-    from potstill.live_view import RunView, drawn, duration
+    from potstill.pages.live_view import RunView, drawn, duration
 
     view = RunView()
     view.take(Event("datagen", "start", time_s=100.0))

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from potstill.browse import Filter, RowBrowser
-from potstill.cli import app
+from potstill.cli.app import app
 from potstill.compare import compare_runs, paired_interval
 from potstill.decisions import Decision, decide, read_decisions
 from potstill.errors import DataError, OptionError, UserError
 from potstill.measure import evaluate_on
+from potstill.pages.browse import Filter, RowBrowser
 from potstill.rows import Row, Source, dataset_to_rows, read_rows, rows_to_dataset, write_rows
 from potstill.task import DataRef
 
@@ -77,7 +77,7 @@ def test_refused_rows_are_browsed_alike(run: Path) -> None:
 
 
 def test_inspect_shows_rows_and_one_row_with_the_teachers_reply(sample_run: Any, tmp_path: Path) -> None:
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
 
     run = sample_run.write_run(tmp_path / "run")
     with Ledger(run / "ledger.sqlite") as ledger:

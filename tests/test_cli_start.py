@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from potstill.cli import app
+from potstill.cli.app import app
 from potstill.errors import UserError
-from potstill.task_draft import Answers, draft_task, read_prompt
-from potstill.task_file import read_task_file
+from potstill.task.draft import Answers, draft_task, read_prompt
+from potstill.task.file import read_task_file
 
 PROMPT = "Classify support tickets as billing, bug or other."
 
@@ -164,7 +164,7 @@ def test_a_run_goes_on_from_a_preview(tmp_path: Path, repo_root: Path) -> None:
     assert found.found > 20
     assert {row.origin for row in found.rows} == {"generated"}
     assert found.requests >= 6
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
 
     with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
         asked = {entry.key for entry in ledger.entries("datagen")}
@@ -210,9 +210,9 @@ def test_the_line_that_preview_prints_asks_nothing_again(tmp_path: Path, monkeyp
     """Every option that changes a request is given; the run ends where the rows are merged."""
     import shlex
 
+    from potstill.asking.ledger import Ledger
     from potstill.errors import PotstillError
-    from potstill.ledger import Ledger
-    from potstill.stages import Job
+    from potstill.stages.job import Job
 
     monkeypatch.chdir(tmp_path)
     task = tmp_path / "my task.md"

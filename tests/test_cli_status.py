@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 import potstill
-from potstill.cli import app
+from potstill.asking.ledger import Ledger
+from potstill.cli.app import app
 from potstill.errors import TeacherUnavailable, UserError
-from potstill.ledger import Ledger
 from potstill.run_dir import RunDir
 from potstill.run_state import read_state, stages_with, told_state
 

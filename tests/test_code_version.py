@@ -13,8 +13,8 @@ import pytest
 
 from potstill import code_version as under_test
 from potstill.code_version import CodeVersion, code_version, imports_of
-from potstill.optional_stages import compress_stage, mixture_rows, quality_stage, self_train_on, weak_stage
-from potstill.stages import Job
+from potstill.stages.job import Job
+from potstill.stages.optional import compress_stage, mixture_rows, quality_stage, self_train_on, weak_stage
 
 FOLDERS = ("potstill", "datagen", "retrieval", "train", "prompts")
 STAGES: dict[str, Callable[[], CodeVersion]] = {
@@ -68,12 +68,12 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str
         ("potstill.train.prune.bonsai", {"compress"}),
         ("potstill.train.heal", {"compress"}),
         ("potstill.datagen.self_instruct", {"datagen"}),
-        ("potstill.evaluation", {"evaluate"}),
-        ("potstill.text_labels", {"train on texts"}),
+        ("potstill.stages.evaluation", {"evaluate"}),
+        ("potstill.stages.text_labels", {"train on texts"}),
         ("potstill.retrieval.adapt", {"retrieval"}),
         ("potstill.datagen.heldout", {"merge"}),
-        ("potstill.cli", set()),
-        ("potstill.report", set()),
+        ("potstill.cli.app", set()),
+        ("potstill.report.page", set()),
         ("potstill.run_dir", set()),
     ],
 )
@@ -86,9 +86,9 @@ def test_a_change_in_a_module_is_one_for_the_stages_that_run_it(
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("potstill.label_words", {"datagen", "quality", "soft", "train", "train on texts", "evaluate"}),
+        ("potstill.language.label_words", {"datagen", "quality", "soft", "train", "train on texts", "evaluate"}),
         ("potstill.retrieval.load", {"retrieval", "weak", "merge", "soft", "train on texts", "evaluate"}),
-        ("potstill.chat", {"datagen", "soft", "train", "evaluate"}),
+        ("potstill.asking.chat", {"datagen", "soft", "train", "evaluate"}),
         ("potstill.train.gold_rows", {"train", "train on texts"}),
         ("potstill.decoding.greedy", {"train", "evaluate"}),
     ],
@@ -100,17 +100,17 @@ def test_what_several_stages_stand_on_is_in_the_version_of_each(
 
 
 def test_a_stage_does_not_depend_on_its_neighbours_in_one_module(changed: Callable[[str, str, str], set[str]]) -> None:
-    assert changed("potstill.stages", '"""The teacher writes', '"""A teacher writes') == {"datagen"}
-    assert changed("potstill.stages", '"""The user\'s real test', '"""Real test') == {
+    assert changed("potstill.stages.job", '"""The teacher writes', '"""A teacher writes') == {"datagen"}
+    assert changed("potstill.stages.job", '"""The user\'s real test', '"""Real test') == {
         "merge", "train on texts", "evaluate"
     }  # fmt: skip
-    assert changed("potstill.stages", '"""What the run cost', '"""The cost') == set()
-    assert changed("potstill.stages", '"""Run or reuse one', '"""Make one') == set()
-    assert changed("potstill.optional_stages", "led = led_by_user(", "led =  led_by_user(") == {
+    assert changed("potstill.stages.job", '"""What the run cost', '"""The cost') == set()
+    assert changed("potstill.stages.job", '"""Run or reuse one', '"""Make one') == set()
+    assert changed("potstill.stages.optional", "led = led_by_user(", "led =  led_by_user(") == {
         "train", "train on texts"
     }  # fmt: skip
-    assert changed("potstill.optional_stages", '"""Let a trained', '"""A trained') == {"train on texts"}
-    assert changed("potstill.stage_parts", '"""Where the rows lie', '"""Where they lie') == {"evaluate"}
+    assert changed("potstill.stages.optional", '"""Let a trained', '"""A trained') == {"train on texts"}
+    assert changed("potstill.stages.parts", '"""Where the rows lie', '"""Where they lie') == {"evaluate"}
 
 
 def test_libraries_are_those_that_the_code_imports() -> None:
@@ -135,10 +135,9 @@ def test_statements_alone_tell_the_imports_that_the_whole_tree_tells(repo_root: 
 
 
 def test_prose_that_begins_as_an_import_does_is_none() -> None:
-    source = (
-        '"""What is taken\nfrom here import of goods, duties\n"""\n\ndef f():\n    from potstill.chat import turns\n'
-    )
-    assert list(imports_of(source)) == ["potstill.chat.turns"]
+    source = '"""What is taken\nfrom here import of goods, duties\n"""\n\ndef f():\n'
+    source += "    from potstill.asking.chat import turns\n"
+    assert list(imports_of(source)) == ["potstill.asking.chat.turns"]
 
 
 def test_the_version_loads_nothing_and_takes_no_time() -> None:

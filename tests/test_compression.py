@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 import potstill
-from potstill.compress_report import drawing, markdown, pareto_front
 from potstill.datagen.soft_options import SoftOptions
 from potstill.errors import OptionError
-from potstill.evaluation import evaluate_run
 from potstill.events import silent
-from potstill.optional_stages import compress_stage
+from potstill.report.compression_page import drawing, markdown, pareto_front
 from potstill.rows import read_rows
 from potstill.run_dir import RunDir, Stage
 from potstill.settings import EvaluateOptions
+from potstill.stages.evaluation import evaluate_run
+from potstill.stages.optional import compress_stage
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.zoo import ZOO
 
@@ -105,7 +105,7 @@ def test_the_command_lists_its_methods_and_names_a_wrong_one(tmp_path: Path) -> 
 @pytest.mark.real
 @pytest.mark.timeout(900)
 def test_a_run_with_a_recipe_scores_both_students_and_sends_both(tmp_path: Path) -> None:
-    from potstill.export import build_unit
+    from potstill.hub.export import build_unit
     from potstill.train.student import load_student
 
     out = tmp_path / "run"

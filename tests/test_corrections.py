@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from potstill.browse import Filter, RowBrowser
 from potstill.datagen.merge import MergeOptions, split_rows
 from potstill.decisions import FILE
+from potstill.pages.browse import Filter, RowBrowser
+from potstill.pages.viewer import viewer_app
+from potstill.pages.web import Server, running
 from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
-from potstill.viewer import viewer_app
-from potstill.web import Server, running
 
 TASK = """---
 name: tickets

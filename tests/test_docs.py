@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import typer
 
-from potstill.cli import app
-from potstill.task_file import read_task_file
+from potstill.cli.app import app
+from potstill.task.file import read_task_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

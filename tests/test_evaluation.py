@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import potstill
+from potstill.asking.ledger import Ledger
 from potstill.datagen.soft_options import SoftOptions
 from potstill.errors import DataError
-from potstill.evaluation import evaluate_run
 from potstill.events import Event
-from potstill.ledger import Ledger
 from potstill.rows import Row, rows_to_dataset
 from potstill.settings import EvaluateOptions
+from potstill.stages.evaluation import evaluate_run
 from potstill.task import Label, TaskSpec
 
 Call = Callable[..., tuple[dict[str, Any], str, list[str]]]
@@ -73,10 +73,10 @@ def test_a_stage_without_its_teacher_on_purpose_is_whole(call: Call) -> None:
 
 def test_the_teacher_may_write_as_much_as_the_student(tmp_path: Path) -> None:
     """Answers cut at a length that the student's are not cut at would make the teacher look worse than it is."""
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
     from potstill.datagen.soft_options import SoftOptions
     from potstill.datagen.teachers.fake import FakeTeacher
-    from potstill.evaluation import teacher_answers
+    from potstill.stages.evaluation import teacher_answers
     from potstill.task import TaskSpec
 
     asked: list[int] = []

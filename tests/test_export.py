@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
-from potstill.cards import dataset_card, md, merge_licences, model_card, score_text, teacher_terms, unit_info
 from potstill.errors import OptionError, UserError
-from potstill.export import build_unit, check_repo, push
+from potstill.hub.cards import dataset_card, md, merge_licences, model_card, score_text, teacher_terms, unit_info
+from potstill.hub.export import build_unit, check_repo, push
 from potstill.masking import public_name
-from potstill.report import render_report
+from potstill.report.facts import find_leaks, measure_diversity, read_run
+from potstill.report.page import render_report
 from potstill.rows import Origin
 from potstill.run_dir import file_digest
-from potstill.run_facts import find_leaks, measure_diversity, read_run
 from potstill.task import DataRef, Example, TaskSpec
 
 REPO = "me/support-tickets"
@@ -55,7 +55,7 @@ def client(
 def pushed(hub: Any, home: Path, run: Path, *, token: str | None = "", **options: Any) -> Any:
     """Push through the product; the result as JSON, or the error's class and text."""
     code = (
-        "import json\nfrom potstill.errors import PotstillError\nfrom potstill.export import push\n"
+        "import json\nfrom potstill.errors import PotstillError\nfrom potstill.hub.export import push\n"
         f"try:\n    print(json.dumps(push({str(run)!r}, {REPO!r}, **{options!r}).to_json()))\n"
         "except PotstillError as error:\n    print(json.dumps([type(error).__name__, str(error)]))\n"
     )
@@ -478,7 +478,7 @@ def test_an_earlier_unit_is_read_back_by_the_beginning_of_its_id(sample_run: Any
     second = pushed(hub, tmp_path, run)["unit"]
     hub.put("datasets", REPO, {"notes.txt": b"theirs"}, "a person adds a file")
     code = (
-        "import json, sys\nfrom potstill.errors import PotstillError\nfrom potstill.hub_load import load_unit\n"
+        "import json, sys\nfrom potstill.errors import PotstillError\nfrom potstill.hub.load import load_unit\n"
         "for unit in json.loads(sys.argv[3]):\n"
         "    try:\n        print(json.dumps(load_unit(sys.argv[1], sys.argv[2], unit=unit).to_json()))\n"
         "    except PotstillError as error:\n        print(json.dumps([type(error).__name__, str(error)]))\n"
@@ -546,7 +546,7 @@ def test_a_kill_in_the_middle_leaves_the_readers_view_and_the_next_push_finishes
     run: Path, held_out: Path, hub: Any, tmp_path: Path, published: dict[str, Any]
 ) -> None:
     before = {kind: hub.repo(kind, REPO).log[0].oid for kind in ("models", "datasets")}
-    code = f"from potstill.export import push\npush({str(held_out)!r}, {REPO!r})"
+    code = f"from potstill.hub.export import push\npush({str(held_out)!r}, {REPO!r})"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     process = subprocess.Popen([sys.executable, "-c", code], env=clean | hub.environment(tmp_path / "killed"))
     hub.fail("POST", "/api/datasets/.*/commit/", 503, before=process.kill)
@@ -564,7 +564,7 @@ def test_a_push_after_a_kill_sends_no_large_file_again(run: Path, hub: Any, tmp_
              for part in ("dataset", "model")}  # fmt: skip
     (weights,) = (file_digest(path) for path in large["model"])
     tables = {file_digest(path) for path in large["dataset"]}
-    code = f"from potstill.export import push\npush({str(run)!r}, {REPO!r})"
+    code = f"from potstill.hub.export import push\npush({str(run)!r}, {REPO!r})"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     process = subprocess.Popen([sys.executable, "-c", code], env=clean | hub.environment(tmp_path / "killed"))
     hub.fail("PUT", weights, 503, before=process.kill)
@@ -655,7 +655,7 @@ def test_who_may_not_write_proposes_a_pull_request(run: Path, hub: Any, tmp_path
     large = _sent(hub)
     assert pushed(hub, tmp_path, run, create_pr=True) == result, "what is open is found, and no second one made"
     assert _sent(hub) == large
-    code = f"from potstill.export import push\nprint(push({str(run)!r}, {REPO!r}, create_pr=True))"
+    code = f"from potstill.hub.export import push\nprint(push({str(run)!r}, {REPO!r}, create_pr=True))"
     shown = client(hub, tmp_path, code).stdout
     assert all(f"pull request: {page}\n" in shown for page in pages.values())
     assert "is proposed to" in shown
@@ -669,7 +669,7 @@ def test_refusals_name_the_mend_and_never_the_token(run: Path, hub: Any, tmp_pat
     assert SENTINEL not in text
     hub.fail("POST", "/api/repos/create", 500, times=99)
     assert pushed(hub, tmp_path, run)[0] == "HubError"
-    code = f"from potstill.export import push\npush({str(run)!r}, {REPO!r})"
+    code = f"from potstill.hub.export import push\npush({str(run)!r}, {REPO!r})"
     for address, word in (("http://127.0.0.1:9", "check the network"), (hub.url, "500")):
         done = client(hub, tmp_path, code, token=SENTINEL, HF_ENDPOINT=address)
         assert done.returncode == 1

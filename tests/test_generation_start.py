@@ -11,11 +11,11 @@ import pytest
 from potstill.datagen.options import GenerationOptions
 from potstill.errors import OptionError
 from potstill.events import Event
-from potstill.generation_start import check_start, lacking_rows, settled
 from potstill.pipeline import open_job, run
 from potstill.preview import preview_rows
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
+from potstill.stages.start import check_start, lacking_rows, settled
 from potstill.task import DataRef, Label, TaskSpec
 
 TASK = "Classify a message as billing, delivery or other."

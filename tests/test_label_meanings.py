@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.label_meanings import meanings
-from potstill.label_words import label_words
+from potstill.language.label_words import label_words
 from potstill.task import TaskSpec
-from potstill.task_file import read_task
+from potstill.task.file import read_task
+from potstill.task.meanings import meanings
 
 NEWS = ["World", "Sports", "Business", "Sci/Tech"]
 GOOD = ["negative", "positive"]

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 from potstill.datagen.evidence import encoder_logits
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.label_scores import label_scores
 from potstill.datagen.soft_options import SoftOptions
-from potstill.label_words import beside, denials, label_words, turned_from, what_is_asked
-from potstill.ledger import Ledger
+from potstill.language.label_words import beside, denials, label_words, turned_from, what_is_asked
 from potstill.models import sentence_encoder
 from potstill.task import Label, TaskSpec, readable
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 
 TOXIC = TaskSpec("t", "Is this comment toxic?", "classification", (Label("yes"), Label("no")))
 

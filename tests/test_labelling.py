@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from potstill import cli_label
-from potstill.cli import app
+from potstill.cli import label as cli_label
+from potstill.cli.app import app
 from potstill.errors import DataError, OptionError
 from potstill.labelling import Labelling
 from potstill.retrieval.load import read_data
 from potstill.task import DataRef
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 
 PROMPT = "Classify messages as billing, bug or other."
 TEXTS = [f"message {number} about {word}" for number in range(20) for word in ("money", "errors", "greetings")]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from potstill.asking.group_writer import GroupWriter
+from potstill.asking.ledger import Ledger, _unblob, request_key
 from potstill.errors import DataError, LedgerError
-from potstill.group_writer import GroupWriter
-from potstill.ledger import Ledger, _unblob, request_key
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -189,7 +189,7 @@ def test_many_threads(tmp_path: Path) -> None:
 
 _WRITER = """
 import sys
-from potstill.ledger import Ledger
+from potstill.asking.ledger import Ledger
 ledger = Ledger(sys.argv[1])
 start = int(sys.argv[2])
 pending = []

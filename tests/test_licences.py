@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.cards import merge_licences
+from potstill.hub.cards import merge_licences
 from potstill.licences import merged_terms
 
 

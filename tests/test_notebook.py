@@ -16,9 +16,9 @@ import pytest
 from potstill.compare import Comparison, Difference
 from potstill.datagen.result import GenerationResult
 from potstill.events import Event, silent
-from potstill.live_view import RunView
 from potstill.notebook import Followed, html_table, in_notebook, listening
-from potstill.plan_steps import RunPlan, Step
+from potstill.pages.live_view import RunView
+from potstill.plan.steps import RunPlan, Step
 from potstill.preview import Preview, preview_rows
 from potstill.retrieval.cards import Card
 from potstill.retrieval.search import Hit, Ranking, Refused

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import potstill
+from potstill.asking.ledger import Ledger
 from potstill.events import Event
-from potstill.ledger import Ledger
 from potstill.models import MINILM
-from potstill.plan import plan_run
+from potstill.plan.estimate import plan_run
 from potstill.rows import read_rows
 from potstill.run_dir import RunDir
 
@@ -350,7 +350,7 @@ def test_texts_of_two_fields_are_labelled_by_how_these_differ_where_the_users_la
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from potstill.optional_stages import texts_for_prior
+    from potstill.stages.optional import texts_for_prior
     from potstill.task import DataRef, Label, TaskSpec
 
     lines = [f"text {i}" for i in range(40)]

@@ -12,18 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 import potstill
-from potstill.asker import Asker
-from potstill.cli import app
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.cli.app import app
 from potstill.datagen.generate import generate_rows
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import OptionError, RunLocked
-from potstill.ledger import Ledger
-from potstill.plan import plan_run
-from potstill.plan_speed import assumed_time, seen_size, uncounted_thinking
-from potstill.plan_steps import Size, Step, minutes_text
+from potstill.plan.estimate import plan_run
+from potstill.plan.speed import assumed_time, seen_size, uncounted_thinking
+from potstill.plan.steps import Size, Step, minutes_text
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = str(ROOT / "examples" / "support" / "task.md")
@@ -160,7 +160,7 @@ def test_a_speed_that_a_run_has_told_is_not_probed(
     missing: tuple[str, ...], probes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stages' manifests stand for the run; `_Planner` says how many requests it may make."""
-    from potstill import plan
+    from potstill.plan import estimate as plan
 
     for stage in {"datagen", "soft", "train"} - set(missing):
         (tmp_path / stage).mkdir()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from potstill import refused
-from potstill.browse import Filter, RowBrowser
 from potstill.errors import DataError, UserError
+from potstill.pages import refused
+from potstill.pages.browse import Filter, RowBrowser
 from potstill.rows import Dropped, Source, row_id, write_dropped
 
 ODD = ("a\u2028b\u2029c\x85d", 'quote " and \\ and \x00', "lines\nand\r\nmore", "é 猫 🙂", "", "2024-01-02", "<b>|`x`")

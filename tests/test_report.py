@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill import report_plots
 from potstill.errors import DataError, UserError
-from potstill.report import hide_paths, render_report, shown, write_report
+from potstill.report import plots as report_plots
+from potstill.report.facts import read_run
+from potstill.report.page import hide_paths, render_report, shown, write_report
 from potstill.rows import read_rows
-from potstill.run_facts import read_run
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -90,7 +90,7 @@ def test_the_report_tells_the_whole_run(run: Path) -> None:
 def test_the_command_shown_gives_its_arguments_back(
     sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str
 ) -> None:
-    from potstill.stages import command_given
+    from potstill.stages.job import command_given
 
     arguments = ["run", prompt, "--set", "distil.epochs=1", "-o", "my runs/<a>"]
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/potstill", *arguments])
@@ -110,7 +110,7 @@ def test_the_command_shown_gives_its_arguments_back(
 
 def test_a_key_in_a_teachers_url_stands_in_no_command_and_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from potstill.settings import resolve
-    from potstill.stages import command_given
+    from potstill.stages.job import command_given
 
     ref = "openai:https://bob:SECRET@host/v1?token=SECRET,http://SECRET@b/v1#m"
     arguments = ["run", "t.md", "--teacher", ref, f"--teacher={ref}", "--set", f"quality.teacher={ref}"]
@@ -252,7 +252,7 @@ def test_the_report_shows_rows_labels_and_differences(sample_run: Any, tmp_path:
 
 
 def test_likeness_and_new_words_are_what_a_plain_count_gives() -> None:
-    from potstill.report_rows import variety
+    from potstill.report.rows import variety
 
     texts = ["a b c d", "a b c e", "x y z w q", "m n o p"]
     rows = [{"input": text, "output": "", "origin": "generated"} for text in texts]
@@ -463,7 +463,7 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
 
 
 def test_the_report_says_what_labelled_the_texts(sample_run: Any, tmp_path: Path) -> None:
-    from potstill.text_labels import TextLabels
+    from potstill.stages.text_labels import TextLabels
 
     run = sample_run.write_run(tmp_path / "run")
     spaces = re.findall(r"['\"](\w+)['\"]", str(TextLabels.__annotations__["space"]))
@@ -483,8 +483,8 @@ def test_the_report_says_what_labelled_the_texts(sample_run: Any, tmp_path: Path
 
 
 def test_the_report_shows_the_figures_of_the_compression(sample_run: Any, tmp_path: Path) -> None:
-    from potstill.compress_report import step_rows
     from potstill.compression import run_material
+    from potstill.report.compression_page import step_rows
     from potstill.train.compress.options import CompressOptions
     from potstill.train.compress.zoo import compress_all
 

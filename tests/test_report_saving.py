@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
-from potstill.budget import Price
+from potstill.asking.asker import Asker
+from potstill.asking.budget import Price
+from potstill.asking.ledger import Ledger
 from potstill.datagen.outputs import label_reader
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import open_teacher
-from potstill.evaluation import evaluate_run, teacher_answers
-from potstill.ledger import Ledger
-from potstill.plan import plan_run
-from potstill.report import render_report
-from potstill.report_saving import covered, list_price, saving, teacher_seen
+from potstill.plan.estimate import plan_run
+from potstill.report.facts import read_run
+from potstill.report.page import render_report
+from potstill.report.saving import covered, list_price, saving, teacher_seen
 from potstill.rows import rows_to_dataset
-from potstill.run_facts import read_run
 from potstill.settings import EvaluateOptions
+from potstill.stages.evaluation import evaluate_run, teacher_answers
 
 PRICED = "gpt-4o-mini"  # 0.15 USD for a million tokens read, 0.60 for a million written
 FAST: dict[str, Any] = {

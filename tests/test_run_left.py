@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from potstill.cli import app
+from potstill.cli.app import app
 from potstill.events import Event
-from potstill.live_view import RunView, drawn
+from potstill.pages.live_view import RunView, drawn
 from potstill.progress import listener_for
 from potstill.run_left import Expected, RunClock, expected_seconds, keep_plan
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Request
 from potstill.datagen.teachers import options_class
 from potstill.errors import OptionError, TaskError
-from potstill.ledger import Ledger
 from potstill.pipeline import open_asker
 from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
-from potstill.student_choice import teaches_itself
+from potstill.stages.student_choice import teaches_itself
 from potstill.task import TaskSpec
-from potstill.task_file import SETTINGS, STAGES, read_task_file
-from potstill.teacher import Failure, Message, Request
+from potstill.task.file import SETTINGS, STAGES, read_task_file
 
 
 def test_the_caller_wins_over_the_task_file_and_both_are_remembered() -> None:
@@ -144,8 +144,8 @@ def test_a_student_of_its_own_model_is_known() -> None:
 def test_options_that_are_shown_in_their_stage_are_options_of_it() -> None:
     from dataclasses import fields
 
-    from potstill.option_places import STAGE_OF, place_of
     from potstill.settings import _NESTED
+    from potstill.task.option_places import STAGE_OF, place_of
 
     assert len(STAGE_OF) >= 25
     for name, stage in STAGE_OF.items():

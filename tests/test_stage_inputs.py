@@ -14,12 +14,12 @@ import pytest
 
 from potstill.errors import TeacherUnavailable
 from potstill.events import silent
-from potstill.optional_stages import _unlabelled, led_by_user
 from potstill.pipeline import open_job
 from potstill.rows import Row, read_rows, rows_to_dataset, write_rows
 from potstill.run_dir import Stage
-from potstill.stage_parts import held_out_rows
-from potstill.stages import Job
+from potstill.stages.job import Job
+from potstill.stages.optional import _unlabelled, led_by_user
+from potstill.stages.parts import held_out_rows
 
 
 def lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

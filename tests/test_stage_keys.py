@@ -15,13 +15,13 @@ from pydantic import TypeAdapter
 
 from potstill.errors import OptionError
 from potstill.events import silent
-from potstill.optional_stages import compress_stage, quality_stage, weak_stage
 from potstill.options import as_json
 from potstill.run_dir import RunDir, Stage, digest
 from potstill.settings import Settings, resolve
-from potstill.stages import Job
+from potstill.stages.job import Job
+from potstill.stages.optional import compress_stage, quality_stage, weak_stage
 from potstill.task import TaskSpec
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 
 SORTS = "---\nlabels: [billing, bug]\nlabel_prior: estimate\nunlabelled: texts.txt\n---\nClassify support tickets.\n"
 WRITES = "---\nkind: generation\n---\nSay the sentence more politely.\n"

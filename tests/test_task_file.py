@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from potstill.asking.teacher import Abilities, Failure, Reply
 from potstill.errors import TaskError
-from potstill.languages import LANGUAGES, language_code
+from potstill.language.names import LANGUAGES, language_code
 from potstill.task import DataRef, Example, Label, LicencePolicy, Rule, TaskSpec
-from potstill.task_fields import _slow_pattern
-from potstill.task_file import FIELDS, SETTINGS, STAGES, read_task, read_task_file
-from potstill.task_inference import infer_languages, read_by_rules, slug
-from potstill.task_metric import infer_metric
-from potstill.task_yaml import Faults, parse_yaml, plain
-from potstill.teacher import Abilities, Failure, Reply
+from potstill.task.fields import _slow_pattern
+from potstill.task.file import FIELDS, SETTINGS, STAGES, read_task, read_task_file
+from potstill.task.front_matter import Faults, parse_yaml, plain
+from potstill.task.inference import infer_languages, read_by_rules, slug
+from potstill.task.metric import infer_metric
 
 # Prompt, kind, labels; None where the prompt names some labels only, so that nobody can know the rest.
 PROMPTS: list[tuple[str, str, list[str] | None]] = [
@@ -441,8 +441,8 @@ def test_words_that_lead_a_list_are_no_proof_of_another_language(form: str) -> N
 
 
 def test_no_english_instruction_counts_as_another_language(data_pack: Path) -> None:
-    from potstill.language_guess import prompt_language
-    from potstill.task_other_languages import listed_labels
+    from potstill.language.guess import prompt_language
+    from potstill.task.other_languages import listed_labels
 
     lines = (data_pack / "selfinstruct" / "user_oriented_instructions.jsonl").read_text("utf-8").splitlines()
     texts = [json.loads(line)["instruction"] for line in lines]
@@ -602,9 +602,9 @@ def test_a_bad_answer_of_the_teacher_is_not_taken(reply: str | Failure, why: str
 
 def test_a_cut_answer_of_the_teacher_is_not_taken(tmp_path: Path) -> None:
     # The fake teacher writes to the schema and, at this length, into its bound: the real asker and ledger take part.
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.datagen.teachers import open_teacher
-    from potstill.ledger import Ledger
 
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         asker = Asker(open_teacher("fake"), ledger)
@@ -1238,7 +1238,7 @@ def test_the_known_keys_are_the_fields_of_the_task() -> None:
     ],
 )  # fmt: skip
 def test_labels_keep_their_remarks_and_lists_their_ends(prompt: str, labels: dict[str, str]) -> None:
-    from potstill.task_inference import read_by_rules
+    from potstill.task.inference import read_by_rules
 
     found = read_by_rules(prompt)
     assert found.kind == "classification"
@@ -1246,7 +1246,7 @@ def test_labels_keep_their_remarks_and_lists_their_ends(prompt: str, labels: dic
 
 
 def test_a_prompt_that_sorts_in_another_language_is_no_task_of_writing() -> None:
-    from potstill.task_inference import read_by_rules
+    from potstill.task.inference import read_by_rules
 
     asked = read_by_rules("Ordne die Nachrichten der Kunden nach dem Thema.")
     assert (asked.kind, asked.labels) == ("classification", ())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.task_draft import Answers, draft_task, read_prompt
-from potstill.task_file import read_task_file
-from potstill.task_given import given_fields
+from potstill.task.draft import Answers, draft_task, read_prompt
+from potstill.task.file import read_task_file
+from potstill.task.given import given_fields
 
 WRITTEN = {
     "Answer the question using the passage. The answer is a short span of the passage.": "passage question",

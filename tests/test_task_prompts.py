@@ -6,8 +6,8 @@ import pytest
 
 from potstill.errors import TaskError
 from potstill.task import Label
-from potstill.task_file import read_task
-from potstill.task_inference import read_by_rules
+from potstill.task.file import read_task
+from potstill.task.inference import read_by_rules
 
 # Prompt and its labels.
 CHOICES: list[tuple[str, str]] = [

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
-from potstill.budget import Budget
+from potstill.asking.asker import Asker
+from potstill.asking.budget import Budget
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Reply, Request, ScoreRequest
+from potstill.asking.token_estimate import expected_tokens, likely_tokens, most_tokens
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import BudgetReached
-from potstill.ledger import Ledger
 from potstill.models import MINILM, SMOLLM2, embedded_package, local_model
-from potstill.teacher import Failure, Message, Reply, Request, ScoreRequest
-from potstill.token_estimate import expected_tokens, likely_tokens, most_tokens
 
 TEXTS = {
     "English": "The committee will meet on Thursday to discuss the unforeseen consequences of the new zoning rules.",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from potstill.events import Event
-from potstill.optional_stages import quality_stage
 from potstill.pipeline import open_job
 from potstill.run_dir import Stage
+from potstill.stages.optional import quality_stage
 
 WORDS = [
     "amber",

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 import potstill
+from potstill.asking.ledger import Ledger
 from potstill.doctor import examine
 from potstill.errors import DataError, TaskError
 from potstill.events import Event
-from potstill.generation_start import check_start
-from potstill.ledger import Ledger
-from potstill.plan import plan_run
+from potstill.plan.estimate import plan_run
 from potstill.retrieval import load
 from potstill.retrieval.load import read_data
 from potstill.settings import resolve
+from potstill.stages.start import check_start
 from potstill.task import DataRef, Label, TaskSpec
-from potstill.task_file import read_task, read_task_file
+from potstill.task.file import read_task, read_task_file
 from potstill.user_data import OWN_ROWS, check_data, unsaid_fields
 
 LABELS = (Label("good", ""), Label("bad", ""))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from potstill.asking.ledger import Ledger
 from potstill.errors import RunLocked, UserError
-from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset, write_rows
 from potstill.run_dir import MANIFEST, OPTIONAL_STAGES, STAGES, RunDir, seal_root
 from potstill.verify import verify_run
@@ -251,7 +251,7 @@ def test_the_command_ends_with_4_and_says_the_mend(run: Path) -> None:
 
 
 def test_the_stages_are_those_of_the_pipeline() -> None:
-    from potstill.stages import Job
+    from potstill.stages.job import Job
 
     own = {name for name in vars(Job) if name in STAGES}
     assert own | set(OPTIONAL_STAGES) == set(STAGES)

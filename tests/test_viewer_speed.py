@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from potstill.browse import Filter, RowBrowser
+from potstill.pages.browse import Filter, RowBrowser
+from potstill.pages.viewer import viewer_app
+from potstill.pages.web import Server, running
 from potstill.rows import row_features, write_rows
-from potstill.viewer import viewer_app
-from potstill.web import Server, running
 
 N = 100_000
 RARE = 9_973

@@ -17,11 +17,11 @@ import pytest
 
 from potstill.decisions import read_decisions
 from potstill.errors import UserError
+from potstill.pages.serving import Batcher, Full, student_app, student_folder
+from potstill.pages.viewer import viewer_app
+from potstill.pages.web import MAX_BODY, Answer, App, Server, host_headers, running
 from potstill.rows import dataset_to_rows, read_rows
-from potstill.serving import Batcher, Full, student_app, student_folder
 from potstill.train.student import Prediction, StudentCard
-from potstill.viewer import viewer_app
-from potstill.web import MAX_BODY, Answer, App, Server, host_headers, running
 
 
 def _ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
@@ -134,7 +134,7 @@ def test_decisions_of_the_page_are_kept_in_the_run(viewer: Server, run: Path) ->
 
 
 def test_a_client_that_sends_nothing_is_given_up(viewer: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill import web
+    from potstill.pages import web
 
     monkeypatch.setattr(web._Handler, "timeout", 0.5)
     with socket.create_connection(viewer.server_address[:2], timeout=10) as held:  # type: ignore[arg-type]
@@ -406,7 +406,7 @@ def test_a_person_judges_rows_in_a_real_browser(viewer: Server, run: Path, tmp_p
 def test_a_person_filters_looks_and_takes_back_in_a_real_browser(
     sample_run: Any, tmp_path: Path, chromium: Any
 ) -> None:
-    from potstill.ledger import Ledger
+    from potstill.asking.ledger import Ledger
 
     run = sample_run.write_run(tmp_path / "run")
     prompt, reply = "Write a <b>ticket</b> about bugs.", "<i>Raw</i> reply\n1. and more"

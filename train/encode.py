@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from potstill.chat import task_messages
+from potstill.asking.chat import task_messages
 from potstill.errors import TrainingError
 from potstill.task import TaskSpec
 

@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.label_words import OTHER, beside, label_words, turned_from
-from potstill.regression import balanced_offsets, softmax_regression
+from potstill.language.label_words import OTHER, beside, label_words, turned_from
 from potstill.task import TaskSpec
+from potstill.task.regression import balanced_offsets, softmax_regression
 from potstill.train.encode import batches_by_length
 from potstill.train.options import DistilOptions
 from potstill.train.rows_check import LabelTargets

@@ -2,9 +2,9 @@
 
 In: training rows, held-out rows, unlabelled texts. Out: more rows to train on, or a better student.
 
-`mixture` takes the labels from outside (`potstill.text_labels`), before the student is trained. Nothing judges that
-student beside one without them: the held-out rows are written ones for the most part, and a student that fits real
-texts better can fit these worse.
+`mixture` takes the labels from outside (`potstill.stages.text_labels`), before the student is trained. Nothing judges
+that student beside one without them: the held-out rows are written ones for the most part, and a student that fits
+real texts better can fit these worse.
 
 `student` goes in rounds. A round lets the best student so far label every text anew, takes the surest texts of each
 label, and trains a student from the start on the training rows and these. It ends when a round does not make the

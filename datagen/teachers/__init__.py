@@ -1,4 +1,4 @@
-"""The teachers: one file a backend, all behind `potstill.teacher.Teacher`.
+"""The teachers: one file a backend, all behind `potstill.asking.teacher.Teacher`.
 
     fake            no model at all: dry runs and tests
     transformers    in this process, on CPU or GPU, with the embedded model by default
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from potstill.asking.teacher import Teacher
 from potstill.errors import OptionError
 from potstill.options import build_options, nearest
-from potstill.teacher import Teacher
 
 BACKENDS = ("transformers", "vllm", "openai", "fake")
 

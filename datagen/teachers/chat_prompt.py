@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.teacher import Message
+from potstill.asking.teacher import Message
 
 
 class ChatPrompt:

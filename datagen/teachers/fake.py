@@ -22,7 +22,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenTop
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenTop
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 from potstill.errors import UserError
 from potstill.models import SMOLLM2, install_hint, local_model
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 
 if TYPE_CHECKING:
     from potstill.datagen.teachers.chat_prompt import ChatPrompt

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from potstill.asking.teacher import TokenTop
 from potstill.datagen.teachers.prefix_tree import Tree, build_tree
 from potstill.decoding.model import attention_masks, cache_argument
 from potstill.decoding.prefixes import Beginning, shared_length
-from potstill.teacher import TokenTop
 
 # Logits of this many positions are held at a time (float32: 200 KiB each for a vocabulary of 50,000).
 _LOGIT_ROWS = 512

@@ -26,13 +26,13 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from potstill.budget import Purse
+from potstill.asking.budget import Purse
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
-from potstill.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_URL = "https://api.openai.com/v1"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from potstill.budget import Verdict
+from potstill.asking.budget import Verdict
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault
 from potstill.errors import TeacherUnavailable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from potstill.teacher import FinishReason
+from potstill.asking.teacher import FinishReason
 
 _FINISH: Mapping[str, FinishReason] = {
     **dict.fromkeys(("stop", "complete", "eos", "eos_token", "end_turn", "stop_sequence"), "stop"),

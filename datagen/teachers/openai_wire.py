@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from potstill.asking.teacher import AnyRequest, Reply, Request, TokenText, TokenTop
+from potstill.asking.token_estimate import expected_tokens, most_tokens
 from potstill.datagen.teachers.openai_fields import bare_json, named_fields
 from potstill.datagen.teachers.openai_finish import finish_of
-from potstill.teacher import AnyRequest, Reply, Request, TokenText, TokenTop
-from potstill.token_estimate import expected_tokens, most_tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

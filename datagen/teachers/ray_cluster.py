@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from potstill import errors
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher
 from potstill.datagen.teachers.ray_worker import Broken, Worker
 from potstill.errors import MissingExtra, OptionError, PotstillError, TeacherError, TeacherUnavailable
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher
 
 _LOG = logging.getLogger(__name__)
 # A request that was under way in so many dying workers is taken for the cause.

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.asking.teacher import AnyRequest, Failure, Reply
 from potstill.errors import PotstillError
-from potstill.teacher import AnyRequest, Failure, Reply
 
 # A worker with nothing finished answers so often, so that a driver that is gone frees it.
 _POLL_S = 5.0

@@ -22,10 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
-from potstill.errors import MissingExtra, TeacherUnavailable, UserError
-from potstill.models import SMOLLM2, local_model, model_identity
-from potstill.teacher import (
+from potstill.asking.teacher import (
     Abilities,
     AnyRequest,
     Failure,
@@ -36,6 +33,9 @@ from potstill.teacher import (
     Take,
     TokenTop,
 )
+from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
+from potstill.errors import MissingExtra, TeacherUnavailable, UserError
+from potstill.models import SMOLLM2, local_model, model_identity
 
 if TYPE_CHECKING:
     from potstill.datagen.teachers.prefix_tree import Tree

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from potstill.asking.teacher import FinishReason, Request, TokenTop
 from potstill.decoding.model import OutputHead, Slots, attention_masks, cache_argument, end_tokens, padded
 from potstill.decoding.prefixes import Prefixes
 from potstill.decoding.sampling import choose_tokens, token_tops
-from potstill.teacher import FinishReason, Request, TokenTop
 
 # The tokens that are decoded again at each step to look for a stop string; a longer stop string adds its length.
 _TAIL = 8

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from potstill.asking.teacher import Request
 from potstill.decoding.decoder import Decoder, Row
 from potstill.decoding.model import bytes_a_position, context_length, grouped_attention, unknown_layers
-from potstill.teacher import Request
 
 # Prompt tokens that are read in one pass.
 _BATCH_TOKENS = 4096

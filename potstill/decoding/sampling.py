@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 
-from potstill.teacher import TokenTop
+from potstill.asking.teacher import TokenTop
 
 _MOST_REFUSALS = 8
 

@@ -74,7 +74,7 @@ def arms(bench: Any) -> Any:
 
 def test_a_task_file_holds_what_a_user_has_and_nothing_more(arms: Any, tmp_path: Path) -> None:
     from potstill.retrieval.load import read_data, read_texts
-    from potstill.task_file import read_task_file
+    from potstill.task.file import read_task_file
 
     job = {"task": "mood", "out": str(tmp_path / "out"), "seed": 3, "texts": 50}
     task, test = arms.pack_task("mood"), arms.rows_of("mood", "test", 20)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
-from potstill.ledger import Ledger
 from potstill.task import Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
 NEWS = TaskSpec(
     "news",

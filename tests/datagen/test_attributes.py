@@ -10,13 +10,13 @@ from random import Random
 import pytest
 from scripted import NEWS, SUMMARY, ScriptedTeacher, run
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen.attributes import MANNERS, Attributes, draw_manners, proposal_requests, propose_attributes
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.teachers.fake import FakeTeacher
-from potstill.ledger import Ledger
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, Failure, Reply, Request
 
 TOPICS = ["local elections", "rowing clubs", "central banks", "deep sea probes"]
 VALUES = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
 from potstill.datagen.evidence import LEAST_WEIGHT, encoder_logits, join_opinions, trust_weights
 from potstill.datagen.soft import SoftOptions, add_teacher_probs
 from potstill.datagen.teachers.fake import FakeTeacher
-from potstill.ledger import Ledger
 from potstill.models import sentence_encoder
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Label, TaskSpec

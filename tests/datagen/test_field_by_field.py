@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from scripted import ScriptedTeacher, run
 
+from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.writing import parts_of
@@ -16,7 +17,6 @@ from potstill.errors import TeacherError
 from potstill.prompts import load
 from potstill.rows import split_fields
 from potstill.task import Example, Label, TaskSpec
-from potstill.teacher import Abilities, Failure, Reply, Request
 
 ASKS = TaskSpec(
     "asks", "Answer the question using the passage.", "generation", inputs=("question", "passage"), metric="rouge_l"

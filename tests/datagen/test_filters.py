@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from potstill.datagen import filters
 from potstill.datagen.novelty import NoveltyFilter
-from potstill.language_guess import guess_language, other_language
+from potstill.language.guess import guess_language, other_language
 from potstill.rows import Dropped
 
 

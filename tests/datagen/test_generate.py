@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from scripted import NEWS, SUMMARY, ScriptedTeacher, run
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request
 from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.teachers import open_teacher
@@ -25,11 +27,9 @@ from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.writing import Material, assumed_input_tokens, examples_by_label, read_reply, write_request
 from potstill.errors import OptionError, TeacherError
 from potstill.events import Event
-from potstill.ledger import Ledger
 from potstill.options import build_options
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Example, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request
 
 
 def snapshot(result: GenerationResult) -> str:
@@ -84,10 +84,10 @@ _KILLED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
-from potstill.ledger import Ledger
+from potstill.asking.ledger import Ledger
 from potstill.task import Label, TaskSpec
 
 class Counting(FakeTeacher):

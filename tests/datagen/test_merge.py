@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from potstill.datagen.decontaminate import TestTexts, normal_hash
 from potstill.datagen.merge import MergeOptions, merge_rows, split_rows
 from potstill.decisions import FILE as DECISIONS
+from potstill.report.facts import find_leaks
 from potstill.rows import Origin, Row, Source, dataset_to_rows, rows_to_dataset
-from potstill.run_facts import find_leaks
 from potstill.task import Label, TaskSpec
 
 SPEC = TaskSpec("t", "Say the kind.", "classification", (Label("a"), Label("b"), Label("c")))

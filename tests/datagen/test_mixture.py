@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.datagen.mixture import agreement, even_opinion, first_opinion, fit_mixture, trust
-from potstill.regression import softmax_regression
+from potstill.task.regression import softmax_regression
 
 
 def clusters(per_label: int, labels: int = 3, width: int = 12, apart: float = 4.0, seed: int = 0) -> tuple[Any, Any]:

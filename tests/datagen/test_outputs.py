@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.asking.teacher import Reply
 from potstill.datagen.outputs import off_form, read_output, stated_output
 from potstill.task import Example, TaskSpec
-from potstill.teacher import Reply
 
 PLAIN = "Write the SQL query that answers a question."
 ALONE = "Write a line of Python that does what the text asks. The output is Python code only."

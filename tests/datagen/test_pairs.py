@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from potstill.datagen.pairs import as_common_as, compare_fields, differences
 from potstill.models import sentence_encoder
-from potstill.regression import kappa
 from potstill.rows import join_fields, shared_fields, split_fields
+from potstill.task.regression import kappa
 
 FIELDS = ("first", "second")
 SAID = (

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 from potstill.datagen.quality import QualityOptions, QualityResult, check_rows
 from potstill.errors import OptionError
-from potstill.ledger import Ledger
 from potstill.options import build_options
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
 
 SPEC = TaskSpec("kind", "Say the kind.", "classification", (Label("red"), Label("green"), Label("blue")))
 SUMMARY = TaskSpec("summary", "Summarise in one sentence.", "generation", metric="rouge_l")

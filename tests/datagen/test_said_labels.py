@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Message, Reply, Request, TokenText
+from potstill.asking.teacher_json import reply_from_json, reply_to_json, request_from_json, request_to_json
 from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
 from potstill.datagen.quality import QualityOptions, check_rows
 from potstill.datagen.said_labels import answer_shares
 from potstill.datagen.soft import add_teacher_probs
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import open_teacher
-from potstill.evaluation import teacher_answers
-from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset
+from potstill.stages.evaluation import teacher_answers
 from potstill.task import Label, TaskSpec
-from potstill.teacher import Message, Reply, Request, TokenText
-from potstill.teacher_json import reply_from_json, reply_to_json, request_from_json, request_to_json
 
 FAST: dict[str, Any] = {"backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 20.0, "flavour": "openai"}
 SPEC = TaskSpec(

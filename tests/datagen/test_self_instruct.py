@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.self_instruct_files import (
@@ -42,9 +44,7 @@ from potstill.datagen.self_instruct_text import read_instances as read_reply
 from potstill.datagen.self_instruct_trust import seeds_to_ask
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import DataError, TeacherError
-from potstill.ledger import Ledger
 from potstill.task import Example, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
 SPEC = TaskSpec("i", "Follow the instruction.", "instructions", metric="rouge_l")
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Reply, Request, ScoreRequest, Take, TokenTop
 from potstill.datagen.sequence_targets import output_targets, write_outputs
 from potstill.datagen.soft import SoftOptions
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.token_targets import tail_logprob
 from potstill.errors import OptionError, TeacherError, UserError
-from potstill.ledger import Ledger
 from potstill.options import build_options
 from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Reply, Request, ScoreRequest, Take, TokenTop
 
 SPEC = TaskSpec("t", "Say it better.", "generation")
 SAYS = {0: ("the plain answer", -0.5), 1: ("a sure answer", -0.1), 2: ("the old grey cat sat", -0.9)}

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, Failure, Reply, ScoreRequest
 from potstill.datagen.calibration import Calibration
 from potstill.datagen.label_scores import (
     answer_spellings,
@@ -24,11 +26,9 @@ from potstill.datagen.label_scores import (
 from potstill.datagen.soft import SoftOptions, add_teacher_probs
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.token_targets import tail_logprob, targets_for
-from potstill.evaluation import teacher_answers
-from potstill.ledger import Ledger
 from potstill.rows import Row, Source, rows_to_dataset
+from potstill.stages.evaluation import teacher_answers
 from potstill.task import Example, Label, TaskSpec
-from potstill.teacher import Abilities, Failure, Reply, ScoreRequest
 
 SPEC = TaskSpec("t", "Say the kind.", "classification", tuple(Label(n) for n in ("red", "green", "blue")))
 

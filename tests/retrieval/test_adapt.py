@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.errors import DataError
-from potstill.ledger import Ledger
 from potstill.prompts import load
 from potstill.retrieval.adapt import LeftOutError, adapt_dataset
 from potstill.retrieval.cards import Card, Config
@@ -25,7 +26,6 @@ from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.transform import map_rows, plan_dataset, rewrite_rows
 from potstill.rows import Row
 from potstill.task import Example, Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 
 GOLDEN = Path(__file__).resolve().parent.parent / "prompts" / "golden"
 

@@ -227,7 +227,7 @@ def test_the_commands(hub: Any, tmp_path: Path) -> None:
 def test_the_search_command_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from potstill.cli import app
+    from potstill.cli.app import app
 
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
     asked = ["catalogue", "search", "Decide whether a text message is spam or ham.", "--top", "3", "--json"]

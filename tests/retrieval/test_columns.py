@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from potstill.asker import Asker
-from potstill.ledger import Ledger
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.prompts import load
 from potstill.retrieval.columns import choose_among, choose_columns, declared_columns, text_columns
 from potstill.retrieval.profiles import plain_value, profile, profile_features
 from potstill.retrieval.row_texts import text_items
 from potstill.task import Label, TaskSpec
-from potstill.task_file import read_task_file
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
+from potstill.task.file import read_task_file
 
 GOLDEN = Path(__file__).resolve().parent.parent / "prompts" / "golden" / "choose_columns.txt"
 

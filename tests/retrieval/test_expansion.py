@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, ScoreRequest, Take
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import OptionError
-from potstill.ledger import Ledger
 from potstill.prompts import load
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import make_catalogue
@@ -23,7 +24,6 @@ from potstill.retrieval.options import RetrievalOptions
 from potstill.retrieval.search import Ranking, find_datasets
 from potstill.retrieval.words import search_words
 from potstill.task import TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Failure, Reply, ScoreRequest, Take
 
 GOLDEN = Path(__file__).resolve().parent.parent / "prompts" / "golden"
 TASK = TaskSpec("t", "Predict tomorrow's weather.", "generation")

@@ -14,13 +14,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from potstill.asker import Asker
-from potstill.ledger import Ledger
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Abilities, AnyRequest, Reply, Request, Take
 from potstill.prompts import load
 from potstill.retrieval.label_names import LabelNames, plain_label
 from potstill.retrieval.labels import LabelMap, map_labels
 from potstill.task import Label, TaskSpec
-from potstill.teacher import Abilities, AnyRequest, Reply, Request, Take
 
 GOLDEN = Path(__file__).resolve().parent.parent / "prompts" / "golden" / "map_label.txt"
 

@@ -27,7 +27,7 @@ from potstill.retrieval.configs import choose_config, chosen_split, is_checking,
 from potstill.retrieval.load import open_table, read_data, read_sample, read_texts, splits_of
 from potstill.retrieval.row_texts import text_items
 from potstill.task import DataRef, Label, TaskSpec
-from potstill.task_file import read_task
+from potstill.task.file import read_task
 
 
 def write(path: Path, table: pa.Table, **options: Any) -> Path:

@@ -14,10 +14,10 @@ from potstill.errors import DataError, TaskError
 from potstill.events import silent
 from potstill.labelling import Labelling
 from potstill.pipeline import open_job
-from potstill.plan import plan_run
+from potstill.plan.estimate import plan_run
 from potstill.retrieval.shown_labels import shown_labels
 from potstill.task import DataRef, TaskSpec
-from potstill.task_file import read_task_file
+from potstill.task.file import read_task_file
 from potstill.user_data import OWN_ROWS
 
 SPEC = TaskSpec("tickets", "Classify support tickets.", "classification")

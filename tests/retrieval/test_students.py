@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from potstill.cli import app
+from potstill.cli.app import app
 from potstill.errors import DataError
 from potstill.models import EMBEDDED, MINILM, SMOLLM2, sentence_encoder
 from potstill.retrieval.options import RetrievalOptions

@@ -10,9 +10,9 @@ from mood import SPEC, Killed, reviews, weights
 
 from potstill.errors import OptionError
 from potstill.options import build_options
-from potstill.regression import balanced_offsets
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import Label
+from potstill.task.regression import balanced_offsets
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student

@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import potstill
+from potstill.asking.ledger import Ledger
 from potstill.errors import DataError, MissingExtra, OptionError, PotstillError, UserError
-from potstill.ledger import Ledger
 from potstill.models import MINILM, SMOLLM2
-from potstill.plan import plan_run
+from potstill.plan.estimate import plan_run
 from potstill.train.options import DistilOptions, SearchOptions, check_for_kind
 from potstill.train.ready import check_student
 

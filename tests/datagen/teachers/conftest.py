@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from potstill.teacher import AnyRequest, Failure, Reply, Teacher
+from potstill.asking.teacher import AnyRequest, Failure, Reply, Teacher
 
 Answered = list[tuple[AnyRequest, Reply | Failure]]
 

@@ -8,11 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from potstill.asking.teacher import Failure, Message, Reply, Request, ScoreRequest
 from potstill.datagen.parse import read_fields
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import OptionError
-from potstill.teacher import Failure, Message, Reply, Request, ScoreRequest
 
 
 def ask(text: str, **fields: Any) -> Request:

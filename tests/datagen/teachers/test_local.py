@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.asking.teacher import Failure, Message, Reply, Request, ScoreRequest
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
 from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
 from potstill.errors import OptionError, UserError
-from potstill.teacher import Failure, Message, Reply, Request, ScoreRequest
 
 TEXTS = [
     "Hi.",
@@ -345,7 +345,7 @@ def test_a_beam_search_finds_what_trying_them_finds(tmp_path: Path, drain: Any) 
 
 @pytest.mark.real
 def test_a_beam_search_ends_and_keeps_its_ledger_key(smollm2: LocalTeacher, drain: Any) -> None:
-    from potstill.teacher_json import request_from_json, request_to_json
+    from potstill.asking.teacher_json import request_from_json, request_to_json
 
     request = ask("What is the capital of France? Answer with one word.", temperature=0.0, max_tokens=16, beams=2)
     ((_, reply),) = drain(smollm2, [request])

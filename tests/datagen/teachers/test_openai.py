@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Reply, Request
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.openai_wire import Secrets, retry_after, split_url
 from potstill.errors import OptionError, TeacherRefused, TeacherUnavailable
-from potstill.ledger import Ledger
-from potstill.teacher import Failure, Message, Reply, Request
 
 KEY = "sk-sentinel-5f0c1d2e3b4a"
 FAST: dict[str, Any] = {

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Reply, Request
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.openai_fields import fitted, named_fields, refused_from_the_start
 from potstill.errors import TeacherRefused
-from potstill.ledger import Ledger
-from potstill.teacher import Failure, Message, Reply, Request
 
 FAST: dict[str, Any] = {
     "backoff_s": 0.01,

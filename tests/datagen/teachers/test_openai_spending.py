@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
-from potstill.budget import Budget
+from potstill.asking.asker import Asker
+from potstill.asking.budget import Budget
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import Failure, Message, Reply, Request
 from potstill.datagen.teachers import open_teacher
 from potstill.errors import BudgetReached, TeacherUnavailable
-from potstill.ledger import Ledger
-from potstill.teacher import Failure, Message, Reply, Request
 
 FAST: dict[str, Any] = {"backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 5.0, "flavour": "openai"}
 

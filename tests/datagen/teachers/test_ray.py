@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from potstill.asker import Asker
+from potstill.asking.asker import Asker
+from potstill.asking.ledger import Ledger
+from potstill.asking.teacher import AnyRequest, Message, Reply, Request, Teacher
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.teachers.ray_cluster import RayOptions, RayTeacher
 from potstill.errors import OptionError, TeacherUnavailable, UserError
 from potstill.events import Event
-from potstill.ledger import Ledger
 from potstill.settings import resolve
 from potstill.task import Label, TaskSpec
-from potstill.teacher import AnyRequest, Message, Reply, Request, Teacher
 
 NEWS = TaskSpec("news", "Classify a news article.", "classification", tuple(Label(n) for n in ("World", "Sports")))
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from potstill.asking.teacher_json import reply_from_json
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
-from potstill.teacher_json import reply_from_json
 
 pytestmark = [
     pytest.mark.vllm,
@@ -172,11 +172,11 @@ def test_the_server_as_any_other_tells_labels_by_what_it_writes(server: str, tmp
     """Asked without what only vLLM has, it gives by the tokens' texts nearly what it scores of the labels' names."""
     import numpy as np
 
-    from potstill.asker import Asker
+    from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
+    from potstill.asking.teacher import Message, Reply, ScoreRequest
     from potstill.datagen.label_scores import answer_spellings
     from potstill.datagen.said_labels import said_scores
-    from potstill.ledger import Ledger
-    from potstill.teacher import Message, Reply, ScoreRequest
 
     names = ("positive", "negative", "neutral")
     question = "Is this review positive, negative or neutral? Answer with one word.\n\n"

@@ -6,9 +6,9 @@ import json
 import sys
 from typing import Any
 
+from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest
+from potstill.asking.teacher_json import reply_to_json
 from potstill.datagen.teachers import open_teacher
-from potstill.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest
-from potstill.teacher_json import reply_to_json
 
 TEXTS = (
     "Hi.",

@@ -20,8 +20,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from potstill.compress_report import markdown
 from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
+from potstill.report.compression_page import markdown
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.files import load_model
 from potstill.train.compress.measure import read_text
@@ -396,7 +396,7 @@ def test_onnx_takes_other_roundings(recipe, student, material, tmp_path):
 
 
 def test_speed_is_that_of_the_processor_and_of_a_gpu_beside_it(student, tmp_path, monkeypatch):
-    from potstill.compress_report import markdown
+    from potstill.report.compression_page import markdown
     from potstill.train.compress import probe
 
     if not torch.cuda.is_available():

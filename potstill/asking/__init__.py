@@ -1,0 +1,1 @@
+"""Asking a teacher: requests, the ledger of replies, budgets."""

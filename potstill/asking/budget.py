@@ -1,0 +1,348 @@
+"""Caps on what a run may spend: `2usd`, `500k-tokens`, `30min`, or several with commas; the first one met stops.
+
+What enters is the text that the user wrote and, while a run goes on, the size of each request before it is sent
+and of each reply after it came. What leaves is a verdict: send, wait, or stop.
+
+Money and tokens are counted over the whole run folder, earlier calls of the same run included, so that running
+again never pays twice for one cap; time is counted from the start of this call. A request is sent only when its
+worst case (the most tokens that its prompt can have, and `max_tokens`) still fits beside what is spent and what is in
+flight, so the cap is not overshot by a full engine; so is a second attempt where the first was billed for nothing.
+Prices come from genai-prices; a teacher on a machine of your own (in this process, or behind an address of this machine
+or network) costs nothing, whatever its model's name, unless you say what it costs: `teacher_options.usd_read` and
+`usd_written`.
+
+Time stops requests and stages that have not begun; a training under way ends first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from potstill.asking.teacher import AnyRequest, Failure, Reply
+from potstill.asking.token_estimate import expected_tokens
+from potstill.errors import BudgetReached, OptionError
+
+Verdict = Literal["send", "wait", "stop"]
+
+
+class Purse(Protocol):
+    """Who pays for the attempts of a teacher that asks again by itself: its `purse`, for the next stream."""
+
+    def again(self, request: AnyRequest, prompt_tokens: int, completion_tokens: int) -> Verdict:
+        """Whether a request may be sent again, after an attempt that was billed for so much and gave nothing usable.
+
+        After `wait` the same is asked a little later. May be called from any thread.
+        """
+        ...
+
+    def receive(self, request: AnyRequest, reply: Reply | Failure) -> None:
+        """Take what came, or was billed, for a request whose answer nobody waits for any more."""
+        ...
+
+
+@runtime_checkable
+class Payer(Protocol):
+    """A teacher that asks its purse before it pays for another attempt."""
+
+    purse: Purse | None
+
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmb]?)\s*[- ]?\s*([a-z$]+)")
+_SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+_UNITS: Mapping[str, tuple[str, float]] = {
+    **dict.fromkeys(("usd", "dollar", "dollars", "$"), ("usd", 1.0)),
+    **dict.fromkeys(("token", "tokens", "tok"), ("tokens", 1.0)),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), ("seconds", 1.0)),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), ("seconds", 60.0)),
+    **dict.fromkeys(("h", "hour", "hours"), ("seconds", 3600.0)),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps; None is no cap.
+
+    Attributes:
+        usd: US dollars, over the whole run.
+        tokens: Prompt and completion tokens, over the whole run.
+        seconds: Wall-clock seconds of this call.
+    """
+
+    usd: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """Read `2usd`, `$2`, `500k-tokens`, `30min`, `1.5h`, or several with commas.
+
+        Raises:
+            OptionError: A part that is no amount with a unit, an amount of zero, or a unit given twice.
+
+        Examples:
+            >>> Budget.parse("2usd, 500k-tokens")
+            Budget(usd=2.0, tokens=500000, seconds=None)
+            >>> Budget.parse("1.5h").seconds
+            5400.0
+        """
+        caps: dict[str, float] = {}
+        faults: list[str] = []
+        for part in text.lower().split(","):
+            word = part.strip()
+            if word.startswith("$"):
+                word = word[1:] + "$"
+            match = _AMOUNT.fullmatch(word)
+            # `2min` must not be read as 2 million `in`; a scale letter counts only where a unit follows it.
+            amount, scale, unit = match.groups() if match else ("", "", "")
+            if unit not in _UNITS and scale + unit in _UNITS:
+                scale, unit = "", scale + unit
+            if not match or unit not in _UNITS:
+                faults.append(f"budget {part.strip()!r} is no amount with a unit; write 2usd, 500k-tokens or 30min")
+                continue
+            name, factor = _UNITS[unit]
+            value = float(amount) * _SCALE[scale] * factor
+            if value <= 0:
+                faults.append(f"budget {part.strip()!r} is zero; leave the budget out for no cap")
+            elif name in caps:
+                faults.append(f"budget {part.strip()!r}: there is a second cap on {name} in {text!r}; keep one")
+            caps[name] = value
+        if faults:
+            raise OptionError("budget", faults)
+        return Budget(
+            usd=caps.get("usd"),
+            tokens=None if "tokens" not in caps else int(caps["tokens"]),
+            seconds=caps.get("seconds"),
+        )
+
+    def __str__(self) -> str:
+        parts = []
+        if self.usd is not None:
+            parts.append(f"{self.usd:g} USD")
+        if self.tokens is not None:
+            parts.append(f"{self.tokens:,} tokens")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds / 60:g} min")
+        return ", ".join(parts) or "no cap"
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars for a million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars for so many tokens.
+
+        Examples:
+            >>> Price(prompt=2.5, completion=10.0).cost(1_000_000, 100_000)
+            3.5
+        """
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+_OWN_SUFFIXES = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
+
+
+def is_own(identity: Mapping[str, str]) -> bool:
+    """Whether a teacher runs in this process or behind addresses of this machine or network alone.
+
+    Examples:
+        >>> is_own({"backend": "openai", "endpoint": "http://127.0.0.1:8000/v1,http://gpu-box.lan:8000/v1"})
+        True
+        >>> is_own({"backend": "openai", "endpoint": "https://api.openai.com/v1"})
+        False
+    """
+    if identity.get("backend") != "openai":
+        return True
+    return all(_own_host(urlsplit(url.strip()).hostname or "") for url in identity.get("endpoint", "").split(","))
+
+
+def _own_host(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name; one without a dot is known to this network only
+        return bool(host) and ("." not in host or host.endswith(_OWN_SUFFIXES))
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def stated_price(options: Mapping[str, Any]) -> Price | None:
+    """What the user says that the teacher costs: `usd_read` and `usd_written` of its options; None where neither is."""
+    read, written = options.get("usd_read"), options.get("usd_written")
+    return None if read is None and written is None else Price(float(read or 0.0), float(written or 0.0))
+
+
+def price_of(identity: Mapping[str, str], options: object = None) -> Price | None:
+    """What a teacher costs: from genai-prices for an API, nothing for one of one's own, None when unknown.
+
+    Args:
+        identity: A teacher's identity; `backend`, `model` and `endpoint` are read.
+        options: Its options; a price that they state goes before all.
+    """
+    if options is not None and (stated := stated_price(vars(options))) is not None:
+        return stated
+    if identity.get("backend") != "openai" or (identity.get("endpoint") and is_own(identity)):
+        return Price()
+    from genai_prices import Usage, calc_price
+
+    # Some prices rise with the length of the prompt: the size asked about is that of one request.
+    tokens = 1_000
+    model, endpoint = identity.get("model", ""), identity.get("endpoint", "").split(",")[0]
+    try:
+        found = calc_price(
+            Usage(input_tokens=tokens, output_tokens=tokens), model_ref=model, provider_api_url=endpoint or None
+        )
+    except LookupError:
+        return None
+    return Price(
+        prompt=float(found.input_price * 1_000_000 / tokens), completion=float(found.output_price * 1_000_000 / tokens)
+    )
+
+
+class Meter:
+    """What a run has spent and what is in flight, against a budget; all its teachers share one.
+
+    Args:
+        budget: The caps.
+        spent: Prompt and completion tokens of earlier calls, by the teacher's name (`Ledger.spent`).
+    """
+
+    def __init__(self, budget: Budget, spent: Mapping[str, tuple[int, int]] | None = None):
+        self.budget = budget
+        self._prices: dict[str, Price] = {}
+        self._thinking: dict[str, int] = {}
+        self._spent = {name: list(tokens) for name, tokens in (spent or {}).items()}
+        self._reserved_tokens = 0
+        self._reserved_usd = 0.0
+        # By a request's id, from its first billed attempt on: what is counted of it already, and whether it rests.
+        self._counted: dict[int, tuple[int, int]] = {}
+        self._resting: set[int] = set()
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        for name in self._spent:
+            # A teacher of an earlier call, of whom only the name is left; where its price is not known it counts 0.
+            backend, _, rest = name.partition(":")
+            endpoint, _, model = rest.rpartition("#")
+            self._prices[name] = price_of({"backend": backend, "model": model, "endpoint": endpoint}) or Price()
+
+    def join(self, teacher: str, price: Price | None, thinking_tokens: int = 0) -> None:
+        """Let a teacher spend; each of its requests may take `thinking_tokens` beyond its own bound.
+
+        Raises:
+            OptionError: Money is capped and this teacher's price is not known.
+        """
+        if self.budget.usd is not None and price is None:
+            raise OptionError(
+                "budget",
+                [
+                    f"the price of the teacher {teacher} is not known, so {self.budget.usd:g} USD cannot be watched; "
+                    "cap tokens or time instead, such as 500k-tokens or 30min"
+                ],
+            )
+        self._prices[teacher] = price or Price()
+        self._thinking[teacher] = thinking_tokens
+        self._spent.setdefault(teacher, [0, 0])
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens spent so far, by all teachers."""
+        return sum(prompt + completion for prompt, completion in self._spent.values())
+
+    @property
+    def usd(self) -> float:
+        """US dollars spent so far, each teacher's tokens at its own price."""
+        return sum(self._prices[name].cost(*tokens) for name, tokens in self._spent.items())
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since this call began."""
+        return time.monotonic() - self._started
+
+    def admit(self, request: AnyRequest, teacher: str) -> Verdict:
+        """`send` reserves the request's worst case; `wait` may fit once others finish; `stop` never will."""
+        with self._lock:
+            return self._admit(request, teacher)
+
+    def again(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> Verdict:
+        """As `admit`, for a request that was admitted, after an attempt that was billed and gave nothing usable.
+
+        What the attempt took is counted at once. After `wait` the same is asked a little later, and counts once.
+        """
+        with self._lock:
+            number = id(request)
+            if number not in self._resting:
+                self._resting.add(number)
+                self._release(request, teacher)
+                prompt, completion = self._counted.get(number, (0, 0))
+                self._counted[number] = prompt + prompt_tokens, completion + completion_tokens
+                self._spend(teacher, prompt_tokens, completion_tokens)
+            verdict = self._admit(request, teacher)
+            if verdict == "send":
+                self._resting.discard(number)
+            return verdict
+
+    def _admit(self, request: AnyRequest, teacher: str) -> Verdict:
+        prompt, completion = self._most(request, teacher)
+        cap, worst = self.budget, self._prices[teacher].cost(prompt, completion)
+        if cap.seconds is not None and self.seconds >= cap.seconds:
+            return "stop"
+        tokens, usd = self.tokens + prompt + completion, self.usd + worst
+        if self._fits(tokens + self._reserved_tokens, usd + self._reserved_usd):
+            self._reserved_tokens += prompt + completion
+            self._reserved_usd += worst
+            return "send"
+        return "wait" if self._fits(tokens, usd) else "stop"
+
+    def _most(self, request: AnyRequest, teacher: str) -> tuple[int, int]:
+        prompt, completion = expected_tokens(request)
+        return prompt, completion + (self._thinking.get(teacher, 0) if completion else 0)
+
+    def _fits(self, tokens: int, usd: float) -> bool:
+        cap = self.budget
+        return (cap.tokens is None or tokens <= cap.tokens) and (cap.usd is None or usd <= cap.usd)
+
+    def settle(self, request: AnyRequest, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Replace a request's reservation by what it took (of a failure, what its attempts were billed for)."""
+        with self._lock:
+            if id(request) not in self._resting:
+                self._release(request, teacher)
+            self._resting.discard(id(request))
+            prompt, completion = self._counted.pop(id(request), (0, 0))
+            self._spend(teacher, prompt_tokens - prompt, completion_tokens - completion)
+
+    def _release(self, request: AnyRequest, teacher: str) -> None:
+        prompt, completion = self._most(request, teacher)
+        self._reserved_tokens -= prompt + completion
+        self._reserved_usd -= self._prices[teacher].cost(prompt, completion)
+
+    def _spend(self, teacher: str, prompt_tokens: int, completion_tokens: int) -> None:
+        self._spent[teacher][0] += prompt_tokens
+        self._spent[teacher][1] += completion_tokens
+
+    def reached(self) -> BudgetReached:
+        """The error to raise, with what was spent and the mend."""
+        money = f"{self.usd:.4f} USD, " if self.budget.usd is not None else ""
+        return BudgetReached(
+            f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min; "
+            "every reply so far is in the ledger: run again with a larger --budget to go on from here"
+        )
+
+
+def in_time(make: Callable[[Path], Any], meter: Meter | None) -> Callable[[Path], Any]:
+    """A stage's work that does not begin once the time of the budget is over: BudgetReached is raised instead."""
+
+    def work(out: Path) -> Any:
+        if meter is not None and meter.budget.seconds is not None and meter.seconds >= meter.budget.seconds:
+            raise meter.reached()
+        return make(out)
+
+    return work

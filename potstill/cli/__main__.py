@@ -1,0 +1,6 @@
+"""`python -m potstill.cli`: the same as the `potstill` command."""
+
+from potstill.cli.app import main
+
+if __name__ == "__main__":
+    main()

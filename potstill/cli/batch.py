@@ -1,0 +1,70 @@
+"""The commands `potstill batch write|read`: generation through the files of OpenAI's Batch API."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from potstill.cli.settings import Group, Json, Rows, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
+
+app = typer.Typer(
+    name="batch", cls=Group, no_args_is_help=True,
+    help="Requests as files of OpenAI's Batch API, and their results back.",
+    epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a",
+)  # fmt: skip
+
+
+@app.command(epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a")
+def write(
+    task: Task,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` goes on in it.")] = None,
+    teacher: Teacher = None,
+    n: Rows = None,
+    seed: Seed = None,
+    sources: SourcesOf = None,
+    options: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a run with these settings would ask now. Give `potstill run` the same settings afterwards."""
+    from potstill.batch import write_batch
+    from potstill.progress import listener_for
+
+    settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources}
+    with listener_for(as_json=as_json) as listener:
+        written = write_batch(task, file, out=out, listener=listener, **merge_settings(settings, options or []))
+    if as_json:
+        typer.echo(json.dumps({**asdict(written), "run": str(written.run), "files": [str(f) for f in written.files]}))
+        return
+    if not written.requests:
+        line = run_command(task, written.run, settings, options)
+        typer.echo(f"nothing is left to ask; go on with: {line}")
+        return
+    typer.echo(f"{written.requests} requests in {', '.join(map(str, written.files))}")
+    if written.full:
+        typer.echo("as many as generation plans ahead; for more, add --set generation.window=5000 here and to run")
+    typer.echo(f"then: potstill batch read {written.run} RESULTS.jsonl")
+
+
+@app.command(epilog="Example: potstill batch read runs/a output.jsonl errors.jsonl")
+def read(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Output and error files of the batch.")],
+    as_json: Json = False,
+) -> None:
+    """Read results into the run's ledger."""
+    from potstill.batch import read_batch
+
+    found = read_batch(run, files)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    failed = ", ".join(f"{count} {reason}" for reason, count in sorted(found.failed.items()))
+    typer.echo(f"{found.answered} replies read ({found.truncated} cut), {found.already} known before")
+    typer.echo(f"{sum(found.failed.values())} failed{f' ({failed})' if failed else ''}, {found.missing} without reply")
+    if found.unknown or found.unreadable:
+        typer.echo(f"{found.unknown} lines of another run, {found.unreadable} unreadable")

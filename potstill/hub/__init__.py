@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: cards, units of dataset and model, upload and download."""

@@ -1,0 +1,1 @@
+"""Local pages: a run's rows, its progress, the student to try."""

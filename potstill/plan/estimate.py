@@ -1,0 +1,420 @@
+"""What a run will cost, before it is paid for: datasets, requests, tokens, money and time of each stage.
+
+Retrieval is done for the count of rows, since it costs nothing but local time. Each stage's requests follow from the
+options: how many rows are written and kept, scored and measured. What a request takes, and how many texts are kept, is
+known in one of three ways, the surest that there is:
+
+    earlier    the run folder's ledger and reports hold replies of the same teacher
+    probe      the first requests of the run are made now: for a teacher on this machine by default, where no earlier
+               run tells its speed, since they cost nothing but seconds; the run finds their replies in its ledger
+    assumed    prompts are rendered and counted by script (`potstill.asking.token_estimate`); two thirds of the texts
+               are kept, which are as long as the task's own, and an output takes half of what it may take
+
+Money is tokens times the list price (genai-prices), nothing for a teacher of one's own. Time is the teacher's, as
+measured or, for an API of which nothing tells, as assumed (`potstill.plan.speed`); and the training's, from some steps
+of the real student on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from potstill.asking.budget import Budget, Price, price_of
+from potstill.asking.token_estimate import likely_tokens
+from potstill.datagen import writing
+from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
+from potstill.events import Event, Listener
+from potstill.notebook import listening
+from potstill.plan import speed as plan_speed
+from potstill.plan.ledger import plan_ledger
+from potstill.plan.steps import RunPlan, Size, Step, joined, texts_to_label
+from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled
+from potstill.stages.student_choice import distil_options, teaches_itself
+from potstill.task import TaskSpec
+from potstill.user_data import OWN_ROWS, unsaid_fields
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.asking.asker import Asker
+    from potstill.datagen.probe import Probe
+    from potstill.settings import Settings
+    from potstill.train.options import StudentKind
+
+_PROBE_REQUESTS = 32
+_SCORED_IN_PROBE = 16
+_ASSUMED_KEPT = 2 / 3
+_ASSUMED_REPLY = 0.5
+_A_MESSAGE = 8.0  # what a chat template adds
+_KEPT_BY_MERGE = 0.97
+# Self-Instruct, scratch measurement with the embedded teacher: new instructions of a request, rows of an instruction.
+_NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 4.8, 0.6
+
+
+def plan_run(
+    task: str | Path,
+    *,
+    out: str | Path | None = None,
+    probe: int | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> RunPlan:
+    """Predict a run.
+
+    Args:
+        task: As for `potstill.run`.
+        out: Run folder; what an earlier run left there makes the prediction surer.
+        probe: Requests to make now; None makes 32 with a teacher in this process whose speed no earlier run in the
+            folder tells, and none with an API. 0 makes none, and times no step of the student either.
+        listener: As for `potstill.run`: without one, a notebook shows a table.
+        **settings: As for `potstill.run`.
+
+    Raises:
+        TaskError: The task cannot be read.
+        OptionError: Unknown or impossible settings.
+        RunLocked: A run is under way in the folder.
+        DataError: The user's own data cannot be read.
+        UserError: The student's model cannot be loaded.
+        TeacherError: A probe was asked for and the teacher refused or stayed away.
+    """
+    from potstill.pipeline import open_asker
+    from potstill.settings import resolve
+    from potstill.task.file import read_task_file
+
+    draft = read_task_file(task, draft=True)
+    resolved = resolve({**draft.settings, **draft.options}, settings)
+    folder = Path(out) if out else Path("runs") / draft.spec.name
+    local = not resolved.teacher.startswith("openai")
+    count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
+    with (
+        listening(listener) as told,
+        plan_ledger(folder, count) as ledger,
+        open_asker(replace(resolved, budget=None), ledger, told) as asker,
+    ):
+        if probe is None and count and _is_known(folder, asker):
+            count = 0
+        spec = read_task_file(task, asker=asker if count else None, draft=not count, own_rows=OWN_ROWS).spec
+        return _Planner(spec, resolved, folder, asker, count, told, timed=probe != 0).plan()
+
+
+def _is_known(folder: Path, asker: Asker) -> bool:
+    """Whether the folder holds a run of this teacher, from which requests, tokens and time follow without a probe."""
+    stages = {stage: _manifest(folder, stage) for stage in ("datagen", "soft", "train")}
+    teacher = stages["datagen"].get("key_parts", {}).get("teacher")
+    return all(stages.values()) and teacher == asker.identity
+
+
+class _Planner:
+    def __init__(
+        self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener, *,
+        timed: bool = True,
+    ) -> None:  # fmt: skip
+        generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
+        self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
+        self.asker, self.probe, self.listener, self.timed = asker, probe, listener, timed
+        unsaid = unsaid_fields(spec) if settings.writes else ""
+        self.notes = [
+            note for note in (lacking_rows(spec, settings), foreign_languages(spec, settings), unsaid) if note
+        ]
+        self._sizes: dict[str, Size] = {}
+
+    def plan(self) -> RunPlan:
+        """Every stage in order."""
+        settings, spec = self.settings, self.spec
+        check_ahead(spec, settings)
+        datasets, retrieved = self._retrieval()
+        found = retrieved.num_rows if retrieved is not None else 0
+        written = settings.generation.rows if settings.writes else 0
+        steps = []
+        texts: list[str] = list(retrieved["input"][:200]) if retrieved is not None and found else []
+        if written:
+            generation, rows = self._generation(retrieved)
+            steps += generation
+            texts = rows + texts
+        checks = settings.quality.checks + 2 * settings.quality.input_gain
+        if written and checks:
+            steps.append(self._size("quality", texts).times("quality", checks * written))
+        merged = round(_KEPT_BY_MERGE * (written + found + self._rows_at(spec.labelled)))
+        test = self._rows_at(spec.test)
+        held = 0.0 if test else settings.merge.heldout
+        train = round(merged * (1 - held - settings.merge.validation))
+        measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
+        steps += self._soft(train, written, texts)
+        steps.append(self._training(train, texts))
+        if settings.evaluate.teacher:
+            scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
+            purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
+            steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
+        if self.settings.teacher.startswith("openai"):
+            at_a_time = self.asker.teacher.concurrency
+            steps = [plan_speed.assumed_time(step, at_a_time) for step in steps]
+            self.notes += plan_speed.assumption(steps, at_a_time)
+            own = [step for step in steps if step.stage != "quality" or not settings.quality.teacher]
+            thought = getattr(self.asker.teacher, "thinking_tokens", 0)
+            self.notes += plan_speed.uncounted_thinking(own, thought, self.asker.price)
+        plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
+        return self._priced(plan)
+
+    def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
+        if not self.settings.retrieves:
+            return [], None
+        from potstill.models import sentence_encoder
+        from potstill.retrieval.retrieve import retrieve_rows
+
+        self.listener(Event("plan", "progress", "searching datasets"))
+        encoder = sentence_encoder(self.settings.encoder)
+        result = retrieve_rows(self.spec, self.settings.retrieval, encoder=encoder, listener=self.listener)
+        used = [hit for hit in result.ranking.to_json()["hits"] if hit["status"] == "used"]
+        return [(str(hit["id"]), int(str(hit["reason"]).split()[0])) for hit in used], result.rows
+
+    def _generation(self, retrieved: Dataset | None) -> tuple[list[Step], list[str]]:
+        """Steps of proposing and writing, and texts that a probe brought."""
+        options, spec = self.settings.generation, self.spec
+        report = _report(self.folder, "datagen")
+        if spec.kind == "instructions":
+            from potstill.datagen.self_instruct_trust import MOST_ASKED
+
+            size = self._size("datagen", [])
+            tasks = options.rows / _ROWS_AN_INSTRUCTION
+            self.notes.append("the requests of Self-Instruct are assumed, not probed")
+            return [size.times("datagen", MOST_ASKED + tasks * (2 + 1 / _NEW_A_REQUEST))], []
+        probed = None
+        if self.probe:
+            self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
+            from potstill.datagen.probe import probe_generation
+
+            probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved)
+        proposed = self._proposals()
+        steps = [proposed] if proposed.requests else []
+        if report.get("requests") and self._ledger_size("datagen"):
+            per_row = report["requests"] / max(1, report["kept"])
+            steps.append(self._size("datagen", []).times("datagen", self._sent(options.rows * per_row)))
+            return steps, [row.input for row in probed.rows] if probed else []
+        if probed is not None:
+            return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
+        texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
+        step = self._assumed_inputs(retrieved).times(
+            "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
+        )
+        if spec.kind == "generation":
+            tokens = likely_tokens(spec.instruction) + 100, _ASSUMED_REPLY * options.answer_max_tokens
+            step = joined(step, Size(*tokens, None, "assumed").times("datagen", options.rows / 0.9))
+        return [*steps, step], []
+
+    def _from_probe(self, probed: Probe) -> Step:
+        tally, options = probed.tally, self.settings.generation
+        requests = max(1, tally.requests)
+        # As if one text more had been dropped: a handful that were all kept proves little.
+        kept = max(0.5, tally.kept) / (requests + 1)
+        wanted = options.rows / kept
+        if self.spec.kind == "generation":
+            # Inputs that were accepted and not yet answered when the probe ended are not lost.
+            inputs = max(1.0, tally.requests - len(probed.rows))
+            accepted = max(1, tally.texts - sum(tally.dropped.values()))
+            wanted = options.rows * (1 + inputs / accepted)
+        answers = self.spec.kind == "generation"
+        bound = options.max_requests * (writing.parts_of(self.spec, options, self.asker.abilities) + answers)
+        if wanted > bound:
+            self.notes.append(
+                f"{kept:.0%} of the probe's texts were kept: the requests may end before the rows are there"
+            )
+        speed = probed.seconds / probed.fresh if probed.fresh >= 8 else None
+        if speed is None and (earlier := self._ledger_size("datagen")):
+            speed = earlier.seconds
+        size = Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
+        return size.times("datagen", self._sent(min(wanted, bound)))
+
+    def _sent(self, needed: float) -> float:
+        """Requests that reach the teacher: more than are needed while it is not known how many texts will be kept.
+
+        The first ones are made before any reply, as if two texts in three were kept; those that the teacher has taken
+        when the last row comes are answered too.
+        """
+        options = self.settings.generation
+        first = min(options.ahead, options.rows / options.texts_per_request / _ASSUMED_KEPT)
+        return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
+
+    def _assumed_inputs(self, retrieved: Dataset | None) -> Size:
+        spec, options = self.spec, self.settings.generation
+        described = {label.name: label.description for label in spec.labels}
+        material = writing.Material(
+            spec, options, self.asker.abilities, described, {}, writing.examples_by_label(spec),
+            writing.styles_by_label(spec, retrieved, options.seed),
+        )  # fmt: skip
+        labels = spec.label_names or ("",)
+        made = [writing.write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
+        tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
+        return Size(tokens, writing.assumed_input_tokens(material), None, "assumed")
+
+    def _proposals(self) -> Step:
+        """Topics and descriptions, which are asked for once."""
+        from potstill.datagen.attributes import proposal_requests
+
+        requests = proposal_requests(self.spec, self.settings.generation, self.asker.abilities)
+        if not requests:
+            return Step("attributes")
+        found = self._ledger_size("attributes", least=1)  # all are asked before the first text is
+        return (found or Size(90, 110, None, "assumed")).times("attributes", requests)
+
+    def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
+        more = texts_to_label(self.spec, self.settings.self_training, train)
+        if self.settings.distil.soft_weight <= 0 and not more:
+            return []
+        if self.spec.kind == "classification":
+            if not can_score(self.asker, self.settings.soft):
+                return []
+            forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
+            return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
+        if not self.asker.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
+            return []
+        # Rows that the teacher wrote bring theirs with them; only the others are scored.
+        return [self._size("soft", texts).times("soft", max(0, train - written))]
+
+    def _per_text(self) -> int:
+        return len(self.spec.labels) if self.settings.soft.direction == "channel" and self.spec.labels else 1
+
+    def _training(self, rows: int, texts: list[str]) -> Step:
+        from potstill.train.loop import plan_schedule
+        from potstill.train.options import resolve_options
+        from potstill.train.speed import seconds_a_causal_step, seconds_a_step
+
+        kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
+        options = resolve_options(distil_options(self.settings, self.spec), kind)
+        schedule = plan_schedule(rows, options)
+        earlier = _manifest(self.folder, "train")
+        before = earlier.get("facts", {}).get("rows")
+        if before:
+            seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
+            return Step("train", seconds=round(seconds, 1), basis="earlier")
+        if not self.timed:
+            self.notes.append("the training's time is not predicted: with --probe 0 no step of the student is timed")
+            return Step("train", seconds=None)
+        if not texts:
+            plain = writing.Material(self.spec, self.settings.generation, self.asker.abilities, {}, {}, {}, {})
+            texts = plan_speed.stand_in_texts(self.spec, writing.assumed_input_tokens(plain))
+        self.listener(Event("plan", "progress", "timing some steps of the student"))
+        if kind == "causal":
+            if options.lora_rank is not None:
+                self.notes.append("the training's time is not predicted: the folder holds no earlier run with adapters")
+                return Step("train", seconds=None)
+            words = self.settings.generation.answer_max_tokens / 2
+            reply = plan_speed.stand_in_texts(replace(self.spec, examples=()), words)
+            each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
+        else:
+            each = seconds_a_step(texts, options)
+        # Where the held-out score stays behind, early stopping ends it sooner.
+        speed: Literal["", "most"] = "most" if options.early_stopping and self.settings.merge.validation else ""
+        return Step("train", seconds=round(schedule.steps * each, 1), basis="probe", speed=speed)
+
+    def _rows_at(self, ref: Any) -> int:
+        if ref is None:
+            return 0
+        from potstill.retrieval.load import read_data
+
+        return int(read_data(ref, self.spec).num_rows)
+
+    def _size(self, purpose: str, texts: list[str]) -> Size:
+        """What a request of a purpose takes, in the surest way that there is."""
+        if purpose not in self._sizes:
+            self._sizes[purpose] = self._measure(purpose, texts)
+        return self._sizes[purpose]
+
+    def _measure(self, purpose: str, texts: list[str]) -> Size:
+        earlier = self._ledger_size(purpose)
+        if earlier is not None:
+            return earlier
+        if self.probe and purpose == "soft" and texts and self.spec.kind == "classification":
+            return self._probe_scores(texts)
+        tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
+        tokens += 2 * _A_MESSAGE
+        replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
+        written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
+        if written and self.spec.labels:  # a label is written, and the question names all of them
+            tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
+            replied = 8.0 + max(map(likely_tokens, self.spec.label_names))
+        return Size(tokens, replied, None, "assumed")
+
+    def _probe_scores(self, texts: list[str]) -> Size:
+        soft = self.settings.soft
+        # Which form a run settles on is not known before its rows are: half of the texts in the longest, half in a
+        # short one.
+        forms = [replace(soft, form="task"), replace(soft, form="example")] if soft.form == "auto" else [soft]
+        before = replace(self.asker.counts)
+        label_scores(self.spec, texts[:2], self.asker, forms[0])
+        started = replace(self.asker.counts)
+        for place, options in enumerate(forms):
+            label_scores(self.spec, texts[2 + place : 2 + _SCORED_IN_PROBE : len(forms)], self.asker, options)
+        counts = self.asker.counts
+        asked = counts.fresh - before.fresh
+        timed = counts.fresh - started.fresh
+        if not asked:
+            return self._ledger_size("soft") or Size(100, 0, None, "assumed")
+        seconds = (counts.seconds - started.seconds) / timed if timed else None
+        return Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
+
+    def _ledger_size(self, purpose: str, least: int = plan_speed.LEAST_REPLIES) -> Size | None:
+        """Means over the ledger's replies of a purpose, where there are enough of them."""
+        teacher = None if purpose == "quality" else self.asker.teacher.name
+        found = plan_speed.seen_size(self.asker.ledger.path, purpose, teacher, least=least)
+        if found is None:
+            return None
+        size, replies = found
+        if purpose == "attributes":
+            return replace(size, seconds=0.0)  # asked already
+        # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
+        stage = {"datagen": "datagen", "soft": "soft", "quality": "quality"}.get(purpose, "")
+        whole = (_manifest(self.folder, stage) if stage else {}).get("seconds")
+        known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]
+        return replace(size, seconds=max(known, default=None))
+
+    def _priced(self, plan: RunPlan) -> RunPlan:
+        own = self.asker.price
+        checker = self._checker_price() if self.settings.quality.teacher else own
+        usd: float | None = 0.0
+        for step in plan.steps:
+            price = checker if step.stage == "quality" else own
+            if step.requests and usd is not None:
+                usd = None if price is None else usd + price.cost(step.prompt_tokens, step.completion_tokens)
+        usd = None if usd is None else round(usd, 4)
+        prompt, completion = plan.tokens
+        if usd is None:
+            plan = replace(plan, notes=(*plan.notes, "the teacher's price is not known"))
+        budget = None
+        if self.settings.budget:
+            cap = Budget.parse(self.settings.budget)
+            fits = (
+                (cap.usd is None or (usd is not None and usd <= cap.usd))
+                and (cap.tokens is None or prompt + completion <= cap.tokens)
+                and (cap.seconds is None or (plan.seconds is not None and plan.seconds <= cap.seconds))
+            )
+            budget = (str(cap), fits)
+        return replace(plan, usd=usd, budget=budget)
+
+    def _checker_price(self) -> Price | None:
+        from potstill.datagen.teachers import open_teacher
+
+        checker = open_teacher(str(self.settings.quality.teacher))
+        try:
+            return price_of(checker.identity)
+        finally:
+            checker.close()
+
+
+def _report(folder: Path, stage: str) -> Mapping[str, Any]:
+    return _read(folder / stage / "report.json")
+
+
+def _manifest(folder: Path, stage: str) -> Mapping[str, Any]:
+    return _read(folder / stage / "manifest.json")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

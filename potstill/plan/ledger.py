@@ -1,0 +1,42 @@
+"""The ledger that a plan reads and may write to: a probe's replies are the run's, one without any leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from potstill.asking.ledger import Ledger
+from potstill.run_dir import RunDir
+
+
+@contextlib.contextmanager
+def plan_ledger(folder: Path, probe: int) -> Iterator[Ledger]:
+    """The run's own ledger where a probe may write to it or a run left one; else a passing one.
+
+    What was made for a probe goes again where no reply came.
+    """
+    with contextlib.ExitStack() as stack:
+        if probe or (folder / "ledger.sqlite").exists():
+            new = [place for place in (folder / "ledger.sqlite", folder, *folder.parents) if not place.exists()]
+            run = RunDir(folder)
+            stack.enter_context(run.lock())
+            if new:
+                stack.callback(_remove_if_empty, folder, new)
+            yield stack.enter_context(Ledger(run.ledger_path))
+        else:
+            place = stack.enter_context(TemporaryDirectory(prefix="potstill-plan-"))
+            yield stack.enter_context(Ledger(Path(place) / "ledger.sqlite"))
+
+
+def _remove_if_empty(folder: Path, new: list[Path]) -> None:
+    """Take an empty ledger away, with its lock and the folders that were made for it, the innermost first."""
+    with Ledger(folder / "ledger.sqlite", read_only=True) as ledger:
+        if ledger.totals().replies:
+            return
+    for file in (*folder.glob("ledger.sqlite*"), folder / ".lock"):
+        file.unlink(missing_ok=True)
+    for place in new[1:]:
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            place.rmdir()

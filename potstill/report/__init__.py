@@ -1,0 +1,1 @@
+"""A run's report: its facts, tables and plots."""

@@ -1,0 +1,368 @@
+"""What a run does only where asked: checks of written rows, labelling by rules, self-training, compression."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from potstill.code_version import code_version
+from potstill.events import Event
+from potstill.options import as_json
+from potstill.rows import read_rows, rows_to_dataset, write_rows
+from potstill.run_dir import Stage
+from potstill.stages.parts import prompt_digest, ref_content, relevant, write_json, write_stage
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from potstill.stages.job import Job
+    from potstill.task import TaskSpec
+    from potstill.train.gold_rows import Led
+    from potstill.train.options import DistilOptions
+    from potstill.train.self_training import MixedIn, Unlabelled
+
+
+def optional_stages(job: Job) -> list[str]:
+    """Those of the stages in this module that a run has."""
+    wanted = {
+        "quality": job.settings.quality.on and job.settings.writes,
+        "weak": job.spec.unlabelled is not None,
+        "compress": bool(job.settings.compress.recipe),
+    }
+    return [name for name, on in wanted.items() if on]
+
+
+def quality_stage(job: Job, generated: Stage) -> Stage | None:
+    """The written rows, checked by a teacher; None where no check is asked for."""
+    from potstill.datagen.quality import check_rows
+
+    options = job.settings.quality
+    if not options.on or not job.settings.writes:
+        job.folder.set_aside("quality")
+        return None
+    checker = job.checker or job.asker
+
+    def make(out: Path) -> dict[str, Any]:
+        rows = read_rows(generated.path / "rows.parquet")
+        result = check_rows(job.spec, rows, checker, options, job.settings.soft, listener=job.listener)
+        write_stage(out, result.rows, result.dropped, result.report)
+        return {"summary": result.report["summary"], "rows": result.rows.num_rows, "dropped": len(result.dropped)}
+
+    parts = {
+        "spec": relevant(job.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
+        "options": as_json(options),
+        "soft": as_json(job.settings.soft),
+        "rows": generated.output,
+        "teacher": checker.identity,
+        **code_version(quality_stage).key_parts(),
+        "prompts": prompt_digest(),
+    }
+    return job.make_stage("quality", parts, make, checker)
+
+
+def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
+    """The user's unlabelled texts in a random order, where the label prior is to be estimated on some of them."""
+    if not spec.estimate_prior or spec.unlabelled is None:
+        return []
+    from potstill.retrieval.load import read_texts
+
+    texts = [text for text in read_texts(spec.unlabelled, spec) if text and text.strip()]
+    return Random(seed).sample(texts, len(texts))
+
+
+def weak_stage(job: Job) -> Stage | None:
+    """The user's unlabelled texts, labelled by rules; None where the task has no such texts."""
+    from potstill.datagen.votes import function_digest
+    from potstill.datagen.weak import label_texts, usable_texts
+
+    ref = job.spec.unlabelled
+    if ref is None:
+        job.folder.set_aside("weak")
+        return None
+
+    def make(out: Path) -> dict[str, Any]:
+        from potstill.retrieval.load import read_texts
+
+        commits: dict[str, str] = {}
+        kept, dropped = usable_texts(read_texts(ref, job.spec, commits=commits), ref.path)
+        if broken := sum(item.reason == "broken_encoding" for item in dropped):
+            note = f"{broken:,} of {len(kept) + len(dropped):,} texts in {ref.path} are not UTF-8 and are left out"
+            job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
+        places, texts = [place for place, _ in kept], [text for _, text in kept]
+        write_json(out / "texts.json", {"texts": texts, "places": places})
+        if job.spec.kind != "classification" or not (job.spec.rules or job.functions):
+            report = {"texts": len(texts), "rules": 0, "commits": commits}
+            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, report)
+            return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}
+        result = label_texts(
+            job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path
+        )
+        write_stage(out, result.rows, (*dropped, *result.dropped), {**result.report, "commits": commits})
+        for note in result.notes:
+            job.listener(Event("weak", "note", note))
+        by = f"{len(job.spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")
+        return {
+            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {by}",
+            "rows": result.rows.num_rows,
+            "dropped": len(dropped) + len(result.dropped),
+        }
+
+    parts = {
+        "spec": relevant(job.spec, "examples", "test", "labelled", "exclude", "licences"),
+        "options": as_json(job.settings.weak),
+        "functions": [function_digest(function) for function in job.functions],
+        "texts": ref_content(ref),
+        **code_version(weak_stage).key_parts(),
+    }
+    return job.make_stage("weak", parts, make)
+
+
+def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stage | None:
+    """The student made smaller by the recipe, none where no recipe fits the limits; None where none is asked for.
+
+    Steps are measured on the validation rows, so that no choice among students sees the test.
+    """
+    from potstill.compression import material_of
+    from potstill.models import model_identity
+    from potstill.report.compression_page import write_compression_report
+
+    options = job.settings.compress
+    if not options.recipe:
+        job.folder.set_aside("compress")
+        return None
+
+    def make(out: Path) -> dict[str, Any]:
+        from potstill.train.compress.recipe import parse_recipe
+        from potstill.train.compress.run import compress_student
+        from potstill.train.compress.zoo import compress_all
+
+        validation = read_rows(merged.path / "validation.parquet")
+        material = material_of(
+            job.spec, read_rows(soft.path / "train.parquet"), validation if validation.num_rows else None
+        )
+        source, place = trained.path / "student", out / "student"
+        if options.recipe == "all":
+            result = compress_all(source, out / "zoo", material, options, listener=job.listener)
+            if result.report["recommended"] is not None:
+                result.path.rename(place)
+        else:
+            steps = parse_recipe(options.recipe)
+            result = compress_student(source, steps, place, material, options, listener=job.listener)
+        report = {**result.report, "source": "train/student"}
+        write_json(out / "report.json", report)
+        write_compression_report(out, report)
+        if report.get("why_none"):
+            return {"summary": report["why_none"]}
+        last = report.get("recommended") or report["steps"][-1]
+        size = f"{last['size_mib']:.1f} MiB, {last['size_ratio']:.0%} of the student"
+        return {"summary": f"{last['step'] if options.recipe == 'all' else report['recipe']}: {size}"}
+
+    parts = {
+        "spec": relevant(job.spec, "examples", "test", "unlabelled", "rules", "exclude", "licences"),
+        "options": as_json(replace(options, keep_steps=False)),
+        "teacher": model_identity(options.teacher) if options.teacher else None,
+        "inputs": [trained.output, soft.output, merged.output],
+        **code_version(compress_stage).key_parts(),
+    }
+    return job.make_stage("compress", parts, make)
+
+
+def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, merged: Stage) -> Led:
+    """What is trained on where the user labelled some rows; see `potstill.train.gold_rows`.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        rows: Training rows.
+        validation: Held-out rows; they stay out where more than the last weights is chosen by them, or where the
+            student is measured on them.
+        merged: The stage that split the rows.
+    """
+    from potstill.train.gold_rows import favour_gold
+
+    by_student = job.spec.unlabelled is not None and job.settings.self_training.method == "student"
+    measured = job.spec.test is None and not (merged.path / "heldout.parquet").exists()
+    choose = by_student or measured or distil.search.trials > 0 or distil.generations > 1
+    drop = "generated" not in distil.sampling
+    return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
+
+
+def rows_to_learn(
+    job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, weak: Stage | None, merged: Stage, out: Path
+) -> tuple[Dataset, Dataset, DistilOptions, dict[str, Any]]:
+    """What a classifier learns from: the user's rows lead, and texts without labels join where a mixture knows them.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        rows: Training rows.
+        validation: Held-out rows.
+        weak: The stage that read the texts, if any.
+        merged: The stage that split the rows.
+        out: Folder of the training; `train.parquet` there holds the rows where texts joined.
+
+    Returns:
+        Training rows, held-out rows, `distil` with how often origins are drawn, and what the report says.
+    """
+    from potstill.train.options import SearchOptions
+    from potstill.train.recipe import train_classifier
+
+    told: dict[str, Any] = {}
+    led = led_by_user(job, distil, rows, validation, merged)
+    if weak is not None:
+        options = replace(
+            distil, sampling={**led.sampling, **distil.sampling}, generations=1, student_layers=None,
+            student_layer_ids=None, student_ffn=None, search=SearchOptions(),
+        )  # fmt: skip
+
+        def teach(some: Dataset, folder: Path) -> object:
+            return train_classifier(job.spec, some, led.validation, folder, options, listener=job.listener)
+
+        mixed, told = mixture_rows(job, weak, merged, led, rows, validation, teach, out / "first-student")
+        shutil.rmtree(out / "first-student", ignore_errors=True)
+        if mixed is not None:  # written rows weigh less already
+            write_rows(mixed.rows, out / "train.parquet")
+            distil = replace(distil, sampling={**led.sampling, "generated": 1.0, **mixed.sampling, **distil.sampling})
+            return mixed.rows, mixed.validation, distil, {**led.report, **told}
+    distil = replace(distil, sampling={**led.sampling, **distil.sampling})
+    return led.train, led.validation, distil, {**led.report, **told}
+
+
+def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> Any:
+    """What a training depends on of its teachers: one that it asks, and the weights of those that it loads.
+
+    Args:
+        job: The run.
+        distil: How the student is trained.
+        weak: The stage that read texts without labels, if any.
+    """
+    from potstill.models import model_identity
+    from potstill.train.options import local_teacher
+
+    asked: list[Any] = []
+    if weak is not None and job.settings.self_training.method == "teacher":
+        asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
+    beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
+    return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
+
+
+def mixture_rows(
+    job: Job,
+    weak: Stage,
+    merged: Stage,
+    led: Led,
+    rows: Dataset,
+    validation: Dataset,
+    teach: Callable[[Dataset, Path], object],
+    folder: Path,
+) -> tuple[MixedIn | None, dict[str, Any]]:
+    """The unlabelled texts, labelled without the student (`potstill.stages.text_labels`), beside the training rows.
+
+    Args:
+        job: The run.
+        weak: The stage that read the texts.
+        merged: The stage that split the rows.
+        led: What is trained on without the texts.
+        rows: All training rows; the number of texts goes by theirs.
+        validation: All held-out rows.
+        teach: Trains a student on rows into a folder.
+        folder: Where a first student may lie.
+
+    Returns:
+        What to train on, None where the texts are left out; and what the report says of them.
+    """
+    from potstill.stages.text_labels import labels_of_texts
+    from potstill.train.self_training import mix_in
+
+    options = job.settings.self_training
+    texts = _unlabelled(job, weak, merged, rows, validation)
+    if options.method == "student" or not texts:
+        return None, {}
+    if options.method == "teacher":  # which is asked for no more than are learnt from
+        room = int((options.resolved().most or 0) * rows.num_rows)
+        texts = Random(job.settings.seed).sample(texts, min(room, len(texts)))
+    found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
+    told: dict[str, Any] = {
+        "texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4), "rounds": []
+    }  # fmt: skip
+    if found.trust < found.least:
+        return None, {"self_training": {**told, "stopped": "not believed"}}
+    by = "mixture" if found.space in ("student", "encoder") else found.space
+    if found.space == "opinion":  # its doubt is for the student to learn, not a reason to leave a text out
+        options = replace(options, confidence=options.confidence or 0.0)
+    mixed = mix_in(
+        job.spec, led.train, led.validation, texts, found.probs, options,
+        by=by, beside=rows.num_rows, seed=job.settings.seed,
+    )  # fmt: skip
+    if mixed is None:
+        return None, {"self_training": {**told, "stopped": "too few sure texts"}}
+    count = mixed.chosen.num_rows
+    job.listener(Event("train", "note", f"self-training on {count} of {len(texts)} texts"))
+    return mixed, {"self_training": {**told, "rows": count, "stopped": "labelled once"}}
+
+
+def self_train_on(
+    job: Job,
+    weak: Stage,
+    merged: Stage,
+    rows: Dataset,
+    validation: Dataset,
+    student: Path,
+    train: Callable[[Dataset, Path], object],
+) -> dict[str, Any]:
+    """Let a trained student label the unlabelled texts that are in no split and in no test, and learn from them.
+
+    Args:
+        job: The run.
+        weak: The stage that read the texts.
+        merged: The stage that split the rows.
+        rows: Training rows.
+        validation: Held-out rows, which decide whether a round is kept.
+        student: The trained student's folder; the better one's afterwards. Beside it, `train.parquet` gets all rows
+            that it was trained on.
+        train: Trains a student on rows into a folder.
+
+    Returns:
+        What the report says.
+    """
+    from datasets import concatenate_datasets
+
+    from potstill.train.self_training import self_train
+
+    options = job.settings.self_training
+    texts = _unlabelled(job, weak, merged, rows, validation)
+    if options.method != "student" or not texts:
+        return {}
+    result = self_train(job.spec, rows, validation, texts, student, train, options, listener=job.listener)
+    if result.rows.num_rows:
+        write_rows(concatenate_datasets([rows, result.rows]), student.parent / "train.parquet")
+    told = {"texts": len(texts), "rows": result.rows.num_rows, "stopped": result.stopped, "rounds": result.rounds}
+    return {"self_training": told}
+
+
+def _unlabelled(job: Job, weak: Stage, merged: Stage, rows: Dataset, validation: Dataset) -> list[Unlabelled]:
+    """The texts to learn from: none that is a row or meets a test text; none where there is no way to judge them."""
+    from potstill.datagen.decontaminate import TestTexts, normal_hash
+    from potstill.train.self_training import Unlabelled
+
+    ref = job.spec.unlabelled
+    if ref is None or not job.settings.self_training.rounds or not validation.num_rows:
+        return []
+    held = merged.path / "heldout.parquet"
+    tables = [rows, validation, *([read_rows(held)] if held.exists() else [])]
+    known = {normal_hash(text) for table in tables for text in table["input"]}
+    test = job.test_rows()
+    # What is measured or chosen by may not be learnt from in another form either (`potstill.datagen.heldout`).
+    checked = [text for table in (*tables[1:], *([test] if test is not None else [])) for text in table["input"]]
+    tests = TestTexts(checked, job.settings.merge.test_near)
+    found = json.loads((weak.path / "texts.json").read_text(encoding="utf-8"))
+    return [
+        Unlabelled(text, ref.path, place)
+        for text, place in zip(found["texts"], found["places"], strict=True)
+        if normal_hash(text) not in known and tests.found_in(text) is None
+    ]

@@ -1,0 +1,239 @@
+"""Labels for real texts that nobody labelled, before the student is trained: by what, and whether to believe them.
+
+differences   how the fields of an input differ, where the user's labels say that this is what they are about
+              (`potstill.datagen.pairs`)
+student       a mixture in the space of a student that learnt from people's labels first: the user's, or those of
+              retrieved rows
+encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
+opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
+              labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
+teacher       what the teacher says of each text, corrected and joined with the encoder as it is for the rows, where
+              `self_training.method` asks for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from potstill.datagen.pairs import Compared
+    from potstill.stages.job import Job
+
+
+@dataclass(frozen=True)
+class TextLabels:
+    """Labels of texts.
+
+    Attributes:
+        probs: (n_texts, n_labels) float64, rows sum to 1, or to 0 of a text that nothing is known of.
+        trust: How far they are to be believed, in [0, 1].
+        least: The trust below which the texts are left out.
+        space: What they come of.
+    """
+
+    probs: NDArray[np.float64]
+    trust: float
+    least: float
+    space: Literal["differences", "student", "encoder", "opinion", "teacher"]
+
+
+def labels_of_texts(
+    job: Job, texts: list[str], rows: Dataset, led: Dataset, teach: Callable[[Dataset, Path], object], folder: Path
+) -> TextLabels:
+    """Label texts by what the rows allow.
+
+    Args:
+        job: The run: its task, encoder, stated label prior and `self_training` options.
+        texts: The texts, at least one.
+        rows: All training rows.
+        led: Those of them that the student learns from where there are no texts.
+        teach: Trains a student on rows into a folder.
+        folder: Where that first student may lie.
+    """
+    from potstill.datagen.mixture import above_chance, even_opinion
+    from potstill.train.gold_rows import LEAST_HELD_OUT
+
+    options, spec = job.settings.self_training, job.spec
+    if options.method == "teacher":
+        return TextLabels(teacher_labels(job, texts, rows), 1.0, 0.0, "teacher")
+    origins = rows["origin"][:]
+    asked = origins.count("user") >= LEAST_HELD_OUT
+    if asked and (told := _compared(job, texts, led)) is not None:
+        return TextLabels(told.probs, told.weighed.kappa, 0.0, "differences")
+    if asked or origins.count("retrieved") >= max(LEAST_HELD_OUT, options.fewest * len(spec.labels)):
+        teach(led, folder)
+        found = taught_labels(job, texts, led, folder)
+        if found is not None:
+            return TextLabels(*found, options.trust, "student")
+    mixed, believed, start = mixture_labels(job, texts, rows)
+    if asked or believed >= options.agreement:
+        return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
+    # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
+    shared = above_chance(believed, len(spec.labels))
+    return TextLabels(even_opinion(start, spec.prior), shared, options.trust, "opinion")
+
+
+def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
+    """What the difference of an input's fields says, taught by the user's rows."""
+    from potstill.datagen.pairs import compare_fields
+    from potstill.models import sentence_encoder
+    from potstill.rows import shared_fields
+
+    spec = job.spec
+    inputs, labels = rows["input"][:], rows["label"][:]
+    own = [i for i, origin in enumerate(rows["origin"][:]) if origin == "user" and labels[i] is not None]
+    given, told = [inputs[i] for i in own], [int(labels[i]) for i in own]
+    names = spec.inputs if len(spec.inputs) > 1 else shared_fields(given)
+    encoder = sentence_encoder(job.settings.encoder)
+    return compare_fields(
+        names, texts, given, told, len(spec.labels), encoder, prior=spec.prior, seed=job.settings.seed
+    )
+
+
+def check_teacher_reads(job: Job, *, trained: bool = False) -> None:
+    """Refuse a teacher that is to label the texts and gives no probabilities of answers.
+
+    Args:
+        job: The run.
+        trained: Whether there is a student already, so that no text will be labelled.
+
+    Raises:
+        UserError: It gives none.
+    """
+    from potstill.datagen.label_scores import can_score
+    from potstill.errors import UserError
+
+    options = job.settings.self_training
+    wanted = options.method == "teacher" and options.rounds > 0 and not trained
+    if wanted and job.spec.unlabelled is not None and not can_score(job.asker, job.settings.soft):
+        raise UserError(
+            f"self_training.method teacher needs the probabilities of answers, and {job.asker.teacher.name} gives "
+            "none; take the method mixture, or another teacher"
+        )
+
+
+def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
+    """Probabilities of the labels of texts that nobody labelled, by the teacher; see `potstill.datagen.soft`.
+
+    Args:
+        job: The run: its teacher, encoder and `soft` options.
+        texts: The texts, each of which the teacher is asked for.
+        rows: The training rows. Their labels tell how far teacher and encoder are believed; what the teacher said of
+            them is in the ledger.
+
+    Returns:
+        (len(texts), n_labels) float64; 0 of a text that it did not answer.
+
+    Raises:
+        UserError: The teacher can score no labels.
+        TeacherError: It refused or stayed away.
+    """
+    import numpy as np
+
+    from potstill.datagen.soft import add_teacher_probs
+    from potstill.models import sentence_encoder
+    from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
+
+    spec, soft = job.spec, job.settings.soft
+    check_teacher_reads(job)
+    asked = [Row(text, "", "pseudo", Source(teacher=job.asker.teacher.name)) for text in texts]
+    told = [replace(row, teacher_probs=None) for row in dataset_to_rows(rows) if row.label is not None]
+    table = rows_to_dataset([*told, *asked], spec.label_names)
+    encoder = sentence_encoder(job.settings.encoder)
+    found = add_teacher_probs(spec, table, job.asker, soft, encoder=encoder, listener=job.listener).table
+    nothing = [0.0] * len(spec.labels)
+    return np.asarray([probs or nothing for probs in found["teacher_probs"][len(told) :]], dtype=np.float64)
+
+
+def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:
+    """Probabilities of the labels of texts that nobody labelled, by a mixture in a trained student's space.
+
+    Args:
+        job: The run: its task and stated label prior.
+        texts: The texts, at least one.
+        rows: The training rows; those of the user stay what they are.
+        student: Folder of a student that learnt from the rows; its answers are where the mixture starts.
+
+    Returns:
+        (len(texts), n_labels) float64; and how far mixture and student agree above chance, squared, in [0, 1]. None for
+        a student whose head reads no vector of the whole text.
+    """
+    from potstill.datagen.mixture import above_chance, fit_mixture
+    from potstill.train.self_training import read_texts
+    from potstill.train.student import load_student
+
+    spec = job.spec
+    inputs, labels = rows["input"][:], rows["label"][:]
+    told = [i for i, origin in enumerate(rows["origin"][:]) if origin == "user" and labels[i] is not None]
+    model = load_student(student)
+    found = read_texts(model, [*(inputs[i] for i in told), *texts])
+    if found is None:
+        return None
+    space, start = found[0], model.in_order(spec, found[1])
+    mixture = fit_mixture(space, start, known=[int(labels[i]) for i in told], prior=spec.prior)
+    probs = mixture.probs(space[len(told) :])
+    same = float((probs.argmax(axis=1) == start[len(told) :].argmax(axis=1)).mean())
+    return probs, above_chance(same, len(spec.labels))
+
+
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+    """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
+
+    Args:
+        job: The run: its task, encoder and stated label prior.
+        texts: The texts.
+        rows: The training rows; those of the user stay what they are.
+
+    Returns:
+        (len(texts), n_labels) float64; how far they are to be believed: by the user's rows where there are enough
+        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`); and the opinion that it started from,
+        of the same shape.
+    """
+    import numpy as np
+
+    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
+    from potstill.language.label_words import OTHER, beside, label_words, turned_from
+    from potstill.models import sentence_encoder
+    from potstill.train.gold_rows import LEAST_HELD_OUT
+
+    spec = job.spec
+    if not texts:
+        nothing: NDArray[np.float64] = np.zeros((0, len(spec.labels)))
+        return nothing, 0.0, nothing
+    encoder = sentence_encoder(job.settings.encoder)
+
+    def encode(some: list[str]) -> NDArray[np.float64]:
+        found = np.asarray(encoder.encode(some), dtype=np.float64)
+        unit: NDArray[np.float64] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    usable = [i for i, label in enumerate(rows["label"]) if label is not None]
+    table = rows.select(usable)
+    labels, gold = table["label"][:], [origin == "user" for origin in table["origin"]]
+    known = encode(table["input"][:]) if usable else np.zeros((0, 1))
+    said = label_words(spec)
+    own = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
+    real = encode(texts)
+    told = [i for i, is_gold in enumerate(gold) if is_gold]
+    space = np.concatenate([known[told], real]) if told else real
+    weights, own_labels = table["weight"][:], [labels[i] for i in told]
+    names = encode([*own, OTHER])
+    names = turned_from(spec, names[:-1], names[-1])
+    prior = spec.prior
+    start = first_opinion(space, known, labels, gold, weights, names)
+    if len(told) >= LEAST_HELD_OUT:
+        others = [i for i, is_gold in enumerate(gold) if not is_gold]
+        made, made_labels = [weights[i] for i in others], [labels[i] for i in others]
+        blind = first_opinion(space, known[others], made_labels, [False] * len(others), made, names)
+        believed = trust(space, blind, own_labels, prior)
+    else:
+        believed = agreement(real, known, labels, weights, names, prior)
+    mixture = fit_mixture(space, start, known=own_labels, prior=prior)
+    return mixture.probs(real), believed, start[len(told) :]
