@@ -113,6 +113,11 @@ def test_a_stage_does_not_depend_on_its_neighbours_in_one_module(changed: Callab
     assert changed("potstill.stages.parts", '"""Where the rows lie', '"""Where they lie') == {"evaluate"}
 
 
+def test_each_module_that_is_set_apart_is_one() -> None:
+    apart = {*under_test._BY_FUNCTION, *under_test._CARRIERS, *(name.split(":")[0] for name in under_test._CARRYING)}
+    assert [name for name in sorted(apart) if under_test._file(name) is None] == []
+
+
 def test_libraries_are_those_that_the_code_imports() -> None:
     assert {"peft", "bitsandbytes", "optuna", "tokenizers", "trl"} <= set(STAGES["train"]().libraries)
     assert {"torchao", "onnxruntime"} <= set(STAGES["compress"]().libraries)
