@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.05
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 LEAST_WEIGHT = 0.1
+# Nats above chance from which known labels are foreseen.
+_FORESEEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def name_logits(
     return logits
 
 
-def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], hard: Sequence[int | None]) -> Mixture:
+def join_opinions(
+    teacher: NDArray[np.float64], encoder: NDArray[np.float64], hard: Sequence[int | None], *, overrules: bool = False
+) -> Mixture:
     """Weigh both opinions by the known labels, each label counting alike.
 
     Both suppose equally common labels, and so does what they give together: powers of an opinion would be powers of a
@@ -100,6 +104,8 @@ def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], ha
         teacher: (n, n_labels) calibrated log-probabilities.
         encoder: (n, n_labels) calibrated log-probabilities.
         hard: Known label of each text, or None.
+        overrules: Whether the encoder's opinion counts alone where neither foresees the known labels: they are wrong
+            then, and cannot weigh it (`likeness`).
     """
     import numpy as np
 
@@ -115,6 +121,8 @@ def join_opinions(teacher: NDArray[np.float64], encoder: NDArray[np.float64], ha
 
     # Without known labels neither opinion can be tried, and both count once.
     a, b = max(product(_POWERS, _POWERS), key=lambda pair: likelihood(*pair)) if len(known) else (1.0, 1.0)
+    if overrules and likelihood(a, b) < _FORESEEN - np.log(teacher.shape[1]):
+        a, b = 0.0, 1.0
     alone = tuple(
         max(likelihood(*pair) for pair in pairs) for pairs in ([(p, 0.0) for p in _POWERS], [(0.0, p) for p in _POWERS])
     )

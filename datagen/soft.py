@@ -21,6 +21,7 @@ from potstill.datagen.calibration import (
 )
 from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
 from potstill.datagen.label_scores import label_scores, settle_form
+from potstill.datagen.likeness import likeness_logits
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.wording import input_noun, with_article
 from potstill.events import Event, Listener, silent
@@ -120,10 +121,12 @@ def add_teacher_probs(
     columns = {name: list(table[name]) for name in table.column_names}
     joined: dict[str, Any] = {}
     if encoder is not None and options.encoder and inputs:
+        alike = likeness_logits(spec, [*inputs, *extra], encoder, fit_on=count)
         mixed = join_opinions(
             log_softmax(np.log(np.maximum(even, 1e-12))),
-            encoder_logits(spec, [*inputs, *extra], encoder, fit_on=count),
+            encoder_logits(spec, [*inputs, *extra], encoder, fit_on=count) if alike is None else alike,
             [*hard, *[None] * len(extra)],
+            overrules=alike is not None,
         )
         even, joined = mixed.probs, mixed.to_json()
         if options.trust:

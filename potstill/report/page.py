@@ -37,6 +37,7 @@ _LABELLED_BY = {
     "encoder": "a mixture of them in the sentence encoder's space",
     "student": "a mixture of them in the space of a first student",
     "opinion": "the names of the labels and what the rows say",
+    "likeness": "how alike the two fields of an input are",
     "differences": "how the fields of an input differ",
     "teacher": "the teacher",
 }

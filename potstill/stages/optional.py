@@ -293,7 +293,8 @@ def mixture_rows(
     if found.trust < found.least:
         return None, {"self_training": {**told, "stopped": "not believed"}}
     by = "mixture" if found.space in ("student", "encoder") else found.space
-    if found.space == "opinion":  # its doubt is for the student to learn, not a reason to leave a text out
+    # Doubt of these is for the student to learn, not a reason to leave a text out.
+    if found.space in ("opinion", "likeness"):
         options = replace(options, confidence=options.confidence or 0.0)
     mixed = mix_in(
         job.spec, led.train, led.validation, texts, found.probs, options,

@@ -2,6 +2,8 @@
 
 differences   how the fields of an input differ, where the user's labels say that this is what they are about
               (`potstill.datagen.pairs`)
+likeness      how near the two inputs of a text lie to each other, where nobody labelled a row and the labels are
+              whether they say the same (`potstill.datagen.likeness`)
 student       a mixture in the space of a student that learnt from people's labels first: the user's, or those of
               retrieved rows
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
@@ -41,7 +43,7 @@ class TextLabels:
     probs: NDArray[np.float64]
     trust: float
     least: float
-    space: Literal["differences", "student", "encoder", "opinion", "teacher"]
+    space: Literal["differences", "student", "encoder", "opinion", "likeness", "teacher"]
 
 
 def labels_of_texts(
@@ -67,6 +69,8 @@ def labels_of_texts(
     asked = origins.count("user") >= LEAST_HELD_OUT
     if asked and (told := _compared(job, texts, led)) is not None:
         return TextLabels(told.probs, told.weighed.kappa, 0.0, "differences")
+    if not asked and (alike := _alike(job, texts)) is not None:
+        return TextLabels(alike, 1.0, 0.0, "likeness")
     if asked or origins.count("retrieved") >= max(LEAST_HELD_OUT, options.fewest * len(spec.labels)):
         teach(led, folder)
         found = taught_labels(job, texts, led, folder)
@@ -95,6 +99,18 @@ def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
     return compare_fields(
         names, texts, given, told, len(spec.labels), encoder, prior=spec.prior, seed=job.settings.seed
     )
+
+
+def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
+    """What the likeness of an input's two fields says, where the labels are whether they say the same."""
+    import numpy as np
+
+    from potstill.datagen.likeness import likeness_logits
+    from potstill.datagen.mixture import even_opinion
+    from potstill.models import sentence_encoder
+
+    found = likeness_logits(job.spec, texts, sentence_encoder(job.settings.encoder))
+    return None if found is None else even_opinion(np.exp(found), job.spec.prior)
 
 
 def check_teacher_reads(job: Job, *, trained: bool = False) -> None:
