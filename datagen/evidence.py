@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.05
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 LEAST_WEIGHT = 0.1
-# Nats above chance from which known labels are foreseen.
-_FORESEEN = 0.05
+# Nats above chance from which known labels are foreseen, and what two powers chosen on n labels gain by luck, times n
+# (half the 95 % quantile of chi-squared with two degrees of freedom).
+_FORESEEN, _BY_LUCK = 0.05, 3.0
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,21 @@ class Mixture:
         teacher: Power of the teacher's opinion.
         encoder: Power of the encoder's.
         likelihood: Mean log-likelihood of the known labels, nats, of the teacher alone, of the encoder alone, of both.
+        overruled: Whether the known labels were not asked, since neither foresaw them.
     """
 
     probs: NDArray[np.float64]
     teacher: float
     encoder: float
     likelihood: tuple[float, float, float]
+    overruled: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """JSON types, for the report."""
         names = ("teacher", "encoder", "both")
         found = {name: round(value, 4) for name, value in zip(names, self.likelihood, strict=True)}
-        return {"teacher_power": self.teacher, "encoder_power": self.encoder, "label_log_likelihood": found}
+        told = {"teacher_power": self.teacher, "encoder_power": self.encoder, "label_log_likelihood": found}
+        return {**told, **({"overruled": True} if self.overruled else {})}
 
 
 def encoder_logits(
@@ -121,13 +125,15 @@ def join_opinions(
 
     # Without known labels neither opinion can be tried, and both count once.
     a, b = max(product(_POWERS, _POWERS), key=lambda pair: likelihood(*pair)) if len(known) else (1.0, 1.0)
-    if overrules and likelihood(a, b) < _FORESEEN - np.log(teacher.shape[1]):
+    least = _FORESEEN + _BY_LUCK / max(len(known), 1) - float(np.log(teacher.shape[1]))
+    overruled = overrules and likelihood(a, b) < least
+    if overruled:
         a, b = 0.0, 1.0
     alone = tuple(
         max(likelihood(*pair) for pair in pairs) for pairs in ([(p, 0.0) for p in _POWERS], [(0.0, p) for p in _POWERS])
     )
     probs = np.exp(log_softmax(a * teacher + b * encoder))
-    return Mixture(probs, a, b, (alone[0], alone[1], likelihood(a, b)))
+    return Mixture(probs, a, b, (alone[0], alone[1], likelihood(a, b)), overruled)
 
 
 def trust_weights(

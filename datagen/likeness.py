@@ -8,18 +8,21 @@ trained for (Sentence-BERT, arXiv:1908.10084). On real pairs, without a label, s
 .71, where 28 % are entailed.
 
 Small teachers are therefore overruled where neither opinion foresees the labels of the written pairs; a teacher whose
-pairs are what they are called is weighed as everywhere (`evidence.join_opinions`).
+pairs are what they are called is weighed as everywhere (`evidence.join_opinions`). Few pairs of an overruled teacher
+are alike, and a student does not learn from them to compare: their texts are paired anew, each with another one and
+with an altered copy of itself (`recombined`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from random import Random
 from typing import TYPE_CHECKING
 
 from potstill.datagen.calibration import fit_calibration
 from potstill.language.label_words import label_words
-from potstill.rows import split_fields
+from potstill.rows import join_fields, split_fields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 # Cosines of pairs differ by tenths where those of names differ by hundredths.
 TEMPERATURE = 0.1
+# Shares of the words that altered copies keep.
+_KEPT = (0.5, 0.65, 0.8, 0.9)
 _SAME = re.compile(
     r"\b(?:paraphras\w+|re(?:phras|word|stat)\w+|duplicat\w+|equivalen\w+|same|identical|similar(?:ity)?|alike|match\w*|"
     r"synonym\w*|entail\w*|redundant)\b",
@@ -98,3 +103,39 @@ def likeness_logits(
     scores[:, same] = (unit(0) * unit(1)).sum(axis=1) / TEMPERATURE
     calibration = fit_calibration(scores[:fit_on], rule="balanced")
     return np.asarray(np.log(np.maximum(calibration.apply(scores), 1e-12)))
+
+
+def recombined(texts: Sequence[str], fields: tuple[str, str], seed: int = 0) -> list[str]:
+    """Pairs made of the texts of others: each with one drawn from all, and with a copy of itself that lacks some words.
+
+    Args:
+        texts: Inputs of two fields, as rows hold them; those without both are passed over.
+        fields: The names of the fields.
+        seed: Of the draws.
+
+    Returns:
+        Inputs of two fields, at most four a text, each once and none of the given ones.
+    """
+    rng = Random(seed)
+    pairs = [pair for text in texts if (pair := split_fields(text, fields)) is not None and all(pair)]
+    every = list(dict.fromkeys(part for pair in pairs for part in pair))
+    found: dict[str, None] = {}
+    for text in every if len(every) > 1 else ():
+        for other in (rng.choice(every), _altered(text, rng)):
+            if other != text:
+                found[join_fields(dict(zip(fields, (text, other), strict=True)))] = None
+    return [text for text in found if text not in set(texts)]
+
+
+def _altered(text: str, rng: Random) -> str:
+    """A text without some of its words, or characters where it has hardly a blank; half of them begin elsewhere."""
+    words = text.split()
+    joint = " "
+    if len(words) < 3:
+        words, joint = list(text), ""
+    share = rng.choice(_KEPT)
+    kept = [word for word in words if rng.random() < share] or words[:1]
+    if len(kept) > 3 and rng.random() < 0.5:
+        start = rng.randrange(1, len(kept))
+        kept = kept[start:] + kept[:start]
+    return joint.join(kept).strip()

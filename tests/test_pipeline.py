@@ -224,6 +224,43 @@ def test_unlabelled_texts_are_labelled_by_the_teacher_where_asked(tmp_path: Path
     assert Ledger(tmp_path / "run" / "ledger.sqlite", read_only=True).totals().replies > asked, "they are asked anew"
 
 
+def test_pairs_are_labelled_by_how_alike_their_inputs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tmp_path / "pairs.md"
+    head = "labels: [not_duplicate, duplicate]\ninputs: [question1, question2]\n"
+    words = "Say whether two questions are duplicates of each other.\n"
+    task.write_text(f"---\n{head}---\n{words}")
+    settings = {
+        "n": 30, "teacher": "fake", "sources": "generated", "distil": {"epochs": 1, "min_steps": 2},
+        "evaluate": {"rows": 4, "latency_rows": 2, "teacher": False},
+    }  # fmt: skip
+    potstill.run(str(task), out=tmp_path / "known", **settings)
+    assert "paired_anew" not in json.loads((tmp_path / "known" / "train" / "report.json").read_text())
+    # The words of the fake teacher go by the label; most teachers of its size write what nobody can tell apart.
+    monkeypatch.setattr("potstill.datagen.evidence._FORESEEN", 9.0)
+    result = potstill.run(str(task), out=tmp_path / "run", **settings)
+    told = json.loads((tmp_path / "run" / "train" / "report.json").read_text())
+    assert json.loads((tmp_path / "run" / "soft" / "report.json").read_text())["joined"]["overruled"]
+    assert told["paired_anew"]["rows"] > 40
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert {row["source"]["teacher"] for row in learnt} == {"likeness"}
+    assert {row["output"] for row in learnt} == {"duplicate", "not_duplicate"}
+
+    things = ("sofa", "lamp", "oven", "phone", "boiler", "window", "door", "table", "chair", "fridge")
+    alike = [(f"Where is the {a}?", f"Where do I find the {a}?") for a in things]
+    other = [(f"Where is the {a}?", f"How much does a {b} cost?") for a, b in zip(things, things[3:] + things[:3])]
+    pairs = [pair for both in zip(alike, other, strict=True) for pair in both]
+    rows = [{"question1": one, "question2": two} for one, two in pairs]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task.write_text(f"---\n{head}unlabelled: texts.jsonl\n---\n{words}")
+    result = potstill.run(str(task), out=tmp_path / "texts", **settings)
+    told = json.loads((tmp_path / "texts" / "train" / "report.json").read_text())
+    assert "paired_anew" not in told
+    assert (told["self_training"]["space"], told["self_training"]["stopped"]) == ("likeness", "labelled once")
+    learnt = [row for row in result.dataset if row["origin"] == "pseudo"]
+    assert len(learnt) > 12
+    assert all(("find" in row["input"]) == (row["output"] == "duplicate") for row in learnt)
+
+
 def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     games = [
         f"The {team} won the {cup} after extra time" for team in ("Rovers", "United", "Albion") for cup in "ABCDEF"

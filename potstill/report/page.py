@@ -376,6 +376,9 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if start.get("cross_entropy") is not None:
         figure, uniform = f"{start['cross_entropy']:.2f} nats a token", f"{start['uniform']:.2f}"
         lines.append(("Loss of the cut student before training", figure, f"a uniform guess: {uniform}; it has to heal"))
+    if pairs := facts.reports.get("train", {}).get("paired_anew"):
+        used = f"{_count(pairs['rows'])} of {_count(pairs['pairs'])}"
+        lines.append(("Written inputs paired anew", used, f"labelled by {_LABELLED_BY['likeness']}"))
     rounds = facts.reports.get("train", {}).get("self_training", {})
     if space := rounds.get("space"):
         used = f"{_count(rounds['rows'])} of {_count(rounds['texts'])}"

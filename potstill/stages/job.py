@@ -27,6 +27,7 @@ from potstill.run_state import stages_with, told_state
 from potstill.stages.optional import (
     asked_in_training,
     compress_stage,
+    depends_on_texts,
     mixture_rows,
     optional_stages,
     quality_stage,
@@ -340,7 +341,7 @@ class Job:
             validation = read_rows(soft.path / "validation.parquet")
             options, student, told = distil, out / "student", dict[str, Any]()
             if self.spec.kind == "classification":
-                rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, out)
+                rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, soft, out)
             if options.on_policy > 0 and options.teacher is None:
                 options = replace(options, teacher=local_teacher(self.settings.teacher))
 
@@ -373,17 +374,7 @@ class Job:
             "options": as_json(distil),
             "teacher": asked_in_training(self, distil, weak),
             "rows": soft.output,
-            "self_training": [
-                as_json(self.settings.self_training),
-                weak.output,
-                merged.output,
-                ref_content(self.spec.test),
-                self.settings.merge.test_near,
-                self.settings.seed,
-            ]
-            if weak
-            else None,
-            "encoder": model_identity(self.settings.encoder) if weak else None,
+            "self_training": depends_on_texts(self, weak, merged),
             "student": model_identity(name),
             **code_version(*entries, without=without).key_parts(),
         }

@@ -193,9 +193,19 @@ def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Data
 
 
 def rows_to_learn(
-    job: Job, distil: DistilOptions, rows: Dataset, validation: Dataset, weak: Stage | None, merged: Stage, out: Path
+    job: Job,
+    distil: DistilOptions,
+    rows: Dataset,
+    validation: Dataset,
+    weak: Stage | None,
+    merged: Stage,
+    soft: Stage,
+    out: Path,
 ) -> tuple[Dataset, Dataset, DistilOptions, dict[str, Any]]:
     """What a classifier learns from: the user's rows lead, and texts without labels join where a mixture knows them.
+
+    Where there are none, and the labels are whether two inputs say the same, the inputs are paired anew
+    (`potstill.datagen.likeness`).
 
     Args:
         job: The run.
@@ -204,6 +214,7 @@ def rows_to_learn(
         validation: Held-out rows.
         weak: The stage that read the texts, if any.
         merged: The stage that split the rows.
+        soft: The stage that made the soft targets.
         out: Folder of the training; `train.parquet` there holds the rows where texts joined.
 
     Returns:
@@ -225,12 +236,50 @@ def rows_to_learn(
 
         mixed, told = mixture_rows(job, weak, merged, led, rows, validation, teach, out / "first-student")
         shutil.rmtree(out / "first-student", ignore_errors=True)
-        if mixed is not None:  # written rows weigh less already
-            write_rows(mixed.rows, out / "train.parquet")
-            distil = replace(distil, sampling={**led.sampling, "generated": 1.0, **mixed.sampling, **distil.sampling})
-            return mixed.rows, mixed.validation, distil, {**led.report, **told}
+    else:
+        mixed, told = paired_anew(job, soft, led, rows, validation)
+    if mixed is not None:  # written rows weigh less already
+        write_rows(mixed.rows, out / "train.parquet")
+        distil = replace(distil, sampling={**led.sampling, "generated": 1.0, **mixed.sampling, **distil.sampling})
+        return mixed.rows, mixed.validation, distil, {**led.report, **told}
     distil = replace(distil, sampling={**led.sampling, **distil.sampling})
     return led.train, led.validation, distil, {**led.report, **told}
+
+
+def paired_anew(
+    job: Job, soft: Stage, led: Led, rows: Dataset, validation: Dataset
+) -> tuple[MixedIn | None, dict[str, Any]]:
+    """Inputs of two fields paired anew and labelled by likeness, where the teacher's own pairs were no use.
+
+    Arguments and result are as of `mixture_rows`; `soft` tells whether the teacher was overruled.
+    """
+    import numpy as np
+
+    from potstill.datagen.likeness import label_of_same, likeness_logits, recombined
+    from potstill.models import sentence_encoder
+    from potstill.train.gold_rows import LEAST_HELD_OUT
+    from potstill.train.self_training import Unlabelled, mix_in
+
+    report = soft.path / "report.json"
+    overruled = report.exists() and json.loads(report.read_text("utf-8")).get("joined", {}).get("overruled")
+    asked = rows["origin"][:].count("user") >= LEAST_HELD_OUT
+    if not overruled or asked or not job.settings.self_training.rounds or label_of_same(job.spec) is None:
+        return None, {}
+    one, two = job.spec.inputs
+    texts = recombined(rows["input"][:], (one, two), job.settings.seed)
+    logits = likeness_logits(job.spec, texts, sentence_encoder(job.settings.encoder))
+    if logits is None:
+        return None, {}
+    options = replace(job.settings.self_training, method="mixture", confidence=0.0)
+    mixed = mix_in(
+        job.spec, led.train, led.validation, [Unlabelled(text, "recombined", i) for i, text in enumerate(texts)],
+        np.exp(logits), options, by="likeness", beside=rows.num_rows, seed=job.settings.seed,
+    )  # fmt: skip
+    if mixed is None:
+        return None, {}
+    count = mixed.chosen.num_rows
+    job.listener(Event("train", "note", f"{count} pairs made of the written ones, labelled by likeness"))
+    return mixed, {"paired_anew": {"pairs": len(texts), "rows": count}}
 
 
 def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> Any:
@@ -249,6 +298,18 @@ def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> An
         asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
     beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
     return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
+
+
+def depends_on_texts(job: Job, weak: Stage | None, merged: Stage) -> Any:
+    """What a training depends on where texts that nobody labelled, or inputs paired anew, join its rows; else None."""
+    from potstill.datagen.likeness import label_of_same
+    from potstill.models import model_identity
+
+    settings = job.settings
+    own = [as_json(settings.self_training), settings.seed, model_identity(settings.encoder)]
+    if weak is not None:
+        return [*own, weak.output, merged.output, ref_content(job.spec.test), settings.merge.test_near]
+    return own if label_of_same(job.spec) is not None else None
 
 
 def mixture_rows(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from potstill.datagen.evidence import join_opinions
-from potstill.datagen.likeness import label_of_same, likeness_logits
+from potstill.datagen.likeness import label_of_same, likeness_logits, recombined
 from potstill.models import sentence_encoder
-from potstill.rows import join_fields
+from potstill.rows import join_fields, split_fields
 from potstill.task import Label, TaskSpec
 
 
@@ -77,3 +77,22 @@ def test_labels_that_nobody_foresees_do_not_weigh_likeness() -> None:
     known = join_opinions(right, even, truth.tolist(), overrules=True)
     assert known.teacher > 0
     assert known.probs.argmax(axis=1).tolist() == truth.tolist()
+
+
+def test_texts_are_paired_with_others_and_with_altered_copies_of_themselves() -> None:
+    fields = ("one", "two")
+    given = [("the kettle in the hall is broken", "my lamp flickers all the time"), ("天气很好", "今天的天气很好啊")]
+    texts = [*(join_fields(dict(zip(fields, pair, strict=True))) for pair in given), "no fields here"]
+    found = recombined(texts, fields, seed=1)
+    assert found == recombined(texts, fields, seed=1)
+    assert 4 <= len(found) <= 8
+    assert not set(found) & set(texts)
+    parts = {part for pair in given for part in pair}
+    for text in found:
+        pair = split_fields(text, fields)
+        assert pair is not None
+        one, two = pair
+        assert one in parts
+        assert one != two
+        assert two in parts or set(two) <= {*one, " "}
+    assert recombined(texts[2:], fields) == []
