@@ -124,7 +124,8 @@ def recombined(texts: Sequence[str], fields: tuple[str, str], seed: int = 0) -> 
         for other in (rng.choice(every), _altered(text, rng)):
             if other != text:
                 found[join_fields(dict(zip(fields, (text, other), strict=True)))] = None
-    return [text for text in found if text not in set(texts)]
+    known = set(texts)
+    return [text for text in found if text not in known]
 
 
 def _altered(text: str, rng: Random) -> str:

@@ -9,7 +9,6 @@ does not list are not fetched: what somebody put beside a model, such as an adap
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from potstill.errors import HubError, OptionError, UserError
 from potstill.hub.export import PARTS, check_repo
 from potstill.hub.upload import TITLED, UNIT_FILE, UNIT_TITLE, unit_files
 from potstill.run_dir import file_digest
+from potstill.whole_folders import replace_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -105,8 +105,7 @@ def load_unit(repo: str, out: Path | str | None = None, *, unit: str | None = No
             if faults := _faults(work / part):
                 raise HubError(f"the {part} of {repo} is not as it was published: {'; '.join(faults[:5])}")
         for part in PARTS:
-            shutil.rmtree(place / part, ignore_errors=True)
-            os.replace(work / part, place / part)
+            replace_folder(work / part, place / part)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Loaded(repo, found, place, commits)
