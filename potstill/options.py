@@ -49,7 +49,7 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     faults = [f"{where}.{key}: no such option{nearest(key, known)}" for key in values if key not in known]
     good = {key: value for key, value in values.items() if key in known}
-    for name, inner in _groups(cls).items():
+    for name, inner in option_groups(cls).items():
         if isinstance(good.get(name), Mapping):
             # Pydantic lets unknown keys of an inner dataclass pass.
             try:
@@ -72,7 +72,7 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     return built
 
 
-def _groups(cls: type[Any]) -> dict[str, type[Any]]:
+def option_groups(cls: type[Any]) -> dict[str, type[Any]]:
     """Fields that are dataclasses themselves."""
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]

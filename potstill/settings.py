@@ -21,7 +21,7 @@ from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.masking import masked
-from potstill.options import as_json, build_options, nearest
+from potstill.options import as_json, build_options, nearest, option_groups
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.task.option_places import place_of
 from potstill.train.compress.options import CompressOptions
@@ -166,7 +166,9 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 if not isinstance(value, Mapping):
                     faults.append(f"{key}: a mapping of options is needed (got {value!r})")
                     continue
-                nested[key].update(value)
+                groups = option_groups(_NESTED[key]) if key in _NESTED else {}
+                nested[key] |= {option: _joined(nested[key].get(option), said, option in groups)
+                                for option, said in value.items()}  # fmt: skip
                 origin.update({f"{key}.{option}": where for option in value})
             else:
                 hint = nearest(key, [*_PLAIN, *_SHORT, *nested])
@@ -214,6 +216,12 @@ def _plain_fault(key: str, value: Any) -> str:
             except OptionError as error:
                 return "; ".join(error.faults)
     return ""
+
+
+def _joined(before: Any, said: Any, is_group: bool) -> Any:
+    """What is said of an option over what was said before: of a group of options each by itself."""
+    joins = is_group and isinstance(before, Mapping) and isinstance(said, Mapping)
+    return {**before, **said} if joins else said
 
 
 def _backend(given: Mapping[str, Any]) -> str | None:

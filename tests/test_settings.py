@@ -110,6 +110,14 @@ def test_a_teacher_of_another_backend_leaves_the_files_options_out() -> None:
     assert resolve({"teacher_options": {"threads": 1}}, {"teacher": "transformers:m"}).teacher_options == {"threads": 1}
 
 
+def test_one_option_of_a_group_leaves_the_files_others_as_they_are() -> None:
+    search = resolve({"distil": {"search": {"trials": 3}}}, {"distil": {"search": {"minutes": 10.0}}}).distil.search
+    assert (search.trials, search.minutes) == (3, 10.0)
+    # A table of the user's own, such as how often each origin is drawn, is one value.
+    sampling = resolve({"distil": {"sampling": {"user": 2.0}}}, {"distil": {"sampling": {"generated": 0.5}}}).distil
+    assert sampling.sampling == {"generated": 0.5}
+
+
 def test_a_teacher_is_opened_with_them(tmp_path: Path) -> None:
     settings = resolve({"teacher": "fake"}, {"teacher_options": {"failing": 1.0, "concurrency": 3}})
     with Ledger(tmp_path / "ledger.sqlite") as ledger, open_asker(settings, ledger, lambda event: None) as asker:
