@@ -20,8 +20,8 @@ The agreement of a row is the mean over the checks that gave one. What the check
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
@@ -66,6 +66,8 @@ class QualityOptions:
         action: `weigh` multiplies a row's weight by its agreement; `drop` drops the rows below `least`.
         least: Agreement below which `drop` drops a row, and below which no weight is lowered further.
         teacher: Who checks, written as `--teacher` is; empty for the teacher that wrote the rows.
+        teacher_options: Options of that teacher's backend, as `teacher_options` are those of the run's: another
+            `key_variable`, a price, what it may think for.
         temperature: Of votes.
         max_tokens: Most new tokens of a vote on a task that is no classification.
         seed: Of votes.
@@ -78,6 +80,7 @@ class QualityOptions:
     action: Literal["weigh", "drop"] = "weigh"
     least: float = 0.2
     teacher: str = ""
+    teacher_options: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 0.7
     max_tokens: int = 256
     seed: int = 0
@@ -88,6 +91,11 @@ class QualityOptions:
             faults.append(f"votes must be at least 0 (got {self.votes})")
         if not 0 < self.least < 1:
             faults.append(f"least must be in (0, 1) (got {self.least})")
+        if self.teacher_options and not self.teacher:
+            faults.append(
+                "teacher_options are for another teacher that checks, and quality.teacher names none; those of the "
+                "run's own stand at the top of the task file, or in --set teacher_options.NAME=VALUE"
+            )
         if self.votes and self.temperature <= 0:
             faults.append(f"votes need a temperature above 0, or all are the same (got {self.temperature})")
         if faults:
@@ -142,7 +150,7 @@ def check_rows(
     import numpy as np
 
     soft = soft or SoftOptions()
-    _refuse_impossible(spec, asker, options, soft)
+    refuse_impossible(spec, asker, options, soft)
     rows = list(dataset_to_rows(table))
     empty: list[Dropped] = []
     gain: dict[str, Any] | None = None
@@ -207,7 +215,12 @@ def _informative(
     return [row for row in rows if row.id not in gone], list(gone.values()), report
 
 
-def _refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions, soft: SoftOptions) -> None:
+def refuse_impossible(spec: TaskSpec, asker: Asker, options: QualityOptions, soft: SoftOptions) -> None:
+    """Refuse checks that the task or the teacher does not allow; all arguments are those of `check_rows`.
+
+    Raises:
+        OptionError: There are some; all are named.
+    """
     faults = []
     if options.input_gain and spec.kind == "classification":
         faults.append("quality.input_gain checks written outputs, and the task is classification; use quality.verify")

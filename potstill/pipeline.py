@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,10 +240,7 @@ def open_job(
         opened.enter_context(library_bars_off())
         ledger = opened.enter_context(Ledger(folder.ledger_path))
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
-        checker = None
-        if resolved.quality.on and resolved.quality.teacher:
-            other = replace(resolved, teacher=resolved.quality.teacher, teacher_options={})
-            checker = opened.enter_context(open_asker(other, ledger, listener, asker.meter))
+        checker = opened.enter_context(open_checker(resolved, ledger, listener, asker.meter))
         spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
@@ -260,6 +257,18 @@ def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any],
     words = [f"{key}={value!r}" for key, value in masked(given).items()]
     words += ["labelling_functions=..."] if functions else []
     return f"potstill.run({', '.join([repr(masked(str(task))), *words])})"
+
+
+@contextlib.contextmanager
+def open_checker(
+    settings: Settings, ledger: Ledger, listener: Listener, meter: Meter | None = None
+) -> Iterator[Asker | None]:
+    """An asker of the teacher of `quality.teacher`, as `open_asker` gives one; None where the run's own checks."""
+    if settings.checking is None:
+        yield None
+        return
+    with open_asker(settings.checking, ledger, listener, meter) as asker:
+        yield asker
 
 
 @contextlib.contextmanager

@@ -116,6 +116,24 @@ class Settings:
         """Whether the teacher writes rows."""
         return self.sources in ("both", "generated")
 
+    @property
+    def checking(self) -> Settings | None:
+        """The settings of the teacher that `quality.teacher` names; None where the run's own checks, or none does.
+
+        A server runs elsewhere already and needs no workers, whatever `executor` says.
+        """
+        quality = self.quality
+        if not (self.writes and quality.on and quality.teacher):
+            return None
+        options = quality.teacher_options
+        return replace(
+            self,
+            teacher=quality.teacher,
+            teacher_options=options,
+            executor="local" if _backend({"teacher": quality.teacher}) == "openai" else self.executor,
+            concurrency=0 if "concurrency" in options else self.concurrency,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The resolved values as JSON types, the keys in teachers' URLs masked."""
         return dict(masked(as_json(self)))
@@ -145,7 +163,10 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     origin: dict[str, str] = {}
     faults: list[str] = []
     if _backend(from_caller) not in (None, _backend(from_file) or _backend({"teacher": Settings.teacher})):
-        from_file = {key: value for key, value in from_file.items() if key != "teacher_options"}
+        from_file = _without(from_file, "teacher_options")
+    checks = from_file.get("quality")
+    if isinstance(checks, Mapping) and _checks_anew(checks, from_caller.get("quality")):
+        from_file = {**from_file, "quality": _without(checks, "teacher_options")}
     for where, given in (("task file", from_file), ("caller", from_caller)):
         for key, value in given.items():
             if value is None:
@@ -166,7 +187,7 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 if not isinstance(value, Mapping):
                     faults.append(f"{key}: a mapping of options is needed (got {value!r})")
                     continue
-                groups = option_groups(_NESTED[key]) if key in _NESTED else {}
+                groups = {"teacher_options", *(option_groups(_NESTED[key]) if key in _NESTED else ())}
                 nested[key] |= {option: _joined(nested[key].get(option), said, option in groups)
                                 for option, said in value.items()}  # fmt: skip
                 origin.update({f"{key}.{option}": where for option in value})
@@ -186,11 +207,11 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     values["teacher_options"] = nested["teacher_options"]
     for what, ref, options in (
         ("teacher", values.get("teacher", Settings.teacher), nested["teacher_options"]),
-        ("quality.teacher", nested["quality"].get("teacher"), {}),
+        ("quality.teacher", nested["quality"].get("teacher"), nested["quality"].get("teacher_options", {})),
     ):
-        if ref and isinstance(ref, str):
+        if ref and isinstance(ref, str) and isinstance(options, Mapping):
             try:
-                build_options(options_class(ref), options, "teacher_options")
+                build_options(options_class(ref), options, f"{what}_options")
             except OptionError as error:
                 faults.extend(f"{what}: {fault}" if error.where == "teacher" else fault for fault in error.faults)
     if faults:
@@ -222,6 +243,15 @@ def _joined(before: Any, said: Any, is_group: bool) -> Any:
     """What is said of an option over what was said before: of a group of options each by itself."""
     joins = is_group and isinstance(before, Mapping) and isinstance(said, Mapping)
     return {**before, **said} if joins else said
+
+
+def _checks_anew(of_file: Mapping[str, Any], of_caller: Any) -> bool:
+    """Whether the caller has the rows checked by a teacher of another backend than the task file."""
+    return isinstance(of_caller, Mapping) and _backend(of_caller) not in (None, _backend(of_file))
+
+
+def _without(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key != name}
 
 
 def _backend(given: Mapping[str, Any]) -> str | None:

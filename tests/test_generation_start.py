@@ -12,6 +12,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.errors import OptionError
 from potstill.events import Event
 from potstill.pipeline import open_job, run
+from potstill.plan.estimate import plan_run
 from potstill.preview import preview_rows
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
@@ -113,3 +114,13 @@ def test_a_run_refuses_what_a_preview_shows(tmp_path: Path) -> None:
         run(TASK, out=tmp_path / "run", teacher="fake", sources="generated", rows=2)
     seen = preview_rows(TASK, rows=2, out=tmp_path / "seen", teacher="fake", sources="generated")
     assert len(seen.rows) == 2
+
+
+def test_checks_that_cannot_be_made_are_refused_before_a_row_is_written(tmp_path: Path) -> None:
+    rewrite = "---\nkind: generation\n---\nSay the sentence more politely.\n"
+    given = {"teacher": "fake", "sources": "generated", "rows": 20, "quality": {"verify": True}}
+    with pytest.raises(OptionError, match=r"quality\.verify checks labels, and the task is generation"):
+        run(rewrite, out=tmp_path / "run", **given)
+    assert not (tmp_path / "run" / "datagen").exists()
+    with pytest.raises(OptionError, match=r"quality\.verify checks labels, and the task is generation"):
+        plan_run(rewrite, out=tmp_path / "plan", **given)

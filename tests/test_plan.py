@@ -139,6 +139,27 @@ def test_the_checks_are_priced_at_the_price_of_their_own_teacher(
     assert not small.budget[1]
 
 
+def test_the_teacher_that_checks_is_planned_as_it_is_told_to_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a generation task a vote is a whole answer; at eight tokens each, the plan had a tenth of the bill."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    options = {"usd_read": 1.0, "usd_written": 10.0, "thinking_tokens": 1000}
+    quality = {"votes": 3, "judge": True, "teacher": "openai:http://127.0.0.1:1/v1#m", "teacher_options": options}
+    given = {**SMALL, "n": 100, "probe": 0, "quality": quality, "concurrency": 4}
+    planned = plan_run(GENERATION, out=tmp_path / "run", **given)
+    step = next(step for step in planned.steps if step.stage == "quality")
+    assert step.requests == 400
+    assert step.completion_tokens == 100 * (3 * 128 + 8)
+    assert planned.usd == pytest.approx((step.prompt_tokens + step.completion_tokens * 10) / 1e6, abs=1e-4)
+    assert step.speed == "assumed"
+    assert (step.seconds or 0) > 0
+    notes = " ".join(planned.notes)
+    assert "the time of the teacher that checks is assumed: 0.8 s to the first token" in notes
+    assert "up to 1,000 tokens a request (quality.teacher_options.thinking_tokens)" in notes
+    assert "at the very most 400,000 tokens and 4.00 USD more" in notes
+
+
 INSTRUCTIONS = "---\nkind: instructions\n---\nAnswer questions of gardeners.\n"
 
 

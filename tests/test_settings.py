@@ -13,7 +13,7 @@ from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Failure, Message, Request
 from potstill.datagen.teachers import options_class
 from potstill.errors import OptionError, TaskError
-from potstill.pipeline import open_asker
+from potstill.pipeline import open_asker, open_checker
 from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
 from potstill.stages.student_choice import teaches_itself
 from potstill.task import TaskSpec
@@ -116,6 +116,49 @@ def test_one_option_of_a_group_leaves_the_files_others_as_they_are() -> None:
     # A table of the user's own, such as how often each origin is drawn, is one value.
     sampling = resolve({"distil": {"sampling": {"user": 2.0}}}, {"distil": {"sampling": {"generated": 0.5}}}).distil
     assert sampling.sampling == {"generated": 0.5}
+
+
+def test_the_teacher_that_checks_has_options_of_its_own() -> None:
+    file = {
+        "executor": "ray", "concurrency": 9, "teacher": "vllm:m",
+        "quality": {"judge": True, "teacher": "openai:#m", "teacher_options": {"key_variable": "OTHER_KEY"}},
+    }  # fmt: skip
+    settings = resolve(file, {"quality": {"teacher_options": {"thinking_tokens": 512}}})
+    assert settings.quality.teacher_options == {"key_variable": "OTHER_KEY", "thinking_tokens": 512}
+    checking = settings.checking
+    assert checking is not None
+    assert checking.teacher == "openai:#m"
+    assert checking.teacher_options == settings.quality.teacher_options
+    assert checking.executor == "local", "a server runs elsewhere already"
+    assert checking.concurrency == 9
+    own = resolve(file, {"quality": {"teacher_options": {"concurrency": 2}}}).checking
+    assert own is not None
+    assert own.concurrency == 0, "its own number stands"
+    engine = resolve(file, {"quality": {"teacher": "vllm:larger"}}).checking
+    assert engine is not None
+    assert (engine.executor, engine.teacher_options) == ("ray", {}), "the file's are for another backend"
+    for idle in ({"sources": "retrieved"}, {"quality": {"judge": False}}):
+        assert resolve(file, idle).checking is None
+    with pytest.raises(OptionError) as caught:
+        resolve(file, {"quality": {"teacher_options": {"key_varable": "X", "attempts": 0.5}}})
+    assert "quality.teacher_options.key_varable: no such option; did you mean 'key_variable'?" in str(caught.value)
+    assert "quality.teacher_options.attempts" in str(caught.value)
+    with pytest.raises(OptionError, match=r"quality\.teacher names none"):
+        resolve({}, {"quality": {"judge": True, "teacher_options": {"attempts": 2}}})
+
+
+def test_the_teacher_that_checks_is_asked_with_its_own_key(
+    teacher_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "the-key-of-the-writer-0123456789")
+    monkeypatch.setenv("JUDGE_KEY", "the-key-of-the-judge-0123456789")
+    with teacher_server.running_server() as server, Ledger(tmp_path / "ledger.sqlite") as ledger:
+        quality = {"judge": True, "teacher": f"openai:{server.url}#m", "teacher_options": {"key_variable": "JUDGE_KEY"}}
+        settings = resolve({"teacher": "fake"}, {"quality": quality})
+        with open_checker(settings, ledger, lambda event: None) as asker:
+            assert asker is not None
+            asker.ask([Request((Message("user", "hello"),))], "quality")
+        assert [sent["authorization"] for sent in server.headers] == ["Bearer the-key-of-the-judge-0123456789"]
 
 
 def test_a_teacher_is_opened_with_them(tmp_path: Path) -> None:

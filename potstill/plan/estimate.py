@@ -23,10 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.asking.budget import Budget, Price, price_of
+from potstill.asking.budget import Budget
 from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
+from potstill.datagen.quality import refuse_impossible
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
@@ -50,6 +51,7 @@ _SCORED_IN_PROBE = 16
 _ASSUMED_KEPT = 2 / 3
 _ASSUMED_REPLY = 0.5
 _A_MESSAGE = 8.0  # what a chat template adds
+_A_WORD = 8.0  # an answer that is a label, or Yes
 _KEPT_BY_MERGE = 0.97
 # Self-Instruct, scratch measurement with the embedded teacher: new instructions of a request, rows of an instruction.
 _NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 4.8, 0.6
@@ -81,7 +83,7 @@ def plan_run(
         UserError: The student's model cannot be loaded.
         TeacherError: A probe was asked for and the teacher refused or stayed away.
     """
-    from potstill.pipeline import open_asker
+    from potstill.pipeline import open_asker, open_checker
     from potstill.settings import resolve
     from potstill.task.file import read_task_file
 
@@ -94,11 +96,12 @@ def plan_run(
         listening(listener) as told,
         plan_ledger(folder, count) as ledger,
         open_asker(replace(resolved, budget=None), ledger, told) as asker,
+        open_checker(replace(resolved, budget=None), ledger, told) as checker,
     ):
         if probe is None and count and _is_known(folder, asker):
             count = 0
         spec = read_task_file(task, asker=asker if count else None, draft=not count, own_rows=OWN_ROWS).spec
-        return _Planner(spec, resolved, folder, asker, count, told, timed=probe != 0).plan()
+        return _Planner(spec, resolved, folder, asker, count, told, checker=checker, timed=probe != 0).plan()
 
 
 def _is_known(folder: Path, asker: Asker) -> bool:
@@ -111,11 +114,12 @@ def _is_known(folder: Path, asker: Asker) -> bool:
 class _Planner:
     def __init__(
         self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener, *,
-        timed: bool = True,
+        checker: Asker | None = None, timed: bool = True,
     ) -> None:  # fmt: skip
         generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener, self.timed = asker, probe, listener, timed
+        self.checker = checker or asker
         unsaid = unsaid_fields(spec) if settings.writes else ""
         self.notes = [
             note for note in (lacking_rows(spec, settings), foreign_languages(spec, settings), unsaid) if note
@@ -126,6 +130,8 @@ class _Planner:
         """Every stage in order."""
         settings, spec = self.settings, self.spec
         check_ahead(spec, settings)
+        if settings.quality.on and settings.writes:
+            refuse_impossible(spec, self.checker, settings.quality, settings.soft)
         datasets, retrieved = self._retrieval()
         found = retrieved.num_rows if retrieved is not None else 0
         written = settings.generation.rows if settings.writes else 0
@@ -135,9 +141,8 @@ class _Planner:
             generation, rows = self._generation(retrieved)
             steps += generation
             texts = rows + texts
-        checks = settings.quality.checks + 2 * settings.quality.input_gain
-        if written and checks:
-            steps.append(self._size("quality", texts).times("quality", checks * written))
+        if written and self._checks:
+            steps.append(self._size("quality", texts).times("quality", self._checks * written))
         merged = round(_KEPT_BY_MERGE * (written + found + self._rows_at(spec.labelled)))
         test = self._rows_at(spec.test)
         held = 0.0 if test else settings.merge.heldout
@@ -149,15 +154,25 @@ class _Planner:
             scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
             steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
-        if self.settings.teacher.startswith("openai"):
-            at_a_time = self.asker.teacher.concurrency
-            steps = [plan_speed.assumed_time(step, at_a_time) for step in steps]
-            self.notes += plan_speed.assumption(steps, at_a_time)
-            own = [step for step in steps if step.stage != "quality" or not settings.quality.teacher]
-            thought = getattr(self.asker.teacher, "thinking_tokens", 0)
-            self.notes += plan_speed.uncounted_thinking(own, thought, self.asker.price)
+        for asker in dict.fromkeys((self.asker, self.checker)):
+            if asker.teacher.identity.get("backend") == "openai":
+                steps = self._of_an_api(asker, steps)
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
+
+    def _of_an_api(self, asker: Asker, steps: list[Step]) -> list[Step]:
+        """The steps with an assumed time for those of this teacher, of which notes say what is assumed or left out."""
+        at_a_time = asker.teacher.concurrency
+        own = {step.stage for step in steps if self._teacher_of(step) is asker}
+        timed = [plan_speed.assumed_time(step, at_a_time) if step.stage in own else step for step in steps]
+        asked = [step for step in timed if step.stage in own and step.requests]
+        checks = asker is not self.asker
+        self.notes += plan_speed.assumption(asked, at_a_time, checks=checks)
+        self.notes += plan_speed.uncounted_thinking(asked, asker.thinking_tokens, asker.price, checks=checks)
+        return timed
+
+    def _teacher_of(self, step: Step) -> Asker:
+        return self.checker if step.stage == "quality" else self.asker
 
     def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
         if not self.settings.retrieves:
@@ -331,12 +346,23 @@ class _Planner:
             return self._probe_scores(texts)
         tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
         tokens += 2 * _A_MESSAGE
-        replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": 8.0}.get(purpose, 0.0)
+        replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens()}.get(purpose, 0.0)
         written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
         if written and self.spec.labels:  # a label is written, and the question names all of them
             tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
             replied = 8.0 + max(map(likely_tokens, self.spec.label_names))
         return Size(tokens, replied, None, "assumed")
+
+    def _checked_tokens(self) -> float:
+        """New tokens of a request that checks a row, the mean over the checks: some vote by a whole answer."""
+        quality, requests = self.settings.quality, self._checks
+        vote = _A_WORD if self.spec.labels else _ASSUMED_REPLY * quality.max_tokens
+        return (quality.votes * vote + (quality.verify + quality.judge) * _A_WORD) / max(1, requests)
+
+    @property
+    def _checks(self) -> int:
+        """Requests that check a row."""
+        return self.settings.quality.checks + 2 * self.settings.quality.input_gain
 
     def _probe_scores(self, texts: list[str]) -> Size:
         soft = self.settings.soft
@@ -372,11 +398,9 @@ class _Planner:
         return replace(size, seconds=max(known, default=None))
 
     def _priced(self, plan: RunPlan) -> RunPlan:
-        own = self.asker.price
-        checker = self._checker_price() if self.settings.quality.teacher else own
         usd: float | None = 0.0
         for step in plan.steps:
-            price = checker if step.stage == "quality" else own
+            price = self._teacher_of(step).price
             if step.requests and usd is not None:
                 usd = None if price is None else usd + price.cost(step.prompt_tokens, step.completion_tokens)
         usd = None if usd is None else round(usd, 4)
@@ -393,15 +417,6 @@ class _Planner:
             )
             budget = (str(cap), fits)
         return replace(plan, usd=usd, budget=budget)
-
-    def _checker_price(self) -> Price | None:
-        from potstill.datagen.teachers import open_teacher
-
-        checker = open_teacher(str(self.settings.quality.teacher))
-        try:
-            return price_of(checker.identity)
-        finally:
-            checker.close()
 
 
 def _report(folder: Path, stage: str) -> Mapping[str, Any]:

@@ -64,17 +64,24 @@ def assumed_time(step: Step, concurrency: int) -> Step:
     return replace(step, seconds=round(seconds, 1), speed="assumed")
 
 
-def assumption(steps: Iterable[Step], concurrency: int) -> list[str]:
-    """What a plan says of times that are assumed; nothing where none is."""
+def assumption(steps: Iterable[Step], concurrency: int, *, checks: bool = False) -> list[str]:
+    """What a plan says of times that are assumed; nothing where none is.
+
+    Args:
+        steps: Those that this teacher is asked in.
+        concurrency: Requests that it takes at a time.
+        checks: Whether it is another teacher, who only checks what was written; no probe asks it anything.
+    """
     if not any(step.speed == "assumed" for step in steps):
         return []
+    whose = "the time of the teacher that checks" if checks else "the teacher's time"
     return [
-        f"the teacher's time is assumed: {FIRST_TOKEN_S:g} s to the first token and {TOKENS_PER_S:g} tokens/s a reply, "
-        f"{concurrency} at a time; --probe 32 measures it"
+        f"{whose} is assumed: {FIRST_TOKEN_S:g} s to the first token and {TOKENS_PER_S:g} tokens/s a reply, "
+        f"{concurrency} at a time{'' if checks else '; --probe 32 measures it'}"
     ]
 
 
-def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None) -> list[str]:
+def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None, *, checks: bool = False) -> list[str]:
     """What a plan says of a teacher that thinks before it answers; nothing where its replies tell how much it does.
 
     How much a model thinks is known from its replies alone, which count it; until there are some, the bound is told.
@@ -83,15 +90,18 @@ def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None) 
         steps: Those that this teacher is asked in.
         tokens: The most that it may think before an answer.
         price: Its price, where it is known.
+        checks: As in `assumption`.
     """
     requests = sum(step.requests for step in steps if step.basis == "assumed")
     if not requests or not tokens:
         return []
     most = requests * tokens
     usd = "" if price is None else f" and {price.cost(0, most):.2f} USD"
+    who, where = ("the teacher that checks", "quality.") if checks else ("the teacher", "")
     return [
-        f"the teacher thinks before it answers, which is not counted here: up to {tokens:,} tokens a request "
-        f"(teacher_options.thinking_tokens), at the very most {most:,} tokens{usd} more; --probe 32 measures it"
+        f"{who} thinks before it answers, which is not counted here: up to {tokens:,} tokens a request "
+        f"({where}teacher_options.thinking_tokens), at the very most {most:,} tokens{usd} more"
+        f"{'' if checks else '; --probe 32 measures it'}"
     ]
 
 

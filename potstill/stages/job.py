@@ -26,6 +26,7 @@ from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stages.optional import (
     asked_in_training,
+    check_quality,
     compress_stage,
     depends_on_texts,
     mixture_rows,
@@ -83,6 +84,7 @@ class Job:
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
         check_teacher_reads(self, trained=made["train"])
+        check_quality(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)

@@ -37,6 +37,20 @@ def optional_stages(job: Job) -> list[str]:
     return [name for name, on in wanted.items() if on]
 
 
+def check_quality(job: Job) -> None:
+    """Refuse checks of written rows that cannot be made, before a row is paid for.
+
+    Raises:
+        OptionError: The task or the teacher that checks does not allow one that is asked for.
+    """
+    from potstill.datagen.quality import refuse_impossible
+
+    options = job.settings.quality
+    # Of rows that were checked already nobody is asked again: a server that is away by now is left alone.
+    if options.on and job.settings.writes and job.folder.finished("quality") is None:
+        refuse_impossible(job.spec, job.checker or job.asker, options, job.settings.soft)
+
+
 def quality_stage(job: Job, generated: Stage) -> Stage | None:
     """The written rows, checked by a teacher; None where no check is asked for."""
     from potstill.datagen.quality import check_rows
@@ -55,7 +69,8 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
 
     parts = {
         "spec": relevant(job.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
-        "options": as_json(options),
+        # Where the teacher's options change replies, its identity is another.
+        "options": as_json(replace(options, teacher_options={})),
         "soft": as_json(job.settings.soft),
         "rows": generated.output,
         "teacher": checker.identity,
