@@ -15,11 +15,9 @@ Trainer's own format and are read with `weights_only`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import time
 import zipfile
@@ -35,6 +33,7 @@ from potstill.errors import TrainingError
 from potstill.events import Event, Listener
 from potstill.options import as_json
 from potstill.train.options import DistilOptions
+from potstill.train.processes import first_process_first, process_count
 from potstill.train.ready import safetensors_is_whole
 from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
@@ -49,23 +48,6 @@ class Schedule:
 
     steps: int
     evaluate_each: int
-
-
-def process_count() -> int:
-    """Processes that share this training, as their launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-@contextlib.contextmanager
-def first_process_first() -> Iterator[None]:
-    """What one process does to files before the others look at them."""
-    if process_count() == 1:
-        yield
-        return
-    from accelerate import PartialState
-
-    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-        yield
 
 
 def plan_schedule(rows: int, options: DistilOptions, processes: int | None = None) -> Schedule:

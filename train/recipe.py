@@ -26,6 +26,7 @@ from potstill.rows import dataset_to_rows, label_names, rows_to_dataset, table_d
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions, SearchOptions, is_cut, other_kind_faults, resolve_options
+from potstill.train.processes import once
 from potstill.train.result import DistilResult
 from potstill.train.rounds import born_again
 from potstill.train.student import TRAINING
@@ -89,7 +90,7 @@ def train_classifier(
         result = born_again(spec, train, out, options, train_one, listener=listener)
     else:
         result = train_one(train, out, options)
-    shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True)
+    once(lambda: shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True))
     return DistilResult(result.path, result.history, {**result.report, **told})
 
 
@@ -148,7 +149,7 @@ def train_generator(
         told["search"] = search.to_json()
         options = search.options
     result = distil_causal(spec, train, validation, targets, out, options, listener=listener)
-    shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True)
+    once(lambda: shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True))
     return DistilResult(result.path, result.history, {**result.report, **told})
 
 
@@ -266,6 +267,6 @@ def _train_deep_first(
     listener(Event("train", "note", f"training the whole student first, then one of {_cut_to(as_json(options))}"))
     deep = distil_classifier(spec, train, validation, place, whole, listener=listener)
     result = distil_classifier(spec, train, validation, out, options, deep=place, listener=listener)
-    shutil.rmtree(place)
+    once(lambda: shutil.rmtree(place))
     report = {**result.report, "deep": {"options": as_json(whole), "held_out": deep.report.get("held_out")}}
     return DistilResult(result.path, result.history, report)

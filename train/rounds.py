@@ -20,6 +20,7 @@ from potstill.events import Event, Listener, silent
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions
+from potstill.train.processes import once
 from potstill.train.result import DistilResult
 from potstill.train.student import TRAINING
 from potstill.whole_folders import replace_folder
@@ -122,17 +123,21 @@ def in_rounds(
             break
     told[best]["kept"] = True
     winner = found[best]
-    first = _read(found[0].path)
-    replace_folder(winner.path, out)
-    for result in found:
-        if result.path != winner.path:
-            shutil.rmtree(result.path)
-    report = {**winner.report, "rounds": told}
-    # What the user gave are the first round's rows and options; later ones hold what students said.
-    given = {name: first[name] for name in ("rows", "options")}
-    text = json.dumps({**_read(out), **given, "rounds": told}, indent=1)
-    (out / TRAINING).write_text(text + "\n", "utf-8")
-    return DistilResult(out, winner.history, report)
+
+    def settle() -> None:
+        """The best round in its place, with what the user gave, and without the others."""
+        # What the user gave are the first round's rows and options; later ones hold what students said.
+        first = _read(found[0].path)
+        given = {name: first[name] for name in ("rows", "options")}
+        replace_folder(winner.path, out)
+        for result in found:
+            if result.path != winner.path:
+                shutil.rmtree(result.path)
+        text = json.dumps({**_read(out), **given, "rounds": told}, indent=1)
+        (out / TRAINING).write_text(text + "\n", "utf-8")
+
+    once(settle)
+    return DistilResult(out, winner.history, {**winner.report, "rounds": told})
 
 
 def student_probs(spec: TaskSpec, path: Path, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from potstill.errors import MissingExtra, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.run_dir import write_atomic
 from potstill.train.options import DistilOptions, SearchOptions
+from potstill.train.processes import as_the_first, once
 from potstill.train.result import DistilResult
 
 _RANDOM_TRIALS = 4
@@ -99,10 +102,11 @@ def search_options(
         started = time.monotonic()
         values = given if number == 0 else _proposed(optuna, trials, space, options.seed)
         loss, fault = _loss(train_one, folder / f"trial-{number}", with_values(options, values))
-        trial = {"number": number, "values": values, "loss": loss, "seconds": time.monotonic() - started}
+        # Processes that end at unlike times must not part over the budget in minutes.
+        seconds = as_the_first(time.monotonic() - started)
+        trial = {"number": number, "values": values, "loss": loss, "seconds": seconds}
         trials.append(trial | ({"fault": fault} if fault else {}))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "trials.json", json.dumps({"key": key, "trials": trials}, indent=1) + "\n")
+        once(partial(_write, folder, key, list(trials)))
         shown = fault if loss is None else f"held-out loss {loss:.4f}"
         listener(Event("train", "note", f"trial {number} {_shown(values)}: {shown}"))
     finite = [trial for trial in trials if trial["loss"] is not None]
@@ -171,12 +175,19 @@ def _loss(train_one: TrainOne, place: Path, options: DistilOptions) -> tuple[flo
             return None, str(error)
         raise
     finally:
-        for left in (place, place.with_name(f"{place.name}.checkpoints")):
-            shutil.rmtree(left, ignore_errors=True)
+        # Not waited for: where one process fails alone, the others never come here.
+        if os.environ.get("RANK", "0") == "0":
+            for left in (place, place.with_name(f"{place.name}.checkpoints")):
+                shutil.rmtree(left, ignore_errors=True)
     if held_out is None:
         raise TrainingError("distil.search needs held-out rows to choose by; set merge.validation above 0")
     loss = float(held_out["calibrated_loss" if options.calibrate else "loss"])
     return (loss, "") if math.isfinite(loss) else (None, "the held-out loss is not finite")
+
+
+def _write(folder: Path, key: str, trials: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "trials.json", json.dumps({"key": key, "trials": trials}, indent=1) + "\n")
 
 
 def _read(file: Path, key: str) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.causal import distil_causal
 from potstill.train.launch import command, launch, write_job
-from potstill.train.options import DistilOptions
+from potstill.train.options import DistilOptions, SearchOptions
+from potstill.train.student import load_student
 
 SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
 
@@ -51,6 +52,27 @@ def test_two_processes_are_one(tmp_path, options):
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
     assert any(event.total for event in seen)
+
+
+@pytest.mark.slow
+def test_search_generations_and_a_whole_student_first_are_shared_too(tmp_path, tiny_bert):
+    from mood import SPEC as MOOD
+    from mood import reviews
+
+    pytest.importorskip("optuna")
+    shared = DistilOptions(
+        student=str(tiny_bert), epochs=2, learning_rate=3e-3, max_length=32, precision="fp32", processes=2,
+        student_layers=1, generations=2, search=SearchOptions(trials=2, minutes=9.0),
+    )  # fmt: skip
+    table = reviews(40, soft=True)
+    job = write_job(tmp_path / "job", MOOD, table, reviews(16, 1), None, tmp_path / "s", shared)
+    result = launch(job, shared)
+    assert len(result.report["search"]["trials"]) == len(result.report["rounds"]) == 2
+    assert result.report["deep"]
+    assert load_student(result.path)("the film was great") in MOOD.label_names
+    assert json.loads((result.path / "training.json").read_text())["rounds"] == result.report["rounds"]
+    # What the trainings made on their way was deleted once, by one of the processes.
+    assert {path.name for path in tmp_path.iterdir()} == {"job", "s"}
 
 
 @pytest.mark.slow
