@@ -23,7 +23,7 @@ from potstill.retrieval.labels import LabelMap, map_labels
 from potstill.retrieval.load import read_sample, splits_of
 from potstill.retrieval.mapping import ColumnMapping
 from potstill.retrieval.options import RetrievalOptions
-from potstill.retrieval.row_texts import as_reference, as_text, class_names_of, holds_references
+from potstill.retrieval.row_texts import as_input, as_reference, as_text, class_names_of, holds_references
 from potstill.retrieval.sampling import Sample
 from potstill.retrieval.transform import Plan, TransformResult, map_rows, plan_dataset, rewrite_rows
 from potstill.rows import Dropped, Row, Source, join_fields, join_instruction
@@ -160,14 +160,14 @@ def _as_it_is(
     if holds_references(spec, choice.output):
         names = class_names_of(opened.table.features[choice.output])
         answers = [as_reference(value, names) for value in opened.table[choice.output]]
+    read = {name: class_names_of(opened.table.features[name]) for name in choice.inputs}
+    heard = [{name: as_input(row[name], names) for name, names in read.items()} for row in opened.table]
     items = [
         (
-            join_instruction(*(row[name] for name in choice.inputs))
-            if own
-            else join_fields({fields[name]: row[name] for name in choice.inputs}),
-            answer,
+            join_instruction(*row.values()) if own else join_fields({fields[name]: text for name, text in row.items()}),
+            said,
         )
-        for row, answer in zip(opened.texts, answers, strict=True)
+        for row, said in zip(heard, answers, strict=True)
     ]
     tells = options.transform == "teacher" and asker is not None and asker.abilities.json_schema
     mapping = _labels(spec, items, encoder, choice.output, asker, tells) if spec.labels else None

@@ -25,6 +25,9 @@ _COUNTING = re.compile(
     r"(?i)(^|[_.-])(count|counts|num|number|n|votes?|len|length|size|start|end|offset|position|pos|year|date|time|"
     r"timestamp|age|upvotes|downvotes|likes|confidence|agreement|annotators?|line|page|version|split|fold)([_.-]|$)"
 )
+# Of a turn of a chat: who speaks, and what is said.
+_SPEAKER = ("role", "from", "speaker", "author", "sender")
+_SAID = ("content", "value", "text", "utterance", "message")
 _POINTING = re.compile(r"(.*[_.-])?(id|ids|idx|uid|guid|uuid|url|urls|link|hash|index|file|filename|path|key|doi)")
 
 
@@ -139,7 +142,7 @@ def points(name: str) -> bool:
 def plain_value(value: Any, names: Sequence[str] = ()) -> str:
     """A value as one text; class integers become their names, lists are joined, of a mapping the first text counts.
 
-    Bytes (images, sound) are no text.
+    A chat is a line a turn, with who speaks before it where there are several turns. Bytes (images, sound) are no text.
     """
     if value is None or isinstance(value, bytes | bytearray):
         return ""
@@ -147,11 +150,37 @@ def plain_value(value: Any, names: Sequence[str] = ()) -> str:
         return str(names[value]) if 0 <= value < len(names) else ""
     if isinstance(value, list | tuple):
         if value and isinstance(value[0], Mapping):
-            return _first_text(value)
+            return chat_text(value) or _first_text(value)
         return (", " if names else " ").join(plain_value(part, names) for part in value[:64])
     if isinstance(value, Mapping):
         return _first_text(value)
     return str(value).strip()
+
+
+def chat_text(turns: Sequence[Any]) -> str:
+    """The turns of a chat, one a line; "" for a list that is none.
+
+    Examples:
+        >>> chat_text([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}])
+        'user: Hi.\\nassistant: Hello!'
+        >>> chat_text([{"role": "assistant", "content": "Hello!"}]), chat_text([{"text": "Hi."}])
+        ('Hello!', '')
+    """
+    lines = []
+    for turn in turns:
+        keys = {str(key).lower(): key for key in turn} if isinstance(turn, Mapping) else {}
+        speaker = next((str(turn[keys[name]] or "") for name in _SPEAKER if name in keys), None)
+        said = next((turn[keys[name]] for name in _SAID if name in keys), None)
+        if speaker is None or said is None:
+            return ""
+        # What is said may be parts of several media, each with its type before its text.
+        parts = said if isinstance(said, list | tuple) else [said]
+        texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+        if text := " ".join(text.strip() for text in texts if isinstance(text, str) and text.strip()):
+            lines.append((speaker.strip(), text))
+    if len(lines) == 1:
+        return lines[0][1]
+    return "\n".join(f"{speaker}: {text}" if speaker else text for speaker, text in lines)
 
 
 def _first_text(value: Any) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from potstill.retrieval.profiles import plain_value
+from potstill.retrieval.profiles import chat_text, plain_value
 from potstill.rows import join_fields, join_instruction
 from potstill.task import TaskSpec
 
@@ -44,9 +44,8 @@ def text_items(
     wanted = [*inputs, *([output] if output else [])]
     names = {name: class_names_of(table.features[name]) for name in wanted}
     for item in table.select_columns(wanted):
-        values = {name: as_text(item[name], names[name]) for name in wanted}
-        text = join({called.get(name, name): values[name] for name in inputs})
-        answer = as_reference(item[output], names[output]) if output and references else values.get(output or "", "")
+        text = join({called.get(name, name): as_input(item[name], names[name]) for name in inputs})
+        answer = (as_reference if references else as_text)(item[output], names[output]) if output else ""
         yield text, answer
 
 
@@ -82,6 +81,21 @@ def as_text(value: Any, names: Sequence[str] = ()) -> str:
     if not names and isinstance(value, list | tuple) and value and all(isinstance(part, str) for part in value):
         return " ".join(value) if max(len(part.split()) for part in value) == 1 else str(value[0])
     return plain_value(value, names)
+
+
+def as_input(value: Any, names: Sequence[str] = ()) -> str:
+    """A value as the text that is read: of a list of texts, or of structs that hold one, each in a line of its own.
+
+    Examples:
+        >>> as_input(["It rains here.", "Again?"]), as_input(["It", "rains"])
+        ('It rains here.\\nAgain?', 'It rains')
+    """
+    if names or not isinstance(value, list | tuple) or len(value) < 2:
+        return as_text(value, names)
+    if isinstance(value[0], Mapping):
+        return chat_text(value) or "\n".join(filter(None, map(plain_value, value)))
+    several = all(isinstance(part, str) for part in value) and any(len(part.split()) > 1 for part in value)
+    return "\n".join(part.strip() for part in value if part.strip()) if several else as_text(value, names)
 
 
 def holds_references(spec: TaskSpec, column: str) -> bool:

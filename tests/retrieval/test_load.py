@@ -309,6 +309,34 @@ def test_of_several_references_the_first_counts(tmp_path: Path, column: str, val
         assert read_data(ref, tagging)["output"][0] == " ".join(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}], "user: Hi.\nassistant: Yes?"),
+        ([{"from": "human", "value": "Hi."}, {"from": "gpt", "value": ""}], "Hi."),
+        ([{"role": "user", "content": [{"type": "text", "text": "Hi."}]}, {"role": "bot", "content": []}], "Hi."),
+        ([{"speaker": "A", "utterance": "Rain."}, {"speaker": "B", "utterance": "Again?"}], "A: Rain.\nB: Again?"),
+        ([{"text": "It rains.", "id": "7"}, {"text": "Again?", "id": "8"}], "It rains.\nAgain?"),
+        (["It rains here.", "Again?"], "It rains here.\nAgain?"),
+        (["It", "rains", "."], "It rains ."),
+    ],
+)  # fmt: skip
+def test_an_input_that_is_a_list_is_read_whole(value: Any, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.parquet", pa.table({"turns": [value] * 3, "label": ["a", "b", "a"]}))
+    rows = read_data(DataRef(str(path), inputs=("turns",), output="label"), task("Sort chats.", "a", "b"))
+    assert rows["input"][0] == said
+
+
+def test_an_answer_that_is_a_turn_of_a_chat_is_what_is_said(tmp_path: Path) -> None:
+    asked = [[{"role": "user", "content": f"Is {n} odd?"}] for n in range(4)]
+    rows = [{"prompt": turns, "completion": [{"role": "assistant", "content": "Yes."}]} for turns in asked]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = TaskSpec("t", "Answer the question.", "generation")
+    read = read_data(DataRef(str(path), inputs=("prompt",), output="completion"), spec)
+    assert (read["input"][1], read["output"][1]) == ("Is 1 odd?", "Yes.")
+
+
 def test_a_list_of_labels_is_no_list_of_references(tmp_path: Path) -> None:
     place = tmp_path / "own.jsonl"
     place.write_text('{"text": "What a day!", "label": ["joy", "fear"]}\n' * 4)
