@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -52,7 +53,16 @@ _SEVERAL = ", "
 # A column of at most so many different short values, each of which comes back, holds classes.
 _MOST_CLASSES, _MOST_CHARS, _COME_BACK = 200, 60, 4
 _REFERENCES = ("outputs", "summaries", "references", "answers")
-_FIGURES = {"exact match": "exact_match", "chrf": "chrf", "bleu": "chrf", "rouge": "rouge_l"}
+# Words for a metric. What this project does not have is measured by what is nearest to it.
+_FIGURES = {
+    r"exact[ _-]match|\bem\b|accura": "exact_match", r"chrf|bleu\b": "chrf", "rouge|meteor|bertscore": "rouge_l",
+    r"\bf1\b|f-?score": "token_f1",
+}  # fmt: skip
+# A solution is right or wrong by the number that it ends with, where the card says so or most end with this sign.
+_NUMBER, _SIGN = (
+    re.compile(r"\b(?:final|last) (?:\w+ )?(?:number|answer|value|result)|\bnumber\b", re.IGNORECASE),
+    "####",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class PackTask:
         labels: Names of the classes; empty unless classification.
         metric: What it is judged by.
         exclude: The dataset itself and its copies.
+        number: Whether of each answer only the number at its end is compared.
     """
 
     name: str
@@ -76,6 +87,7 @@ class PackTask:
     labels: tuple[str, ...]
     metric: str
     exclude: tuple[str, ...]
+    number: bool = False
 
 
 @cache
@@ -92,7 +104,8 @@ def pack_task(name: str) -> PackTask:
         labels = tuple(sorted(value for value in values if not _is_several(value, values)))
     metric = METRIC.get(name, "macro_f1" if labels else _figure(str(pack.get("metric") or "")))
     inputs = ("text",) if kind == "instructions" else tuple(pack["input_columns"])
-    return PackTask(name, kind, pack["task_prompt"], inputs, labels, metric, tuple(sorted(exclude)))
+    number = kind == "generation" and metric == "exact_match" and _ends_with_numbers(name, card)
+    return PackTask(name, kind, pack["task_prompt"], inputs, labels, metric, tuple(sorted(exclude)), number)
 
 
 def _kind(name: str, card: Mapping[str, Any]) -> str:
@@ -115,8 +128,16 @@ def _kind(name: str, card: Mapping[str, Any]) -> str:
 def _figure(said: str) -> str:
     """The figure that a card's words for its metric name first; ROUGE-L where they name none."""
     low = said.lower()
-    places = {low.find(words): figure for words, figure in _FIGURES.items() if words in low}
+    places = {found.start(): figure for words, figure in _FIGURES.items() if (found := re.search(words, low))}
     return places[min(places)] if places else "rouge_l"
+
+
+def _ends_with_numbers(name: str, card: Mapping[str, Any]) -> bool:
+    """Whether the outputs are solutions of several words whose last number is the answer."""
+    outputs = [output for output in _outputs(name, "train") if output.strip()][:200]
+    said = _NUMBER.search(str(card["pack"].get("metric") or "")) is not None
+    ends = sum(bool(re.search(r"\d\W*$", output)) and (said or _SIGN in output) for output in outputs)
+    return 2 * ends > len(outputs) and any(len(output.split()) > 3 for output in outputs)
 
 
 def rows_of(name: str, split: str, most: int = 0) -> list[dict[str, Any]]:
@@ -146,13 +167,19 @@ def rows_of(name: str, split: str, most: int = 0) -> list[dict[str, Any]]:
 
 
 def _references(name: str, row: Mapping[str, Any], output: str, pack: Mapping[str, Any]) -> list[str]:
-    """Every right answer of a row: a list that is called so, one that the output stands in, else the output alone."""
+    """Every right answer of a row: a list that the output stands in, or one called so with it, else the output alone.
+
+    Of lists that hold the output, one that is called so comes first. A list that does not is about something else
+    ("summaries" beside a title), unless it is called references, outputs or like the output's column.
+    """
     if name == "gsm8k":  # its answer is the last number of its solution
         return [row["answer"]]
     lists = {column: _texts(value) for column, value in row.items() if column not in pack["input_columns"]}
-    named = (texts for column in _REFERENCES if (texts := lists.get(column)))
-    holding = (texts for texts in lists.values() if output in texts)
-    return next(named, None) or next(holding, None) or [output]
+    called = [(column, texts) for column in _REFERENCES if (texts := lists.get(column))]
+    holding = (texts for texts in [*(texts for _, texts in called), *lists.values()] if output in texts)
+    stem = pack["output_column"].lower()[:5]
+    named = (texts for column, texts in called if column in ("references", "outputs") or column.startswith(stem))
+    return next(holding, None) or [output, *next(named, [])]
 
 
 def _texts(value: Any) -> list[str]:

@@ -29,8 +29,9 @@ What a user may have (no label, texts, a hundred labels) and its ceiling are mea
 product one by one, and generation tasks, with the first; `--seeds` and `--arms` say otherwise.
 
 Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these; their
-`verified` lets a judge look. A row costs them many times as much, so their defaults are smaller. gsm8k is judged by the
-final number, tasks of many sub-tasks by the mean over them, tasks with several right answers by the best.
+`verified` lets a judge look. A row costs them many times as much, so their defaults are smaller. gsm8k, and
+another task whose card says so, is judged by the final number, tasks of many sub-tasks by the mean over them, tasks
+with several right answers by the best.
 
 Each arm runs in a process of its own, all arms of a task in one run folder, so that a stage that several arms share is
 paid once. `tokens` and `minutes` are what an arm takes when it stands alone: the sum over its stages, as they were when

@@ -48,7 +48,7 @@ CLASSES_ONLY = (
 LABELLED = 100
 # What a record says of its size, beside its figures.
 SIZES_TOLD = ("test_rows", "ceiling_rows", "texts")
-FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match")
+FIGURES = ("accuracy", "macro_f1", "rouge_l", "chrf", "exact_match", "token_f1")
 
 
 def measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -302,15 +302,18 @@ def scores(task: PackTask, test: Sequence[Mapping[str, Any]], answers: Sequence[
         return {"accuracy": round(metrics.accuracy(gold, told), 4), "macro_f1": round(float(f1), 4)}
     exact: dict[str, list[float]] = defaultdict(list)
     overlap: dict[str, list[float]] = defaultdict(list)
+    words: dict[str, list[float]] = defaultdict(list)
     for row, answer in zip(test, answers, strict=True):
         right = [str(reference) for reference in row["references"]]
-        said = final_number(answer) if task.name == "gsm8k" else answer
-        wanted = [final_number(one) for one in right] if task.name == "gsm8k" else right
+        said = final_number(answer) if task.number else answer
+        wanted = [final_number(one) for one in right] if task.number else right
         exact[row["group"]].append(float(metrics.exact_matches(wanted, [said] * len(wanted)).max()))
-        full = [row["output"]] if task.name == "gsm8k" else right
+        full = [row["output"]] if task.number else right
         overlap[row["group"]].append(max(metrics.rouge_l(one, answer) for one in full))
+        words[row["group"]].append(max(metrics.token_f1(one, answer) for one in full))
     chrf = metrics.chrf(metrics.chrf_statistics([row["output"] for row in test], answers).sum(axis=0))
-    return {"exact_match": _mean_of_means(exact), "rouge_l": _mean_of_means(overlap), "chrf": round(float(chrf), 4)}
+    figures = {"exact_match": exact, "rouge_l": overlap, "token_f1": words}
+    return {**{name: _mean_of_means(found) for name, found in figures.items()}, "chrf": round(float(chrf), 4)}
 
 
 def final_number(text: str) -> str:

@@ -95,8 +95,9 @@ def test_rows_with_instructions_of_their_own(made: Made, pack: Any) -> None:
 
 @pytest.mark.parametrize(
     ("said", "figure"),
-    [("ROUGE-1 and ROUGE-L", "rouge_l"), ("BLEU over tokens", "chrf"), ("F1 and exact match", "exact_match"),
-     ("exact match; ROUGE-L beside", "exact_match"), ("", "rouge_l")],
+    [("ROUGE-1 and ROUGE-L", "rouge_l"), ("BLEU over tokens", "chrf"), ("F1 and exact match", "token_f1"),
+     ("exact match; ROUGE-L beside", "exact_match"), ("", "rouge_l"), ("accuracy", "exact_match"),
+     ("token F1", "token_f1"), ("F1 over words", "token_f1"), ("BERTScore F1", "rouge_l"), ("BLEU-4", "chrf")],
 )  # fmt: skip
 def test_the_figure_that_the_card_names_first(said: str, figure: str, made: Made, pack: Any) -> None:
     made("x", [{"q": f"q{i}", "a": f"a{i}"} for i in range(5)], ["q"], "a", metric=said)
@@ -113,6 +114,35 @@ def test_right_answers_are_those_of_the_list_that_holds_the_output(made: Made, p
     assert pack.rows_of("ask", "test")[0]["references"] == ["Where is 0?"], "an input is no answer"
     made("lists", [{"question": f"q{i}", "answers": [f"{i}", f"no. {i}"]} for i in range(3)], ["question"], "answers")
     assert [pack.rows_of("lists", "test")[1][name] for name in ("output", "references")] == ["1", ["1", "no. 1"]]
+
+
+def test_references_of_another_column_are_none_of_the_outputs(made: Made, pack: Any) -> None:
+    rows = [{"abstract": f"We study {i}.", "title": f"On {i}", "summaries": ["A study.", "Studied."]} for i in range(5)]
+    made("titles", rows, ["abstract"], "title")
+    assert pack.rows_of("titles", "test")[0]["references"] == ["On 0"]
+    # The answer in other words than any of its references, which are called so.
+    words = [{"en": f"w{i}", "target": "Hund", "references": ["Köter", "Rüde"]} for i in range(5)]
+    made("words", words, ["en"], "target", task_categories=["translation"])
+    assert pack.rows_of("words", "test")[0]["references"] == ["Hund", "Köter", "Rüde"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "end", "number"),
+    [
+        ("accuracy of the final number", "\nAnswer: 7", True),
+        ("exact match of the number at the end", "\n#### 7", True),
+        ("exact match", "\n#### 7", True), ("exact match", ", so 7", False), ("ROUGE-L", "\n#### 7", False),
+    ],
+)  # fmt: skip
+def test_solutions_are_judged_by_the_number_that_they_end_with(
+    metric: str, end: str, number: bool, made: Made, pack: Any
+) -> None:
+    made("sums", [{"q": f"{i} and 7?", "a": f"We add {i}{end}"} for i in range(8)], ["q"], "a", metric=metric)
+    task = pack.pack_task("sums")
+    assert task.number is number
+    arms = importlib.import_module("zero_label_arms")
+    told = arms.scores(task, pack.rows_of("sums", "test"), ["It is 6 or 7."] * 8)
+    assert told["exact_match"] == float(number)
 
 
 def test_a_data_folder_that_holds_a_new_task_alone_is_measured(made: Made, pack: Any, tmp_path: Path) -> None:
