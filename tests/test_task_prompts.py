@@ -265,6 +265,13 @@ CHOICES: list[tuple[str, str]] = [
 ]
 
 TEXTS: list[str] = [
+    "Sort the words alphabetically.",
+    "Sort the list of numbers in ascending order.",
+    'Turn the command into JSON with two keys: "intent" (one of AddToPlaylist, GetWeather) and "slots", a list.',
+    "Extract from the review a JSON object with the fields product, sentiment (one of positive, negative) and price.",
+    'Return JSON with the fields "sender", "amount" and "type" (spam or ham) for the SMS.',
+    "Answer the question with a short phrase or a number.",
+    "Answer the question with words or numbers of the passage.",
     "Write a poem (1: about love, 2: about war).",
     "Summarize the text in steps: 1: read, 2: write.",
     "Translate the sentence: EN means English, DE means German.",
@@ -610,6 +617,21 @@ RATED: list[tuple[str, str]] = [
     ("Language identification for Slavic languages: Bulgarian, Czech, Polish.", "Bulgarian|Czech|Polish"),
     ("Emotion recognition: joy, anger, fear", "joy|anger|fear"),
     ("Spam identification for SMS: spam, ham", "spam|ham"),
+    ("Answer the question with yes or no, based on the passage.", "yes|no"),
+    ("Read the passage and answer the question with yes or no.", "yes|no"),
+    ("Given the passage, answer the question with true or false.", "true|false"),
+    ("Answer the question about the passage: yes or no?", "yes|no"),
+    ("Answer each question only with YES, NO or UNKNOWN.", "YES|NO|UNKNOWN"),
+    ("Rate from 1 to 5 how related two sentences are (1 = not at all, 5 = they say the same).", "1|2|3|4|5"),
+    ("How many stars? Answer with a number from 1 to 5 (1 = worst, 5 = best).", "1|2|3|4|5"),
+    ("Give a score between 0 and 3 for the essay: 0 = off topic, 3 = excellent.", "0|1|2|3"),
+    (
+        "Assign the news text to one of the German sections Weltgeschehen, Sport, Wissenschaft und Technik.",
+        "Weltgeschehen|Sport|Wissenschaft und Technik",
+    ),
+    ("Assign the text to one of our four sections Politics, Sports and Science.", "Politics|Sports|Science"),
+    ('Classify the SMS as spam or ham and return JSON with the field "label".', "spam|ham"),
+    ("Sort the words into nouns, verbs and others.", "nouns|verbs|others"),
 ]
 COUNTS: list[str] = [
     "Write a summary of 1 to 3 sentences.",
@@ -784,6 +806,8 @@ def test_two_sets_are_shown_with_their_names() -> None:
          [("a", "sales"), ("b", "support")]),
         ("Classify tickets: A = refund, B = delivery", [("A", "refund"), ("B", "delivery")]),
         ("Classify into: A: tech; B: money", [("A", "tech"), ("B", "money")]),
+        ("Rate how clear the text is from 1 to 4 (1 = muddled, 4 = clear).",
+         [("1", "muddled"), ("2", ""), ("3", ""), ("4", "clear")]),
         ("Sort tickets. Labels are:\nbilling - money\nbug - crashes", [("billing", "money"), ("bug", "crashes")]),
     ],
 )  # fmt: skip

@@ -26,6 +26,8 @@ _CLASS_WORD = (
     r"urgency|priority|severity|department|verdict|outcome|action|status|team|queue|level|option|answer|rating)"
 )
 _SAYS = r"(?:answer|reply|respond|output|return|say|print|write|give|use|state|put|choose|pick|select|predict)"
+# What is answered stands between: "answer the question about the passage with yes or no".
+_OBJECT = r"(?:(?:the|this|that|each|every|an?)\s+(?:[\w'/-]+\s+){0,6}[\w'/-]+(?:\s*:|\s+(?:only\s+)?with)\s+)?"
 _MANNER = r"(?:(?:it|them|only|just|exactly|simply|either|with|as|one of|the word|the label)\s+)*"
 ALTERNATIVES = re.compile(r"\bor\b|/|\||\bvs\b", re.IGNORECASE)
 # Two labels one of which is the other's contrary.
@@ -150,7 +152,7 @@ def told(flat: str, *, sorts: bool = False, quoted: bool = False) -> list[Label]
     """
     more = "|with|as" if sorts else ""
     verbs = rf"(?:{_SAYS}|labell?ed|tagged|marked|classified|flagged{more})"
-    for found in islice(re.finditer(rf"\b{verbs}\b\s*:?\s+{_MANNER}", flat, re.IGNORECASE), 40):
+    for found in islice(re.finditer(rf"\b{verbs}\b\s*:?\s+{_OBJECT}{_MANNER}", flat, re.IGNORECASE), 40):
         if conditional(flat, found.start()):
             continue
         labels, part = _list_at(flat, found.end())

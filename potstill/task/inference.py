@@ -26,7 +26,7 @@ from potstill.task.choices import ASPECT
 from potstill.task.labels import OBJECT_THEN, labels_of, two_ways, yes_no_of
 from potstill.task.lists import MAX_LABELS, plausible
 from potstill.task.marks import unmarked
-from potstill.task.numbers import HOW, asks_for_number, asks_for_points
+from potstill.task.numbers import HOW, asks_for_number, asks_for_points, whole_scale
 from potstill.task.other_languages import asks_for_labels, listed_labels, opens_sorting
 from potstill.task.sets import several_labels, several_sets
 
@@ -122,6 +122,17 @@ _THEN_WRITES = re.compile(
     r"\b(?:and|then)\s+(?:then\s+)?(?:translate|rewrite|summari[sz]e|convert|correct|fix)\b",
     re.IGNORECASE,
 )
+# What is sorted into an order, and no labels: "sort the words alphabetically".
+_IN_ORDER = re.compile(
+    r"(?:^|[.!?]\s+)sort\s[^.:;?]{1,60}?\s(?:alphabetically|numerically|chronologically|lexicographically|"
+    r"in\s+(?:an?\s+)?(?:\w+\s+)?order|from\s+(?:the\s+)?\w+est\s+to)\b",
+    re.IGNORECASE,
+)
+# Of several fields one may be a label: "JSON with the fields product, sentiment (positive or negative) and price".
+_SEVERAL_FIELDS = re.compile(
+    r"\bjson\b(?:\s+(?:objects?|format|record))?[^.:;?]{0,30}?\b(?:fields|keys|properties|entries|columns)\b",
+    re.IGNORECASE,
+)
 
 
 def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
@@ -140,6 +151,8 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
     scored = (not verb or verb in _ANSWERS) and asks_for_points(flat)
     sorts = verb in _SORTS or bool(_SORTS_LOOSELY.search(flat) or re.search(OBJECT_THEN, flat, re.IGNORECASE) or scored)
     writes = verb in _WRITES and not (verb in ("choose", "find", "answer", "give", "make") and sorts)
+    if _IN_ORDER.search(flat) or _SEVERAL_FIELDS.search(flat):
+        return Reading(kind="generation")
     if _FOLLOWS.search(flat) and not sorts:
         return Reading(kind="instructions")
     # Of what an answer is, these say nothing: "answer yes or no", "answer in a sentence".
@@ -155,7 +168,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
         flat = _on_one_line(text)
     labels, opened = labels_of(text, flat, verb, sorts=sorted_, writes=writes and not says)
     if labels:
-        return Reading(kind="classification", labels=tuple(labels))
+        return Reading(kind="classification", labels=tuple(whole_scale(labels, flat)))
     if opened and (sorts or not writes):
         return Reading(kind="classification", open_list=tuple(opened))
     if sorts and _THEN_WRITES.search(flat):

@@ -82,6 +82,11 @@ _IS_ITS = (
 _LEADS_ALL = re.compile(
     r"(?:about|(?:\w+ed|written|sent|made|said|spoken)\s+(?:by|to|for|about|in)|by|from|in(?=\s+[A-Z]))\s+(?:(?:an?|the)\s+)?(?=\S)"
 )
+_LEADS_SET = re.compile(
+    r"(?:[\w'-]+\s+){0,3}?(?:categories|classes|labels|intents|topics|tags|groups|types|kinds|departments|genres|queues|teams|"
+    r"sections|desks|folders|channels|divisions|domains|areas|boards)\s+(?=\S)",
+    re.IGNORECASE,
+)
 _SORT_CUES = (
     rf"\binto (?:one of )?(?:the |these )?(?:following )?(?:(?:{_NUMBER} )?{SET}|{_NUMBER} ?(?=:))?\s*:?\s*",
     r"\b(?:as|being)(?: belonging to)?(?: either| one of)?\s*:?\s+",
@@ -209,7 +214,7 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
                 continue
             if cue == _IS_ITS and not (labels := _without_noun(labels)):
                 continue
-            return (_without_lead(labels) if cue in (_WHETHER, _IS_IT) else labels), []
+            return (_without_lead(labels) if cue in (_WHETHER, _IS_IT) else _without_set(labels)), []
     return [], opened
 
 
@@ -218,6 +223,16 @@ def _without_lead(labels: list[Label]) -> list[Label]:
     first, *others = labels
     lead = _LEADS_ALL.match(first.name)
     if lead is None or any(_LEADS_ALL.match(label.name) for label in others):
+        return labels
+    bare = Label(first.name[lead.end() :], first.description)
+    return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels
+
+
+def _without_set(labels: list[Label]) -> list[Label]:
+    """Labels of which the first has a word for them all before it: `our four sections Politics`, `Sports`."""
+    first, *others = labels
+    lead = _LEADS_SET.match(first.name)
+    if lead is None or any(_LEADS_SET.match(label.name) for label in others):
         return labels
     bare = Label(first.name[lead.end() :], first.description)
     return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels

@@ -28,7 +28,7 @@ _AFTERTHOUGHT = re.compile(
     r"(?<!\basks)(?!\s+(?:on\s+(?:fire|hold|time|sale|demand|track|duty|order|site|call|leave|strike|loan|trial|target|topic)|"
     r"in\s+(?:hand|stock|progress|transit|review|use|person|part|place|full|doubt|love|dispute)|for\s+sale|to\s+do)\W*$)[,;]?\s+(?:[–—-]\s.*|(?:based|according|depending|given|by|from|using|for|when|where|if|so|in|then|with|because|only|"
     r"that|which|who|respectively|instead|to|on|about|without|as|per|whose|unless|and\s+(?:explain|give|say|write|ignore|justify|"
-    rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in)\b)\s.*)",
+    rf"translate)|and\s+{_DOES}\s+(?:only|just|nothing|the|an?|it|them|your|no|in|(?:valid\s+)?json)\b)\s.*)",
     re.IGNORECASE,
 )
 # A verb that is no name without what stands behind it: "approved, denied or sent for review".

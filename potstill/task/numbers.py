@@ -7,7 +7,10 @@ to 1.0 has none: such a prompt is refused, with bands or points as the way out.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import islice
+
+from potstill.task import Label
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _POINT = rf"(\d{{1,3}}|{'|'.join(_WORDS)})"
@@ -58,6 +61,20 @@ def points_of(flat: str) -> list[str]:
             if 1 <= high - low <= _MOST:
                 return [str(point) for point in range(low, high + 1)]
     return []
+
+
+def whole_scale(labels: Sequence[Label], flat: str) -> list[Label]:
+    """Labels as they are, or with the points between where they are the ends of the scale that a prompt names.
+
+    Examples:
+        >>> [label.name for label in whole_scale([Label("1", "poor"), Label("3", "good")], "Rate it from 1 to 3.")]
+        ['1', '2', '3']
+    """
+    said = {label.name: label for label in labels}
+    points = points_of(flat) if len(said) > 1 and all(name.isdecimal() for name in said) else []
+    if not points or not {points[0], points[-1]} <= said.keys() < set(points):
+        return list(labels)
+    return [said.get(point, Label(point)) for point in points]
 
 
 def asks_for_points(flat: str) -> bool:
