@@ -43,7 +43,8 @@ _ADDRESSED = re.compile(
 )
 _OBJECT = re.compile(
     r"^\W*(?:(?i:classify|categori[sz]e|label|tag|sort|route|triage|moderate|rate|score|grade|screen|filter|translate|"
-    r"paraphrase|rewrite|rephrase|shorten|simplify|summari[sz]e|answer|solve|correct|proofread|complete|read))\s+"
+    r"paraphrase|rewrite|rephrase|shorten|simplify|summari[sz]e|answer|solve|correct|proofread|complete|read|turn|convert|"
+    r"transform|expand|normali[sz]e|reformat))\s+"
     r"((?:all |the (?:given |following )?|our |my |some )?)" + _PHRASE + _END
 )
 _PLURAL = re.compile(r"\b(?:in|of|for|on|from)\s+(?!both |two |three )([a-zA-Z][\w'-]*(?: [\w'-]+){0,3}?s)" + _END)
@@ -100,9 +101,37 @@ _INTO_FORM = re.compile(
     r"\s(?:in|into|as|to|with|using)\s(?:(?:at most|only|exactly|just|about|no more than)\s)?"
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|\d+"
     r"|the (?:past|present|future|passive|active|first|second|third)"
-    r"|plain|simpler?|your own|other|fewer|formal|informal|polite|json|bullets?)\b.*$",
+    r"|plain|simpler?|your own|other|fewer|formal|informal|polite|json|bullets?|words|digits|csv|html|markdown|xml|yaml"
+    r"|sql)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
+# What comes out of what is converted or put in order: "a sentence from the active to the passive".
+_CONVERTS = re.compile(r"\W*(?:turn|convert|transform|sort)\b", re.IGNORECASE)
+_CONVERTED = re.compile(r"\s(?:from|to|alphabetically|in (?:\w+ )?order)\b.*", re.IGNORECASE | re.DOTALL)
+# The same before what is worked on: "describe in one sentence what the function does".
+_FORM_AHEAD = re.compile(
+    r"(^\W*(?:describe|explain|summari[sz]e|say|tell|state|define|outline|retell)) (?:in|with|using) "
+    r"(?:[\w-]+ ){1,5}?(?:sentences?|words?|lines?|paragraphs?|points?)\b(?! of\b)",
+    re.IGNORECASE,
+)
+# What is taken out stands before the text that it is taken from: "list the names in the letter".
+_TAKES_OUT = re.compile(
+    r"^\W*(?:list|extract|find|give|name|quote|copy|collect|return|output|get|pull out)\b", re.IGNORECASE
+)
+_TAKEN_FROM = re.compile(r"\b(?:of|from|in|for)\s+(?:the (?:given )?|an? |each |every |this )(?=\w)", re.IGNORECASE)
+# What is given of the thing that is written about: "a title for a paper, given its abstract".
+_GIVEN_OF_IT = re.compile(
+    r"\b(?:for|of)\s+(?:an?|the|each)\s+([\w' -]{2,60}?),?\s+(?:given|from|based on|using)\s+(?:its|their|his|her)\s+"
+    r"([\w-]+(?: [\w-]+)?)(?=\s*(?:[.,;:]|$))",
+    re.IGNORECASE,
+)
+# What is looked for is a quality that some inputs have: "detect toxic or insulting comments".
+_LOOKED_FOR = re.compile(
+    r"\b(?:detect|flag|find|spot|filter(?: out)?|catch|identify|recogni[sz]e|block|remove)\s+"
+    r"([\w-]+(?:,? (?:(?:or|and) )?[\w-]+){1,5})",
+    re.IGNORECASE,
+)
+_QUALITY = re.compile(r"[\w-]+(?:ful|ous|ent|ive|ing|ed|ible|able|less|ic)", re.IGNORECASE)
 _OUTPUT_FIRST_VERB = re.compile(r"^\W*(?:write|generate|produce|create|compose|draft|invent)\b", re.IGNORECASE)
 _TWO = re.compile(
     r"\b(?:two|both|pairs? of|2)\s+((?!the\b|of\b)[A-Za-z][\w-]*(?: (?!of\b|and\b|or\b)[a-z][\w-]*){0,3})",
@@ -122,6 +151,10 @@ def input_noun(spec: TaskSpec) -> str:
     Two fields of one kind are a pair: the word for one of them would ask for a half.
     """
     text = _HEADING.sub(r"\1.", spec.instruction[:1000])  # which is no part of the line below it
+    if spec.kind == "generation":
+        text = _FORM_AHEAD.sub(r"\1", text)
+        if found := _worked_on(text):
+            return found
     if of_two := pair_of(spec.inputs):
         return f"pair of {_both(text, of_two)}"
     if _OUTPUT_FIRST_VERB.match(text):  # "write a title for a blog post": what stands behind the output
@@ -141,7 +174,7 @@ def input_noun(spec: TaskSpec) -> str:
     asked = [said for name, said in words.items() if said != readable(name)]
     noun = _without(_by_grammar(text), answers, asked)
     if spec.kind == "classification":
-        noun = _owner(noun)
+        noun = _unsought(_owner(noun), text)
     if spec.kind == "generation":
         noun = _INTO_FORM.sub("", noun) or noun
     if is_text_kind(noun) and noun.lower() not in answers:
@@ -151,7 +184,7 @@ def input_noun(spec: TaskSpec) -> str:
     sorts = spec.kind == "classification"
     named = _unasked(named_text(text, labels, None if sorts else _WRITTEN), asked)
     if 0 < len(named) <= 100:
-        return named
+        return _unsought(named, text) if sorts else named
     if _PLURAL_OF_SEVERAL.match(noun) or noun.lower() in answers:
         return "text"
     if sorts and (to := _ADDRESSED.search(text)) is not None:
@@ -162,6 +195,33 @@ def input_noun(spec: TaskSpec) -> str:
         owner = _POSSESSED.search(text.replace("’", "'"))
         return (owner and text_kind(owner[1])) or "text"
     return noun
+
+
+def _worked_on(text: str) -> str:
+    """What something is taken out of, or what is given of a thing that is written about; "" where neither is told."""
+    given = _GIVEN_OF_IT.search(text)
+    if given and is_text_kind(given[2]):
+        return f"{given[2]} of {with_article(given[1])}"
+    for found in _TAKEN_FROM.finditer(text) if _TAKES_OUT.match(text) else ():
+        behind = text[found.end() :]
+        if re.match(r"word\b(?! \w)", behind):
+            return "word"
+        named = named_text(behind, ())
+        if named and behind.lower().startswith(named.lower()):
+            return behind[0] + _INTO_FORM.sub("", named)[1:]
+    return ""
+
+
+def _unsought(noun: str, text: str) -> str:
+    """A noun without the qualities that are looked for, which not all inputs have: `toxic or insulting comment`."""
+    ahead = _LOOKED_FOR.search(text)
+    words = noun.split()
+    if ahead is None or len(words) < 2:
+        return noun
+    joined = re.search(rf"[\w-]+ (?:or|and) {re.escape(words[0])}\b", ahead[1], re.IGNORECASE)
+    alone = ahead[1].lower().startswith(words[0].lower()) and _QUALITY.fullmatch(words[0])
+    rest = " ".join(words[1:])
+    return rest if (joined or alone) and is_text_kind(rest) else noun
 
 
 def _message_of(noun: str) -> str:
@@ -200,7 +260,8 @@ def _owner(noun: str) -> str:
 def _by_grammar(text: str) -> str:
     object_, answers = _OBJECT.match(text), _ANSWERS.match(text) is not None
     if object_ and not _ASKED.match(object_.group(2)):
-        noun = _tidy(*_unanswered(object_.group(2), text[object_.end() :], answers))
+        named = _CONVERTED.sub("", object_.group(2)) if _CONVERTS.match(text) else object_.group(2)
+        noun = _tidy(*_unanswered(named, text[object_.end() :], answers))
         noun = _singular(noun) or (noun if object_.group(1).startswith("the") else "")
         if noun:
             return noun

@@ -302,6 +302,50 @@ def test_how_to_answer_is_no_part_of_a_question(instruction: str, expected: str)
 
 
 @pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [
+        # The form of the answer.
+        ("Describe in one sentence what the Python snippet does.", "Python snippet"),
+        ("Explain in two or three short sentences what the clause means.", "clause"),
+        # What is taken out of a text.
+        ("List the key phrases (names, dates) of the voice command as they are written.", "voice command"),
+        ("Extract all quotes from the news article.", "news article"),
+        ("Give an antonym of the word.", "word"),
+        # What is given of what is written about.
+        ("Suggest a title for a scientific paper, given its abstract.", "abstract of a scientific paper"),
+        ("Generate a title for the film from its plot.", "plot of a film"),
+        # What is put into another form.
+        ("Turn the table of attributes into a short description.", "table of attributes"),
+        ("Convert the date to ISO format.", "date"),
+        ("Convert the amount into words.", "amount"),
+        ("Expand the abbreviation.", "abbreviation"),
+        ("Turn the sentence from active tense to passive tense.", "sentence"),
+        ("Sort the words alphabetically.", "word"),
+    ],
+)  # fmt: skip
+def test_what_is_worked_on_is_the_input(instruction: str, expected: str) -> None:
+    assert noun(instruction) == expected
+
+
+@pytest.mark.parametrize(
+    ("instruction", "labels", "expected"),
+    [
+        ("Detect toxic or insulting comments: toxic or clean.", ("toxic", "clean"), "comment"),
+        ("Detect fraudulent or unsolicited text messages.", ("fraud", "legitimate"), "text message"),
+        ("Find offensive and hateful tweets.", ("yes", "no"), "tweet"),
+        ("Flag misleading headlines of newspapers.", ("yes", "no"), "headline of newspapers"),
+        ("Sort incoming emails into urgent and not urgent.", ("urgent", "not urgent"), "incoming email"),
+        ("Classify short product reviews as good or bad.", ("good", "bad"), "short product review"),
+    ],
+)  # fmt: skip
+def test_what_is_looked_for_is_not_what_all_inputs_are(
+    instruction: str, labels: tuple[str, ...], expected: str
+) -> None:
+    spec = TaskSpec("t", instruction, "classification", labels=tuple(map(Label, labels)))
+    assert input_noun(spec) == expected
+
+
+@pytest.mark.parametrize(
     ("noun", "expected"),
     [("email", "an email"), ("user review", "a user review"), ("SMS", "an SMS"), ("hour", "an hour"), ("FAQ", "an FAQ"),
      ("university essay", "a university essay"), ("uninteresting text", "an uninteresting text"), ("URL", "a URL"),
