@@ -90,7 +90,8 @@ def write_files(state: Compressed, folder: Path, form: str) -> None:
         OptionError: The format cannot hold it.
         MissingExtra: A library of the format is not installed.
     """
-    from potstill.train.compress.state import FACTS, facts_of
+    from potstill.train.compress.place import FACTS
+    from potstill.train.compress.state import facts_of
 
     if faults := format_faults(state, form):
         raise OptionError(f"format {form}", faults)

@@ -31,6 +31,7 @@ from potstill.train.compress.files import best_format, check_formats, format_fau
 from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.methods import METHODS
 from potstill.train.compress.options import CompressOptions
+from potstill.train.compress.place import check_place
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
@@ -121,8 +122,7 @@ def compress_student(
     options = options or CompressOptions()
     steps = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
     check_formats(options.formats)
-    if out.resolve() == Path(local_model(str(source))).resolve():
-        raise OptionError("out", [f"{out} is the student itself, which is never changed; give another folder"])
+    check_place(out, local_model(str(source)))
     state = open_source(source)
     layer_list(state.model)
     work = _Work(source, steps, out, material, options, listener)

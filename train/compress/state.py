@@ -29,6 +29,7 @@ from torch import Tensor
 from potstill.errors import DataError, OptionError
 from potstill.models import local_model
 from potstill.train.card import CARD, StudentCard, read_card, write_card
+from potstill.train.compress.place import FACTS
 from potstill.train.quantize.activations import install
 from potstill.train.quantize.lattice import QuantizedWeight
 from potstill.train.quantize.packing import describe, pack_bits, restore, stored_tensors, unpack_bits
@@ -36,7 +37,6 @@ from potstill.train.quiet import quiet_transformers
 from potstill.whole_folders import written_whole
 
 PACKED = "packed.safetensors"
-FACTS = "compression.json"
 MASKS = "masks.safetensors"
 # Not named as weights, since the size of a step is that of the files which could be delivered after it.
 EXACT = "exact.float32"

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import PotstillError, TrainingError
 from potstill.events import Event, Listener, silent
-from potstill.models import model_identity
+from potstill.models import local_model, model_identity
 from potstill.options import as_json
 from potstill.run_dir import write_atomic
 from potstill.train.compress.options import CompressOptions
+from potstill.train.compress.place import check_place
+from potstill.whole_folders import written_whole
 
 if TYPE_CHECKING:
     from potstill.train.compress.run import CompressResult, Material
@@ -60,10 +62,12 @@ def compress_all(
 
     Raises:
         TrainingError: Every recipe failed.
+        OptionError: `out` holds what no zoo wrote.
     """
     from potstill.train.compress.run import REPORT, CompressResult, compress_student
     from potstill.train.compress.state import open_source, source_name
 
+    check_place(out, local_model(str(source)), zoo=True)
     state = open_source(source)
     kind = state.kind
     del state
@@ -105,11 +109,12 @@ def compress_all(
     }  # fmt: skip
     write_atomic(out / REPORT, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     place = out / "best"
-    if place.exists():
-        shutil.rmtree(place)
     if best is None:
+        if place.exists():
+            shutil.rmtree(place)
         return CompressResult(out, table)
-    shutil.copytree(out / "all" / best["folder"], place)
+    with written_whole(place) as temporary:
+        shutil.copytree(out / "all" / best["folder"], temporary, dirs_exist_ok=True)
     return CompressResult(place, table)
 
 

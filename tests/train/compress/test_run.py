@@ -22,7 +22,6 @@ from transformers import (
 
 from potstill.errors import MissingExtra, OptionError, TrainingError, UserError
 from potstill.report.compression_page import markdown
-from potstill.train.classify import distil_classifier
 from potstill.train.compress.files import load_model
 from potstill.train.compress.measure import read_text
 from potstill.train.compress.options import CompressOptions
@@ -33,26 +32,6 @@ from potstill.train.compress.zoo import compress_all, recommend
 from potstill.train.student import load_student
 
 QUICK = CompressOptions(formats=("packed",), speed="none")
-
-
-@pytest.fixture(scope="session")
-def student(tiny_bert, tmp_path_factory):
-    """A tiny classifier that knows the task of `mood`."""
-    from potstill.train.options import DistilOptions
-
-    options = DistilOptions(
-        student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
-        freeze_embeddings=False, early_stopping=None, keep_checkpoints=False, start="random",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("student") / "mood"
-    distil_classifier(mood.SPEC, mood.reviews(200), mood.reviews(40, 1), folder, options)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def material():
-    train = mood.reviews(400, 5)
-    return Material(tuple(train["input"]), tuple(train["output"]), mood.SPEC, mood.reviews(60, 2))
 
 
 def files_of(folder):
