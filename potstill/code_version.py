@@ -40,7 +40,7 @@ _THROUGH = {"transformers": ("torch", "tokenizers"), "trl": ("accelerate",), "se
 DECIDING = (
     *("torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "optuna", "bitsandbytes", "torchao"),
     *("compressed-tensors", "gguf", "onnx", "onnxscript", "onnxruntime", "datasets", "sentence-transformers"),
-    *("faiss-cpu", "bm25s", "datasketch", "rapidfuzz", "crowd-kit", "rouge-score", "sacrebleu", "json-repair"),
+    *("faiss-cpu", "bm25s", "rapidfuzz", "crowd-kit", "rouge-score", "sacrebleu", "json-repair"),
     *("scikit-learn", "scipy", "numpy"),
 )
 _IMPORT = re.compile(r"^[ \t]*(?:from [\w.]+ import (?:\([^)]*\)|[^\n]+)|import [^\n]+)", re.MULTILINE)

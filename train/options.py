@@ -92,7 +92,8 @@ class DistilOptions:
         hard_weight: Share of the cross-entropy on the row's label or output. 0 trains on soft targets alone.
         soft_weight: Share of the divergence from the teacher's distribution. 0 trains on hard targets alone.
             The two are divided by their sum; a row that has only one of both targets trains on that one.
-        temperature: Softens both distributions in the soft term, which is multiplied by its square.
+        temperature: Softens both distributions in the soft term, which is multiplied by its square; on policy it is
+            TRL's temperature, of what the student writes and of both distributions, and nothing is multiplied.
         divergence: Direction of the soft term: `forward_kl` is KL(teacher‖student).
         jsd_beta: Weight of the teacher in the mixture of `jsd`, in (0, 1).
         epochs: Passes over the rows.

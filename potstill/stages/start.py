@@ -25,7 +25,7 @@ def settled(
 ) -> GenerationOptions:
     """The options with a number for the window: what the folder began with, or what fits the teacher.
 
-    A folder keeps its number in `window.json`, so that another `--concurrency` later goes on with the same requests.
+    A folder keeps its number in `window.json`, so that another `concurrency` later goes on with the same requests.
 
     Args:
         folder: The run folder.
