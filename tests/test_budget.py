@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.asking.asker import Asker
-from potstill.asking.budget import Budget, Meter, Price, in_time, price_of
+from potstill.asking.budget import Budget, Meter, Price, in_time, price_of, spent_usd
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Message, Request
 from potstill.datagen.teachers import open_teacher
@@ -137,6 +137,14 @@ def test_a_price_that_the_user_states_goes_before_all(tmp_path: Path) -> None:
 def test_what_an_earlier_teacher_spent_is_priced_by_its_name() -> None:
     spent = {"openai:https://api.openai.com/v1#gpt-4o": (1_000_000, 0), "openai:http://localhost:1/v1#gpt-4o": (9, 9)}
     assert Meter(Budget(usd=9.0), spent).usd == pytest.approx(2.5)
+
+
+def test_what_a_run_spent_is_each_teachers_tokens_at_its_own_price() -> None:
+    spent = {"transformers:m": (5_000_000, 5_000_000), "openai:https://proxy.example/v1#judge": (1_000_000, 100_000)}
+    judged = {"openai:https://proxy.example/v1#judge": Price(2.0, 10.0)}
+    assert spent_usd(spent, judged) == pytest.approx(3.0)
+    assert spent_usd(spent, {}) is None, "nobody knows what the judge costs"
+    assert spent_usd({**spent, "openai:https://api.openai.com/v1#gpt-4o": (1_000_000, 0)}, judged) == pytest.approx(5.5)
 
 
 def test_money_is_counted() -> None:

@@ -19,7 +19,7 @@ from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import open_teacher
 from potstill.plan.estimate import plan_run
 from potstill.report.facts import read_run
-from potstill.report.page import render_report
+from potstill.report.page import render_report, write_report
 from potstill.report.saving import covered, list_price, saving, teacher_seen
 from potstill.rows import rows_to_dataset
 from potstill.settings import EvaluateOptions
@@ -90,6 +90,15 @@ def waits(run: Path, purpose: str) -> list[tuple[float, float]]:
 
 def text_of(html: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_the_money_that_a_run_spent_is_that_of_all_its_teachers(sample_run: Any, tmp_path: Path) -> None:
+    """A judge that is paid was told at the price of a writer that is not: as nothing."""
+    run = sample_run.write_run(tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text()) | {"usd": 12.34}
+    (run / "run.json").write_text(json.dumps(facts))
+    html, _ = write_report(run)
+    assert "these tokens cost 12.34 USD" in text_of(html.read_text())
 
 
 def test_a_priced_teacher_without_label_scores_is_measured_by_what_it_writes(

@@ -208,6 +208,24 @@ def price_of(identity: Mapping[str, str], options: object = None) -> Price | Non
     )
 
 
+def _price_of_name(teacher: str) -> Price | None:
+    """What a teacher of an earlier call costs, of whom only the name is left."""
+    backend, _, rest = teacher.partition(":")
+    endpoint, _, model = rest.rpartition("#")
+    return price_of({"backend": backend, "model": model, "endpoint": endpoint})
+
+
+def spent_usd(spent: Mapping[str, tuple[int, int]], prices: Mapping[str, Price | None]) -> float | None:
+    """US dollars for what all teachers of a run took, each at its own price; None where one's is not known.
+
+    Args:
+        spent: Prompt and completion tokens by the teacher's name (`Ledger.spent`).
+        prices: Of the teachers at hand; those of earlier calls are looked up by their names.
+    """
+    told = [(prices[name] if name in prices else _price_of_name(name), tokens) for name, tokens in spent.items()]
+    return None if any(price is None for price, _ in told) else sum(p.cost(*tokens) for p, tokens in told if p)
+
+
 class Meter:
     """What a run has spent and what is in flight, against a budget; all its teachers share one.
 
@@ -229,10 +247,8 @@ class Meter:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         for name in self._spent:
-            # A teacher of an earlier call, of whom only the name is left; where its price is not known it counts 0.
-            backend, _, rest = name.partition(":")
-            endpoint, _, model = rest.rpartition("#")
-            self._prices[name] = price_of({"backend": backend, "model": model, "endpoint": endpoint}) or Price()
+            # Where the price of a teacher of an earlier call is not known it counts 0.
+            self._prices[name] = _price_of_name(name) or Price()
 
     def join(self, teacher: str, price: Price | None, thinking_tokens: int = 0) -> None:
         """Let a teacher spend; each of its requests may take `thinking_tokens` beyond its own bound.

@@ -156,8 +156,9 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "stages": _stages(facts),
         "asked_in_all": [{"purpose": "all", **in_all(facts.asked.values()).to_json()}] if len(facts.asked) > 1 else [],
         "saving": saving(facts, student),
-        "cost": price.cost(sum(t["prompt_tokens"] for t in facts.tokens),
-                           sum(t["completion_tokens"] for t in facts.tokens)) if price else None,
+        # A run of one's own machine costs nothing, and says nothing of it.
+        "cost": run.get("usd") or (price.cost(sum(t["prompt_tokens"] for t in facts.tokens),
+                                              sum(t["completion_tokens"] for t in facts.tokens)) if price else None),
         "command": clean(str(run.get("command") or "")),
         "versions": run.get("versions", {}),
         "teacher": {key: clean(str(value)) for key, value in dict(run.get("teacher", {})).items()},

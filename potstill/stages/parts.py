@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.budget import spent_usd
 from potstill.asking.counts import in_all
 from potstill.code_version import DECIDING, versions
 from potstill.masking import mask_teacher
@@ -123,6 +124,7 @@ def run_record(job: Job, stages: Sequence[Stage], seconds: float) -> dict[str, A
         seconds: How long this call took.
     """
     asked = in_all(job.ledger.asked().values())
+    askers = (job.asker, job.checker) if job.checker else (job.asker,)
     return {
         "command": command_given(),
         "settings": job.settings.to_json(),
@@ -135,6 +137,7 @@ def run_record(job: Job, stages: Sequence[Stage], seconds: float) -> dict[str, A
             "prompt": asked.prompt_tokens, "completion": asked.completion_tokens, "requests": asked.fresh,
             "failures": asked.failed,
         },
+        "usd": spent_usd(job.ledger.spent(), {own.teacher.name: own.price for own in askers}),
         "counts": asked.to_json(),
         "counts_this_time": job.asker.counts.to_json(),
     }  # fmt: skip
