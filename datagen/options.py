@@ -11,6 +11,16 @@ LEAST_WINDOW = 128
 # Tokens of an input: a small teacher rambles as long as it may, others end by themselves where their text does.
 _OPENED_TOKENS, _LEAST_TOKENS, _TOKENS_A_WORD = 96, 512, 2
 
+# By the task's kind, the options that its requests do not depend on.
+UNREAD = {
+    "classification": ("answer_max_tokens", "answer_temperature", "answer_top_k"),
+    "generation": ("label_descriptions", "own_name_share"),
+    "instructions": (
+        "answer_max_tokens", "answer_top_k", "texts_per_request", "structured", "attributes", "label_descriptions",
+        "examples_shown", "style_shown", "avoid_shown", "min_words", "max_words", "own_name_share",
+    ),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -29,6 +39,8 @@ class GenerationOptions:
         top_p: Nucleus mass of inputs.
         max_tokens: Most new tokens of an input. None is 96 where replies are opened, more for a long kind;
             other teachers may write what an input may have, two tokens for each of `max_words`, at least 512.
+            For `kind: instructions` most new tokens of a reply with instances, 350 where it is None (300 of
+            classification).
         answer_max_tokens: Most new tokens of an output (generation tasks).
         answer_temperature: Temperature of outputs; 0 is greedy.
         answer_top_k: Teacher log-probs kept for each output token (generation tasks); 0 keeps none.

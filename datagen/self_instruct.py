@@ -40,7 +40,7 @@ from potstill.datagen.self_instruct_files import (
     write_seed_tasks,
 )
 from potstill.datagen.self_instruct_files import read_instances as read_instances_file
-from potstill.datagen.self_instruct_requests import MOST_NEW, Requests, own_seeds
+from potstill.datagen.self_instruct_requests import INSTANCE_TOKENS, MOST_NEW, Requests, own_seeds
 from potstill.datagen.self_instruct_text import (
     is_yes,
     read_instances,
@@ -307,6 +307,14 @@ def _near_duplicate_rate(texts: Sequence[str]) -> float:
     return round(near / max(1, len(texts)), 4)
 
 
+def _cut(tally: Tally, options: GenerationOptions) -> str:
+    """How many replies with instances were cut at their bound, and how it is raised; "" where none was."""
+    count = tally.dropped["truncated"]
+    wider = 2 * (options.max_tokens or INSTANCE_TOKENS[False])
+    said = f"{count} were cut at the most tokens that instances may take; allow more with"
+    return f"{said} --set generation.max_tokens={wider}" if count else ""
+
+
 def generate_instructions(
     spec: TaskSpec, asker: Asker, options: GenerationOptions, *, listener: Listener = silent, out: Path | None = None
 ) -> GenerationResult:
@@ -328,6 +336,7 @@ def generate_instructions(
         TeacherError: No usable row came of all requests, or the teacher refused or stayed away.
     """
     seeds = read_seed_tasks(spec.seed_tasks)
+    options = replace(options, texts_per_request=1)  # which bounds the requests, and each of these writes one thing
     tally = Tally()
     name = asker.teacher.name
     with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
@@ -343,7 +352,7 @@ def generate_instructions(
                 spec, seeds.tasks, options, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
             )
             drive(plan, asker, window=options.ahead, purpose=PURPOSE)
-        insist(gathered, tally, name)
+        insist(gathered, tally, name, _cut(tally, options))
         write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
         known = [seed.instruction for seed in shown]
         file_name = gathered.folder / "machine_generated_instructions.jsonl"

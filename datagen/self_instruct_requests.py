@@ -18,6 +18,8 @@ from potstill.language.names import LANGUAGES
 from potstill.task import TaskSpec
 
 SHOWN_SEEDS, SHOWN_WRITTEN, MOST_NEW = 6, 2, 7
+# Of a reply with instances, by whether the task is classification, where `max_tokens` says nothing.
+INSTANCE_TOKENS = {True: 300, False: 350}
 SHOWN_OWN = 2
 """Of the seeds shown, how many at most are the user's examples."""
 
@@ -111,7 +113,7 @@ class Requests:
         return Request(
             messages=(Message("user", text),),
             prefill=f"{begun}Task: {instruction}\n{first}" if opened else "",
-            max_tokens=300 if is_classification else 350,
+            max_tokens=self.options.max_tokens or INSTANCE_TOKENS[is_classification],
             temperature=self.options.answer_temperature,
             stop=("\nTask:",),
             seed=random.randrange(2**31),

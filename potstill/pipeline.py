@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.ledger import Ledger
-from potstill.errors import UserError
+from potstill.errors import OptionError, UserError
 from potstill.events import Event, Listener
 from potstill.masking import masked
 from potstill.notebook import html_table, listening
@@ -242,12 +242,28 @@ def open_job(
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = opened.enter_context(open_checker(resolved, ledger, listener, asker.meter))
         spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
+        _check_functions(spec, labelling_functions)
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
         if spec.kind == "generation" and (form := form_of(spec)):
             listener(Event("task", "note", f"outputs: {form.told()} (asked for by the task)"))
         call = _call(task, out, settings, labelling_functions)
         yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions), call)
+
+
+def _check_functions(spec: TaskSpec, functions: Sequence[Any]) -> None:
+    """Refuse labelling functions that would see no text.
+
+    Raises:
+        OptionError: The task has no unlabelled texts, or no labels.
+    """
+    if functions and spec.kind != "classification":
+        why = f"give labels, and this is {spec.kind}"
+    elif functions and spec.unlabelled is None:
+        why = "vote on the texts of `unlabelled:`, and the task names none"
+    else:
+        return
+    raise OptionError("labelling_functions", [f"labelling_functions {why}"])
 
 
 def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any], functions: Sequence[Any]) -> str:

@@ -17,7 +17,7 @@ from potstill.preview import preview_rows
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
 from potstill.stages.start import check_start, lacking_rows, settled
-from potstill.task import DataRef, Label, TaskSpec
+from potstill.task import DataRef, Label, Rule, TaskSpec
 
 TASK = "Classify a message as billing, delivery or other."
 SPEC = TaskSpec("t", "Classify.", "classification", tuple(Label(name) for name in "abcdefghijkl"))
@@ -114,6 +114,36 @@ def test_a_run_refuses_what_a_preview_shows(tmp_path: Path) -> None:
         run(TASK, out=tmp_path / "run", teacher="fake", sources="generated", rows=2)
     seen = preview_rows(TASK, rows=2, out=tmp_path / "seen", teacher="fake", sources="generated")
     assert len(seen.rows) == 2
+
+
+def test_what_counts_for_nothing_is_said() -> None:
+    told: list[Event] = []
+    given = {"rows": 40, "teacher": "fake", "generation": {"max_words": 9, "attributes": "none", "novelty": 0.6}}
+    check_start(TaskSpec("t", "Help gardeners.", "instructions"), resolve(given, {}), told.append)
+    assert [event.message for event in told] == [
+        "kind: instructions does not go by generation.attributes, generation.max_words"
+    ]
+    told.clear()
+    ruled = replace(SPEC, rules=(Rule("a", "keyword", ("ant",)),))
+    check_start(ruled, resolve({"rows": 40}, {"sources": "retrieved", "quality": {"votes": 2}}), told.append)
+    assert [event.message for event in told] == [
+        "no row is written (sources), so the checks of `quality` have nothing to look at; "
+        "`rules` label the texts of `unlabelled`, and the task names none"
+    ]
+    told.clear()
+    check_start(
+        replace(ruled, unlabelled=DataRef("texts.txt")), resolve({**given, "quality": {"votes": 2}}, {}), told.append
+    )
+    assert told == []
+
+
+def test_labelling_functions_without_texts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one text\nanother text\n")
+    rewrite = f"---\nkind: generation\nunlabelled: {tmp_path / 'texts.txt'}\n---\nSay the sentence more politely.\n"
+    for task, said in ((TASK, "the task names none"), (rewrite, "this is generation")):
+        with pytest.raises(OptionError, match=f"labelling_functions .*{said}"):
+            run(task, out=tmp_path / "run", teacher="fake", labelling_functions=[lambda text: None])
+    assert not (tmp_path / "run" / "retrieval").exists()
 
 
 def test_checks_that_cannot_be_made_are_refused_before_a_row_is_written(tmp_path: Path) -> None:

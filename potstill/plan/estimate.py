@@ -33,7 +33,7 @@ from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
 from potstill.plan.ledger import plan_ledger
 from potstill.plan.steps import RunPlan, Size, Step, joined, texts_to_label
-from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled
+from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled, unread_options
 from potstill.stages.student_choice import distil_options, teaches_itself
 from potstill.task import TaskSpec
 from potstill.user_data import OWN_ROWS, unsaid_fields
@@ -122,7 +122,14 @@ class _Planner:
         self.checker = checker or asker
         unsaid = unsaid_fields(spec) if settings.writes else ""
         self.notes = [
-            note for note in (lacking_rows(spec, settings), foreign_languages(spec, settings), unsaid) if note
+            note
+            for note in (
+                lacking_rows(spec, settings),
+                foreign_languages(spec, settings),
+                unread_options(spec, settings),
+                unsaid,
+            )
+            if note
         ]
         self._sizes: dict[str, Size] = {}
 

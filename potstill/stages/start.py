@@ -145,6 +145,8 @@ def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
         listener(Event("task", "note", foreign))
     if settings.writes and (unsaid := unsaid_fields(spec)):
         listener(Event("task", "note", unsaid))
+    if unread := unread_options(spec, settings):
+        listener(Event("task", "note", unread))
     fault = lacking_rows(spec, settings)
     if not fault:
         return
@@ -153,6 +155,25 @@ def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
     if settings.sources == "generated" and spec.labelled is None and spec.unlabelled is None:
         raise OptionError("generation", [fault])
     listener(Event("datagen", "note", fault))
+
+
+def unread_options(spec: TaskSpec, settings: Settings) -> str:
+    """What the user said that changes nothing for this task; "" where all of it counts."""
+    from potstill.datagen.options import UNREAD
+
+    given = [name for name in UNREAD[spec.kind] if f"generation.{name}" in settings.origin]
+    said = [
+        f"kind: {spec.kind} does not go by {', '.join(f'generation.{name}' for name in given)}"
+        if given and settings.writes
+        else "",
+        "no row is written (sources), so the checks of `quality` have nothing to look at"
+        if settings.quality.on and not settings.writes
+        else "",
+        "`rules` label the texts of `unlabelled`, and the task names none"
+        if spec.rules and not spec.unlabelled
+        else "",
+    ]
+    return "; ".join(filter(None, said))
 
 
 def foreign_languages(spec: TaskSpec, settings: Settings) -> str:

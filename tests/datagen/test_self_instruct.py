@@ -688,6 +688,39 @@ def test_instances_that_never_come_are_asked_for_a_bounded_number_of_times(tmp_p
     assert len(new) < 180
 
 
+class Wordy(Tutor):
+    """Takes 500 tokens for instances; with fewer they are cut."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        reply = super().answer(request)
+        if isinstance(reply, Reply) and request.prefill.endswith("Input:") and request.max_tokens < 500:
+            return replace(reply, text=reply.text[:20], finish="length")
+        return reply
+
+
+def test_cut_instances_are_asked_for_again_with_more_tokens_and_nothing_else_is(tmp_path: Path) -> None:
+    """A long answer was cut at 350 tokens whatever the task file said, and nothing told how to allow more."""
+    teacher = Wordy()
+    short = make(tmp_path, teacher, rows=20, window=8)
+    assert short.report["dropped"]["truncated"] > 5
+    before = len(teacher.asked)
+    longer = make(tmp_path, teacher, rows=20, window=8, max_tokens=600)
+    assert "truncated" not in longer.report["dropped"]
+    again = teacher.asked[before:]
+    assert again
+    assert {request.max_tokens for request in again} == {600}
+    assert all(request.prefill.endswith("Input:") for request in again)
+
+
+def test_where_all_instances_are_cut_the_mend_is_said(tmp_path: Path) -> None:
+    class AllOpen(Wordy):
+        def answer(self, request: Request) -> Reply | Failure:
+            return Reply(text="No") if request.choices else super().answer(request)
+
+    with pytest.raises(TeacherError, match=r"cut at the most tokens .*--set generation\.max_tokens=700"):
+        make(tmp_path, AllOpen(), rows=10, window=8)
+
+
 def test_examples_of_the_user_are_seeds(tmp_path: Path) -> None:
     teacher = Tutor()
     examples = (Example("Say when the desk opens.", "At nine."), Example("Answer the reader.\n\nIs tea sold?", "No."))
