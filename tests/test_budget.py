@@ -160,6 +160,23 @@ def test_money_is_counted() -> None:
     assert "USD" in str(meter.reached())
 
 
+def test_a_cap_that_no_request_fits_is_told_with_what_one_may_take() -> None:
+    """A budget "met" with nothing spent said nothing of why."""
+    request = Request((Message("user", "hi"),), max_tokens=400)
+    small = Meter(Budget(tokens=300))
+    small.join("a", Price())
+    assert small.admit(request, "a") == "stop"
+    assert "0 tokens, 0.0 min, and the next request may take up to 445 tokens; every reply" in str(small.reached())
+    dear = Meter(Budget(usd=0.001, seconds=60))
+    dear.join("a", Price(prompt=1.0, completion=10.0))
+    assert dear.admit(request, "a") == "stop"
+    assert "and the next request may take up to 0.0040 USD; every reply" in str(dear.reached())
+    late = Meter(Budget(tokens=10_000, seconds=1e-9))
+    late.join("a", Price())
+    assert late.admit(request, "a") == "stop"
+    assert "next request" not in str(late.reached())
+
+
 def test_money_without_a_price_is_refused() -> None:
     with pytest.raises(OptionError, match="cap tokens or time instead"):
         Meter(Budget(usd=1.0)).join("a", None)

@@ -241,6 +241,7 @@ class Meter:
         self._spent = {name: list(tokens) for name, tokens in (spent or {}).items()}
         self._reserved_tokens = 0
         self._reserved_usd = 0.0
+        self._last_refused = ""  # what the request that did not fit may take, for people
         # By a request's id, from its first billed attempt on: what is counted of it already, and whether it rests.
         self._counted: dict[int, tuple[int, int]] = {}
         self._resting: set[int] = set()
@@ -316,6 +317,8 @@ class Meter:
             self._reserved_tokens += prompt + completion
             self._reserved_usd += worst
             return "send"
+        fits = cap.tokens is None or tokens + self._reserved_tokens <= cap.tokens
+        self._last_refused = f"{worst:.4f} USD" if fits else f"{prompt + completion:,} tokens"
         return "wait" if self._fits(tokens, usd) else "stop"
 
     def _most(self, request: AnyRequest, teacher: str) -> tuple[int, int]:
@@ -347,8 +350,11 @@ class Meter:
     def reached(self) -> BudgetReached:
         """The error to raise, with what was spent and the mend."""
         money = f"{self.usd:.4f} USD, " if self.budget.usd is not None else ""
+        late = self.budget.seconds is not None and self.seconds >= self.budget.seconds
+        tells = self._last_refused and not late
+        more = f", and the next request may take up to {self._last_refused}" if tells else ""
         return BudgetReached(
-            f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min; "
+            f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min{more}; "
             "every reply so far is in the ledger: run again with a larger --budget to go on from here"
         )
 
