@@ -184,6 +184,9 @@ def check_rows(
     )
     kept, dropped = _judged(rows, places, written, agreement, found, options)
     report = _report(options, asker, found, agreement, written, dropped, replaced)
+    for name in report["without_answer"]:
+        told = f"quality.{name} says nothing: {asker.teacher.name} gave no answer that it could use"
+        listener(Event(STAGE, "note", told))
     if gain is not None:
         report["input_gain"] = gain
         told = f"{gain['dropped']} of {gain['judged']} outputs say nothing of their input"
@@ -422,10 +425,11 @@ def _report(
     low = int((agreement < options.least).sum())
     done = f"{len(dropped)} dropped" if options.action == "drop" else f"{low} at the least weight"
     return {
-        "summary": f"{len(written)} rows checked ({', '.join(found) or 'nothing'}), {done}",
+        "summary": f"{len(written)} rows checked ({', '.join(means) or 'nothing'}), {done}",
         "teacher": asker.teacher.name,
         "checked": len(written),
         "mean_agreement": means,
+        "without_answer": [name for name in found if name not in means],
         "below_least": low,
         "dropped": dict(Counter(item.reason for item in dropped)),
         "dropped_by_label": dict(sorted(Counter(item.output for item in dropped).items())) if dropped else {},

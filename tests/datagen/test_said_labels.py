@@ -268,6 +268,23 @@ def test_checks_of_written_rows_use_them_too(teacher_server: Any, ledger: Ledger
     assert judged.report["summary"]
 
 
+def test_a_check_that_a_server_cannot_answer_is_not_said_to_be_made(teacher_server: Any, ledger: Ledger) -> None:
+    notes = []
+    with teacher_server.running_server(reply=lambda body: "bug") as server:
+        teacher = open_teacher(f"openai:{server.url}#m", **FAST)
+        options = QualityOptions(verify=True, votes=1)
+        checked = check_rows(
+            SPEC, rows(), Asker(teacher, ledger), options,
+            listener=lambda e: notes.append(e.message) if e.kind == "note" else None,
+        )  # fmt: skip
+        teacher.close()
+    assert checked.report["summary"].startswith("12 rows checked (votes)")
+    assert checked.report["without_answer"] == ["verify"]
+    (note,) = notes
+    assert note.startswith("quality.verify says nothing: ")
+    assert "gave no answer" in note
+
+
 def test_a_thinking_model_of_openai_is_not_asked(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-used")
     for model, gives in (("gpt-5-mini", False), ("gpt-4o-mini", True)):
