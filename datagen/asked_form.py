@@ -60,6 +60,9 @@ _SENTENCES = (
     ),
 )
 _MOST_WORDS = (
+    re.compile(
+        rf"\b(?:not|n't|never) (?:\w+ ){{0,2}}(?:more than|over|exceed(?:ing)?) (?P<n>{_COUNT}) words\b", re.IGNORECASE
+    ),
     re.compile(rf"\b{_MOST} (?P<n>{_COUNT}) words\b", re.IGNORECASE),
     re.compile(rf"\b(?P<n>{_COUNT}) words (?:or (?:fewer|less)|at (?:the )?most|maximum|max)\b", re.IGNORECASE),
 )
@@ -169,7 +172,7 @@ _WORKS_ON = re.compile(
     re.IGNORECASE,
 )
 _WORD_ENDS = re.compile(r"\s+|[—…]|--+|\.{3,}")
-_A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*\s?[%$€£]?\.?")
+_A_NUMBER = re.compile(r"[-+−]?[$€£]?\s?\d[\d.,' ]*(?:/\s?\d+)?\s?[%$€£]?\.?")
 _A_PLAIN_NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*")
 _TOKEN_ENDS = re.compile(r"[\s=:{}<>|]+")
 # Digits in a token with these are a part of a name, a date or a range: "INV-48213", "(555)010", "2024/05".

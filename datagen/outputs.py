@@ -16,6 +16,7 @@ from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_scores import answer_spellings
 from potstill.datagen.parse import plain, unquoted, without_lead_in
 from potstill.datagen.refusals import said_by_input
+from potstill.datagen.wrapped import unwrapped
 from potstill.rows import Dropped
 from potstill.task import TaskSpec
 
@@ -65,12 +66,18 @@ def stated_output(spec: TaskSpec, text: str) -> str:
     with a colon, or with anything around it where the task wants its output alone ("Python code only"). Otherwise it is
     the whole reply: also for a task that speaks of fences, or whose examples hold one, and for one that speaks of
     Markdown, unless the fence wraps the Markdown itself. A line that announces what follows ("Here is a title for the
-    change:", "The answer to this question is:") is no part of it. The first line keeps its indent where all have it.
+    change:", "The answer to this question is:") is no part of it, nor are the marks and names that `wrapped` knows. The
+    first line keeps its indent where all have it.
 
     Args:
         spec: The task.
         text: The reply.
     """
+    return unwrapped(spec, _unfenced(spec, text))
+
+
+def _unfenced(spec: TaskSpec, text: str) -> str:
+    """A reply without its fence, where that only wraps the output, and without what announces it."""
     text = _stripped(plain(text))
     outputs = [example.output for example in spec.examples]
     if _MARKDOWN.search(spec.instruction) and not _WANTS_FENCE.search(spec.instruction):

@@ -186,6 +186,8 @@ def test_many_fences_cost_little() -> None:
     stated_output(spec(ALONE), "```a\n" * 100_000)
     stated_output(spec(MARKDOWN), "```markdown\n" * 100_000)
     stated_output(spec(PLAIN), "</s>" * 100_000 + "x")
+    for part in ("a\n", "\n", '"', "**", "a: ", "Title: **", "\n\nExplanation"):
+        stated_output(spec("Write a title."), f"x{part * 40_000}x")
     assert time.process_time() - started < 0.5
 
 
@@ -207,6 +209,46 @@ def test_a_line_that_announces_an_output_is_no_part_of_it(
     found, fault = read_output(task, "the login broke", Reply(reply, finish))
     assert found == output
     assert (fault and fault.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("instruction", "reply", "output"),
+    [
+        ("Suggest a title for a paper, given its abstract.", '**Title:** "Walking: A Study"', "Walking: A Study"),
+        ("Write a headline of at most ten words.", "**Oil Prices Surge**", "Oil Prices Surge"),
+        ("Write a headline of at most ten words.", "Headline: Oil Prices Surge", "Oil Prices Surge"),
+        ("Extract five keywords, separated by commas.", "Keywords: graphs, maps", "graphs, maps"),
+        ("Translate the word into German.", '"Speer"', "Speer"),
+        ("Translate the word into German.", "„Speer“", "„Speer“"),
+        ("Correct the grammar.", "Corrected sentence: He goes.", "He goes."),
+        ("Continue the conversation.", "assistant: Let us talk.", "Let us talk."),
+        ("Write a regular expression.", "`^a$`", "^a$"),
+        ("Correct the grammar.", '**Corrected:** He goes.\n\n**Explanation:** "He" takes "goes".', "He goes."),
+        ("Write one question that can be answered.", "**Question:** Is it?\n\n**Answer:** Yes", "Is it?"),
+        # What belongs to the output.
+        ("Write a question and its answer.", "Question: Is it?\nAnswer: Yes", "Question: Is it?\nAnswer: Yes"),
+        ("Explain the term.", "A tax.\n\nExplanation: You pay.", "A tax.\n\nExplanation: You pay."),
+        ("Write a title.", "Walking: A Study", "Walking: A Study"),
+        ("Write a title.", '"Walk" or "Run"', '"Walk" or "Run"'),
+        ("Write a title and a summary.", "Title: Walks\n\nSummary: We walk.", "Title: Walks\n\nSummary: We walk."),
+        ("Write an e-mail with a subject line.", "Subject: Rain\n\nIt rains.", "Subject: Rain\n\nIt rains."),
+        ('Solve it. End with "Answer: " and the number.', "Answer: 5", "Answer: 5"),
+        ("Write a dialogue.", "user: Hi\nassistant: Hello", "user: Hi\nassistant: Hello"),
+        ("Write a dialogue of two people.", "Anna: Hi", "Anna: Hi"),
+        ("Write a Python expression for the request.", '"abc"', '"abc"'),
+        ("Write a YAML config.", "config: 1", "config: 1"),
+        ("Quote what the speaker says.", '"It rains."', '"It rains."'),
+        ("Write a heading in Markdown.", "**Rain**", "**Rain**"),
+        ("Write a story.", "**Rain** falls on **all**", "**Rain** falls on **all**"),
+    ],
+)
+def test_marks_and_names_around_an_output_are_no_part_of_it(instruction: str, reply: str, output: str) -> None:
+    assert stated_output(spec(instruction), reply) == output
+
+
+def test_examples_keep_their_marks() -> None:
+    assert stated_output(spec("Write a title.", '"On Walking"'), '"On Rain"') == '"On Rain"'
+    assert stated_output(spec("Write a title.", "Title: Walks"), "Title: Rain") == "Title: Rain"
 
 
 @pytest.mark.parametrize(
