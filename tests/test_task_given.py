@@ -54,6 +54,11 @@ WRITTEN = {
 SORTED = {
     "Say whether the hypothesis follows from the premise: entailment, neutral or contradiction.": "premise hypothesis",
     "Do the two questions ask the same? yes or no": "question1 question2",
+    "Answer the question with yes or no, based on the passage.": "passage question",
+    "Answer a yes/no question about a passage.": "passage question",
+    "Given a passage and a yes/no question, answer yes or no.": "passage question",
+    "Answer the question with yes or no.": "",
+    "Say whether the passage is written well: yes or no.": "",
     "Decide whether two sentences mean the same.": "sentence1 sentence2",
     "Classify sentence pairs as paraphrase or not.": "sentence1 sentence2",
     "Do the two addresses name the same place?": "address1 address2",

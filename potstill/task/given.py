@@ -87,6 +87,10 @@ _ANSWERED = (
     ),
 )
 _ANSWERS = re.compile(rf"\banswer(?:s|ing)?\s+{_QUESTION}\b", re.IGNORECASE)
+_YES_OR_NO = re.compile(r"\b(?:yes|true)\s*(?:/|,|or)\s*(?:no|false)\b", re.IGNORECASE)
+_OF_TWO_ANSWERS = re.compile(
+    r"\b(?:yes\s*[/-]\s*no|yes[ -]or[ -]no|true\s*[/-]\s*false|boolean)\s+(?=questions?\b)", re.IGNORECASE
+)
 # Never what is written: these are always read.
 _ALWAYS_READ = re.compile(
     r"(?<!into )(?<!as )(?<!write )\b(?:the|given|provided|this|each)\s+(?:given |following |provided )?"
@@ -150,6 +154,7 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
     if kind == "instructions":
         return ()
     text = _PIECE.sub("", " ".join(instruction[:_MOST_CHARS].split()))
+    text = _OF_TWO_ANSWERS.sub("", text)
     words = set(re.findall(r"[a-z]+", text.lower()))
     if {"premise", "hypothesis"} <= words:
         return ("premise", "hypothesis")
@@ -157,7 +162,7 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
         if names := _names([phrase for phrase in said.groups() if phrase]):
             return names
     answered = next((found for form in _ANSWERED if (found := form.search(text))), None)
-    if answered is None and kind == "generation" and _ANSWERS.search(text):
+    if answered is None and (kind == "generation" or _YES_OR_NO.search(text)) and _ANSWERS.search(text):
         answered = _ALWAYS_READ.search(text)
     if answered is not None:
         return (_plain(answered[1]), "question")
