@@ -13,8 +13,9 @@ batch plans far enough ahead for one file to hold all that the rows are likely t
 
 A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
 files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line
-stays pending. All of these are asked again by the next `write` or `run`. A reply's tokens count as of any other, so a
-budget in money takes them at the full price: its cap is met early, never late.
+stays pending. All of these are asked again by the next `write` or `run`. A file holds no more requests than the budget
+allows at the most that each may take. A reply's tokens count as of any other, so a budget in money takes them at the
+full price: its cap is met early, never late.
 
 Format: https://platform.openai.com/docs/guides/batch (also read by `vllm run-batch`).
 """
@@ -28,10 +29,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from potstill.asking.budget import Budget
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.asking.teacher_json import reply_to_json, request_from_json, request_to_json
 from potstill.datagen.teachers.openai_api import OpenAITeacher
+from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
 from potstill.errors import DataError, OptionError, TeacherRefused
 from potstill.events import Listener, silent
@@ -51,12 +54,14 @@ class BatchWritten:
         files: One file, or several where the API's bounds split them; none when nothing is left to ask.
         requests: Requests in them.
         full: Whether more could be planned with a larger window.
+        capped: Whether the budget allows no more: each request is taken for the most that it may cost.
     """
 
     run: Path
     files: tuple[Path, ...]
     requests: int
     full: bool
+    capped: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,10 @@ class _Collector:
     def thinking_tokens(self) -> int:
         return self._teacher.thinking_tokens
 
+    @property
+    def options(self) -> OpenAIOptions:
+        return self._teacher.options
+
     def body(self, request: Request, flavour: Flavour) -> dict[str, Any]:
         return self._teacher.chat_body(request, flavour)
 
@@ -149,6 +158,7 @@ def write_batch(
         TaskError: The task cannot be read.
         RunLocked: Another process works on the folder.
         TeacherRefused: A step before generation wants scores.
+        BudgetReached: The budget allows not even one request.
     """
     from potstill.asking.asker import Asker
     from potstill.datagen.teachers import open_teacher
@@ -168,7 +178,8 @@ def write_batch(
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
     collector = _Collector(teacher)
     with folder.lock(), Ledger(folder.ledger_path) as ledger:
-        asker = Asker(collector, ledger, listener=listener)
+        budget = Budget.parse(resolved.budget) if resolved.budget else None
+        asker = Asker(collector, ledger, budget=budget, listener=listener)
         try:
             spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
             job = Job(folder, spec, resolved, ledger, asker, listener)
@@ -181,7 +192,8 @@ def write_batch(
         files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
         options = settled(folder.path, resolved.generation, collector.concurrency, keep=False)
         full = len(collector.requests) >= options.ahead
-    return BatchWritten(folder.path, tuple(files), len(collector.requests), full)
+        capped = asker.meter is not None and asker.meter.refused
+    return BatchWritten(folder.path, tuple(files), len(collector.requests), full, capped)
 
 
 def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Path) -> list[Path]:

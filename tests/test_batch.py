@@ -17,7 +17,7 @@ from potstill.cli.app import app
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeTeacher
-from potstill.errors import DataError, OptionError, TeacherUnavailable
+from potstill.errors import BudgetReached, DataError, OptionError, TeacherUnavailable
 from potstill.task.file import read_task_file
 
 TASK = "Classify a news article as World, Sports or Business."
@@ -147,6 +147,31 @@ def test_what_the_bounds_of_the_api_split(tmp_path: Path, monkeypatch: pytest.Mo
     counts = [len(file.read_text("utf-8").splitlines()) for file in written.files]
     assert sum(counts) == written.requests
     assert max(counts) == 5
+
+
+def test_a_batch_holds_no_more_than_the_budget_allows(tmp_path: Path) -> None:
+    """A file of any size was written beside a cap of two dollars; whoever uploads it pays for all of it."""
+    run, file = tmp_path / "run", tmp_path / "requests.jsonl"
+    whole = write_batch(TASK, tmp_path / "whole.jsonl", out=tmp_path / "whole", **SETTINGS)
+    assert not whole.capped
+    written = write_batch(TASK, file, out=run, budget="5k-tokens", **SETTINGS)
+    lines = file.read_text("utf-8").splitlines()
+    assert written.capped
+    assert 1 <= written.requests == len(lines) < whole.requests
+    assert sum(json.loads(line)["body"]["max_tokens"] for line in lines) <= 5000
+    (tmp_path / "results.jsonl").write_text("\n".join(answered(line) for line in lines) + "\n")
+    assert read_batch(run, [tmp_path / "results.jsonl"]).answered == len(lines)
+    # What it really took is counted from then on, so that more fit.
+    assert write_batch(TASK, file, out=run, budget="5k-tokens", **SETTINGS).requests > 0
+    with pytest.raises(BudgetReached, match="the next request may take up to"):
+        write_batch(TASK, file, out=tmp_path / "none", budget="100-tokens", **SETTINGS)
+    with pytest.raises(OptionError, match="is not known, so 2 USD cannot be watched"):
+        write_batch(
+            TASK, file, out=tmp_path / "money", **{**SETTINGS, "teacher": "openai:https://x.example/v1#m"},
+            budget="2usd",
+        )  # fmt: skip
+    priced = {**SETTINGS, "teacher": "openai:https://x.example/v1#m", "teacher_options": {"usd_written": 1000.0}}
+    assert write_batch(TASK, file, out=tmp_path / "money", budget="2usd", **priced).capped
 
 
 def test_what_cannot_be_batched(tmp_path: Path) -> None:

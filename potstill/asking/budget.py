@@ -270,6 +270,11 @@ class Meter:
         self._spent.setdefault(teacher, [0, 0])
 
     @property
+    def refused(self) -> bool:
+        """Whether a request did not fit beside what was spent and set aside by then."""
+        return bool(self._last_refused)
+
+    @property
     def tokens(self) -> int:
         """Prompt and completion tokens spent so far, by all teachers."""
         return sum(prompt + completion for prompt, completion in self._spent.values())

@@ -27,6 +27,7 @@ def write(
     n: Rows = None,
     seed: Seed = None,
     sources: SourcesOf = None,
+    budget: Annotated[str | None, typer.Option(help="Write no more than 2usd or 500k-tokens can pay for.")] = None,
     options: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -34,7 +35,7 @@ def write(
     from potstill.batch import write_batch
     from potstill.progress import listener_for
 
-    settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources}
+    settings: dict[str, Any] = {"teacher": teacher, "n": n, "seed": seed, "sources": sources, "budget": budget}
     with listener_for(as_json=as_json) as listener:
         written = write_batch(task, file, out=out, listener=listener, **merge_settings(settings, options or []))
     if as_json:
@@ -45,7 +46,11 @@ def write(
         typer.echo(f"nothing is left to ask; go on with: {line}")
         return
     typer.echo(f"{written.requests} requests in {', '.join(map(str, written.files))}")
-    if written.full:
+    if written.capped:
+        typer.echo(
+            "the budget allows no more than these at the most that each may take; read their results, or raise it"
+        )
+    elif written.full:
         typer.echo("as many as generation plans ahead; for more, add --set generation.window=5000 here and to run")
     typer.echo(f"then: potstill batch read {written.run} RESULTS.jsonl")
 
