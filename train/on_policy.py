@@ -2,10 +2,10 @@
 
 What enters: rows with outputs and a teacher whose weights fit beside the student's. What leaves: the folder of
 `causal`. The trainer is TRL's DistillationTrainer (generalised JSD over the whole vocabulary, exact at any
-temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), a held-out
-loss on the rows' own outputs, and the checkpoints, events and memory check of the other trainers. A teacher with
-another tokenizer reads the task's prompt in its own chat format and the student's text in its own tokens, and is
-compared where both start at the same byte (`other_teacher`).
+temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), an order of
+rows in which each is learnt from, a held-out loss on the rows' own outputs, and the checkpoints, events and memory check
+of the other trainers. A teacher with another tokenizer reads the task's prompt in its own chat format and the student's
+text in its own tokens, and is compared where both start at the same byte (`other_teacher`).
 
 There is no hard loss: a text that the student wrote itself is no label.
 
@@ -15,6 +15,8 @@ Source: Agarwal et al., GKD, arXiv:2306.13649 §3, algorithm 1.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -110,10 +112,12 @@ def distil_on_policy(
     for note in notes:
         listener(Event("train", "note", note))
     loop.finish(trainer, options, resume_from)
+    taken = trainer.state.global_step
+    own_batches = sum(trainer.student_writes(step) for step in range(taken))
     report = {
         "rows": data.counts,
-        "own_batches": trainer.own_batches,
-        "data_batches": trainer.data_batches,
+        "own_batches": own_batches,
+        "data_batches": taken - own_batches,
         "other_tokenizer": None if reader is None else reader.report(),
         "notes": notes,
     }
@@ -127,11 +131,15 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
     options: DistilOptions
     started: float = 0.0
     reader: OtherTeacher | None = None
-    own_batches = 0
-    data_batches = 0
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card beside checkpoints; the student gets its own at export."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        rows = self.train_dataset if dataset is None else dataset
+        args = self.args
+        size = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes
+        return WholeSteps(rows["length"], size, args.seed, rows["weight"], args.gradient_accumulation_steps)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
@@ -156,12 +164,14 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         return [list(row["prompt_ids"]) for row in self._rows], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        # One draw a batch, the same on every process: they must all generate, or none.
-        if Random(f"{self.options.seed} {self._step}").random() < self.options.on_policy:
-            self.own_batches += 1
+        if self.student_writes(self.state.global_step):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        self.data_batches += 1
         return [list(row["answer_ids"]) for row in self._rows]
+
+    def student_writes(self, step: int) -> bool:
+        """Whether the student writes the batches of a step; the data does otherwise."""
+        # One draw a step, the same on every process, which must all generate or none, and after a resume.
+        return Random(f"{self.options.seed} {step}").random() < self.options.on_policy
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, which must be finite."""
@@ -205,14 +215,40 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         }
 
 
+class WholeSteps(loop.LikeLengths):
+    """`LikeLengths` for a trainer that reads a step's rows once for each of its batches: every step is a whole one.
+
+    TRL's own sampler leaves out the rows that do not fill a step, all of them where there are fewer than one takes, and
+    starts anew with the first order after a resume. Here the last step of an epoch is filled with rows from its start.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int, weights: Sequence[float], repeats: int):
+        super().__init__(lengths, size, seed, None if len(set(weights)) == 1 else weights)
+        self._repeats = repeats
+
+    def __len__(self) -> int:
+        return -(-super().__len__() // self._batch_size) * self._batch_size * self._repeats
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())
+        size = self._batch_size
+        order += list(islice(cycle(order), -len(order) % size))
+        for start in range(0, len(order), size):
+            yield from order[start : start + size] * self._repeats
+
+
 def _prompts(data: TokenRows, rows: Dataset, reader: OtherTeacher | None) -> Dataset:
-    """Columns `prompt` (unused text that TRL asks for), `prompt_ids`, `answer_ids`, and `teacher_prompt_ids`."""
+    """Columns `prompt` (unused text that TRL asks for), `prompt_ids`, `answer_ids`, `teacher_prompt_ids`, and for the
+    sampler `length` and `weight`."""
     prompts, answers = [], []
     for ids, labels in zip(data.table["input_ids"], data.table["labels"], strict=True):
         start = sum(label == IGNORED for label in labels)
         prompts.append(ids[:start])
         answers.append(ids[start:])
-    columns = {"prompt": [""] * len(prompts), "prompt_ids": prompts, "answer_ids": answers}
+    columns = {
+        "prompt": [""] * len(prompts), "prompt_ids": prompts, "answer_ids": answers,
+        "length": list(map(len, data.table["input_ids"])), "weight": data.table["weight"][:],
+    }  # fmt: skip
     if reader is not None:
         inputs = rows["input"][:]
         columns["teacher_prompt_ids"] = [reader.prompt(inputs[place]) for place in data.places]

@@ -1,5 +1,6 @@
 """On-policy distillation: batches that the student writes, batches of the data, held-out loss, wrong pairs."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,18 @@ from safetensors.torch import load_file
 from potstill.errors import OptionError, TrainingError, UserError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
+from potstill.train import on_policy
 from potstill.train.causal import distil_causal
 from potstill.train.causal_model import load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.options import DistilOptions, check_for_kind, resolve_options
+from potstill.train.recipe import train_generator
 from potstill.train.student import load_student
+
+
+class Killed(Exception):
+    """What a listener raises to end a training in its middle."""
+
 
 SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
 
@@ -93,12 +101,73 @@ def test_a_share_of_the_batches_is_the_datas(tmp_path, options):
     assert "hard targets" in result.report["notes"][0]
 
 
-def test_accumulation_and_adapters(tmp_path, options):
+@pytest.mark.parametrize(("count", "size", "accumulation"), [(2, 4, 1), (7, 3, 1), (5, 2, 2)])
+def test_every_row_is_learnt_from_however_many_fill_a_step(tmp_path, options, monkeypatch, count, size, accumulation):
+    seen = []
+    plain = on_policy.OnPolicyTrainer._generate_and_score_completions
+
+    def spy(self, inputs):
+        seen.append((self.state.global_step, sorted(bytes(row["answer_ids"]) for row in inputs)))
+        return plain(self, inputs)
+
+    monkeypatch.setattr(on_policy.OnPolicyTrainer, "_generate_and_score_completions", spy)
+    chosen = replace(options, on_policy=0.5, epochs=2, batch_size=size, gradient_accumulation=accumulation)
+    result = distil_causal(SPEC, rows(count), None, None, tmp_path / "s", chosen)
+    an_epoch = -(-count // (size * accumulation))
+    assert result.report["steps"]["taken"] == result.report["steps"]["planned"] == len(seen) == 2 * an_epoch
+    for epoch in (0, 1):
+        told = [row for step, batch in seen if step // an_epoch == epoch for row in batch]
+        assert len(set(told)) == count
+        assert len(told) == an_epoch * size * accumulation
+
+
+def test_rows_that_weigh_more_are_drawn_more_often(tmp_path, options, monkeypatch):
+    drawn = Counter()
+    plain = on_policy.OnPolicyTrainer._generate_and_score_completions
+
+    def spy(self, inputs):
+        drawn.update(len(row["answer_ids"]) for row in inputs)
+        return plain(self, inputs)
+
+    monkeypatch.setattr(on_policy.OnPolicyTrainer, "_generate_and_score_completions", spy)
+    made = [Row("x", "a" * (i + 1), "user" if i == 0 else "generated", Source(row=i)) for i in range(6)]
+    chosen = replace(options, on_policy=0.0001, epochs=2, sampling={"user": 5.0})
+    train_generator(SPEC, rows_to_dataset(made, []), None, None, tmp_path / "s", chosen)
+    assert drawn == {2: 6, **{length: drawn[length] for length in range(3, 8) if drawn[length]}}
+    assert sum(drawn.values()) == 12
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, accumulation, rank):
+    if rank:
+        pytest.importorskip("peft")
+    chosen = replace(
+        options, on_policy=0.5, epochs=8, batch_size=3 // accumulation, gradient_accumulation=accumulation,
+        lora_rank=rank, checkpoint_steps=3,
+    )  # fmt: skip
+    whole = distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "whole", chosen)
+
+    def kill(event):
+        if "held_out" in event.data and event.done >= 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "cut", chosen, listener=kill)
+    resumed = distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "cut", chosen)
+    assert resumed.report["resumed_from"] == "checkpoint-6"
+    for figure in ("own_batches", "data_batches", "best_loss"):
+        assert resumed.report[figure] == pytest.approx(whole.report[figure], rel=1e-5)
+    first, second = (load_file(path / "model.safetensors") for path in (whole.path, resumed.path))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_and_adapters(tmp_path, options, moved):
     pytest.importorskip("peft")
     chosen = replace(options, lora_rank=2, batch_size=1, gradient_accumulation=3, learning_rate=2e-2)
     result = distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "s", chosen)
-    losses = [point["validation_loss"] for point in result.history]
-    assert losses[-1] < losses[0]
+    assert result.report["best_loss"] < held_out_divergence(options.student, moved, rows(3, 6), "forward_kl", 1.0)
     base = load_file(f"{options.student}/model.safetensors")
     assert set(load_file(result.path / "model.safetensors")) == set(base)
 
