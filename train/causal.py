@@ -37,7 +37,7 @@ from potstill.train.result import DistilResult
 from potstill.train.rows_check import check_not_empty, check_text_rows
 from potstill.train.token_rows import TokenRows, encode_held_out, encode_rows
 from potstill.train.topk_trainer import TopKCollator, TopKTrainer
-from potstill.train.uncut import UncutStates, start_figures, uncut_states
+from potstill.train.uncut import UncutStates, need_to_heal, start_figures, uncut_states
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,12 +91,6 @@ def _distil(
     tokenizer, model, stored_dtype = load_causal(options)
     targets, carried, shared = _own_targets(train, validation, targets, tokenizer, model, options)
     data = encode_rows(spec, train, targets, model, tokenizer, options)
-    if data.counts["too_long"]:
-        text = f"{data.counts['too_long']} rows have an output that does not fit distil.max_length beside the prompt"
-        listener(Event("train", "note", f"{text}; they are left out"))
-    if data.counts["misaligned"]:
-        text = f"{data.counts['misaligned']} rows have token targets that do not fit; they train on hard targets alone"
-        listener(Event("train", "note", text))
     held_out, unmeasured = encode_held_out(spec, validation, targets, model, tokenizer, options)
     check_memory(model, options, max(len(ids) for ids in data.table["input_ids"]))
     schedule = loop.plan_schedule(len(data.table), options)
@@ -114,7 +108,7 @@ def _distil(
     figures = None
     if is_cut(options):
         figures = start_figures(model, data, tokenizer)
-        notes.append(_need_to_heal(figures))
+        notes.append(need_to_heal(figures))
     for note in notes:
         listener(Event("train", "note", note))
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
@@ -198,13 +192,3 @@ def _own_targets(
     lay_out = carry_over if options.cross_tokenizer == "carry_over" else spans_of_targets
     carried = lay_out(rows, targets, teacher, tokenizer, end_of_turn(model, tokenizer))
     return carried.table, {"method": options.cross_tokenizer, **carried.report}, carried.shared
-
-
-def _need_to_heal(figures: dict[str, float]) -> str:
-    loss, uniform = figures["cross_entropy"], figures["uniform"]
-    than = "worse" if loss > uniform else "better"
-    return (
-        f"the cut student starts at a loss of {loss:.2f} nats a token, {than} than a uniform guess ({uniform:.2f}): "
-        "cut layers alone are no start for a decoder, it has to heal in training; give it many rows and epochs, or "
-        "cut fewer layers"
-    )

@@ -3,9 +3,9 @@
 What enters: rows with outputs and a teacher whose weights fit beside the student's. What leaves: the folder of
 `causal`. The trainer is TRL's DistillationTrainer (generalised JSD over the whole vocabulary, exact at any
 temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), an order of
-rows in which each is learnt from, a held-out loss on the rows' own outputs, and the checkpoints, events and memory check
-of the other trainers. A teacher with another tokenizer reads the task's prompt in its own chat format and the student's
-text in its own tokens, and is compared where both start at the same byte (`other_teacher`).
+rows in which each is learnt from, a held-out loss on the rows' own outputs, and the checkpoints, events and memory
+check of the other trainers. A teacher with another tokenizer reads the task's prompt in its own chat format and the
+student's text in its own tokens, and is compared where both start at the same byte (`other_teacher`).
 
 There is no hard loss: a text that the student wrote itself is no label.
 
@@ -33,10 +33,11 @@ from potstill.models import install_hint, local_model, model_identity
 from potstill.train import loop
 from potstill.train.causal_model import adapters, load_causal, save_trained
 from potstill.train.memory import check_memory
-from potstill.train.options import DistilOptions
+from potstill.train.options import DistilOptions, is_cut
 from potstill.train.other_teacher import OtherTeacher
 from potstill.train.result import DistilResult
 from potstill.train.token_rows import IGNORED, TokenRows, encode_held_out, encode_rows
+from potstill.train.uncut import need_to_heal, start_figures
 
 if TYPE_CHECKING:
     from potstill.task import TaskSpec
@@ -107,6 +108,12 @@ def distil_on_policy(
     theirs.vocab_size = size
     trainer.options, trainer.started, trainer.reader = options, started, reader
     notes = [*data.notes(), *unmeasured]
+    figures = None
+    if is_cut(options):
+        figures = start_figures(model, data, tokenizer)
+        notes.append(need_to_heal(figures))
+        if options.hidden_weight:
+            notes.append("on-policy training compares no hidden states, so distil.hidden_weight does not apply")
     if options.hard_weight:
         notes.append("on-policy training knows no hard targets, so distil.hard_weight does not apply")
     for note in notes:
@@ -116,6 +123,7 @@ def distil_on_policy(
     own_batches = sum(trainer.student_writes(step) for step in range(taken))
     report = {
         "rows": data.counts,
+        "start": figures,
         "own_batches": own_batches,
         "data_batches": taken - own_batches,
         "other_tokenizer": None if reader is None else reader.report(),

@@ -64,8 +64,13 @@ class TokenRows:
     cut_inputs: int = 0
 
     def notes(self) -> list[str]:
-        """What is cut when the student answers, a sentence each."""
+        """What is not learnt from as it stands, and what is cut when the student answers, a sentence each."""
         found = []
+        if n := self.counts["too_long"]:
+            text = f"{n} rows have an output that does not fit distil.max_length beside the prompt"
+            found.append(f"{text}; they are left out")
+        if n := self.counts["misaligned"]:
+            found.append(f"{n} rows have token targets that do not fit; they train on hard targets alone")
         if n := self.cut_answers:
             found.append(
                 f"{n} {'outputs are' if n > 1 else 'output is'} longer than the {self.answer_tokens} tokens that the "

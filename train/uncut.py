@@ -115,3 +115,14 @@ def start_figures(model: Any, data: TokenRows, tokenizer: Any, rows: int = 4) ->
     model.train(training)
     vocabulary = len(head_of(model))
     return {"cross_entropy": round(total / max(count, 1), 4), "uniform": round(float(np.log(vocabulary)), 4)}
+
+
+def need_to_heal(figures: dict[str, float]) -> str:
+    """What `start_figures` say of a cut student, for the user."""
+    loss, uniform = figures["cross_entropy"], figures["uniform"]
+    than = "worse" if loss > uniform else "better"
+    return (
+        f"the cut student starts at a loss of {loss:.2f} nats a token, {than} than a uniform guess ({uniform:.2f}): "
+        "cut layers alone are no start for a decoder, it has to heal in training; give it many rows and epochs, or "
+        "cut fewer layers"
+    )

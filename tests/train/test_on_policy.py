@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.errors import OptionError, TrainingError, UserError
-from potstill.rows import Row, Source, rows_to_dataset
+from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train import on_policy
 from potstill.train.causal import distil_causal
@@ -161,6 +161,19 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, accumu
     first, second = (load_file(path / "model.safetensors") for path in (whole.path, resumed.path))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cut_student_is_told_to_heal_and_what_does_not_apply(tmp_path, options):
+    long = [Row("c", "d" * 200, "generated", Source(row=i)) for i in range(2)]
+    table = rows_to_dataset([*dataset_to_rows(rows()), *long], [])
+    told = []
+    chosen = replace(options, student_layers=1, max_steps=1)
+    result = distil_causal(SPEC, table, None, None, tmp_path / "s", chosen, listener=told.append)
+    said = [event.message for event in told if event.kind == "note"]
+    assert said == result.report["notes"]
+    for words in ("2 rows have an output that does not fit", "it has to heal", "distil.hidden_weight", "hard targets"):
+        assert any(words in note for note in said)
+    assert result.report["start"]["uniform"] == pytest.approx(np.log(258), abs=1e-3)
 
 
 def test_accumulation_and_adapters(tmp_path, options, moved):
