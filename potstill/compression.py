@@ -44,10 +44,13 @@ def compress(
     Args:
         student: A run folder, a student's folder, or a decoder's name or folder.
         recipe: Steps such as `int8:channel`, `wanda:0.5 -> heal:steps=100 -> int8`, or `all` for the whole zoo.
-        out: Folder of the compressed student; `STUDENT-small` beside it by default.
+        out: Folder of the compressed student; by default `NAME-small` in the working directory. What an earlier
+            compression wrote there is replaced, anything else refused.
         texts: File of inputs that methods look at: rows (Parquet, CSV, JSON lines; answers help healing) or plain text.
-        test: File of rows with gold answers.
-        held_out: Plain text that a decoder's perplexity is measured on; by default the last tenth of `texts`.
+            A run has its own.
+        test: File of rows with gold answers. A run has its own.
+        held_out: Plain text that a decoder's perplexity is measured on; by default every tenth piece of `texts`, or
+            the test rows of a student that answers them.
         listener: As for `potstill.run`: without one, a notebook shows a table.
         **options: Anything of `potstill.train.compress.options.CompressOptions`.
 
@@ -56,7 +59,7 @@ def compress(
         DataError: A file cannot be read.
         TrainingError: A step did not do what was asked; the steps before it are kept beside `out`.
     """
-    from potstill.train.compress.options import CompressOptions
+    from potstill.train.compress.options import CompressOptions, check_limits
     from potstill.train.compress.recipe import parse_recipe
     from potstill.train.compress.run import compress_student
     from potstill.train.compress.zoo import compress_all
@@ -64,9 +67,15 @@ def compress(
     chosen = build_options(CompressOptions, options, "compress")
     everything = recipe == "all"
     steps = None if everything else parse_recipe(recipe)
+    check_limits(chosen, recipe)
     place = Path(student)
     run = (place / "task" / "task.json").exists()
     source = place / "train" / "student" if run else student
+    if run and (given := [name for name, file in _files(texts, test, held_out).items() if file is not None]):
+        mend = f"leave it out, or compress {source} with --texts and --test"
+        raise OptionError(
+            "compress", [f"{name} is not read, since {student} has its own rows; {mend}" for name in given]
+        )
     material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
     target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
     with listening(listener) as told:
@@ -76,6 +85,10 @@ def compress(
             result = compress_student(source, steps, target, material, chosen, listener=told)
     write_compression_report(target, result.report)
     return result
+
+
+def _files(texts: str | None, test: str | None, held_out: str | None) -> dict[str, str | None]:
+    return {"texts": texts, "test": test, "held_out": held_out}
 
 
 def run_material(run: Path, *, choosing: bool = False) -> Material:
@@ -121,7 +134,7 @@ def file_material(source: str | Path, texts: str | None, test: str | None, held_
 
     Raises:
         DataError: A file cannot be read.
-        OptionError: Test rows for a model that has no task.
+        OptionError: Test rows for a model that has no task, or running text for one that classifies.
     """
     from potstill.retrieval.load import read_data
     from potstill.train.card import CARD, read_card
@@ -133,17 +146,22 @@ def file_material(source: str | Path, texts: str | None, test: str | None, held_
             raise OptionError("compress", [f"{source} has no {CARD}, so its task is unknown; leave out --test"])
         return _text_material(texts, held_out)
     card = read_card(Path(source))
+    if held_out is not None and card.kind == "classification":
+        raise OptionError(
+            "compress", [f"held_out is for perplexity, and {source} classifies; leave it out, or give rows with --test"]
+        )
     from potstill.task import Label
 
+    read = () if held_out is None else tuple(_paragraphs(held_out))
     labels = tuple(Label(name) for name in card.labels)
-    spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind, labels=labels)
+    spec = TaskSpec(name=card.name, instruction=card.instruction, kind=card.kind, labels=labels, inputs=card.inputs)
     rows = None if test is None else read_data(DataRef(test), spec, measured=True)
     if texts is None:
-        return Material(spec=spec, test=rows)
+        return Material(spec=spec, test=rows, held_out=read)
     if Path(texts).suffix.lower() in (".txt", ".md"):
-        return Material(tuple(_paragraphs(texts)), None, spec, rows)
+        return Material(tuple(_paragraphs(texts)), None, spec, rows, read)
     table = read_data(DataRef(texts, training=True), spec).shuffle(seed=0)
-    return Material(tuple(table["input"]), tuple(table["output"]), spec, rows)
+    return Material(tuple(table["input"]), tuple(table["output"]), spec, rows, read)
 
 
 def _text_material(texts: str | None, held_out: str | None) -> Material:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import potstill
+from potstill.compression import file_material
 from potstill.datagen.soft_options import SoftOptions
 from potstill.errors import OptionError
 from potstill.events import silent
@@ -131,3 +132,38 @@ def test_a_run_with_a_recipe_scores_both_students_and_sends_both(tmp_path: Path)
     without = potstill.run(str(TASK), out=out, **{**SMALL, "compress": {}})
     assert "student (compressed)" not in {system["name"] for system in without.scores["systems"]}
     assert without.compressed is None
+
+
+def test_what_a_compression_would_not_heed_is_refused(sample_run: Any, tmp_path: Path) -> None:
+    run, texts = sample_run.write_run(tmp_path / "run"), tmp_path / "texts.txt"
+    texts.write_text("a text\n\nanother text\n")
+    out = tmp_path / "small"
+    for name in ("texts", "test", "held_out"):
+        with pytest.raises(OptionError, match=rf"{name} .* has its own rows; .*train/student"):
+            potstill.compress(run, "bf16", out=out, **{name: str(texts)})
+    with pytest.raises(OptionError, match=r"held_out .* perplexity, and .* classifies"):
+        potstill.compress(run / "train" / "student", "bf16", out=out, held_out=str(texts))
+    for name in ("max_mib", "max_ms"):
+        with pytest.raises(OptionError, match=rf"{name} chooses among the recipes of `all`, and the recipe is bf16"):
+            potstill.compress(run, "bf16", out=out, **{name: 1.0})
+        with pytest.raises(OptionError, match=rf"{name} chooses among the recipes of `all`"):
+            potstill.run(str(TASK), out=tmp_path / "new", teacher="fake", compress={"recipe": "bf16", name: 1.0})
+    assert not out.exists()
+
+
+def test_rows_of_a_student_of_several_fields_are_read_by_its_fields(sample_run: Any, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    sample_run.write_student(student)
+    card = json.loads((student / "potstill.json").read_text())
+    labels = card["labels"]
+    (student / "potstill.json").write_text(json.dumps({**card, "inputs": ["review_one", "review_two"]}))
+    rows = [
+        {"note": f"n {i}", "review_two": f"h {i}", "review_one": f"p {i}", "label": labels[i % len(labels)]}
+        for i in range(6)
+    ]
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    material = file_material(student, str(table), str(table), None)
+    assert material.test is not None
+    assert next(iter(material.test["input"])) == "review_one: p 0\nreview_two: h 0"
+    assert "review_one: p 1\nreview_two: h 1" in material.texts

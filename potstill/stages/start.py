@@ -128,8 +128,10 @@ def _check_compression(options: CompressOptions, kind: str) -> None:
     if not options.recipe:
         return
     from potstill.train.compress.files import check_formats
+    from potstill.train.compress.options import check_limits
     from potstill.train.compress.recipe import check_recipe, parse_recipe
 
+    check_limits(options, options.recipe)
     check_formats(options.formats)
     if options.recipe != "all":
         check_recipe(parse_recipe(options.recipe), kind=kind, tokens=options.calibration_tokens)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from potstill.errors import OptionError
+
 Speed = Literal["all", "ends", "none"]
 
 
@@ -56,5 +58,34 @@ class CompressOptions:
         ]  # fmt: skip
         if not self.formats:
             faults.append("formats is empty; name one, or leave it out")
+        faults += [
+            f"{name} must be above 0 (got {value!r})"
+            for name in ("max_mib", "max_ms")
+            if (value := getattr(self, name)) is not None and not value > 0
+        ]
+        if self.max_ms is not None and self.speed == "none":
+            faults.append("max_ms needs latencies, and speed is none; leave out one of them")
         if faults:
             raise ValueError("; ".join(faults))
+
+
+def check_limits(options: CompressOptions, recipe: str | list[Any]) -> None:
+    """Refuse limits that nothing is chosen by.
+
+    Args:
+        options: The options.
+        recipe: What is to be done.
+
+    Raises:
+        OptionError: A limit, and one recipe alone.
+    """
+    given = [name for name in ("max_mib", "max_ms") if getattr(options, name) is not None]
+    if given and recipe != "all":
+        shown = recipe if isinstance(recipe, str) else "a list of steps"
+        raise OptionError(
+            "compress",
+            [
+                f"{name} chooses among the recipes of `all`, and the recipe is {shown}; take `all`, or leave it out"
+                for name in given
+            ],
+        )
