@@ -725,3 +725,26 @@ def test_golden_cards(run: Path, repo_root: Path, name: str) -> None:
     info = unit_info(facts, REPO, token_targets=False)
     card = {"card_dataset": dataset_card, "card_model": model_card}[name](facts, info)
     assert card == (repo_root / "tests" / "prompts" / "golden" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("limit", [None, 1e-4])
+def test_the_card_tells_the_compressed_student_that_goes_with_it(sample_run: Any, tmp_path: Path, limit: Any) -> None:
+    run = sample_run.write_run(tmp_path / "run")
+    steps = [
+        {"step": "original", "kind": "original", "size_mib": 93.4},
+        {"step": "int8:channel", "kind": "recipe", "size_mib": 24.4},
+        {"step": "binary", "kind": "recipe", "size_mib": 3.1},
+    ]
+    best = {**steps[1], "why": "the smallest that keeps 99 % of the original"}
+    report = {"recipe": "all", "steps": steps, "recommended": None if limit else best, "why_none": "none is so small"}
+    (run / "compress" / "student").mkdir(parents=True)
+    if limit:
+        shutil.rmtree(run / "compress" / "student")
+    (run / "compress" / "report.json").write_text(json.dumps({"source": "x", "notes": [], **report}))
+    facts = read_run(run)
+    card = model_card(facts, unit_info(facts, REPO, token_targets=False))
+    if limit:
+        assert "compressed/" not in card
+        return
+    assert "made smaller (int8:channel):\n24.4 MiB" in card
+    assert f'load_student(snapshot_download("{REPO}") + "/compressed")' in card

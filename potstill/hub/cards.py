@@ -19,6 +19,7 @@ from potstill.errors import DataError
 from potstill.licences import merged_terms
 from potstill.masking import public_name
 from potstill.models import MINILM, SMOLLM2
+from potstill.report.compression_page import chosen_entry
 from potstill.report.facts import RunFacts
 from potstill.rows import UNKNOWN_LICENCE
 from potstill.train.card import StudentCard, read_card
@@ -227,12 +228,23 @@ def model_card(facts: RunFacts, unit: UnitInfo) -> str:
         columns=columns,
         majority=facts.system("majority"),
         leak=leak_sentence(facts),
+        compressed=_compressed(facts),
         size_mib=student.get("size_mib"),
         latency_ms=(student.get("latency_ms") or {}).get("p50"),
         md=md,
         number=number,
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}\n"
+
+
+def _compressed(facts: RunFacts) -> dict[str, Any] | None:
+    """Recipe and size of the student in `compressed/`; None where there is none."""
+    report = facts.reports.get("compress") or {}
+    chosen = chosen_entry(report) if report.get("steps") else None
+    if chosen is None or not (facts.path / "compress" / "student").exists():
+        return None
+    recipe = chosen["step"] if report["recipe"] == "all" else report["recipe"]
+    return {"recipe": recipe, "size_mib": chosen["size_mib"]}
 
 
 def licence_file(facts: RunFacts, licence: Licence, *, model: bool) -> str:

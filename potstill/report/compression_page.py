@@ -103,6 +103,13 @@ def chosen_step(report: Mapping[str, Any]) -> tuple[int | None, str]:
     return files, "what the recipe wrote"
 
 
+def chosen_entry(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was measured of the student to use; None where no recipe fits the limits."""
+    place, _ = chosen_step(report)
+    found: Mapping[str, Any] | None = None if place is None else report["steps"][place]
+    return found
+
+
 def figure(report: Mapping[str, Any]) -> Markup:
     """Size against quality for a page, the Pareto front as a line; empty where nothing was measured."""
     entries = [entry for entry in report["steps"] if entry.get("size_mib") and quality(entry) is not None]

@@ -144,7 +144,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
     """
     from potstill.compression import material_of
     from potstill.models import model_identity
-    from potstill.report.compression_page import write_compression_report
+    from potstill.report.compression_page import chosen_entry, write_compression_report
 
     options = job.settings.compress
     if not options.recipe:
@@ -171,11 +171,11 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
         report = {**result.report, "source": "train/student"}
         write_json(out / "report.json", report)
         write_compression_report(out, report)
-        if report.get("why_none"):
+        chosen = chosen_entry(report)
+        if chosen is None:
             return {"summary": report["why_none"]}
-        last = report.get("recommended") or report["steps"][-1]
-        size = f"{last['size_mib']:.1f} MiB, {last['size_ratio']:.0%} of the student"
-        return {"summary": f"{last['step'] if options.recipe == 'all' else report['recipe']}: {size}"}
+        size = f"{chosen['size_mib']:.1f} MiB, {chosen['size_ratio']:.0%} of the student"
+        return {"summary": f"{chosen['step'] if options.recipe == 'all' else report['recipe']}: {size}"}
 
     parts = {
         "spec": relevant(job.spec, "examples", "test", "unlabelled", "rules", "exclude", "licences"),

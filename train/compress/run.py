@@ -303,7 +303,7 @@ class _Work:
             "format": 1, "source": source_name(self.source), "recipe": str(self.recipe), "files": forms,
             "kind": state.kind,
             "metric": examiner.metric, "test_rows": examiner.rows, "text_tokens": examiner.text_tokens,
-            "options": _told(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms, entries),
+            "options": told_options(self.options, str(self.recipe)), "notes": _notes(self.recipe, forms, entries),
             "steps": entries,
         }  # fmt: skip
         write_atomic(self.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -324,7 +324,7 @@ def ratios(entry: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, f
     return found
 
 
-def _told(options: CompressOptions, recipe: str) -> dict[str, Any]:
+def told_options(options: CompressOptions, recipe: str) -> dict[str, Any]:
     """Options as the report shows them, without folders of this machine."""
     teacher = None if options.teacher is None else source_name(options.teacher)
     return as_json(replace(options, recipe=recipe, teacher=teacher))

@@ -25,6 +25,7 @@ from potstill.whole_folders import written_whole
 if TYPE_CHECKING:
     from potstill.train.compress.run import CompressResult, Material
 
+_KEY = "key.json"
 ZOO = {
     "classification": (
         "bf16", "int8:channel", "int8:channel,embeddings=int4", "int4:g32", "gptq:int4,group=32,embeddings=int4",
@@ -64,7 +65,7 @@ def compress_all(
         TrainingError: Every recipe failed.
         OptionError: `out` holds what no zoo wrote.
     """
-    from potstill.train.compress.run import REPORT, CompressResult, compress_student
+    from potstill.train.compress.run import REPORT, CompressResult, compress_student, told_options
     from potstill.train.compress.state import open_source, source_name
 
     check_place(out, local_model(str(source)), zoo=True)
@@ -86,14 +87,16 @@ def compress_all(
             if report is None:
                 one = replace(options, recipe=recipe, speed="ends" if options.speed == "all" else options.speed)
                 report = compress_student(source, recipe, folder, material, one, listener=listener).report
-                write_atomic(folder / "key.json", json.dumps(key))
+                write_atomic(folder / _KEY, json.dumps(key))
         except PotstillError as error:
             failed.append({"step": recipe, "why": " ".join(str(error).split())})
             listener(Event("compress", "note", f"{recipe}: {failed[-1]['why']}"))
             continue
         original, facts = report["steps"][0], report
         notes |= dict.fromkeys(report["notes"])
-        entries.append({**report["steps"][-1], "step": recipe, "kind": "recipe", "folder": folder.name})
+        # What was written first is the student itself, and what `best` holds.
+        files = next(entry for entry in report["steps"] if entry["kind"] == "files")
+        entries.append({**files, "step": recipe, "kind": "recipe", "folder": folder.name})
     if not entries:
         raise TrainingError(
             f"all {len(chosen)} recipes failed; the first: {failed[0]['why'] if failed else 'none ran'}"
@@ -103,7 +106,7 @@ def compress_all(
     table = {
         "format": 1, "source": source_name(source), "recipe": "all", "files": ["all"], "kind": kind,
         "metric": facts["metric"], "test_rows": facts["test_rows"], "text_tokens": facts["text_tokens"],
-        "options": as_json(options), "notes": list(notes),
+        "options": told_options(options, "all"), "notes": list(notes),
         "steps": [original, *entries], "failed": failed,
         "recommended": None if best is None else {**best, "why": why}, "why_none": why if best is None else "",
     }  # fmt: skip
@@ -114,7 +117,9 @@ def compress_all(
             shutil.rmtree(place)
         return CompressResult(out, table)
     with written_whole(place) as temporary:
-        shutil.copytree(out / "all" / best["folder"], temporary, dirs_exist_ok=True)
+        # The key names folders of this machine, and the student may be published.
+        own = shutil.ignore_patterns(_KEY)
+        shutil.copytree(out / "all" / best["folder"], temporary, dirs_exist_ok=True, ignore=own)
     return CompressResult(place, table)
 
 
@@ -182,7 +187,7 @@ def _finished(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     from potstill.train.compress.run import REPORT
 
     try:
-        if json.loads((folder / "key.json").read_text("utf-8")) != key:
+        if json.loads((folder / _KEY).read_text("utf-8")) != key:
             return None
         found: dict[str, Any] = json.loads((folder / REPORT).read_text("utf-8"))
     except (OSError, ValueError):
