@@ -1,9 +1,14 @@
-"""Which kinds of text are long, and how long: a small teacher that is not told writes an article of two sentences."""
+"""Which kinds of text are long, and how long: a small teacher that is not told writes an article of two sentences.
+
+And which inputs may be a single word: those that are no texts.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from potstill.language.text_kinds import own_noun, text_kind
 
 # Words from which on an input is long, and what one has whose kind alone is known.
 _LONG, _LONG_WORDS = 50, 200
@@ -17,6 +22,9 @@ _LONG_KIND = re.compile(
 )
 _ENDS = r"(?=$| (?:about|of|on|in|from|for|to|with|by|at|between|among|that|which|where|who|held|sent|written|had)\b)"
 _WORK = r"(?:movie|film|book|novel|theat(?:re|er)|album|concert|(?:video )?game)"
+# Texts of which some are a word, and words that say nothing of what an input is.
+_SHORT_KINDS = frozenset(("query", "username", "topic", "title"))
+_NO_KIND = frozenset(("text", "input", "item", "data", "content", "piece", "string", "list", "table", "turn"))
 # Kinds of which a part is short (a chat, not a chat message), and reviews of what takes more words than a lamp.
 _LONG_ALONE = re.compile(
     rf"^(?!(?:very )?(?:short|brief|one-line)\b)(?:(?!(?:about|of|on|in|from|for|to|with|by)\b)\S+ )*"
@@ -43,3 +51,15 @@ def input_words(given: Sequence[str], noun: str) -> int:
 def is_long_kind(noun: str) -> bool:
     """Whether a noun names a kind of text that is long: an article, the minutes of a meeting."""
     return _LONG_KIND.search(noun) is not None or _LONG_ALONE.search(noun) is not None
+
+
+def may_be_a_word(noun: str) -> bool:
+    """Whether an input of this name may be a single word or number: a thing that is no text, or a search query.
+
+    Examples:
+        >>> may_be_a_word("English word"), may_be_a_word("date"), may_be_a_word("text")
+        (True, True, False)
+    """
+    own = own_noun(noun).lower()
+    kind = text_kind(own)
+    return kind in _SHORT_KINDS if kind else own not in _NO_KIND

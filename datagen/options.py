@@ -66,7 +66,7 @@ class GenerationOptions:
             many rows is compared with everything it kept. In a longer one memory stays as it is, and a copy of an older
             text can pass here; merging finds it. 0 takes 0.6 KiB a row, above 50,000 rows of few words far more
             (benchmarks/memory.py).
-        min_words: Texts with fewer words are dropped.
+        min_words: Texts with fewer words are dropped; inputs that are no texts (words, names, dates) may be one word.
         max_words: Texts with more words are dropped.
         own_name_share: Largest share of a label's texts that may hold the label's own name as a word. Above it, a
             student could learn the word instead of the label.

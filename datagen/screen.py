@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from potstill.datagen import filters
+from potstill.datagen.long_kinds import may_be_a_word
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.recent_novelty import RecentNovelty
-from potstill.datagen.wording import readable
+from potstill.datagen.wording import input_noun, readable
 from potstill.errors import TeacherError
 from potstill.language.label_words import label_words
 from potstill.language.names import LANGUAGES
@@ -68,9 +69,10 @@ class Screen:
             if options.novelty_pool
             else NoveltyFilter(options.novelty)
         )
+        least = min(options.min_words, 1) if may_be_a_word(input_noun(spec)) else options.min_words
         self._first = self._fitting(
             shown,
-            lambda text: filters.too_short(text, options.min_words),
+            lambda text: filters.too_short(text, least),
             lambda text: filters.too_long(text, options.max_words),
             filters.refusal,
             filters.meta_talk,

@@ -26,6 +26,21 @@ def test_a_text_may_be_what_the_examples_are(example: str, text: str, reason: st
     assert Screen(spec, GenerationOptions(), [example], []).refuse(text, "") is None
 
 
+@pytest.mark.parametrize(
+    ("instruction", "text", "kept"),
+    [
+        ("Translate the English word into German.", "spear", True),
+        ("Convert the date to ISO format.", "tomorrow", True),
+        ("Correct the search query.", "wether", True),
+        ("Summarise the review in a few words.", "Good", False),
+        ("Do what is asked.", "small", False),
+    ],
+)
+def test_an_input_that_is_no_text_may_be_a_word(instruction: str, text: str, kept: bool) -> None:
+    refused = Screen(TaskSpec("t", instruction, "generation"), GenerationOptions(), [], []).refuse(text, "")
+    assert (refused is None) == kept
+
+
 def test_nothing_is_never_a_text() -> None:
     spec = TaskSpec("t", "Do what is asked.", "generation")
     refused = Screen(spec, GenerationOptions(), ["!"], []).refuse("  ", "")
