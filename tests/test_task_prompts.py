@@ -265,6 +265,8 @@ CHOICES: list[tuple[str, str]] = [
 ]
 
 TEXTS: list[str] = [
+    "Who is right in this dispute, and why or why not?",
+    "What could go wrong with the plan, or how would it fail?",
     "Sort the words alphabetically.",
     "Sort the list of numbers in ascending order.",
     'Turn the command into JSON with two keys: "intent" (one of AddToPlaylist, GetWeather) and "slots", a list.',
@@ -581,6 +583,10 @@ WHOLE_NAMES: list[tuple[str, str]] = [
 ]
 # A word that leads to all names of a question is no part of the first.
 QUESTIONS: list[tuple[str, str]] = [
+    ("Who wrote this tweet of the 2016 election, Hillary Clinton or Donald Trump?", "Hillary Clinton|Donald Trump"),
+    ("Which team should take the ticket, billing, support or sales?", "billing|support|sales"),
+    ("Is the name that of something to eat or drink? Answer yes or no.", "yes|no"),
+    ("Is the comment about food or service? Reply with true or false only.", "true|false"),
     ("Is the passage about biology, chemistry, or physics?", "biology|chemistry|physics"),
     ("Is the review written by a man, a woman, or unknown?", "man|woman|unknown"),
     ("Is this tweet from a bot or a human?", "bot|human"),

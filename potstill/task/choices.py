@@ -79,6 +79,9 @@ _ON_FORM = re.compile(rf"{_SAYS}\b[^?]*\b(?:word|only|just|label|answer)\b", re.
 _QUESTIONS = (
     re.compile(r"\b(?:which|what|how)\b[^:]{2,150}:\s*", re.IGNORECASE),
     re.compile(
+        r"^(?:who|which|what|where)\b[^,:]{2,150},\s+(?!(?:and|or|but|if|when)\b)(?=[^?]*\bor\b)", re.IGNORECASE
+    ),
+    re.compile(
         r"\b(?:is|are|was|were)\s+(?:it|(?:this|that|these|the)(?:\s+\w+(?=\s+[^\s,]+[, ]))?|they|he|she)\s+"
         r"(?:about\s+|more\s+)*",
         re.IGNORECASE,

@@ -164,6 +164,10 @@ def labels_of(text: str, flat: str, verb: str, *, sorts: bool, writes: bool) -> 
         return found, []
     if sorts and (found := coded_labels(flat)):
         return found, []
+    # "Is it that of something to eat or drink? Answer yes or no.": what is asked for last are no labels then.
+    found = told(flat, sorts=True) if sorts else []
+    if {label.name.casefold() for label in found} in _TWO_ANSWERS:
+        return found, []
     if sorts and (pair := _X_OR_NOT.search(flat)):
         return told(flat, quoted=True) or [Label(pair[1]), Label(f"{pair[2]} {pair[3] or pair[1]}")], []
     found, opened = _cued(flat, sorts, writes)

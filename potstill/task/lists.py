@@ -127,7 +127,7 @@ def split_list(part: str) -> list[str]:
     if len(quoted) >= 2:
         names = ["".join(groups).rstrip(",.;") for groups in quoted]  # commas stand within quotes in American print
         return _unique(names) if plausible(names) else []
-    part = re.sub(r"\b(?:etc\.?|and so on)\s*$", "", part).strip(" ,")
+    part = re.sub(r"\b(?:etc\.?|and so on)\s*$|(?<=\w)\s+(?:only|please|thanks)\s*$", "", part).strip(" ,")
     if part.count(";") == 1 and re.search(r",|\bor\b|\band\b", part.partition(";")[0]):
         part = part.partition(";")[0]
     pieces = re.split(r"\s*[;|]\s*" if ";" in part or "|" in part else r"\s*,\s*", part)
