@@ -162,14 +162,13 @@ def write_batch(
     """
     from potstill.asking.asker import Asker
     from potstill.datagen.teachers import open_teacher
-    from potstill.settings import resolve
+    from potstill.settings import read_with_settings
     from potstill.stages.job import Job
     from potstill.stages.start import settled
     from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
+    draft, resolved = read_with_settings(task, settings)
     teacher = open_teacher(resolved.teacher, **resolved.teacher_options)
     if not isinstance(teacher, OpenAITeacher):
         raise OptionError(

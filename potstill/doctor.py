@@ -69,7 +69,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     Yields:
         Checks, as soon as each is known.
     """
-    from potstill.settings import resolve
+    from potstill.settings import file_check, resolve
     from potstill.stages.start import foreign_languages, lacking_rows
     from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS, unsaid_fields
@@ -79,7 +79,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     from_file: dict[str, Any] = {}
     if task is not None:
         try:
-            found = read_task_file(task, draft=True, own_rows=OWN_ROWS)
+            found = read_task_file(task, draft=True, own_rows=OWN_ROWS, check=file_check(settings))
             spec, from_file = found.spec, {**found.settings, **found.options}
             labels = f", labels {', '.join(spec.label_names[:6])}" if spec.labels else ""
             unnamed = spec.kind == "classification" and not spec.labels

@@ -62,7 +62,8 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(str(part) for part in (where, *item["loc"]))
-            faults.append(f"{place}: {item['msg']} (got {item.get('input')!r})")
+            own = item.get("ctx", {}).get("error")  # of the dataclass itself, which says what it got
+            faults.append(f"{place}: {own}" if own else f"{place}: {item['msg']} (got {item.get('input')!r})")
         raise OptionError(where, faults) from None
     except ValueError as error:
         faults.append(f"{where}: {error}")

@@ -187,11 +187,9 @@ def students(task: str | Path, *, listener: Listener | None = None, **settings: 
     """
     from potstill.models import sentence_encoder
     from potstill.retrieval.students import find_students
-    from potstill.settings import resolve
-    from potstill.task.file import read_task_file
+    from potstill.settings import read_with_settings
 
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
+    draft, resolved = read_with_settings(task, settings)
     encoder = sentence_encoder(resolved.encoder)
     with listening(listener) as told:
         return find_students(draft.spec, resolved.retrieval, encoder=encoder, listener=told)
@@ -226,14 +224,13 @@ def open_job(
     Arguments and errors are those of `run`.
     """
     from potstill.datagen.outputs import form_of
-    from potstill.settings import resolve
+    from potstill.settings import read_with_settings
     from potstill.stages.job import Job
     from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
     # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
+    draft, resolved = read_with_settings(task, settings)
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
     with contextlib.ExitStack() as opened:
         opened.enter_context(folder.lock())

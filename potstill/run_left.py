@@ -93,12 +93,10 @@ def keep_plan(run: Path, plan: Mapping[str, Any], rows: int) -> None:
 
 def keep_plan_of(task: str, out: Path | None, settings: Mapping[str, Any], plan: RunPlan) -> None:
     """The same for the folder and the rows that a run of these arguments would have."""
-    from potstill.settings import resolve
-    from potstill.task.file import read_task_file
+    from potstill.settings import read_with_settings
 
-    draft = read_task_file(task, draft=True)
-    rows = resolve({**draft.settings, **draft.options}, settings).generation.rows
-    keep_plan(out or Path("runs") / draft.spec.name, plan.to_json(), rows)
+    draft, resolved = read_with_settings(task, settings)
+    keep_plan(out or Path("runs") / draft.spec.name, plan.to_json(), resolved.generation.rows)
 
 
 class RunClock:

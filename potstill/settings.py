@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from potstill.asking.budget import Budget
 from potstill.datagen.generate import GenerationOptions
@@ -27,6 +28,9 @@ from potstill.task.option_places import place_of
 from potstill.train.compress.options import CompressOptions
 from potstill.train.options import DistilOptions
 from potstill.train.self_training import SelfTrainingOptions
+
+if TYPE_CHECKING:
+    from potstill.task.file import Check, TaskFile
 
 Sources = Literal["both", "retrieved", "generated", "labelled"]
 Executor = Literal["local", "ray"]
@@ -137,6 +141,55 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """The resolved values as JSON types, the keys in teachers' URLs masked."""
         return dict(masked(as_json(self)))
+
+
+def read_with_settings(task: str | Path, given: Mapping[str, Any]) -> tuple[TaskFile, Settings]:
+    """A task as a draft, and what a run of it is told.
+
+    Args:
+        task: A prompt, or the path of a task file.
+        given: What the caller says; wins over the file.
+
+    Raises:
+        TaskError: Every fault of the file, those of its settings and options included, with their lines.
+        OptionError: Every fault of what the caller said.
+    """
+    from potstill.task.file import read_task_file
+
+    found = read_task_file(task, draft=True, check=file_check(given))
+    return found, resolve({**found.settings, **found.options}, given)
+
+
+def file_check(given: Mapping[str, Any]) -> Check:
+    """A `check` for `read_task_file`: the faults of a file's settings and options beside what the caller says.
+
+    With a fault of the file come those of the caller; alone they are left to `resolve`.
+    """
+
+    def check(of_file: Mapping[str, Any], lines: Mapping[str, int]) -> list[tuple[int, str]]:
+        try:
+            resolve(of_file, given)
+        except OptionError as error:
+            placed = [(_line_of(fault, lines, given), fault) for fault in error.faults]
+            return placed if any(line for line, _ in placed) else []
+        return []
+
+    return check
+
+
+def _line_of(fault: str, lines: Mapping[str, int], given: Mapping[str, Any]) -> int:
+    """The line of a task file that a fault is about; 0 where the caller said it."""
+    name, _, said = fault.partition(" " if fault.startswith("budget ") else ": ")
+    stage, *rest = name.split(".")
+    by_caller = given.get(stage)
+    if not rest and stage in _NESTED:  # several options of a stage may be at fault: the first that is named tells
+        option = said.partition(" ")[0]
+        rest = [option] if f"{stage}.{option}" in lines else []
+    if isinstance(by_caller, Mapping):
+        return 0 if not rest or rest[0] in by_caller else lines.get(f"{stage}.{rest[0]}", 0)
+    if by_caller is not None:
+        return 0
+    return lines.get(f"{stage}.{rest[0]}" if rest else stage, lines.get(stage, 0))
 
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from potstill import pipeline
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Failure, Message, Request
 from potstill.datagen.teachers import options_class
 from potstill.errors import OptionError, TaskError
 from potstill.pipeline import open_asker, open_checker
-from potstill.settings import _NESTED, _PLAIN, _SHORT, resolve
+from potstill.plan.estimate import plan_run
+from potstill.settings import _NESTED, _PLAIN, _SHORT, read_with_settings, resolve
 from potstill.stages.student_choice import teaches_itself
 from potstill.task import TaskSpec
 from potstill.task.file import SETTINGS, STAGES, read_task_file
@@ -108,6 +110,64 @@ def test_a_teacher_of_another_backend_leaves_the_files_options_out() -> None:
     assert resolve(file, {"teacher": "fake"}).teacher_options == {}
     assert resolve(file, {"teacher": "fake", "teacher_options": {"seed": 3}}).teacher_options == {"seed": 3}
     assert resolve({"teacher_options": {"threads": 1}}, {"teacher": "transformers:m"}).teacher_options == {"threads": 1}
+
+
+BAD = """---
+lables: [a, b]
+budget: 2 potatoes
+generation: {rowz: 3, novelty: 7}
+distil:
+  epochz: 3
+  search:
+    trails: 3
+teacher: opnai:x
+quality: {votes: -1}
+---
+Tell spam from ham messages.
+"""
+
+
+def test_a_bad_file_has_one_message_with_a_line_for_each_fault(tmp_path: Path) -> None:
+    """Faults of the task came first, those of its options in a second message, which named no line."""
+    (tmp_path / "bad.md").write_text(BAD)
+    with pytest.raises(TaskError) as caught:
+        read_with_settings(tmp_path / "bad.md", {"n": 5})
+    assert [fault.partition(" (got {")[0] for fault in caught.value.faults] == [
+        "line 2: 'lables' is not known; did you mean 'labels'?",
+        "line 3: budget '2 potatoes' is no amount with a unit; write 2usd, 500k-tokens or 30min",
+        "line 4: generation.rowz: no such option; did you mean 'rows'?",
+        "line 4: generation: novelty must be in (0, 1] (got 7.0)",
+        "line 6: distil.epochz: no such option; did you mean 'epochs'?",
+        "line 7: distil.search.trails: no such option; did you mean 'trials'?",
+        "line 9: teacher: no backend 'opnai' in 'opnai:x'; did you mean 'openai'?; " + FORMS,
+        "line 10: quality: votes must be at least 0 (got -1)",
+    ]
+
+
+def test_what_the_caller_says_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "task.md"
+    file.write_text("---\nteacher: opnai:x\ngeneration: {rows: 20, novelty: 0.6}\n---\nIs a message spam or ham?\n")
+    with pytest.raises(OptionError, match="novelty must be in"):
+        read_with_settings(file, {"teacher": "fake", "generation": {"novelty": 7}})
+    found, settings = read_with_settings(file, {"teacher": "fake"})
+    assert (found.spec.label_names, settings.generation.rows, settings.teacher) == (("spam", "ham"), 20, "fake")
+    with pytest.raises(OptionError, match="did you mean 'teacher'"):
+        read_with_settings("Tell spam from ham messages.", {"teachr": "x"})
+    for open_it in (open_job, plan):
+        with pytest.raises(TaskError, match="line 2: teacher: no backend 'opnai'"):
+            open_it(file, tmp_path / "run")
+
+
+def plan(file: Path, out: Path) -> None:
+    plan_run(file, out=out)
+
+
+def open_job(file: Path, out: Path) -> None:
+    with pipeline.open_job(file, out, lambda event: None, {}):
+        pass
+
+
+FORMS = "write transformers, transformers:MODEL, vllm:MODEL, openai:URL#MODEL, openai:#MODEL or fake"
 
 
 def test_one_option_of_a_group_leaves_the_files_others_as_they_are() -> None:

@@ -84,11 +84,10 @@ def plan_run(
         TeacherError: A probe was asked for and the teacher refused or stayed away.
     """
     from potstill.pipeline import open_asker, open_checker
-    from potstill.settings import resolve
+    from potstill.settings import read_with_settings
     from potstill.task.file import read_task_file
 
-    draft = read_task_file(task, draft=True)
-    resolved = resolve({**draft.settings, **draft.options}, settings)
+    draft, resolved = read_with_settings(task, settings)
     folder = Path(out) if out else Path("runs") / draft.spec.name
     local = not resolved.teacher.startswith("openai")
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe

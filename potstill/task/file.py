@@ -15,7 +15,7 @@ are normalised; shares below 1 that do not sum to 1 are a fault. Text is data: t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,6 +57,7 @@ from potstill.task.source import checked_text, path_in, read_text, split_front_m
 if TYPE_CHECKING:
     from potstill.asking.asker import Asker
 
+Check = Callable[[Mapping[str, Any], Mapping[str, int]], Iterable[tuple[int, str]]]
 FIELDS = (
     "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "label_prior", "test",
     "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
@@ -115,6 +116,7 @@ def read_task_file(
     asker: Asker | None = None,
     draft: bool = False,
     own_rows: OwnRows | None = None,
+    check: Check | None = None,
 ) -> TaskFile:
     """Like `read_task`, with the options and settings of the front matter.
 
@@ -125,6 +127,8 @@ def read_task_file(
             for the fields that they give. None reads no data.
         draft: Let a classification pass whose labels the words do not name. For a caller who must know the task's
             name and settings before there is a teacher to ask; the task is read again with the asker then.
+        check: Given the settings and options with the line of each, it tells what is wrong with them, and where (line
+            0 is nowhere), so that one message has all faults of a file.
 
     Raises:
         TaskError: The task cannot be used; `faults` lists every reason, with lines.
@@ -149,6 +153,8 @@ def read_task_file(
         if key not in known and not faults.full:
             faults.add(lines[key], f"{key[:60]!r} is not known{nearest_key(key, known, _plain_value(fields[key]))}")
     options, settings = _options_of(fields, lines, faults)
+    for line, fault in check({**settings, **options}, lines) if check else ():
+        faults.add(line, fault)
     given = {key: value for key, value in fields.items() if key in FIELDS and not value.empty}
     for key in fields:
         if key in FIELDS and fields[key].empty and key in ("name", "kind", "labels", "instruction"):
