@@ -7,6 +7,7 @@ Each stage keeps one frozen dataclass beside its code; this module only turns wh
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -62,8 +63,7 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(str(part) for part in (where, *item["loc"]))
-            own = item.get("ctx", {}).get("error")  # of the dataclass itself, which says what it got
-            faults.append(f"{place}: {own}" if own else f"{place}: {item['msg']} (got {item.get('input')!r})")
+            faults.append(f"{place}: {_told(item)}")
         raise OptionError(where, faults) from None
     except ValueError as error:
         faults.append(f"{where}: {error}")
@@ -71,6 +71,16 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if faults:
         raise OptionError(where, faults)
     return built
+
+
+def _told(item: Any) -> str:
+    """What pydantic found, in words that need no Python."""
+    own, got = item.get("ctx", {}).get("error"), item.get("input")
+    if own:  # of the dataclass itself, which says what it got
+        return str(own)
+    if item["type"] == "tuple_type" and isinstance(got, str):
+        return f"a list is needed; write [{json.dumps(got, ensure_ascii=False)}]"
+    return f"{item['msg']} (got {got!r})"
 
 
 def option_groups(cls: type[Any]) -> dict[str, type[Any]]:

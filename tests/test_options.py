@@ -63,6 +63,12 @@ def test_what_the_dataclass_refuses_is_a_fault() -> None:
         build_options(Options, {"temperature": -1}, "soft")
 
 
+def test_one_name_where_a_list_is_needed_is_told_how_to_be_written() -> None:
+    with pytest.raises(OptionError) as caught:
+        build_options(Options, {"names": "hub.parquet"}, "retrieval")
+    assert caught.value.faults == ('retrieval.names: a list is needed; write ["hub.parquet"]',)
+
+
 def test_an_unknown_key_alone_is_a_fault() -> None:
     with pytest.raises(OptionError, match="1 fault\n"):
         build_options(Options, {"row": 1}, "merge")
