@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
     Raises:
         UserError: It cannot be loaded, or has fewer layers than are asked for.
     """
+    if options.qlora and options.student_ffn is not None:
+        return _cut_and_rounded(options, layers)
     name = str(options.student)
     folder = local_model(name)
     try:
@@ -54,6 +57,16 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
         model = keep_neurons(model, options.student_ffn)
     if options.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
+    return tokenizer, model, stored_dtype
+
+
+def _cut_and_rounded(options: DistilOptions, layers: list[int] | None) -> tuple[Any, Any, torch.dtype]:
+    """`load_causal` of a student with fewer neurons: they are chosen by whole weights, which 4-bit codes hide."""
+    tokenizer, whole, stored_dtype = load_causal(replace(options, qlora=False), layers=layers)
+    with tempfile.TemporaryDirectory() as place:
+        whole.save_pretrained(place)
+        model = load_4bit(place)
+    model.name_or_path = whole.name_or_path  # peft warns where the two differ
     return tokenizer, model, stored_dtype
 
 

@@ -66,6 +66,19 @@ def test_a_4_bit_student_learns_and_is_merged_into_its_base_of_full_precision(tm
     assert _loss(student, base) > min(losses) + 0.2
 
 
+def test_a_student_with_fewer_neurons_is_cut_before_its_base_is_rounded(tmp_path, qlora, tiny_llama):
+    pytest.importorskip("bitsandbytes")
+    chosen = replace(qlora, student_ffn=0.5, student_layers=1, hidden_weight=0.0)
+    result = distil_causal(ECHO, rows(12), rows(4), None, tmp_path / "s", chosen)
+    losses = [point["validation_loss"] for point in result.history]
+    assert losses[-1] < losses[0]
+    student = load_student(result.path)
+    assert student.model.config.intermediate_size == 32
+    assert student.model.config.num_hidden_layers == 1
+    # The adapters were merged into the very neurons that they were trained on.
+    assert _loss(student, student.model) == pytest.approx(min(losses), abs=0.05)
+
+
 def _loss(student, model):
     """Nats a token of the answer and its end."""
     start = encode_prompt(student.tokenizer, ECHO, "w1", 80)
