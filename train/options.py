@@ -219,6 +219,11 @@ _BY_KIND: dict[StudentKind, dict[str, object]] = {
 }  # fmt: skip
 
 
+# What the other kind of student would leave unread. None of them has a default that `resolve_options` fills in.
+_GENERATION_ONLY = ("qlora", "lora_rank", "lora_alpha", "teacher", "teacher_tokenizer", "cross_tokenizer")
+_CLASSIFICATION_ONLY = ("generations", "ensemble", "label_smoothing", "class_weights", "altered_copies", "dropout")
+
+
 def student_name(options: DistilOptions, kind: Kind) -> str:
     """The model that the student of a task of this kind starts from."""
     return str(options.student or _BY_KIND["classification" if kind == "classification" else "causal"]["student"])
@@ -284,9 +289,10 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
 def other_kind_faults(options: DistilOptions, kind: Kind) -> list[str]:
     """The options, each with its mend, that only students of the other kind have."""
     if kind == "classification":
-        names, other = ("qlora", "lora_rank"), "generation students; leave it out for classification"
+        names: tuple[str, ...] = _GENERATION_ONLY
+        other = "generation students; leave it out for classification"
     else:
-        names, other = ("generations", "ensemble"), "classification students; leave it out for generation"
+        names, other = _CLASSIFICATION_ONLY, "classification students; leave it out for generation"
     plain = {field.name: field.default for field in fields(DistilOptions)}
     return [f"{name} is for {other}" for name in names if getattr(options, name) != plain[name]]
 

@@ -436,6 +436,27 @@ def test_a_temperature_that_stored_targets_lack_is_refused_before_anything_is_as
         check_for_kind(DistilOptions(temperature=2.0), "generation")
 
 
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("generation", {"label_smoothing": 0.1}),
+        ("generation", {"class_weights": "balanced"}),
+        ("generation", {"altered_copies": 2}),
+        ("generation", {"dropout": 0.3}),
+        ("instructions", {"generations": 2}),
+        ("classification", {"teacher_tokenizer": "other/model"}),
+        ("classification", {"cross_tokenizer": "gold"}),
+        ("classification", {"teacher": "other/model"}),
+        ("classification", {"lora_alpha": 8.0}),
+    ],
+)
+def test_options_that_only_the_other_kind_of_student_has_are_refused(kind, given):
+    (name,) = given
+    other = "generation" if kind == "classification" else "classification"
+    with pytest.raises(OptionError, match=rf"distil\.{name} is for {other} students"):
+        check_for_kind(DistilOptions(**given), kind)
+
+
 def test_fewer_layers_reload(tmp_path, options):
     path = distil_causal(SPEC, rows(4), None, None, tmp_path / "s", replace(options, student_layers=1, epochs=1)).path
     assert json.loads((path / "config.json").read_text())["num_hidden_layers"] == 1
