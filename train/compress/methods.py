@@ -23,12 +23,14 @@ class Option:
         default: What it is where nothing is said; None leaves it to the method.
         choices: The only values, where there are few.
         least: Smallest value.
+        most: Largest value.
     """
 
     type: Callable[[str], Any]
     default: Any = None
     choices: tuple[str, ...] = ()
     least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Method:
         texts: Tokens of calibration text that it needs at least; 0 for none.
         models: Kinds of student.
         libraries: What it needs beside the core, and after it the extra that brings it.
+        counts: Whether what is cut may be a count as well as a share.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Method:
     texts: int = 0
     models: tuple[str, ...] = _BOTH
     libraries: tuple[str, ...] = ()
+    counts: bool = False
 
     @property
     def parts(self) -> bool:
@@ -91,7 +95,7 @@ _ALL = (
     Method("nf4", "quantize", "16 values of a normal distribution", "nf4:g64",
            {**_GROUP, "double": Option(bool, True), **_EMBEDDINGS}),
     Method("gobo", "quantize", "bins fitted to each matrix, outliers apart", "gobo:4",
-           {"bits": Option(int, 4, least=2), "threshold": Option(float, -4.0), **_EMBEDDINGS}),
+           {"bits": Option(int, 4, least=2, most=8), "threshold": Option(float, -4.0), **_EMBEDDINGS}),
     Method("binary", "quantize", "1 bit a weight, a scale a row", "binary", _EMBEDDINGS),
     Method("llm.int8", "quantize", "8-bit weights and inputs, outlier features apart", "llm.int8:threshold=6",
            {"threshold": Option(float, 6.0, least=0.0), **_EMBEDDINGS}),
@@ -125,10 +129,11 @@ _PRUNERS = (
             "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1), **_SEED}, texts=1024),
     Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2", _UNIFORM, texts=1024),
     Method("neurons", "structure", "feed-forward neurons that matter least are cut", "neurons:0.3",
-           {"by": Option(str, "activations", ("activations", "weights"))}, texts=1024),
+           {"by": Option(str, "activations", ("activations", "weights"))}, texts=1024, counts=True),
     Method("layers", "structure", "whole layers are cut", "layers:2",
-           {"by": Option(str, "influence", ("influence", "alternate", "top"))}, texts=1024),
-    Method("hidden", "structure", "channels of the hidden state that matter least are cut", "hidden:0.25", texts=1024),
+           {"by": Option(str, "influence", ("influence", "alternate", "top"))}, texts=1024, counts=True),
+    Method("hidden", "structure", "channels of the hidden state that matter least are cut", "hidden:0.25", texts=1024,
+           counts=True),
     Method("cofi", "structure", "coarse and fine masks, learnt with an L0 penalty", "cofi:0.5,steps=200",
            {"steps": Option(int, 200, least=1), "learning_rate": Option(float, 2e-5, least=1e-9),
             "switch_rate": Option(float, 0.1, least=1e-9), "layer_weight": Option(float, 0.9, least=0.0),

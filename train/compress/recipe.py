@@ -13,6 +13,7 @@ themselves (a matrix cut after rounding loses its scales) and are refused.
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,8 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
 
 
 def check_recipe(
-    recipe: Recipe, *, kind: str, compressed: str = "", tokens: int | None = None, cuts_heads: bool | None = None
+    recipe: Recipe, *, kind: str, compressed: str = "", tokens: int | None = None, cuts_heads: bool | None = None,
+    units: Mapping[str, int] | None = None,
 ) -> None:  # fmt: skip
     """Refuse a recipe that this student cannot take.
 
@@ -107,6 +109,7 @@ def check_recipe(
         tokens: Tokens of calibration text; None where there is none.
         cuts_heads: Whether the student's build lets heads be cut; else they are masked. None asks its kind alone:
             those of decoders are cut.
+        units: How many `layers` the student has that can go, and `neurons` each; None where it is not open yet.
 
     Raises:
         OptionError: Every reason.
@@ -127,9 +130,27 @@ def check_recipe(
             faults.append(f"{step}: {step.method} looks at texts, and there are none; give some (--texts FILE)")
         elif least and tokens is not None and tokens < least:
             faults.append(f"{step}: {tokens} tokens of calibration text are too few; give at least {least}")
+    faults += _too_many(recipe.steps, dict(units or {}))
     faults += _zeros_lost(recipe.steps, masked_heads=not (kind == "causal" if cuts_heads is None else cuts_heads))
     if faults:
         raise OptionError("recipe", faults)
+
+
+def _too_many(steps: Sequence[Step], left: dict[str, int]) -> list[str]:
+    """Cuts of none or of all layers or neurons that the steps before them leave."""
+    faults = []
+    for step in steps:
+        if step.method in ("cofi", "bonsai"):
+            break  # what these leave is learnt
+        total = left.get(step.method)
+        if total is None or step.amount is None:
+            continue
+        count = step.amount if isinstance(step.amount, int) else round(step.amount * total)
+        if not 1 <= count < total:
+            can = f"choose 1 to {total - 1}" if total > 1 else "leave the step out"
+            faults.append(f"{step}: {count} of {total} {step.method} cannot be removed; {can}")
+        left[step.method] = total - count
+    return faults
 
 
 def _as_text(part: Any, faults: list[str]) -> str | None:
@@ -230,7 +251,7 @@ def _meaning(method: Method, word: str) -> dict[str, Any]:
         return {"bits": _typed(method, "bits", group[1])}
     if "group" in method.options and group:
         scope = {"scope": "group"} if "scope" in method.options else {}
-        return {**scope, "group": int(group[1])}
+        return {**scope, "group": _typed(method, "group", group[1])}
     if "grid" in method.options and word in GRIDS:
         return {"grid": word}
     if "zero_point" in method.options and word in ("zero-point", "zero_point", "asymmetric"):
@@ -251,8 +272,9 @@ def _meaning(method: Method, word: str) -> dict[str, Any]:
 def _share(word: str) -> float | int | None:
     try:
         if word.endswith("%"):
-            return float(word[:-1]) / 100
-        return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+            word = str(float(word[:-1]) / 100)
+        share = int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+        return share if math.isfinite(share) else None
     except ValueError:
         return None
 
@@ -266,7 +288,10 @@ def _checked_amount(method: Method, amount: float | int | None, options: Mapping
     if method.kind == "sparsity" and not 0 < amount < 1:
         raise ValueError(f"a sparsity of {amount:g} is not possible: choose a share between 0 and 1, such as 0.5")
     if method.kind == "structure" and (amount <= 0 or (isinstance(amount, float) and amount >= 1)):
-        raise ValueError(f"{amount:g} cannot be removed: choose a share between 0 and 1, or a count of 1 or more")
+        count = ", or a count of 1 or more" if method.counts else ""
+        raise ValueError(f"{amount:g} cannot be removed: choose a share between 0 and 1{count}")
+    if method.kind == "structure" and isinstance(amount, int) and not method.counts:
+        raise ValueError(f"{amount} is no share to remove: choose one between 0 and 1, as in {method.example}")
     return amount
 
 
@@ -282,8 +307,12 @@ def _typed(method: Method, name: str, value: str) -> Any:
         typed = option.type(value)
     except ValueError:
         raise ValueError(f"{name}={value} is no {option.type.__name__}") from None
+    if isinstance(typed, float) and not math.isfinite(typed):
+        raise ValueError(f"{name}={value} is no number to work with")
     if option.least is not None and typed < option.least:
         raise ValueError(f"{name}={value} is too small; the least is {option.least:g}")
+    if option.most is not None and typed > option.most:
+        raise ValueError(f"{name}={value} is too large; the most is {option.most:g}")
     return typed
 
 

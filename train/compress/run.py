@@ -40,6 +40,7 @@ from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_reload, verify_step
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.cut import can_cut_heads
+from potstill.train.prune.depth import layers_that_can_go
 from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
 
 if TYPE_CHECKING:
@@ -145,9 +146,12 @@ class _Work:
         """Every step, the files, the report."""
         helpers = self._helpers(state)
         named = any(METHODS[step.method].parts for step in self.recipe.steps)
-        cuts_heads = can_cut_heads(anatomy(state.model)) if named else None
-        tokens = helpers.calibration.tokens or None
-        check_recipe(self.recipe, kind=state.kind, tokens=tokens, cuts_heads=cuts_heads)
+        parts = anatomy(state.model) if named else None
+        check_recipe(
+            self.recipe, kind=state.kind, tokens=helpers.calibration.tokens or None,
+            cuts_heads=None if parts is None else can_cut_heads(parts),
+            units=None if parts is None else {"layers": layers_that_can_go(parts), "neurons": parts.neurons},
+        )  # fmt: skip
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)

@@ -51,12 +51,10 @@ def prune_layers(
         OptionError: An impossible amount, an unknown choice, or too little text.
         UserError: An unknown build of model.
     """
-    last = int(averages(model))
     parts, count, before = checked_cut(
-        "layers", model, amount, calibration, total=lambda parts: len(parts.blocks) - last, by=by, known=get_args(By)
+        "layers", model, amount, calibration, total=layers_that_can_go, by=by, known=get_args(By)
     )
-    depth = len(parts.blocks)
-    own = depth - last
+    depth, own = len(parts.blocks), layers_that_can_go(parts)
     facts: dict[str, Any] = {"by": by, "layers_before": depth}
     if by == "influence":
         influence = block_influence(parts, calibration)
@@ -72,6 +70,11 @@ def prune_layers(
     facts |= {"structure": "cut", "kept_layers": kept, "layers": len(parts.blocks), **size_facts(parts, before)}
     listener(Event("compress", "progress", f"layers: {len(kept)} of {depth} left"))
     return checked(PruneResult(facts, None, {"layers": float(depth - count)}))
+
+
+def layers_that_can_go(parts: Anatomy) -> int:
+    """Layers that a cut may choose among; one of them has to stay."""
+    return len(parts.blocks) - int(averages(parts.model))
 
 
 @torch.no_grad()

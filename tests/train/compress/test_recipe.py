@@ -60,6 +60,12 @@ REFUSED = [
     ("bf16 -> heal:steps=3", "cast last"),
     ("qat:binary,steps=20,epochs=2", "steps=20 and epochs=2 both say how long qat is; keep one of them"),
     ("int8 -> heal:2 epochs,steps=7", "steps=7 and epochs=2 both say how long heal is"),
+    ("int8:g0", "group=0 is too small; the least is 2"),
+    ("int4:g1", "group=1 is too small; the least is 2"),
+    ("gobo:9", "bits=9 is too large; the most is 8"),
+    ("layers:nan", "layers does not know 'nan'"),
+    ("heads:99", "99 is no share to remove: choose one between 0 and 1, as in heads:0.2"),
+    ("int8 -> heal:epochs=inf", "epochs=inf is no number to work with"),
     ("", "no step is given"),
     ([{"prune": "wanda 0.5", "heal": ""}], "a mapping with one key"),
 ]
@@ -86,6 +92,19 @@ def test_a_student_that_cannot_take_a_recipe_is_refused_before_any_work():
     with pytest.raises(OptionError, match="compressed already"):
         check_recipe(parse_recipe("int8"), kind="causal", compressed="it has packed.safetensors")
     check_recipe(recipe, kind="causal", tokens=5000)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [("layers:6", r"6 of 6 layers cannot be removed; choose 1 to 5"), ("layers:0.01", "0 of 6 layers"),
+     ("layers:4 -> heal:steps=3 -> layers:2", "layers:2: 2 of 2 layers cannot be removed; choose 1 to 1"),
+     ("neurons:0.999", "64 of 64 neurons cannot be removed")],
+)  # fmt: skip
+def test_a_cut_of_more_than_there_is_is_refused_before_any_work(recipe, message):
+    units = {"layers": 6, "neurons": 64}
+    with pytest.raises(OptionError, match=message):
+        check_recipe(parse_recipe(recipe), kind="classification", tokens=5000, units=units)
+    check_recipe(parse_recipe("layers:4 -> neurons:0.5"), kind="classification", tokens=5000, units=units)
 
 
 @pytest.mark.parametrize("rounding", ["gobo:4", "qat:binary", "lkd:gobo3"])
