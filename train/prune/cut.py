@@ -68,6 +68,17 @@ def _groups_of(heads: Sequence[int], parts: Anatomy) -> list[int]:
     return sorted(counts)
 
 
+def neuron_multiple(total: int) -> int:
+    """What the number of neurons that stay is rounded to: the blocks in which engines read a row of the down projection
+    (64 of NF4 and of int4 in groups, 32 of GGUF), as far as that is no more than a sixteenth of a layer.
+
+    Examples:
+        >>> neuron_multiple(1536), neuron_multiple(192), neuron_multiple(64)
+        (64, 8, 1)
+    """
+    return next((size for size in (64, 32, 16, 8) if total % size == 0 and 16 * size <= total), 1)
+
+
 def cut_neurons(parts: Anatomy, kept: Sequence[Sequence[int]]) -> Anatomy:
     """Keep some feed-forward neurons of every layer.
 

@@ -19,7 +19,7 @@ import torch
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
 from potstill.train.prune.anatomy import Anatomy, Block
-from potstill.train.prune.cut import cut_neurons
+from potstill.train.prune.cut import cut_neurons, neuron_multiple
 from potstill.train.prune.outcome import PruneResult, checked, checked_cut, size_facts
 from potstill.train.prune.stream import column_norms, stream
 
@@ -34,8 +34,8 @@ def prune_neurons(
 
     Args:
         model: A model that `anatomy` knows.
-        amount: Neurons to remove from each layer (int), or their share (float); what stays is rounded to a multiple
-            of 8 where the layer is that wide.
+        amount: Neurons to remove from each layer (int), or their share (float); what stays of a share is rounded to
+            whole blocks of engines (`cut.neuron_multiple`), in narrow layers to a multiple of 8.
         calibration: Texts; looked at for `activations` alone.
         listener: Told when it is done.
         by: What a neuron's importance is taken from.
@@ -49,8 +49,9 @@ def prune_neurons(
     )
     total, layers = parts.neurons, len(parts.blocks)
     keep = total - count
-    if keep > _MULTIPLE and isinstance(amount, float):
-        keep = min(total - 1, _MULTIPLE * round(keep / _MULTIPLE))
+    multiple = max(_MULTIPLE, neuron_multiple(total))
+    if keep > multiple and isinstance(amount, float):
+        keep = min(total - 1, multiple * round(keep / multiple))
     scores = neuron_importance(parts, calibration) if by == "activations" else _by_weights(parts)
     kept = [row.topk(keep).indices.sort().values.tolist() for row in scores]
     parts = cut_neurons(parts, kept)

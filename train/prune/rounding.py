@@ -14,7 +14,7 @@ import torch
 from potstill.errors import OptionError
 from potstill.train.layers import keep_layers
 from potstill.train.prune.anatomy import Anatomy, anatomy
-from potstill.train.prune.cut import can_cut_heads, cut_heads, cut_hidden, cut_neurons
+from potstill.train.prune.cut import can_cut_heads, cut_heads, cut_hidden, cut_neurons, neuron_multiple
 from potstill.train.prune.heads import head_masks
 from potstill.train.prune.hidden import best_heads, possible_width
 from potstill.train.prune.masks import Masks
@@ -47,8 +47,9 @@ def plan_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, me
     """The uniform sizes that are nearest to what is wanted and meet a share.
 
     Layers go whose attention and feed-forward are both off. The mean number of groups and the number of channels are
-    rounded to what the configuration allows; the number of neurons is what meets the target. Where hardly any neurons
-    would be left, groups go first, then the layers that are wanted least; where all neurons are too few, they return.
+    rounded to what the configuration allows; the number of neurons is what meets the target, in whole blocks of
+    engines. Where hardly any neurons would be left, groups go first, then the layers that are wanted least; where all
+    neurons are too few, they return.
 
     Args:
         parts: The model.
@@ -91,7 +92,8 @@ def plan_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, me
     while neurons > parts.neurons and (groups < max(ways) or count < len(ranked)):
         groups, count = (min(w for w in ways if w > groups), count) if groups < max(ways) else (groups, count + 1)
         neurons = round((goal / (count * width) - groups * a_group) / a_neuron)
-    neurons = max(1, min(neurons, parts.neurons))
+    multiple = neuron_multiple(parts.neurons)
+    neurons = max(multiple, min(multiple * round(neurons / multiple), parts.neurons))
     weights = count * width * (groups * a_group + neurons * a_neuron)
     return Plan(sorted(ranked[:count]), groups, neurons, width, weights)
 

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from tokens import logits
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from potstill.errors import OptionError, UserError
 from potstill.train.head_start import add_averaging_layer
@@ -18,6 +19,7 @@ from potstill.train.prune.heads import head_importance, head_masks, nearest_coun
 from potstill.train.prune.loss import losses, mean_loss, with_answers
 from potstill.train.prune.methods import STRUCTURE
 from potstill.train.prune.neurons import prune_neurons
+from potstill.train.prune.rounding import plan_units
 
 
 def quiet(event):
@@ -257,6 +259,22 @@ def test_silent_neurons_go_first(subject, reloads):
 
 def test_neurons_by_weights_and_by_count(decoder, causal_texts):
     assert prune_neurons(decoder, 7, causal_texts, by="weights").facts["neurons"] == 4 * 57
+
+
+def test_the_neurons_that_stay_fill_whole_blocks_of_engines(causal_texts):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=1024,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    parts = anatomy(model)
+    ones = {name: torch.ones(2, width) for name, width in (("attention", 1), ("feedforward", 1), ("groups", 1))}
+    plan = plan_units(parts, {**ones, "neurons": torch.ones(2, 1024)}, 0.3, "cofi")
+    # GGUF, NF4 and int4 in groups of 64 read rows of the down projection in blocks.
+    assert plan.neurons == 704
+    assert prune_neurons(model, 0.3, causal_texts, by="weights").facts["neurons"] == 2 * 704
+    assert model.config.intermediate_size == 704
 
 
 @pytest.mark.parametrize("method", ["heads", "layers", "neurons"])
