@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from potstill.datagen import filters
 from potstill.datagen.long_kinds import may_be_a_word
@@ -14,7 +15,7 @@ from potstill.datagen.wording import input_noun, readable
 from potstill.errors import TeacherError
 from potstill.language.label_words import label_words
 from potstill.language.names import LANGUAGES
-from potstill.rows import Dropped
+from potstill.rows import Dropped, split_fields
 from potstill.task import TaskSpec
 
 # Texts in one other language, and none in the task's, before more are not paid for.
@@ -79,11 +80,17 @@ class Screen:
             filters.unfinished,
         )
         languages = held_languages(spec, opened)
-        self._last = self._fitting(shown, lambda text: filters.wrong_language(text, languages), filters.repetition)
+        self._last = self._fitting(shown, lambda text: filters.wrong_language(text, languages), self._loop)
         self._passed, self._foreign, self._opened = 0, Counter[str](), opened
 
     def _fitting(self, shown: Sequence[str], *faults: _FaultOf) -> list[_FaultOf]:
         return [fault_of for fault_of in faults if not any(fault_of(text) for text in shown)]
+
+    def _loop(self, text: str) -> Dropped | None:
+        """A loop in a text, or in one of its fields: two fields may say nearly the same."""
+        fields = split_fields(text, self._spec.inputs) if len(self._spec.inputs) > 1 else None
+        found = next(filter(None, map(filters.repetition, fields or (text,))), None)
+        return found and replace(found, input=text[:2000])
 
     def refuse(self, text: str, prompt: str) -> Dropped | None:
         """The first reason against a text, or None; a text that passes is kept for later comparison.

@@ -5,7 +5,7 @@ import pytest
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.screen import Screen
 from potstill.errors import TeacherError
-from potstill.task import Inferred, TaskSpec
+from potstill.task import Inferred, Label, TaskSpec
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,18 @@ def test_a_text_may_be_what_the_examples_are(example: str, text: str, reason: st
 def test_an_input_that_is_no_text_may_be_a_word(instruction: str, text: str, kept: bool) -> None:
     refused = Screen(TaskSpec("t", instruction, "generation"), GenerationOptions(), [], []).refuse(text, "")
     assert (refused is None) == kept
+
+
+def test_fields_that_say_the_same_are_no_repetition() -> None:
+    one = "A man and a woman are standing in front of the old art gallery and are looking at a large map of the town"
+    spec = TaskSpec("t", "Compare.", "classification", inputs=("sentence1", "sentence2"), languages=("en",),
+                    labels=(Label("paraphrase"), Label("other")))  # fmt: skip
+    pair = f"sentence1: {one}\nsentence2: {one.replace('large', 'small')}"
+    assert Screen(spec, GenerationOptions(), [], []).refuse(pair, "") is None
+    loop = f"sentence1: {one}\nsentence2: {'look at the map and ' * 20}"
+    refused = Screen(spec, GenerationOptions(), [], []).refuse(loop, "")
+    assert refused is not None
+    assert refused.reason == "repetition"
 
 
 def test_nothing_is_never_a_text() -> None:
