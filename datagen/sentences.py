@@ -41,7 +41,8 @@ _BEFORE_A_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER_NEXT = re.compile(r"\s*[\d(]")
-_SMALL_NEXT = re.compile(r"\s*[a-zà-öø-ÿ]")
+# Also behind a mark of quotation that stands alone: "replace 'in.' with ' in. ' in a column".
+_SMALL_NEXT = re.compile(r"\s*(?:[\"'`’”]\s+)?[a-zà-öø-ÿ]")
 _LINE_END = re.compile(r"\S(?=[^\S\n]*\n)")
 _LISTED = re.compile(r"^\s*\d{1,3}\Z", re.MULTILINE)
 # Words that open a sentence, and that no name or title begins with.

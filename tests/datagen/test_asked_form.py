@@ -287,6 +287,7 @@ ONE_SENTENCE = [
     "Der 1. FC Köln gewann.",
     "Das Werk in der Goethestr. Nord kostet rd. 3 Mio. Euro bzw. Franken, sagte Prof. Dr. Ing. Hr. Braun.",
     "Im 19. Jahrhundert regierte Friedrich III. Preußen und das Reich nur 99 Tage.",
+    "Replace 'in.' with ' in. ' in column 'a' of the data frame.",
 ]
 
 
