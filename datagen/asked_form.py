@@ -11,13 +11,12 @@ Source: instructions whose keeping a program can verify, IFEval (Zhou et al., ar
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from potstill.datagen.filters import words
+from potstill.datagen.json_values import is_json, json_within
 from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.points import count_points, first_points
 from potstill.datagen.sentences import sentence_ends, unclear_end
@@ -128,7 +127,15 @@ _JSON_LINES = re.compile(
 )
 # "The attributes in JSON to a text", "questions about a product in JSON" tell what is given.
 _JSON_GIVEN = (re.compile(r" to\b", re.IGNORECASE), re.compile(r"\babout(?: [\w'-]+){1,4} \Z", re.IGNORECASE))
-_NEXT_VALUE = re.compile(r"[\n,]\s*(?=[{\[])")
+_QUESTION = re.compile(
+    r"(?:^|[.;:,!?(] |\b(?:and|then|please) )\W?(?:write|ask|generate|create|formulate|compose|pose|produce|propose|"
+    r"suggest|make up|come up with|think of) (?:me )?(?:one|an?|the|a single|another) "
+    r"(?:(?!(?:to|for|of|about|that|with|and|or|from|answering)\b)[\w/-]+,? ){0,4}"
+    r"question\b(?!-| (?:title|type|word|mark|answering|and\b|or\b|bank|list|paper|form))",
+    re.IGNORECASE,
+)
+# A mark of question, or how a question ends in Japanese and Chinese.
+_ASKS = re.compile(r"[?？؟;՞]|か[。.]?\s*\Z|[吗呢嗎][。.]?\s*\Z")
 # A sign that the answer stands behind: of no letters ("####"), or in quotes ("Answer:").
 _BEHIND = re.compile(
     r"\b(?:after|following|behind) (?:the (?:marker|sign|mark|prefix|words?|line) )?"
@@ -193,6 +200,7 @@ class AskedForm:
         one_line: No line break within.
         number: A number and nothing else.
         json: A JSON value and nothing else.
+        question: Something is asked.
         behind: Words or signs that the answer stands behind, somewhere in the output.
         within: A part of the input, to the letter but for capitals.
         parts: With `within`: several parts of it, or one.
@@ -205,6 +213,7 @@ class AskedForm:
     one_line: bool = False
     number: bool = False
     json: bool = False
+    question: bool = False
     behind: str = ""
     within: bool = False
     parts: bool = False
@@ -232,7 +241,7 @@ class AskedForm:
         if self.within and input is not None:
             output = part_within(output, input, self.parts)
         if self.json:
-            return _json_within(output)
+            return json_within(output)
         if self.points[1] and count_points(output) >= max(1, self.points[0]):
             return first_points(output, self.points[1])
         if self.number:
@@ -269,8 +278,10 @@ class AskedForm:
             yield "several lines, where one is asked for"
         if self.number and not _A_NUMBER.fullmatch(output.strip()):
             yield "not a number alone"
-        if self.json and not _is_json(output):
+        if self.json and not is_json(output):
             yield "not JSON"
+        if self.question and not _ASKS.search(output):
+            yield "no question"
         if self.behind and not output.partition(self.behind)[2].strip():
             yield f"nothing behind {self.behind!r}"
         if self.within and input is not None and not stands_in(output, input, self.parts):
@@ -292,6 +303,7 @@ class AskedForm:
             one_line=self.one_line and not AskedForm(one_line=True).fault(output),
             number=self.number and not AskedForm(number=True).fault(output),
             json=self.json and not AskedForm(json=True).fault(output),
+            question=self.question and _ASKS.search(output) is not None,
             behind="" if self.behind and AskedForm(behind=self.behind).fault(output) else self.behind,
             within=self.within and (input is None or stands_in(output, input, self.parts)),
             parts=self.parts,
@@ -307,6 +319,7 @@ class AskedForm:
             "one line" if self.one_line else "",
             "a number" if self.number else "",
             "JSON" if self.json else "",
+            "a question" if self.question else "",
             f"something behind {self.behind!r}" if self.behind else "",
             f"{'parts' if self.parts else 'a part'} of the input" if self.within else "",
         ]
@@ -342,6 +355,7 @@ def asked_form(instruction: str) -> AskedForm:
         one_line=bool((found := _ONE_LINE.search(text)) and _of_output(text, found)),
         number=bool(_NUMBER.search(text)) and not _IDENTIFIES.search(text),
         json=_asks_for_json(text, bool(sentences or bounds or points)),
+        question=_QUESTION.search(text) is not None,
         behind=behind,
         within=within,
         parts=within and _PARTS.search(text) is not None,
@@ -411,34 +425,3 @@ def _asks_for_json(text: str, of_words: bool) -> bool:
     if found[0].lower().startswith("in ") and (of_words or _JSON_GIVEN[1].search(text[: found.start()])):
         return False
     return _JSON_GIVEN[0].match(text, found.end()) is None
-
-
-def _is_json(output: str) -> bool:
-    try:
-        json.loads(output, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _json_within(output: str) -> str:
-    """The object or list that begins first in an output and is whole; the output where none is, or another follows."""
-    start = re.search(r"[{\[]", output)
-    if start is None or _is_json(output):
-        return output
-    end = _value_end(output, start.start())
-    if not end or any(_value_end(output, found.end()) for found in islice(_NEXT_VALUE.finditer(output, end), 20)):
-        return output
-    return output[start.start() : end]
-
-
-def _value_end(text: str, start: int) -> int:
-    """The index behind the JSON value that begins somewhere in a text; 0 where none does."""
-    try:
-        return json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start)[1]
-    except (ValueError, RecursionError):
-        return 0
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
