@@ -638,6 +638,7 @@ RATED: list[tuple[str, str]] = [
     ("Assign the text to one of our four sections Politics, Sports and Science.", "Politics|Sports|Science"),
     ('Classify the SMS as spam or ham and return JSON with the field "label".', "spam|ham"),
     ("Sort the words into nouns, verbs and others.", "nouns|verbs|others"),
+    ("Classify the review as positive or negative. Return JSON with the keys: label.", "positive|negative"),
 ]
 COUNTS: list[str] = [
     "Write a summary of 1 to 3 sentences.",

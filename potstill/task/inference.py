@@ -130,7 +130,8 @@ _IN_ORDER = re.compile(
 )
 # Of several fields one may be a label: "JSON with the fields product, sentiment (positive or negative) and price".
 _SEVERAL_FIELDS = re.compile(
-    r"\bjson\b(?:\s+(?:objects?|format|record))?[^.:;?]{0,30}?\b(?:fields|keys|properties|entries|columns)\b",
+    r"\bjson\b(?:\s+(?:objects?|format|record))?[^.:;?]{0,30}?\b(?:fields|keys|properties|entries|columns)\b"
+    r"(?=[^.?!]{0,120}(?:,|\band\b))",
     re.IGNORECASE,
 )
 
