@@ -10,8 +10,13 @@ instructions knows more from the task. So a few texts are asked in each form, an
 most about which label a text has: mutual information of text and label, H(mean p) − mean H(p) (Sorensen et al.,
 arXiv:2203.11364), no label looked at.
 
+The task's own question says what the user said the labels mean. Their examples stand in it (form `shown`) for teachers
+that read long prompts well: those behind a server that scores nothing, and others that follow the task, where the
+examples make their answers tell more. The short sentences are for teachers that do not.
+
 A server that scores nothing it is given may still tell what else it might have written (`said_labels`): there the
-teacher answers the task's own question, once a text.
+teacher answers the task's own question, once a text. Of one that tells nothing of the kind, answers to the same
+question may be counted (`label_votes`).
 """
 
 from __future__ import annotations
@@ -24,9 +29,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from potstill import prompts
 from potstill.asking.teacher import Message, Reply, ScoreRequest
 from potstill.datagen.calibration import fit_calibration
+from potstill.datagen.label_question import answer_spellings, label_questions
+from potstill.datagen.label_votes import vote_scores
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.soft_options import Form, SoftOptions
-from potstill.datagen.wording import input_noun, readable, with_article
+from potstill.datagen.wording import input_noun, with_article
 from potstill.language.label_words import beside, label_words
 from potstill.task import TaskSpec
 
@@ -41,8 +48,9 @@ PURPOSE = "soft"
 # probability in the first texts are scored in these alone. On banking77 that leaves 177 of 308, and moves a score by
 # 0.004 nats on average.
 _MANY_SPELLINGS, _PROBE, _TRACE = 100, 8, 0.02
-FORMS: tuple[Form, ...] = get_args(Form)
-_OPENINGS: dict[Form, str] = {"task": "", "example": "This is an example of", "category": "Category:"}
+# Examples are shown to those alone that do well without them.
+FORMS: tuple[Form, ...] = tuple(form for form in get_args(Form) if form != "shown")
+_OPENINGS: dict[Form, str] = {"task": "", "shown": "", "example": "This is an example of", "category": "Category:"}
 # Texts that are asked in every form, fewer with many labels, and how few do not tell which form is better.
 _ASKED, _ASKED_MANY, _FEWEST = 48, 16, 8
 # The task's own words stay where they tell at least this share of what labels can tell.
@@ -51,7 +59,13 @@ _TASK_TELLS = 0.5
 
 def can_score(asker: Asker, options: SoftOptions) -> bool:
     """Whether a teacher may tell how likely it finds each label; a server can still leave its log-probs out."""
-    return asker.abilities.scores or (asker.abilities.token_texts > 0 and options.direction == "direct")
+    tells = asker.abilities.token_texts > 0 or options.votes > 0
+    return asker.abilities.scores or (tells and options.direction == "direct")
+
+
+def shows_examples(asker: Asker, options: SoftOptions) -> bool:
+    """Whether the user's examples stand in a question that a teacher answers in words (see `SoftOptions.form`)."""
+    return options.form == "shown" or (options.form == "auto" and not asker.abilities.scores)
 
 
 def label_scores(
@@ -75,7 +89,7 @@ def label_scores(
     options, _ = settle_form(spec, inputs, asker, options or SoftOptions())
     texts = [text[: options.max_chars] for text in inputs]
     if not asker.abilities.scores and can_score(asker, options):
-        return _written_scores(spec, texts, asker)
+        return _written_scores(spec, texts, asker, options)
     if options.direction == "channel":
         return _channel_scores(spec, texts, asker)
     return _direct_scores(spec, texts, asker, options)
@@ -100,7 +114,8 @@ def settle_form(
         TeacherError: The teacher refused or stayed away.
     """
     if not asker.abilities.scores:
-        return replace(options, form="task"), {"chosen": "task"}
+        form: Form = "shown" if spec.examples and shows_examples(asker, options) else "task"
+        return replace(options, form=form), {"chosen": form}
     if options.direction == "channel" or options.form != "auto":
         return options, {"chosen": options.form}
     count = _asked_in_each_form(spec, len(inputs))
@@ -109,8 +124,11 @@ def settle_form(
     some = list(inputs)[:: len(inputs) // count][:count]
     told = {form: information(label_scores(spec, some, asker, replace(options, form=form))) for form in FORMS}
     enough = told["task"] >= _TASK_TELLS * math.log(len(spec.labels))
-    chosen: Form = "task" if enough else max(FORMS, key=lambda form: told[form])
-    report = {"chosen": chosen, "texts": len(some), "nats": {form: round(told[form], 4) for form in FORMS}}
+    if enough and spec.examples:
+        told["shown"] = information(label_scores(spec, some, asker, replace(options, form="shown")))
+    in_words: list[Form] = [form for form in ("task", "shown") if form in told]
+    chosen: Form = max(in_words if enough else FORMS, key=lambda form: told[form])
+    report = {"chosen": chosen, "texts": len(some), "nats": {form: round(nats, 4) for form, nats in told.items()}}
     return replace(options, form=chosen), report
 
 
@@ -143,15 +161,6 @@ def information(scores: NDArray[np.float64]) -> float:
     return float(-(mean * np.log(mean)).sum() + (probs * np.log(probs)).sum(axis=1).mean())
 
 
-def answer_spellings(name: str) -> tuple[str, ...]:
-    """The spellings of a label's name that count as the same answer.
-
-    The last is the name after a space: some templates leave that space to the answer, and its token is another one.
-    """
-    forms = [name, name.lower(), readable(name), name[:1].upper() + name[1:], f" {name}"]
-    return tuple(dict.fromkeys(form for form in forms if form.strip()))
-
-
 def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:
     import numpy as np
 
@@ -161,7 +170,7 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
     begun = _OPENINGS[form] if asker.abilities.prefill else ""
     words = label_words(spec)
     spellings = [_spellings(name, words[name], form, options.variants, begun) for name in names]
-    asked = [(Message("user", _question(spec, text, form)),) for text in texts]
+    asked = _questions(spec, texts, form)
 
     def scored(messages: Sequence[tuple[Message, ...]], forms: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Log-prob of each spelling, for each question; empty where there was no reply."""
@@ -189,23 +198,32 @@ def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: 
     return scores
 
 
-def _written_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArray[np.float64]:
-    names = list(spec.label_names)
-    prompt = prompts.load("choose_label")
-    asked = [prompt.render(instruction=spec.instruction, input=text, labels=names) for text in texts]
-    spellings = [answer_spellings(name) for name in names]
-    return said_scores([(Message("user", one),) for one in asked], spellings, asker, PURPOSE)
+def _written_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:
+    import numpy as np
+
+    examples = options.form == "shown"
+    found = np.full((len(texts), len(spec.labels)), np.nan)
+    if asker.abilities.token_texts:
+        asked = label_questions(spec, texts, "choose_label", examples=examples)
+        found = said_scores(asked, [answer_spellings(name) for name in spec.label_names], asker, PURPOSE)
+    if options.votes and not np.isfinite(found).any():
+        asked = label_questions(spec, texts, "score_label", examples=examples)
+        return vote_scores(
+            asked, spec.label_names, asker, PURPOSE,
+            votes=options.votes, temperature=options.vote_temperature, seed=options.seed,
+        )  # fmt: skip
+    return found
 
 
-def _question(spec: TaskSpec, text: str, form: Form) -> str:
-    if form == "task":
-        prompt = prompts.load("score_label")
-        return prompt.render(instruction=spec.instruction, input=text, labels=list(spec.label_names))
-    return prompts.load("score_text").render(input=text, framed=form == "category")
+def _questions(spec: TaskSpec, texts: Sequence[str], form: Form) -> list[tuple[Message, ...]]:
+    if form in ("task", "shown"):
+        return label_questions(spec, texts, "score_label", examples=form == "shown")
+    prompt = prompts.load("score_text")
+    return [(Message("user", prompt.render(input=text, framed=form == "category")),) for text in texts]
 
 
 def _spellings(name: str, words: str, form: Form, variants: bool, begun: str) -> tuple[str, ...]:
-    if form == "task":
+    if form in ("task", "shown"):
         return answer_spellings(name) if variants else (name,)
     opening = "" if begun else _OPENINGS[form]
     found = (words, words.lower()) if variants else (words,)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from potstill.asking.teacher import Reply
 from potstill.datagen import filters
 from potstill.datagen.asked_form import AskedForm, asked_form
-from potstill.datagen.label_scores import answer_spellings
+from potstill.datagen.label_question import answer_spellings
 from potstill.datagen.parse import plain, unquoted, without_lead_in
 from potstill.datagen.refusals import said_by_input
 from potstill.datagen.wrapped import unwrapped

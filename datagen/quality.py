@@ -29,9 +29,11 @@ from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
 from potstill.datagen.calibration import fit_calibration
 from potstill.datagen.input_first import answer_messages
 from potstill.datagen.input_gain import input_gain, says_nothing
-from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
+from potstill.datagen.label_question import answer_spellings, label_questions
+from potstill.datagen.label_scores import can_score, label_scores, shows_examples
+from potstill.datagen.label_votes import vote_scores
 from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
-from potstill.datagen.outputs import label_reader, off_form, read_output
+from potstill.datagen.outputs import off_form, read_output
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
@@ -168,7 +170,7 @@ def check_rows(
             written = voted
         elif options.votes:
             listener(Event(STAGE, "progress", f"voting on {len(written)} labels, {options.votes} times"))
-            found["votes"] = _agreement(_label_votes(spec, written, asker, options), spec, written)
+            found["votes"] = _agreement(_label_votes(spec, written, asker, options, soft), spec, written)
         if options.verify:
             listener(Event(STAGE, "progress", f"verifying {len(written)} labels"))
             scores = label_scores(spec, [row.input for row in written], asker, soft)
@@ -257,40 +259,15 @@ def _agreement(scores: NDArray[np.float64], spec: TaskSpec, rows: Sequence[Row])
     return found
 
 
-def _label_votes(spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: QualityOptions) -> NDArray[np.float64]:
-    """Log share of the sampled answers that name each label, one vote spread evenly beforehand: (rows, labels)."""
-    import numpy as np
-
-    names = spec.label_names
-    prompt = prompts.load("score_label")
-    read = label_reader(names)
-    requests = [
-        Request(
-            messages=(
-                Message("user", prompt.render(instruction=spec.instruction, input=row.input, labels=list(names))),
-            ),
-            max_tokens=24,
-            temperature=options.temperature,
-            seed=rng(options.seed, index, "votes").randrange(2**31),
-            sample=sample,
-            choices=tuple(names) if asker.abilities.choices else None,
-            tag=index,
-        )
-        for index, row in enumerate(rows)
-        for sample in range(options.votes)
-    ]
-    counts = np.full((len(rows), len(names)), 1 / len(names))
-    heard = np.zeros(len(rows), dtype=bool)
-    for answer in asker.ask(requests, PURPOSE):
-        if isinstance(answer.reply, Reply):
-            name = read(answer.reply.text)
-            if name is not None:
-                row = int(str(answer.request.tag))
-                counts[row, names.index(name)] += 1
-                heard[row] = True
-    votes: NDArray[np.float64] = np.log(counts / counts.sum(axis=1, keepdims=True))
-    votes[~heard] = np.nan
-    return votes
+def _label_votes(
+    spec: TaskSpec, rows: Sequence[Row], asker: Asker, options: QualityOptions, soft: SoftOptions
+) -> NDArray[np.float64]:
+    """Log share of the sampled answers that name each label: (rows, labels)."""
+    examples = shows_examples(asker, soft)
+    return vote_scores(
+        label_questions(spec, [row.input for row in rows], "score_label", examples=examples),
+        spec.label_names, asker, PURPOSE, votes=options.votes, temperature=options.temperature, seed=options.seed,
+    )  # fmt: skip
 
 
 def _answer_votes(

@@ -20,6 +20,7 @@ from potstill.datagen.calibration import (
     weighed_by,
 )
 from potstill.datagen.evidence import encoder_logits, join_opinions, trust_weights
+from potstill.datagen.label_question import with_examples
 from potstill.datagen.label_scores import label_scores, settle_form
 from potstill.datagen.likeness import likeness_logits
 from potstill.datagen.soft_options import SoftOptions
@@ -95,6 +96,8 @@ def add_teacher_probs(
     names = spec.label_names
     # Rows that have probabilities already (a label model's, or an earlier student's) keep them.
     given = table["teacher_probs"][:]
+    gold_texts, gold_labels = _gold(spec, table)
+    spec = with_examples(spec, table)
     asked = [i for i, probs in enumerate(given) if probs is None]
     every = table["input"][:]
     inputs = [every[i] for i in asked]
@@ -112,7 +115,6 @@ def add_teacher_probs(
     hard = [None if labels[i] is None else int(labels[i]) for i in asked]
     weights = _weights(hard, len(names))
     prior = spec.prior
-    gold_texts, gold_labels = _gold(spec, table)
     rule, chosen = _choose_rule(spec, asker, options, scores, weights, gold_texts, gold_labels)
     calibration = _fit(spec, asker, options, scores, rule, weights, prior)
     # The prior comes last: what is joined and estimated before it supposes equally common labels.

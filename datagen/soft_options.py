@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Form = Literal["task", "example", "category"]
-FormChoice = Literal["auto", "task", "example", "category"]
+Form = Literal["task", "shown", "example", "category"]
+FormChoice = Literal["auto", "task", "shown", "example", "category"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,13 @@ class SoftOptions:
             supposes probabilities that are right on average, so there `balanced` stands in for `batch`.
         direction: `direct` scores the label after the text, one request a text; `channel` scores the text after the
             label, one request a text and label.
-        form: How the question for the label is put, where it is asked directly: the `task` in the user's words; the
+        form: How the question for the label is put, where it is asked directly: the `task` in the user's words, with
+            what they said the labels mean; the same with some of their examples `shown` before the text; the
             text alone, whose answer is an `example` of the label; the text, whose `category` it is; or `auto`: the one
             whose answers tell most (see `label_scores`), found on up to 48 texts.
+        votes: Of a teacher that gives no log-probs: how often each text is answered anew, so that the shares of the
+            answers stand for probabilities (self-consistency); 0 asks for none, and leaves it hard labels.
+        vote_temperature: Temperature of these.
         variants: Whether the spellings of a name (as given, lower case, capitalised, as words, after a space) count
             together.
         encoder: Whether the sentence encoder's opinion joins the teacher's, weighted by the known labels (see
@@ -42,6 +46,8 @@ class SoftOptions:
     rule: Literal["auto", "raw", "contextual", "dcpmi", "batch", "balanced"] = "auto"
     direction: Literal["direct", "channel"] = "direct"
     form: FormChoice = "auto"
+    votes: int = 0
+    vote_temperature: float = 0.7
     variants: bool = True
     encoder: bool = True
     trust: bool = True
@@ -59,8 +65,11 @@ class SoftOptions:
                 raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
         if self.pick == "beam" and self.candidates < 2:
             raise ValueError(f"a beam search needs candidates of 2 or more, its width (got {self.candidates})")
-        if not self.candidate_temperature > 0:
-            raise ValueError(f"candidate_temperature must be above 0 (got {self.candidate_temperature})")
+        for name in ("candidate_temperature", "vote_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0 (got {getattr(self, name)})")
+        if self.votes < 0:
+            raise ValueError(f"votes must be at least 0 (got {self.votes})")
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1 (got {self.top_k})")
         if self.max_chars < 1:

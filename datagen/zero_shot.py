@@ -1,14 +1,19 @@
-"""The teacher's own answers to a task's inputs, with no example and no training: what a student is compared with."""
+"""The teacher's own answers to a task's inputs, without training.
+
+What a student is compared with, and what labels texts where the teacher gives no probabilities.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from potstill import prompts
 from potstill.asking.chat import task_messages
-from potstill.asking.teacher import Message, Reply, Request
+from potstill.asking.teacher import Reply, Request
+from potstill.datagen.label_question import label_questions
+from potstill.datagen.label_scores import shows_examples
 from potstill.datagen.outputs import label_reader, stated_output
+from potstill.datagen.soft_options import SoftOptions
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ def zero_shot_outputs(
 
 
 def zero_shot_labels(
-    spec: TaskSpec, inputs: Sequence[str], asker: Asker, *, max_chars: int = 4000, max_tokens: int = MOST_TOKENS
+    spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions, *, max_tokens: int = MOST_TOKENS
 ) -> list[str]:
     """The label that the teacher writes for each input, for a teacher that gives no label scores.
 
@@ -51,7 +56,7 @@ def zero_shot_labels(
         spec: A classification task.
         inputs: Texts, in order.
         asker: The teacher.
-        max_chars: Longer texts are cut, as they are for label scores.
+        options: How long a text may be, and whether the task's examples are shown, as for label scores.
         max_tokens: Most new tokens; a label takes few, but some servers count what the model thinks before it.
 
     Returns:
@@ -61,19 +66,16 @@ def zero_shot_labels(
         TeacherError: The teacher refused or stayed away.
     """
     names = spec.label_names
-    prompt, read = prompts.load("choose_label"), label_reader(names)
+    read = label_reader(names)
+    texts = [text[: options.max_chars] for text in inputs]
     requests = [
         Request(
-            messages=(
-                Message(
-                    "user", prompt.render(instruction=spec.instruction, input=text[:max_chars], labels=list(names))
-                ),
-            ),
+            messages=question,
             max_tokens=max_tokens,
             temperature=0.0,
             choices=names if asker.abilities.choices else None,
         )
-        for text in inputs
+        for question in label_questions(spec, texts, "choose_label", examples=shows_examples(asker, options))
     ]
     replies = [answer.reply for answer in asker.ask(requests, PURPOSE)]
     return [

@@ -1,10 +1,10 @@
 """The student beside its teacher and the majority class, on the same rows.
 
-For classification the teacher answers zero-shot by label scores: raw (the likeliest label string) and calibrated
-on the very texts it is measured on (batch calibration needs texts and a prior, not labels; see
-`soft.calibrate_texts`), which is the strongest form that costs nothing. A teacher that gives no label scores, as most
-APIs, writes a label for each text: raw answers, with nothing to calibrate. For generation it writes its own greedy
-answers.
+For classification the teacher answers untrained, told what the user said of the labels, by label scores: raw (the
+likeliest label string) and calibrated on the very texts it is measured on (batch calibration needs texts and a prior,
+not labels; see `soft.calibrate_texts`), which is the strongest form that costs nothing. A teacher that gives no label
+scores, as most APIs, writes a label for each text: raw answers, with nothing to calibrate. For generation it writes its
+own greedy answers.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def evaluate_run(
     Raises:
         DataError: There are no test rows.
     """
+    from potstill.datagen.label_question import with_examples
     from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
     from potstill.train.student import load_student
 
@@ -96,8 +97,9 @@ def evaluate_run(
     left_out: dict[str, str] = {}
     if asker is not None and options.teacher:
         try:
+            asked = with_examples(spec, train_rows) if spec.kind == "classification" else spec
             told = teacher_answers(
-                spec, predictions["input"], asker, soft, calibration, answer_tokens=student.card.max_new_tokens
+                asked, predictions["input"], asker, soft, calibration, answer_tokens=student.card.max_new_tokens
             )
             for name, outputs, probs in told:
                 system = {"name": name, **score_predictions(spec, test, outputs, probs).to_json()}
@@ -180,7 +182,7 @@ def teacher_answers(
     if scores is None or not (scores == scores).all(axis=1).any():  # a server may leave its log-probs out
         from potstill.datagen.zero_shot import zero_shot_labels
 
-        return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, max_chars=soft.max_chars), None)]
+        return [("teacher (raw)", zero_shot_labels(spec, inputs, asker, soft), None)]
     fitted = {
         "teacher (raw)": fit_calibration(scores, rule="raw", prior=spec.prior),
         "teacher (calibrated)": calibrate_texts(spec, scores, asker, soft, calibration),

@@ -16,7 +16,8 @@ from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Message, Reply, Request, TokenText
 from potstill.asking.teacher_json import reply_from_json, reply_to_json, request_from_json, request_to_json
-from potstill.datagen.label_scores import answer_spellings, can_score, label_scores
+from potstill.datagen.label_question import answer_spellings
+from potstill.datagen.label_scores import can_score, label_scores
 from potstill.datagen.quality import QualityOptions, check_rows
 from potstill.datagen.said_labels import answer_shares
 from potstill.datagen.soft import add_teacher_probs

@@ -16,8 +16,8 @@ from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, Failure, Reply, ScoreRequest
 from potstill.datagen.calibration import Calibration
+from potstill.datagen.label_question import answer_spellings
 from potstill.datagen.label_scores import (
-    answer_spellings,
     information,
     label_scores,
     questions_for_form,

@@ -222,12 +222,22 @@ Task: Is it even?"""
         ),
         (
             "score_label",
-            {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": ["World", "Sports"]},
+            {
+                "instruction": BASE["instruction"],
+                "about": "",
+                "input": "A {{ 7 * 7 }} text",
+                "labels": ["World", "Sports"],
+            },
             SCORE,
         ),
         (
             "choose_label",
-            {"instruction": BASE["instruction"], "input": "A {{ 7 * 7 }} text", "labels": [f"l{i}" for i in range(30)]},
+            {
+                "instruction": BASE["instruction"],
+                "about": "",
+                "input": "A {{ 7 * 7 }} text",
+                "labels": [f"l{i}" for i in range(30)],
+            },
             f"{BASE['instruction']}\n\nA {{{{ 7 * 7 }}}} text\n\nAnswer with one of these names and nothing else: "
             f"{', '.join(f'l{i}' for i in range(30))}.",
         ),
@@ -278,6 +288,7 @@ def test_forms_of_the_reply(name: str) -> None:
         "write_input",
         "score_label",
         "choose_label",
+        "about_labels",
         "score_text",
         "propose_topics",
         "propose_values",

@@ -175,7 +175,7 @@ def test_the_server_as_any_other_tells_labels_by_what_it_writes(server: str, tmp
     from potstill.asking.asker import Asker
     from potstill.asking.ledger import Ledger
     from potstill.asking.teacher import Message, Reply, ScoreRequest
-    from potstill.datagen.label_scores import answer_spellings
+    from potstill.datagen.label_question import answer_spellings
     from potstill.datagen.said_labels import said_scores
 
     names = ("positive", "negative", "neutral")
