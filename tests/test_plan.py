@@ -17,9 +17,10 @@ from potstill.asking.ledger import Ledger
 from potstill.cli.app import app
 from potstill.datagen.generate import generate_rows
 from potstill.datagen.teachers.fake import FakeTeacher
+from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.errors import OptionError, RunLocked
 from potstill.plan.estimate import plan_run
-from potstill.plan.speed import assumed_time, seen_size, uncounted_thinking
+from potstill.plan.speed import assumed_time, seen_size, uncounted_thinking, within_limits
 from potstill.plan.steps import Size, Step, minutes_text
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
@@ -260,6 +261,31 @@ def test_assumed_time_goes_with_requests_and_tokens() -> None:
     assert assumed_time(replace(step, seconds=3.0), 10).seconds == 3.0
     assert assumed_time(replace(step, requests=0), 10).seconds is None
     assert (minutes_text(90, "assumed"), minutes_text(90), minutes_text(None, "most")) == ("about 1.5", "1.5", "?")
+
+
+def test_limits_a_minute_bound_the_time_from_below() -> None:
+    step = Step("datagen", 120, 12_000, 6000, 10.0, "earlier")
+    assert within_limits(step, OpenAIOptions()) == step
+    assert within_limits(step, OpenAIOptions(requests_per_minute=60)).seconds == pytest.approx(120.0)
+    assert within_limits(step, OpenAIOptions(tokens_per_minute=6000)).seconds == pytest.approx(180.0)
+    assert within_limits(step, OpenAIOptions(requests_per_minute=6000)) == step
+    assert (
+        within_limits(replace(step, requests=0, prompt_tokens=0), OpenAIOptions(requests_per_minute=1)).seconds == 10.0
+    )
+
+
+def test_a_plan_takes_the_limits_of_its_teacher_into_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "unused-in-a-plan")
+    asked = {**SMALL, "teacher": API, "probe": 0}
+    free = plan_run(TASK, out=tmp_path, **asked)
+    bound = plan_run(TASK, out=tmp_path, **asked, teacher_options={"requests_per_minute": 3})
+    assert bound.requests == free.requests
+    for before, step in zip(free.steps, bound.steps, strict=True):
+        if step.requests:
+            assert step.seconds == pytest.approx(max(before.seconds or 0.0, 20.0 * step.requests))
+            assert step.speed == "assumed"
+    assert any("3 requests a minute" in note and "requests_per_minute" in note for note in bound.notes)
+    assert not any("a minute" in note for note in free.notes)
 
 
 def test_the_thinking_of_a_teacher_is_said_not_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

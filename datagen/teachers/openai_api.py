@@ -28,10 +28,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from potstill.asking.budget import Purse
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
+from potstill.asking.token_estimate import expected_tokens
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
+from potstill.datagen.teachers.rate_limits import RateLimits
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ class OpenAITeacher:
         if faults:
             raise OptionError("teacher", faults)
         self._model = model
+        limits = self.options.requests_per_minute, self.options.tokens_per_minute
+        self._limits = RateLimits(*limits) if any(limits) else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._replied = False
@@ -159,8 +163,11 @@ class OpenAITeacher:
             TeacherRefused: A wrong key, an unknown model or URL, or requests refused whatever they say.
             TeacherUnavailable: The endpoint stayed unreachable or throttled for longer than allowed.
         """
-        done: queue.SimpleQueue[tuple[AnyRequest, Reply | Failure | TeacherError | Fault | BaseException]]
+        # None wakes this thread: a request that waited for its minute has gone, and another may be taken.
+        done: queue.SimpleQueue[tuple[AnyRequest, Reply | Failure | TeacherError | Fault | BaseException] | None]
         done = queue.SimpleQueue()
+        if self._limits is not None:
+            self._limits.passed = lambda: done.put(None)
         # By id: each request without an outcome, its attempts' faults, and the work on it.
         flying: dict[int, tuple[AnyRequest, list[Fault], Future[None]]] = {}
         purse, self.purse = self.purse, None
@@ -171,6 +178,8 @@ class OpenAITeacher:
         try:
             while True:
                 room = self.options.concurrency - len(flying)
+                if self._limits is not None:
+                    room = min(room, self._limits.room(len(flying)))
                 taken = take(room) if room > 0 else ()
                 # Asked from this thread: the event loop cannot wait for itself.
                 flavour = self._flavour if taken else "openai"
@@ -183,7 +192,9 @@ class OpenAITeacher:
                         break
                     continue
                 outcome: Any
-                request, outcome = done.get()
+                if (came := done.get()) is None:
+                    continue
+                request, outcome = came
                 del flying[id(request)]
                 if isinstance(outcome, Fault):
                     if not self._replied:
@@ -221,9 +232,13 @@ class OpenAITeacher:
                         "server, then run again: finished replies are in the ledger"
                     )
         finally:
+            if self._limits is not None:
+                self._limits.passed = None
             if purse is not None:
                 while not done.empty():
-                    request, outcome = done.get()
+                    if (came := done.get()) is None:
+                        continue
+                    request, outcome = came
                     del flying[id(request)]
                     if isinstance(outcome, Reply | Failure):
                         purse.receive(request, outcome)
@@ -268,7 +283,7 @@ class OpenAITeacher:
     def endpoints(self) -> Endpoints:
         """The URLs with their connections, opened at first use in the event loop's thread."""
         key = self._key.get_secret_value()
-        return Endpoints(self._urls, self._shown, key, self._secrets, self.options)
+        return Endpoints(self._urls, self._shown, key, self._secrets, self.options, self._limits)
 
     async def _probe(self) -> bool:
         """Ask the model lists; True when all endpoints that answer are vLLM servers. Fills in the model's name."""
@@ -368,10 +383,10 @@ class OpenAITeacher:
         return fitted(body, self.refused_fields)
 
     async def _chat(self, request: Request, flavour: Flavour) -> Reply:
-        body = self.chat_body(request, flavour)
+        body, most = self.chat_body(request, flavour), sum(expected_tokens(request)) + self.thinking_tokens
         while True:
             try:
-                answer = await self.endpoints.call(self.endpoints.pick(), "POST", "/chat/completions", body)
+                answer = await self.endpoints.call(self.endpoints.pick(), "POST", "/chat/completions", body, most)
                 return chat_reply(answer, request, flavour)
             except Fault as fault:
                 refused = fault.fields & set(body)

@@ -108,7 +108,7 @@ def _away_too_long(
                 f"{endpoints.shown} could not be reached for {options.startup_s:g} s ({fault}); "
                 "check the URL and that the server runs"
             )
-    elif now - max(endpoints.last_success or 0.0, began) >= options.patience_s:
+    elif now - max(endpoints.last_success or 0.0, endpoints.waiting_since or 0.0, began) >= options.patience_s:
         return TeacherUnavailable(
             f"{endpoints.shown} gave no answer for {options.patience_s:g} s ({fault}); finished "
             "replies are in the ledger: run again when the server is back, or raise teacher_options.patience_s"

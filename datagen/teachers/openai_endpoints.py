@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -24,13 +24,16 @@ from potstill.datagen.teachers.openai_wire import (
     hidden_fault,
     parse_body,
     send,
+    stated_tokens,
     status_fault,
 )
+from potstill.datagen.teachers.rate_limits import Turn, told_pause_s
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from potstill.datagen.teachers.pace import Pace
+    from potstill.datagen.teachers.rate_limits import RateLimits
 
 _CONNECT_S = 15.0
 _LOGGERS = ("httpx2", "httpx", "httpcore2.connection", "httpcore2.http11", "openai", "openai._base_client")
@@ -78,6 +81,10 @@ class OpenAIOptions:
         usd_read: US dollars for a million tokens read, where you know better than the list of prices, or where a
             server on a machine of your own passes requests on to one that is paid.
         usd_written: The same for a million tokens written.
+        requests_per_minute: Most requests within any 60 seconds, over all URLs and with those that are sent again; 0
+            for no limit. They are spread over the minute.
+        tokens_per_minute: The same of prompt and completion tokens. What a request may take is set aside before it is
+            sent, and what it took counts once its reply is there.
     """
 
     concurrency: int = 64
@@ -94,12 +101,14 @@ class OpenAIOptions:
     effort: str = ""
     usd_read: float | None = None
     usd_written: float | None = None
+    requests_per_minute: float = 0.0
+    tokens_per_minute: int = 0
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "start", "timeout_s", "attempts"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("usd_read", "usd_written", "thinking_tokens"):
+        for name in ("usd_read", "usd_written", "thinking_tokens", "requests_per_minute", "tokens_per_minute"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
 
@@ -130,12 +139,22 @@ class Endpoints:
         key: The API key; empty for servers that want none.
         secrets: What no message may hold.
         options: How they are asked.
+        limits: The gate of what may be asked in a minute; None where nothing limits it.
 
     Attributes:
         last_success: When any of them last answered (monotonic seconds), or None.
+        waiting_since: When the first attempt after that was sent, or None; a limit may have kept it back for long.
     """
 
-    def __init__(self, urls: Sequence[str], shown: Sequence[str], key: str, secrets: Secrets, options: OpenAIOptions):
+    def __init__(
+        self,
+        urls: Sequence[str],
+        shown: Sequence[str],
+        key: str,
+        secrets: Secrets,
+        options: OpenAIOptions,
+        limits: RateLimits | None = None,
+    ):
         import httpx2
         from openai import AsyncOpenAI
 
@@ -143,7 +162,9 @@ class Endpoints:
 
         self._options = options
         self._secrets = secrets
+        self._limits = limits
         self.last_success: float | None = None
+        self.waiting_since: float | None = None
         # A host that does not even take the connection must not hold a request for as long as an answer may take.
         timeout = httpx2.Timeout(options.timeout_s, connect=min(options.timeout_s, _CONNECT_S))
         # A server of one's own queues by itself; slowing the start would only leave it idle.
@@ -224,17 +245,31 @@ class Endpoints:
         return min(near, key=lambda endpoint: (endpoint.pace.active + 1) / endpoint.pace.limit)
 
     async def call(
-        self, endpoint: Endpoint, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None = None
+        self,
+        endpoint: Endpoint,
+        method: Literal["GET", "POST"],
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        tokens: int = 0,
     ) -> dict[str, Any]:
         """One attempt at one endpoint; `path` follows the base URL, or is absolute.
+
+        Args:
+            endpoint: Where.
+            method: Of HTTP.
+            path: What.
+            body: What is sent.
+            tokens: The most prompt and completion tokens that it can take, for the limits a minute.
 
         Raises:
             Fault: Whatever went wrong, by kind; no secret is in its text and no cause is attached.
         """
         import openai
 
-        async with endpoint.pace.turn() as began:
+        async with endpoint.pace.turn(), self._turn(endpoint, tokens) as turn:
             fault: Fault
+            began = time.monotonic()
+            self.waiting_since = self.waiting_since or began
             try:
                 response = await asyncio.wait_for(send(endpoint.client, method, path, body), self._options.timeout_s)
                 found = parse_body(response.headers.get("content-type", ""), response.content, self._secrets)
@@ -254,10 +289,16 @@ class Endpoints:
             except (OSError, ValueError, RuntimeError, openai.OpenAIError) as error:
                 fault = Fault("again", self._secrets.mask(f"{type(error).__name__}: {error}")[:300])
             else:
-                self.last_success = time.monotonic()
+                self.last_success, self.waiting_since = time.monotonic(), None
                 endpoint.away_until, endpoint.failing = 0.0, 0
                 endpoint.pace.succeeded()
+                if any(stated := stated_tokens(found)):
+                    turn.took(sum(stated))
+                if (pause := told_pause_s(response.headers, tokens)) > 0:
+                    endpoint.pace.hold(pause)
                 return found
+            if fault.kind != "again":  # of one that broke off nobody knows what it took
+                turn.took(0)
             if fault.kind == "throttle":
                 pause = min(fault.retry_after_s or 0.0, self._options.patience_s)
                 endpoint.pace.throttle(began, pause)
@@ -267,3 +308,11 @@ class Endpoints:
                 away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))
                 endpoint.away_until = time.monotonic() + away_s
         raise fault from None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, endpoint: Endpoint, tokens: int) -> AsyncIterator[Turn]:
+        if self._limits is None:
+            yield Turn(None, None)
+            return
+        async with self._limits.turn(tokens, endpoint.pace.pause_s) as turn:
+            yield turn

@@ -63,7 +63,8 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
             "logprob_token_ids": list(children),
             "return_tokens_as_token_ids": True,
         }
-        choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body))
+        read = len(ids) + len(prefix) + 1
+        choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body, read))
         for token, value in _completion_logprobs(choice).items():
             logprobs[node, token] = value
 
@@ -123,7 +124,8 @@ async def _whole(
         "temperature": 0.0,
         "prompt_logprobs": max(1, request.top_logprobs),
     }
-    choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body))
+    read = len(ids) + len(continuation) + 1
+    choice = first_choice(await teacher.endpoints.call(endpoint, "POST", "/completions", body, read))
     tops: list[TokenTop] = []
     try:
         for token, item in zip(continuation, choice["prompt_logprobs"][len(ids) :], strict=True):

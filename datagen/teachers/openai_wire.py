@@ -204,7 +204,7 @@ def chat_reply(body: Mapping[str, Any], request: Request, flavour: Flavour) -> R
     Raises:
         Fault: Something that a reply must have is missing or of another type.
     """
-    stated = _stated_tokens(body)
+    stated = stated_tokens(body)
     try:
         return _read_reply(body, request, flavour, stated)
     except Fault as fault:
@@ -256,7 +256,7 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
     )
 
 
-def _stated_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
+def stated_tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     """Prompt and completion tokens as the server counts them; 0 where it does not."""
     usage = body.get("usage")
     if not isinstance(usage, dict):

@@ -36,7 +36,7 @@ class Pace:
         """Wait for a turn; gives the time at which it began."""
         async with self._changed:
             while True:
-                wait = self._open_at - time.monotonic()
+                wait = self.pause_s()
                 if wait <= 0 and self.active < int(self.limit):
                     break
                 if wait > 0:
@@ -55,6 +55,14 @@ class Pace:
             async with self._changed:
                 self._changed.notify(2)
 
+    def pause_s(self) -> float:
+        """Seconds for which nothing may be sent; 0 or less where it may."""
+        return self._open_at - time.monotonic()
+
+    def hold(self, pause_s: float) -> None:
+        """Send nothing for so many seconds."""
+        self._open_at = max(self._open_at, time.monotonic() + pause_s)
+
     def succeeded(self) -> None:
         """A request was answered."""
         self.limit = min(self.most, self.limit + (1.0 / self.limit if self.throttled else 1.0))
@@ -68,7 +76,7 @@ class Pace:
         """
         self.throttled += 1
         now = time.monotonic()
-        self._open_at = max(self._open_at, now + pause_s)
+        self.hold(pause_s)
         if began >= self._last_cut:
             self.limit = max(1.0, self.limit / 2)
             self._last_cut = now

@@ -170,10 +170,15 @@ class _Planner:
         """The steps with an assumed time for those of this teacher, of which notes say what is assumed or left out."""
         at_a_time = asker.teacher.concurrency
         own = {step.stage for step in steps if self._teacher_of(step) is asker}
-        timed = [plan_speed.assumed_time(step, at_a_time) if step.stage in own else step for step in steps]
+        options = getattr(asker.teacher, "options", None)
+        timed = [
+            plan_speed.within_limits(plan_speed.assumed_time(step, at_a_time), options) if step.stage in own else step
+            for step in steps
+        ]
         asked = [step for step in timed if step.stage in own and step.requests]
         checks = asker is not self.asker
         self.notes += plan_speed.assumption(asked, at_a_time, checks=checks)
+        self.notes += plan_speed.limits_told(options, checks=checks)
         self.notes += plan_speed.uncounted_thinking(asked, asker.thinking_tokens, asker.price, checks=checks)
         return timed
 

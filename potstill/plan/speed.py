@@ -6,6 +6,8 @@ that a request takes at that concurrency. It tells so after a call that was kill
 teacher, its time is assumed from what hosted models commonly give, and said to be assumed:
 
     seconds = (0.8 + new tokens / 60) x requests / requests at a time, and no less than one reply takes
+
+Limits a minute that the teacher's options name bound every time from below.
 """
 
 from __future__ import annotations
@@ -62,6 +64,32 @@ def assumed_time(step: Step, concurrency: int) -> Step:
     one = FIRST_TOKEN_S + step.completion_tokens / step.requests / TOKENS_PER_S
     seconds = max(one, one * step.requests / max(1, concurrency))
     return replace(step, seconds=round(seconds, 1), speed="assumed")
+
+
+def within_limits(step: Step, options: object) -> Step:
+    """A step that takes as long at least as the limits a minute of the teacher's options let its requests take."""
+    requests, tokens = _limits(options)
+    least = max(
+        step.requests / requests if requests else 0.0,
+        (step.prompt_tokens + step.completion_tokens) / tokens if tokens else 0.0,
+    )
+    if not step.requests or step.seconds is None or 60.0 * least <= step.seconds:
+        return step
+    return replace(step, seconds=round(60.0 * least, 1))
+
+
+def limits_told(options: object, *, checks: bool = False) -> list[str]:
+    """What a plan says of limits a minute; nothing where there are none. `checks` as in `assumption`."""
+    requests, tokens = _limits(options)
+    said = [f"{requests:g} requests"] * bool(requests) + [f"{tokens:,} tokens"] * bool(tokens)
+    where = "quality.teacher_options" if checks else "teacher_options"
+    names = ["requests_per_minute"] * bool(requests) + ["tokens_per_minute"] * bool(tokens)
+    named = " and ".join(f"{where}.{name}" for name in names)
+    return [f"no faster than {' and '.join(said)} a minute ({named})"] if said else []
+
+
+def _limits(options: object) -> tuple[float, int]:
+    return float(getattr(options, "requests_per_minute", 0.0)), int(getattr(options, "tokens_per_minute", 0))
 
 
 def assumption(steps: Iterable[Step], concurrency: int, *, checks: bool = False) -> list[str]:
