@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from potstill.datagen.teachers.rate_limits import RateLimits
 
 _CONNECT_S = 15.0
+_LOG = logging.getLogger(__name__)
+# Attempts in a row after which an endpoint that had answered counts as away.
+_TOLD_AFTER = 5
 _LOGGERS = ("httpx2", "httpx", "httpcore2.connection", "httpcore2.http11", "openai", "openai._base_client")
 
 
@@ -123,6 +126,8 @@ class Endpoint:
     away_until: float = 0.0
     failing: int = 0  # attempts in a row that got no answer
     models: tuple[str, ...] = field(default_factory=tuple)
+    answered: bool = False
+    told: bool = False  # that it is away
 
 
 def root_path(endpoint: Endpoint, path: str) -> str:
@@ -244,6 +249,13 @@ class Endpoints:
         near = [endpoint for endpoint in self._all if endpoint.away_until <= now] or self._all
         return min(near, key=lambda endpoint: (endpoint.pace.active + 1) / endpoint.pace.limit)
 
+    def _tell(self, endpoint: Endpoint, fault: Fault) -> None:
+        """Say once that one of several endpoints is away: the others do its work, and nobody would notice."""
+        never = fault.kind == "away" and not endpoint.answered
+        if len(self._all) > 1 and not endpoint.told and (never or endpoint.failing >= _TOLD_AFTER):
+            endpoint.told = True
+            _LOG.warning("%s gives no answer (%s); until it does, the other addresses are asked", endpoint.url, fault)
+
     async def call(
         self,
         endpoint: Endpoint,
@@ -291,6 +303,7 @@ class Endpoints:
             else:
                 self.last_success, self.waiting_since = time.monotonic(), None
                 endpoint.away_until, endpoint.failing = 0.0, 0
+                endpoint.answered = True
                 endpoint.pace.succeeded()
                 if any(stated := stated_tokens(found)):
                     turn.took(sum(stated))
@@ -307,6 +320,7 @@ class Endpoints:
                 endpoint.failing += 1
                 away_s = 1.0 if fault.kind == "away" else min(5.0, 0.05 * 2 ** min(endpoint.failing, 10))
                 endpoint.away_until = time.monotonic() + away_s
+                self._tell(endpoint, fault)
         raise fault from None
 
     @contextlib.asynccontextmanager

@@ -378,7 +378,7 @@ def test_several_urls_share_the_work(server_module: Any, drain: Any) -> None:
     assert one.asked + two.asked == 100
 
 
-def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
+def test_one_of_two_urls_is_dead(server_module: Any, drain: Any, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -387,6 +387,10 @@ def test_one_of_two_urls_is_dead(server_module: Any, drain: Any) -> None:
         replies = drain(teacher, [ask(f"{i}") for i in range(50)])
         teacher.close()
     assert all(isinstance(reply, Reply) for _, reply in replies)
+    # A slip in an address would else be worked around for a whole run, at half the pace.
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith(f"http://127.0.0.1:{port}/v1 gives no answer (")
+    assert said.endswith("until it does, the other addresses are asked")
 
 
 def test_a_dead_url_beside_one_that_is_slow_to_begin_ends_nothing(server_module: Any, drain: Any) -> None:
