@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 
 @contextmanager
@@ -20,3 +22,16 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_bars(rounded: str) -> Iterator[None]:
+    """No bars of libraries that unpack weights, which know no switch; what they raise is raised.
+
+    Args:
+        rounded: How the weights are rounded. bitsandbytes tells of each product that it casts its inputs, for good.
+    """
+    if rounded == "bitsandbytes":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with redirect_stderr(io.StringIO()):
+        yield

@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
-from potstill.train.quiet import quiet_transformers
+from potstill.train.quiet import quiet_bars, quiet_transformers
 from potstill.whole_folders import written_whole
 
 if TYPE_CHECKING:
     from potstill.train.compress.state import Compressed
 
+# The library that writes a format, or loads it again to be measured, and the extra that brings it.
 _LIBRARIES = {
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "compress"), "bitsandbytes": (("bitsandbytes",), "qlora"),
-    "torchao": (("torchao",), "torchao"),
+    "torchao": (("torchao",), "torchao"), "vllm": (("compressed_tensors",), "compress"),
 }  # fmt: skip
+_FORMAT_OF = {"compressed-tensors": "vllm", "bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes", "torchao")
 
 
@@ -44,10 +46,14 @@ def check_formats(formats: tuple[str, ...]) -> None:
     if faults:
         raise OptionError("formats", faults)
     for name in formats:
-        libraries, extra = _LIBRARIES.get(name, ((), ""))
-        for library in libraries:
-            if importlib.util.find_spec(library) is None:
-                raise MissingExtra(library, extra, f"the format {name}")
+        _check_libraries(name, f"the format {name}")
+
+
+def _check_libraries(form: str, why: str) -> None:
+    libraries, extra = _LIBRARIES.get(form, ((), ""))
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtra(library, extra, why)
 
 
 def format_faults(state: Compressed, form: str) -> list[str]:
@@ -140,6 +146,7 @@ def load_model(folder: Path, *, classifies: bool = False) -> tuple[Any, Any]:
 
     Raises:
         DataError: Packed files that cannot be read.
+        MissingExtra: The library that reads its format is not installed.
     """
     from potstill.train.compress.state import PACKED, load_state
 
@@ -151,6 +158,18 @@ def load_model(folder: Path, *, classifies: bool = False) -> tuple[Any, Any]:
     auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     found = sorted(folder.glob("*.gguf"))
     more = {"gguf_file": found[0].name} if found else {}
-    with quiet_transformers():
+    rounded = _quantization(folder)
+    if (form := _FORMAT_OF.get(rounded)) is not None:
+        _check_libraries(form, f"the student at {folder}")
+    with quiet_transformers(), quiet_bars(rounded):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return auto.from_pretrained(folder, **more).eval(), tokenizer
+
+
+def _quantization(folder: Path) -> str:
+    """How config.json says that the weights are rounded; empty where it does not."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return str((config.get("quantization_config") or {}).get("quant_method") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""  # the library says what is wrong with it

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from potstill.errors import MissingExtra, OptionError
 from potstill.train.card import StudentCard
-from potstill.train.compress.files import load_model, write_files
+from potstill.train.compress.files import check_formats, load_model, write_files
 from potstill.train.compress.state import compressed_as, load_state, open_source, save_state
 from potstill.train.quantize.activations import install
 from potstill.train.quantize.schemes import Scheme, quantize_model, targets
@@ -246,3 +246,17 @@ def test_gguf_refuses_another_architecture(tiny_bert, llama, tmp_path):
     other.model.config.model_type = "qwen9"
     with pytest.raises(OptionError, match="built like Llama"):
         write_files(other, tmp_path / "files", "gguf-q8_0")
+
+
+def test_a_file_is_read_silently_and_names_the_extra_that_reads_it(llama, tmp_path, monkeypatch, capfd):
+    llama.quantized = quantize_model(llama.model, INT8)
+    for form in ("gguf-q8_0", "vllm"):
+        write_files(llama, tmp_path / form, form)
+        capfd.readouterr()
+        load_model(tmp_path / form)
+        assert capfd.readouterr() == ("", "")
+    monkeypatch.setitem(sys.modules, "compressed_tensors", None)
+    with pytest.raises(MissingExtra, match=r"vllm needs compressed_tensors.*potstill\[compress\]"):
+        load_model(tmp_path / "vllm")
+    with pytest.raises(MissingExtra, match=r"the format vllm needs compressed_tensors.*potstill\[compress\]"):
+        check_formats(("vllm",))
