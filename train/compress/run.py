@@ -36,6 +36,7 @@ from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_rec
 from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
 from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
+from potstill.train.compress.teacher import check_teacher
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_reload, verify_step
 from potstill.train.prune.anatomy import anatomy
@@ -152,6 +153,8 @@ class _Work:
             cuts_heads=None if parts is None else can_cut_heads(parts),
             units=None if parts is None else {"layers": layers_that_can_go(parts), "neurons": parts.neurons},
         )  # fmt: skip
+        if self.options.teacher is not None:
+            check_teacher(state, self.options.teacher)
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)
