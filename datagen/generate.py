@@ -4,7 +4,8 @@ In: a `TaskSpec`, an `Asker`, and the retrieved rows for their style. Out: rows 
 dropped with its reason, a report, and for generation tasks the teacher's top-k log-probs of the outputs, all written
 while they come (`gathering`), so that memory does not grow with the rows but for the novelty filter's. The method
 follows the task's kind: label-first for classification (`label_first`), input-first for generation (`input_first`),
-Self-Instruct for open instructions (`self_instruct`).
+Self-Instruct for open instructions (`self_instruct`). In the last two the user's own inputs are answered before any are
+written (`own_inputs`).
 
 The rows are a function of the task, the options, the retrieved rows and the teacher's replies: not of the order in
 which replies arrive, nor of how often the run was killed (see `drive`).
@@ -12,9 +13,11 @@ which replies arrive, nor of how often the run was killed (see `drive`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.datagen.answering import FormCheck
 from potstill.datagen.attributes import attributes_report, describe_labels, propose_attributes
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
@@ -22,6 +25,7 @@ from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
@@ -43,16 +47,19 @@ def generate_rows(
     options: GenerationOptions,
     *,
     retrieved: Dataset | None = None,
+    own: Own | None = None,
     listener: Listener = silent,
     out: Path | None = None,
 ) -> GenerationResult:
-    """Let the teacher write rows for a task.
+    """Let the teacher write rows for a task, and answer the user's own inputs.
 
     Args:
         spec: The task.
         asker: The teacher, with its ledger and budget.
         options: How many rows, and how to ask.
         retrieved: Rows found by retrieval; a few are shown for their style, none is copied.
+        own: Inputs of the user's that the teacher answers, in tasks whose answer is a text; the rest of the rows is
+            written.
         listener: Called with progress, at most five times a second.
         out: Folder for the files that `gathering` names; None keeps them in a temporary one.
 
@@ -68,17 +75,20 @@ def generate_rows(
     if spec.kind == "instructions":
         from potstill.datagen.self_instruct import generate_instructions
 
-        return generate_instructions(spec, asker, options, listener=listener, out=out)
+        return generate_instructions(spec, asker, options, own=own, listener=listener, out=out)
     tally = Tally()
     listener(Event("datagen", "progress", "preparing the requests", 0, options.rows))
-    material = material_for(spec, asker, options, retrieved)
+    own = own or Own()
+    written = own.written_beside(options)
+    material = material_for(spec, asker, options_beside(own, options), retrieved)
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
     screen = Screen(spec, options, shown, styles, opened=material.opened)
+    screen.know(item.text for item in own.inputs)
     teacher = asker.teacher.name
     top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
     fill: dict[str, Any] = {}
-    form: dict[str, Any] | None = None
+    told: dict[str, Any] = {}
     first = first_reply_of(asker.ledger)
     with Gathering(out, spec.label_names, options.rows, tally, listener, top_k, options.seed) as gathered:
         if spec.kind == "classification":
@@ -86,16 +96,19 @@ def generate_rows(
             drive(plan, asker, window=options.ahead, purpose=PURPOSE)
             fill = {name: {"quota": s.quota, "kept": s.kept, "requests": s.answered} for name, s in plan.labels.items()}
         else:
-            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
-            drive(inputs, asker, window=options.ahead, purpose=PURPOSE)
-            form = inputs.form.to_json()
+            form = FormCheck(spec)
+            answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, form)
+            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first, form)
+            drive(InTurn(answers, inputs) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
+            told = {"form": form.to_json()} if form.to_json() else {}
+            told |= {"own_inputs": answers.to_json()} if own.name else {}
         insist(gathered, tally, teacher, _cut(tally, material))
         report = {
             "method": "label-first" if spec.kind == "classification" else "input-first",
             "teacher": teacher,
             "window": options.ahead,
             **tally.to_json(),
-            **({"form": form} if form else {}),
+            **told,
             "labels": fill,
             "label_fill": _label_fill(fill),
             "topics": {label: list(topics) for label, topics in material.topics.items()},
@@ -109,6 +122,12 @@ def generate_rows(
             },
         }
         return gathered.result(report)
+
+
+def options_beside(own: Own, options: GenerationOptions) -> GenerationOptions:
+    """How what is written beside the user's own inputs is asked for; where nothing is, no attributes are proposed."""
+    written = own.written_beside(options)
+    return replace(options, rows=written) if written else replace(options, attributes="none")
 
 
 def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:

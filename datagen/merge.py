@@ -1,8 +1,8 @@
 """Rows of all sources to one training set: no duplicates, no test text, no contradictions, known balance.
 
 In: tables in the one schema. Out: kept rows, dropped rows with reasons, a report. Rows with the better provenance are
-seen first (user, retrieved, generated, pseudo) and win over their duplicates; within an origin, earlier tables and rows
-win. So the result is a function of the tables and options alone.
+seen first (user, retrieved, generated, pseudo; pseudo before generated where the answer is a text) and win over their
+duplicates; within an origin, earlier tables and rows win. So the result is a function of the tables and options alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ __all__ = ["MergeOptions", "MergeResult", "Splits", "merge_rows", "split_rows"]
 
 STAGE = "merge"
 _ORDER = {"user": 0, "retrieved": 1, "generated": 2, "pseudo": 3}
-_WRITTEN = ("generated", "pseudo")
+# Where the answer is a text, `pseudo` is a real input that the teacher answered: nearer to the task than a written one.
+_ORDER_OF_TEXTS = {"user": 0, "retrieved": 1, "pseudo": 2, "generated": 3}
+_WRITTEN, _WRITTEN_INPUTS = ("generated", "pseudo"), ("generated",)
 _EVENT_EVERY_ROWS = 2000
 
 
@@ -116,12 +118,14 @@ def merge_rows(
     """
     options = options or MergeOptions()
     rows = [row for part in parts for row in dataset_to_rows(part)]
-    rows.sort(key=lambda row: _ORDER[row.origin])  # stable: earlier tables and rows stay first
+    exact = spec.kind == "classification"
+    order = _ORDER if exact else _ORDER_OF_TEXTS
+    rows.sort(key=lambda row: order[row.origin])  # stable: earlier tables and rows stay first
     dropped: list[Dropped] = []
     tests = TestTexts(test["input"] if test is not None else (), options.test_near if test is not None else None)
-    exact = spec.kind == "classification"
     rows = _resolve_conflicts(rows, options, dropped) if exact else _in_form(spec, rows, dropped)
-    kept = _distinct(rows, tests, options, dropped, listener)
+    near = _NearDuplicates(options.near_duplicates, rows, _WRITTEN if exact else _WRITTEN_INPUTS)
+    kept = _distinct(rows, tests, near, options, dropped, listener)
     if exact and options.max_ratio:
         kept = _capped(kept, spec.label_names, options, dropped)
     if exact and options.balance == "weights":
@@ -174,10 +178,14 @@ def _winner(found: dict[str, list[Row]], options: MergeOptions) -> str | None:
 
 
 def _distinct(
-    rows: list[Row], tests: TestTexts, options: MergeOptions, dropped: list[Dropped], listener: Listener
+    rows: list[Row],
+    tests: TestTexts,
+    near: _NearDuplicates,
+    options: MergeOptions,
+    dropped: list[Dropped],
+    listener: Listener,
 ) -> list[Row]:
     seen: dict[bytes, Row] = {}
-    near = _NearDuplicates(options.near_duplicates, any(row.origin in _WRITTEN for row in rows))
     kept: list[Row] = []
     for count, row in enumerate(rows):
         if count % _EVENT_EVERY_ROWS == 0:
@@ -212,9 +220,10 @@ class _NearDuplicates:
     count; a written row that is nearly one with another output is a contradiction, and counts.
     """
 
-    def __init__(self, threshold: float, written_follow: bool):
+    def __init__(self, threshold: float, rows: Sequence[Row], written: Sequence[str]):
         self._threshold = threshold
-        self._written_follow = written_follow
+        self._written = written  # origins
+        self._written_follow = any(row.origin in written for row in rows)
         self._all = NoveltyFilter(threshold)
         self._rows: list[Row] = []
         # One filter an output, made when the output comes a second time: answers of generation tasks hardly do.
@@ -223,7 +232,7 @@ class _NearDuplicates:
 
     def admit(self, row: Row) -> str | None:
         """Keep the row and return None, or say what it is too like."""
-        if row.origin in _WRITTEN:
+        if row.origin in self._written:
             found = self._all.match(row.input)
             other = None if found is None else self._rows[found.index]
         else:

@@ -70,6 +70,8 @@ class GenerationOptions:
         max_words: Texts with more words are dropped.
         own_name_share: Largest share of a label's texts that may hold the label's own name as a word. Above it, a
             student could learn the word instead of the label.
+        own_inputs: Most inputs of the task's `unlabelled:` data that the teacher answers, in tasks whose answer is a
+            text; None as many as `rows`. They count towards the rows, and the rest is written from nothing.
         licence: SPDX id stated for written rows. The teacher's terms decide it, so it is `unknown` until said.
     """
 
@@ -97,6 +99,7 @@ class GenerationOptions:
     min_words: int = 2
     max_words: int = 400
     own_name_share: float = 0.5
+    own_inputs: int | None = None
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class GenerationOptions:
             faults.append(f"texts_per_request must be at least 1 (got {self.texts_per_request})")
         if not 0 < self.novelty <= 1:
             faults.append(f"novelty must be in (0, 1] (got {self.novelty})")
+        if (self.own_inputs or 0) < 0:
+            faults.append(f"own_inputs must be at least 0 (got {self.own_inputs})")
         if self.novelty_pool < 0:
             faults.append(f"novelty_pool must be at least 0 (got {self.novelty_pool})")
         if not 0 <= self.own_name_share <= 1:

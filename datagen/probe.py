@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from potstill.asking.teacher import Reply
+from potstill.datagen.answering import FormCheck
 from potstill.datagen.drive import Plan, drive
-from potstill.datagen.generate import material_for
+from potstill.datagen.generate import material_for, options_beside
 from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.own_inputs import Own, OwnAnswers
 from potstill.datagen.result import PURPOSE
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
@@ -44,6 +46,7 @@ class Probe:
         fresh: Requests that the teacher answered now, after the first few that woke it.
         seconds: Wall-clock seconds of those.
         dropped: What was refused, with the reasons that the tally counts.
+        own: The same of the user's own inputs, which are answered apart; None where there are none.
     """
 
     tally: Tally
@@ -51,6 +54,7 @@ class Probe:
     fresh: int = 0
     seconds: float = 0.0
     dropped: list[Dropped] = field(default_factory=list)
+    own: Probe | None = None
 
 
 class _First:
@@ -78,7 +82,13 @@ class _First:
 
 
 def probe_generation(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, count: int, *, retrieved: Dataset | None = None
+    spec: TaskSpec,
+    asker: Asker,
+    options: GenerationOptions,
+    count: int,
+    *,
+    retrieved: Dataset | None = None,
+    own: Own | None = None,
 ) -> Probe:
     """Make the first `count` requests for inputs of a generation, and for its outputs where the task has some.
 
@@ -88,32 +98,62 @@ def probe_generation(
         options: Those of the run.
         count: Requests for inputs.
         retrieved: As for the run.
+        own: As for the run. Half as many of these are answered first, or as many where nothing is written beside them.
 
     Raises:
         TeacherError: The teacher refused or stayed away.
         BudgetReached: The cap was met.
     """
     options = options.for_teacher(asker.teacher.concurrency)
-    material = material_for(spec, asker, options, retrieved)
+    own = own or Own()
+    answered = None
+    if own.inputs:
+        beside = own.written_beside(options)
+        answered = _answer(own, spec, asker, options, -(-count // 2) if beside else count)
+        if not beside:
+            return Probe(Tally(), own=answered)
+    material = material_for(spec, asker, options_beside(own, options), retrieved)
     window = min(count, options.ahead)
     most = count
     if spec.kind != "classification":
         # Outputs are asked for once inputs are accepted: a smaller window lets some of them come.
         window, most = max(1, window // 2), 2 * count
     # The first requests load the model, which would count as speed otherwise.
-    _drive(material, asker, min(_WARM, most), window)
+    _drive(material, own, asker, min(_WARM, most), window)
     before, started = asker.counts.fresh, time.monotonic()
-    tally, rows, dropped = _drive(material, asker, most, window)
+    tally, rows, dropped = _drive(material, own, asker, most, window)
+    return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started, dropped, answered)
+
+
+def _answer(own: Own, spec: TaskSpec, asker: Asker, options: GenerationOptions, most: int) -> Probe:
+    """The first answers to the user's own inputs."""
+
+    def first(count: int) -> tuple[Tally, list[Row], list[Dropped]]:
+        tally, rows, dropped = Tally(), list[Row](), list[Dropped]()
+
+        def keep(row: Row, reply: Reply | None = None) -> None:
+            rows.append(row)
+
+        plan = OwnAnswers(own, spec, options, asker, tally, keep, dropped.append, FormCheck(spec))
+        drive(_First(plan, count), asker, window=min(count, options.ahead), purpose=PURPOSE)
+        return tally, rows, dropped
+
+    first(min(_WARM, most))
+    before, started = asker.counts.fresh, time.monotonic()
+    tally, rows, dropped = first(most)
     return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started, dropped)
 
 
-def _drive(material: Material, asker: Asker, most: int, window: int) -> tuple[Tally, list[Row], list[Dropped]]:
+def _drive(
+    material: Material, own: Own, asker: Asker, most: int, window: int
+) -> tuple[Tally, list[Row], list[Dropped]]:
     tally = Tally()
     rows: list[Row] = []
     dropped: list[Dropped] = []
     shown = [text for texts in material.examples.values() for text in texts]
     styles = [text for texts in material.styles.values() for text in texts]
     screen = Screen(material.spec, material.options, shown, styles, opened=material.opened)
+    screen.know(item.text for item in own.inputs)
     name = asker.teacher.name
 
     def keep(row: Row, reply: Reply | None = None) -> None:

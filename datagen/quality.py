@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill import prompts
 from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
+from potstill.datagen.answering import answer_messages
 from potstill.datagen.calibration import fit_calibration
-from potstill.datagen.input_first import answer_messages
 from potstill.datagen.input_gain import input_gain, says_nothing
 from potstill.datagen.label_question import answer_spellings, label_questions
 from potstill.datagen.label_scores import can_score, label_scores, shows_examples
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 PURPOSE = "quality"
 STAGE = "quality"
+# Origins of rows whose answer the teacher gave: to inputs that it wrote, and to the user's own.
+_WRITTEN = ("generated", "pseudo")
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def check_rows(
     gain: dict[str, Any] | None = None
     if options.input_gain:
         rows, empty, gain = _informative(spec, rows, asker, options, listener)
-    places = [i for i, row in enumerate(rows) if row.origin == "generated"] if options.checks else []
+    places = [i for i, row in enumerate(rows) if row.origin in _WRITTEN] if options.checks else []
     written = [rows[i] for i in places]
     found: dict[str, NDArray[np.float64]] = {}
     replaced = 0
@@ -204,7 +206,7 @@ def _informative(
     """Rows without written ones whose output says nothing of its input, those, and counts."""
     import numpy as np
 
-    written = [row for row in rows if row.origin == "generated"]
+    written = [row for row in rows if row.origin in _WRITTEN]
     listener(Event(STAGE, "progress", f"holding {len(written)} outputs against their inputs"))
     gains = input_gain(spec, written, asker, PURPOSE, seed=options.seed)
     judged = np.isfinite(gains)

@@ -59,7 +59,9 @@ class GenerationResult:
 
         Only those that the server may answer another day are counted: what it refuses, it refuses then, too.
         """
-        summary = f"{self.kept} rows written, {self.refused} dropped"
+        own = self.report.get("own_inputs", {}).get("kept", 0)
+        answered = f"{own} inputs of yours answered, " if own else ""
+        summary = f"{answered}{self.kept - own} rows written, {self.refused} dropped"
         left = self.report.get("unanswered", 0) if self.kept < wanted else 0
         if left:
             summary += f"; {left} requests got no reply and are asked again by the next run"

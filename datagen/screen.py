@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from potstill.datagen import filters
@@ -91,6 +91,11 @@ class Screen:
         fields = split_fields(text, self._spec.inputs) if len(self._spec.inputs) > 1 else None
         found = next(filter(None, map(filters.repetition, fields or (text,))), None)
         return found and replace(found, input=text[:2000])
+
+    def know(self, texts: Iterable[str]) -> None:
+        """Take texts for kept ones: what is nearly one of them is refused."""
+        for text in texts:
+            self._kept.add(text)
 
     def refuse(self, text: str, prompt: str) -> Dropped | None:
         """The first reason against a text, or None; a text that passes is kept for later comparison.

@@ -14,18 +14,20 @@ first does not win. The user's examples are seeds too, and the task's prompt say
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
+from potstill.datagen.answering import FormCheck
 from potstill.datagen.asked_form import asked_form
 from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import held_languages
@@ -93,6 +95,7 @@ class SelfInstruct:
         kinds: Whether each answered instruction is classification.
         instructions: The kept ones, in order.
         request_idx: For each, the number of the bootstrap request that brought it.
+        kept: Rows kept.
         bootstraps: Bootstrap requests answered.
         bootstraps_used: Bootstrap replies that brought a kept instruction.
         tasks_used: Instructions that brought a row.
@@ -133,12 +136,18 @@ class SelfInstruct:
         self.instructions: list[str] = []
         self.request_idx: list[int] = []
         self.bootstraps_used = self.tasks_used = 0
+        self.kept = 0
         self.tally = tally
+
+    def know(self, texts: Iterable[str]) -> None:
+        """Take texts for kept rows: what is nearly one of them is refused."""
+        for text in texts:
+            self._row_texts.add(text)
 
     @property
     def finished(self) -> bool:
         """Whether the rows are there, or the requests are spent and answered."""
-        if self.tally.kept >= self._options.rows:
+        if self.kept >= self._options.rows:
             return True
         most = self._options.max_requests
         more = self._to_write or (self._to_classify and self._classified < most)
@@ -153,10 +162,10 @@ class SelfInstruct:
             seed = self._seeds.popleft()
             return self._issue("seed", self._requests.classify(seed.instruction), seed)
         most = self._options.max_requests
-        rows_a_task = (self.tally.kept + 3) / (len(self.kinds) + 3)
+        rows_a_task = (self.kept + 3) / (len(self.kinds) + 3)
 
         def enough(tasks: float) -> bool:
-            return bool(self._pending) and self.tally.kept + rows_a_task * tasks >= self._options.rows
+            return bool(self._pending) and self.kept + rows_a_task * tasks >= self._options.rows
 
         if self._to_write:
             if enough(self._under_way["instances"]):
@@ -252,13 +261,13 @@ class SelfInstruct:
             self._refuse(replace(item, input=join_instruction(task.instruction, item.input)), keys)
         if task.is_classification:
             rng(self._options.seed, 0, f"order {task.instruction}").shuffle(kept)
-        before = self.tally.kept
+        before = self.kept
         for number, instance in enumerate(kept):
-            if self.tally.kept >= self._options.rows:
+            if self.kept >= self._options.rows:
                 self.tally.texts -= len(kept) - number  # the last reply's surplus was not judged
                 break
             self._keep(task, instance, keys)
-        self.tasks_used += self.tally.kept > before
+        self.tasks_used += self.kept > before
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
         text = join_instruction(task.instruction, instance.input)
@@ -282,6 +291,7 @@ class SelfInstruct:
             licence=self._options.licence,
         )
         self.tally.kept += 1
+        self.kept += 1
         self._keep_row(row)
         if self._tell is not None:
             self._tell(Instructed(task.instruction, instance.input, instance.output))
@@ -316,7 +326,13 @@ def _cut(tally: Tally, options: GenerationOptions) -> str:
 
 
 def generate_instructions(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, *, listener: Listener = silent, out: Path | None = None
+    spec: TaskSpec,
+    asker: Asker,
+    options: GenerationOptions,
+    *,
+    own: Own | None = None,
+    listener: Listener = silent,
+    out: Path | None = None,
 ) -> GenerationResult:
     """Rows for `kind: instructions`.
 
@@ -324,6 +340,8 @@ def generate_instructions(
         spec: The task; `seed_tasks` names a file of seeds, or None for potstill's own.
         asker: The teacher.
         options: Rows wanted, seed, temperatures, novelty threshold.
+        own: Instructions of the user's, with their inputs, that the teacher answers as the student will be asked; the
+            rest of the rows is written. The files of Self-Instruct hold what it wrote alone.
         listener: Called with progress.
         out: Folder for the files that `gathering` names, and for those of `self_instruct_files`; None keeps them in a
             temporary one.
@@ -339,7 +357,11 @@ def generate_instructions(
     options = replace(options, texts_per_request=1)  # which bounds the requests, and each of these writes one thing
     tally = Tally()
     name = asker.teacher.name
-    with Gathering(out, (), options.rows, tally, listener, seed=options.seed) as gathered:
+    own = own or Own()
+    written = own.written_beside(options)
+    # Targets come with the answers to the user's own: what Self-Instruct writes is not in the form of the student's.
+    top_k = min(options.answer_top_k, asker.abilities.top_logprobs) if own.inputs else 0
+    with Gathering(out, (), options.rows, tally, listener, top_k, options.seed) as gathered:
         shown = (*seeds.tasks, *own_seeds(spec))
         write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
         instances = gathered.folder / "all_generated_instances.jsonl"
@@ -348,10 +370,13 @@ def generate_instructions(
             def tell(row: Instructed) -> None:
                 append_instance(row, file)
 
+            answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, FormCheck(spec))
+            beside = replace(options, rows=max(1, written))
             plan = SelfInstruct(
-                spec, seeds.tasks, options, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
+                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
             )
-            drive(plan, asker, window=options.ahead, purpose=PURPOSE)
+            plan.know(item.text for item in own.inputs)
+            drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
         insist(gathered, tally, name, _cut(tally, options))
         write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
         known = [seed.instruction for seed in shown]
@@ -361,6 +386,7 @@ def generate_instructions(
             "method": "self-instruct",
             "teacher": name,
             **tally.to_json(),
+            **({"own_inputs": answers.to_json()} if own.name else {}),
             "seeds": len(shown),
             "seeds_skipped": list(seeds.skipped),
             "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},

@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.teacher import Reply, Request
-from potstill.datagen.input_first import answer_messages
+from potstill.datagen.answering import answer_messages
 from potstill.datagen.outputs import off_form, read_output
 from potstill.datagen.soft import SoftOptions
 from potstill.datagen.token_targets import target_table, targets_for, written_target

@@ -98,6 +98,8 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     for name in ("test", "labelled", "unlabelled"):
         if spec is not None and getattr(spec, name) is not None:
             yield _data(name, spec)
+    if spec is not None and spec.unlabelled is not None and spec.kind != "classification":
+        yield _own(spec, resolved)
     if spec is not None and resolved.writes and (unsaid := unsaid_fields(spec)):
         head, _, mend = unsaid.partition("; ")
         yield Check("fields", "warn", head, mend)
@@ -163,6 +165,19 @@ def _data(name: str, spec: TaskSpec) -> Check:
     return Check(
         name, "warn" if few or left_out else "ok", f"{count:,} rows in {ref.path}", "; ".join(left_out + mends)
     )
+
+
+def _own(spec: TaskSpec, settings: Settings) -> Check:
+    """What becomes of the user's inputs in a task whose answer is a text."""
+    from potstill.stages.own_inputs import own_inputs, unread_inputs
+
+    if unread := unread_inputs(spec, settings):
+        head, _, mend = unread.partition("; ")
+        return Check("own inputs", "warn", head, mend)
+    try:
+        return Check("own inputs", "ok", own_inputs(spec, settings).told(settings.generation))
+    except PotstillError as error:
+        return _failed("own inputs", error)
 
 
 def _disk(folder: Path) -> Check:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.events import Event, Listener
 from potstill.notebook import html_lines, html_table, listening
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
+from potstill.stages.own_inputs import told_inputs
 from potstill.stages.start import settled
 from potstill.task import TaskSpec
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from potstill.asking.asker import Asker
     from potstill.datagen.options import GenerationOptions
+    from potstill.datagen.own_inputs import Own
 
 _MOST_REQUESTS_A_ROW = 6
 
@@ -111,10 +113,11 @@ def preview_rows(
         dropped: list[Dropped] = []
         requests = 0
         if job.settings.writes:
+            own, _ = told_inputs(job)
             if spec.kind == "instructions":
-                made, dropped, requests = _instructions(spec, asker, options, rows)
+                made, dropped, requests = _instructions(spec, asker, options, rows, own)
             else:
-                made, dropped, requests = _written(spec, asker, options, rows, retrieved)
+                made, dropped, requests = _written(spec, asker, options, rows, retrieved, own)
         counts = asker.counts
     return Preview(
         path=job.folder.path,
@@ -129,24 +132,28 @@ def preview_rows(
 
 
 def _written(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, retrieved: Dataset
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, retrieved: Dataset, own: Own
 ) -> tuple[list[Row], list[Dropped], int]:
     """The run's first requests, more of them until there are enough rows; those asked before cost nothing."""
     from potstill.datagen.probe import probe_generation
 
     count = rows
+    if len(own.inputs) >= rows:  # nothing is written before they are answered
+        own, options = replace(own, inputs=own.inputs[:rows]), replace(options, rows=rows)
     while True:
-        probe = probe_generation(spec, asker, options, count, retrieved=retrieved)
-        if len(probe.rows) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.ahead):
-            return probe.rows, probe.dropped, probe.tally.requests
+        probe = probe_generation(spec, asker, options, count, retrieved=retrieved, own=own)
+        parts = [part for part in (probe.own, probe) if part is not None]
+        made = [row for part in parts for row in part.rows]
+        if len(made) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.ahead):
+            return made, [item for part in parts for item in part.dropped], sum(part.tally.requests for part in parts)
         count = min(2 * count, _MOST_REQUESTS_A_ROW * rows, options.ahead)
 
 
 def _instructions(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int
+    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, own: Own
 ) -> tuple[list[Row], list[Dropped], int]:
     """A small Self-Instruct of its own. The run asks its first requests again where its pool has grown otherwise."""
     from potstill.datagen.generate import generate_rows
 
-    result = generate_rows(spec, asker, replace(options, rows=rows))
+    result = generate_rows(spec, asker, replace(options, rows=rows), own=replace(own, inputs=own.inputs[:rows]))
     return list(dataset_to_rows(result.rows)), list(result.dropped), int(result.report.get("requests", 0))

@@ -40,7 +40,9 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
         if ref is None or (not hub and not Path(ref.path).expanduser().exists()):
             continue
         try:
-            if name == "unlabelled":
+            if name == "unlabelled" and spec.kind == "generation":
+                read_inputs(ref, spec, _LOOKED_AT)
+            elif name == "unlabelled":
                 read_texts(ref, spec, _LOOKED_AT)
             else:
                 read_data(ref, spec, limit=_LOOKED_AT)
@@ -48,6 +50,34 @@ def check_data(spec: TaskSpec, *, hub: bool = True) -> None:
             faults.append(f"{name}: {error}")
     if faults:
         raise DataError("\n".join(faults))
+
+
+def read_inputs(
+    ref: DataRef, spec: TaskSpec, limit: int | None = None, *, commits: dict[str, str] | None = None
+) -> list[str]:
+    """Inputs without outputs, one for each row of a table or line of a text file; "" for a row without one.
+
+    Args:
+        ref: Where they are.
+        spec: A task whose answer is a text.
+        limit: At most so many.
+        commits: Takes the commit that a dataset of the Hub was read at.
+
+    Raises:
+        DataError: The data cannot be read, or lacks the fields of the task's input.
+    """
+    from potstill.retrieval.load import read_texts
+    from potstill.rows import split_fields
+
+    texts = read_texts(ref, spec, limit, commits, blanks=True)
+    fields = spec.inputs if spec.kind == "generation" else ()
+    if texts and all(split_fields(text, fields) is None for text in texts):
+        raise DataError(
+            f"{ref.path}: the task's inputs have the fields {', '.join(fields)}, and these texts are one field each; "
+            "give a table with a column for each field, and name them where they are called otherwise: "
+            f"unlabelled: {{path: {ref.path}, inputs: [...]}}"
+        )
+    return texts
 
 
 class UserRows:

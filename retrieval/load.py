@@ -192,12 +192,18 @@ def _choice(table: Dataset, spec: TaskSpec) -> ColumnChoice:
 
 
 def read_texts(
-    ref: DataRef, spec: TaskSpec, limit: int | None = None, commits: dict[str, str] | None = None
+    ref: DataRef,
+    spec: TaskSpec,
+    limit: int | None = None,
+    commits: dict[str, str] | None = None,
+    *,
+    blanks: bool = False,
 ) -> list[str]:
     """Texts without labels: a text file with one a line, or a column of a table.
 
     Bytes of a text file that are not UTF-8 become U+FFFD, so that the caller can count the lines that hold some.
-    `commits` takes the commit that a dataset of the Hub was read at, under the path of `ref`.
+    `commits` takes the commit that a dataset of the Hub was read at, under the path of `ref`. Rows of a table without a
+    text are left out, unless `blanks` are wanted, so that places in the list are those of the table.
 
     Raises:
         DataError: The data cannot be read, or has no text column.
@@ -212,7 +218,8 @@ def read_texts(
     inputs = ref.inputs or _fields_of(table, spec) or chosen(table, spec).inputs or text_columns(table, spec)
     if not inputs:
         raise DataError(f"{ref.path} has no text column among {', '.join(table.column_names)}")
-    return [text for text, _ in text_items(table, inputs, None, spec.inputs, join=_join(spec)) if text.strip()]
+    items = text_items(table, inputs, None, spec.inputs, join=_join(spec))
+    return [text for text, _ in items if blanks or text.strip()]
 
 
 def _table(

@@ -65,6 +65,13 @@ def _sibling(name: str) -> Any:
     return sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def tiny_causal() -> Callable[[Path], Path]:
+    """Writes a causal model with random weights into a folder (see `tiny_causal`)."""
+    make: Callable[[Path], Path] = _sibling("tiny_causal").tiny_causal
+    return make
+
+
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Hub on the loopback (see `hub_server`). Clients read its address at import: run them in a process."""

@@ -374,7 +374,10 @@ def _methods(facts: RunFacts) -> Iterable[str]:
         how = "a text for each given label" if facts.spec.kind == "classification" else "inputs first, then answers"
         yield f"{rows:,} rows were written by {', '.join(facts.teachers)} ({how}), then filtered."
     if rows := by_origin.get("pseudo"):
-        yield f"{rows:,} rows are real texts with a label given by rules or a model."
+        if facts.spec.kind == "classification":
+            yield f"{rows:,} rows are real texts with a label given by rules or a model."
+        else:
+            yield f"{rows:,} rows are real inputs that {', '.join(facts.teachers)} answered."
     if rows := by_origin.get("user"):
         yield f"{rows:,} rows were given by the maker of the task."
     also = ", and texts of the test data were removed" if facts.test_kind == "real" else ""

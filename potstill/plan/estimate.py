@@ -17,7 +17,6 @@ of the real student on this machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,10 @@ from potstill.datagen.quality import refuse_impossible
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
-from potstill.plan.ledger import plan_ledger
+from potstill.plan.ledger import plan_ledger, stage_manifest, stage_report
+from potstill.plan.own_inputs import own_step
 from potstill.plan.steps import RunPlan, Size, Step, joined, texts_to_label
+from potstill.stages.own_inputs import own_inputs
 from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled, unread_options
 from potstill.stages.student_choice import distil_options, teaches_itself
 from potstill.task import TaskSpec
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.asking.asker import Asker
+    from potstill.datagen.options import GenerationOptions
     from potstill.datagen.probe import Probe
     from potstill.settings import Settings
     from potstill.train.options import StudentKind
@@ -105,7 +107,7 @@ def plan_run(
 
 def _is_known(folder: Path, asker: Asker) -> bool:
     """Whether the folder holds a run of this teacher, from which requests, tokens and time follow without a probe."""
-    stages = {stage: _manifest(folder, stage) for stage in ("datagen", "soft", "train")}
+    stages = {stage: stage_manifest(folder, stage) for stage in ("datagen", "soft", "train")}
     teacher = stages["datagen"].get("key_parts", {}).get("teacher")
     return all(stages.values()) and teacher == asker.identity
 
@@ -198,9 +200,33 @@ class _Planner:
         return [(str(hit["id"]), int(str(hit["reason"]).split()[0])) for hit in used], result.rows
 
     def _generation(self, retrieved: Dataset | None) -> tuple[list[Step], list[str]]:
-        """Steps of proposing and writing, and texts that a probe brought."""
+        """Steps of answering own inputs, proposing and writing, and texts that a probe brought."""
         options, spec = self.settings.generation, self.spec
-        report = _report(self.folder, "datagen")
+        own = own_inputs(spec, self.settings)
+        self.notes += [told] if (told := own.told(options)) else []
+        report, probed = stage_report(self.folder, "datagen"), None
+        if self.probe and spec.kind != "instructions":
+            self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
+            from potstill.datagen.probe import probe_generation
+
+            probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved, own=own)
+        answers = own_step(
+            spec, own, _ASSUMED_REPLY * options.answer_max_tokens, probed=probed.own if probed else None,
+            earlier=self._ledger_size("datagen"), report=report,
+        )  # fmt: skip
+        texts = [item.text for item in own.inputs[:200]]
+        if not own.written_beside(options):
+            return [answers], texts
+        steps, more = self._writing(own.written_beside(options), probed, report, retrieved)
+        if own.inputs:
+            steps[-1] = joined(steps[-1], answers)
+        return steps, texts + more
+
+    def _writing(
+        self, rows: int, probed: Probe | None, report: Mapping[str, Any], retrieved: Dataset | None
+    ) -> tuple[list[Step], list[str]]:
+        """Steps of proposing and writing so many rows, and texts that a probe brought."""
+        options, spec = replace(self.settings.generation, rows=rows), self.spec
         if spec.kind == "instructions":
             from potstill.datagen.self_instruct_trust import MOST_ASKED
 
@@ -208,20 +234,15 @@ class _Planner:
             tasks = options.rows / _ROWS_AN_INSTRUCTION
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
             return [size.times("datagen", MOST_ASKED + tasks * (2 + 1 / _NEW_A_REQUEST))], []
-        probed = None
-        if self.probe:
-            self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
-            from potstill.datagen.probe import probe_generation
-
-            probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved)
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
-            per_row = report["requests"] / max(1, report["kept"])
-            steps.append(self._size("datagen", []).times("datagen", self._sent(options.rows * per_row)))
+            before = report.get("own_inputs", {"requests": 0, "kept": 0})
+            per_row = (report["requests"] - before["requests"]) / max(1, report["kept"] - before["kept"])
+            steps.append(self._size("datagen", []).times("datagen", self._sent(options.rows * per_row, options)))
             return steps, [row.input for row in probed.rows] if probed else []
         if probed is not None:
-            return [*steps, self._from_probe(probed)], [row.input for row in probed.rows]
+            return [*steps, self._from_probe(probed, options)], [row.input for row in probed.rows]
         texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
         step = self._assumed_inputs(retrieved).times(
             "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
@@ -231,8 +252,8 @@ class _Planner:
             step = joined(step, Size(*tokens, None, "assumed").times("datagen", options.rows / 0.9))
         return [*steps, step], []
 
-    def _from_probe(self, probed: Probe) -> Step:
-        tally, options = probed.tally, self.settings.generation
+    def _from_probe(self, probed: Probe, options: GenerationOptions) -> Step:
+        tally = probed.tally
         requests = max(1, tally.requests)
         # As if one text more had been dropped: a handful that were all kept proves little.
         kept = max(0.5, tally.kept) / (requests + 1)
@@ -252,15 +273,14 @@ class _Planner:
         if speed is None and (earlier := self._ledger_size("datagen")):
             speed = earlier.seconds
         size = Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
-        return size.times("datagen", self._sent(min(wanted, bound)))
+        return size.times("datagen", self._sent(min(wanted, bound), options))
 
-    def _sent(self, needed: float) -> float:
+    def _sent(self, needed: float, options: GenerationOptions) -> float:
         """Requests that reach the teacher: more than are needed while it is not known how many texts will be kept.
 
         The first ones are made before any reply, as if two texts in three were kept; those that the teacher has taken
         when the last row comes are answered too.
         """
-        options = self.settings.generation
         first = min(options.ahead, options.rows / options.texts_per_request / _ASSUMED_KEPT)
         return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
 
@@ -311,7 +331,7 @@ class _Planner:
         kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
         options = resolve_options(distil_options(self.settings, self.spec), kind)
         schedule = plan_schedule(rows, options)
-        earlier = _manifest(self.folder, "train")
+        earlier = stage_manifest(self.folder, "train")
         before = earlier.get("facts", {}).get("rows")
         if before:
             seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
@@ -404,7 +424,7 @@ class _Planner:
             return replace(size, seconds=0.0)  # asked already
         # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
         stage = {"datagen": "datagen", "soft": "soft", "quality": "quality"}.get(purpose, "")
-        whole = (_manifest(self.folder, stage) if stage else {}).get("seconds")
+        whole = (stage_manifest(self.folder, stage) if stage else {}).get("seconds")
         known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]
         return replace(size, seconds=max(known, default=None))
 
@@ -428,19 +448,3 @@ class _Planner:
             )
             budget = (str(cap), fits)
         return replace(plan, usd=usd, budget=budget)
-
-
-def _report(folder: Path, stage: str) -> Mapping[str, Any]:
-    return _read(folder / stage / "report.json")
-
-
-def _manifest(folder: Path, stage: str) -> Mapping[str, Any]:
-    return _read(folder / stage / "manifest.json")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

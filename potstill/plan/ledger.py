@@ -1,11 +1,13 @@
-"""The ledger that a plan reads and may write to: a probe's replies are the run's, one without any leaves nothing."""
+"""What a run folder tells a plan: its ledger, which a probe may write to, and the reports of its stages."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from potstill.asking.ledger import Ledger
 from potstill.run_dir import RunDir
@@ -40,3 +42,21 @@ def _remove_if_empty(folder: Path, new: list[Path]) -> None:
     for place in new[1:]:
         with contextlib.suppress(OSError):  # somebody else has put something there
             place.rmdir()
+
+
+def stage_report(folder: Path, stage: str) -> Mapping[str, Any]:
+    """The report that an earlier run left of a stage; empty where there is none."""
+    return _read(folder / stage / "report.json")
+
+
+def stage_manifest(folder: Path, stage: str) -> Mapping[str, Any]:
+    """The manifest that an earlier run left of a stage; empty where there is none."""
+    return _read(folder / stage / "manifest.json")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -179,7 +179,7 @@ class RunFacts:
         """The commit that each dataset of the Hub was read at, by the name that the rows give."""
         noted = _mapping(self.reports.get("retrieval", {}).get("datasets"))
         found = {name: _mapping(note).get("commit") for name, note in noted.items()}
-        for stage in ("weak", "merge"):
+        for stage in ("datagen", "weak", "merge"):
             found |= _mapping(self.reports.get(stage, {}).get("commits"))
         return {name: str(commit) for name, commit in found.items() if commit}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -22,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill.asking.counts import in_all
 from potstill.hub.cards import leak_sentence, md, merge_licences, score_text, teacher_terms
-from potstill.masking import hide_addresses
+from potstill.masking import hide_addresses, public_name
 from potstill.report import plots
 from potstill.report import rows as report_rows
 from potstill.report.compression import compression
@@ -332,12 +333,19 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     """How the rows that nobody had were made: (what, figure, remark) of writing, checking, rules, self-training."""
     lines: list[tuple[str, str, str]] = []
     written = facts.reports.get("datagen", {})
+    own = written.get("own_inputs", {"kept": 0, "found": 0, "left": 0, "dropped": {}})
     if written.get("texts"):
-        kept, texts = written.get("kept", 0), written["texts"]
-        refused = sum(count for reason, count in written.get("dropped", {}).items() if reason != "no_reply")
+        kept, texts = written.get("kept", 0) - own["kept"], written["texts"] - own["found"] + own["left"]
+        lost = Counter(written.get("dropped", {}))
+        lost.subtract(own["dropped"])
+        refused = sum(count for reason, count in lost.items() if reason != "no_reply")
         spare = max(0, texts - kept - refused)
         remark = f"{_count(spare)} were not needed, " * bool(spare) + "the others are under Refused rows"
-        lines.append(("Written texts kept", f"{_count(kept)} of {_count(texts)}", remark))
+        if texts > 0:
+            lines.append(("Written texts kept", f"{_count(kept)} of {_count(texts)}", remark))
+        if own["found"]:
+            remark = f"{_count(own['found'])} are in {public_name(own['data'])}"
+            lines.append(("Your own inputs answered", f"{_count(own['kept'])} of {_count(own['asked'])}", remark))
         if written.get("yield_per_1k_tokens"):
             lines.append(("Rows for 1,000 teacher tokens", f"{written['yield_per_1k_tokens']:.2f}", "prompts counted"))
         if written.get("label_fill") is not None:

@@ -78,12 +78,13 @@ def samples(facts: RunFacts, rows: Sequence[Mapping[str, Any]]) -> list[dict[str
         groups[str(row["output"]) if facts.spec.labels else "", str(row["origin"])].append(row)
     names = list(facts.spec.label_names[:_SHOWN_LABELS]) if facts.spec.labels else [""]
     most = _SHOWN_A_LABEL if facts.spec.labels else 5
+    several = ("generated", "retrieved") if facts.spec.labels else ("generated", "retrieved", "pseudo")
     shown = []
     for name in names:
         for origin in _ORIGINS:
             found = groups.get((name, origin), [])
             step = max(1, len(found) // most)
-            for row in found[::step][:most] if origin in ("generated", "retrieved") else found[:1]:
+            for row in found[::step][:most] if origin in several else found[:1]:
                 source = row.get("source") or {}
                 place = public_name(str(source.get("dataset") or source.get("teacher") or ""))
                 shown.append(

@@ -36,6 +36,7 @@ from potstill.stages.optional import (
     self_train_on,
     weak_stage,
 )
+from potstill.stages.own_inputs import answers_own, own_key, told_inputs
 from potstill.stages.parts import (
     command_given,
     content,
@@ -208,18 +209,23 @@ class Job:
                 write_stage(out, rows_to_dataset([], self.spec.label_names), (), {"note": "generation is off"})
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
-            result = generate_rows(self.spec, self.asker, options, retrieved=rows, listener=self.listener, out=out)
-            write_json(out / "report.json", result.report)
+            own, commits = told_inputs(self)
+            result = generate_rows(
+                self.spec, self.asker, options, retrieved=rows, own=own, listener=self.listener, out=out
+            )
+            write_json(out / "report.json", {**result.report, **commits})
             return result.facts(options.rows)
 
+        without = () if answers_own(self.spec, self.settings) else (told_inputs,)
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(options),
             "seeds": content(self.spec.seed_tasks) if self.spec.seed_tasks else None,
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
+            "own_inputs": own_key(self.spec, self.settings),
             "teacher": self.asker.identity,
-            **code_version(Job.datagen).key_parts(),
+            **code_version(Job.datagen, without=without).key_parts(),
             "prompts": prompt_digest(),
         }
         return self.make_stage("datagen", parts, make)

@@ -31,7 +31,7 @@ def optional_stages(job: Job) -> list[str]:
     """Those of the stages in this module that a run has."""
     wanted = {
         "quality": job.settings.quality.on and job.settings.writes,
-        "weak": job.spec.unlabelled is not None,
+        "weak": job.spec.unlabelled is not None and job.spec.kind == "classification",
         "compress": bool(job.settings.compress.recipe),
     }
     return [name for name, on in wanted.items() if on]
@@ -91,12 +91,15 @@ def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
 
 
 def weak_stage(job: Job) -> Stage | None:
-    """The user's unlabelled texts, labelled by rules; None where the task has no such texts."""
+    """The user's unlabelled texts, labelled by rules; None where the task has no such texts, or no labels.
+
+    Those of a task whose answer is a text are inputs that the teacher answers (`potstill.stages.own_inputs`).
+    """
     from potstill.datagen.votes import function_digest
     from potstill.datagen.weak import label_texts, usable_texts
 
     ref = job.spec.unlabelled
-    if ref is None:
+    if ref is None or job.spec.kind != "classification":
         job.folder.set_aside("weak")
         return None
 
@@ -110,7 +113,7 @@ def weak_stage(job: Job) -> Stage | None:
             job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
         places, texts = [place for place, _ in kept], [text for _, text in kept]
         write_json(out / "texts.json", {"texts": texts, "places": places})
-        if job.spec.kind != "classification" or not (job.spec.rules or job.functions):
+        if not (job.spec.rules or job.functions):
             report = {"texts": len(texts), "rules": 0, "commits": commits}
             write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, report)
             return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}

@@ -11,6 +11,7 @@ from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.models import MINILM, SMOLLM2
 from potstill.run_dir import write_atomic
+from potstill.stages.own_inputs import unread_inputs
 from potstill.user_data import check_data, unsaid_fields
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def unread_options(spec: TaskSpec, settings: Settings) -> str:
         "`rules` label the texts of `unlabelled`, and the task names none"
         if spec.rules and not spec.unlabelled
         else "",
+        unread_inputs(spec, settings),
     ]
     return "; ".join(filter(None, said))
 

@@ -134,7 +134,7 @@ class TaskSpec:
         estimate_prior: Whether the shares are estimated on texts without labels instead (`label_prior: estimate`).
         test: Real test data.
         labelled: Real labelled rows to train with, where the user has some.
-        unlabelled: Real texts without labels.
+        unlabelled: Real texts without labels, or inputs without outputs.
         rules: Labelling rules.
         seed_tasks: Path of seed tasks for `instructions`, or None for the ones that potstill ships.
         exclude: Dataset ids that retrieval must not use; `*` at an end matches a prefix or suffix.

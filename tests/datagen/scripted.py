@@ -20,6 +20,8 @@ NEWS = TaskSpec(
 )
 SUMMARY = TaskSpec("summary", "Summarise a paragraph in one sentence.", "generation", metric="rouge_l")
 
+SUBJECTS = ("amber", "falcon", "garlic", "velvet", "tunnel", "rocket", "pepper", "mosaic", "lemon", "ivory", "walnut")
+
 
 class ScriptedTeacher:
     """Replies with what a function of the request and its number says; remembers what it was asked."""
@@ -48,3 +50,12 @@ def run(tmp_path: Path, spec: TaskSpec, teacher: Any, **options: Any) -> Generat
     """Rows of one call, with a ledger in the folder."""
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         return generate_rows(spec, Asker(teacher, ledger), GenerationOptions(**options))
+
+
+def paragraphs(count: int) -> list[str]:
+    """Paragraphs that are unlike each other."""
+    return [
+        f"{SUBJECTS[i % 11]} {SUBJECTS[(3 * i + i // 11 + 1) % 11]} report number {i} says what happened "
+        f"on day {i * 7}. It rained {i} times."
+        for i in range(count)
+    ]
