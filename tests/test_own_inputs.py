@@ -146,7 +146,7 @@ def test_a_student_learns_from_own_inputs_and_the_run_tells_of_them(
     assert [stage.name for stage in result.stages] == stages_with([])
     assert RunDir(out).verify() == []
     facts = read_run(out)
-    assert {(line.origin, line.name) for line in facts.sources} == {("pseudo", "mine.txt"), ("generated", "fake")}
+    assert {(line.origin, line.name) for line in facts.sources} == {("pseudo", "local:mine.txt"), ("generated", "fake")}
     card = dataset_card(facts, unit_info(facts, None, token_targets=False))
     assert "rows are real inputs that fake answered" in card
     text = result.report.read_text()
