@@ -344,7 +344,7 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
         found = f"{count} likeliest tokens a place, as texts: soft targets for labels, hard ones for written outputs"
         yield Check("log-probs", "ok", found)
     else:
-        mend = "vllm:MODEL or transformers:MODEL give them"
+        mend = "vllm:MODEL or transformers:MODEL give them; for labels, soft.votes=5 counts answers in their place"
         yield Check("log-probs", "warn", "none: the student learns from hard labels alone", mend)
 
     def schema() -> str:

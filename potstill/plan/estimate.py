@@ -20,22 +20,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from potstill.asking.budget import Budget
 from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
-from potstill.datagen.label_scores import can_score, label_scores, questions_for_form
+from potstill.datagen.label_question import about_labels
+from potstill.datagen.label_scores import can_score, label_scores, questions_for_form, shows_examples
 from potstill.datagen.quality import refuse_impossible
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
 from potstill.plan.ledger import plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
-from potstill.plan.steps import RunPlan, Size, Step, joined, texts_to_label
+from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
+from potstill.plan.training import training_step
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled, unread_options
-from potstill.stages.student_choice import distil_options, teaches_itself
+from potstill.stages.student_choice import teaches_itself
 from potstill.task import TaskSpec
 from potstill.user_data import OWN_ROWS, unsaid_fields
 
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from potstill.datagen.options import GenerationOptions
     from potstill.datagen.probe import Probe
     from potstill.settings import Settings
-    from potstill.train.options import StudentKind
 
 _PROBE_REQUESTS = 32
 _SCORED_IN_PROBE = 16
@@ -157,7 +158,12 @@ class _Planner:
         train = round(merged * (1 - held - settings.merge.validation))
         measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
         steps += self._soft(train, written, texts)
-        steps.append(self._training(train, texts))
+        training, untimed = training_step(
+            spec, settings, self.folder, train, texts,
+            abilities=self.asker.abilities, timed=self.timed, listener=self.listener,
+        )  # fmt: skip
+        steps.append(training)
+        self.notes += filter(None, [untimed])
         if settings.evaluate.teacher:
             scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
@@ -165,6 +171,8 @@ class _Planner:
         for asker in dict.fromkeys((self.asker, self.checker)):
             if asker.teacher.identity.get("backend") == "openai":
                 steps = self._of_an_api(asker, steps)
+        if self.asker.teacher.identity.get("backend") == "openai":
+            self.notes += filter(None, [reading_note(spec, settings.self_training, train)])
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
 
@@ -311,8 +319,8 @@ class _Planner:
         if self.settings.distil.soft_weight <= 0 and not more:
             return []
         if self.spec.kind == "classification":
-            if not can_score(self.asker, self.settings.soft):
-                return []
+            if not can_score(self.asker, self.settings.soft):  # texts without a label get one in words
+                return [self._size("zero-shot", texts).times("soft", more)] if more else []
             forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
             return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
         if not self.asker.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
@@ -321,40 +329,10 @@ class _Planner:
         return [self._size("soft", texts).times("soft", max(0, train - written))]
 
     def _per_text(self) -> int:
+        """Requests for the label of a text, where the teacher tells how likely it finds each."""
+        if self.settings.soft.votes and not self.asker.abilities.scores:
+            return self.settings.soft.votes
         return len(self.spec.labels) if self.settings.soft.direction == "channel" and self.spec.labels else 1
-
-    def _training(self, rows: int, texts: list[str]) -> Step:
-        from potstill.train.loop import plan_schedule
-        from potstill.train.options import resolve_options
-        from potstill.train.speed import seconds_a_causal_step, seconds_a_step
-
-        kind: StudentKind = "classification" if self.spec.kind == "classification" else "causal"
-        options = resolve_options(distil_options(self.settings, self.spec), kind)
-        schedule = plan_schedule(rows, options)
-        earlier = stage_manifest(self.folder, "train")
-        before = earlier.get("facts", {}).get("rows")
-        if before:
-            seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
-            return Step("train", seconds=round(seconds, 1), basis="earlier")
-        if not self.timed:
-            self.notes.append("the training's time is not predicted: with --probe 0 no step of the student is timed")
-            return Step("train", seconds=None)
-        if not texts:
-            plain = writing.Material(self.spec, self.settings.generation, self.asker.abilities, {}, {}, {}, {})
-            texts = plan_speed.stand_in_texts(self.spec, writing.assumed_input_tokens(plain))
-        self.listener(Event("plan", "progress", "timing some steps of the student"))
-        if kind == "causal":
-            if options.lora_rank is not None:
-                self.notes.append("the training's time is not predicted: the folder holds no earlier run with adapters")
-                return Step("train", seconds=None)
-            words = self.settings.generation.answer_max_tokens / 2
-            reply = plan_speed.stand_in_texts(replace(self.spec, examples=()), words)
-            each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
-        else:
-            each = seconds_a_step(texts, options)
-        # Where the held-out score stays behind, early stopping ends it sooner.
-        speed: Literal["", "most"] = "most" if options.early_stopping and self.settings.merge.validation else ""
-        return Step("train", seconds=round(schedule.steps * each, 1), basis="probe", speed=speed)
 
     def _rows_at(self, ref: Any) -> int:
         if ref is None:
@@ -377,6 +355,9 @@ class _Planner:
             return self._probe_scores(texts)
         tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
         tokens += 2 * _A_MESSAGE
+        if self.spec.labels and purpose in ("soft", "zero-shot"):
+            shown = shows_examples(self.asker, self.settings.soft)
+            tokens += likely_tokens(about_labels(self.spec, examples=shown))
         replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens()}.get(purpose, 0.0)
         written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
         if written and self.spec.labels:  # a label is written, and the question names all of them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -171,3 +171,19 @@ def texts_to_label(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> i
     from potstill.retrieval.load import read_texts
 
     return min(len(read_texts(spec.unlabelled, spec)), int((options.resolved().most or 0) * rows))
+
+
+def reading_note(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> str:
+    """What a teacher might do for texts without labels; "" where that is asked for, or there are none.
+
+    Args:
+        spec: The task.
+        options: Of the self-training.
+        rows: Training rows, which bound the texts.
+    """
+    if options.method != "mixture" or not (count := texts_to_label(spec, replace(options, method="teacher"), rows)):
+        return ""
+    return (
+        "the texts without labels are labelled by where they lie, and the teacher reads none; one that reads well "
+        f"labels them better, for {count:,} requests: --set self_training.method=teacher"
+    )

@@ -392,6 +392,8 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if space := rounds.get("space"):
         used = f"{_count(rounds['rows'])} of {_count(rounds['texts'])}"
         remark = f"labelled by {_LABELLED_BY[space]}"
+        if nameless := rounds.get("without_label"):
+            remark += f"; {_count(nameless)} got no label"
         if rounds["stopped"] != "labelled once":
             remark += f"; left out: {rounds['stopped']} (trust {rounds['trust']:.2f})"
         lines.append(("Texts without labels that the student learnt from", used, remark))

@@ -53,7 +53,6 @@ from potstill.stages.parts import (
 )
 from potstill.stages.start import check_ahead, check_start, settled
 from potstill.stages.student_choice import distil_options, teaches_itself
-from potstill.stages.text_labels import check_teacher_reads
 from potstill.task import DataRef, TaskSpec
 from potstill.task.source import path_in
 
@@ -84,7 +83,6 @@ class Job:
         check_start(self.spec, self.settings, self.listener)
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
-        check_teacher_reads(self, trained=made["train"])
         check_quality(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]

@@ -369,6 +369,8 @@ def mixture_rows(
     told: dict[str, Any] = {
         "texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4), "rounds": []
     }  # fmt: skip
+    if nameless := int((found.probs.sum(axis=1) == 0).sum()):
+        told["without_label"] = nameless
     if found.trust < found.least:
         return None, {"self_training": {**told, "stopped": "not believed"}}
     by = "mixture" if found.space in ("student", "encoder") else found.space

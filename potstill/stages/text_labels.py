@@ -9,8 +9,8 @@ student       a mixture in the space of a student that learnt from people's labe
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
 opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
               labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
-teacher       what the teacher says of each text, corrected and joined with the encoder as it is for the rows, where
-              `self_training.method` asks for it
+teacher       what the teacher says of each text, where `self_training.method` asks for it: its probabilities, corrected
+              and joined with the encoder as they are for the rows, or the label that it writes
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from potstill.events import Event
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,30 +115,11 @@ def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
     return None if found is None else even_opinion(np.exp(found), job.spec.prior)
 
 
-def check_teacher_reads(job: Job, *, trained: bool = False) -> None:
-    """Refuse a teacher that is to label the texts and gives no probabilities of answers.
-
-    Args:
-        job: The run.
-        trained: Whether there is a student already, so that no text will be labelled.
-
-    Raises:
-        UserError: It gives none.
-    """
-    from potstill.datagen.label_scores import can_score
-    from potstill.errors import UserError
-
-    options = job.settings.self_training
-    wanted = options.method == "teacher" and options.rounds > 0 and not trained
-    if wanted and job.spec.unlabelled is not None and not can_score(job.asker, job.settings.soft):
-        raise UserError(
-            f"self_training.method teacher needs the probabilities of answers, and {job.asker.teacher.name} gives "
-            "none; take the method mixture, or another teacher"
-        )
-
-
 def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
-    """Probabilities of the labels of texts that nobody labelled, by the teacher; see `potstill.datagen.soft`.
+    """Probabilities of the labels of texts that nobody labelled, by the teacher.
+
+    One that tells how likely it finds each label is believed as it is for the rows (`potstill.datagen.soft`). One that
+    only writes is asked for the label in words, which is then sure; answers that name none leave their text out.
 
     Args:
         job: The run: its teacher, encoder and `soft` options.
@@ -148,24 +131,50 @@ def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.floa
         (len(texts), n_labels) float64; 0 of a text that it did not answer.
 
     Raises:
-        UserError: The teacher can score no labels.
-        TeacherError: It refused or stayed away.
+        TeacherError: The teacher refused or stayed away.
     """
     import numpy as np
 
+    from potstill.datagen.label_scores import can_score
     from potstill.datagen.soft import add_teacher_probs
     from potstill.models import sentence_encoder
     from potstill.rows import Row, Source, dataset_to_rows, rows_to_dataset
 
     spec, soft = job.spec, job.settings.soft
-    check_teacher_reads(job)
-    asked = [Row(text, "", "pseudo", Source(teacher=job.asker.teacher.name)) for text in texts]
-    told = [replace(row, teacher_probs=None) for row in dataset_to_rows(rows) if row.label is not None]
-    table = rows_to_dataset([*told, *asked], spec.label_names)
-    encoder = sentence_encoder(job.settings.encoder)
-    found = add_teacher_probs(spec, table, job.asker, soft, encoder=encoder, listener=job.listener).table
-    nothing = [0.0] * len(spec.labels)
-    return np.asarray([probs or nothing for probs in found["teacher_probs"][len(told) :]], dtype=np.float64)
+    if can_score(job.asker, soft):
+        asked = [Row(text, "", "pseudo", Source(teacher=job.asker.teacher.name)) for text in texts]
+        told = [replace(row, teacher_probs=None) for row in dataset_to_rows(rows) if row.label is not None]
+        table = rows_to_dataset([*told, *asked], spec.label_names)
+        encoder = sentence_encoder(job.settings.encoder)
+        found = add_teacher_probs(spec, table, job.asker, soft, encoder=encoder, listener=job.listener)
+        if found.calibration is not None:  # else the server leaves its log-probs out
+            nothing = [0.0] * len(spec.labels)
+            probs = [own or nothing for own in found.table["teacher_probs"][len(told) :]]
+            return np.asarray(probs, dtype=np.float64)
+    return written_labels(job, texts, rows)
+
+
+def written_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
+    """The labels that the teacher writes for texts, as probabilities of 1.
+
+    Arguments and result are as of `teacher_labels`; a text for which it names no label, or which it refuses, has 0.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+    """
+    import numpy as np
+
+    from potstill.datagen.label_question import with_examples
+    from potstill.datagen.zero_shot import zero_shot_labels
+
+    spec, count = with_examples(job.spec, rows), len(texts)
+    job.listener(Event("train", "progress", f"{job.asker.teacher.name} writes the labels of {count} texts", 0, count))
+    labels = zero_shot_labels(spec, texts, job.asker, job.settings.soft)
+    probs = np.asarray([[float(name == label) for name in spec.label_names] for label in labels], dtype=np.float64)
+    if nameless := labels.count(""):
+        said = f"{nameless} of {count} texts are left out, for which the teacher named no label"
+        job.listener(Event("train", "note", said))
+    return probs.reshape(count, len(spec.labels))
 
 
 def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> tuple[NDArray[np.float64], float] | None:

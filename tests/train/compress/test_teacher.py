@@ -27,9 +27,7 @@ def with_labels(student, folder, names):
 @pytest.mark.parametrize("names", [["good", "bad"], ["bad", "good", "mixed"], ["spam", "ham"]])
 def test_a_teacher_of_other_labels_or_another_order_is_refused(names, student, material, tmp_path):
     options = with_labels(student, tmp_path / "teacher", names)
-    with pytest.raises(
-        OptionError, match=r"answers with .*, and the student with bad, good; both need"
-    ):
+    with pytest.raises(OptionError, match=r"answers with .*, and the student with bad, good; both need"):
         compress_student(student, RECIPE, tmp_path / "small", material, options)
     assert not (tmp_path / "small.steps").exists()
 

@@ -1,0 +1,76 @@
+"""What the training of a plan takes: as long as the folder's earlier one, or some steps that are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from potstill.asking.teacher import Abilities
+from potstill.datagen import writing
+from potstill.events import Event, Listener
+from potstill.plan.ledger import stage_manifest
+from potstill.plan.speed import stand_in_texts
+from potstill.plan.steps import Step
+from potstill.stages.student_choice import distil_options
+from potstill.task import TaskSpec
+
+if TYPE_CHECKING:
+    from potstill.settings import Settings
+    from potstill.train.options import StudentKind
+
+
+def training_step(
+    spec: TaskSpec,
+    settings: Settings,
+    folder: Path,
+    rows: int,
+    texts: Sequence[str],
+    *,
+    abilities: Abilities,
+    timed: bool,
+    listener: Listener,
+) -> tuple[Step, str]:
+    """The step `train`, and a note where its time is not predicted.
+
+    Args:
+        spec: The task.
+        settings: The run's settings.
+        folder: The run, whose earlier training tells best.
+        rows: Rows that are trained on.
+        texts: Inputs as long as theirs; where there are none, made-up ones.
+        abilities: Of the teacher that writes, which decide how long made-up ones are.
+        timed: Whether steps of the student may be timed.
+        listener: Told before that is done.
+    """
+    from potstill.train.loop import plan_schedule
+    from potstill.train.options import resolve_options
+    from potstill.train.speed import seconds_a_causal_step, seconds_a_step
+
+    kind: StudentKind = "classification" if spec.kind == "classification" else "causal"
+    options = resolve_options(distil_options(settings, spec), kind)
+    schedule = plan_schedule(rows, options)
+    earlier = stage_manifest(folder, "train")
+    before = earlier.get("facts", {}).get("rows")
+    if before:
+        seconds = earlier["seconds"] * schedule.steps / max(1, plan_schedule(before, options).steps)
+        return Step("train", seconds=round(seconds, 1), basis="earlier"), ""
+    if not timed:
+        note = "the training's time is not predicted: with --probe 0 no step of the student is timed"
+        return Step("train", seconds=None), note
+    if not texts:
+        plain = writing.Material(spec, settings.generation, abilities, {}, {}, {}, {})
+        texts = stand_in_texts(spec, writing.assumed_input_tokens(plain))
+    listener(Event("plan", "progress", "timing some steps of the student"))
+    if kind == "causal":
+        if options.lora_rank is not None:
+            note = "the training's time is not predicted: the folder holds no earlier run with adapters"
+            return Step("train", seconds=None), note
+        reply = stand_in_texts(replace(spec, examples=()), settings.generation.answer_max_tokens / 2)
+        each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
+    else:
+        each = seconds_a_step(list(texts), options)
+    # Where the held-out score stays behind, early stopping ends it sooner.
+    speed: Literal["", "most"] = "most" if options.early_stopping and settings.merge.validation else ""
+    return Step("train", seconds=round(schedule.steps * each, 1), basis="probe", speed=speed), ""
