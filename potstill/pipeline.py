@@ -22,7 +22,7 @@ from potstill.masking import masked
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows
-from potstill.run_dir import REFUSING_STAGES, STAGES, RunDir, Stage
+from potstill.run_dir import REFUSING_STAGES, STAGES, RunDir, Stage, write_atomic
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def run(
         labelling_functions: Functions from a text to a label's name, or None to abstain, that vote on the task's
             unlabelled texts beside its rules.
         **settings: Anything of `potstill.settings.Settings` (`teacher="vllm"`, `n=2000`, `budget="2usd"`), and a
-            mapping of options for a stage (`distil={"epochs": 3}`).
+            mapping of options for a stage (`distil={"epochs": 3}`). `teacher` may also be a function from messages to
+            text, or an object of the protocol `potstill.asking.teacher.Teacher`.
 
     Returns:
         The finished run.
@@ -236,6 +237,7 @@ def open_job(
         opened.enter_context(folder.lock())
         opened.enter_context(library_bars_off())
         ledger = opened.enter_context(Ledger(folder.ledger_path))
+        _heed_own_teacher(folder.path, resolved)
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = opened.enter_context(open_checker(resolved, ledger, listener, asker.meter))
         spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
@@ -263,11 +265,30 @@ def _check_functions(spec: TaskSpec, functions: Sequence[Any]) -> None:
     raise OptionError("labelling_functions", [f"labelling_functions {why}"])
 
 
+def _heed_own_teacher(folder: Path, settings: Settings) -> None:
+    """Refuse to go on with a run that a teacher of one's own began, where no teacher is named and it is not given.
+
+    The folder remembers its name in `own_teacher.json` until another teacher is named.
+    """
+    path = folder / "own_teacher.json"
+    if settings.given is not None:
+        write_atomic(path, json.dumps({"teacher": settings.teacher}, ensure_ascii=False) + "\n")
+        return
+    if "teacher" in settings.origin:
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        from potstill.datagen.teachers.own import given_again
+
+        raise given_again(str(json.loads(path.read_text(encoding="utf-8"))["teacher"]), folder)
+
+
 def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any], functions: Sequence[Any]) -> str:
     """The call of `run` that goes on, for a run that was begun in Python; keys in teachers' URLs are masked."""
     given = {} if out is None else {"out": str(out)}
     given |= {key: value for key, value in settings.items() if value is not None}
+    own = given.pop("teacher") if not isinstance(given.get("teacher", ""), str) else None
     words = [f"{key}={value!r}" for key, value in masked(given).items()]
+    words += ["teacher=..."] if own is not None else []
     words += ["labelling_functions=..."] if functions else []
     return f"potstill.run({', '.join([repr(masked(str(task))), *words])})"
 
@@ -302,10 +323,15 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener, meter: Me
             listener(Event("teacher", "note", text))
 
         teacher: Teacher = RayTeacher(settings.teacher, settings.ray, notice=notice, **extra)
+    elif settings.given is not None:
+        from potstill.datagen.teachers.own import open_own
+
+        teacher = open_own(settings.given, extra)
     else:
         teacher = open_teacher(settings.teacher, **extra)
     budget = Budget.parse(settings.budget) if settings.budget else None
     try:
         yield Asker(teacher, ledger, budget=budget, meter=meter, listener=listener)
     finally:
-        teacher.close()
+        if teacher is not settings.given:  # which is its owner's to close
+            teacher.close()

@@ -18,6 +18,7 @@ from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import options_class
+from potstill.datagen.teachers.own import own_name
 from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
@@ -76,7 +77,8 @@ class Settings:
     """The resolved settings of one run.
 
     Attributes:
-        teacher: `transformers[:MODEL]`, `vllm:MODEL`, `openai:URL#MODEL` or `fake`.
+        teacher: `transformers[:MODEL]`, `vllm:MODEL`, `openai:URL#MODEL` or `fake`; `python:NAME` of one that was
+            given as an object.
         encoder: Sentence encoder for retrieval and near-duplicates.
         sources: Train on retrieved rows, generated rows, both, or neither: on the user's `labelled` rows alone, with
             `unlabelled` texts where there are some. Labelled rows are learnt from with each of them.
@@ -84,9 +86,11 @@ class Settings:
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
         concurrency: Requests in flight; 0 leaves it to the backend. With `executor: ray`, of each worker.
         teacher_options: Options of the teacher's backend, such as `max_model_len` of vLLM or `timeout_s` of a server:
-            the fields of `LocalOptions`, `VllmOptions`, `OpenAIOptions` or `FakeOptions`.
+            the fields of `LocalOptions`, `VllmOptions`, `OpenAIOptions`, `FakeOptions` or `FunctionOptions`.
         executor: Where the teacher runs: `local` in this process, or `ray` in workers of a Ray cluster.
         origin: For each value that is not a default, `task file` or `caller`.
+        given: The teacher itself, where the caller gave a function or an object in place of a name
+            (`datagen.teachers.own`); None where it is named.
     """
 
     teacher: str = "transformers"
@@ -109,6 +113,7 @@ class Settings:
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)
+    given: Any = field(default=None, repr=False, compare=False)
 
     @property
     def retrieves(self) -> bool:
@@ -133,6 +138,7 @@ class Settings:
         return replace(
             self,
             teacher=quality.teacher,
+            given=None,
             teacher_options=options,
             executor="local" if _backend({"teacher": quality.teacher}) == "openai" else self.executor,
             concurrency=0 if "concurrency" in options else self.concurrency,
@@ -140,7 +146,9 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """The resolved values as JSON types, the keys in teachers' URLs masked."""
-        return dict(masked(as_json(self)))
+        plain = dict(masked(as_json(replace(self, given=None))))
+        del plain["given"]
+        return plain
 
 
 def read_with_settings(task: str | Path, given: Mapping[str, Any]) -> tuple[TaskFile, Settings]:
@@ -206,7 +214,7 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     Args:
         from_file: Front matter of the task file: plain settings and one mapping a stage.
         from_caller: The same shape, from the command line or keyword arguments; wins. A teacher of another backend
-            leaves the file's `teacher_options` out, which are not for it.
+            leaves the file's `teacher_options` out, which are not for it. Its `teacher` may be a function or an object.
 
     Raises:
         OptionError: Every unknown key and impossible value of both, in one message.
@@ -215,6 +223,10 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     nested: dict[str, dict[str, Any]] = {name: {} for name in (*_NESTED, "teacher_options")}
     origin: dict[str, str] = {}
     faults: list[str] = []
+    own = from_caller.get("teacher")
+    own = None if isinstance(own, str) else own
+    if own is not None:
+        from_caller = {**from_caller, "teacher": _named(own, from_caller, faults)}
     if _backend(from_caller) not in (None, _backend(from_file) or _backend({"teacher": Settings.teacher})):
         from_file = _without(from_file, "teacher_options")
     checks = from_file.get("quality")
@@ -262,6 +274,8 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
         ("teacher", values.get("teacher", Settings.teacher), nested["teacher_options"]),
         ("quality.teacher", nested["quality"].get("teacher"), nested["quality"].get("teacher_options", {})),
     ):
+        if what == "teacher" and own is not None:
+            continue
         if ref and isinstance(ref, str) and isinstance(options, Mapping):
             try:
                 build_options(options_class(ref), options, f"{what}_options")
@@ -269,7 +283,22 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 faults.extend(f"{what}: {fault}" if error.where == "teacher" else fault for fault in error.faults)
     if faults:
         raise OptionError("options", faults)
-    return replace(build_options(Settings, {}, "settings"), **values, origin=origin)
+    return replace(build_options(Settings, {}, "settings"), **values, origin=origin, given=own)
+
+
+def _named(given: Any, from_caller: Mapping[str, Any], faults: list[str]) -> str | None:
+    """What a teacher is called that the caller gave as a function or an object; None, and why, where it is none."""
+    options = from_caller.get("teacher_options") or {}
+    if not isinstance(options, Mapping):  # told with the other settings
+        options = {}
+    if from_caller.get("executor") == "ray":
+        faults.append("executor: ray starts engines of its own, and a teacher in Python runs here; leave executor out")
+    at_once = from_caller.get("concurrency")
+    try:
+        return own_name(given, {**options, **({"concurrency": at_once} if at_once else {})})
+    except OptionError as error:
+        faults.extend(f"teacher: {fault}" for fault in error.faults)
+        return None
 
 
 def _plain_fault(key: str, value: Any) -> str:

@@ -4,6 +4,7 @@
     transformers    in this process, on CPU or GPU, with the embedded model by default
     vllm            vLLM's engine in this process
     openai          any OpenAI-compatible server, through the openai client
+    own             a function or an object of the caller's, which `potstill.run(teacher=…)` takes in place of a name
 
 `open_teacher` turns what a user writes into one of them. Opening loads no model and sends nothing; the first
 request does, so a run that the ledger can answer alone starts no engine.
@@ -87,6 +88,14 @@ def options_class(ref: str) -> type[Any]:
         from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 
         return OpenAIOptions
+    if backend == "python":
+        raise OptionError(
+            "teacher",
+            [
+                f"{ref!r} is a teacher of one's own in Python, which no text names; give the function or the object to "
+                "potstill.run(…, teacher=…), or name another teacher"
+            ],
+        )
     raise OptionError(
         "teacher",
         [

@@ -150,11 +150,14 @@ class Price:
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
+_HERE = ("transformers", "vllm", "fake")
 _OWN_SUFFIXES = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
 
 
 def is_own(identity: Mapping[str, str]) -> bool:
-    """Whether a teacher runs in this process or behind addresses of this machine or network alone.
+    """Whether a teacher is known to run in this process or behind addresses of this machine or network alone.
+
+    Where one answers from that Python was given, nothing tells.
 
     Examples:
         >>> is_own({"backend": "openai", "endpoint": "http://127.0.0.1:8000/v1,http://gpu-box.lan:8000/v1"})
@@ -163,7 +166,7 @@ def is_own(identity: Mapping[str, str]) -> bool:
         False
     """
     if identity.get("backend") != "openai":
-        return True
+        return identity.get("backend") in _HERE
     return all(_own_host(urlsplit(url.strip()).hostname or "") for url in identity.get("endpoint", "").split(","))
 
 
@@ -188,10 +191,12 @@ def price_of(identity: Mapping[str, str], options: object = None) -> Price | Non
         identity: A teacher's identity; `backend`, `model` and `endpoint` are read.
         options: Its options; a price that they state goes before all.
     """
-    if options is not None and (stated := stated_price(vars(options))) is not None:
+    if (stated := stated_price(getattr(options, "__dict__", {}))) is not None:
         return stated
-    if identity.get("backend") != "openai" or (identity.get("endpoint") and is_own(identity)):
+    if is_own(identity) and (identity.get("backend") != "openai" or identity.get("endpoint")):
         return Price()
+    if identity.get("backend") != "openai":
+        return None
     from genai_prices import Usage, calc_price
 
     # Some prices rise with the length of the prompt: the size asked about is that of one request.

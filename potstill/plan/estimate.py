@@ -92,7 +92,8 @@ def plan_run(
 
     draft, resolved = read_with_settings(task, settings)
     folder = Path(out) if out else Path("runs") / draft.spec.name
-    local = not resolved.teacher.startswith("openai")
+    # One that Python was given may be paid for, too.
+    local = resolved.given is None and not resolved.teacher.startswith("openai")
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
     with (
         listening(listener) as told,
@@ -173,6 +174,8 @@ class _Planner:
                 steps = self._of_an_api(asker, steps)
         if self.asker.teacher.identity.get("backend") == "openai":
             self.notes += filter(None, [reading_note(spec, settings.self_training, train)])
+        if self.settings.given is not None and any(step.requests and step.seconds is None for step in steps):
+            self.notes.append("the teacher's time is not known before it was asked; with probe=32 a plan asks it")
         plan = RunPlan(self.asker.teacher.name, tuple(datasets), merged, tuple(steps), None, None, tuple(self.notes))
         return self._priced(plan)
 
