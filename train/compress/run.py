@@ -24,7 +24,7 @@ from potstill.errors import OptionError, PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
-from potstill.run_dir import digest, write_atomic
+from potstill.run_dir import RunDir, digest, write_atomic
 from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
@@ -120,6 +120,7 @@ def compress_student(
         DataError: The student or the rows cannot be read.
         TrainingError: A step did not do what was asked, or healing was not finite; finished steps stay.
         MissingExtra: A library of a format is not installed.
+        RunLocked: Another process compresses into the same folder.
     """
     options = options or CompressOptions()
     steps = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
@@ -158,6 +159,10 @@ class _Work:
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)
+        with RunDir(self.place).lock():  # ends with its process; two would delete each other's steps
+            return self._steps(state, helpers, examiner)
+
+    def _steps(self, state: Compressed, helpers: Helpers, examiner: Examiner) -> CompressResult:
         original = self._original(state, examiner)
         examiner.remember_original(original)
         entries = [original]

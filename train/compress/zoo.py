@@ -17,7 +17,7 @@ from potstill.errors import PotstillError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
-from potstill.run_dir import write_atomic
+from potstill.run_dir import RunDir, write_atomic
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.place import check_place
 from potstill.whole_folders import written_whole
@@ -64,11 +64,21 @@ def compress_all(
     Raises:
         TrainingError: Every recipe failed.
         OptionError: `out` holds what no zoo wrote.
+        RunLocked: Another process compresses into the same folder.
     """
+    check_place(out, local_model(str(source)), zoo=True)
+    (out / "all").mkdir(parents=True, exist_ok=True)
+    with RunDir(out / "all").lock():
+        return _compress_all(source, out, material, options, listener, recipes)
+
+
+def _compress_all(
+    source: Path | str, out: Path, material: Material, options: CompressOptions, listener: Listener,
+    recipes: Sequence[str],
+) -> CompressResult:  # fmt: skip
     from potstill.train.compress.run import REPORT, CompressResult, compress_student, told_options
     from potstill.train.compress.state import open_source, source_name
 
-    check_place(out, local_model(str(source)), zoo=True)
     state = open_source(source)
     kind = state.kind
     del state

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.errors import OptionError
+from potstill.errors import OptionError, RunLocked
+from potstill.run_dir import RunDir
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import compress_student
 from potstill.train.compress.zoo import compress_all
@@ -54,3 +55,15 @@ def test_what_a_compression_wrote_is_replaced_by_the_next(student, material, tmp
         compress_student(student, "int8", zoo, material, QUICK)
     with pytest.raises(OptionError, match="holds files that no compression wrote"):
         compress_all(student, small, material, QUICK, recipes=("int8",))
+
+
+def test_two_processes_do_not_compress_into_one_folder(student, material, tmp_path):
+    for held, compress in (
+        ("small.steps", lambda: compress_student(student, "int8", tmp_path / "small", material, QUICK)),
+        ("zoo/all", lambda: compress_all(student, tmp_path / "zoo", material, QUICK, recipes=("int8",))),
+    ):
+        (tmp_path / held).mkdir(parents=True)
+        with RunDir(tmp_path / held).lock(), pytest.raises(RunLocked, match=rf"{held} is in use by process \d+"):
+            compress()
+        assert compress().path.exists()
+    assert not (tmp_path / "small.steps").exists()
