@@ -23,7 +23,7 @@ STAGE_OF = {
     **dict.fromkeys(("catalogue", "rows_per_dataset", "student_mib"), "retrieval"),
     **dict.fromkeys(("texts_per_request", "answer_max_tokens"), "generation"),
     **dict.fromkeys(("recipe", "max_mib"), "compress"),
-    **dict.fromkeys(("verify", "votes"), "quality"),
+    "verify": "quality",
     "latency_rows": "evaluate",
 }  # fmt: skip
 _CALLED = {"lr": "learning_rate", "num_epochs": "epochs", "epoch": "epochs", "num_train_epochs": "epochs",

@@ -95,6 +95,7 @@ def test_a_cut_of_key_value_groups_reloads(model, windows, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_healing_brings_a_cut_student_back(smollm2, model, windows):
     judged = windows(0, 4, 256)
     prune_layers(model, 5, windows(1, 2, 256))
