@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
-from potstill.train.options import DistilOptions, resolve_options, student_name
+from potstill.train.options import DistilOptions, local_teacher, resolve_options, student_name
 
 if TYPE_CHECKING:
     from potstill.task import Kind
+
+_PROBE = "Could you give me the book, please? It costs 12.50; thanks to all of you!"
 
 
 def check_student(options: DistilOptions, kind: Kind) -> None:
@@ -53,6 +55,49 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
         check_room(name, config, resolve_options(options, "classification"))
     if options.on_policy > 0 and options.teacher is not None:
         _config(options.teacher, "distil.teacher")
+
+
+def check_tokenizers(options: DistilOptions, kind: Kind, teacher: str) -> None:
+    """Refuse a teacher whose tokens the student does not know, where both are models of this machine.
+
+    Args:
+        options: As given, with a student in place of `auto`.
+        kind: Kind of the task.
+        teacher: The run's teacher, as `--teacher` names it.
+
+    Raises:
+        UserError: What the teacher would say of its tokens does not fit the student; the message names the options.
+    """
+    if kind == "classification" or (
+        options.on_policy == 0 and (options.method == "sequence" or not options.soft_weight)
+    ):
+        return
+    own = options.teacher if options.on_policy > 0 else options.teacher_tokenizer
+    name, theirs = student_name(options, kind), own or local_teacher(teacher)
+    crosses = options.cross_tokenizer != "carry_over" if options.on_policy > 0 else own is not None
+    if theirs is None or theirs == name or crosses or _reads_the_same(name, theirs):
+        return
+    ways = (
+        "set distil.cross_tokenizer=gold (or uld), or distil.on_policy=0 with distil.teacher_tokenizer"
+        if options.on_policy > 0
+        else f"set distil.teacher_tokenizer={theirs}, or distil.soft_weight=0"
+    )
+    raise UserError(
+        f"the student {name!r} has another tokenizer than the teacher {theirs!r}, so what it says of its tokens "
+        f"does not fit: {ways}, or choose a distil.student of the teacher's family"
+    )
+
+
+def _reads_the_same(student: str, teacher: str) -> bool:
+    """Whether a teacher's tokens are the same text to the student; also where one of both cannot be loaded here."""
+    from transformers import AutoTokenizer
+
+    try:
+        ours, theirs = (AutoTokenizer.from_pretrained(local_model(name)) for name in (student, teacher))
+    except (OSError, ValueError):
+        return True
+    ids = theirs(_PROBE, add_special_tokens=False)["input_ids"]
+    return bool(max(ids) < len(ours) and ours.decode(ids, skip_special_tokens=True).strip() == _PROBE)
 
 
 def check_depth(name: str, depth: int, options: DistilOptions) -> None:

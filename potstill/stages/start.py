@@ -117,12 +117,14 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
     """
     from potstill.stages.student_choice import distil_options
     from potstill.train.options import check_for_kind
-    from potstill.train.ready import check_student
+    from potstill.train.ready import check_student, check_tokenizers
 
     check_for_kind(settings.distil, spec.kind, settings.teacher)
     _check_compression(settings.compress, "classification" if spec.kind == "classification" else "causal")
     if not trained:
-        check_student(distil_options(settings, spec), spec.kind)
+        options = distil_options(settings, spec)
+        check_student(options, spec.kind)
+        check_tokenizers(options, spec.kind, settings.teacher)
 
 
 def _check_compression(options: CompressOptions, kind: str) -> None:

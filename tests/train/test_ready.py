@@ -19,7 +19,7 @@ from potstill.errors import DataError, MissingExtra, OptionError, PotstillError,
 from potstill.models import MINILM, SMOLLM2
 from potstill.plan.estimate import plan_run
 from potstill.train.options import DistilOptions, SearchOptions, check_for_kind
-from potstill.train.ready import check_student
+from potstill.train.ready import check_student, check_tokenizers
 
 TASK = "---\nlabels: [good, bad]\n---\nIs a review good or bad?\n"
 
@@ -124,3 +124,24 @@ def test_generation_students_are_not_born_again() -> None:
     with pytest.raises(OptionError) as caught:
         check_for_kind(options, "generation")
     assert [fault.split()[0] for fault in caught.value.faults] == ["distil.generations", "distil.ensemble"]
+
+
+def test_a_teacher_of_other_tokens_is_refused_before_it_is_asked(tiny_llama, tiny_merged):
+    one, other = str(tiny_llama), f"transformers:{tiny_merged}"
+    plain = DistilOptions(student=one)
+    with pytest.raises(UserError, match=rf"another tokenizer.*distil\.teacher_tokenizer={tiny_merged}"):
+        check_tokenizers(plain, "generation", other)
+    with pytest.raises(UserError, match=r"another tokenizer.*distil\.cross_tokenizer=gold"):
+        check_tokenizers(replace(plain, on_policy=0.5), "instructions", other)
+    for fitting in (
+        replace(plain, teacher_tokenizer=str(tiny_merged)),
+        replace(plain, soft_weight=0.0),
+        replace(plain, method="sequence"),
+        replace(plain, on_policy=0.5, cross_tokenizer="gold"),
+        replace(plain, on_policy=0.5, teacher=one),
+    ):
+        check_tokenizers(fitting, "generation", other)
+    check_tokenizers(plain, "generation", f"vllm:{tiny_llama}")
+    check_tokenizers(plain, "generation", "openai:http://127.0.0.1:1#m")
+    check_tokenizers(plain, "generation", "transformers:some/model-that-is-not-here")
+    check_tokenizers(plain, "classification", other)
