@@ -10,15 +10,18 @@ folder with its report as JSON, Markdown and SVG.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, OptionError
+from potstill.errors import DataError, OptionError, PotstillError, RunError
 from potstill.events import Listener
 from potstill.notebook import listening
 from potstill.options import build_options
 from potstill.report.compression_page import write_compression_report
+from potstill.run_dir import disk_problem
 from potstill.stages.parts import held_out_rows
 from potstill.task import DataRef, TaskSpec
 
@@ -58,6 +61,7 @@ def compress(
         OptionError: A recipe that cannot be, with every reason; nothing was done then.
         DataError: A file cannot be read.
         TrainingError: A step did not do what was asked; the steps before it are kept beside `out`.
+        RunError: The disk is full or read-only, or another process compresses into `out`.
     """
     from potstill.train.compress.options import CompressOptions, check_limits
     from potstill.train.compress.recipe import parse_recipe
@@ -78,13 +82,33 @@ def compress(
         )
     material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
     target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
-    with listening(listener) as told:
+    with _writable(target), listening(listener) as told:
         if steps is None:
             result = compress_all(source, target, material, chosen, listener=told)
         else:
             result = compress_student(source, steps, target, material, chosen, listener=told)
-    write_compression_report(target, result.report)
+        write_compression_report(target, result.report)
     return result
+
+
+@contextlib.contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    """A disk that is full, read-only or not there is the user's to mend, whichever library meets it."""
+    try:
+        yield
+    except PotstillError:
+        raise
+    except Exception as error:
+        if problem := disk_problem(error):
+            raise RunError(
+                f"{target} could not be written ({problem}); finished steps are kept in {target}.steps: free some "
+                "room, then give the same command again"
+            ) from error
+        if isinstance(error, OSError) and error.filename and str(target.parent) in str(error.filename):
+            raise RunError(
+                f"{target} cannot be written ({error.strerror}); choose another folder with --out"
+            ) from error
+        raise
 
 
 def _files(texts: str | None, test: str | None, held_out: str | None) -> dict[str, str | None]:

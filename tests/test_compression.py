@@ -14,7 +14,7 @@ import pytest
 import potstill
 from potstill.compression import file_material
 from potstill.datagen.soft_options import SoftOptions
-from potstill.errors import OptionError
+from potstill.errors import OptionError, RunError
 from potstill.events import silent
 from potstill.report.compression_page import drawing, markdown, pareto_front
 from potstill.rows import read_rows
@@ -167,3 +167,31 @@ def test_rows_of_a_student_of_several_fields_are_read_by_its_fields(sample_run: 
     assert material.test is not None
     assert next(iter(material.test["input"])) == "review_one: p 0\nreview_two: h 0"
     assert "review_one: p 1\nreview_two: h 1" in material.texts
+
+
+def test_a_disk_that_cannot_be_written_is_said_with_the_mend(
+    sample_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from potstill.train.compress import run as module
+
+    student = tmp_path / "student"
+    sample_run.write_student(student)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/small cannot be written .*choose another folder with --out"):
+        potstill.compress(student, "bf16", out=tmp_path / "file" / "small", speed="none")
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(module, "write_files", full)
+    with pytest.raises(RunError, match=r"No space left on device.*steps are kept in .*small.steps: free some room"):
+        potstill.compress(student, "bf16", out=tmp_path / "small", speed="none")
+    monkeypatch.undo()
+    done: list[str] = []
+    result = potstill.compress(
+        student, "bf16", out=tmp_path / "small", speed="none", listener=lambda event: done.append(event.message)
+    )
+    assert "1 of 1 steps were done before" in done
+    assert result.path.exists()

@@ -5,10 +5,12 @@ What enters: the folder that was asked for, and the student. What leaves: the re
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from potstill.errors import OptionError
-from potstill.run_dir import MANIFEST
+from potstill.run_dir import MANIFEST, RunDir
 
 FACTS = "compression.json"
 _OF_A_ZOO = {"all", "best", "report.json", "report.md", "report.svg"}
@@ -46,3 +48,17 @@ def _fault(out: Path, source: Path, zoo: bool) -> str:
         shown = ", ".join(foreign[:3]) + (", …" if foreign[3:] else "")
         return f"{out} holds files that no compression wrote ({shown})"
     return ""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder of unfinished work, for this process alone; what held it is not left in a stage that is sealed.
+
+    Raises:
+        RunLocked: Another live process holds it.
+    """
+    with RunDir(folder).lock():
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink(missing_ok=True)

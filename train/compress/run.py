@@ -24,14 +24,14 @@ from potstill.errors import OptionError, PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
-from potstill.run_dir import RunDir, digest, write_atomic
+from potstill.run_dir import digest, write_atomic
 from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
 from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.methods import METHODS
 from potstill.train.compress.options import CompressOptions
-from potstill.train.compress.place import check_place
+from potstill.train.compress.place import check_place, held
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
@@ -159,7 +159,7 @@ class _Work:
         self._check_formats(state)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)
-        with RunDir(self.place).lock():  # ends with its process; two would delete each other's steps
+        with held(self.place):  # two processes would delete each other's steps
             return self._steps(state, helpers, examiner)
 
     def _steps(self, state: Compressed, helpers: Helpers, examiner: Examiner) -> CompressResult:

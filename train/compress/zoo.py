@@ -17,9 +17,9 @@ from potstill.errors import PotstillError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
-from potstill.run_dir import RunDir, write_atomic
+from potstill.run_dir import write_atomic
 from potstill.train.compress.options import CompressOptions
-from potstill.train.compress.place import check_place
+from potstill.train.compress.place import check_place, held
 from potstill.whole_folders import written_whole
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def compress_all(
     """
     check_place(out, local_model(str(source)), zoo=True)
     (out / "all").mkdir(parents=True, exist_ok=True)
-    with RunDir(out / "all").lock():
+    with held(out / "all"):
         return _compress_all(source, out, material, options, listener, recipes)
 
 

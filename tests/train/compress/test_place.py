@@ -67,3 +67,5 @@ def test_two_processes_do_not_compress_into_one_folder(student, material, tmp_pa
             compress()
         assert compress().path.exists()
     assert not (tmp_path / "small.steps").exists()
+    # A run seals these folders, and equal runs have equal files.
+    assert not list(tmp_path.rglob(".lock"))
