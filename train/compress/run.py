@@ -347,7 +347,8 @@ def _notes(recipe: Recipe, forms: list[str], entries: list[dict[str, Any]]) -> l
     notes = []
     if any(step.kind == "sparsity" for step in recipe.steps):
         notes.append("zeros in tensors of the old size make no engine faster; only the packed files are smaller")
-    if "packed" in forms and any(step.kind == "quantize" for step in recipe.steps):
+    rounds = any(step.kind == "quantize" and step.method not in ("bf16", "fp16") for step in recipe.steps)
+    if "packed" in forms and rounds:  # a cast one is loaded as it was cast
         notes.append("packed files are unpacked when loaded: small on disk, no smaller or faster in memory")
     own = ((entry["step"], (entry.get("facts") or {}).get("note")) for entry in entries if entry["kind"] == "structure")
     return [*notes, *(f"{step}: {note}" for step, note in own if note)]
