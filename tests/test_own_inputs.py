@@ -125,6 +125,8 @@ def test_an_instructions_run_answers_the_users_instructions(tmp_path: Path) -> N
     (tmp_path / "task.md").write_text(
         "---\nname: f\nkind: instructions\nunlabelled: mine.jsonl\n---\nFollow instructions about the weather.\n"
     )
+    planned = plan_run(str(tmp_path / "task.md"), probe=0, out=tmp_path / "none", teacher="fake", n=6)
+    assert [step.requests for step in planned.steps if step.stage == "datagen"] == [6]
     made(str(tmp_path / "task.md"), tmp_path / "run", rows=8)
     rows = read_rows(tmp_path / "run" / "datagen" / "rows.parquet")
     own = [row for row in rows if row["origin"] == "pseudo"]
