@@ -19,7 +19,7 @@ from potstill.report.facts import RunFacts, read_run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FIGURES = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "ece")
+FIGURES = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu", "ece")
 _IGNORED = ("origin.",)
 _RESAMPLES = 2000
 _FEWEST = 10  # rows of which a bootstrap says anything
@@ -143,7 +143,7 @@ def paired_interval(
         gold: The right answers.
         first: Answers of the system that is taken away.
         second: Answers of the other.
-        metric: accuracy, macro_f1, exact_match, token_f1, rouge_l or chrf.
+        metric: accuracy, macro_f1, exact_match, token_f1, rouge_l, chrf, chrf++ or bleu.
         labels: The task's labels, for macro_f1.
         seed: Of the draws.
 
@@ -156,7 +156,7 @@ def paired_interval(
     """
     import numpy as np
 
-    from potstill.train import metrics
+    from potstill.train import corpus_scores, metrics
 
     def scorer(answers: Sequence[str]) -> Any:
         if metric == "macro_f1":
@@ -165,7 +165,12 @@ def paired_interval(
             said = np.array([index.get(text, -1) for text in answers], dtype=np.int64)
             return metrics.macro_f1_of_draws(truth, said, len(labels))
         if metric == "chrf":
-            return metrics.chrf_of_draws(metrics.chrf_statistics(gold, answers))
+            return corpus_scores.of_draws(metrics.chrf_statistics(gold, answers), metrics.chrf)
+        if metric in ("chrf++", "bleu"):
+            right = [[text] for text in gold]
+            if metric == "bleu":
+                return corpus_scores.of_draws(corpus_scores.bleu_statistics(right, answers), corpus_scores.bleu)
+            return corpus_scores.of_draws(corpus_scores.chrf_pp_statistics(right, answers), corpus_scores.chrf_pp)
         per_row = {
             "accuracy": lambda: np.array([a == b for a, b in zip(gold, answers, strict=True)], dtype=np.float64),
             "exact_match": lambda: metrics.exact_matches(gold, answers),

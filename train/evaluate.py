@@ -22,7 +22,7 @@ from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
 from potstill.rows import REFERENCES, label_names
 from potstill.task import TaskSpec
-from potstill.train import metrics
+from potstill.train import corpus_scores, metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LATENCY_THREADS = 1
 LATENCY_BUDGET_S = 15.0
+# Figures whose names are no names of fields.
+_FIELDS = {"chrf++": "chrf_pp"}
 _WARM_UPS = 2
 _SLOW_S = 2.0
 
@@ -49,6 +51,9 @@ class Scores:
         token_f1: Mean F1 of the answers' words, in any order (generation).
         rouge_l: Mean ROUGE-L F1 (generation).
         chrf: Corpus chrF (generation).
+        chrf_pp: Corpus chrF++ (generation); called `chrf++` where figures have names.
+        bleu: Corpus BLEU (generation).
+        bleu_tokens: Which of sacrebleu's tokenizers it counts words with.
         ci: 95 % bootstrap interval of each figure.
         labels: Label names, in the order of `confusion`.
         confusion: Row = gold, column = answer, last column = an answer that is no label.
@@ -66,6 +71,9 @@ class Scores:
     token_f1: float | None = None
     rouge_l: float | None = None
     chrf: float | None = None
+    chrf_pp: float | None = None
+    bleu: float | None = None
+    bleu_tokens: str = ""
     ci: dict[str, tuple[float, float]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -76,7 +84,7 @@ class Scores:
     @property
     def value(self) -> float:
         """The figure that the task is judged by."""
-        return float(getattr(self, self.metric))
+        return float(getattr(self, _FIELDS.get(self.metric, self.metric)))
 
     def to_json(self) -> dict[str, Any]:
         """JSON types, without the figures that do not apply; a system's entry in `scores.json`, less its name."""
@@ -88,11 +96,15 @@ class Scores:
             "token_f1",
             "rouge_l",
             "chrf",
+            "chrf++",
+            "bleu",
             "size_mib",
             "latency_ms",
         )
         entry: dict[str, Any] = {"rows": self.rows}
-        entry |= {figure: getattr(self, figure) for figure in figures if getattr(self, figure) is not None}
+        found = {figure: getattr(self, _FIELDS.get(figure, figure)) for figure in figures}
+        entry |= {figure: value for figure, value in found.items() if value is not None}
+        entry |= {"bleu_tokens": self.bleu_tokens} if self.bleu_tokens else {}
         entry["ci"] = {figure: list(ends) for figure, ends in self.ci.items()}
         if self.labels:
             entry["labels"] = list(self.labels)
@@ -325,12 +337,16 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
     matches = best(metrics.exact_matches(texts, said))
     overlap = best(metrics.token_f1_scores(texts, said))
     rouge = best(metrics.rouge_l_scores(texts, said))
-    statistics = metrics.nearest_statistics(metrics.chrf_statistics(texts, said), starts)
+    characters = metrics.nearest_statistics(metrics.chrf_statistics(texts, said), starts)
+    characters_and_words = corpus_scores.chrf_pp_statistics(right, outputs)
+    words = corpus_scores.bleu_statistics(right, outputs)
     scorers = {
         "exact_match": metrics.mean_of_draws(matches),
         "token_f1": metrics.mean_of_draws(overlap),
         "rouge_l": metrics.mean_of_draws(rouge),
-        "chrf": metrics.chrf_of_draws(statistics),
+        "chrf": corpus_scores.of_draws(characters, metrics.chrf),
+        "chrf++": corpus_scores.of_draws(characters_and_words, corpus_scores.chrf_pp),
+        "bleu": corpus_scores.of_draws(words, corpus_scores.bleu),
     }
     ci = {
         name: metrics.bootstrap_interval(scorer, len(outputs), resamples=resamples, seed=seed)
@@ -342,7 +358,10 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
         exact_match=float(matches.mean()),
         token_f1=float(overlap.mean()),
         rouge_l=float(rouge.mean()),
-        chrf=float(metrics.chrf(statistics.sum(0))),
+        chrf=float(metrics.chrf(characters.sum(0))),
+        chrf_pp=float(corpus_scores.chrf_pp(characters_and_words.sum(0))),
+        bleu=float(corpus_scores.bleu(words.sum(0))),
+        bleu_tokens=corpus_scores.bleu_tokens(texts),
         ci=ci,
     )
 

@@ -255,20 +255,20 @@ def chrf_statistics(gold: Sequence[str], outputs: Sequence[str], *, order: int =
 
 
 def nearest_statistics(statistics: Floats, starts: Ints) -> Floats:
-    """(n, 18) of the reference with the highest chrF for each answer, the first of equal ones, as sacrebleu chooses.
+    """(n, k) of the reference with the highest chrF for each answer, the first of equal ones, as sacrebleu chooses.
 
     Args:
-        statistics: (m, 18) of answers with each of their references, one after the other.
+        statistics: (m, k) of answers with each of their references, one after the other; three counts an order.
         starts: (n,) where each answer's begin.
     """
-    scores = chrf(statistics)
+    scores = chrf(statistics, order=statistics.shape[1] // 3)
     ends = [*starts[1:], len(scores)]
     chosen = [start + int(scores[start:end].argmax()) for start, end in zip(starts, ends, strict=True)]
     return statistics[chosen]
 
 
 def chrf(sums: Floats, *, order: int = 6, beta: float = 2.0) -> Floats:
-    """Corpus chrF in [0, 1] from summed statistics, (..., 18) -> (...), as sacrebleu computes it.
+    """Corpus chrF in [0, 1] from summed statistics, (..., 3 * order) -> (...), as sacrebleu computes it.
 
     Source: Popović 2015, chrF; sacrebleu's rule that an order absent from either side does not count.
     """
@@ -332,15 +332,3 @@ def macro_f1_of_draws(gold: Ints, predicted: Ints, n_labels: int) -> Callable[[I
 def mean_of_draws(values: Floats) -> Callable[[Ints], Floats]:
     """A scorer for `bootstrap_interval`: the mean of per-row values."""
     return lambda draws: np.asarray(values[draws].mean(1), dtype=np.float64)
-
-
-def chrf_of_draws(statistics: Floats) -> Callable[[Ints], Floats]:
-    """A scorer for `bootstrap_interval`: corpus chrF of each draw."""
-
-    def score(draws: Ints) -> Floats:
-        n_rows = statistics.shape[0]
-        offset = np.arange(len(draws))[:, None] * n_rows
-        counts = np.bincount((draws + offset).ravel(), minlength=len(draws) * n_rows).reshape(len(draws), n_rows)
-        return chrf(counts @ statistics)
-
-    return score

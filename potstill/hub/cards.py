@@ -46,6 +46,7 @@ _SIZES = (
 _METRICS = {
     "accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro-F1"), "exact_match": ("exact_match", "Exact match"),
     "token_f1": ("f1", "Token F1"), "rouge_l": ("rouge", "ROUGE-L"), "chrf": ("chrf", "chrF"),
+    "chrf++": ("chrf", "chrF++"), "bleu": ("bleu", "BLEU"),
 }  # fmt: skip
 _COMPETING = "is used under its vendor's terms, which forbid using its output to build models that compete with it"
 # Words of a teacher's name; models of others that bear such a word (gpt-oss, TinyLlama) are none of theirs.

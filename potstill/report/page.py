@@ -32,7 +32,8 @@ from potstill.report.saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
 
 _METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match",
-            "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "ece": "Calibration error"}  # fmt: skip
+            "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "chrf++": "chrF++",
+            "bleu": "BLEU", "ece": "Calibration error"}  # fmt: skip
 _TABLE_LABELS = 14
 _LABELLED_BY = {
     "encoder": "a mixture of them in the sentence encoder's space",

@@ -93,7 +93,7 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
     given = bool(spec.inputs) and not answers.test
     fields = f"{'' if given else '# '}inputs: [{columns if spec.inputs else 'premise, hypothesis'}]"
     metric = spec.metric if kind == spec.kind else ("macro_f1" if names else "rouge_l")
-    choices = "accuracy or macro_f1" if names else "exact_match, token_f1, rouge_l or chrf"
+    choices = "accuracy or macro_f1" if names else "exact_match, token_f1, rouge_l, chrf, chrf++ or bleu"
     lines += [
         f"languages: [{', '.join(spec.languages)}]",
         f"metric: {metric}    # what the student is chosen by: {choices}",

@@ -71,8 +71,8 @@ MAX_INSTRUCTION = 32_000
 GENERIC_STEMS = ("task", "readme", "index", "prompt")  # a file of such a name is called by its folder
 _METRICS_OF: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
-    "generation": ("exact_match", "token_f1", "rouge_l", "chrf"),
-    "instructions": ("exact_match", "token_f1", "rouge_l", "chrf"),
+    "generation": ("exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
+    "instructions": ("exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
 }
 
 

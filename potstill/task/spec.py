@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 Kind = Literal["classification", "generation", "instructions"]
 KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
-Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf"]
-METRICS: tuple[Metric, ...] = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf")
+Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"]
+METRICS: tuple[Metric, ...] = (
+    *("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
+)
 _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # What changes case within a word: the s of several (PDFs), one small letter before a capital (iPhone), one capital at
 # the end (SaaS, PhD).
