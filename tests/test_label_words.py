@@ -350,6 +350,14 @@ def test_a_code_is_told_by_its_meaning_alone(tmp_path: Path) -> None:
     assert beside("sport", "news of games") == "news of games"
 
 
+def test_letters_with_numbers_are_codes_too() -> None:
+    told = (Label("P1", "the whole service is down"), Label("P2", "one customer cannot work"))
+    assert words("Sort reports.", *told) == {"P1": "the whole service is down", "P2": "one customer cannot work"}
+    assert words("Sort reports.", Label("P1", "all is down"), Label("P2")) == {"P1": "P1", "P2": "P2"}
+    named = (Label("P1", "all is down"), Label("minor", "one cannot work"))
+    assert words("Sort reports.", *named) == {"P1": "P1", "minor": "minor"}
+
+
 @pytest.mark.real
 def test_the_encoder_reads_them() -> None:
     encoder = sentence_encoder()

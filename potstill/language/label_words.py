@@ -120,7 +120,7 @@ _CLASS = re.compile(
     re.IGNORECASE,
 )
 # A label's name that says nothing by itself, and how many words may stand for it.
-_CODE = re.compile(r"(?:(?:label|class|category|topic|group)[ _-]?|[+-])?\d{1,3}|[A-Za-z]", re.IGNORECASE)
+_CODE = re.compile(r"(?:(?:label|class|category|topic|group)[ _-]?|[+-])?\d{1,3}|[A-Za-z]\d{0,3}", re.IGNORECASE)
 _MEANT_WORDS = 5
 _MOST_WORDS = 12
 _DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
