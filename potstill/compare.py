@@ -196,9 +196,10 @@ def _names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 def _scores(runs: Sequence[RunFacts]) -> list[tuple[str, str, tuple[str, ...]]]:
     systems = list(dict.fromkeys(str(s.get("name", "")) for facts in runs for s in facts.systems))
+    own = dict.fromkeys(str(name) for facts in runs for name in facts.scores.get("own_metrics", ()))
     lines = []
     for system in systems:
-        for figure in FIGURES:
+        for figure in (*FIGURES, *own):
             values = tuple(_score(facts.system(system), figure) for facts in runs)
             if any(values):
                 lines.append((system, figure, values))

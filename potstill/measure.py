@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,14 @@ class Measured:
 
 
 def evaluate_on(
-    run: Path | str, ref: DataRef, *, rows: int = 0, latency_rows: int = 20, seed: int = 0, listener: Listener = silent
+    run: Path | str,
+    ref: DataRef,
+    *,
+    rows: int = 0,
+    latency_rows: int = 20,
+    seed: int = 0,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
+    listener: Listener = silent,
 ) -> Measured:
     """Measure a run's student on other labelled data.
 
@@ -50,10 +58,11 @@ def evaluate_on(
         rows: Most rows to use, sampled with `seed`; 0 uses all.
         latency_rows: Single inputs that are timed.
         seed: Of the sample.
+        metrics: The user's own, by name, as for `potstill.run`.
         listener: Progress.
 
     Raises:
-        OptionError: A number of rows below 0.
+        OptionError: A number of rows below 0, or what is no metric.
         UserError: There is no run.
         DataError: The data cannot be read, has no rows or other labels than the task, or there is no student.
     """
@@ -64,8 +73,11 @@ def evaluate_on(
     from potstill.pipeline import load
     from potstill.retrieval.load import read_data
     from potstill.settings import EvaluateOptions
-    from potstill.stages.evaluation import estimated_prior, frozen_calibration
+    from potstill.stages.evaluation import add_own_figures, estimated_prior, frozen_calibration
     from potstill.train.evaluate import evaluate_student, majority_system, score_predictions
+    from potstill.train.own_metrics import check_metrics
+
+    check_metrics(metrics or {})
 
     options = build_options(EvaluateOptions, {"rows": rows, "latency_rows": latency_rows}, "evaluate")
     found = load(run)
@@ -84,6 +96,7 @@ def evaluate_on(
     if spec.kind == "classification":
         estimated = estimated_prior(spec, frozen_calibration(found.path / "soft"))
         systems.append(majority_system(spec, test, found.dataset, estimated))
+    own = add_own_figures(systems, {"student": scored.outputs}, test, metrics or {}, listener)
     known, shared = shared_texts(list(test["input"]), found.dataset["input"])
     without = None
     if 0 < len(known) < test.num_rows:
@@ -97,6 +110,7 @@ def evaluate_on(
             "known": len(known), "share_13_words": len(shared),
         },
         "metric": spec.metric, "labels": list(spec.label_names), "systems": systems, "student_without_known": without,
+        **own,
     }  # fmt: skip
     stem = re.sub(r"[^a-z0-9]+", "-", Path(ref.path).stem.lower()).strip("-") or "data"
     out = found.path / "measured" / f"{stem}-{digest([list(test['id']), seed])[:8]}"

@@ -134,6 +134,7 @@ def run(
     out: str | Path | None = None,
     listener: Listener | None = None,
     labelling_functions: Sequence[Callable[[str], str | None]] = (),
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     **settings: Any,
 ) -> RunResult:
     """Do the whole job, or the part of it that is not done yet.
@@ -145,6 +146,8 @@ def run(
             script shows nothing; `potstill.events.silent` shows nothing in either.
         labelling_functions: Functions from a text to a label's name, or None to abstain, that vote on the task's
             unlabelled texts beside its rules.
+        metrics: Functions by name, from a right answer and an output (and the input, if they take three arguments) to
+            a number, whose means stand beside the other figures of every system.
         **settings: Anything of `potstill.settings.Settings` (`teacher="vllm"`, `n=2000`, `budget="2usd"`), and a
             mapping of options for a stage (`distil={"epochs": 3}`). `teacher` may also be a function from messages to
             text, or an object of the protocol `potstill.asking.teacher.Teacher`.
@@ -166,7 +169,7 @@ def run(
 
     with listening(listener) as told:
         clock = RunClock(told)
-        with open_job(task, out, clock, settings, labelling_functions) as job:
+        with open_job(task, out, clock, settings, labelling_functions, metrics) as job:
             names, rows = stages_with(optional_stages(job)), job.settings.generation.rows
             clock.start(expected_seconds(job.folder.path, names, rows))
             stages = job.all_stages(str(task))
@@ -219,6 +222,7 @@ def open_job(
     listener: Listener,
     settings: Mapping[str, Any],
     labelling_functions: Sequence[Callable[[str], str | None]] = (),
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Iterator[Job]:
     """A run made ready for its stages: the task read, the settings resolved, the folder locked, the teachers at hand.
 
@@ -230,6 +234,10 @@ def open_job(
     from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
+    if metrics is not None:
+        from potstill.train.own_metrics import check_metrics
+
+        check_metrics(metrics)
     # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
     draft, resolved = read_with_settings(task, settings)
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
@@ -246,8 +254,10 @@ def open_job(
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
         if spec.kind == "generation" and (form := form_of(spec)):
             listener(Event("task", "note", f"outputs: {form.told()} (asked for by the task)"))
-        call = _call(task, out, settings, labelling_functions)
-        yield Job(folder, spec, resolved, ledger, asker, listener, checker, tuple(labelling_functions), call)
+        given = {"labelling_functions": labelling_functions, "metrics": metrics}
+        call = _call(task, out, settings, [name for name, value in given.items() if value])
+        functions = tuple(labelling_functions)
+        yield Job(folder, spec, resolved, ledger, asker, listener, checker, functions, call, dict(metrics or {}))
 
 
 def _check_functions(spec: TaskSpec, functions: Sequence[Any]) -> None:
@@ -282,14 +292,17 @@ def _heed_own_teacher(folder: Path, settings: Settings) -> None:
         raise given_again(str(json.loads(path.read_text(encoding="utf-8"))["teacher"]), folder)
 
 
-def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any], functions: Sequence[Any]) -> str:
-    """The call of `run` that goes on, for a run that was begun in Python; keys in teachers' URLs are masked."""
+def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any], functions: Sequence[str]) -> str:
+    """The call of `run` that goes on, for a run that was begun in Python; keys in teachers' URLs are masked.
+
+    `functions` names the arguments that hold some, which no text can give again.
+    """
     given = {} if out is None else {"out": str(out)}
     given |= {key: value for key, value in settings.items() if value is not None}
     own = given.pop("teacher") if not isinstance(given.get("teacher", ""), str) else None
     words = [f"{key}={value!r}" for key, value in masked(given).items()]
     words += ["teacher=..."] if own is not None else []
-    words += ["labelling_functions=..."] if functions else []
+    words += [f"{name}=..." for name in functions]
     return f"potstill.run({', '.join([repr(masked(str(task))), *words])})"
 
 

@@ -17,6 +17,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     figures = ["accuracy", "macro_f1", "ece", "exact_match", "token_f1", "rouge_l", "chrf"]
     if metric in ("chrf", "chrf++", "bleu"):  # where texts are judged otherwise they would only crowd the table
         figures += ["chrf++", "bleu"]
+    figures += scores.get("own_metrics", [])
     columns = [figure for figure in figures if figure in scores["systems"][0]]
     title = f"{test['rows']} {test['kind']} test rows" + ("" if test["kind"] == "real" else " (no real test data)")
     heads = [head for column in columns for head in ((column, "95 %") if column == metric else (column,))]

@@ -111,6 +111,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
     rows = report_rows.training_rows(facts)
     varied = report_rows.variety(rows)
     student = facts.system("student")
+    titles = _METRICS | {str(name): str(name) for name in facts.scores.get("own_metrics", ())}
     run = facts.run
     price = list_price(dict(run.get("teacher", {})), dict(run.get("settings", {})).get("teacher_options"))
     return {
@@ -122,8 +123,10 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "majority": facts.system("majority"),
         "written": [s for s in facts.systems if s.get("answer_from") and s.get("name") != "majority"],
         "left_out": clean(str(facts.scores.get("teacher_left_out", ""))),
-        "metrics": {key: title for key, title in _METRICS.items() if any(key in s for s in facts.systems)},
-        "metric_titles": _METRICS,
+        "metrics": {key: title for key, title in titles.items() if any(key in s for s in facts.systems)},
+        "metric_titles": titles,
+        "metrics_left_out": {clean(str(name)): clean(str(why)) for name, why in
+                             facts.scores.get("metrics_left_out", {}).items()},
         "student": student,
         "systems": [{"name": "", "size_mib": None, **s, "latency_ms": _latency(s)} for s in facts.systems],
         "test_set": {"kind": facts.test_kind, "rows": 0, **facts.scores.get("test_set", {}),

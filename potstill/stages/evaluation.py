@@ -10,7 +10,7 @@ own greedy answers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def evaluate_run(
     seed: int,
     calibration: Calibration | None = None,
     compressed: Path | None = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
     """Measure every system and write `scores.json` and `predictions.parquet` into `out`.
@@ -62,11 +63,12 @@ def evaluate_run(
         seed: Of the sample when there are more rows than `options.rows`.
         calibration: What the soft-target stage fitted on the training texts, where it did.
         compressed: Folder of the compressed student; left out where it is None or nothing is there.
+        metrics: The user's own, by name (`train.own_metrics`).
         listener: Progress.
 
     Returns:
-        Facts for the manifest: a summary line, each system's main score, and why the teacher was not measured, where
-        it was not.
+        Facts for the manifest: a summary line, each system's main score, and why the teacher, or a metric of the
+        user's own, was not taken, where it was not.
 
     Raises:
         DataError: There are no test rows.
@@ -95,6 +97,7 @@ def evaluate_run(
         predictions["compressed"] = list(small.outputs)
     listener(Event("evaluate", "progress", "teacher", 1, 3))
     left_out: dict[str, str] = {}
+    told: list[tuple[str, list[str], list[list[float]] | None]] = []
     if asker is not None and options.teacher:
         try:
             asked = with_examples(spec, train_rows) if spec.kind == "classification" else spec
@@ -106,7 +109,7 @@ def evaluate_run(
                 if spec.kind == "classification" and probs is None:
                     system["answer_from"] = WRITTEN
                 systems.append(system)
-                column = name.replace("teacher (", "teacher_").rstrip(")")
+                column = _column(name)
                 predictions[column] = outputs
                 if probs is not None:
                     predictions[f"{column}_confidence"] = [max(row) for row in probs]
@@ -116,19 +119,70 @@ def evaluate_run(
             listener(Event("evaluate", "note", f"the teacher was not measured: {error}"))
     if spec.kind == "classification":
         systems.append(majority_system(spec, test, train_rows, estimated_prior(spec, calibration)))
+    answers = {"student": predictions["student"], "student (compressed)": predictions.get("compressed")}
+    answers |= {name: predictions[_column(name)] for name, *_ in told}
+    own = add_own_figures(systems, answers, test, metrics or {}, listener)
     scores = {
         "test_set": {**test_set, "rows": test.num_rows},
         "metric": spec.metric,
         "labels": label_names(test),
         "systems": systems,
         **left_out,
+        **own,
     }
     (out / "scores.json").write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _write_predictions(predictions, out / "predictions.parquet")
     main = {system["name"]: system.get(spec.metric) for system in systems}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in main.items() if value is not None)
     summary = f"{spec.metric} on {test.num_rows} {test_set['kind']} rows: {shown}"
-    return {"summary": summary + ("; teacher not measured" if left_out else ""), "scores": main, **left_out}
+    lacking = {**left_out, **{key: own[key] for key in ("metrics_left_out",) if key in own}}
+    return {"summary": summary + ("; teacher not measured" if left_out else ""), "scores": main, **lacking}
+
+
+def _column(teacher: str) -> str:
+    """Where the answers of a form of the teacher stand among the predictions."""
+    return teacher.replace("teacher (", "teacher_").rstrip(")")
+
+
+def add_own_figures(
+    systems: Sequence[dict[str, Any]],
+    answers: Mapping[str, Sequence[str] | None],
+    test: Dataset,
+    metrics: Mapping[str, Callable[..., Any]],
+    listener: Listener = silent,
+) -> dict[str, Any]:
+    """Put the figures of the user's own metrics into the systems' entries of `scores.json`.
+
+    Args:
+        systems: The entries; one that answers everything alike has its `answer` in it.
+        answers: Each other system's answers, by its name.
+        test: The rows that they answer.
+        metrics: Functions by name.
+        listener: Told of a metric that is left out.
+
+    Returns:
+        What `scores.json` says of them: `own_metrics`, the names of those that were taken, and `metrics_left_out`,
+        why others were not. Nothing where there are none.
+    """
+    if not metrics:
+        return {}
+    from potstill.train.own_metrics import own_figures
+
+    left_out: dict[str, str] = {}
+    for system in systems:
+        said = answers.get(system["name"])
+        outputs = [system["answer"]] * test.num_rows if said is None else said
+        figures, ends, failed = own_figures(metrics, test, outputs)
+        system |= figures
+        system["ci"] = {**system["ci"], **{name: list(pair) for name, pair in ends.items()}}
+        left_out |= {name: f"{why}, of {system['name']}" for name, why in failed.items() if name not in left_out}
+    for name, why in left_out.items():
+        listener(Event("evaluate", "note", f"the metric {name} is left out: {why}; mend it and run again"))
+        for system in systems:  # no figure of some systems alone
+            system.pop(name, None)
+            system["ci"].pop(name, None)
+    kept = [name for name in metrics if name not in left_out]
+    return {"own_metrics": kept, **({"metrics_left_out": left_out} if left_out else {})}
 
 
 def _nothing_to_measure(test_set: Mapping[str, Any], trained: int, student_path: Path) -> str:

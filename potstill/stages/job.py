@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from potstill.asking.asker import Asker
     from potstill.settings import Settings
 
+# Facts of a stage that lacks something which another call may bring.
+_LEFT_OUT = {"unanswered", "teacher_left_out", "metrics_left_out"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -76,6 +79,7 @@ class Job:
     checker: Asker | None = None  # asks the teacher of `quality.teacher`; None is the run's own
     functions: tuple[Callable[[str], str | None], ...] = ()  # labelling functions beside the task file's rules
     call: str = ""  # what goes on with the run where no command began it
+    metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # the user's own, by name
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
@@ -123,7 +127,7 @@ class Job:
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
                     name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),
-                    again=lambda old: again(old) or bool({"unanswered", "teacher_left_out"} & set(old.facts)),
+                    again=lambda old: again(old) or bool(_LEFT_OUT & set(old.facts)),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
         except BaseException as error:
@@ -388,6 +392,7 @@ class Job:
 
     def evaluate(self, trained: Stage, soft: Stage, merged: Stage, small: Stage | None = None) -> Stage:
         """Student, teacher and majority on the same real test rows (or held-out rows, said plainly)."""
+        from potstill.datagen.votes import function_digest
         from potstill.stages.evaluation import evaluate_run, frozen_calibration
 
         def make(out: Path) -> dict[str, Any]:
@@ -410,6 +415,7 @@ class Job:
                 compressed=small.path / "student" if small is not None else None,
                 seed=self.settings.seed,
                 calibration=frozen_calibration(soft.path),
+                metrics=self.metrics,
                 listener=self.listener,
             )
 
@@ -423,6 +429,7 @@ class Job:
             "teacher": self.asker.identity if self.settings.evaluate.teacher else None,
             **code_version(Job.evaluate).key_parts(),
             "prompts": prompt_digest(),
+            **({"metrics": {name: function_digest(f) for name, f in self.metrics.items()}} if self.metrics else {}),
         }
         return self.make_stage("evaluate", parts, make, self.asker)
 
