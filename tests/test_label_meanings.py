@@ -124,6 +124,32 @@ def test_a_task_file_takes_the_meanings_from_its_prompt() -> None:
     assert "descriptions" not in {found.field for found in plain.inferred}
 
 
+def test_names_that_are_words_take_the_remarks_that_some_of_them_have() -> None:
+    task = read(
+        "Sort Reuters stories by topic: earn (company earnings), acq (mergers and acquisitions), crude (oil), trade, "
+        "money-fx (foreign exchange) or grain.",
+        *("acq", "crude", "earn", "grain", "money-fx", "trade"),
+    )
+    assert {label.name: label.description for label in task.labels if label.description} == {
+        "acq": "mergers and acquisitions", "crude": "oil", "earn": "company earnings", "money-fx": "foreign exchange",
+    }  # fmt: skip
+    assert "descriptions" in {found.field for found in task.inferred}
+
+
+@pytest.mark.parametrize(
+    ("instruction", "labels"),
+    [
+        ("Sort the news (crude) about grain, ships (ship) and trade.", ["crude", "grain", "ship", "trade"]),
+        ("Route tickets to sales or support. Sales (of goods) is in Rome.", ["sales", "support"]),
+        ("Rate the film 1 (bad), 2, 3, 4 or 5 (good).", ["1", "2", "3", "4", "5"]),
+        ("Sort mails as spam, ham or other (see below).", ["spam", "ham", "other"]),
+        ("Sort mails as spam, ham or other.", ["spam", "ham", "other"]),
+    ],
+)
+def test_brackets_elsewhere_are_no_remarks_on_labels(instruction: str, labels: list[str]) -> None:
+    assert not any(label.description for label in read(instruction, *labels).labels)
+
+
 def test_what_the_user_wrote_of_a_label_stands() -> None:
     task = read_task("---\nlabels:\n  '0': dull\n  '1':\n---\nHow is the film? 0 = bad, 1 = good\n")
     assert [label.description for label in task.labels] == ["dull", ""]

@@ -3,7 +3,8 @@
 The names of the labels and the prompt enter; a meaning for each name leaves, or none at all: half a table of codes is
 one that was misread. `0 = World, 1 = Sports`, `World (0) or Sports (1)`, `1 for good, 0 for bad` and lines such as
 `- pos: the writer likes the film` are read. Since the names are known, nothing has to be guessed but where a meaning
-ends: at the next name, or with its line, its sentence or its bracket.
+ends: at the next name, or with its line, its sentence or its bracket. Names that are words say something by themselves:
+where the prompt lists all of them, only some may have a remark (`earn (company earnings), trade or ship (shipping)`).
 
 A question of yes and no has better words than "otherwise": what it asks (`potstill.language.label_words`).
 """
@@ -43,6 +44,8 @@ _SUBJECT = re.compile(
     r"^(?:(?:it|this|that|they|he|she|(?:the|this|an?|each) [\w-]+)(?:'s|\s+(?:is|are|was|were))|it|they)\s+",
     re.IGNORECASE,
 )
+# Between two names of a list.
+_NEXT = re.compile(r"\s*[,;|/]\s*(?:(?:or|and)\s+)?(?:an?\s+)?|\s+(?:or|and)\s+(?:an?\s+)?")
 # Say nothing of a label.
 _EMPTY = re.compile(
     r"(?:otherwise|(?:\w+ )?(?:(?:is|are|does|do) )?not|if not|else|yes|no|true|false|none of|see\b.*|etc\.?|\W*|"
@@ -70,10 +73,36 @@ def with_meanings(
     """
     if not labels or any(label.description for _, label in labels):
         return labels
-    if not (found := meanings([label.name for _, label in labels], instruction)):
+    names = [label.name for _, label in labels]
+    if not (found := meanings(names, instruction) or remarks(names, instruction)):
         return labels
     inferred.append(Inferred("descriptions", "; ".join(f"{name}: {said}" for name, said in found.items()), "rules"))
-    return [(line, replace(label, description=found[label.name])) for line, label in labels]
+    return [(line, replace(label, description=found.get(label.name, ""))) for line, label in labels]
+
+
+def remarks(names: Sequence[str], instruction: str) -> dict[str, str]:
+    """What stands in brackets behind some of the names, where the prompt lists all of them one after the other.
+
+    Examples:
+        >>> remarks(["crude", "grain", "earn"], "Sort news: earn (company earnings), crude (oil) or grain.")
+        {'crude': 'oil', 'earn': 'company earnings'}
+        >>> remarks(["crude", "grain", "earn"], "Sort news about companies (earn) and goods.")
+        {}
+    """
+    text = " ".join(instruction[:10_000].split())
+    distinct = 2 <= len(set(names)) == len(names) <= _MOST_NAMES
+    if not distinct or not all(re.search(r"[^\W\d_]{2}", name) for name in names):
+        return {}
+    spelt = "|".join(map(_spelling, sorted(names, key=len, reverse=True)))
+    item = re.compile(rf"(?<![\w.-]){_QUOTES}({spelt}){_QUOTES}(?:\s*\(([^()]{{1,{_MOST_CHARS}}})\))?(?![\w-])")
+    run: list[re.Match[str]] = []
+    for found in item.finditer(text):
+        goes_on = run and _NEXT.fullmatch(text, run[-1].end(), found.start())
+        run = [*run, found] if goes_on else [found]
+        said = {_name_of(names, one[1]): " ".join((one[2] or "").split()) for one in run[-len(names) :]}
+        if len(said) == len(names) and any(said.values()):
+            return {name: said[name] for name in names if said[name] and not _EMPTY.fullmatch(said[name])}
+    return {}
 
 
 def meanings(names: Sequence[str], instruction: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
     keep W_ij  where  |W_ij| > the p-quantile of |W|
 
 `scope="layer"` takes the quantile of each matrix ("class-uniform"), `scope="global"` of all matrices of the blocks
-together ("class-blind"). With `pattern="2:4"`, the two smallest of every four weights along a row go.
+together ("class-blind"), but for a layer that averages. With `pattern="2:4"`, the two smallest of every four weights along a row go.
 
 Source: See et al., Compression of neural machine translation models via pruning, arXiv:1606.09274 §3: 40 % of the
 weights of a 200 M translation model go without loss, 80 % with retraining. Measured for SmolLM2-135M on CPython's
@@ -19,6 +19,7 @@ import torch
 from potstill.errors import OptionError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
+from potstill.train.head_start import averages
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked_share
@@ -60,20 +61,24 @@ def prune_magnitude(
 def magnitude_masks(
     parts: Anatomy, share: float, scope: Scope = "layer", pattern: tuple[int, int] | None = None
 ) -> Masks:
-    """The masks, without applying them."""
-    if scope == "global":
-        sizes = torch.cat([linear.weight.abs().float().flatten() for _, linear in parts.matrices()])
-        kept = keep_largest(sizes[None], share)[0]
-        masks, start = {}, 0
-        for name, linear in parts.matrices():
-            masks[name] = kept[start : start + linear.weight.numel()].view_as(linear.weight).clone()
-            start += linear.weight.numel()
-        return Masks(masks)
-    found = {}
+    """The masks, without applying them.
+
+    A classifier's last layer that averages (`train.head_start`) is ranked matrix by matrix in either scope: what does
+    nothing there is small by design, and together with the others whole matrices of it would go.
+    """
+    found, together = {}, []
+    apart = {id(linear) for linear in parts.blocks[-1].linears} if averages(parts.model) else set()
     for name, linear in parts.matrices():
+        if scope == "global" and id(linear) not in apart:
+            together.append((name, linear))
+            continue
         size = linear.weight.abs().float()
         if pattern is not None:
             found[name] = keep_n_of_m(size, *pattern)
         else:
             found[name] = keep_largest(size.flatten()[None], share).view_as(size)
-    return Masks(found)
+    if together:
+        sizes = torch.cat([linear.weight.abs().float().flatten() for _, linear in together])
+        kept = torch.split(keep_largest(sizes[None], share)[0], [linear.weight.numel() for _, linear in together])
+        found |= {name: own.view_as(linear.weight).clone() for (name, linear), own in zip(together, kept, strict=True)}
+    return Masks({name: found[name] for name, _ in parts.matrices()})

@@ -95,9 +95,14 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
     """
     # A row loses whole weights, so of a narrow one the share is met to half a weight.
     near = 0.5 / min(mask.shape[1] for mask in masks.kept.values()) + 0.005 * share
-    if abs(masks.sparsity() - share) > near or not all(mask.any() for mask in masks.kept.values()):
+    if abs(masks.sparsity() - share) > near:
         removed = f"the masks remove {masks.sparsity():g}, asked for {share:g}"
         raise TrainingError(f"pruning did not do what was asked: {removed}; rows are too narrow for that share")
+    if emptied := [name for name, mask in masks.kept.items() if not mask.any()]:
+        raise TrainingError(
+            f"a share of {share:g} takes every weight of {emptied[0]} and {len(emptied) - 1} more; remove less, or let each "
+            "matrix lose its own share (scope=layer)"
+        )
     weights = dict(parts.model.named_parameters())
     # What was 0 before, a masked head say, is 0 afterwards too.
     kept = {name: mask & (weights[name] != 0).to(mask.device) for name, mask in masks.kept.items()}

@@ -15,6 +15,7 @@ from transformers import (
 
 from potstill.errors import OptionError, TrainingError, UserError
 from potstill.train.calibration_data import Calibration
+from potstill.train.head_start import add_averaging_layer
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.magnitude import prune_magnitude
 from potstill.train.prune.methods import SPARSITY, PruneResult
@@ -221,3 +222,18 @@ def test_a_method_that_did_nothing_fails():
     with pytest.raises(TrainingError, match="layers is None"):
         checked(PruneResult({}, None, {"layers": 3.0}))
     assert checked(PruneResult({"zeros": 0.501}, None, {"zeros": 0.5})).facts == {"zeros": 0.501}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_the_layer_that_averages_loses_its_own_share_where_all_matrices_are_ranked_together(encoder, share):
+    """Its queries and keys are next to 0 by design: ranked with the others it would lose all of them."""
+    add_averaging_layer(encoder)
+    own = {f"bert.{name}" for name, _ in encoder.bert.named_parameters() if name.startswith("encoder.layer.4.")}
+    result = prune_magnitude(encoder, share, scope="global")
+    assert result.facts["zeros"] == pytest.approx(share, abs=0.01)
+    masks = result.masks.kept
+    assert {name for name in masks if name in own}
+    for name in own & set(masks):
+        assert 1 - float(masks[name].float().mean()) == pytest.approx(share, abs=0.01)
+    others = [1 - float(mask.float().mean()) for name, mask in masks.items() if name not in own]
+    assert max(others) - min(others) > 0.001  # still ranked together
