@@ -23,11 +23,12 @@ from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen.answering import answer_messages
 from potstill.datagen.generate import GenerationOptions, GenerationResult, generate_rows
+from potstill.datagen.merge import merge_rows
 from potstill.datagen.own_inputs import Own, OwnInput
 from potstill.datagen.quality import QualityOptions, check_rows
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.errors import BudgetReached, DataError, TeacherError
-from potstill.rows import Dropped, Source
+from potstill.rows import Dropped, Row, Source, rows_to_dataset
 from potstill.settings import resolve
 from potstill.stages.own_inputs import own_inputs
 from potstill.task import DataRef, Example, TaskSpec
@@ -272,3 +273,15 @@ def test_inputs_none_of_which_is_usable_are_refused(tmp_path: Path) -> None:
     spec = _spec(tmp_path, "in.txt", ["broken \ufffd", "and \ufffd too"])
     with pytest.raises(DataError, match=r"holds no input that can be learnt from \(2 broken_encoding\)"):
         own_inputs(spec, _settings(rows=9))
+
+
+def test_answered_inputs_come_before_written_ones_and_stay_where_they_differ_in_a_word() -> None:
+    asked = "Say how many miles the bus goes from the old town hall to the harbour: {} miles."
+    rows = [
+        Row(asked.format(3), "Written.", "generated", Source(teacher="t")),
+        *(Row(asked.format(n), f"It goes {n}.", "pseudo", Source(dataset="mine.txt", row=n)) for n in (3, 5, 8)),
+        Row(asked.format(9), "Written too.", "generated", Source(teacher="t")),
+    ]
+    merged = merge_rows(ONE, [rows_to_dataset(rows, [])])
+    assert [row["output"] for row in merged.kept] == ["It goes 3.", "It goes 5.", "It goes 8."]
+    assert Counter(item.reason for item in merged.dropped) == {"same_input_other_output": 1, "near_duplicate": 1}
