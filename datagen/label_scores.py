@@ -133,7 +133,10 @@ def settle_form(
 
 
 def questions_for_form(spec: TaskSpec, options: SoftOptions, texts: int) -> int:
-    """Requests that settling the form takes beside those that score the texts, of a teacher with `abilities.scores`."""
+    """Requests that settling the form takes beside those that score the texts, of a teacher with `abilities.scores`.
+
+    Those that show examples are not counted: whether there are any depends on the first answers.
+    """
     if options.direction == "channel" or options.form != "auto":
         return 0
     return (len(FORMS) - 1) * _asked_in_each_form(spec, texts)

@@ -20,7 +20,7 @@ from potstill.run_dir import RunDir, Stage, digest
 from potstill.settings import Settings, resolve
 from potstill.stages.job import Job
 from potstill.stages.optional import compress_stage, quality_stage, weak_stage
-from potstill.task import TaskSpec
+from potstill.task import Example, TaskSpec
 from potstill.task.file import read_task_file
 
 SORTS = "---\nlabels: [billing, bug]\nlabel_prior: estimate\nunlabelled: texts.txt\n---\nClassify support tickets.\n"
@@ -162,6 +162,18 @@ def test_every_setting_that_changes_an_output_is_in_a_key(
             silent_ones.append(f"{name} ({tried} other values tried)")
     assert looked_at > 100
     assert silent_ones == []
+
+
+def test_what_the_user_says_of_a_label_is_asked_with_in_every_stage_that_asks(
+    runs: list[tuple[TaskSpec, Settings]], tmp_path: Path
+) -> None:
+    spec, settings = runs[0]
+    before = keys(settings, spec, tmp_path)
+    described = replace(spec, labels=(replace(spec.labels[0], description="money matters"), *spec.labels[1:]))
+    shown = replace(spec, examples=(Example("Where is my refund?", "billing"),))
+    for other in (described, shown):
+        after = keys(settings, other, tmp_path)
+        assert all(after[stage] != before[stage] for stage in ("quality", "soft", "evaluate"))
 
 
 def test_a_seed_decides_where_the_stages_seeds_are_pinned(
