@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.cli.tables import print_scores
 from potstill.compare import paired_interval
 from potstill.errors import TaskError
 from potstill.rows import REFERENCES, Row, rows_to_dataset
@@ -112,6 +113,19 @@ def test_two_runs_are_compared_by_them():
     for metric in ("bleu", "chrf++"):
         value, low, high = paired_interval(right, ["the cat", "dogs"] * 10, better, metric, [])
         assert 0 < low <= value <= high
+
+
+@pytest.mark.parametrize("metric", ["chrf", "chrf++", "bleu"])
+def test_a_terminal_of_80_columns_shows_the_interval_whole(metric, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    figures = ("exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu")
+    system = {"name": "student", "ci": {metric: [0.123, 0.456]}, "size_mib": 257.0, "latency_ms": {"p50": 2388.6}}
+    system |= dict.fromkeys(figures, 0.25)
+    print_scores({"metric": metric, "test_set": {"rows": 60, "kind": "real"}, "systems": [system]})
+    shown = capsys.readouterr().out
+    assert "0.12–0.46" in shown
+    assert "chrf++" in shown
+    assert "bleu" in shown
 
 
 @pytest.mark.parametrize("metric", ["bleu", "chrf++"])
