@@ -3,7 +3,8 @@
     keep W_ij  where  |W_ij| > the p-quantile of |W|
 
 `scope="layer"` takes the quantile of each matrix ("class-uniform"), `scope="global"` of all matrices of the blocks
-together ("class-blind"), but for a layer that averages. With `pattern="2:4"`, the two smallest of every four weights along a row go.
+together ("class-blind"), but for a layer that averages. With `pattern="2:4"`, the two smallest of every four weights
+along a row go.
 
 Source: See et al., Compression of neural machine translation models via pruning, arXiv:1606.09274 §3: 40 % of the
 weights of a 200 M translation model go without loss, 80 % with retraining. Measured for SmolLM2-135M on CPython's

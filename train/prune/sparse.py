@@ -100,8 +100,8 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
         raise TrainingError(f"pruning did not do what was asked: {removed}; rows are too narrow for that share")
     if emptied := [name for name, mask in masks.kept.items() if not mask.any()]:
         raise TrainingError(
-            f"a share of {share:g} takes every weight of {emptied[0]} and {len(emptied) - 1} more; remove less, or let each "
-            "matrix lose its own share (scope=layer)"
+            f"a share of {share:g} takes every weight of {emptied[0]} and {len(emptied) - 1} more; remove less, or let "
+            "each matrix lose its own share (scope=layer)"
         )
     weights = dict(parts.model.named_parameters())
     # What was 0 before, a masked head say, is 0 afterwards too.
