@@ -15,6 +15,7 @@ which `zero_label_arms.py` measures:
     soft                              `both` with soft targets: the product as it comes
     verified                          `soft`, and the teacher checks the written rows
     self_training                     `soft`, and texts without labels (the real training texts), which a mixture labels
+                                      or, in generation tasks, the teacher answers in place of written inputs
     rules                             `soft`, and these texts labelled by keywords: words of one label's name alone
     everything                        `soft` with verification, self-training and rules
     labels_100                        a student on 100 real labelled rows and nothing else
@@ -28,10 +29,9 @@ which `zero_label_arms.py` measures:
 What a user may have (no label, texts, a hundred labels) and its ceiling are measured with three seeds, the parts of the
 product one by one, and generation tasks, with the first; `--seeds` and `--arms` say otherwise.
 
-Generation tasks have no soft label scores, rules or self-training: they leave out the arms with these; their
-`verified` lets a judge look. A row costs them many times as much, so their defaults are smaller. gsm8k, and
-another task whose card says so, is judged by the final number, tasks of many sub-tasks by the mean over them, tasks
-with several right answers by the best.
+Generation tasks have no label scores or rules: they leave out the arms with these; their `verified` lets a judge look.
+A row costs them many times as much, so their defaults are smaller. gsm8k, and another task whose card says so, is
+judged by the final number, tasks of many sub-tasks by the mean over them, tasks with several right answers by the best.
 
 Each arm runs in a process of its own, all arms of a task in one run folder, so that a stage that several arms share is
 paid once. `tokens` and `minutes` are what an arm takes when it stands alone: the sum over its stages, as they were when

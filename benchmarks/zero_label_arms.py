@@ -42,7 +42,7 @@ TEACHERS = ("teacher_raw", "teacher_calibrated")
 SUPERVISED = ("labels_100", "labels_chosen", "ceiling")
 ORDER = (*TEACHERS, *ARMS, *SUPERVISED)
 CLASSES_ONLY = (
-    "teacher_calibrated", "self_training", "rules", "everything", "self_training_100", "everything_100",
+    "teacher_calibrated", "rules", "everything", "self_training_100", "everything_100",
     "self_training_chosen", "labels_chosen",
 )  # fmt: skip
 LABELLED = 100
