@@ -17,6 +17,13 @@ from potstill.errors import OptionError
 
 T = TypeVar("T")
 
+# What options are called elsewhere.
+USUAL_NAMES = {
+    "lr": "learning_rate", "num_epochs": "epochs", "epoch": "epochs", "num_train_epochs": "epochs",
+    "batch": "batch_size", "per_device_train_batch_size": "batch_size", "max_seq_length": "max_length",
+    "gradient_accumulation_steps": "gradient_accumulation",
+}  # fmt: skip
+
 
 def nearest(word: str, known: object) -> str:
     """A hint `; did you mean 'x'?` for an unknown word, or the list of known ones.
@@ -26,9 +33,12 @@ def nearest(word: str, known: object) -> str:
         "; did you mean 'epochs'?"
         >>> nearest("shape", {"epochs", "batch"})
         '; known: batch, epochs'
+        >>> nearest("lr", {"learning_rate", "qlora"})
+        "; did you mean 'learning_rate'?"
     """
     names = sorted(str(name) for name in known)  # type: ignore[attr-defined]
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    usual = USUAL_NAMES.get(word.lower().replace("-", "_"))
+    close = [usual] if usual in names else get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(names)}" if names else ""

@@ -147,7 +147,7 @@ class RunDir:
                 file.seek(0)
                 raise RunLocked(
                     f"{self.path} is in use by process {file.read().strip() or '(unknown)'}; "
-                    "wait for it or choose another folder with --out"
+                    "wait for it, or begin a new run in another folder (--out)"
                 ) from None
             file.truncate(0)
             file.write(str(os.getpid()))

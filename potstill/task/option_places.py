@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from potstill.options import nearest
+from potstill.options import USUAL_NAMES, nearest
 
 STAGE_OF = {
     **dict.fromkeys(
@@ -26,8 +26,6 @@ STAGE_OF = {
     "verify": "quality",
     "latency_rows": "evaluate",
 }  # fmt: skip
-_CALLED = {"lr": "learning_rate", "num_epochs": "epochs", "epoch": "epochs", "num_train_epochs": "epochs",
-           "batch": "batch_size"}  # fmt: skip
 _OTHER_NAMES = {
     "license": "licences", "licenses": "licences", "licence": "licences", "labeled": "labelled",
     "prompt": "instruction",
@@ -45,7 +43,7 @@ def place_of(option: str) -> tuple[str, str] | None:
         (('distil', 'epochs'), ('distil', 'learning_rate'), None)
     """
     plain = option.lower().replace("-", "_")
-    name = _CALLED.get(plain, plain)
+    name = USUAL_NAMES.get(plain, plain)
     return (STAGE_OF[name], name) if name in STAGE_OF else None
 
 
