@@ -36,6 +36,8 @@ SHRINKAGE = 0.5
 # A label that a person gave counts as much as five that were written for.
 GOLD_WEIGHT = 5.0
 NAME_SHARPNESS = 20.0
+# Nats a text by which the texts must be likelier under labels of unlike shares than under equally common ones.
+_EVIDENT = 0.05
 _RIDGE = 3e-3
 
 
@@ -63,6 +65,16 @@ class TextMixture:
         logits = texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
         found: NDArray[np.float64] = np.exp(log_softmax(logits))
         return found
+
+    def log_likelihood(self, texts: NDArray[np.float64]) -> float:
+        """Mean log-density of texts in nats, but for a constant of the width: (n, width) embeddings."""
+        import numpy as np
+
+        turned = self.means @ self.precision
+        logits = texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
+        own = -0.5 * np.einsum("nd,de,ne->n", texts, self.precision, texts)
+        _, volume = np.linalg.slogdet(self.precision)
+        return float((np.logaddexp.reduce(logits, axis=1) + own).mean() + 0.5 * volume)
 
 
 def fit_mixture(
@@ -204,6 +216,34 @@ def even_opinion(opinion: NDArray[np.float64], prior: Sequence[float] | None = N
 
     logs = np.log(np.maximum(opinion, 1e-12))
     return weighed_by(fit_calibration(logs, rule="balanced").apply(logs), prior)
+
+
+def settled_opinion(
+    texts: NDArray[np.float64], opinion: NDArray[np.float64], prior: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """An opinion with labels as common as the texts have them: equally (`even_opinion`), or as the opinion says.
+
+    Where one label has most of the texts, equal shares cut its cluster in pieces. So both opinions are tried as a
+    mixture of one round, and the texts must be clearly likelier under that of unlike shares for it to stand.
+
+    Args:
+        texts: (n, width) embeddings.
+        opinion: (n, n_labels) probabilities of their labels.
+        prior: Share of each label where it is known, which settles it.
+
+    Returns:
+        (n, n_labels) float64, rows sum to 1.
+
+    On training splits (600 texts, macro-F1 on them; equal shares and unlike ones): Reuters' eight topics .306 and .550,
+    Snips with 86 % of one intent .229 and .553, TREC with 85 % of one label .202 and .283, where unlike shares are
+    likelier by .13 to 3.5 nats a text; Snips as it is .789 and .772, TREC .396 and .372, where they are less likely, or
+    likelier by less than .02.
+    """
+    even = even_opinion(opinion, prior)
+    if prior is not None or not len(texts):
+        return even
+    told = [fit_mixture(texts, probs, rounds=1).log_likelihood(texts) for probs in (opinion, even)]
+    return opinion if told[0] > told[1] + _EVIDENT else even
 
 
 def first_opinion(

@@ -61,7 +61,7 @@ def labels_of_texts(
         teach: Trains a student on rows into a folder.
         folder: Where that first student may lie.
     """
-    from potstill.datagen.mixture import above_chance, even_opinion
+    from potstill.datagen.mixture import above_chance
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     options, spec = job.settings.self_training, job.spec
@@ -83,7 +83,7 @@ def labels_of_texts(
         return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
     # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
     shared = above_chance(believed, len(spec.labels))
-    return TextLabels(even_opinion(start, spec.prior), shared, options.trust, "opinion")
+    return TextLabels(start, shared, options.trust, "opinion")
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
@@ -219,11 +219,11 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     Returns:
         (len(texts), n_labels) float64; how far they are to be believed: by the user's rows where there are enough
         (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`); and the opinion that it started from,
-        of the same shape.
+        settled (`mixture.settled_opinion`), of the same shape.
     """
     import numpy as np
 
-    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, trust
+    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, settled_opinion, trust
     from potstill.language.label_words import OTHER, beside, label_words, turned_from
     from potstill.models import sentence_encoder
     from potstill.train.gold_rows import LEAST_HELD_OUT
@@ -261,4 +261,4 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     else:
         believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
-    return mixture.probs(real), believed, start[len(told) :]
+    return mixture.probs(real), believed, settled_opinion(real, start[len(told) :], prior)

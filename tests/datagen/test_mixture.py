@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.datagen.mixture import agreement, even_opinion, first_opinion, fit_mixture, trust
+from potstill.datagen.mixture import (
+    agreement,
+    even_opinion,
+    first_opinion,
+    fit_mixture,
+    settled_opinion,
+    trust,
+)
 from potstill.task.regression import softmax_regression
 
 
@@ -133,3 +140,35 @@ def test_an_even_opinion_gives_every_label_its_share_of_the_texts() -> None:
     assert np.isfinite(even_opinion(np.eye(3)[gold])).all(), "an opinion without doubt"
     doubtful = np.full((6, 3), 1 / 3)
     np.testing.assert_allclose(even_opinion(doubtful, [0.7, 0.2, 0.1]), [[0.7, 0.2, 0.1]] * 6)
+
+
+def test_labels_stay_as_common_as_the_texts_have_them_where_these_tell() -> None:
+    """Equal shares cut the cluster of a common label in pieces; the texts are likelier whole."""
+    texts, gold = clusters(100)
+    rare = np.concatenate([np.flatnonzero(gold == 0), np.flatnonzero(gold == 1)[:6], np.flatnonzero(gold == 2)[:6]])
+    logits = 4 * np.eye(3)[gold[rare]] + np.random.default_rng(4).normal(scale=1.5, size=(len(rare), 3))
+    opinion = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    even, settled = even_opinion(opinion), settled_opinion(texts[rare], opinion)
+    np.testing.assert_allclose(settled, opinion)
+    assert (settled.argmax(axis=1) == gold[rare]).mean() > (even.argmax(axis=1) == gold[rare]).mean()
+
+    leaning = np.log(noisy(gold, 3, 0.9)) + np.array([2.0, 0.0, -1.0])
+    leaning = np.exp(leaning) / np.exp(leaning).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(settled_opinion(texts, leaning), even_opinion(leaning))
+    known = [0.5, 0.3, 0.2]
+    np.testing.assert_allclose(settled_opinion(texts, leaning, known), even_opinion(leaning, known))
+    assert settled_opinion(texts[:0], leaning[:0], known).shape == (0, 3)
+
+
+def test_the_log_likelihood_is_that_of_the_densities() -> None:
+    from scipy.stats import multivariate_normal
+
+    texts, gold = clusters(30)
+    mixture = fit_mixture(texts, noisy(gold, 3, 0.9), rounds=2)
+    covariance = np.linalg.inv(mixture.precision)
+    densities = [
+        share * multivariate_normal(mean, covariance).pdf(texts)
+        for share, mean in zip(mixture.shares, mixture.means, strict=True)
+    ]
+    constant = 0.5 * texts.shape[1] * np.log(2 * np.pi)
+    assert mixture.log_likelihood(texts) == pytest.approx(np.log(sum(densities)).mean() + constant)
