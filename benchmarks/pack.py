@@ -208,7 +208,10 @@ def _outputs(name: str, split: str) -> list[str]:
 
 
 def _card(name: str) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((DATA / "tasks" / name / "card.json").read_text("utf-8"))
+    path = DATA / "tasks" / name / "card.json"
+    if not path.is_file():
+        raise SystemExit(f"no task {name!r} at {path.parent}; set POTSTILL_DATA to the data pack's folder")
+    card: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return card
 
 

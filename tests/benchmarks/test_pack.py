@@ -164,3 +164,8 @@ def test_a_data_folder_that_holds_a_new_task_alone_is_measured(made: Made, pack:
     wrong = subprocess.run([*command, "soft", "--set", "seed=0"], capture_output=True, text=True)
     assert wrong.returncode != 0, "a mistake of the call is no result"
     assert len(json.loads((out / "zero_label.json").read_text())["records"]) == 3
+
+
+def test_a_task_that_is_not_in_the_data_is_told_with_its_mend(made: Made, pack: Any) -> None:
+    with pytest.raises(SystemExit, match=r"no task 'elsewhere' at .*; set POTSTILL_DATA to the data pack's folder"):
+        pack.pack_task("elsewhere")
