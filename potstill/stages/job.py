@@ -38,6 +38,7 @@ from potstill.stages.optional import (
 )
 from potstill.stages.own_inputs import answers_own, own_key, told_inputs
 from potstill.stages.parts import (
+    LEFT_OUT,
     command_given,
     content,
     contents,
@@ -61,9 +62,6 @@ if TYPE_CHECKING:
 
     from potstill.asking.asker import Asker
     from potstill.settings import Settings
-
-# Facts of a stage that lacks something which another call may bring.
-_LEFT_OUT = {"unanswered", "teacher_left_out", "metrics_left_out"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Job:
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
                     name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),
-                    again=lambda old: again(old) or bool(_LEFT_OUT & set(old.facts)),
+                    again=lambda old: again(old) or bool(LEFT_OUT & set(old.facts)),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
         except BaseException as error:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from potstill.run_dir import Stage
     from potstill.stages.job import Job
 
+# Facts of a stage that lacks something which another call may bring.
+LEFT_OUT = frozenset(("unanswered", "teacher_left_out", "metrics_left_out"))
+
 
 def write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:
     """Rows, drops and report of a stage."""

@@ -6,10 +6,13 @@ What enters: the student and the teacher's folder or name. Nothing of the teache
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from potstill.errors import DataError, OptionError
 from potstill.models import local_model
-from potstill.train.compress.state import Compressed
+
+if TYPE_CHECKING:
+    from potstill.train.compress.state import Compressed
 
 
 def check_teacher(state: Compressed, teacher: str) -> None:
