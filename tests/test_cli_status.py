@@ -212,7 +212,8 @@ def test_a_run_begun_in_python_goes_on_by_the_same_call(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     task, out = tmp_path / "tickets.md", tmp_path / "run"
-    task.write_text("Classify support tickets as billing, bug or other.\n")
+    (tmp_path / "texts.txt").write_text("I was charged twice.\nIt crashes.\n")
+    task.write_text("---\nunlabelled: texts.txt\n---\nClassify support tickets as billing, bug or other.\n")
     settings: dict[str, Any] = {"n": 30, "sources": "generated", "distil": {"epochs": 2}}
     teacher = "openai:http://me:secret@127.0.0.1:9/v1#m"
     with pytest.raises(KeyboardInterrupt):

@@ -55,7 +55,7 @@ def chosen(sample_run: Any) -> Any:
     """Answers as a server does that was told its choices: right but for texts that say `invoice`."""
 
     def reply(body: dict[str, Any]) -> str:
-        text = body["messages"][-1]["content"].split("\n\n")[1].lower()
+        text = body["messages"][-1]["content"].split("\n\n")[-2].lower()
         found = next(name for name, words in sample_run._WORDS.items() if any(word in text for word in words))
         return json.dumps({"answer": "other" if "invoice" in text else found})
 
@@ -316,7 +316,7 @@ def test_a_written_label_is_read(answer: str, label: str | None) -> None:
 def answers(sample_run: Any, teacher_server: Any, tmp_path: Path) -> Iterator[Any]:
     """Asks a server for the labels of texts; what it replies is the text itself."""
     with (
-        teacher_server.running_server(reply=lambda body: body["messages"][-1]["content"].split("\n\n")[1]) as server,
+        teacher_server.running_server(reply=lambda body: body["messages"][-1]["content"].split("\n\n")[-2]) as server,
         Ledger(tmp_path / "ledger.sqlite") as ledger,
     ):
         opened = open_teacher(f"openai:{server.url}#{PRICED}", attempts=1, **FAST)
