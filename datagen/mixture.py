@@ -61,20 +61,26 @@ class TextMixture:
         """Probability of each label: (n, width) embeddings → (n, n_labels), rows sum to 1."""
         import numpy as np
 
-        turned = self.means @ self.precision
-        logits = texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
-        found: NDArray[np.float64] = np.exp(log_softmax(logits))
+        found: NDArray[np.float64] = np.exp(log_softmax(self._logits(texts)))
         return found
 
     def log_likelihood(self, texts: NDArray[np.float64]) -> float:
         """Mean log-density of texts in nats, but for a constant of the width: (n, width) embeddings."""
         import numpy as np
 
-        turned = self.means @ self.precision
-        logits = texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
         own = -0.5 * np.einsum("nd,de,ne->n", texts, self.precision, texts)
         _, volume = np.linalg.slogdet(self.precision)
-        return float((np.logaddexp.reduce(logits, axis=1) + own).mean() + 0.5 * volume)
+        return float((np.logaddexp.reduce(self._logits(texts), axis=1) + own).mean() + 0.5 * volume)
+
+    def _logits(self, texts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log-density of texts under each part times its share, but for what all parts have alike."""
+        import numpy as np
+
+        turned = self.means @ self.precision
+        found: NDArray[np.float64] = (
+            texts @ turned.T - 0.5 * np.einsum("kd,kd->k", turned, self.means) + np.log(self.shares)
+        )
+        return found
 
 
 def fit_mixture(
