@@ -218,25 +218,15 @@ def _cued(flat: str, sorts: bool, writes: bool) -> tuple[list[Label], list[str]]
                 continue
             if cue == _IS_ITS and not (labels := _without_noun(labels)):
                 continue
-            return (_without_lead(labels) if cue in (_WHETHER, _IS_IT) else _without_set(labels)), []
+            return _without_lead(labels, _LEADS_ALL if cue in (_WHETHER, _IS_IT) else _LEADS_SET), []
     return [], opened
 
 
-def _without_lead(labels: list[Label]) -> list[Label]:
-    """Labels of which the first has lost a word that leads to all of them: `about biology`, `written by a man`."""
+def _without_lead(labels: list[Label], leads: re.Pattern[str]) -> list[Label]:
+    """Labels of which the first has lost what leads to all of them: `about biology`, `our four sections Politics`."""
     first, *others = labels
-    lead = _LEADS_ALL.match(first.name)
-    if lead is None or any(_LEADS_ALL.match(label.name) for label in others):
-        return labels
-    bare = Label(first.name[lead.end() :], first.description)
-    return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels
-
-
-def _without_set(labels: list[Label]) -> list[Label]:
-    """Labels of which the first has a word for them all before it: `our four sections Politics`, `Sports`."""
-    first, *others = labels
-    lead = _LEADS_SET.match(first.name)
-    if lead is None or any(_LEADS_SET.match(label.name) for label in others):
+    lead = leads.match(first.name)
+    if lead is None or any(leads.match(label.name) for label in others):
         return labels
     bare = Label(first.name[lead.end() :], first.description)
     return [bare, *others] if plausible([bare.name, *(label.name for label in others)]) else labels
