@@ -181,6 +181,29 @@ def test_names_with_marks_between_their_words(name: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["spam", "ham"], ["spam", "not spam"]),
+        (["Ham", "Spam", "phishing"], ["not spam", "Spam", "phishing"]),
+        (["neg", "neu", "pos"], ["negative", "neutral", "positive"]),
+        (["POS", "NEG"], ["positive", "negative"]),
+        (["subj", "obj"], ["subjective", "objective"]),
+        (["pos", "obj", "neg"], ["positive", "objective", "negative"]),
+        (["cheese", "ham"], ["cheese", "ham"]),
+        (["subj", "verb", "obj."], ["subj", "verb", "obj."]),
+        (["noun", "pos"], ["noun", "pos"]),
+    ],
+)
+def test_names_that_are_short_for_a_word(labels: list[str], said: list[str]) -> None:
+    assert list(words("Classify.", *labels).values()) == said
+
+
+def test_a_short_name_with_a_description_stands() -> None:
+    task = TaskSpec("t", "Classify.", "classification", (Label("spam"), Label("ham", "mail that was asked for")))
+    assert label_words(task)["ham"] == "ham"
+
+
+@pytest.mark.parametrize(
     ("instruction", "yes"),
     [
         ("Flag comments that are toxic.", "toxic"),
@@ -265,6 +288,8 @@ def test_the_users_own_descriptions_stand() -> None:
         (["sense", "nonsense"], ""),
         (["card_arrival", "no_card"], ""),
         (["note", "non"], ""),
+        (["spam", "ham"], "ham"),
+        (["cheese", "ham"], ""),
         (["yes", "no"], ""),
     ],
 )

@@ -295,13 +295,19 @@ def test_unlabelled_texts_are_labelled_by_their_mixture(tmp_path: Path) -> None:
     right = [("won" in row["input"]) == (row["output"] == "sport") for row in learnt]
     assert sum(right) > 0.8 * len(right)
 
-    potstill.run(
-        str(task), out=tmp_path / "parted", n=30, teacher="fake", sources="generated",
-        self_training={"agreement": 1.0, "trust": 0.999}, distil={"epochs": 1, "min_steps": 2},
-        evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
-    )  # fmt: skip
-    told = json.loads((tmp_path / "parted" / "train" / "report.json").read_text())["self_training"]
-    assert (told["stopped"], told["space"], told["rows"]) == ("not believed", "opinion", 0)
+    coins = {"agreement": 1.0, "trust": 0.999}
+    for read in (0, 30):
+        result = potstill.run(
+            str(task), out=tmp_path / "parted", n=30, teacher="fake", sources="generated",
+            self_training={**coins, "read": read}, distil={"epochs": 1, "min_steps": 2},
+            evaluate={"rows": 4, "latency_rows": 2, "teacher": False},
+        )  # fmt: skip
+        told = json.loads((tmp_path / "parted" / "train" / "report.json").read_text())["self_training"]
+        if read:
+            assert (told["stopped"], told["space"], told["texts"]) == ("labelled once", "teacher", 30)
+            assert {row["source"]["teacher"] for row in result.dataset if row["origin"] == "pseudo"} == {"teacher"}
+        else:
+            assert (told["stopped"], told["space"], told["rows"]) == ("not believed", "opinion", 0)
 
     own = [{"text": f"{text} again", "label": "sport" if "won" in text else "business"} for text in texts[:24]]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,9 @@ from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import BudgetReached, TeacherError
 from potstill.plan.estimate import plan_run
 from potstill.rows import Row, Source, rows_to_dataset
-from potstill.stages.text_labels import teacher_labels
+from potstill.stages.text_labels import TextLabels, read_by_teacher, teacher_labels
 from potstill.task import Label, TaskSpec
+from potstill.train.self_training import SelfTrainingOptions, Unlabelled
 
 FAST: dict[str, Any] = {"backoff_s": 0.01, "longest_pause_s": 0.1, "timeout_s": 20.0, "attempts": 3}
 SPEC = TaskSpec(
@@ -175,3 +177,32 @@ def test_a_plan_of_a_hosted_teacher_says_what_its_reading_costs(
     rows = planned("gpt-4o-mini")[0]
     assert planned("gpt-5-mini", soft={"votes": 5})[0] == 5 * rows
     assert planned("gpt-5-mini", soft={"votes": 5}, self_training={"method": "teacher"})[0] == 5 * (rows + 40)
+
+
+def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reaches(
+    teacher_server: Any, tmp_path: Path
+) -> None:
+    texts = [Unlabelled(text, "mine", i) for i, text in enumerate(TEXTS)]
+    unknown = TextLabels(np.full((5, 2), 0.5), 0.1, 0.3, "opinion")
+    notes: list[str] = []
+
+    def read(name: str, found: TextLabels, read: int, budget: Budget | None = None) -> Any:
+        with teacher_server.running_server(reply=says) as server, Ledger(tmp_path / name) as ledger:
+            teacher = open_teacher(f"openai:{server.url}#m", flavour="openai", **FAST)
+            job = job_of(Asker(teacher, ledger, budget=budget or Budget()), notes)
+            job.settings.self_training, job.settings.seed = SelfTrainingOptions(read=read), 3
+            labels = read_by_teacher(job, found, texts, given())
+            teacher.close()
+        return labels
+
+    assert read("a", unknown, 5, Budget(tokens=1)) is None
+    assert notes[0] == "the rows say nothing of the texts; the teacher reads 5 of them"
+    assert notes[-1].startswith("the texts are left out: ")
+    assert read("b", unknown, 0) is None
+    assert read("c", replace(unknown, trust=0.3), 5) is None, "what is believed stands"
+    assert read("d", replace(unknown, space="student"), 5) is None
+    told, some = read("e", unknown, 4)
+    assert (told.space, told.trust, len(some), len({text.row for text in some})) == ("teacher", 1.0, 4, 4)
+    right = {0: 0, 1: 1, 2: 0, 3: 1}
+    for probs, text in zip(told.probs, some, strict=True):
+        assert text.row == 4 or probs.argmax() == right[text.row]

@@ -61,7 +61,9 @@ class SelfTrainingOptions:
             `potstill.datagen.mixture.trust`; 0 takes any).
         agreement: Without such rows, where mixtures that start from one half of the rows each agree on a smaller share
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
-            labels and what the rows say. They are left out where that share above chance, squared, is below `trust`.
+            labels and what the rows say. Where that share above chance, squared, is below `trust`, the rows say nothing
+            of the texts, and the teacher is asked.
+        read: How many of the texts, drawn by chance, the teacher is then asked for; 0 leaves the texts out.
         written_weight: What the weight of written rows is multiplied by once real texts are labelled.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -75,6 +77,7 @@ class SelfTrainingOptions:
     weight: float | None = None
     trust: float = 0.3
     agreement: float = 0.9
+    read: int = 400
     written_weight: float = 0.2
     min_gain: float = 0.0
     settled: float = 0.02
@@ -83,6 +86,8 @@ class SelfTrainingOptions:
         faults = []
         if self.rounds < 0:
             faults.append(f"rounds must be at least 0 (got {self.rounds})")
+        if self.read < 0:
+            faults.append(f"read must be at least 0 (got {self.read})")
         for name in ("confidence", "settled", "trust", "agreement"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
@@ -92,6 +97,11 @@ class SelfTrainingOptions:
                 faults.append(f"{name} must be above 0 (got {value})")
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the teacher may be asked for the labels of texts."""
+        return self.method == "teacher" or (self.method == "mixture" and self.read > 0)
 
     def resolved(self) -> SelfTrainingOptions:
         """With what None stands for."""

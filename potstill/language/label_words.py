@@ -124,6 +124,13 @@ _CODE = re.compile(r"(?:(?:label|class|category|topic|group)[ _-]?|[+-])?\d{1,3}
 _MEANT_WORDS = 5
 _MOST_WORDS = 12
 _DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
+# Names that are short for a word, or stand for one among those who work with text alone: what they are told as where
+# all of the first names are labels. To a small model "ham" is meat, and it wrote letters and advertisements for it.
+_SHORT_FOR = (
+    ({"spam", "ham"}, {"ham": "not spam"}),
+    ({"pos", "neg"}, {"pos": "positive", "neg": "negative", "neu": "neutral", "obj": "objective"}),
+    ({"subj", "obj"}, {"subj": "subjective", "obj": "objective"}),
+)
 # Of the vector of a label that only denies another: half leaves topics found and still tells glad from not glad.
 _DENIAL_SHARE = 0.5
 
@@ -137,6 +144,8 @@ def label_words(spec: TaskSpec) -> dict[str, str]:
         {'yes': 'toxic', 'no': 'not toxic'}
         >>> label_words(read_task("Classify tickets as card_arrival or other."))
         {'card_arrival': 'card arrival', 'other': 'other'}
+        >>> label_words(read_task("Sort mails as spam or ham."))
+        {'spam': 'spam', 'ham': 'not spam'}
     """
     return dict(_words(spec.instruction, tuple((label.name, label.description) for label in spec.labels)))
 
@@ -219,7 +228,20 @@ def _words(instruction: str, labels: tuple[tuple[str, str], ...]) -> tuple[tuple
     meant = [told.strip() for _, told in labels]
     if all(map(_CODE.fullmatch, names)) and all(0 < len(told.split()) <= _MEANT_WORDS for told in meant):
         return tuple(zip(names, meant, strict=True))  # to a model "0" is a number, whatever stands beside it
-    return tuple((name, readable(name)) for name in names)
+    short = _short_for(names)
+    return tuple((name, readable(name) if told else short.get(name, readable(name))) for name, told in labels)
+
+
+def _short_for(names: Sequence[str]) -> dict[str, str]:
+    """What names are short for, where they stand together as people give them: `pos` beside `neg`."""
+    low = {name.lower(): name for name in names}
+    return {
+        low[short]: told
+        for together, words in _SHORT_FOR
+        if together <= low.keys()
+        for short, told in words.items()
+        if short in low
+    }
 
 
 def _is_scaled(instruction: str) -> bool:

@@ -183,7 +183,11 @@ def reading_note(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> str
     """
     if options.method != "mixture" or not (count := texts_to_label(spec, replace(options, method="teacher"), rows)):
         return ""
+    from potstill.retrieval.load import read_texts
+
+    most = min(options.read, len(read_texts(spec.unlabelled, spec))) if spec.unlabelled else 0
+    some = f"none, or {most:,} where the written rows say nothing of them" if most else "none"
     return (
-        "the texts without labels are labelled by where they lie, and the teacher reads none; one that reads well "
-        f"labels them better, for {count:,} requests: --set self_training.method=teacher"
+        f"the texts without labels are labelled by where they lie, and the teacher reads {some}; one that reads "
+        f"well labels them better, for {count:,} requests: --set self_training.method=teacher"
     )

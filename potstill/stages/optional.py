@@ -312,7 +312,7 @@ def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> An
     from potstill.train.options import local_teacher
 
     asked: list[Any] = []
-    if weak is not None and job.settings.self_training.method == "teacher":
+    if weak is not None and job.settings.self_training.may_ask:
         asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
     beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
     return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
@@ -355,7 +355,7 @@ def mixture_rows(
     Returns:
         What to train on, None where the texts are left out; and what the report says of them.
     """
-    from potstill.stages.text_labels import labels_of_texts
+    from potstill.stages.text_labels import labels_of_texts, read_by_teacher
     from potstill.train.self_training import mix_in
 
     options = job.settings.self_training
@@ -366,16 +366,16 @@ def mixture_rows(
         room = int((options.resolved().most or 0) * rows.num_rows)
         texts = Random(job.settings.seed).sample(texts, min(room, len(texts)))
     found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
-    told: dict[str, Any] = {
-        "texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4), "rounds": []
-    }  # fmt: skip
+    if (read := read_by_teacher(job, found, texts, rows)) is not None:
+        (found, texts), options = read, replace(options, method="teacher")
+    said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}
+    told = {**said, "rounds": []}
     if nameless := int((found.probs.sum(axis=1) == 0).sum()):
         told["without_label"] = nameless
     if found.trust < found.least:
         return None, {"self_training": {**told, "stopped": "not believed"}}
     by = "mixture" if found.space in ("student", "encoder") else found.space
-    # Doubt of these is for the student to learn, not a reason to leave a text out.
-    if found.space in ("opinion", "likeness"):
+    if found.space in ("opinion", "likeness"):  # in doubt, which the student is to learn
         options = replace(options, confidence=options.confidence or 0.0)
     mixed = mix_in(
         job.spec, led.train, led.validation, texts, found.probs, options,

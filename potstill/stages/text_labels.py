@@ -9,8 +9,9 @@ student       a mixture in the space of a student that learnt from people's labe
 encoder       a mixture in the sentence encoder's space, where nobody labelled a row (`potstill.datagen.mixture`)
 opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
               labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
-teacher       what the teacher says of each text, where `self_training.method` asks for it: its probabilities, corrected
-              and joined with the encoder as they are for the rows, or the label that it writes
+teacher       what the teacher says of each text, where `self_training.method` asks for it, or of some, where the rows
+              say nothing of them: its probabilities, corrected and joined with the encoder as they are for the rows, or
+              the label that it writes
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from potstill.events import Event
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from potstill.datagen.pairs import Compared
     from potstill.stages.job import Job
+    from potstill.train.self_training import Unlabelled
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,41 @@ def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
 
     found = likeness_logits(job.spec, texts, sentence_encoder(job.settings.encoder))
     return None if found is None else even_opinion(np.exp(found), job.spec.prior)
+
+
+def read_by_teacher(
+    job: Job, found: TextLabels, texts: list[Unlabelled], rows: Dataset
+) -> tuple[TextLabels, list[Unlabelled]] | None:
+    """What the teacher says of some texts, where the rows say nothing of them.
+
+    Halves of written rows that agree as coins do come of a teacher that does not know how to write for a label. It may
+    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing").
+
+    Args:
+        job: The run: its teacher, encoder and `self_training` and `soft` options.
+        found: What the rows say of the texts.
+        texts: The texts; `self_training.read` of them are drawn by chance.
+        rows: The training rows.
+
+    Returns:
+        The labels of the texts that were drawn, and these; None where what was found is believed, where nothing may be
+        read, and where the budget does not reach for it.
+
+    Raises:
+        TeacherError: The teacher refused or stayed away.
+    """
+    from potstill.errors import BudgetReached
+
+    most = min(job.settings.self_training.read, len(texts))
+    if found.space != "opinion" or found.trust >= found.least or not most:
+        return None
+    some = Random(job.settings.seed).sample(texts, most)
+    job.listener(Event("train", "note", f"the rows say nothing of the texts; the teacher reads {most} of them"))
+    try:
+        return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
+    except BudgetReached as error:
+        job.listener(Event("train", "note", f"the texts are left out: {error}"))
+        return None
 
 
 def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:
