@@ -114,7 +114,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     yield _encoder(resolved)
     if spec is not None:
         yield _student(spec, resolved)
-    yield from _teacher(resolved)
+    yield from _teacher(resolved, folder)
 
 
 # For errors whose text does not end with a mend of its own.
@@ -260,13 +260,44 @@ def _student(spec: TaskSpec, settings: Settings) -> Check:
     return Check("student", "ok", student_name(settings.distil, spec.kind))
 
 
-def _teacher(settings: Settings) -> Iterator[Check]:
+def _workers(settings: Settings, folder: Path) -> Check:
+    """Whether workers could reach a run here."""
+    import socket
+
+    from potstill.datagen.teachers.worker_wire import token_of
+
+    listen = settings.workers.listen
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    how = f"potstill work {folder}"
+    try:
+        token_of(os.environ)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, int(port)))
+    except OSError as error:
+        mend = "name a free address of this machine: --set workers.listen=0.0.0.0:8470"
+        return Check("workers", "fail", f"{listen} cannot be listened on ({error.strerror or error})", mend)
+    except PotstillError as error:
+        return _failed("workers", error)
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return Check("workers", "ok", f"on {listen}, for workers of this machine alone: {how}")
+    return Check("workers", "ok", f"on {listen}, for workers that know the token: {how}")
+
+
+def _teacher(settings: Settings, folder: Path) -> Iterator[Check]:
     if settings.teacher.startswith("vllm") and importlib.util.find_spec("vllm") is None:
         yield Check("teacher", "fail", "vllm is not installed", "pip install 'potstill[vllm]'")
         return
     if settings.executor == "ray" and importlib.util.find_spec("ray") is None:
         yield Check("teacher", "fail", "ray is not installed", "pip install 'potstill[ray]'")
         return
+    if settings.executor == "workers":
+        yield _workers(settings, folder)
+        if not settings.workers.here:
+            mend = "look there: potstill doctor --teacher … on a machine of the workers"
+            yield Check("teacher", "warn", f"{settings.teacher} answers in workers alone, and was not asked here", mend)
+            return
     try:
         with _asker(settings) as asker:
             yield from _questions(asker, settings)
@@ -282,7 +313,7 @@ def _asker(settings: Settings) -> Iterator[Asker]:
 
     with tempfile.TemporaryDirectory(prefix="potstill-doctor-") as folder:
         with Ledger(Path(folder) / "ledger.sqlite") as ledger:
-            with open_asker(replace(settings, budget=None), ledger, silent) as asker:
+            with open_asker(settings.asking_ahead, ledger, silent) as asker:
                 yield asker
 
 

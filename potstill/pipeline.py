@@ -329,13 +329,19 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener, meter: Me
     from potstill.datagen.teachers import open_teacher
 
     extra = {**settings.teacher_options, **({"concurrency": settings.concurrency} if settings.concurrency else {})}
+
+    def notice(text: str) -> None:
+        listener(Event("teacher", "note", text))
+
     if settings.executor == "ray":
         from potstill.datagen.teachers.ray_cluster import RayTeacher
 
-        def notice(text: str) -> None:
-            listener(Event("teacher", "note", text))
-
         teacher: Teacher = RayTeacher(settings.teacher, settings.ray, notice=notice, **extra)
+    elif settings.executor == "workers":
+        from potstill.datagen.teachers.workers import WorkersTeacher
+
+        folder = ledger.path.parent
+        teacher = WorkersTeacher(settings.teacher, settings.workers, folder=folder, notice=notice, **extra)
     elif settings.given is not None:
         from potstill.datagen.teachers.own import open_own
 

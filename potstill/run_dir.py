@@ -4,6 +4,7 @@
       task.md  task.json          what was asked, as given and as understood
       ledger.sqlite               every teacher request and reply
       window.json                 how far generation plans ahead, as the folder began (`stages/start.py`)
+      .workers.json               address and token for workers, while the run leases requests to some
       own_teacher.json            what the teacher is called that Python gave it (`pipeline.py`)
       run.json  report.*          what it took and gave; files.json holds their sha256
       <stage>/manifest.json       key, inputs, files with sha256; written last

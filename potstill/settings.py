@@ -20,6 +20,7 @@ from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import options_class
 from potstill.datagen.teachers.own import own_name
 from potstill.datagen.teachers.ray_cluster import RayOptions
+from potstill.datagen.teachers.workers import WorkersOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import OptionError
 from potstill.masking import masked
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from potstill.task.file import Check, TaskFile
 
 Sources = Literal["both", "retrieved", "generated", "labelled"]
-Executor = Literal["local", "ray"]
+Executor = Literal["local", "workers", "ray"]
 STAGES = {
     "retrieval": RetrievalOptions,
     "generation": GenerationOptions,
@@ -84,10 +85,11 @@ class Settings:
             `unlabelled` texts where there are some. Labelled rows are learnt from with each of them.
         seed: Decides every draw of the run.
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
-        concurrency: Requests in flight; 0 leaves it to the backend. With `executor: ray`, of each worker.
+        concurrency: Requests in flight; 0 leaves it to the backend. With another executor than `local`, of each worker.
         teacher_options: Options of the teacher's backend, such as `max_model_len` of vLLM or `timeout_s` of a server:
             the fields of `LocalOptions`, `VllmOptions`, `OpenAIOptions`, `FakeOptions` or `FunctionOptions`.
-        executor: Where the teacher runs: `local` in this process, or `ray` in workers of a Ray cluster.
+        executor: Where the teacher runs: `local` in this process, `workers` in processes that join the run from any
+            machine (`potstill work`), or `ray` in workers of a Ray cluster.
         origin: For each value that is not a default, `task file` or `caller`.
         given: The teacher itself, where the caller gave a function or an object in place of a name
             (`datagen.teachers.own`); None where it is named.
@@ -111,6 +113,7 @@ class Settings:
     self_training: SelfTrainingOptions = field(default_factory=SelfTrainingOptions)
     compress: CompressOptions = field(default_factory=CompressOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    workers: WorkersOptions = field(default_factory=WorkersOptions)
     ray: RayOptions = field(default_factory=RayOptions)
     origin: Mapping[str, str] = field(default_factory=dict)
     given: Any = field(default=None, repr=False, compare=False)
@@ -129,20 +132,27 @@ class Settings:
     def checking(self) -> Settings | None:
         """The settings of the teacher that `quality.teacher` names; None where the run's own checks, or none does.
 
-        A server runs elsewhere already and needs no workers, whatever `executor` says.
+        A server runs elsewhere already and needs no workers, whatever `executor` says; processes that join a run open
+        its teacher alone, so that another one answers in the run's own process.
         """
         quality = self.quality
         if not (self.writes and quality.on and quality.teacher):
             return None
         options = quality.teacher_options
+        served = _backend({"teacher": quality.teacher}) == "openai"
         return replace(
             self,
             teacher=quality.teacher,
             given=None,
             teacher_options=options,
-            executor="local" if _backend({"teacher": quality.teacher}) == "openai" else self.executor,
+            executor="ray" if self.executor == "ray" and not served else "local",
             concurrency=0 if "concurrency" in options else self.concurrency,
         )
+
+    @property
+    def asking_ahead(self) -> Settings:
+        """The settings for a few questions ahead of a run: without a budget, and no worker is waited for."""
+        return replace(self, budget=None, executor="local" if self.executor == "workers" else self.executor)
 
     def to_json(self) -> dict[str, Any]:
         """The resolved values as JSON types, the keys in teachers' URLs masked."""
@@ -205,7 +215,8 @@ _PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency", "exe
 # Plain settings that are numbers, with the least that each may be, and those that are one of a few words.
 _WHOLE = {"n": 1, "rows": 1, "seed": 0, "concurrency": 0}
 _CHOICES: dict[str, tuple[str, ...]] = {"sources": get_args(Sources), "executor": get_args(Executor)}
-_NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions, "ray": RayOptions}
+_NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions, "workers": WorkersOptions,
+                                 "ray": RayOptions}  # fmt: skip
 
 
 def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Settings:
@@ -291,8 +302,10 @@ def _named(given: Any, from_caller: Mapping[str, Any], faults: list[str]) -> str
     options = from_caller.get("teacher_options") or {}
     if not isinstance(options, Mapping):  # told with the other settings
         options = {}
-    if from_caller.get("executor") == "ray":
-        faults.append("executor: ray starts engines of its own, and a teacher in Python runs here; leave executor out")
+    if (executor := from_caller.get("executor")) in ("workers", "ray"):
+        faults.append(
+            f"executor: {executor} opens engines of its own, and a teacher in Python runs here; leave executor out"
+        )
     at_once = from_caller.get("concurrency")
     try:
         return own_name(given, {**options, **({"concurrency": at_once} if at_once else {})})

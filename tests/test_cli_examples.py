@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from potstill.cli.app import app
+from potstill.datagen.teachers.workers import WorkersTeacher
 
 SMALL = ["--teacher", "fake", "--set", "distil.epochs=1", "--set", "distil.min_steps=4", "--set",
          "evaluate.latency_rows=2", "--set", "retrieval.rows_per_dataset=20", "-n", "24"]  # fmt: skip
@@ -110,11 +113,29 @@ def test_the_example_runs(
     if words == ("load",):
         _load_from(request.getfixturevalue("hub"), arguments, place, tmp_path)
         return
-    done = CliRunner().invoke(app, arguments)
+    with _run_to_work_for(place) if words == ("work",) else contextlib.nullcontext():
+        done = CliRunner().invoke(app, arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == 0, done.output
     assert done.output.strip(), "it says something"
+
+
+@contextlib.contextmanager
+def _run_to_work_for(place: Path) -> Iterator[None]:
+    """A run in the example's folder that ends once a worker has come."""
+    teacher = WorkersTeacher("fake", folder=place / "runs" / "support-tickets", notice=lambda text: None)
+
+    def end() -> None:
+        until = time.monotonic() + 60
+        while not teacher.workers() and time.monotonic() < until:
+            time.sleep(0.05)
+        teacher.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    yield
+    thread.join()
 
 
 def _load_from(hub: Any, arguments: list[str], place: Path, home: Path) -> None:

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import potstill
 from potstill.asking.ledger import Ledger
 from potstill.cli.app import app
+from potstill.datagen.teachers.worker_wire import Line
+from potstill.datagen.teachers.workers import WorkersTeacher
 from potstill.errors import TeacherUnavailable, UserError
 from potstill.run_dir import RunDir
 from potstill.run_state import read_state, stages_with, told_state
@@ -80,6 +82,20 @@ def test_a_stage_under_way_names_its_process(tmp_path: Path) -> None:
     assert told["next"] == f"potstill status {tmp_path}"
     with RunDir(tmp_path).lock():
         assert read_state(tmp_path).process == os.getpid(), "to look does not take the lock"
+
+
+def test_the_workers_of_a_run_are_shown(tmp_path: Path) -> None:
+    teacher = WorkersTeacher("fake", folder=tmp_path, notice=lambda text: None)
+    line = Line(teacher.address)
+    with RunDir(tmp_path).lock(), told_state(tmp_path, "datagen", PLAIN, COMMAND):
+        assert "worker " not in _call(str(tmp_path))
+        line.ask("/join", {"worker": {"name": "w", "host": "node1", "process": 7, "room": 3, "other": ""}})
+        shown = _call(str(tmp_path))
+        told = json.loads(_call(str(tmp_path), "--json"))
+    teacher.close()
+    assert "worker     node1 (process 7): 0 answered, 0 in flight, heard " in shown
+    assert [(one["host"], one["process"], one["here"]) for one in told["workers"]] == [("node1", 7, False)]
+    assert teacher.address.token not in shown
 
 
 def test_before_its_first_stage_ends_a_run_is_a_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections import namedtuple
@@ -17,7 +18,7 @@ import pytest
 from potstill import doctor
 from potstill.doctor import Check
 from potstill.errors import OptionError, PotstillError, TaskError
-from potstill.settings import Settings
+from potstill.settings import Settings, resolve
 from potstill.task import DataRef, Label, TaskSpec
 
 FOLLOWED = '{"town": "Ghent"}'
@@ -56,6 +57,26 @@ def test_a_hub_that_cannot_be_reached_or_fails(hub: Any, tmp_path: Path) -> None
     found = _token_check(hub.environment(tmp_path))
     assert (found.status, found.mend) == ("fail", "try again later")
     assert _token_check({"HF_HOME": str(tmp_path)}).mend == "set HF_TOKEN"
+
+
+def test_an_address_for_workers_is_tried() -> None:
+    def checks(**workers: Any) -> list[Check]:
+        settings = resolve({}, {"teacher": "fake", "executor": "workers", "workers": workers})
+        return list(doctor._teacher(settings, Path("runs/news")))
+
+    first, second, *_ = checks()
+    assert (first.name, first.status) == ("workers", "ok")
+    assert first.found == "on 127.0.0.1:0, for workers of this machine alone: potstill work runs/news"
+    assert (second.name, second.status) == ("teacher", "ok")
+    away = checks(here=False, listen="0.0.0.0:0")
+    assert [(check.name, check.status) for check in away] == [("workers", "ok"), ("teacher", "warn")]
+    assert "for workers that know the token" in away[0].found
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = checks(listen=f"127.0.0.1:{taken.getsockname()[1]}")[0]
+    assert (found.status, "cannot be listened on" in found.found) == ("fail", True)
+    assert "workers.listen" in found.mend
 
 
 def test_a_driver_without_a_torch_that_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +121,8 @@ def asked(teacher_server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             return answer if body["messages"][-1]["content"] == "Name a town." else "It rains."
 
         with teacher_server.running_server(fault, owner=owner, reply=reply, tokens=tokens) as server:
-            return {check.name: check for check in doctor._teacher(Settings(teacher=f"openai:{server.url}#m"))}
+            settings = Settings(teacher=f"openai:{server.url}#m")
+            return {check.name: check for check in doctor._teacher(settings, Path("run"))}
 
     return ask
 

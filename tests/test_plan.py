@@ -161,6 +161,12 @@ def test_the_teacher_that_checks_is_planned_as_it_is_told_to_work(
     assert "at the very most 400,000 tokens and 4.00 USD more" in notes
 
 
+def test_a_plan_waits_for_no_worker(tmp_path: Path) -> None:
+    workers = {"here": False, "count": 4, "patience_s": 0}
+    planned = plan_run(TASK, out=tmp_path / "run", probe=0, executor="workers", workers=workers, **SMALL)
+    assert any("4 workers as fast as it take about 1/4 of the teacher's time" in note for note in planned.notes)
+
+
 INSTRUCTIONS = "---\nkind: instructions\n---\nAnswer questions of gardeners.\n"
 
 

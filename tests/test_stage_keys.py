@@ -30,7 +30,7 @@ IDLE = {
     *("budget", "concurrency", "executor", "origin", "compress.keep_steps"),
     "given",  # a teacher in Python stands in keys by its identity, as one that is named
     *("teacher_options", "quality.teacher_options"),  # where they change replies, the teacher's identity is another
-    *(f"ray.{field.name}" for field in dataclasses.fields(Settings().ray)),
+    *(f"{name}.{field.name}" for name in ("workers", "ray") for field in dataclasses.fields(getattr(Settings(), name))),
 }
 
 

@@ -1,6 +1,6 @@
 """A teacher on a Ray cluster: one engine in each worker, one stream of replies.
 
-What enters are requests; what leaves are replies in the order they finish, from all workers. Each worker (`ray_worker`)
+What enters are requests; what leaves are replies in the order they finish, from all workers. Each worker (`worker`)
 is a Ray actor that holds a teacher, usually vLLM's engine, and keeps it full from what it was given. Ledger, budget and
 plan stay in the driver, which knows at any time which request is where: what a dead worker had is given to the others,
 a worker is started in its place, and a reply counts once, whoever gave it.
@@ -23,7 +23,7 @@ from typing import Any
 
 from potstill import errors
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher
-from potstill.datagen.teachers.ray_worker import Broken, Worker
+from potstill.datagen.teachers.worker import Broken, Worker
 from potstill.errors import MissingExtra, OptionError, PotstillError, TeacherError, TeacherUnavailable
 
 _LOG = logging.getLogger(__name__)

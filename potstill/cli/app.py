@@ -27,6 +27,7 @@ from potstill.cli.start import app as start_app
 from potstill.cli.status import status
 from potstill.cli.verify import verify
 from potstill.cli.web import app as web_app
+from potstill.cli.work import work
 from potstill.errors import PotstillError
 from potstill.progress import switch_library_bars_off
 
@@ -40,6 +41,7 @@ _COMMANDS = {
     "plan": "Say what a run will take before it is paid for.",
     "preview": "Make the first rows now and show them.",
     "run": "Do the whole job: find data, write the rest, distil, measure.",
+    "work": "Answer requests of a run that leases them to workers.",
     "label": "Label the texts that a student learns most from.",
     "status": "How far a run has come.",
     "report": "Write report.html and report.md again from a run folder.",
@@ -117,7 +119,8 @@ def run(
     sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
     executor: Annotated[
-        str | None, typer.Option(help="local, or ray: the teacher in workers of a Ray cluster.")
+        str | None,
+        typer.Option(help="local; workers: the teacher in `potstill work` of any machines too; ray: in a Ray cluster."),
     ] = None,
     options: Set = None,
     as_json: Json = False,
@@ -245,6 +248,7 @@ def students(
 
 app.command(epilog='Example: potstill predict runs/support-tickets "My parcel never came."')(predict)
 app.command(epilog="Example: potstill label task.md messages.txt -n 100")(label)
+app.command(epilog="Example: potstill work runs/support-tickets --patience 5")(work)
 app.command(epilog="Example: potstill status runs/support-tickets")(status)
 app.command(epilog="Example: potstill compress runs/support-tickets --recipe int8:channel --out small")(compress)
 app.command(epilog="Example: potstill verify runs/support-tickets")(verify)

@@ -18,6 +18,7 @@ def status(
     """How far a run has come: each stage, what was asked of the teacher, and the command that goes on."""
     from potstill.asking.counts import Asked, in_all
     from potstill.asking.ledger import Ledger
+    from potstill.datagen.teachers.worker_wire import workers_of
     from potstill.run_state import read_state
 
     found = read_state(run)
@@ -27,6 +28,7 @@ def status(
         with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
             totals = dict(vars(ledger.totals()))
             asked = ledger.asked()
+    workers = workers_of(run) if found.process is not None else []
     if as_json:
         stages = {
             stage.name: {**stage.facts, "state": stage.state, "seconds": stage.seconds, "told": stage.told}
@@ -35,7 +37,7 @@ def status(
         counts = {purpose: item.to_json() for purpose, item in asked.items()}
         facts = {
             "stages": stages, "process": found.process, "ledger": totals, "asked": counts,
-            "asked_in_all": in_all(asked.values()).to_json(), "next": found.next,
+            "asked_in_all": in_all(asked.values()).to_json(), "workers": workers, "next": found.next,
         }  # fmt: skip
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
@@ -49,4 +51,8 @@ def status(
             typer.echo(f"  {purpose:<10} {item}"[:200])
     if found.process is not None:
         typer.echo(f"process    {found.process or 'unknown'} is at work here")
+    for worker in workers:
+        where = "this run" if worker["here"] else f"{worker['host']} (process {worker['process']})"
+        told = f"{worker['answered']:,} answered, {worker['in_flight']:,} in flight, heard {worker['heard_s']:g} s ago"
+        typer.echo(f"worker     {where}: {told}")
     typer.echo(f"next       {found.next}")

@@ -85,6 +85,9 @@ class App:
         slots: Requests that run at a time; the others wait in `queue`.
         queue: Requests that may wait; more are refused with 503.
         token: What the page's POSTs carry.
+        max_body: Most bytes of a body.
+        by_any_name: Whether `Host` may be any name of this machine: for programs that hold the token, where no page
+            is there that could be made to.
     """
 
     get: dict[str, Route]
@@ -93,6 +96,8 @@ class App:
     slots: int = 8
     queue: int = 64
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    max_body: int = MAX_BODY
+    by_any_name: bool = False
 
 
 class Server(ThreadingHTTPServer):
@@ -123,7 +128,7 @@ class Server(ThreadingHTTPServer):
 
     def is_own(self, host: str) -> bool:
         """Whether a `Host` header, in lower case, is an address of this server."""
-        return host in self._hosts or (self._everywhere and _in_figures(host))
+        return self.app.by_any_name or host in self._hosts or (self._everywhere and _in_figures(host))
 
     def is_own_page(self, origin: str, host: str) -> bool:
         """Whether an `Origin` header, in lower case, is a page of this server, which was called as `host`."""
@@ -195,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
     timeout = _READ_TIMEOUT_S
+    disable_nagle_algorithm = True  # headers and body are two writes, and the second would wait for the client
     _read = False  # whether the body of the request has been
     server_version, sys_version = "potstill", ""
 
@@ -281,8 +287,9 @@ class _Handler(BaseHTTPRequestHandler):
             size = int(self.headers.get("Content-Length", ""))
         except ValueError:
             raise _Refused(411, "send the body with a Content-Length") from None
-        if not 0 <= size <= MAX_BODY:
-            raise _Refused(413, f"the body has {size:,} bytes, at most {MAX_BODY:,} are read")
+        most = self.server.app.max_body
+        if not 0 <= size <= most:
+            raise _Refused(413, f"the body has {size:,} bytes, at most {most:,} are read")
         if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise _Refused(415, "send application/json")
         text, self._read = self.rfile.read(size), True
@@ -295,8 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         return value
 
     def _send(self, answer: Answer, nonce: str) -> None:
-        text = answer.html or json.dumps(answer.value, ensure_ascii=False)
-        blob = text.encode("utf-8", "replace")
+        blob = _encoded(answer)
         self.send_response(answer.status)
         kind = "text/html" if answer.html else "application/json"
         headers = {
@@ -312,3 +318,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(blob)
+
+
+def _encoded(answer: Answer) -> bytes:
+    """An answer's bytes; halves of surrogate pairs stay what they are in JSON, and become `?` in a page."""
+    if answer.html:
+        return answer.html.encode("utf-8", "replace")
+    try:
+        return json.dumps(answer.value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(answer.value).encode("ascii")

@@ -98,8 +98,8 @@ def plan_run(
     with (
         listening(listener) as told,
         plan_ledger(folder, count) as ledger,
-        open_asker(replace(resolved, budget=None), ledger, told) as asker,
-        open_checker(replace(resolved, budget=None), ledger, told) as checker,
+        open_asker(resolved.asking_ahead, ledger, told) as asker,
+        open_checker(resolved.asking_ahead, ledger, told) as checker,
     ):
         if probe is None and count and _is_known(folder, asker):
             count = 0
@@ -134,6 +134,8 @@ class _Planner:
             )
             if note
         ]
+        if settings.executor == "workers":
+            self.notes.append(plan_speed.workers_note(settings.workers.count))
         self._sizes: dict[str, Size] = {}
 
     def plan(self) -> RunPlan:

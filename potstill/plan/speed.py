@@ -109,6 +109,12 @@ def assumption(steps: Iterable[Step], concurrency: int, *, checks: bool = False)
     ]
 
 
+def workers_note(count: int) -> str:
+    """What a plan says of a run whose requests are leased to so many workers."""
+    share = f"; {count} workers as fast as it take about 1/{count} of the teacher's time" if count > 1 else ""
+    return f"the teacher is asked and timed in this process alone, and no worker is waited for{share}"
+
+
 def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None, *, checks: bool = False) -> list[str]:
     """What a plan says of a teacher that thinks before it answers; nothing where its replies tell how much it does.
 

@@ -65,7 +65,7 @@ FIELDS = (
 SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
 STAGES = (
     "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "compress",
-    "evaluate", "ray", "teacher_options",
+    "evaluate", "workers", "ray", "teacher_options",
 )  # fmt: skip
 MAX_INSTRUCTION = 32_000
 GENERIC_STEMS = ("task", "readme", "index", "prompt")  # a file of such a name is called by its folder

@@ -283,5 +283,5 @@ def test_a_text_cannot_name_one() -> None:
 
 
 def test_ray_does_not_take_one() -> None:
-    with pytest.raises(OptionError, match="executor: ray starts engines of its own"):
+    with pytest.raises(OptionError, match="executor: ray opens engines of its own"):
         resolve({}, {"teacher": echo, "executor": "ray"})

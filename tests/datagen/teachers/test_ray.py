@@ -127,7 +127,7 @@ def test_what_is_refused() -> None:
         RayTeacher("openai:http://localhost:1/v1#m")
     with pytest.raises(OptionError) as caught:
         resolve({}, {"executor": "spark", "ray": {"workers": -1, "works": 2}})
-    assert "'spark' is none of local, ray" in str(caught.value)
+    assert "'spark' is none of local, workers, ray" in str(caught.value)
     assert "workers must be at least 0 (got -1" in str(caught.value)
     assert "did you mean 'workers'" in str(caught.value)
     assert resolve({"executor": "ray"}, {"ray": {"workers": 3}}).ray.workers == 3

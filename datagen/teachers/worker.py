@@ -1,7 +1,7 @@
-"""One teacher in a worker of a Ray cluster (see `ray_cluster`).
+"""One teacher in a worker: an actor of a Ray cluster (`ray_cluster`), or one that leases requests (`labour`).
 
 What enters are numbered requests; what leaves are numbered replies in the order they finish. The teacher's stream runs
-in a thread of its own and pulls what has been given, so the engine goes on while the driver takes replies away.
+in a thread of its own and pulls what has been given, so the engine goes on while replies are taken away.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ Outcome = tuple[int, Reply | Failure]
 
 
 class Worker:
-    """Runs as a Ray actor; its methods are called from several threads."""
+    """A teacher at work; the methods are called from several threads.
+
+    Attributes:
+        teacher: The teacher.
+    """
 
     def __init__(self, ref: str, options: Mapping[str, Any]):
         """Args:
@@ -46,14 +50,15 @@ class Worker:
         """
         from potstill.datagen.teachers import open_teacher
 
-        self._teacher = open_teacher(ref, **options)
-        self._inbox: queue.SimpleQueue[tuple[int, int, AnyRequest]] = queue.SimpleQueue()
+        self.teacher = open_teacher(ref, **options)
+        self._inbox: queue.SimpleQueue[tuple[int, int, AnyRequest] | None] = queue.SimpleQueue()
         # A late `collect` of a stream that was dropped must not take replies of the next one.
         self._outboxes: dict[int, queue.SimpleQueue[Outcome | None]] = {}
         self._broken: Broken | None = None
         self._lock = threading.Lock()
         self._epoch = 0
-        threading.Thread(target=self._work, name="teacher", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="teacher", daemon=True)
+        self._thread.start()
 
     def about(self) -> int:
         """Process id: proves that the worker is up."""
@@ -72,12 +77,12 @@ class Worker:
             for old in [number for number in self._outboxes if number < self._epoch]:
                 del self._outboxes[old]
 
-    def collect(self, epoch: int) -> list[Outcome] | Broken:
-        """What has finished since the last call; waits a while for the first."""
+    def collect(self, epoch: int, wait_s: float = _POLL_S) -> list[Outcome] | Broken:
+        """What has finished since the last call; waits `wait_s` for the first."""
         found: list[Outcome] = []
         outbox = self._outbox(epoch)
         try:
-            item = outbox.get(timeout=0 if self._broken else _POLL_S)
+            item = outbox.get(timeout=0 if self._broken else wait_s)
             while True:
                 if item is not None:
                     found.append(item)
@@ -85,6 +90,13 @@ class Worker:
         except queue.Empty:
             # What was finished before the end is handed over first.
             return found or self._broken or []
+
+    def close(self, wait_s: float = 30.0) -> None:
+        """Drop what is under way and close the teacher; its thread is waited for so long."""
+        self.drop(self._epoch + 1)
+        self._inbox.put(None)
+        self._thread.join(wait_s)
+        self.teacher.close()
 
     def _outbox(self, epoch: int) -> queue.SimpleQueue[Outcome | None]:
         with self._lock:
@@ -96,8 +108,8 @@ class Worker:
 
     def _work(self) -> None:
         try:
-            while True:
-                self._answer(self._inbox.get())
+            while (given := self._inbox.get()) is not None:
+                self._answer(given)
         except PotstillError as error:
             self._end(Broken(type(error).__name__, str(error)))
         except Exception as error:
@@ -113,9 +125,13 @@ class Worker:
             taken: list[AnyRequest] = []
             while len(taken) < room and epoch == self._epoch:
                 try:
-                    given, number, request = held.pop() if held else self._inbox.get_nowait()
+                    item = held.pop() if held else self._inbox.get_nowait()
                 except queue.Empty:
                     break
+                if item is None:  # the end, which is the working thread's to see
+                    self._inbox.put(None)
+                    break
+                given, number, request = item
                 if given == epoch:
                     taken.append(request)
                     numbers[id(request)] = number
@@ -125,7 +141,7 @@ class Worker:
             return taken
 
         later: list[tuple[int, int, AnyRequest]] = []
-        replies = self._teacher.stream(take)
+        replies = self.teacher.stream(take)
         try:
             if epoch == self._epoch:
                 for request, reply in replies:
