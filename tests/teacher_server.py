@@ -40,6 +40,7 @@ class TeacherServer(ThreadingHTTPServer):
         stall_s: float,
         reply: Reply | None,
         tokens: Tokens | None = None,
+        model: Any = None,
     ):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.fault = fault
@@ -47,6 +48,7 @@ class TeacherServer(ThreadingHTTPServer):
         self.tokenizes = True
         self.reply = reply
         self.tokens = tokens
+        self.model = model
         self.delay_s = delay_s
         self.stall_s = stall_s
         self.lock = threading.Lock()
@@ -84,7 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         if self.path == "/tokenize" and self.server.owner == "vllm" and self.server.tokenizes:
-            self._json(200, {"count": 1, "tokens": [1]})
+            self._json(200, server.model.tokenize(body) if server.model else {"count": 1, "tokens": [1]})
+            return
+        if self.path.split("?")[0] == "/v1/completions" and server.model:
+            self._complete(body)
             return
         if self.path.split("?")[0] != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such page {self.path}"}})
@@ -112,6 +117,21 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.active -= 1
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        server = self.server
+        with server.lock:
+            number = server.asked
+            server.asked += 1
+            server.bodies.append(body)
+            fault = server.fault(number, str(body["prompt"])) if server.fault else None
+            found = server.model.completions(body)
+        if fault is None:
+            self._json(200, found)
+        elif isinstance(fault, tuple):
+            self._json(*fault)
+        else:
+            self._json(int(fault), {"error": {"message": f"fault {fault}"}})
 
     def _answer(self, fault: str | None, text: str, content: str, tokens: Any = None) -> None:
         server = self.server
@@ -211,12 +231,14 @@ def running_server(
     stall_s: float = 5.0,
     reply: Reply | None = None,
     tokens: Tokens | None = None,
+    model: Any = None,
 ) -> Iterator[TeacherServer]:
     """The server, listening on a free port until the block ends.
 
-    `reply` writes the text for a request's body; `tokens` writes it where log-probs are asked for.
+    `reply` writes the text for a request's body; `tokens` writes it where log-probs are asked for. A `model` answers
+    the bodies of `/v1/completions` and `/tokenize` (`completions`, `tokenize`), as a vLLM server does.
     """
-    server = TeacherServer(fault, owner, delay_s, stall_s, reply, tokens)
+    server = TeacherServer(fault, owner, delay_s, stall_s, reply, tokens, model)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

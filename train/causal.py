@@ -42,6 +42,8 @@ from potstill.train.uncut import UncutStates, need_to_heal, start_figures, uncut
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from potstill.asking.token_scores import TokenScores
+
 
 def distil_causal(
     spec: TaskSpec,
@@ -51,6 +53,7 @@ def distil_causal(
     out: Path,
     options: DistilOptions,
     *,
+    scores: TokenScores | None = None,
     listener: Listener = silent,
 ) -> DistilResult:
     """Train a causal student and save it.
@@ -63,30 +66,32 @@ def distil_causal(
         targets: Stored token targets keyed by row id (for `train` and, where there are some, `validation`).
         out: Folder of the student; published whole by a rename.
         options: How to train.
+        scores: Who is asked for the log-probs of tokens in on-policy training; None loads `options.teacher`.
         listener: Progress.
 
     Raises:
         TrainingError: Rows or targets that cannot be learnt from, a loss that is not finite, or not enough memory.
         MissingExtra: `lora_rank` without peft, `qlora` without bitsandbytes.
         UserError: The student's model cannot be loaded; on-policy training without a `teacher`.
+        BudgetReached, TeacherError: From `scores`.
     """
     with quiet_transformers():
-        return _distil(spec, train, validation, targets, out, resolve_options(options, "causal"), listener)
+        return _distil(spec, train, validation, targets, out, resolve_options(options, "causal"), scores, listener)
 
 
 def _distil(
     spec: TaskSpec, train: Dataset, validation: Dataset | None, targets: Dataset | None, out: Path,
-    options: DistilOptions, listener: Listener,
+    options: DistilOptions, scores: TokenScores | None, listener: Listener,
 ) -> DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
     check_text_rows(train)
     if options.on_policy > 0:
-        if options.teacher is None:
+        if options.teacher is None and scores is None:
             raise UserError("distil.on_policy needs a teacher to ask; name a model with distil.teacher")
         from potstill.train.on_policy import distil_on_policy
 
-        return distil_on_policy(spec, train, validation, out, options, listener)
+        return distil_on_policy(spec, train, validation, out, options, listener, scores)
     set_seed(options.seed)
     tokenizer, model, stored_dtype = load_causal(options)
     targets, carried, shared = _own_targets(train, validation, targets, tokenizer, model, options)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from potstill.train.losses import NEVER, bucket_logprobs, divergence
+from potstill.train.losses import NEVER, bucket_logprobs, divergence, drawn_reverse_kl
 from potstill.train.options import Divergence
 from potstill.train.output_head import PLAIN, Form, products
 
@@ -44,6 +44,8 @@ class TokenTargets:
         top_ids: (n, k) int64; the first place is used, unused places hold any id.
         top_logprobs: (n, k) float32 at T = 1; −inf marks an unused place.
         tail: (n,) float32, log Σ exp(logprob / T) of all other tokens.
+        drawn: (n,) bool, where the first of `top_ids` is a token that the student drew from the tail, for a reverse KL
+            of the whole vocabulary on average (`losses.drawn_reverse_kl`); None for the divergence over the events.
     """
 
     labels: Tensor
@@ -52,6 +54,13 @@ class TokenTargets:
     top_ids: Tensor
     top_logprobs: Tensor
     tail: Tensor
+    drawn: Tensor | None = None
+
+    def part(self, place: slice) -> TokenTargets:
+        """Some of the positions."""
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        some: dict[str, Any] = {name: None if value is None else value[place] for name, value in told.items()}
+        return TokenTargets(**some)
 
 
 def target_loss(
@@ -117,8 +126,7 @@ class _TargetLoss(torch.autograd.Function):
                 part = slice(start, start + rows)
                 logits = products(states[part], head, bias, form)
                 slope = form.slope(logits)
-                chunk = TokenTargets(*(getattr(targets, name)[part] for name in TokenTargets.__dataclass_fields__))
-                gradient, hard, soft = _chunk_gradient(logits, chunk, temperature, kind, beta)
+                gradient, hard, soft = _chunk_gradient(logits, targets.part(part), temperature, kind, beta)
                 gradient = form.unbend(gradient, slope)
                 sums += torch.stack([hard, soft])
                 if grad_bias is not None:
@@ -183,7 +191,7 @@ def _at_temperature(
         [(at_top - log_total[:, None]).masked_fill(~used, NEVER), (exp_tail.log() - log_total)[:, None]], 1
     )
     value, slope = _bucket_divergence(
-        student, bucket_logprobs(targets.top_logprobs, targets.tail, temperature), kind, beta
+        student, bucket_logprobs(targets.top_logprobs, targets.tail, temperature), kind, beta, targets.drawn
     )
     soft_slope = soft_weights * temperature
     slope = slope * soft_slope[:, None]
@@ -197,9 +205,15 @@ def _at_temperature(
     return exps, hard, soft
 
 
-def _bucket_divergence(student: Tensor, teacher: Tensor, kind: Divergence, beta: float) -> tuple[Tensor, Tensor]:
+def _bucket_divergence(
+    student: Tensor, teacher: Tensor, kind: Divergence, beta: float, drawn: Tensor | None
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = student.detach().requires_grad_()
-        value = divergence(leaf, teacher, kind, beta)
+        value = (
+            drawn_reverse_kl(leaf, teacher, drawn)
+            if drawn is not None and kind == "reverse_kl"
+            else divergence(leaf, teacher, kind, beta)
+        )
         (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), slope

@@ -28,9 +28,12 @@ from potstill.rows import read_rows, write_rows
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions
 from potstill.train.result import DistilResult
+from potstill.train.score_relay import answering, relayed_scores
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from potstill.asking.token_scores import TokenScores
 
 _FSDP = {
     "FSDP_VERSION": "2",
@@ -63,19 +66,22 @@ def write_job(
 
 
 def launch(
-    folder: Path, options: DistilOptions, *, listener: Listener = silent, port: int = 0
+    folder: Path, options: DistilOptions, *, scores: TokenScores | None = None, listener: Listener = silent,
+    port: int = 0,
 ) -> DistilResult:  # fmt: skip
     """Run a written job in `options.processes` processes of this machine.
 
     Args:
         folder: What `write_job` wrote.
         options: The same options; `processes` and `sharding` decide the launch.
+        scores: Who is asked in on-policy training, by this process for all of them.
         listener: Progress, from the first process.
         port: Where the processes meet on the loopback; 0 takes a free one.
 
     Raises:
         UserError: Sharding without GPUs.
         TrainingError: A process failed; the message is the first one's own, or the end of its output.
+        BudgetReached, TeacherError: From `scores`.
     """
     import torch
 
@@ -86,8 +92,25 @@ def launch(
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.processes)))
+    with answering(scores) as relay:
+        fault, code, tail = _followed(
+            command(folder, options, port or _free_port()),
+            environment | ({} if relay is None else relay.environment), listener,
+        )  # fmt: skip
+    if relay is not None and relay.fault is not None:
+        raise relay.fault
+    if fault:
+        raise TrainingError(fault)
+    if not (folder / "result.json").exists():
+        raise TrainingError(f"a training process ended with code {code}:\n" + "\n".join(tail))
+    value = json.loads((folder / "result.json").read_text("utf-8"))
+    return DistilResult(Path(value["path"]), value["history"], value["report"])
+
+
+def _followed(words: list[str], environment: dict[str, str], listener: Listener) -> tuple[str, int, deque[str]]:
+    """Run the processes to their end: the first one's own fault, the code, and the end of what was printed."""
     process = subprocess.Popen(
-        command(folder, options, port or _free_port()), env=environment, text=True, encoding="utf-8", errors="replace",
+        words, env=environment, text=True, encoding="utf-8", errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     tail: deque[str] = deque(maxlen=40)
@@ -104,12 +127,7 @@ def launch(
     finally:
         process.terminate()
         code = process.wait()
-    if fault:
-        raise TrainingError(fault)
-    if not (folder / "result.json").exists():
-        raise TrainingError(f"a training process ended with code {code}:\n" + "\n".join(tail))
-    value = json.loads((folder / "result.json").read_text("utf-8"))
-    return DistilResult(Path(value["path"]), value["history"], value["report"])
+    return fault, code, tail
 
 
 def command(folder: Path, options: DistilOptions, port: int) -> list[str]:
@@ -158,7 +176,10 @@ def main(folder: Path) -> None:
     else:
         from potstill.train.recipe import train_generator
 
-        result = train_generator(spec, train, tables["validation"], tables["targets"], out, options, listener=listener)
+        result = train_generator(
+            spec, train, tables["validation"], tables["targets"], out, options, scores=relayed_scores(),
+            listener=listener,
+        )  # fmt: skip
     if first:
         value = {"path": str(result.path), "history": result.history, "report": result.report}
         (folder / "result.json").write_text(json.dumps(value), "utf-8")

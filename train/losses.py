@@ -25,8 +25,9 @@ from potstill.train.options import Divergence
 
 # A log-probability whose exponential is 0 in float32. Unlike −inf it keeps every gradient finite.
 NEVER = -1e4
-# Log of the least probability of a label in a reverse KL, which a teacher that is wholly sure would make infinite.
-_LEAST_LABEL = -30.0
+# Log of the least probability of a label or a token in a reverse KL, which a teacher that is wholly sure would make
+# infinite.
+LEAST = -30.0
 
 
 def hard_cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -82,6 +83,36 @@ def divergence(student_logprobs: Tensor, teacher_logprobs: Tensor, kind: Diverge
     )
 
 
+def drawn_reverse_kl(student_logprobs: Tensor, teacher_logprobs: Tensor, drawn: Tensor) -> Tensor:
+    """Reverse KL over k tokens and a tail, put right on average by one token of the tail that the student drew.
+
+    Over buckets a divergence is too small: KL(p‖q) = KL over buckets + p(tail) · KL(p‖q within the tail), and of the
+    last term nothing is known but at the token that was drawn from p. With g = log p/q at that token less log p/q of
+    the tail, `1[drawn from the tail] · g` is that term on average, and `g · ∇ log p` its gradient: what the tail's own
+    g contributes vanishes. So value and gradient are those of the whole vocabulary on average over what is drawn, and
+    only the part inside the tail is noisy.
+
+    Args:
+        student_logprobs: (n, 1 + k + 1) float32: the drawn token, the other events, and the rest of the tail.
+        teacher_logprobs: The same.
+        drawn: (n,) bool, whether the first event is a token that the student drew from the tail. Elsewhere it is an
+            event as all others, and the divergence is that over the events.
+
+    Returns:
+        (n,) float32, nats; its value may be below 0, its gradient is to be taken as it is.
+    """
+    own, told = student_logprobs[:, 0], teacher_logprobs[:, 0]
+    tail, told_tail = (torch.logaddexp(value[:, 0], value[:, -1]) for value in (student_logprobs, teacher_logprobs))
+    coarse = divergence(
+        torch.cat([student_logprobs[:, 1:-1], tail[:, None]], 1),
+        torch.cat([teacher_logprobs[:, 1:-1], told_tail[:, None]], 1),
+        "reverse_kl",
+    )
+    gap = (own - told - tail + told_tail).detach()
+    plain = divergence(student_logprobs, teacher_logprobs, "reverse_kl")
+    return torch.where(drawn, coarse + gap * (1 + own - own.detach()), plain)
+
+
 def label_divergence(
     student_logits: Tensor,
     teacher_probs: Tensor,
@@ -114,7 +145,7 @@ def label_divergence(
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     told = teacher_probs.float().log()
     if kind == "reverse_kl":
-        told = told.clamp(min=_LEAST_LABEL)
+        told = told.clamp(min=LEAST)
     teacher = F.log_softmax(told / temperature, dim=-1)
     return temperature**2 * divergence(student, teacher, kind, beta)
 

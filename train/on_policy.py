@@ -1,11 +1,12 @@
 """On-policy distillation: the student writes, the teacher says what it would have written at each token.
 
-What enters: rows with outputs and a teacher whose weights fit beside the student's. What leaves: the folder of
+What enters: rows with outputs, and a teacher whose weights fit beside the student's. What leaves: the folder of
 `causal`. The trainer is TRL's DistillationTrainer (generalised JSD over the whole vocabulary, exact at any
 temperature); added here are the prompts of the task, the share of batches that the data writes (GKD's λ), an order of
 rows in which each is learnt from, a held-out loss on the rows' own outputs, and the checkpoints, events and memory
-check of the other trainers. A teacher with another tokenizer reads the task's prompt in its own chat format and the
-student's text in its own tokens, and is compared where both start at the same byte (`other_teacher`).
+check of the other trainers. In place of a teacher in memory, one that runs elsewhere may be asked for the log-probs of
+the likeliest tokens (`asked_teacher`). A teacher with another tokenizer reads the task's prompt in its own chat format
+and the student's text in its own tokens, and is compared where both start at the same byte (`other_teacher`).
 
 There is no hard loss: a text that the student wrote itself is no label.
 
@@ -31,6 +32,7 @@ from potstill.errors import TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity
 from potstill.train import loop
+from potstill.train.asked_teacher import AskedTeacher
 from potstill.train.causal_model import adapters, load_causal, save_trained
 from potstill.train.memory import check_memory
 from potstill.train.options import DistilOptions, is_cut
@@ -40,6 +42,7 @@ from potstill.train.token_rows import IGNORED, TokenRows, encode_held_out, encod
 from potstill.train.uncut import need_to_heal, start_figures
 
 if TYPE_CHECKING:
+    from potstill.asking.token_scores import TokenScores
     from potstill.task import TaskSpec
 
 _BETA = {"forward_kl": 0.0, "reverse_kl": 1.0}
@@ -52,6 +55,7 @@ def distil_on_policy(
     out: Path,
     options: DistilOptions,
     listener: Listener,
+    scores: TokenScores | None = None,
 ) -> DistilResult:
     """Train a causal student on its own outputs and save it.
 
@@ -60,17 +64,21 @@ def distil_on_policy(
         train: Rows in the one schema, checked.
         validation: Held-out rows that choose the best evaluation.
         out: Folder of the student.
-        options: Resolved options; `teacher` is a model that transformers loads.
+        options: Resolved options; `teacher` is a model that transformers loads, and None where one is asked.
         listener: Progress.
+        scores: Who is asked where no teacher is loaded.
 
     Raises:
-        TrainingError: Teacher and student have other vocabularies, or the training cannot fit or stay finite.
+        TrainingError: Teacher and student have other vocabularies, the training cannot fit or stay finite, or the
+            teacher that is asked tells nothing.
         UserError: The teacher cannot be loaded.
+        BudgetReached: The cap on what is asked was met; the last checkpoint stays.
+        TeacherError: The teacher that is asked refused, or could not be reached.
     """
     started = time.monotonic()
     set_seed(options.seed)
     tokenizer, model, stored_dtype = load_causal(options)
-    teacher, other = _load_teacher(options, tokenizer, model)
+    teacher, other = (None, None) if scores is not None else _load_teacher(options, tokenizer, model)
     reader = None if other is None else OtherTeacher(spec, other, teacher, tokenizer, model, options)
     data = encode_rows(spec, train, None, model, tokenizer, _texts_only(options))
     held_out, unmeasured = encode_held_out(spec, validation, None, model, tokenizer, _texts_only(options))
@@ -79,17 +87,17 @@ def distil_on_policy(
     schedule = loop.plan_schedule(len(data.table), options)
     content = [
         spec.instruction, list(train["id"]), [] if validation is None else list(validation["id"]),
-        model_identity(str(options.student)), model_identity(str(options.teacher)),
+        model_identity(str(options.student)),
+        model_identity(str(options.teacher)) if scores is None else [dict(scores.identity), scores.top],
     ]  # fmt: skip
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
     arguments = loop.trainer_arguments(
         options, schedule, checkpoints, validated=held_out is not None, metric="eval_loss", higher=False
     )
-    own, theirs = model.config.get_text_config(), teacher.config.get_text_config()
-    size = theirs.vocab_size
-    if reader is not None:
+    size = None if teacher is None else teacher.config.get_text_config().vocab_size
+    if teacher is not None and reader is not None:
         # TRL refuses vocabularies of unlike sizes for the sake of a loss that is not used then.
-        theirs.vocab_size = own.vocab_size
+        teacher.config.get_text_config().vocab_size = model.config.get_text_config().vocab_size
     trainer = OnPolicyTrainer(
         model=model,
         teacher_model=teacher,
@@ -105,8 +113,11 @@ def distil_on_policy(
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
         peft_config=adapters(options),
     )
-    theirs.vocab_size = size
+    if teacher is not None:
+        teacher.config.get_text_config().vocab_size = size
     trainer.options, trainer.started, trainer.reader = options, started, reader
+    if scores is not None:
+        trainer.asked = AskedTeacher(scores, model.config.get_text_config().vocab_size, options)
     notes = [*data.notes(), *unmeasured]
     figures = None
     if is_cut(options):
@@ -127,6 +138,7 @@ def distil_on_policy(
         "own_batches": own_batches,
         "data_batches": taken - own_batches,
         "other_tokenizer": None if reader is None else reader.report(),
+        "asked_teacher": None if trainer.asked is None else trainer.asked.report(),
         "notes": notes,
     }
     save_trained(trainer, tokenizer, spec, options, stored_dtype, data.answer_tokens, out, checkpoints)
@@ -139,6 +151,7 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
     options: DistilOptions
     started: float = 0.0
     reader: OtherTeacher | None = None
+    asked: AskedTeacher | None = None
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card beside checkpoints; the student gets its own at export."""
@@ -152,21 +165,32 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.reader is None and self.asked is None:
+            return scored
+        answers = [
+            row[mask.bool()].tolist()
+            for row, mask in zip(scored["completion_ids"], scored["completion_mask"], strict=True)
+        ]
         if self.reader is not None:
-            answers = [
-                row[mask.bool()].tolist()
-                for row, mask in zip(scored["completion_ids"], scored["completion_mask"], strict=True)
-            ]
             told = self.reader.read([row["teacher_prompt_ids"] for row in inputs], answers)
-            scored |= {name: value.to(self.accelerator.device) for name, value in told.items()}
-            count = (scored["spans"][:, :, 1] > 0).sum()
-            scored["num_items_in_batch"] = self.accelerator.gather(count).sum()
+            count = (told["spans"][:, :, 1] > 0).sum()
+        else:
+            assert self.asked is not None
+            drawn = self.student_writes(self.state.global_step)
+            told = self.asked.read([row["prompt_ids"] for row in inputs], answers, drawn=drawn)
+            count = told["told"].sum()
+        scored |= {name: value.to(self.accelerator.device) for name, value in told.items()}
+        scored["num_items_in_batch"] = self.accelerator.gather(count.to(self.accelerator.device)).sum()
         return scored
 
     def _compute_loss(self, unwrapped_student: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Any:
-        if self.reader is None:
+        if self.reader is not None:
+            return self.reader.loss(unwrapped_student, self.teacher_model, inputs, num_items_in_batch)
+        if self.asked is None:
             return super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
-        return self.reader.loss(unwrapped_student, self.teacher_model, inputs, num_items_in_batch)
+        loss, count = self.asked.loss(unwrapped_student, inputs, num_items_in_batch)
+        # TRL notes the student's entropy as well, for which this loss keeps no logits.
+        return loss, loss.detach() * 0.0, count
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(row["prompt_ids"]) for row in self._rows], None, {}
@@ -199,13 +223,19 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         size = max(1, self.args.per_device_train_batch_size)
         student = self.accelerator.unwrap_model(self.model)
         student.eval()
+        if self.asked is not None:
+            self.asked.ahead(rows["prompt_ids"][:], rows["answer_ids"][:])
         with torch.no_grad(), self.compute_loss_context_manager():
             for start in range(0, len(rows), size):
                 batch = rows[start : start + size]
                 inputs = self._padded(batch["prompt_ids"], "prompt", "left")
                 inputs |= self._padded(batch["answer_ids"], "completion", "right")
+                told = {}
                 if self.reader is not None:
                     told = self.reader.read(batch["teacher_prompt_ids"], batch["answer_ids"])
+                if self.asked is not None:
+                    told = self.asked.read(batch["prompt_ids"], batch["answer_ids"], drawn=False)
+                if told:
                     inputs |= {name: value.to(self.accelerator.device) for name, value in told.items()}
                 loss, _, tokens = self._compute_loss(student, inputs, None)
                 total += float(loss) * float(tokens)

@@ -25,6 +25,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Precision = Literal["fp32", "bf16"]
 Method = Literal["word", "sequence", "both"]
 CrossTokenizer = Literal["carry_over", "gold", "uld"]
+OnPolicyTeacher = Literal["auto", "weights", "asked"]
 Start = Literal["features", "random"]
 StudentKind = Literal["classification", "causal"]
 
@@ -81,6 +82,10 @@ class DistilOptions:
         on_policy: Share of the batches of a generation student whose outputs it writes itself, for the teacher to say
             token by token what it would have written (GKD, arXiv:2306.13649). 0 trains on stored targets, with no
             teacher in memory; 1 never reads the rows' outputs. No hard loss applies.
+        on_policy_teacher: Whether that teacher's `weights` are loaded beside the student, which compares whole
+            distributions, or it is `asked` for the log-probs of its `soft.top_k` likeliest tokens: a vLLM server, or
+            the run's own engine. `auto` loads them where this machine can, and asks elsewhere. One that is asked has
+            the student's tokenizer, and what it reads is paid for by the run's budget.
         on_policy_tokens: Most tokens that the student writes for one input.
         teacher: Model that on-policy training loads beside the student: a name or a folder. Default: the run's
             teacher, where it is a model of this machine.
@@ -93,7 +98,9 @@ class DistilOptions:
         soft_weight: Share of the divergence from the teacher's distribution. 0 trains on hard targets alone.
             The two are divided by their sum; a row that has only one of both targets trains on that one.
         temperature: Softens both distributions in the soft term, which is multiplied by its square; on policy it is
-            TRL's temperature, of what the student writes and of both distributions, and nothing is multiplied.
+            TRL's temperature, of what the student writes and of both distributions, and nothing is multiplied: no other
+            term is there to be weighed against, and AdamW's steps do not depend on a factor. A teacher that is asked
+            knows 1 alone.
         divergence: Direction of the soft term: `forward_kl` is KL(teacher‖student).
         jsd_beta: Weight of the teacher in the mixture of `jsd`, in (0, 1).
         epochs: Passes over the rows.
@@ -156,6 +163,7 @@ class DistilOptions:
     method: Method = "word"
     sequence_share: float = 0.5
     on_policy: float = 0.0
+    on_policy_teacher: OnPolicyTeacher = "auto"
     on_policy_tokens: int = 128
     teacher: str | None = None
     teacher_tokenizer: str | None = None
@@ -252,6 +260,39 @@ def local_teacher(ref: str) -> str | None:
     return (model or SMOLLM2) if backend in ("transformers", "vllm") else None
 
 
+def asks_teacher(options: DistilOptions, teacher: str) -> bool:
+    """Whether on-policy training asks the run's teacher for log-probs, in place of loading one.
+
+    Args:
+        options: As given.
+        teacher: The run's teacher, as `--teacher` names it.
+    """
+    if options.on_policy == 0 or options.teacher is not None or options.on_policy_teacher == "weights":
+        return False
+    return options.on_policy_teacher == "asked" or local_teacher(teacher) is None
+
+
+def _on_policy_faults(options: DistilOptions, teacher: str) -> list[str]:
+    faults = []
+    if options.on_policy_teacher == "weights" and options.teacher is None and local_teacher(teacher) is None:
+        faults.append(
+            f"on_policy_teacher weights: {teacher!r} has none here; name distil.teacher, or leave it out to ask for "
+            "log-probs"
+        )
+    if options.on_policy_teacher == "asked" and options.teacher is not None:
+        faults.append(
+            f"on_policy_teacher asked is for the run's own teacher, and distil.teacher {options.teacher!r} is loaded; "
+            "leave one of them out"
+        )
+    if asks_teacher(options, teacher) and options.temperature not in (None, 1.0):
+        faults.append(
+            f"temperature {options.temperature:g} needs the teacher's whole distribution, and one that is asked tells "
+            "log-probs at temperature 1 (vLLM's prompt_logprobs know no other): leave temperature out, or name "
+            "weights that this machine can load with distil.teacher"
+        )
+    return faults
+
+
 def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transformers") -> None:
     """Refuse, before anything is asked of a teacher, what a student of this kind cannot be trained with.
 
@@ -272,8 +313,8 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
     else:
         if options.method == "sequence" and options.hard_weight == 0:
             faults.append("hard_weight is 0 and method sequence has hard targets only; raise it, or use method both")
-        if options.on_policy > 0 and options.teacher is None and local_teacher(teacher) is None:
-            faults.append(f"on_policy needs the teacher's weights, and {teacher!r} has none here; name distil.teacher")
+        if options.on_policy > 0:
+            faults += _on_policy_faults(options, teacher)
         if options.on_policy > 0 and options.method != "word":
             faults.append(f"on_policy and method {options.method} exclude each other; leave one of them out")
         if options.on_policy == 0 and options.soft_weight > 0 and options.temperature not in (None, 1.0):

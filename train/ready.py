@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
-from potstill.train.options import DistilOptions, local_teacher, resolve_options, student_name
+from potstill.train.options import DistilOptions, asks_teacher, local_teacher, resolve_options, student_name
 
 if TYPE_CHECKING:
     from potstill.task import Kind
@@ -72,6 +72,8 @@ def check_tokenizers(options: DistilOptions, kind: Kind, teacher: str) -> None:
         options.on_policy == 0 and (options.method == "sequence" or not options.soft_weight)
     ):
         return
+    if asks_teacher(options, teacher):
+        return  # it says itself how it cuts texts: `potstill.stages.asked_teacher`
     own = options.teacher if options.on_policy > 0 else options.teacher_tokenizer
     name, theirs = student_name(options, kind), own or local_teacher(teacher)
     crosses = options.cross_tokenizer != "carry_over" if options.on_policy > 0 else own is not None

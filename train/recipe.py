@@ -34,6 +34,8 @@ from potstill.train.student import TRAINING
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from potstill.asking.token_scores import TokenScores
+
 
 def train_classifier(
     spec: TaskSpec,
@@ -102,6 +104,7 @@ def train_generator(
     out: Path,
     options: DistilOptions,
     *,
+    scores: TokenScores | None = None,
     listener: Listener = silent,
 ) -> DistilResult:
     """Train a causal student, after a search of epochs and learning rate where the options ask for one.
@@ -115,6 +118,7 @@ def train_generator(
         targets: Stored token targets keyed by row id, or None.
         out: Folder of the student.
         options: As the user gave them.
+        scores: As for `distil_causal`.
         listener: Progress.
 
     Raises:
@@ -134,7 +138,7 @@ def train_generator(
 
         def trial(place: Path, chosen: DistilOptions) -> DistilResult:
             """One training of the search, with its held-out loss under the name that the search reads."""
-            result = distil_causal(spec, train, validation, targets, place, chosen, listener=listener)
+            result = distil_causal(spec, train, validation, targets, place, chosen, scores=scores, listener=listener)
             loss = result.report.get("best_loss")
             held_out = None if loss is None else {"loss": loss, "calibrated_loss": loss}
             return DistilResult(result.path, result.history, {**result.report, "held_out": held_out})
@@ -148,7 +152,7 @@ def train_generator(
         )
         told["search"] = search.to_json()
         options = search.options
-    result = distil_causal(spec, train, validation, targets, out, options, listener=listener)
+    result = distil_causal(spec, train, validation, targets, out, options, scores=scores, listener=listener)
     once(lambda: shutil.rmtree(out.with_name(f"{out.name}.search"), ignore_errors=True))
     return DistilResult(result.path, result.history, {**result.report, **told})
 
@@ -228,6 +232,13 @@ def training_summary(report: Mapping[str, Any]) -> str:
         parts.append(f"a head on the base model's frozen features came first ({score}; {outcome})")
     if report.get("deep"):
         parts.append(f"started from a whole student, kept {_cut_to(report['options'])}")
+    if asked := report.get("asked_teacher"):
+        beyond = "" if asked["tail_mass"] is None else f", {asked['tail_mass']:.0%} of its mass beyond"
+        left_out = f", {asked['unanswered']:,} left out" if asked["unanswered"] else ""
+        parts.append(
+            f"{asked['teacher']} read {asked['answers']:,} answers and told {asked['top_k']} likeliest tokens{beyond}"
+            f"{left_out}"
+        )
     if rounds := report.get("rounds"):
         parts.append(f"generation {_kept(rounds) + 1} of {len(rounds)} kept")
     held_out = report.get("held_out") or {}

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from potstill.asking.budget import Purse
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, Take
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, ScoreRequest, Take
 from potstill.asking.token_estimate import expected_tokens
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
@@ -38,7 +38,7 @@ from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUn
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_URL = "https://api.openai.com/v1"
-# A vLLM server's own bound unless it is started with another.
+# OpenAI's bound on the texts of likely tokens.
 _MAX_TOP = 20
 _THINKING_TOKENS = 4096
 # So many requests in a row with no reply: the server is out of order, and the rest would only fail slowly.
@@ -127,9 +127,10 @@ class OpenAITeacher:
             prefill=vllm,
             json_schema=True,
             choices=True,
-            top_logprobs=_MAX_TOP if vllm else 0,
+            top_logprobs=self.options.top_logprobs if vllm else 0,
             token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
             scores=vllm,
+            token_ids=vllm,
         )
 
     @property
@@ -155,6 +156,15 @@ class OpenAITeacher:
         if self.options.flavour != "auto":
             return self.options.flavour
         return "vllm" if owned_by_vllm else "openai"
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens, as a vLLM server tells them (see `Tokenizes`)."""
+        from potstill.datagen.teachers.openai_scores import plain_tokens
+
+        try:
+            return list(self._wait(self._attempts(lambda: plain_tokens(self, self.endpoints.pick(), text))))
+        except Fault as fault:
+            raise self._refused(fault) from None
 
     def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Answer everything that `take` gives, in the order of completion.
@@ -429,6 +439,9 @@ def _paid(faults: list[Fault]) -> tuple[int, int]:
 
 def _harmless(request: AnyRequest) -> AnyRequest:
     """A request of the same form and options that nobody could object to: neither to its text nor to log-probs."""
+    if isinstance(request, ScoreRequest) and request.token_ids is not None:
+        prompt, scored = request.token_ids
+        return replace(request, token_ids=(prompt[:1], scored[:1]))
     start = "Hello" if request.prefill else ""
     plain = replace(request, token_texts=0) if isinstance(request, Request) else request
     return replace(plain, messages=(Message("user", "Say hello."),), prefill=start)

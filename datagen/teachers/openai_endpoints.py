@@ -80,6 +80,7 @@ class OpenAIOptions:
         key_variable: Environment variable that holds the key.
         thinking_tokens: Tokens that a model may think for before it answers, on top of the bound of each answer. None
             is 4,096 for OpenAI's thinking models (gpt-5, o3) and 0 for others.
+        top_logprobs: Most log-probs a token that a vLLM server gives: its `--max-logprobs`.
         effort: How much it should think, in the server's words (`minimal`, `low`, `high`); empty leaves it to it.
         usd_read: US dollars for a million tokens read, where you know better than the list of prices, or where a
             server on a machine of your own passes requests on to one that is paid.
@@ -101,6 +102,7 @@ class OpenAIOptions:
     flavour: Literal["auto", "openai", "vllm"] = "auto"
     key_variable: str = "OPENAI_API_KEY"
     thinking_tokens: int | None = None
+    top_logprobs: int = 20
     effort: str = ""
     usd_read: float | None = None
     usd_written: float | None = None
@@ -108,7 +110,7 @@ class OpenAIOptions:
     tokens_per_minute: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "start", "timeout_s", "attempts"):
+        for name in ("concurrency", "start", "timeout_s", "attempts", "top_logprobs"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("usd_read", "usd_written", "thinking_tokens", "requests_per_minute", "tokens_per_minute"):

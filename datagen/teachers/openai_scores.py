@@ -2,13 +2,15 @@
 
 What enters is a score request; what leaves is its reply. The server tokenises (`/tokenize`), so no tokenizer is
 needed here; each inner node of the tree is one request of one token that returns the log-probs of its children.
-A single long continuation, or one whose token log-probs are wanted, is read with `prompt_logprobs`.
+A single long continuation, or one whose token log-probs are wanted, is read with `prompt_logprobs`. So are tokens that
+are given by their numbers, of which nothing is left to tokenise.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
@@ -31,6 +33,8 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
     Raises:
         Fault: Whatever went wrong at the server.
     """
+    if request.token_ids is not None:
+        return await _by_number(teacher, request, *request.token_ids)
     if not request.continuations or not all(request.continuations):
         raise Fault("unfit", "there is no continuation, or an empty one, to score")
     endpoint = teacher.endpoints.pick()
@@ -45,7 +49,7 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
             if whole[: len(ids)] == ids and len(whole) > len(ids):
                 cache[ending, text] = tuple(whole[len(ids) :])
             else:
-                cache[ending, text] = tuple(await _plain_tokens(teacher, endpoint, text))
+                cache[ending, text] = tuple(await plain_tokens(teacher, endpoint, text))
         continuations.append(cache[ending, text])
     lengths = tuple(len(tokens) for tokens in continuations)
     if len(continuations) == 1 and (request.top_logprobs or lengths[0] > 8):
@@ -94,7 +98,8 @@ async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequ
     return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
 
-async def _plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
+async def plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
+    """A text's tokens by their numbers, without those that a tokenizer puts before or after a whole one."""
     body = {"model": teacher.model, "prompt": text, "add_special_tokens": False}
     return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
@@ -112,6 +117,14 @@ def _completion_logprobs(choice: Mapping[str, Any]) -> dict[int, float]:
         return {int(token.removeprefix("token_id:")): float(value) for token, value in first.items()}
     except (KeyError, TypeError, ValueError, IndexError):
         raise Fault("again", "the reply's log-probs are missing or unreadable") from None
+
+
+async def _by_number(teacher: OpenAITeacher, request: ScoreRequest, ids: Sequence[int], scored: Sequence[int]) -> Reply:
+    if not ids or not scored:
+        raise Fault("unfit", "there is no token to score, or none before it")
+    reply = await _whole(teacher, teacher.endpoints.pick(), request, list(ids), scored)
+    # The whole is read, and one token is written that nobody wants.
+    return replace(reply, prompt_tokens=len(ids) + len(scored), completion_tokens=1)
 
 
 async def _whole(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from potstill import errors
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher, Tokenizes
 from potstill.datagen.teachers.worker import Broken, Worker
 from potstill.errors import MissingExtra, OptionError, PotstillError, TeacherError, TeacherUnavailable
 
@@ -137,6 +137,11 @@ class RayTeacher:
     def abilities(self) -> Abilities:
         """The teacher's."""
         return self._example.abilities
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens, where the teacher tells them (`Abilities.token_ids`)."""
+        assert isinstance(self._example, Tokenizes)
+        return self._example.tokens_of(text)
 
     @property
     def concurrency(self) -> int:

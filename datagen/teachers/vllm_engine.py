@@ -31,9 +31,9 @@ from potstill.asking.teacher import (
     Request,
     ScoreRequest,
     Take,
-    TokenTop,
 )
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
+from potstill.datagen.teachers.vllm_reply import tops, whole_reply
 from potstill.errors import MissingExtra, TeacherUnavailable, UserError
 from potstill.models import SMOLLM2, local_model, model_identity
 
@@ -139,12 +139,24 @@ class VllmTeacher:
     @property
     def abilities(self) -> Abilities:
         """Everything."""
-        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True)
+        return Abilities(
+            prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True, token_ids=True
+        )
 
     @property
     def concurrency(self) -> int:
         """Requests handed to the engine at a time."""
         return self.options.concurrency
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens; starts no engine."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(local_model(self._ref))
 
     def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Answer everything that `take` gives, in the order of completion.
@@ -244,17 +256,22 @@ class _Engine:
 
     def ask(self, request: AnyRequest) -> Failure | None:
         """Hand a request to the engine; a failure where it cannot be asked."""
-        text = self._prompts.text(request.messages, request.prefill)
-        ids = self._prompts.ids(text)
         parts: list[tuple[int, list[int], dict[str, Any]]]
+        by_number = request.token_ids if isinstance(request, ScoreRequest) else None
+        text = "" if by_number else self._prompts.text(request.messages, request.prefill)
+        ids = list(by_number[0]) if by_number else self._prompts.ids(text)
         if isinstance(request, Request):
             question = _Question(request, len(ids))
             room = min(request.max_tokens, self._context - len(ids))
             longest = len(ids) + 1
             parts = [(-1, ids, self._text_params(request, room))]
         else:
-            continuations = [self._prompts.continuation_ids(text, ids, item) for item in request.continuations]
-            if not continuations or not all(continuations):
+            continuations = (
+                [list(by_number[1])]
+                if by_number
+                else [self._prompts.continuation_ids(text, ids, item) for item in request.continuations]
+            )
+            if not ids or not continuations or not all(continuations):
                 return Failure("there is no continuation, or an empty one, to score")
             question = _Question(request, len(ids), lengths=tuple(len(c) for c in continuations))
             longest = len(ids) + max(question.lengths)
@@ -379,21 +396,12 @@ class _Engine:
                 finish=_FINISH[done.finish_reason],
                 prompt_tokens=question.prompt_tokens,
                 completion_tokens=len(done.token_ids),
-                top=_tops(done.token_ids, done.logprobs, request.top_logprobs) if request.top_logprobs else (),
+                top=tops(done.token_ids, done.logprobs, request.top_logprobs) if request.top_logprobs else (),
             )
         if question.tree is not None:
             scores = tuple(sum(question.logprobs[step] for step in path) for path in question.tree.paths)
             return Reply(prompt_tokens=question.prompt_tokens, scores=scores, score_tokens=question.lengths)
-        tokens = output.prompt_token_ids[question.prompt_tokens :]
-        logprobs = [
-            output.prompt_logprobs[place] for place in range(question.prompt_tokens, len(output.prompt_token_ids))
-        ]
-        return Reply(
-            prompt_tokens=question.prompt_tokens,
-            scores=(sum(float(item[token].logprob) for item, token in zip(logprobs, tokens, strict=True)),),
-            score_tokens=question.lengths,
-            top=_tops(tokens, logprobs, request.top_logprobs) if request.top_logprobs else (),
-        )
+        return whole_reply(request, output, question.prompt_tokens)
 
     def abandon(self) -> None:
         """Drop what is still under way, so that the next stream starts clean."""
@@ -418,19 +426,3 @@ class _Engine:
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _tops(tokens: Sequence[int], logprobs: Sequence[Mapping[int, Any]], k: int) -> tuple[TokenTop, ...]:
-    """vLLM gives the chosen token and the `k` likeliest in one mapping, each with its rank."""
-    tops = []
-    for token, options in zip(tokens, logprobs, strict=True):
-        best = sorted(options.items(), key=lambda item: item[1].rank)[:k]
-        tops.append(
-            TokenTop(
-                int(token),
-                float(options[token].logprob),
-                tuple(int(i) for i, _ in best),
-                tuple(float(value.logprob) for _, value in best),
-            )
-        )
-    return tuple(tops)

@@ -75,6 +75,8 @@ class ScoreRequest:
         prefill: Start of the assistant's turn.
         continuations: Strings whose tokens are scored, each right after the prompt.
         top_logprobs: With one continuation only: also return `Reply.top` for its tokens, `k` a position.
+        token_ids: In place of messages and continuations: the tokens of a prompt and those that are scored after it, by
+            their numbers in the teacher's vocabulary (only where `Abilities.token_ids`). Use `token_score`.
         tag: Bookkeeping of the asker; not part of the key.
     """
 
@@ -82,7 +84,13 @@ class ScoreRequest:
     continuations: tuple[str, ...]
     prefill: str = ""
     top_logprobs: int = 0
+    token_ids: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     tag: Any = field(default=None, compare=False)
+
+
+def token_score(prompt: Sequence[int], scored: Sequence[int], top_logprobs: int) -> ScoreRequest:
+    """What asks for the log-probs of tokens by their numbers, and of the `top_logprobs` likeliest in place of each."""
+    return ScoreRequest((), (), top_logprobs=top_logprobs, token_ids=(tuple(prompt), tuple(scored)))
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,7 @@ class Abilities:
     top_logprobs: int = 0
     token_texts: int = 0
     scores: bool = False
+    token_ids: bool = False
     beams: bool = False
 
     def lacking(self, request: AnyRequest) -> str:
@@ -182,6 +191,8 @@ class Abilities:
         if request.top_logprobs > self.top_logprobs:
             return f"return {request.top_logprobs} token log-probs (at most {self.top_logprobs})"
         if isinstance(request, ScoreRequest):
+            if request.token_ids is not None:
+                return "" if self.token_ids else "score tokens by their numbers"
             return "" if self.scores else "score continuations"
         if request.token_texts > self.token_texts:
             return f"return the texts of {request.token_texts} tokens a position (at most {self.token_texts})"
@@ -227,4 +238,17 @@ class Teacher(Protocol):
 
     def close(self) -> None:
         """Free the engine, connection or model."""
+        ...
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A teacher that tells how it cuts a text into tokens; every one with `Abilities.token_ids` does."""
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens, without those that are put before or after a whole one.
+
+        Raises:
+            TeacherError: The server refused, or could not be reached.
+        """
         ...

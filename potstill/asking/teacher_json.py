@@ -37,7 +37,8 @@ def request_to_json(request: AnyRequest) -> dict[str, Any]:
                 "choices": None if request.choices is None else list(request.choices),
             }
         )
-    return plain | {"kind": "scores", "continuations": list(request.continuations)}
+    tokens = {} if request.token_ids is None else {"token_ids": [list(ids) for ids in request.token_ids]}
+    return plain | tokens | {"kind": "scores", "continuations": list(request.continuations)}
 
 
 def request_from_json(plain: Mapping[str, Any], max_tokens: int) -> Request:

@@ -59,6 +59,9 @@ def likely_tokens(text: str) -> float:
 
 def expected_tokens(request: AnyRequest) -> tuple[int, int]:
     """The most prompt tokens and the most completion tokens that a request takes; a budget sets them aside."""
+    if not isinstance(request, Request) and request.token_ids is not None:
+        # Each is read, and one is written, which no server leaves out.
+        return sum(map(len, request.token_ids)), 1
     prompt = _A_CHAT + sum(most_tokens(message.content) + _A_MESSAGE for message in request.messages)
     prompt += most_tokens(request.prefill)
     if not isinstance(request, Request):

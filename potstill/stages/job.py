@@ -24,8 +24,8 @@ from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
+from potstill.stages.asked_teacher import asked_in_training, check_asked, taught_on_policy
 from potstill.stages.optional import (
-    asked_in_training,
     check_quality,
     compress_stage,
     depends_on_texts,
@@ -86,6 +86,7 @@ class Job:
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
         check_quality(self)
+        check_asked(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
         generated = self.datagen(retrieved)
@@ -338,7 +339,7 @@ class Job:
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill.models import model_identity
-        from potstill.train.options import local_teacher, student_name
+        from potstill.train.options import student_name
         from potstill.train.recipe import train_classifier, train_generator, training_summary
 
         distil = distil_options(self.settings, self.spec, self.listener)
@@ -350,23 +351,22 @@ class Job:
             options, student, told = distil, out / "student", dict[str, Any]()
             if self.spec.kind == "classification":
                 rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, soft, out)
-            if options.on_policy > 0 and options.teacher is None:
-                options = replace(options, teacher=local_teacher(self.settings.teacher))
+            options, scores = taught_on_policy(self, options)
 
             def learn(more: Dataset, folder: Path) -> Any:
                 return train_classifier(self.spec, more, validation, folder, options, listener=self.listener)
 
             stored = soft.path / "token_targets.parquet"
-            targets = read_rows(stored) if stored.exists() else None
+            tables = rows, validation, read_rows(stored) if stored.exists() else None
             if options.processes > 1:
                 from potstill.train.launch import launch, write_job
 
-                job = write_job(out / "job", self.spec, rows, validation, targets, student, options)
-                result = launch(job, options, listener=self.listener)
+                job = write_job(out / "job", self.spec, *tables, student, options)
+                result = launch(job, options, scores=scores, listener=self.listener)
             elif self.spec.kind == "classification":
                 result = learn(rows, student)
             else:
-                result = train_generator(self.spec, rows, validation, targets, student, options, listener=self.listener)
+                result = train_generator(self.spec, *tables, student, options, scores=scores, listener=self.listener)
             if weak is not None and self.spec.kind == "classification":
                 told |= self_train_on(self, weak, merged, rows, validation, student, learn)
             write_json(out / "history.json", result.history)

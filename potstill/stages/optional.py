@@ -300,24 +300,6 @@ def paired_anew(
     return mixed, {"paired_anew": {"pairs": len(texts), "rows": count}}
 
 
-def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> Any:
-    """What a training depends on of its teachers: one that it asks, and the weights of those that it loads.
-
-    Args:
-        job: The run.
-        distil: How the student is trained.
-        weak: The stage that read texts without labels, if any.
-    """
-    from potstill.models import model_identity
-    from potstill.train.options import local_teacher
-
-    asked: list[Any] = []
-    if weak is not None and job.settings.self_training.may_ask:
-        asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
-    beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
-    return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
-
-
 def depends_on_texts(job: Job, weak: Stage | None, merged: Stage) -> Any:
     """What a training depends on where texts that nobody labelled, or inputs paired anew, join its rows; else None."""
     from potstill.datagen.likeness import label_of_same

@@ -199,8 +199,8 @@ def test_wrong_pairs_and_missing_teachers_are_named(tmp_path, options, moved):
         distil_causal(SPEC, rows(), None, None, tmp_path / "s", wrong)
     with pytest.raises(UserError, match=r"name a model with distil\.teacher"):
         distil_causal(SPEC, rows(), None, None, tmp_path / "s", replace(options, teacher=None))
-    with pytest.raises(OptionError, match=r"on_policy needs the teacher's weights, and 'openai:http:..x' has none"):
-        check_for_kind(DistilOptions(on_policy=0.5), "generation", "openai:http://x")
+    with pytest.raises(OptionError, match=r"on_policy_teacher weights: 'openai:http:..x' has none here"):
+        check_for_kind(DistilOptions(on_policy=0.5, on_policy_teacher="weights"), "generation", "openai:http://x")
     with pytest.raises(OptionError, match="exclude each other"):
         check_for_kind(DistilOptions(on_policy=0.5, method="both"), "generation")
     with pytest.raises(OptionError, match=r"on_policy must lie in \[0, 1\]"):

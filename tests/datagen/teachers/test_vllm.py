@@ -168,6 +168,32 @@ def test_the_server_gives_the_numbers_of_transformers(server: str, expected: dic
         jsonschema.validate(json.loads(item["text"]), session().SCHEMA)
 
 
+def test_tokens_are_scored_by_their_numbers(in_process: dict[str, list[Any]], server: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from potstill.models import SMOLLM2, local_model
+
+    [request] = session().extra()["by_number"]
+    prompt, scored = request.token_ids
+    model = AutoModelForCausalLM.from_pretrained(local_model(SMOLLM2), dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *scored]])).logits[0, len(prompt) - 1 : -1]
+    likeliest = logits.log_softmax(-1).topk(request.top_logprobs)
+    teacher = open_teacher(f"openai:{server}")
+    try:
+        told = [in_process["by_number"][0], *session().answers(teacher, [request])]
+        assert teacher.tokens_of("The capital of France is") == list(prompt)
+    finally:
+        teacher.close()
+    for reply in map(reply_from_json, told):
+        assert (reply.prompt_tokens, reply.completion_tokens) == (len(prompt) + len(scored), 1)
+        assert tuple(item.token_id for item in reply.top) == scored
+        for item, row, values in zip(reply.top, logits, likeliest.values, strict=True):
+            assert item.logprob == pytest.approx(float(row.log_softmax(-1)[item.token_id]), abs=CLOSE)
+            assert item.top_logprobs == pytest.approx(values.tolist(), abs=CLOSE)
+
+
 def test_the_server_as_any_other_tells_labels_by_what_it_writes(server: str, tmp_path: Path) -> None:
     """Asked without what only vLLM has, it gives by the tokens' texts nearly what it scores of the labels' names."""
     import numpy as np

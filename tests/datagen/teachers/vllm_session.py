@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest
+from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest, token_score
 from potstill.asking.teacher_json import reply_to_json
 from potstill.datagen.teachers import open_teacher
 
@@ -44,6 +44,7 @@ def extra() -> dict[str, list[AnyRequest]]:
     return {
         "schema": [Request(user, schema=SCHEMA, max_tokens=60, seed=seed) for seed in range(4)],
         "too_long": [Request((Message("user", "word " * 20_000),))],
+        "by_number": [token_score((504, 3575, 282, 4649, 314), (7042, 30, 2), 5)],
         "many": [Request((Message("user", f"Say {i}."),), max_tokens=3 + i % 7, seed=i) for i in range(60)],
     }
 
