@@ -114,7 +114,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     yield _encoder(resolved)
     if spec is not None:
         yield _student(spec, resolved)
-    yield from _teacher(resolved, folder)
+    yield from _teacher(resolved, spec, folder)
 
 
 # For errors whose text does not end with a mend of its own.
@@ -285,7 +285,7 @@ def _workers(settings: Settings, folder: Path) -> Check:
     return Check("workers", "ok", f"on {listen}, for workers that know the token: {how}")
 
 
-def _teacher(settings: Settings, folder: Path) -> Iterator[Check]:
+def _teacher(settings: Settings, spec: TaskSpec | None, folder: Path) -> Iterator[Check]:
     if settings.teacher.startswith("vllm") and importlib.util.find_spec("vllm") is None:
         yield Check("teacher", "fail", "vllm is not installed", "pip install 'potstill[vllm]'")
         return
@@ -301,6 +301,7 @@ def _teacher(settings: Settings, folder: Path) -> Iterator[Check]:
     try:
         with _asker(settings) as asker:
             yield from _questions(asker, settings)
+            yield from _on_policy(asker, settings, spec)
     except PotstillError as error:
         check = _failed("teacher", error)
         other = "another teacher: --teacher transformers"
@@ -399,6 +400,19 @@ def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
     else:
         shown = f"{price.prompt:g} and {price.completion:g} USD for a million tokens read and written"
         yield Check("price", "ok", shown if price.prompt or price.completion else "nothing: it is your own machine")
+
+
+def _on_policy(asker: Asker, settings: Settings, spec: TaskSpec | None) -> Iterator[Check]:
+    """Whether a teacher that the training is to ask can be asked, where there is one."""
+    from potstill.stages.asked_teacher import check_asked_teacher
+
+    try:
+        found = "" if spec is None else check_asked_teacher(spec, settings, asker)
+    except PotstillError as error:
+        yield _failed("on policy", error)
+        return
+    if found:
+        yield Check("on policy", "ok", found)
 
 
 class _NoReply(Exception):

@@ -196,3 +196,27 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
     check = doctor._data("labelled", spec)
     assert (check.status, check.found) == ("warn", f"60 rows in {data}")
     assert check.mend == f"30 of 90 rows in {data} have no text or no label and are left out"
+
+
+def test_a_server_that_is_asked_while_the_student_is_trained(
+    tmp_path: Path, teacher_server: Any, tiny_causal: Any
+) -> None:
+    student = str(tiny_causal(tmp_path / "student"))
+    spec = TaskSpec("t", "Say it.", "generation")
+
+    def found(server: Any, **distil: Any) -> Check | None:
+        settings = resolve({}, {"teacher": f"openai:{server.url}#m", "distil": {"student": student, **distil}})
+        checks = {check.name: check for check in doctor._teacher(settings, spec)}
+        return checks.get("on policy")
+
+    with teacher_server.running_server(owner="someone") as server:
+        assert found(server) is None
+        check = found(server, on_policy=1.0)
+        assert check is not None
+        assert (check.status, "tells none" in check.found) == ("fail", True)
+        assert "vllm serve MODEL" in check.mend
+    with teacher_server.running_server(owner="vllm") as server:
+        check = found(server, on_policy=1.0)
+        assert check is not None
+        assert (check.status, "another tokenizer" in check.found) == ("fail", True)
+        assert "distil.student" in check.mend

@@ -350,3 +350,27 @@ def test_the_command_says_what_is_assumed(tmp_path: Path, monkeypatch: pytest.Mo
     assert told["seconds"] > 0
     assert {step["speed"] for step in told["steps"] if step["requests"]} == {"assumed"}
     assert told["usd"] > 0
+
+
+def test_what_a_training_on_policy_asks_is_counted(tmp_path: Path, teacher_server: Any) -> None:
+    given = {
+        "n": 200, "sources": "generated", "distil": {"on_policy": 0.5, "on_policy_tokens": 40, "epochs": 2},
+    }  # fmt: skip
+    with teacher_server.running_server(owner="vllm") as server:
+        teacher = f"openai:{server.url}#m"
+        planned = plan_run(GENERATION, out=tmp_path / "run", teacher=teacher, probe=0, **given)
+        loaded = {**given, "distil": {**given["distil"], "teacher": "HuggingFaceTB/SmolLM2-135M-Instruct"}}
+        other = plan_run(GENERATION, out=tmp_path / "run", teacher=teacher, probe=0, **loaded)
+        assert server.asked == 0
+    steps = {step.stage: step for step in planned.steps}
+    asked = steps["on policy"]
+    # Half of two epochs are written by the student; the other half, and the held-out outputs, are each read once.
+    trained = round(0.97 * 200 * 0.8)
+    assert asked.requests == pytest.approx(2 * trained, rel=0.15)
+    assert asked.completion_tokens == asked.requests
+    assert asked.prompt_tokens > 40 * trained
+    assert (asked.basis, asked.speed) == ("assumed", "assumed")
+    assert "soft" not in steps
+    assert "on policy" not in {step.stage for step in other.steps}
+    for plan in (planned, other):
+        assert any("the student writes its own answers" in note for note in plan.notes)

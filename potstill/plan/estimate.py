@@ -34,7 +34,7 @@ from potstill.plan import speed as plan_speed
 from potstill.plan.ledger import plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
-from potstill.plan.training import training_step
+from potstill.plan.training import on_policy_step, training_step
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled, unread_options
 from potstill.stages.student_choice import teaches_itself
@@ -165,8 +165,10 @@ class _Planner:
             spec, settings, self.folder, train, texts,
             abilities=self.asker.abilities, timed=self.timed, listener=self.listener,
         )  # fmt: skip
-        steps.append(training)
-        self.notes += filter(None, [untimed])
+        held_out = round(merged * settings.merge.validation)
+        on_policy, writes = on_policy_step(spec, settings, train, held_out, texts, self._ledger_size("train"))
+        steps += [training, *([on_policy] if on_policy else [])]
+        self.notes += filter(None, [untimed, writes])
         if settings.evaluate.teacher:
             scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
@@ -321,7 +323,8 @@ class _Planner:
 
     def _soft(self, train: int, written: int, texts: list[str]) -> list[Step]:
         more = texts_to_label(self.spec, self.settings.self_training, train)
-        if self.settings.distil.soft_weight <= 0 and not more:
+        distil = self.settings.distil
+        if (distil.soft_weight <= 0 or distil.on_policy > 0) and not more:
             return []
         if self.spec.kind == "classification":
             if not can_score(self.asker, self.settings.soft):  # texts without a label get one in words

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from potstill.asking.teacher import Abilities
+from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
 from potstill.events import Event, Listener
 from potstill.plan.ledger import stage_manifest
 from potstill.plan.speed import stand_in_texts
-from potstill.plan.steps import Step
+from potstill.plan.steps import Size, Step
 from potstill.stages.student_choice import distil_options
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
     from potstill.settings import Settings
     from potstill.train.options import StudentKind
+
+_A_CHAT = 16.0  # what a chat template adds around the task and its input
 
 
 def training_step(
@@ -74,3 +77,44 @@ def training_step(
     # Where the held-out score stays behind, early stopping ends it sooner.
     speed: Literal["", "most"] = "most" if options.early_stopping and settings.merge.validation else ""
     return Step("train", seconds=round(schedule.steps * each, 1), basis="probe", speed=speed), ""
+
+
+def on_policy_step(
+    spec: TaskSpec, settings: Settings, rows: int, held_out: int, texts: Sequence[str], earlier: Size | None
+) -> tuple[Step | None, str]:
+    """What the teacher is asked while the student is trained, and a note of what is not predicted of such a training.
+
+    Each answer that the student writes is read once, and so is each output of the rows and of the held-out rows that
+    stands in for one, however often it comes.
+
+    Args:
+        spec: The task.
+        settings: The run's settings.
+        rows: Rows that are trained on.
+        held_out: Rows that evaluations of the training measure on.
+        texts: Inputs as long as theirs.
+        earlier: What such a request took before, where the folder's ledger knows.
+
+    Returns:
+        The step, None where the training asks nothing; and the note, empty where there is no training on policy.
+    """
+    from potstill.train.loop import plan_schedule
+    from potstill.train.options import asks_teacher, resolve_options
+
+    if spec.kind == "classification" or settings.distil.on_policy == 0:
+        return None, ""
+    note = "the time in which the student writes its own answers (distil.on_policy) is not predicted"
+    if not asks_teacher(settings.distil, settings.teacher):
+        return None, note
+    options = resolve_options(settings.distil, "causal")
+    trained = plan_schedule(rows, options).steps * (options.batch_size or 1) * options.gradient_accumulation
+    trained *= options.processes * (1 + options.search.trials)
+    own = options.on_policy * trained
+    given = min(trained - own, rows) + held_out
+    if earlier is None:
+        prompt = sum(map(likely_tokens, texts)) / len(texts) if texts else 75.0
+        prompt += likely_tokens(spec.instruction) + _A_CHAT
+        # A student that is not trained yet seldom ends by itself.
+        answers = own * options.on_policy_tokens + given * settings.generation.answer_max_tokens / 2
+        earlier = Size(prompt + answers / max(1.0, own + given), 1.0, None, "assumed")
+    return earlier.times("on policy", own + given), note
