@@ -148,7 +148,7 @@ def test_doctor_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     from potstill.settings import Settings
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    (check,) = doctor._teacher(Settings(teacher="vllm:x/y"))
+    (check,) = doctor._teacher(Settings(teacher="vllm:x/y"), None, Path("run"))
     assert (check.status, check.mend) == ("fail", "pip install 'potstill[vllm]'")
 
 

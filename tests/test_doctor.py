@@ -62,7 +62,7 @@ def test_a_hub_that_cannot_be_reached_or_fails(hub: Any, tmp_path: Path) -> None
 def test_an_address_for_workers_is_tried() -> None:
     def checks(**workers: Any) -> list[Check]:
         settings = resolve({}, {"teacher": "fake", "executor": "workers", "workers": workers})
-        return list(doctor._teacher(settings, Path("runs/news")))
+        return list(doctor._teacher(settings, None, Path("runs/news")))
 
     first, second, *_ = checks()
     assert (first.name, first.status) == ("workers", "ok")
@@ -122,7 +122,7 @@ def asked(teacher_server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
         with teacher_server.running_server(fault, owner=owner, reply=reply, tokens=tokens) as server:
             settings = Settings(teacher=f"openai:{server.url}#m")
-            return {check.name: check for check in doctor._teacher(settings, Path("run"))}
+            return {check.name: check for check in doctor._teacher(settings, None, Path("run"))}
 
     return ask
 
@@ -206,7 +206,7 @@ def test_a_server_that_is_asked_while_the_student_is_trained(
 
     def found(server: Any, **distil: Any) -> Check | None:
         settings = resolve({}, {"teacher": f"openai:{server.url}#m", "distil": {"student": student, **distil}})
-        checks = {check.name: check for check in doctor._teacher(settings, spec)}
+        checks = {check.name: check for check in doctor._teacher(settings, spec, Path("run"))}
         return checks.get("on policy")
 
     with teacher_server.running_server(owner="someone") as server:
