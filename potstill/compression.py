@@ -142,15 +142,21 @@ def run_material(run: Path, *, choosing: bool = False) -> Material:
         test = read_data(spec.test, spec, measured=True)
     else:
         test = read_rows(held_out_rows(run / "merge")[0])
-    return material_of(spec, read_rows(train), test)
+    return material_of(spec, read_rows(train), test, read_rows(learnt_file(run / "train", run / "soft")))
 
 
-def material_of(spec: TaskSpec, train: Dataset, test: Dataset | None) -> Material:
-    """Rows of a task as what a compression looks at."""
+def learnt_file(trained: Path, soft: Path) -> Path:
+    """The rows that a run's student was trained on: in the folder of its training where they are others than before."""
+    places = (trained / "train.parquet", trained / "learnt.parquet", soft / "train.parquet")
+    return next((place for place in places if place.exists()), places[-1])
+
+
+def material_of(spec: TaskSpec, train: Dataset, test: Dataset | None, learnt: Dataset | None = None) -> Material:
+    """Rows of a task as what a compression looks at; `learnt` are those of the student's training."""
     from potstill.train.compress.run import Material
 
     rows = train.shuffle(seed=0)
-    return Material(tuple(rows["input"]), tuple(rows["output"]), spec, test)
+    return Material(tuple(rows["input"]), tuple(rows["output"]), spec, test, learnt=learnt)
 
 
 def file_material(source: str | Path, texts: str | None, test: str | None, held_out: str | None) -> Material:

@@ -63,6 +63,7 @@ def distil_classifier(
     options: DistilOptions,
     *,
     deep: Path | None = None,
+    share: float = 1.0,
     listener: Listener = silent,
 ) -> DistilResult:
     """Train one encoder student and save it (`potstill.train.recipe` adds search, deep students and generations).
@@ -75,6 +76,8 @@ def distil_classifier(
         options: How to train.
         deep: A trained student of the same task and model with more layers: this one starts from its layers and
             learns its probabilities and hidden states (see `from_deep`).
+        share: Share of the steps after which the training ends where it is, in [0, 1]: the rates are those of a whole
+            training, so this is a state that a whole one passes through.
         listener: Progress.
 
     Raises:
@@ -83,12 +86,25 @@ def distil_classifier(
         OptionError: An option that only generation students have.
     """
     with quiet_transformers():
-        return _distil(spec, train, validation, out, resolve_options(options, "classification"), deep, listener)
+        options = resolve_options(options, "classification")
+        return _distil(spec, train, validation, out, options, deep, share, listener)
+
+
+def rows_digest(spec: TaskSpec, train: Dataset, tokenizer: Any, options: DistilOptions) -> str:
+    """What a student's training.json says of the rows that it was trained on, for rows that may be the same.
+
+    Args:
+        spec: The task.
+        train: Rows in the one schema.
+        tokenizer: The student's.
+        options: Those of its training.
+    """
+    return _digest(_encode(tokenizer, train, label_targets(spec, train, options), options))
 
 
 def _distil(
     spec: TaskSpec, train: Dataset, validation: Dataset | None, out: Path, options: DistilOptions, deep: Path | None,
-    listener: Listener,
+    share: float, listener: Listener,
 ) -> DistilResult:  # fmt: skip
     started = time.monotonic()
     check_not_empty(train)
@@ -108,9 +124,11 @@ def _distil(
         if options.hard_weight == 0 and not found.has_probs.any():
             held_out_options = replace(options, hard_weight=1.0, soft_weight=0.0)
     schedule = loop.plan_schedule(len(data) * (1 if deep is None else 1 + options.altered_copies), options)
+    if share < 1:
+        schedule = replace(schedule, stop=round(share * schedule.steps))
     content = [
         spec.label_names, _digest(data), _digest(held_out or []), model_identity(str(deep or options.student)),
-        None if targets.shares is None else targets.shares.tolist(),
+        None if targets.shares is None else targets.shares.tolist(), *([] if schedule.stop is None else [share]),
     ]  # fmt: skip
     key = loop.training_key(options, content)
     finished = loop.finished_training(out, key) if options.resume else None
@@ -147,7 +165,8 @@ def _distil(
     trainer.options, trainer.held_out_options = options, held_out_options
     trainer.started, trainer.n_labels, trainer.fitted = started, len(spec.label_names), fitted
     start = trainer.remember_start() if fitted and held_out is not None else None
-    loop.finish(trainer, options, resume_from)
+    if schedule.end:
+        loop.finish(trainer, options, resume_from)
     if start is not None:
         trainer.keep_the_better(start)
     history = loop.history_of(trainer.state.log_history)

@@ -44,10 +44,19 @@ _STEP_FILES = ("optimizer.pt", "scheduler.pt")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long the training is: total optimiser steps, and steps between evaluations."""
+    """How long the training is: total optimiser steps, and steps between evaluations.
+
+    `stop` ends it after as many steps, in the middle of the schedule that all of them have; None goes to the end.
+    """
 
     steps: int
     evaluate_each: int
+    stop: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The last step that is taken."""
+        return self.steps if self.stop is None else self.stop
 
 
 def plan_schedule(rows: int, options: DistilOptions, processes: int | None = None) -> Schedule:
@@ -203,7 +212,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Tell, and choose what happens after this step."""
-        last = state.global_step >= self._schedule.steps
+        last = state.global_step >= self._schedule.end
+        control.should_training_stop |= last
         extra = self._options.checkpoint_steps and state.global_step % self._options.checkpoint_steps == 0
         if last:
             control.should_log = control.should_save = True

@@ -145,7 +145,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
 
     Steps are measured on the validation rows, so that no choice among students sees the test.
     """
-    from potstill.compression import material_of
+    from potstill.compression import learnt_file, material_of
     from potstill.models import model_identity
     from potstill.report.compression_page import chosen_entry, write_compression_report
 
@@ -161,8 +161,9 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
 
         validation = read_rows(merged.path / "validation.parquet")
         material = material_of(
-            job.spec, read_rows(soft.path / "train.parquet"), validation if validation.num_rows else None
-        )
+            job.spec, read_rows(soft.path / "train.parquet"), validation if validation.num_rows else None,
+            read_rows(learnt_file(trained.path, soft.path)),
+        )  # fmt: skip
         source, place = trained.path / "student", out / "student"
         if options.recipe == "all":
             result = compress_all(source, out / "zoo", material, options, listener=job.listener)

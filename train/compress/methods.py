@@ -48,6 +48,7 @@ class Method:
         models: Kinds of student.
         libraries: What it needs beside the core, and after it the extra that brings it.
         counts: Whether what is cut may be a count as well as a share.
+        learns: Whether it trains, and so looks at the texts of healing: more of them than are looked at otherwise.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Method:
     models: tuple[str, ...] = _BOTH
     libraries: tuple[str, ...] = ()
     counts: bool = False
+    learns: bool = False
 
     @property
     def parts(self) -> bool:
@@ -126,7 +128,9 @@ _PRUNERS = (
     Method("wanda", "sparsity", "weights of small size times input become 0", "wanda:0.5", _PATTERN, texts=1024),
     Method("lottery", "sparsity", "train, prune, rewind, again (iterative magnitude)", "lottery:0.5,steps=30",
            {"rounds": Option(int, None, least=1), "start": Option(str, "rewound", ("rewound", "random")),
-            "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1), **_SEED}, texts=1024),
+            "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1),
+            "learning_rate": Option(float, None, least=1e-8), "rewind": Option(float, None, least=0.0, most=0.99),
+            **_SEED}, texts=1024, learns=True),
     Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2", _UNIFORM, texts=1024),
     Method("neurons", "structure", "feed-forward neurons that matter least are cut", "neurons:0.3",
            {"by": Option(str, "activations", ("activations", "weights"))}, texts=1024, counts=True),
@@ -138,7 +142,7 @@ _PRUNERS = (
            {"steps": Option(int, 200, least=1), "learning_rate": Option(float, 2e-5, least=1e-9),
             "switch_rate": Option(float, 0.1, least=1e-9), "layer_weight": Option(float, 0.9, least=0.0),
             "temperature": Option(float, 2.0, least=0.01), "hidden": Option(bool, True), **_UNIFORM, **_SEED},
-           texts=1024),
+           texts=1024, learns=True),
     Method("bonsai", "structure", "modules whose absence costs least, by forward passes alone", "bonsai:0.25",
            {"sub_models": Option(int, 80, least=2), "rounds": Option(int, 1, least=1),
             "bundles": Option(int, 16, least=1), **_UNIFORM, **_SEED}, texts=1024),

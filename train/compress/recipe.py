@@ -320,6 +320,11 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
     faults = []
     highest, last = -1, ""
     for index, step in enumerate(steps):
+        if index and step.options.get("rewind") is not None:
+            faults.append(
+                f"{step.method} comes after {steps[index - 1].method}, and rewind={step.options['rewind']:g} goes back "
+                f"to before it; put {step.method} first, or leave rewind out"
+            )
         if step.method == "qlora":
             if highest >= _RANK["sparsity"]:
                 faults.append(

@@ -39,6 +39,7 @@ from potstill.train.compress.steps import Helpers, activations_of, run_step, sch
 from potstill.train.compress.teacher import check_teacher
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_reload, verify_step
+from potstill.train.early import early_faults, early_weights
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.cut import can_cut_heads
 from potstill.train.prune.depth import layers_that_can_go
@@ -60,6 +61,7 @@ class Material:
         spec: The task; None for a bare decoder.
         test: Gold rows; None, or a table of no rows, measures no score.
         held_out: Running text that perplexity is measured on (decoders).
+        learnt: The rows that the student was trained on, as they were then; None where they are unknown.
     """
 
     texts: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class Material:
     spec: TaskSpec | None = None
     test: Dataset | None = None
     held_out: tuple[str, ...] = ()
+    learnt: Dataset | None = None
 
     @cached_property
     def looked_at(self) -> str:
@@ -154,6 +157,7 @@ class _Work:
             cuts_heads=None if parts is None else can_cut_heads(parts),
             units=None if parts is None else {"layers": layers_that_can_go(parts), "neurons": parts.neurons},
         )  # fmt: skip
+        self._check_rewinding(state)
         if self.options.teacher is not None:
             check_teacher(state, self.options.teacher)
         self._check_formats(state)
@@ -189,7 +193,28 @@ class _Work:
                 loaded.append(open_source(self.options.teacher or self.source).model)
             return loaded[0]
 
-        return Helpers(first, second, teacher)
+        def early(share: float) -> Mapping[str, torch.Tensor]:
+            """The student early in its training."""
+            assert self.material.spec is not None
+            assert self.material.learnt is not None
+
+            def told(event: Event) -> None:
+                what = f"training anew to {share:.0%}: {event.message}"
+                self.listener(replace(event, stage="compress", message=what))
+
+            folder = Path(local_model(str(self.source)))
+            return early_weights(folder, self.material.spec, self.material.learnt, share, listener=told)
+
+        return Helpers(first, second, teacher, early)
+
+    def _check_rewinding(self, state: Compressed) -> None:
+        """Refuse to go back to early weights that cannot be made."""
+        for step in self.recipe.steps:
+            if step.options.get("rewind") is not None:
+                folder = Path(local_model(str(self.source)))
+                faults = early_faults(folder, self.material.spec, self.material.learnt, state.tokenizer)
+                if faults:
+                    raise OptionError("recipe", [f"{step}: {fault}; leave out rewind" for fault in faults])
 
     def _check_formats(self, state: Compressed) -> None:
         """Refuse formats that cannot hold what the recipe will give: one matrix is rounded to see."""

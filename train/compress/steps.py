@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from potstill.errors import OptionError
 from potstill.events import Listener
 from potstill.train.calibration_data import Calibration
+from potstill.train.compress.methods import METHODS
 from potstill.train.compress.recipe import Step, grid_step, with_defaults
 from potstill.train.compress.state import Compressed
 from potstill.train.quantize.schemes import Scheme, put_rounded, quantize_model, scheme_for, targets, weight_of
@@ -29,11 +31,13 @@ class Helpers:
         calibration: Texts that methods look at.
         healing: Texts that healing learns from.
         teacher: Called once, at the first healing: the model that it listens to.
+        early: Gives the student's weights after a share of its training.
     """
 
     calibration: Calibration
     healing: Calibration
     teacher: Any
+    early: Callable[[float], Mapping[str, torch.Tensor]]
 
 
 def scheme_of(step: Step) -> Scheme | None:
@@ -113,8 +117,11 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
 
     method = (prune.SPARSITY if step.kind == "sparsity" else prune.STRUCTURE)[step.method]
     options = {name: value for name, value in with_defaults(step).options.items() if value is not None}
+    if "rewind" in options:
+        options["early"] = helpers.early
     assert step.amount is not None
-    result = method(state.model, step.amount, helpers.calibration, listener, **options)
+    texts = helpers.healing if METHODS[step.method].learns else helpers.calibration
+    result = method(state.model, step.amount, texts, listener, **options)
     if result.masks is not None:
         state.kept |= dict(result.masks.kept)
     elif state.kept:

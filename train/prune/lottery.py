@@ -5,6 +5,11 @@
 The mask that is found this way, with the early weights under it, is the ticket. The control is the same mask over new
 random weights: where the ticket is no better than that, the mask alone is what was learnt.
 
+In a recipe, `rewind=0.05` names the place of θ_k in the student's training, which `train.early` makes anew; without it
+the ticket is wound back to the finished student, and learns again what it has just unlearnt. The training of each round
+is `steps` steps of healing (the student's own answers to its rows, and their labels), where the papers repeat the whole
+training: give more steps where the rewound weights are far from done.
+
 Sources: Frankle and Carbin, arXiv:1803.03635 §2 (tickets of 10-20 % of the size match the dense network); Frankle et
 al., arXiv:1912.05671 (rewind to step k, 0-7 % of the training); Chen et al., arXiv:2007.12223 (BERT: 40-90 % sparsity).
 """
@@ -14,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -28,13 +33,15 @@ from potstill.train.prune.outcome import PruneResult, checked_calibration, check
 from potstill.train.prune.sparse import sparse_result
 
 Train = Callable[[Any, Masks], None]
+Weights = Mapping[str, torch.Tensor]
 _A_ROUND = 0.2
 
 
 def prune_lottery(
     model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *,
-    train: Train | None = None, early: Mapping[str, torch.Tensor] | None = None, rounds: int | None = None,
-    start: Literal["rewound", "random"] = "rewound", scope: Scope = "global", steps: int = 30, seed: int = 0,
+    train: Train | None = None, early: Weights | Callable[[float], Weights] | None = None, rewind: float | None = None,
+    rounds: int | None = None, start: Literal["rewound", "random"] = "rewound", scope: Scope = "global",
+    steps: int = 30, learning_rate: float | None = None, seed: int = 0,
 ) -> PruneResult:  # fmt: skip
     """Find a ticket of some sparsity and train it, in place.
 
@@ -45,12 +52,14 @@ def prune_lottery(
         listener: Told after each round.
         train: Trains a model in place under masks, which it must keep (`masks.hold`); called once a round. None heals
             from a copy of the model as given for `steps` steps.
-        early: State dict from early in the model's training, to wind back to. None takes the weights as given, and
-            trains once before the first pruning.
+        early: State dict from early in the model's training, to wind back to, or a function that gives the one of a
+            share of it. None takes the weights as given, and trains once before the first pruning.
+        rewind: Share of the training that `early`, a function, is asked for, in [0, 1).
         rounds: Prunings; None takes as many as drop a fifth of what is left each.
         start: Where the last training starts: from the early weights, or, as a control, from new random ones.
         scope: Whether the smallest weights are looked for in all matrices together, or in each.
         steps: Steps of the default training.
+        learning_rate: Its peak rate; None takes that of healing.
         seed: Seed of the random weights and of the default training.
 
     Raises:
@@ -64,18 +73,26 @@ def prune_lottery(
         faults.append(f"rounds {rounds} is too few; give at least 1")
     if start not in ("rewound", "random"):
         faults.append(f"start {start!r} is unknown; known: rewound, random")
-    if early is not None and (gone := sorted(set(model.state_dict()) - set(early))):
-        faults.append(f"the early weights lack {gone[0]!r} and {len(gone) - 1} more; give a state dict of this model")
+    if (rewind is None) == callable(early):
+        faults.append("rewind, a share of the training, and early weights as a function of it go together")
+    if rewind is not None and not 0 <= rewind < 1:
+        faults.append(f"rewind {rewind!r} is no share of a training to go back to; choose one from 0 to below 1")
     if faults:
         raise OptionError("prune lottery", faults)
+    begun = early(rewind) if callable(early) and rewind is not None else cast(Weights | None, early)
+    if begun is not None and (gone := sorted(set(model.state_dict()) - set(begun))):
+        raise OptionError(
+            "prune lottery",
+            [f"the early weights lack {gone[0]!r} and {len(gone) - 1} more; give a state dict of this model"],
+        )
     parts = anatomy(model)
     if train is None:
         checked_calibration("lottery", calibration, 64)
-        train = _healing(model, calibration, steps, seed)
+        train = _healing(model, calibration, steps, learning_rate, seed)
     count = rounds or math.ceil(math.log(1 - share) / math.log(1 - _A_ROUND))
-    origin = {name: value.detach().clone() for name, value in (early or model.state_dict()).items()}
+    origin = {name: value.detach().clone() for name, value in (begun or model.state_dict()).items()}
     masks = Masks({name: torch.ones_like(linear.weight, dtype=torch.bool) for name, linear in parts.matrices()})
-    if early is None:
+    if begun is None:
         train(model, masks)
     for step in range(1, count + 1):
         masks = magnitude_masks(parts, 1 - (1 - share) ** (step / count), scope)
@@ -86,7 +103,9 @@ def prune_lottery(
         train(model, masks)
         message = f"lottery: round {step}/{count}, {masks.sparsity():.1%} of the weights are gone"
         listener(Event("compress", "progress", message, step, count))
-    how = {"rounds": count, "start": start, "scope": scope, "rewound_to": "early" if early is not None else "given"}
+    to = "given" if begun is None else "early"
+    how: dict[str, Any] = {"rounds": count, "start": start, "scope": scope, "rewound_to": to}
+    how |= {} if rewind is None else {"rewind": rewind}
     _still_zero(parts, masks)
     return sparse_result(parts, masks, share, how=how)
 
@@ -102,13 +121,14 @@ def randomise(parts: Anatomy, seed: int = 0) -> None:
             linear.bias.zero_()
 
 
-def _healing(model: Any, calibration: Calibration, steps: int, seed: int) -> Train:
+def _healing(model: Any, calibration: Calibration, steps: int, learning_rate: float | None, seed: int) -> Train:
     from potstill.train.heal import HealOptions, heal
 
     teacher = copy.deepcopy(model)
 
     def train(student: Any, masks: Masks) -> None:
-        heal(student, teacher, calibration, HealOptions(steps=steps, seed=seed), masks=masks)
+        options = HealOptions(steps=steps, learning_rate=learning_rate, seed=seed)
+        heal(student, teacher, calibration, options, masks=masks)
 
     return train
 

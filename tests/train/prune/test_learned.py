@@ -109,9 +109,12 @@ def test_random_weights_are_new_but_embeddings_stay(decoder):
 
 def test_impossible_tickets(decoder, causal_texts):
     with pytest.raises(OptionError) as found:
-        prune_lottery(decoder, 0.5, causal_texts, rounds=0, start="luck", early={"a": torch.ones(1)})
-    for text in ("rounds 0 is too few", "start 'luck' is unknown; known: rewound, random", "the early weights lack"):
+        prune_lottery(decoder, 0.5, causal_texts, rounds=0, start="luck", early={"a": torch.ones(1)}, rewind=2)
+    for text in ("rounds 0 is too few", "start 'luck' is unknown; known: rewound, random", "rewind 2 is no share",
+                 "rewind, a share of the training, and early weights as a function of it go together"):  # fmt: skip
         assert text in str(found.value)
+    with pytest.raises(OptionError, match=r"the early weights lack '.*; give a state dict of this model"):
+        prune_lottery(decoder, 0.5, causal_texts, early={"a": torch.ones(1)})
 
     def forgets(model, masks):
         with torch.no_grad():
