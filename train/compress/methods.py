@@ -44,7 +44,7 @@ class Method:
         example: A step that names it.
         options: Its options by name.
         required: Options that have no default.
-        texts: Tokens of calibration text that it needs at least; 0 for none.
+        texts: Tokens of calibration text that it needs at least; 0 for none (see `texts_for`).
         models: Kinds of student.
         libraries: What it needs beside the core, and after it the extra that brings it.
         counts: Whether what is cut may be a count as well as a share.
@@ -67,6 +67,10 @@ class Method:
     def parts(self) -> bool:
         """Whether it must know which matrix of a layer is which (`potstill.train.prune.anatomy`)."""
         return self.kind in ("structure", "sparsity") or self.name in ("gptq", "lkd")
+
+    def texts_for(self, options: Mapping[str, Any]) -> int:
+        """Tokens of text that it needs with these options."""
+        return 1024 if options.get("schedule") == "cubic" else self.texts
 
 
 _EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep"))}
@@ -121,17 +125,21 @@ _ALL = (
 _SEED = {"seed": Option(int, 0, least=0)}
 _UNIFORM = {"uniform": Option(bool, True)}
 _PATTERN = {"pattern": Option(str, None)}
-_SCOPE_OF_ZEROS = ("layer", "global")
+_SCOPE_OF_ZEROS = ("layer", "global", "deviation")
 _PRUNERS = (
     Method("magnitude", "sparsity", "the smallest weights become 0", "magnitude:0.5",
-           {"scope": Option(str, "layer", _SCOPE_OF_ZEROS), **_PATTERN}),
+           {"scope": Option(str, "layer", _SCOPE_OF_ZEROS), **_PATTERN,
+            "schedule": Option(str, "once", ("once", "cubic")), "steps": Option(int, None, least=1),
+            "learning_rate": Option(float, None, least=1e-8), **_SEED}, learns=True),
+    Method("random", "sparsity", "weights become 0 by lot: the control of the others", "random:0.5", _SEED),
     Method("wanda", "sparsity", "weights of small size times input become 0", "wanda:0.5", _PATTERN, texts=1024),
     Method("lottery", "sparsity", "train, prune, rewind, again (iterative magnitude)", "lottery:0.5,steps=30",
            {"rounds": Option(int, None, least=1), "start": Option(str, "rewound", ("rewound", "random")),
             "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1),
             "learning_rate": Option(float, None, least=1e-8), "rewind": Option(float, None, least=0.0, most=0.99),
             **_SEED}, texts=1024, learns=True),
-    Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2", _UNIFORM, texts=1024),
+    Method("heads", "structure", "attention heads that matter least are cut", "heads:0.2",
+           {**_UNIFORM, "step": Option(float, 0.1, least=0.001, most=1.0)}, texts=1024),
     Method("neurons", "structure", "feed-forward neurons that matter least are cut", "neurons:0.3",
            {"by": Option(str, "activations", ("activations", "weights"))}, texts=1024, counts=True),
     Method("layers", "structure", "whole layers are cut", "layers:2",

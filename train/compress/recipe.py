@@ -22,6 +22,7 @@ from typing import Any
 from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
 from potstill.train.compress.methods import GRIDS, KIND_OF, METHODS, Method
+from potstill.train.prune.schedules import schedule_faults
 
 PREFIXES = {"prune": ("structure", "sparsity"), "quantize": ("quantize",), "quantise": ("quantize",)}
 _RANK = {"structure": 0, "sparsity": 1, "quantize": 2}
@@ -125,11 +126,16 @@ def check_recipe(
                 raise MissingExtra(library, method.libraries[-1], f"the step {step}")
         if kind not in method.models:
             faults.append(f"{step}: {step.method} is for {' and '.join(method.models)} students; this one is {kind}")
-        least = method.texts if kind == "causal" else min(method.texts, 256)
+        least = method.texts_for(step.options)
+        least = least if kind == "causal" else min(least, 256)
         if least and tokens is None:
             faults.append(f"{step}: {step.method} looks at texts, and there are none; give some (--texts FILE)")
         elif least and tokens is not None and tokens < least:
             faults.append(f"{step}: {tokens} tokens of calibration text are too few; give at least {least}")
+        if step.method == "heads" and "step" in step.options and cuts_heads and step.options.get("uniform", True):
+            faults.append(
+                f"{step}: step is for masked heads, and a cut goes group by group; leave it out or uniform=no"
+            )
     faults += _too_many(recipe.steps, dict(units or {}))
     faults += _zeros_lost(recipe.steps, masked_heads=not (kind == "causal" if cuts_heads is None else cuts_heads))
     if faults:
@@ -231,6 +237,10 @@ def _with_words(method: Method, words: list[str]) -> Step:
             options |= _meaning(method, word)
     if method.kind in ("structure", "sparsity"):
         amount = _checked_amount(method, amount, options)
+    if method.name == "magnitude":
+        given = {name: options.get(name) for name in ("pattern", "steps", "learning_rate")}
+        if wrong := schedule_faults(options.get("schedule", "once"), **given):
+            raise ValueError("; ".join(wrong))
     missing = [name for name in method.required if name not in options]
     if missing:
         raise ValueError(f"{method.name} needs {missing[0]}; {method.example}")

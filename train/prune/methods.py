@@ -1,6 +1,6 @@
 """Every method by its name: weights, heads, neurons and layers that a student can do without.
 
-    SPARSITY    zeros in tensors of the old size: magnitude, wanda, lottery
+    SPARSITY    zeros in tensors of the old size: magnitude, wanda, lottery, random
     STRUCTURE   tensors that are smaller: heads, neurons, layers, hidden, cofi, bonsai
 
 A method changes the model that it is given and says what it did, measured on the model afterwards.
@@ -14,6 +14,7 @@ from torch import nn
 
 from potstill.train.prune.bonsai import prune_bonsai
 from potstill.train.prune.cofi import prune_cofi
+from potstill.train.prune.control import prune_random
 from potstill.train.prune.depth import prune_layers
 from potstill.train.prune.heads import prune_heads
 from potstill.train.prune.hidden import prune_hidden
@@ -24,7 +25,10 @@ from potstill.train.prune.neurons import prune_neurons
 from potstill.train.prune.outcome import PruneMethod, PruneResult
 from potstill.train.prune.wanda import prune_wanda
 
-SPARSITY = cast(dict[str, PruneMethod], {"magnitude": prune_magnitude, "wanda": prune_wanda, "lottery": prune_lottery})
+SPARSITY = cast(
+    dict[str, PruneMethod],
+    {"magnitude": prune_magnitude, "wanda": prune_wanda, "lottery": prune_lottery, "random": prune_random},
+)
 STRUCTURE = cast(
     dict[str, PruneMethod],
     {

@@ -16,6 +16,10 @@ READ = [
      "wanda:0.5 -> heal:steps=7 -> int8:scope=row"),
     ("layers:2", "layers:2"),
     ("wanda:2:4", "wanda:0.5,pattern=2:4"),
+    ("magnitude:0.5,deviation", "magnitude:0.5,scope=deviation"),
+    ("magnitude:0.8,cubic,steps=40", "magnitude:0.8,schedule=cubic,steps=40"),
+    ("random:30%,seed=2", "random:0.3,seed=2"),
+    ("heads:0.2,uniform=no,step=0.05", "heads:0.2,uniform=False,step=0.05"),
     ("int4:g64,zero-point", "int4:scope=group,group=64,zero_point=True"),
     ("gobo3", "gobo:bits=3"),
     ("qat:binary,steps=20", "binary -> heal:steps=20"),
@@ -62,6 +66,9 @@ REFUSED = [
     ("int8 -> heal:2 epochs,steps=7", "steps=7 and epochs=2 both say how long heal is"),
     ("int8:g0", "group=0 is too small; the least is 2"),
     ("int4:g1", "group=1 is too small; the least is 2"),
+    ("magnitude:0.5,steps=40", "steps=40 is of the learning while weights go; add schedule=cubic"),
+    ("magnitude:2:4,cubic", "pattern 2:4 cannot come bit by bit; leave out schedule=cubic"),
+    ("heads:0.2,step=0", "step=0 is too small"),
     ("gobo:9", "bits=9 is too large; the most is 8"),
     ("layers:nan", "layers does not know 'nan'"),
     ("heads:99", "99 is no share to remove: choose one between 0 and 1, as in heads:0.2"),
@@ -92,6 +99,13 @@ def test_a_student_that_cannot_take_a_recipe_is_refused_before_any_work():
     with pytest.raises(OptionError, match="compressed already"):
         check_recipe(parse_recipe("int8"), kind="causal", compressed="it has packed.safetensors")
     check_recipe(recipe, kind="causal", tokens=5000)
+    check_recipe(parse_recipe("magnitude:0.5"), kind="causal")
+    with pytest.raises(OptionError, match="magnitude looks at texts, and there are none"):
+        check_recipe(parse_recipe("magnitude:0.5,cubic"), kind="causal")
+    stepwise = parse_recipe("heads:0.5,step=0.2")
+    check_recipe(stepwise, kind="classification", tokens=5000, cuts_heads=False)
+    with pytest.raises(OptionError, match="step is for masked heads, and a cut goes group by group"):
+        check_recipe(stepwise, kind="causal", tokens=5000, cuts_heads=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Single weights that go: magnitude and Wanda, by share and n:m, against plain references."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from potstill.errors import OptionError, TrainingError, UserError
 from potstill.train.calibration_data import Calibration
 from potstill.train.head_start import add_averaging_layer
 from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.control import prune_random
 from potstill.train.prune.magnitude import prune_magnitude
 from potstill.train.prune.methods import SPARSITY, PruneResult
 from potstill.train.prune.outcome import checked, zero_share
@@ -127,6 +129,62 @@ def test_global_magnitude_has_one_threshold_for_all(decoder):
     assert max(shares) < 0.05
 
 
+def test_deviations_are_of_each_matrix_and_shared_by_all(decoder):
+    plain, scaled = copy.deepcopy(decoder), decoder
+    with torch.no_grad():
+        for linear in anatomy(scaled).blocks[1].linears:
+            linear.weight.mul_(100)
+        anatomy(plain).blocks[2].down.weight[0].mul_(30)  # a few large weights: the others are small beside them
+        anatomy(scaled).blocks[2].down.weight[0].mul_(30)
+    ours = prune_magnitude(plain, 0.5, scope="deviation")
+    theirs = prune_magnitude(scaled, 0.5, scope="deviation")
+    assert ours.facts["zeros"] == pytest.approx(0.5, abs=1e-3)
+    assert all(torch.equal(mask, theirs.masks.kept[name]) for name, mask in ours.masks.kept.items())
+    limits = {}
+    for (name, weight), mask in zip(matrices(plain).items(), ours.masks.kept.values(), strict=True):
+        left = weight[mask].abs().min()
+        limits[name] = (float(left), float((~mask).float().mean()))
+    assert max(share for _, share in limits.values()) > 0.8, "the matrix with outliers loses most of its others"
+
+
+def test_weights_go_along_a_cubic_while_the_rest_learns(subject, monkeypatch):
+    from potstill.train.prune import magnitude as module
+
+    model, calibration = subject
+    before, shares, kept = matrices(model), [], []
+    real = module.magnitude_masks
+
+    def masks(parts, share, scope):
+        found = real(parts, share, scope)
+        shares.append(share)
+        kept.append(found)
+        return found
+
+    monkeypatch.setattr(module, "magnitude_masks", masks)
+    result = prune_magnitude(model, 0.6, calibration, schedule="cubic", steps=8)
+    assert shares == pytest.approx([0.6 * (1 - (1 - step / 8) ** 3) for step in range(1, 9)])
+    for one, other in itertools.pairwise(kept):
+        assert not any(bool((other.kept[name] & ~mask).any()) for name, mask in one.kept.items()), "none comes back"
+    assert (result.facts["schedule"], result.facts["steps"]) == ("cubic", 8)
+    assert zero_share(anatomy(model)) == pytest.approx(0.6, abs=1e-3)
+    moved = [
+        not torch.equal(weight[weight != 0], before[name][weight != 0]) for name, weight in matrices(model).items()
+    ]
+    assert all(moved), "what stays has learnt"
+
+
+def test_chance_is_the_control(decoder):
+    one, other = copy.deepcopy(decoder), copy.deepcopy(decoder)
+    first, again = prune_random(decoder, 0.3, seed=1), prune_random(one, 0.3, seed=1)
+    another = prune_random(other, 0.3, seed=2)
+    for name, mask in first.masks.kept.items():
+        assert torch.equal(mask, again.masks.kept[name])
+        assert not torch.equal(mask, another.masks.kept[name])
+        assert int((~mask).sum()) == round(0.3 * mask.numel())
+    with pytest.raises(OptionError, match=r"2 is no share to remove"):
+        prune_random(decoder, 2)
+
+
 def reference_wanda(model, calibration, share):
     """Wanda by whole forward passes: each layer's inputs are taken anew from the model as pruned so far."""
     parts = anatomy(model)
@@ -214,6 +272,12 @@ def test_too_little_text_and_foreign_models(decoder, causal_texts):
         prune_magnitude(torch.nn.Linear(2, 2), 0.5)
     with pytest.raises(OptionError, match="scope 'row' is unknown"):
         prune_magnitude(decoder, 0.5, scope="row")
+    with pytest.raises(OptionError, match="schedule 'slow' is unknown; known: once, cubic"):
+        prune_magnitude(decoder, 0.5, schedule="slow")
+    with pytest.raises(OptionError, match="5 tokens of calibration text are too few; give at least 64"):
+        prune_magnitude(decoder, 0.5, short, schedule="cubic")
+    with pytest.raises(OptionError, match="steps=3 is of the learning while weights go"):
+        prune_magnitude(decoder, 0.5, steps=3)
 
 
 def test_a_method_that_did_nothing_fails():
