@@ -46,7 +46,8 @@ def compress(
 
     Args:
         student: A run folder, a student's folder, or a decoder's name or folder.
-        recipe: Steps such as `int8:channel`, `wanda:0.5 -> heal:steps=100 -> int8`, or `all` for the whole zoo.
+        recipe: Steps such as `int8:channel`, `wanda:0.5 -> heal:steps=100 -> int8`, or `all` for the whole zoo. In a
+            list, a function of model and texts is a step of your own (`potstill.train.compress.own`).
         out: Folder of the compressed student; by default `NAME-small` in the working directory. What an earlier
             compression wrote there is replaced, anything else refused.
         texts: File of inputs that methods look at: rows (Parquet, CSV, JSON lines; answers help healing) or plain text.
@@ -70,7 +71,7 @@ def compress(
 
     chosen = build_options(CompressOptions, options, "compress")
     everything = recipe == "all"
-    steps = None if everything else parse_recipe(recipe)
+    steps = None if everything else parse_recipe(_with_own_steps(recipe))
     check_limits(chosen, recipe)
     place = Path(student)
     run = (place / "task" / "task.json").exists()
@@ -89,6 +90,16 @@ def compress(
             result = compress_student(source, steps, target, material, chosen, listener=told)
         write_compression_report(target, result.report)
     return result
+
+
+def _with_own_steps(recipe: str | list[Any]) -> str | list[Any]:
+    """The recipe with functions of the user as steps that are known by name and source."""
+    from potstill.datagen.votes import function_digest
+    from potstill.train.compress.own import is_own, own_step
+
+    if isinstance(recipe, str):
+        return recipe
+    return [own_step(part, function_digest(part)) if is_own(part) else part for part in recipe]
 
 
 @contextlib.contextmanager

@@ -49,6 +49,11 @@ class Step:
         """structure, sparsity, quantize or heal."""
         return KIND_OF[self.method]
 
+    @property
+    def about(self) -> Method:
+        """What the method is, and what it needs."""
+        return METHODS[self.method]
+
     def __str__(self) -> str:
         words = [] if self.amount is None else [f"{self.amount:g}"]
         words += [f"{name}={value}" for name, value in self.options.items()]
@@ -69,7 +74,8 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
     """Read a recipe.
 
     Args:
-        given: A line, or a list of lines and of mappings with one key (`prune`, `heal`, `quantize`, or a method).
+        given: A line, or a list of lines, of mappings with one key (`prune`, `heal`, `quantize`, or a method), and of
+            steps that are read already.
 
     Raises:
         OptionError: Every step that cannot be read, with the nearest name of an unknown one.
@@ -82,6 +88,9 @@ def parse_recipe(given: str | Sequence[Any]) -> Recipe:
     steps: list[Step] = []
     faults: list[str] = []
     for part in parts:
+        if isinstance(part, Step):
+            steps.append(part)
+            continue
         text = _as_text(part, faults)
         if text is None or not text.strip():
             continue
@@ -120,7 +129,7 @@ def check_recipe(
     if compressed:
         faults.append(f"the student is compressed already ({compressed}); give the one that it was made from")
     for step in recipe.steps:
-        method = METHODS[step.method]
+        method = step.about
         for library in method.libraries[:-1]:
             if importlib.util.find_spec(library) is None:
                 raise MissingExtra(library, method.libraries[-1], f"the step {step}")
@@ -342,6 +351,10 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
                     "before, or heal"
                 )
             continue
+        if step.kind == "heal" and step.method == "own":
+            if highest == _RANK["quantize"]:
+                faults.append(f"{step} comes after {last}: rounded weights have codes, which it cannot move")
+            continue
         if step.kind == "heal":
             if index == 0:
                 faults.append(
@@ -381,5 +394,5 @@ def _keeps_zero(step: Step) -> bool:
 
 def with_defaults(step: Step) -> Step:
     """The step with every option spelled out."""
-    known = {name: option.default for name, option in METHODS[step.method].options.items()}
+    known = {name: option.default for name, option in step.about.options.items()}
     return replace(step, options={**known, **step.options})

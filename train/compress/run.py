@@ -29,7 +29,6 @@ from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
 from potstill.train.compress.measure import count_weights, probe
-from potstill.train.compress.methods import METHODS
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.place import check_place, held
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
@@ -150,7 +149,7 @@ class _Work:
     def run(self, state: Compressed) -> CompressResult:
         """Every step, the files, the report."""
         helpers = self._helpers(state)
-        named = any(METHODS[step.method].parts for step in self.recipe.steps)
+        named = any(step.about.parts for step in self.recipe.steps)
         parts = anatomy(state.model) if named else None
         check_recipe(
             self.recipe, kind=state.kind, tokens=helpers.calibration.tokens or None,
@@ -300,7 +299,7 @@ class _Work:
         verify_step(state, step, before, after, scheme)
         folder = self._folder(index)
         save_state(state, folder)
-        if step.kind == "structure":
+        if step.kind == "structure" or step.method == "own":
             verify_reload(state, step, folder)
         entry = {"step": str(step), "kind": step.kind, "seconds": round(seconds, 2), "facts": facts}
         entry |= self._counts(state, folder) | examiner.examine(state)
@@ -375,5 +374,9 @@ def _notes(recipe: Recipe, forms: list[str], entries: list[dict[str, Any]]) -> l
     rounds = any(step.kind == "quantize" and step.method not in ("bf16", "fp16") for step in recipe.steps)
     if "packed" in forms and rounds:  # a cast one is loaded as it was cast
         notes.append("packed files are unpacked when loaded: small on disk, no smaller or faster in memory")
+    notes += [
+        f"{step} is a step of the user's own: it was checked by what it left" for step in recipe.steps
+        if step.method == "own"
+    ]  # fmt: skip
     own = ((entry["step"], (entry.get("facts") or {}).get("note")) for entry in entries if entry["kind"] == "structure")
     return [*notes, *(f"{step}: {note}" for step, note in own if note)]

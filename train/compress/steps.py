@@ -12,7 +12,7 @@ import torch
 from potstill.errors import OptionError
 from potstill.events import Listener
 from potstill.train.calibration_data import Calibration
-from potstill.train.compress.methods import METHODS
+from potstill.train.compress.own import OwnStep, run_own
 from potstill.train.compress.recipe import Step, grid_step, with_defaults
 from potstill.train.compress.state import Compressed
 from potstill.train.quantize.schemes import Scheme, put_rounded, quantize_model, scheme_for, targets, weight_of
@@ -76,6 +76,8 @@ def run_step(
     Returns:
         What the method says of itself, JSON types.
     """
+    if isinstance(step, OwnStep):
+        return run_own(state, step, helpers.calibration)
     if step.kind in ("structure", "sparsity"):
         return _prune(state, step, helpers, listener)
     if step.kind == "heal":
@@ -120,7 +122,7 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
     if "rewind" in options:
         options["early"] = helpers.early
     assert step.amount is not None
-    texts = helpers.healing if METHODS[step.method].learns else helpers.calibration
+    texts = helpers.healing if step.about.learns else helpers.calibration
     result = method(state.model, step.amount, texts, listener, **options)
     if result.masks is not None:
         state.kept |= dict(result.masks.kept)

@@ -47,6 +47,8 @@ def verify_step(
         and not (step.amount - _SLACK <= after["zeros"] <= most + _SLACK)
     ):
         faults.append(f"{after['zeros']:.2%} of the layers' weights are 0, asked for {step.amount:.2%}")
+    if step.kind == "sparsity" and step.amount is None and after["zeros"] <= before["zeros"]:
+        faults.append("no weight became 0")
     if step.kind == "structure" and after["parameters"] >= before["parameters"] and after["zeros"] <= before["zeros"]:
         faults.append(f"it still has {after['parameters']:,} parameters and no new zeros")
     if step.kind == "structure" and isinstance(step.amount, int) and step.method == "layers":
