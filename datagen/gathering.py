@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from potstill.asking.teacher import Reply
 from potstill.datagen.result import DROPPED, ROWS, TARGETS, GenerationResult
@@ -24,6 +24,9 @@ from potstill.events import Event, Listener
 from potstill.language.names import LANGUAGES
 from potstill.row_writer import DropWriter, RowWriter, TableWriter
 from potstill.rows import Dropped, Row
+
+if TYPE_CHECKING:
+    from potstill.asking.asker import Asker
 
 _EVENT_EVERY_S = 0.2
 # A row's targets are a hundred times the size of the row.
@@ -138,20 +141,24 @@ class Gathering:
         )
 
 
-def insist(gathered: Gathering, tally: Tally, teacher: str, mend: str = "") -> None:
+def insist(gathered: Gathering, tally: Tally, asker: Asker, mend: str = "", *, cut_short: bool = False) -> None:
     """Raise when nothing at all is usable: training on nothing would fail later and say less.
 
     Args:
         gathered: The rows.
         tally: Counts of the plan.
-        teacher: Name of the teacher.
+        asker: The teacher.
         mend: What is to be said before the general advice.
+        cut_short: Whether the budget ended the generation.
 
     Raises:
+        BudgetReached: No row was kept before the budget was met.
         TeacherError: No row was kept.
     """
     if gathered.kept:
         return
+    if cut_short and asker.meter is not None:
+        raise asker.meter.reached()
     (worst, _), *_ = tally.dropped.most_common(1) or [("", 0)]
     if worst == "wrong_language":  # which no other teacher mends
         found = gathered.first_foreign.partition(",")[0]
@@ -165,5 +172,5 @@ def insist(gathered: Gathering, tally: Tally, teacher: str, mend: str = "") -> N
     first = gathered.first_failure and f"the first failure: {gathered.first_failure}"
     said = "; ".join(filter(None, (first, mend, advice)))
     raise TeacherError(
-        f"{teacher} returned 0 usable rows of {tally.requests} requests ({reasons or 'no replies'}); {said}"
+        f"{asker.teacher.name} returned 0 usable rows of {tally.requests} requests ({reasons or 'no replies'}); {said}"
     )

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.budget import as_paid
 from potstill.datagen.answering import FormCheck
 from potstill.datagen.attributes import attributes_report, describe_labels, propose_attributes
 from potstill.datagen.drive import drive
@@ -69,7 +70,8 @@ def generate_rows(
     Raises:
         TeacherError: No usable row came of all requests (the message counts the reasons), or the teacher refused or
             stayed away.
-        BudgetReached: The cap was met; a later run goes on from the ledger.
+        BudgetReached: The cap was met, and the run stops at it or no row came before; a later run goes on from the
+            ledger.
     """
     options = options.for_teacher(asker.teacher.concurrency)
     if spec.kind == "instructions":
@@ -93,22 +95,25 @@ def generate_rows(
     with Gathering(out, spec.label_names, options.rows, tally, listener, top_k, options.seed) as gathered:
         if spec.kind == "classification":
             plan = LabelFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
-            drive(plan, asker, window=options.ahead, purpose=PURPOSE)
+            with as_paid(asker.meter) as met:
+                drive(plan, asker, window=options.ahead, purpose=PURPOSE)
             fill = {name: {"quota": s.quota, "kept": s.kept, "requests": s.answered} for name, s in plan.labels.items()}
         else:
             form = FormCheck(spec)
             answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, form)
             inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first, form)
-            drive(InTurn(answers, inputs) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
+            with as_paid(asker.meter) as met:
+                drive(InTurn(answers, inputs) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
             told = {"form": form.to_json()} if form.to_json() else {}
             told |= {"own_inputs": answers.to_json()} if own.name else {}
-        insist(gathered, tally, teacher, _cut(tally, material))
+        insist(gathered, tally, asker, _cut(tally, material), cut_short=bool(met))
         report = {
             "method": "label-first" if spec.kind == "classification" else "input-first",
             "teacher": teacher,
             "window": options.ahead,
             **tally.to_json(),
             **told,
+            **met,
             "labels": fill,
             "label_fill": _label_fill(fill),
             "topics": {label: list(topics) for label, topics in material.topics.items()},

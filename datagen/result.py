@@ -57,7 +57,8 @@ class GenerationResult:
     def facts(self, wanted: int) -> dict[str, Any]:
         """What the stage remembers: counts, and `unanswered` requests where fewer rows came than were `wanted`.
 
-        Only those that the server may answer another day are counted: what it refuses, it refuses then, too.
+        Only those that the server may answer another day are counted: what it refuses, it refuses then, too. Where the
+        budget ended it, `budget_met` says so.
         """
         own = self.report.get("own_inputs", {}).get("kept", 0)
         answered = f"{own} inputs of yours answered, " if own else ""
@@ -65,8 +66,12 @@ class GenerationResult:
         left = self.report.get("unanswered", 0) if self.kept < wanted else 0
         if left:
             summary += f"; {left} requests got no reply and are asked again by the next run"
+        met = {key: self.report[key] for key in ("budget_met",) if key in self.report}
+        if met:
+            summary += f"; {wanted} were wanted, and {met['budget_met']['told']}"
         return {
-            "summary": summary, "rows": self.kept, "dropped": self.refused, **({"unanswered": left} if left else {})
+            "summary": summary, "rows": self.kept, "dropped": self.refused, **({"unanswered": left} if left else {}),
+            **met,
         }  # fmt: skip
 
     def _repr_html_(self) -> str:

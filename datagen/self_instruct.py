@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.asking.budget import as_paid
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
 from potstill.datagen.answering import FormCheck
@@ -376,8 +377,9 @@ def generate_instructions(
                 spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
             )
             plan.know(item.text for item in own.inputs)
-            drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
-        insist(gathered, tally, name, _cut(tally, options))
+            with as_paid(asker.meter) as met:
+                drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
+        insist(gathered, tally, asker, _cut(tally, options), cut_short=bool(met))
         write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
         known = [seed.instruction for seed in shown]
         file_name = gathered.folder / "machine_generated_instructions.jsonl"
@@ -387,6 +389,7 @@ def generate_instructions(
             "teacher": name,
             **tally.to_json(),
             **({"own_inputs": answers.to_json()} if own.name else {}),
+            **met,
             "seeds": len(shown),
             "seeds_skipped": list(seeds.skipped),
             "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = "potstill"
-_BY_FUNCTION = {f"{_PACKAGE}.{name}" for name in ("stages.job", "stages.optional", "stages.parts", "compression")}
+_BY_FUNCTION = {
+    f"{_PACKAGE}.{name}" for name in ("stages.job", "stages.optional", "stages.parts", "stages.written", "compression")
+}
 _CARRIERS = {
     f"{_PACKAGE}.{name}"
     for name in (

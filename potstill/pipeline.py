@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +161,8 @@ def run(
         DataError: The user's own data cannot be read; told before anything is asked for.
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed unreachable; finished work stays.
-        BudgetReached: The cap was met; run again with a higher one to go on.
+        BudgetReached: The cap was met; run again with a higher one to go on, or with `at_budget="train"` to train on
+            what is paid for.
     """
     from potstill.run_left import RunClock, expected_seconds
     from potstill.run_state import stages_with
@@ -348,7 +349,7 @@ def open_asker(settings: Settings, ledger: Ledger, listener: Listener, meter: Me
         teacher = open_own(settings.given, extra)
     else:
         teacher = open_teacher(settings.teacher, **extra)
-    budget = Budget.parse(settings.budget) if settings.budget else None
+    budget = replace(Budget.parse(settings.budget), then=settings.at_budget) if settings.budget else None
     try:
         yield Asker(teacher, ledger, budget=budget, meter=meter, listener=listener)
     finally:

@@ -12,7 +12,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from potstill.asking.budget import Budget
+from potstill.asking.budget import Budget, Then
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
@@ -85,6 +85,8 @@ class Settings:
             `unlabelled` texts where there are some. Labelled rows are learnt from with each of them.
         seed: Decides every draw of the run.
         budget: Cap such as `2usd`, `500k-tokens` or `30min`; None for no cap.
+        at_budget: What follows when the budget is met: `stop` ends the run, `train` goes on with the rows that are paid
+            for; checks and soft targets that cannot be paid are left out, and the report says so.
         concurrency: Requests in flight; 0 leaves it to the backend. With another executor than `local`, of each worker.
         teacher_options: Options of the teacher's backend, such as `max_model_len` of vLLM or `timeout_s` of a server:
             the fields of `LocalOptions`, `VllmOptions`, `OpenAIOptions`, `FakeOptions` or `FunctionOptions`.
@@ -100,6 +102,7 @@ class Settings:
     sources: Sources = "both"
     seed: int = 0
     budget: str | None = None
+    at_budget: Then = "stop"
     concurrency: int = 0
     executor: Executor = "local"
     teacher_options: Mapping[str, Any] = field(default_factory=dict)
@@ -211,10 +214,11 @@ def _line_of(fault: str, lines: Mapping[str, int], given: Mapping[str, Any]) -> 
 
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}
-_PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "concurrency", "executor")
+_PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "at_budget", "concurrency", "executor")
 # Plain settings that are numbers, with the least that each may be, and those that are one of a few words.
 _WHOLE = {"n": 1, "rows": 1, "seed": 0, "concurrency": 0}
-_CHOICES: dict[str, tuple[str, ...]] = {"sources": get_args(Sources), "executor": get_args(Executor)}
+_CHOICES: dict[str, tuple[str, ...]] = {"sources": get_args(Sources), "executor": get_args(Executor),
+                                        "at_budget": get_args(Then)}  # fmt: skip
 _NESTED: dict[str, type[Any]] = {**STAGES, "evaluate": EvaluateOptions, "workers": WorkersOptions,
                                  "ray": RayOptions}  # fmt: skip
 

@@ -393,7 +393,7 @@ def test_texts_of_two_fields_are_labelled_by_how_these_differ_where_the_users_la
 def test_texts_for_an_estimate_of_the_prior_are_the_users_own(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from potstill.stages.optional import texts_for_prior
+    from potstill.stages.soft_targets import texts_for_prior
     from potstill.task import DataRef, Label, TaskSpec
 
     lines = [f"text {i}" for i in range(40)]

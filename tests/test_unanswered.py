@@ -13,7 +13,7 @@ import pytest
 from potstill.events import Event
 from potstill.pipeline import open_job
 from potstill.run_dir import Stage
-from potstill.stages.optional import quality_stage
+from potstill.stages.written import quality_stage
 
 WORDS = [
     "amber",

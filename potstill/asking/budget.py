@@ -12,15 +12,19 @@ or network) costs nothing, whatever its model's name, unless you say what it cos
 `usd_written`.
 
 Time stops requests and stages that have not begun; a training under way ends first.
+
+Where the run is told to `train` at its budget (`Budget.then`), it goes on with what is paid for: whoever asks the
+teacher takes what has come by then (`as_paid`), and stages begin after the time is over, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -31,6 +35,7 @@ from potstill.asking.token_estimate import expected_tokens
 from potstill.errors import BudgetReached, OptionError
 
 Verdict = Literal["send", "wait", "stop"]
+Then = Literal["stop", "train"]
 
 
 class Purse(Protocol):
@@ -74,11 +79,13 @@ class Budget:
         usd: US dollars, over the whole run.
         tokens: Prompt and completion tokens, over the whole run.
         seconds: Wall-clock seconds of this call.
+        then: What follows when a cap is met: the run ends, or goes on with what is paid for.
     """
 
     usd: float | None = None
     tokens: int | None = None
     seconds: float | None = None
+    then: Then = "stop"
 
     @staticmethod
     def parse(text: str) -> Budget:
@@ -357,24 +364,66 @@ class Meter:
         self._spent[teacher][0] += prompt_tokens
         self._spent[teacher][1] += completion_tokens
 
-    def reached(self) -> BudgetReached:
-        """The error to raise, with what was spent and the mend."""
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run goes on with what is paid for when a cap is met."""
+        return self.budget.then == "train"
+
+    def reached(self, or_train: bool = False) -> BudgetReached:
+        """The error to raise, with what was spent and the mend; `or_train` where there may be rows to go on with."""
+        other = ", or with --at-budget train to train on what is paid for" if or_train else ""
+        return BudgetReached(
+            f"{self.met()}; every reply so far is in the ledger: run again with a larger --budget to go on from here"
+            f"{other}"
+        )
+
+    def met(self) -> str:
+        """That a cap is met, and what was spent."""
         money = f"{self.usd:.4f} USD, " if self.budget.usd is not None else ""
         late = self.budget.seconds is not None and self.seconds >= self.budget.seconds
         tells = self._last_refused and not late
         more = f", and the next request may take up to {self._last_refused}" if tells else ""
-        return BudgetReached(
-            f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min{more}; "
-            "every reply so far is in the ledger: run again with a larger --budget to go on from here"
-        )
+        return f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min{more}"
+
+
+@contextlib.contextmanager
+def as_paid(meter: Meter | None) -> Iterator[dict[str, Any]]:
+    """Ask the teacher in this block; where the run goes on at its budget, a met cap ends the block and no more.
+
+    Yields:
+        A mapping that stays empty unless a cap was met; then `budget_met` holds the caps as text and, `told`, a
+        sentence, for the stage's report and what it remembers.
+
+    Raises:
+        BudgetReached: A cap was met, and the run stops at it.
+    """
+    met: dict[str, Any] = {}
+    try:
+        yield met
+    except BudgetReached:
+        if meter is None:
+            raise
+        if not meter.goes_on:
+            raise meter.reached(or_train=True) from None
+        met["budget_met"] = {"cap": str(meter.budget), "told": meter.met()}
+
+
+def pays_more(facts: Mapping[str, Any], meter: Meter | None) -> bool:
+    """Whether a stage that a budget cut short may come further: under the same caps it would be the same again."""
+    met = facts.get("budget_met")
+    return met is not None and (meter is None or met["cap"] != str(meter.budget))
 
 
 def in_time(make: Callable[[Path], Any], meter: Meter | None) -> Callable[[Path], Any]:
-    """A stage's work that does not begin once the time of the budget is over: BudgetReached is raised instead."""
+    """A stage's work that does not begin once the time of the budget is over: BudgetReached is raised instead.
+
+    Where the run goes on at its budget, it begins all the same, and gets no more of the teacher.
+    """
 
     def work(out: Path) -> Any:
-        if meter is not None and meter.budget.seconds is not None and meter.seconds >= meter.budget.seconds:
-            raise meter.reached()
+        cap = None if meter is None or meter.goes_on else meter.budget.seconds
+        if meter is not None and cap is not None and meter.seconds >= cap:
+            raise meter.reached(or_train=True)
         return make(out)
 
     return work

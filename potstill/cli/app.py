@@ -118,6 +118,9 @@ def run(
     seed: Seed = None,
     sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
+    at_budget: Annotated[
+        str | None, typer.Option(help="When the budget is met: stop, or train on what is paid for.")
+    ] = None,
     executor: Annotated[
         str | None,
         typer.Option(help="local; workers: the teacher in `potstill work` of any machines too; ray: in a Ray cluster."),
@@ -131,7 +134,7 @@ def run(
 
     settings: dict[str, Any] = {
         "teacher": teacher, "student": student, "n": n, "seed": seed, "sources": sources, "budget": budget,
-        "executor": executor,
+        "at_budget": at_budget, "executor": executor,
     }  # fmt: skip
     with listener_for(as_json=as_json) as listener:
         result = run_pipeline(task, out=out, listener=listener, **merge_settings(settings, options or []))

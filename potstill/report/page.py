@@ -123,6 +123,8 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "majority": facts.system("majority"),
         "written": [s for s in facts.systems if s.get("answer_from") and s.get("name") != "majority"],
         "left_out": clean(str(facts.scores.get("teacher_left_out", ""))),
+        "cut_short": [(stage, clean(str(manifest["facts"].get("summary", "")))) for stage, manifest in
+                      facts.manifests.items() if "budget_met" in manifest.get("facts", {})],
         "metrics": {key: title for key, title in titles.items() if any(key in s for s in facts.systems)},
         "metric_titles": titles,
         "metrics_left_out": {clean(str(name)): clean(str(why)) for name, why in

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.asking.budget import in_time
+from potstill.asking.budget import as_paid, in_time
 from potstill.asking.ledger import Ledger
 from potstill.code_version import code_version
 from potstill.decisions import apply_decisions, count_decisions, decisions_key, read_decisions
@@ -26,24 +26,22 @@ from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stages.asked_teacher import asked_in_training, check_asked, taught_on_policy
 from potstill.stages.optional import (
-    check_quality,
     compress_stage,
     depends_on_texts,
     mixture_rows,
     optional_stages,
-    quality_stage,
     rows_to_learn,
     self_train_on,
     weak_stage,
 )
 from potstill.stages.own_inputs import answers_own, own_key, told_inputs
 from potstill.stages.parts import (
-    LEFT_OUT,
     command_given,
     content,
     contents,
     described,
     held_out_rows,
+    lacks,
     prompt_digest,
     ref_content,
     relevant,
@@ -54,6 +52,7 @@ from potstill.stages.parts import (
 )
 from potstill.stages.start import check_ahead, check_start, settled
 from potstill.stages.student_choice import distil_options, teaches_itself
+from potstill.stages.written import check_quality, nothing_written, quality_stage
 from potstill.task import DataRef, TaskSpec
 from potstill.task.source import path_in
 
@@ -111,7 +110,8 @@ class Job:
     ) -> Stage:
         """Run or reuse one stage and say so.
 
-        A stage that was made while a server left requests unanswered is made again: the rest comes from the ledger.
+        A stage that was made while a server left requests unanswered, or that a lower budget cut short, is made again:
+        the rest comes from the ledger.
 
         Args:
             name: Its folder.
@@ -126,7 +126,7 @@ class Job:
                 self.listener(Event(name, "start"))
                 stage = self.folder.stage(
                     name, masked(parts), in_time(with_gaps(make, asker), self.asker.meter),
-                    again=lambda old: again(old) or bool(LEFT_OUT & set(old.facts)),
+                    again=lambda old: again(old) or lacks(old.facts, self.asker.meter),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
         except BaseException as error:
@@ -211,9 +211,12 @@ class Job:
                 return {"summary": "off", "rows": 0}
             rows = read_rows(retrieved.path / "rows.parquet")
             own, commits = told_inputs(self)
-            result = generate_rows(
-                self.spec, self.asker, options, retrieved=rows, own=own, listener=self.listener, out=out
-            )
+            with as_paid(self.asker.meter) as met:
+                result = generate_rows(
+                    self.spec, self.asker, options, retrieved=rows, own=own, listener=self.listener, out=out
+                )
+            if met:  # before the first row
+                return nothing_written(self, out, met, rows.num_rows)
             write_json(out / "report.json", {**result.report, **commits})
             return result.facts(options.rows)
 
@@ -278,49 +281,16 @@ class Job:
 
     def soft(self, merged: Stage, generated: Stage) -> Stage:
         """The teacher's calibrated label probabilities, or its top-k log-probs for each output token."""
-        from potstill.models import model_identity, sentence_encoder
+        from potstill.models import model_identity
 
         options = self.settings.soft
         wanted = self.settings.distil.soft_weight > 0 and self.settings.distil.on_policy == 0
         itself = teaches_itself(self.settings, self.spec)
 
         def make(out: Path) -> dict[str, Any]:
-            from potstill.datagen.label_scores import can_score
-            from potstill.datagen.sequence_targets import output_targets
-            from potstill.datagen.soft import add_teacher_probs
-            from potstill.stages.optional import texts_for_prior
+            from potstill.stages.soft_targets import make_soft_targets
 
-            train = read_rows(merged.path / "train.parquet")
-            validation = read_rows(merged.path / "validation.parquet")
-            report: dict[str, Any] = {}
-            if self.spec.kind == "classification":
-                if wanted and can_score(self.asker, options):
-                    result = add_teacher_probs(
-                        self.spec,
-                        train,
-                        self.asker,
-                        options,
-                        encoder=sentence_encoder(self.settings.encoder),
-                        unlabelled=texts_for_prior(self.spec, self.settings.seed),
-                        listener=self.listener,
-                    )
-                    train, report = result.table, result.report
-                    if result.calibration is not None:
-                        write_json(out / "calibration.json", result.calibration.to_json())
-            else:
-                stored = generated.path / "token_targets.parquet"
-                have = read_rows(stored) if stored.exists() else None
-                method = self.settings.distil.method
-                train, targets, report = output_targets(
-                    self.spec, train, self.asker, options, method=method, share=self.settings.distil.sequence_share,
-                    soft=wanted, itself=itself, have=have, listener=self.listener,
-                )  # fmt: skip
-                if targets is not None:
-                    write_rows(targets, out / "token_targets.parquet")
-            write_rows(train, out / "train.parquet")
-            write_rows(validation, out / "validation.parquet")
-            write_json(out / "report.json", report)
-            return {"summary": str(report.get("summary", "soft targets stored" if report else "hard labels only"))}
+            return make_soft_targets(self, merged, generated, out, wanted=wanted, itself=itself)
 
         parts = {
             "spec": relevant(self.spec),
@@ -376,7 +346,12 @@ class Job:
             report = {**result.report, **told, "base_model": name}
             write_json(out / "report.json", report)
             how = training_summary(report)
-            return {"summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}", "rows": rows.num_rows}
+            met = {key: told[key] for key in ("budget_met",) if key in told}
+            return {
+                "summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}",
+                "rows": rows.num_rows,
+                **met,
+            }
 
         entries = (Job.train, Job.test_rows) if weak else (Job.train,)
         without = () if weak else (mixture_rows, self_train_on)

@@ -1,4 +1,4 @@
-"""What a run does only where asked: checks of written rows, labelling by rules, self-training, compression."""
+"""What a run does only where asked: labelling by rules, self-training, compression."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.budget import as_paid
 from potstill.code_version import code_version
 from potstill.events import Event
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_rows
 from potstill.run_dir import Stage
-from potstill.stages.parts import prompt_digest, ref_content, relevant, write_json, write_stage
+from potstill.stages.parts import ref_content, relevant, write_json, write_stage
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from potstill.stages.job import Job
-    from potstill.task import TaskSpec
     from potstill.train.gold_rows import Led
     from potstill.train.options import DistilOptions
     from potstill.train.self_training import MixedIn, Unlabelled
@@ -35,59 +35,6 @@ def optional_stages(job: Job) -> list[str]:
         "compress": bool(job.settings.compress.recipe),
     }
     return [name for name, on in wanted.items() if on]
-
-
-def check_quality(job: Job) -> None:
-    """Refuse checks of written rows that cannot be made, before a row is paid for.
-
-    Raises:
-        OptionError: The task or the teacher that checks does not allow one that is asked for.
-    """
-    from potstill.datagen.quality import refuse_impossible
-
-    options = job.settings.quality
-    # Of rows that were checked already nobody is asked again: a server that is away by now is left alone.
-    if options.on and job.settings.writes and job.folder.finished("quality") is None:
-        refuse_impossible(job.spec, job.checker or job.asker, options, job.settings.soft)
-
-
-def quality_stage(job: Job, generated: Stage) -> Stage | None:
-    """The written rows, checked by a teacher; None where no check is asked for."""
-    from potstill.datagen.quality import check_rows
-
-    options = job.settings.quality
-    if not options.on or not job.settings.writes:
-        job.folder.set_aside("quality")
-        return None
-    checker = job.checker or job.asker
-
-    def make(out: Path) -> dict[str, Any]:
-        rows = read_rows(generated.path / "rows.parquet")
-        result = check_rows(job.spec, rows, checker, options, job.settings.soft, listener=job.listener)
-        write_stage(out, result.rows, result.dropped, result.report)
-        return {"summary": result.report["summary"], "rows": result.rows.num_rows, "dropped": len(result.dropped)}
-
-    parts = {
-        "spec": relevant(job.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
-        # Where the teacher's options change replies, its identity is another.
-        "options": as_json(replace(options, teacher_options={})),
-        "soft": as_json(job.settings.soft),
-        "rows": generated.output,
-        "teacher": checker.identity,
-        **code_version(quality_stage).key_parts(),
-        "prompts": prompt_digest(),
-    }
-    return job.make_stage("quality", parts, make, checker)
-
-
-def texts_for_prior(spec: TaskSpec, seed: int) -> list[str]:
-    """The user's unlabelled texts in a random order, where the label prior is to be estimated on some of them."""
-    if not spec.estimate_prior or spec.unlabelled is None:
-        return []
-    from potstill.retrieval.load import read_texts
-
-    texts = [text for text in read_texts(spec.unlabelled, spec) if text and text.strip()]
-    return Random(seed).sample(texts, len(texts))
 
 
 def weak_stage(job: Job) -> Stage | None:
@@ -348,7 +295,11 @@ def mixture_rows(
     if options.method == "teacher":  # which is asked for no more than are learnt from
         room = int((options.resolved().most or 0) * rows.num_rows)
         texts = Random(job.settings.seed).sample(texts, min(room, len(texts)))
-    found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
+    with as_paid(job.asker.meter) as met:
+        found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
+    if met:
+        job.listener(Event("train", "note", f"{len(texts)} texts stay without labels: {met['budget_met']['told']}"))
+        return None, {"self_training": {"texts": len(texts), "rows": 0, "rounds": [], "stopped": "budget met"}, **met}
     if (read := read_by_teacher(job, found, texts, rows)) is not None:
         (found, texts), options = read, replace(options, method="teacher")
     said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.asking.budget import spent_usd
+from potstill.asking.budget import Meter, pays_more, spent_usd
 from potstill.asking.counts import in_all
 from potstill.code_version import DECIDING, versions
 from potstill.masking import mask_teacher
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 # Facts of a stage that lacks something which another call may bring.
 LEFT_OUT = frozenset(("unanswered", "teacher_left_out", "metrics_left_out"))
+
+
+def lacks(facts: Mapping[str, Any], meter: Meter | None) -> bool:
+    """Whether a finished stage lacks what this call may bring: an answer, or what a lower budget did not pay for."""
+    return bool(LEFT_OUT & set(facts)) or pays_more(facts, meter)
 
 
 def write_stage(out: Path, rows: Dataset, dropped: tuple[Dropped, ...], report: Mapping[str, Any]) -> None:

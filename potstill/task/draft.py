@@ -121,6 +121,7 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
         f"teacher: {_scalar(answers.teacher)}" if answers.teacher else "# teacher: openai:http://localhost:8000/v1#MODEL",
         "n: 800    # rows to write",
         "# budget: 2usd    # stop cleanly at money, tokens (500k-tokens) or time (30min)",
+        "# at_budget: train    # then go on with the rows that are paid for, instead of stopping",
         "---",
         prompt.strip(),
         "",

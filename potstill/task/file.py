@@ -62,7 +62,9 @@ FIELDS = (
     "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "label_prior", "test",
     "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
 )  # fmt: skip
-SETTINGS = ("teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "concurrency", "executor")
+SETTINGS = (
+    "teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "at_budget", "concurrency", "executor",
+)  # fmt: skip
 STAGES = (
     "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "compress",
     "evaluate", "workers", "ray", "teacher_options",

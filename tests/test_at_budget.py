@@ -1,0 +1,158 @@
+"""A run that goes on with what is paid for when its budget is met."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import potstill
+from potstill.asking.budget import Budget, Meter, as_paid, in_time, pays_more
+from potstill.errors import BudgetReached, OptionError
+from potstill.events import Event
+from potstill.pipeline import open_job
+from potstill.rows import read_rows
+from potstill.run_dir import Stage
+from potstill.stages.written import quality_stage
+
+TASK = "Classify support tickets as billing, bug or other."
+TEXTS = "---\nkind: generation\nlanguages: [en]\n---\nSummarise the ticket in one sentence.\n"
+SETTINGS: dict[str, Any] = {"teacher": "fake", "n": 60, "sources": "generated"}
+SMALL = {"distil": {"epochs": 1, "min_steps": 2}, "evaluate": {"rows": 5, "latency_rows": 1}}
+
+
+def opened(folder: Path, budget: str | None, task: str = TASK, at_budget: str = "train", **more: Any) -> Any:
+    notes = more.pop("notes", [])
+    own = {"budget": budget, "at_budget": at_budget, **SETTINGS, **more}
+    return open_job(task, folder, lambda event: notes.append(event), own)
+
+
+def test_a_met_budget_names_the_way_to_go_on_with_what_is_paid_for(tmp_path: Path) -> None:
+    with pytest.raises(BudgetReached, match="or with --at-budget train to train on what is paid for"):
+        with opened(tmp_path / "run", "1k-tokens", at_budget="stop") as job:
+            job.datagen(job.retrieval())
+    with pytest.raises(OptionError, match="at_budget: 'go' is none of stop, train"):
+        potstill.run(TASK, out=tmp_path / "other", at_budget="go")
+
+
+def test_a_cut_generation_keeps_its_rows_and_a_larger_budget_goes_on(tmp_path: Path) -> None:
+    def made(budget: str | None) -> Stage:
+        with opened(tmp_path / "run", budget) as job:
+            return job.datagen(job.retrieval())
+
+    few = made("1k-tokens")
+    assert 0 < few.facts["rows"] < 60
+    assert "60 were wanted, and the budget of 1,000 tokens is met" in few.facts["summary"]
+    before = read_rows(few.path / "rows.parquet")["id"][:]
+    assert made("1k-tokens").reused, "the same budget buys nothing more"
+    more = made("2k-tokens")
+    assert few.facts["rows"] < more.facts["rows"] < 60
+    assert read_rows(more.path / "rows.parquet")["id"][: len(before)] == before
+    whole = made(None)
+    assert whole.facts["rows"] == 60
+    assert "budget_met" not in whole.facts
+    assert made("1k-tokens").reused, "a stage that is whole stays whole"
+
+
+def test_a_budget_without_one_row_stops_the_run(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", "60-tokens") as job, pytest.raises(BudgetReached, match="run again with a larger"):
+        job.datagen(job.retrieval())
+
+
+def test_the_users_own_rows_are_trained_on_where_nothing_could_be_written(tmp_path: Path) -> None:
+    rows = [{"text": f"ticket {i} of some words", "label": ("billing", "bug")[i % 2]} for i in range(20)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "t.md").write_text(
+        "---\nlabels: [billing, bug]\nlanguages: [en]\nlabelled: own.jsonl\n---\nClassify support tickets.\n"
+    )
+    with opened(tmp_path / "run", "60-tokens", str(tmp_path / "t.md")) as job:
+        stage = job.datagen(job.retrieval())
+        assert stage.facts["summary"].startswith("no rows written: the budget of 60 tokens is met")
+        assert read_rows(job.merge(job.retrieval(), stage).path / "train.parquet").num_rows > 0
+
+
+def test_checks_that_cannot_be_paid_are_left_out(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", None) as job:
+        written = job.datagen(job.retrieval())
+        spent = job.ledger.totals()
+    cap = f"{spent.prompt_tokens + spent.completion_tokens + 60}-tokens"
+
+    def checked(budget: str | None) -> Stage:
+        with opened(tmp_path / "run", budget, quality={"judge": True}) as job:
+            stage = quality_stage(job, job.datagen(job.retrieval()))
+            assert stage is not None
+            return stage
+
+    left = checked(cap)
+    assert left.facts["summary"].startswith("not checked: the budget of")
+    assert left.facts["rows"] == written.facts["rows"]
+    assert checked(cap).reused
+    assert "budget_met" not in checked(None).facts
+
+
+@pytest.mark.parametrize("prompt", [TASK, TEXTS])
+def test_soft_targets_that_cannot_be_paid_are_left_out(prompt: str, tmp_path: Path) -> None:
+    if prompt is TEXTS:
+        (tmp_path / "t.md").write_text(TEXTS)
+        prompt = str(tmp_path / "t.md")
+
+    def made(budget: str | None, **more: Any) -> Stage:
+        with opened(tmp_path / "run", budget, prompt, **more) as job:
+            written = job.datagen(job.retrieval())
+            return job.soft(job.merge(job.retrieval(), written), written)
+
+    with opened(tmp_path / "run", None, prompt) as job:
+        job.datagen(job.retrieval())
+        spent = job.ledger.totals()
+    more = {"distil": {"method": "both"}, "soft": {"candidates": 1}} if prompt.endswith("t.md") else {}
+    left = made(f"{spent.prompt_tokens + spent.completion_tokens + 30}-tokens", **more)
+    assert left.facts["summary"].startswith("soft targets: ")
+    assert "the budget of" in left.facts["summary"]
+    assert read_rows(left.path / "train.parquet").num_rows > 0
+    assert "budget_met" not in made(None, **more).facts
+
+
+def test_a_block_that_asks_ends_at_a_met_cap_and_no_other_error_is_hidden() -> None:
+    stops, goes = Meter(Budget(tokens=1)), Meter(Budget(tokens=1, then="train"))
+    with as_paid(goes) as met:
+        raise goes.reached()
+    assert met["budget_met"]["cap"] == "1 tokens"
+    with pytest.raises(BudgetReached, match="at-budget train"), as_paid(stops):
+        raise stops.reached()
+    with pytest.raises(ValueError, match="x"), as_paid(goes):
+        raise ValueError("x")
+    assert pays_more(met, None)
+    assert pays_more(met, Meter(Budget(tokens=2)))
+    assert not pays_more(met, goes)
+    assert not pays_more({}, None)
+
+
+def test_stages_begin_after_the_time_is_over_where_the_run_goes_on(tmp_path: Path) -> None:
+    late = Budget(seconds=1e-9)
+    with pytest.raises(BudgetReached):
+        in_time(lambda out: "made", Meter(late))(tmp_path)
+    assert in_time(lambda out: "made", Meter(Budget(seconds=1e-9, then="train")))(tmp_path) == "made"
+
+
+@pytest.mark.real
+def test_a_run_trains_on_what_is_paid_for_and_its_report_says_so(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    own = {"budget": "2k-tokens", "at_budget": "train", **SETTINGS, **SMALL}
+    done = potstill.run(TASK, out=tmp_path / "run", listener=seen.append, **own)
+    assert done.scores["systems"]
+    assert done.scores["teacher_left_out"]
+    few = done.dataset.num_rows
+    for name in ("report.md", "report.html"):
+        said = (done.path / name).read_text().lower()
+        assert "cut short by the budget" in said, name
+        assert "60 were wanted" in said, name
+    again = potstill.run(TASK, out=tmp_path / "run", **own)
+    reused = {stage.name: stage.reused for stage in again.stages}
+    assert reused["datagen"]
+    assert reused["soft"]
+    assert reused["train"]
+    more = potstill.run(TASK, out=tmp_path / "run", **{**own, "budget": "1m-tokens"})
+    assert more.dataset.num_rows > few
+    assert "cut short" not in (done.path / "report.md").read_text()
