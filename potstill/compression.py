@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ def compress(
 
     Raises:
         OptionError: A recipe that cannot be, with every reason; nothing was done then.
-        DataError: A file cannot be read.
+        DataError: A file cannot be read, or there is no such student; of a run's name that is mistyped the right one.
         TrainingError: A step did not do what was asked; the steps before it are kept beside `out`.
         RunError: The disk is full or read-only, or another process compresses into `out`.
     """
@@ -74,6 +75,7 @@ def compress(
     steps = None if everything else parse_recipe(_with_own_steps(recipe))
     check_limits(chosen, recipe)
     place = Path(student)
+    _refuse_unknown(str(student))
     run = (place / "task" / "task.json").exists()
     source = place / "train" / "student" if run else student
     if run and (given := [name for name, file in _files(texts, test, held_out).items() if file is not None]):
@@ -100,6 +102,34 @@ def _with_own_steps(recipe: str | list[Any]) -> str | list[Any]:
     if isinstance(recipe, str):
         return recipe
     return [own_step(part, function_digest(part)) if is_own(part) else part for part in recipe]
+
+
+def _refuse_unknown(student: str) -> None:
+    """Refuse what is no folder and cannot be a model of the Hub, before a library waits for the Hub's answer.
+
+    Raises:
+        DataError: The name of a run nearby, or what a name of the Hub looks like, or why the Hub is not asked.
+    """
+    from potstill.models import EMBEDDED
+    from potstill.near_runs import near_run
+
+    if Path(student).expanduser().exists() or student in EMBEDDED:
+        return
+    if (near := near_run(student)) is not None:
+        raise DataError(f"{student} is no folder here; did you mean {near}?")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", student) is None or Path(student).parent.is_dir():
+        raise DataError(
+            f"{student} is no folder here; give a run, a student's folder, or a decoder: a model of the Hub is named "
+            "with its user, such as openai-community/gpt2"
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    from potstill.retrieval.hub_rows import hub_unreachable
+
+    if not isinstance(try_to_load_from_cache(student, "config.json"), str) and (why := hub_unreachable()):
+        raise DataError(
+            f"{student} is no folder here, nor a model that was fetched before, and the Hub cannot be reached: {why}"
+        )
 
 
 @contextlib.contextmanager

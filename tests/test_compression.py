@@ -14,7 +14,7 @@ import pytest
 import potstill
 from potstill.compression import file_material
 from potstill.datagen.soft_options import SoftOptions
-from potstill.errors import OptionError, RunError
+from potstill.errors import DataError, OptionError, RunError
 from potstill.events import silent
 from potstill.report.compression_page import drawing, markdown, pareto_front
 from potstill.rows import read_rows
@@ -195,3 +195,48 @@ def test_a_disk_that_cannot_be_written_is_said_with_the_mend(
     )
     assert "1 of 1 steps were done before" in done
     assert result.path.exists()
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that were asked of the Hub, which is far away."""
+    import transformers
+
+    asked: list[str] = []
+
+    def ask(name: str, **more: Any) -> Any:
+        asked.append(str(name))
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", ask)
+    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: "no network to huggingface.co")
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("runs/support-tikets", "did you mean runs/support-tickets"), ("support-tickets", "mean runs/support-tickets"),
+     ("suport-ticket", "did you mean runs/support-tickets"), ("rnus/support-tickets", "mean runs/support-tickets"),
+     ("tinny", "did you mean tiny"), ("gpt2", "a model of the Hub is named with its user"),
+     ("some-user/some-decoder", "the Hub cannot be reached: no network to huggingface.co")],
+)  # fmt: skip
+def test_a_misspelt_run_is_told_without_the_hub(
+    given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for mark in ("runs/support-tickets/task/task.json", "tiny/potstill.json", "runs/other/notes.txt"):
+        (tmp_path / mark).parent.mkdir(parents=True)
+        (tmp_path / mark).write_text("{}")
+    with pytest.raises(DataError, match=said):
+        potstill.compress(given, "int8:channel")
+    assert not no_hub
+
+
+def test_a_model_of_the_hub_is_asked_for_by_its_whole_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: "")
+    with pytest.raises(DataError, match="no model of that name"):
+        potstill.compress("some-user/some-decoder", "int8:channel")
+    assert no_hub == ["some-user/some-decoder"]
