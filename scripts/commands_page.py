@@ -18,6 +18,14 @@ TOP = """# Commands
 
 Made from what `potstill COMMAND --help` says, by `scripts/commands_page.py`. `--set NAME=VALUE` sets anything of the
 [settings](reference.md#settings). `python -m potstill` is the same command.
+
+Each flag is an environment variable too, named by the command's words and the flag: `POTSTILL_RUN_N=50` is
+`potstill run -n 50`, `POTSTILL_RUN_AT_BUDGET=train` is `--at-budget train`, `POTSTILL_CATALOGUE_SEARCH_JSON=1` is
+`--json` of `potstill catalogue search`. A flag that is written goes before its variable, and a variable before the task
+file. A flag that may be repeated takes its values with spaces between:
+`POTSTILL_RUN_SET="distil.epochs=3 merge.heldout=0.1"`; a value that holds a space itself has to be written as a flag.
+An empty variable is none. The command that a run keeps for going on names the variables that were read, their keys
+masked.
 """
 
 

@@ -29,6 +29,7 @@ from potstill.cli.verify import verify
 from potstill.cli.web import app as web_app
 from potstill.cli.work import work
 from potstill.errors import PotstillError
+from potstill.flag_variables import name_variables
 from potstill.progress import switch_library_bars_off
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ _COMMANDS = {
 
 
 class _Root(Group):
-    """All commands, listed as a newcomer meets them."""
+    """All commands, listed as a newcomer meets them; each flag has its environment variable."""
+
+    def __init__(self, **attributes: Any):
+        super().__init__(**attributes)
+        name_variables(self)
 
     def list_commands(self, ctx: Context) -> list[str]:
         return sorted(super().list_commands(ctx), key=list(_COMMANDS).index)

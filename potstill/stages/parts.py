@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.asking.budget import Meter, pays_more, spent_usd
 from potstill.asking.counts import in_all
 from potstill.code_version import DECIDING, versions
+from potstill.flag_variables import variables_read
 from potstill.masking import mask_teacher
 from potstill.options import as_json
 from potstill.rows import Dropped, write_dropped, write_rows
@@ -110,11 +111,13 @@ def held_out_rows(merged: Path) -> tuple[Path, str]:
 def command_given() -> str:
     """The command that started this process, quoted so that a shell reads the same arguments; empty for Python.
 
+    Before it stand the environment variables that stood for its flags.
     Keys in a teacher's URL are masked: the command stands in files that are shown and pushed.
     """
     program = Path(sys.argv[0])
     ours = program.stem == "potstill" or program.parts[-2:] == ("potstill", "__main__.py")
-    return shlex.join(["potstill", *map(mask_teacher, sys.argv[1:])]) if ours else ""
+    line = shlex.join(["potstill", *map(mask_teacher, sys.argv[1:])])
+    return " ".join([*variables_read(sys.argv[1:]), line]) if ours else ""
 
 
 def described(spec: TaskSpec) -> str:
