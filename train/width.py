@@ -38,7 +38,7 @@ def keep_neurons(model: Any, share: float) -> Any:
             f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot "
             "be used; leave it out"
         )
-    keep = min(int(config.intermediate_size), 8 * math.ceil(share * config.intermediate_size / 8))
+    keep = neurons_kept(int(config.intermediate_size), share)
     for into, (owner, name) in blocks:
         down = getattr(owner, name)
         picked = _important([getattr(module, part) for module, part in into], down, keep)
@@ -49,6 +49,16 @@ def keep_neurons(model: Any, share: float) -> Any:
         setattr(owner, name, columns_of(down, picked))
     config.intermediate_size = keep
     return model
+
+
+def neurons_kept(total: int, share: float) -> int:
+    """How many of a layer's neurons a share is: rounded up to a multiple of 8.
+
+    Examples:
+        >>> neurons_kept(1536, 0.5), neurons_kept(20, 0.3)
+        (768, 8)
+    """
+    return min(total, 8 * math.ceil(share * total / 8))
 
 
 _Place = tuple[Any, str]

@@ -17,8 +17,9 @@ from potstill.user_data import check_data, unsaid_fields
 if TYPE_CHECKING:
     from potstill.datagen.options import GenerationOptions
     from potstill.settings import Settings
-    from potstill.task import TaskSpec
+    from potstill.task import Kind, TaskSpec
     from potstill.train.compress.options import CompressOptions
+    from potstill.train.options import DistilOptions
 
 
 def settled(
@@ -120,11 +121,13 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
     from potstill.train.ready import check_student, check_tokenizers
 
     check_for_kind(settings.distil, spec.kind, settings.teacher)
-    _check_compression(settings.compress, "classification" if spec.kind == "classification" else "causal")
+    kind = "classification" if spec.kind == "classification" else "causal"
+    _check_compression(settings.compress, kind)
     if not trained:
         options = distil_options(settings, spec)
         check_student(options, spec.kind)
         check_tokenizers(options, spec.kind, settings.teacher)
+        _check_written(settings.compress, options, spec.kind)
 
 
 def _check_compression(options: CompressOptions, kind: str) -> None:
@@ -138,6 +141,20 @@ def _check_compression(options: CompressOptions, kind: str) -> None:
     check_formats(options.formats)
     if options.recipe != "all":
         check_recipe(parse_recipe(options.recipe), kind=kind, tokens=options.calibration_tokens)
+
+
+def _check_written(options: CompressOptions, distil: DistilOptions, kind: Kind) -> None:
+    """Refuse formats that cannot hold what the recipe leaves of the student, whose width its model tells."""
+    if options.recipe in ("", "all"):
+        return
+    from potstill.train.compress.foresee import check_student_formats
+    from potstill.train.compress.recipe import parse_recipe
+    from potstill.train.options import student_name
+
+    sort = "classification" if kind == "classification" else "causal"
+    check_student_formats(
+        student_name(distil, kind), sort, parse_recipe(options.recipe), options.formats, distil.student_ffn
+    )
 
 
 def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:

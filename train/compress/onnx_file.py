@@ -26,6 +26,7 @@ from torch import nn
 from potstill.errors import MissingExtra, UserError
 from potstill.train.compress.state import Compressed, write_around
 from potstill.train.quantize.lattice import QuantizedWeight
+from potstill.train.quantize.schemes import targets
 from potstill.train.quiet import quiet_transformers
 
 MODEL = "model.onnx"
@@ -41,6 +42,15 @@ def onnx_faults(state: Compressed) -> list[str]:
             f"onnxruntime has no operator for {', '.join(foreign)}; it has int8 (tensor, channel) and symmetric int4 "
             "with groups of 16, 32, 64 or 128"
         )
+    for target in targets(state.model):
+        weight = state.quantized.get(target.name)
+        if target.part != "embeddings" or weight is None or weight.lattice.bits != 4 or not weight.lattice.group:
+            continue
+        if weight.codes.shape[1] % weight.lattice.group:
+            faults.append(
+                f"an embedding of width {weight.codes.shape[1]} is no multiple of group {weight.lattice.group}; choose "
+                "another group"
+            )
     if state.activations is not None and state.activations.get("threshold") is not None:
         faults.append("onnxruntime has no operator that keeps outlier features apart; choose int8:channel")
     return faults
@@ -250,8 +260,6 @@ class _Rewriter:
 
     def _look_up_4(self, ids: str, out: str, name: str, weight: QuantizedWeight, scale: str) -> None:
         group, width = weight.lattice.group, weight.codes.shape[1]
-        if width % group:
-            raise UserError(f"an embedding of width {width} is no multiple of group {group}; choose another group")
         codes = weight.codes.numpy()
         # A byte holds column c in its low half and column c + width/2 in its high half, so that both halves are whole.
         half = width // 2

@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from potstill.errors import OptionError, PotstillError
+from potstill.errors import PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
 from potstill.run_dir import digest, write_atomic
 from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
-from potstill.train.compress.files import best_format, check_formats, format_faults, write_files
+from potstill.train.compress.files import best_format, check_formats, write_files
+from potstill.train.compress.foresee import refuse_formats
 from potstill.train.compress.measure import count_weights, probe
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.place import check_place, held
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
 from potstill.train.compress.scores import EXAMINED, Examiner
 from potstill.train.compress.state import Compressed, load_state, open_source, save_state, source_name
-from potstill.train.compress.steps import Helpers, activations_of, run_step, scheme_of
+from potstill.train.compress.steps import Helpers, run_step, scheme_of
 from potstill.train.compress.teacher import check_teacher
 from potstill.train.compress.texts import calibration
 from potstill.train.compress.verify import verify_reload, verify_step
@@ -42,7 +43,7 @@ from potstill.train.early import early_faults, early_weights
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.cut import can_cut_heads
 from potstill.train.prune.depth import layers_that_can_go
-from potstill.train.quantize.schemes import Scheme, layer_list, targets, weight_of
+from potstill.train.quantize.schemes import Scheme, layer_list
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -159,7 +160,7 @@ class _Work:
         self._check_rewinding(state)
         if self.options.teacher is not None:
             check_teacher(state, self.options.teacher)
-        self._check_formats(state)
+        refuse_formats(state, self.recipe, self.options.formats)
         examiner = Examiner(state, self.material, self.options, self.listener)
         self.place.mkdir(parents=True, exist_ok=True)
         with held(self.place):  # two processes would delete each other's steps
@@ -214,24 +215,6 @@ class _Work:
                 faults = early_faults(folder, self.material.spec, self.material.learnt, state.tokenizer)
                 if faults:
                     raise OptionError("recipe", [f"{step}: {fault}; leave out rewind" for fault in faults])
-
-    def _check_formats(self, state: Compressed) -> None:
-        """Refuse formats that cannot hold what the recipe will give: one matrix is rounded to see."""
-        rounding = next((step for step in self.recipe.steps if step.kind == "quantize"), None)
-        scheme = None if rounding is None else scheme_of(rounding)
-        foreseen = replace(state, quantized={}, activations=None)
-        if rounding is not None and scheme is not None:
-            first = next(target for target in targets(state.model) if target.part == "blocks")
-            foreseen.quantized = {first.name: scheme.quantize(weight_of(first))}
-            foreseen.activations = activations_of(rounding)
-        faults = [
-            f"{form}: {fault}"
-            for form in self.options.formats
-            if form != "auto"
-            for fault in format_faults(foreseen, form)
-        ]
-        if faults:
-            raise OptionError("formats", faults)
 
     def _key(self, steps: tuple[Step, ...]) -> str:
         teacher = self.options.teacher

@@ -27,6 +27,19 @@ By = Literal["activations", "weights"]
 _MULTIPLE = 8
 
 
+def neurons_left(total: int, amount: float | int) -> int:
+    """How many of a layer's neurons stay where so many, or such a share, are removed.
+
+    Examples:
+        >>> neurons_left(1536, 0.3), neurons_left(1536, 100)
+        (1088, 1436)
+    """
+    if isinstance(amount, int):
+        return total - amount
+    keep, multiple = total - round(amount * total), max(_MULTIPLE, neuron_multiple(total))
+    return min(total - 1, multiple * round(keep / multiple)) if keep > multiple else keep
+
+
 def prune_neurons(
     model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *, by: By = "activations"
 ) -> PruneResult:
@@ -44,14 +57,11 @@ def prune_neurons(
         OptionError: An impossible amount, an unknown choice, or too little text.
         UserError: An unknown build of model.
     """
-    parts, count, before = checked_cut(
+    parts, _, before = checked_cut(
         "neurons", model, amount, calibration, total=lambda parts: parts.neurons, by=by, known=get_args(By)
     )
     total, layers = parts.neurons, len(parts.blocks)
-    keep = total - count
-    multiple = max(_MULTIPLE, neuron_multiple(total))
-    if keep > multiple and isinstance(amount, float):
-        keep = min(total - 1, multiple * round(keep / multiple))
+    keep = neurons_left(total, amount)
     scores = neuron_importance(parts, calibration) if by == "activations" else _by_weights(parts)
     kept = [row.topk(keep).indices.sort().values.tolist() for row in scores]
     parts = cut_neurons(parts, kept)

@@ -1,0 +1,142 @@
+"""Whether formats can hold what a recipe will give, from a model's configuration: before it is trained, and before a
+step is done.
+
+In: configuration, recipe, formats. Out: what would be said when the files are written. The model is built without
+weights (torch's meta device), its channels and neurons are cut in number as the recipe will cut them, and a few rows of
+each of its widths are rounded. What `cofi` and `bonsai` leave is learnt, and is not foreseen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from potstill.errors import OptionError, UserError
+from potstill.models import local_model
+from potstill.train.compress.files import format_faults
+from potstill.train.compress.recipe import Recipe, Step, with_defaults
+from potstill.train.compress.state import Compressed
+from potstill.train.compress.steps import activations_of, scheme_of
+from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.hidden import possible_width
+from potstill.train.prune.neurons import neurons_left
+from potstill.train.quantize.schemes import Scheme, scheme_for, targets, weight_of
+from potstill.train.quiet import quiet_transformers
+from potstill.train.width import neurons_kept
+
+_LEARNT = ("cofi", "bonsai")
+_ROWS = 32
+
+
+def check_student_formats(
+    name: str, kind: str, recipe: Recipe, formats: Sequence[str], ffn: float | None = None
+) -> None:
+    """Refuse formats that cannot hold the student that a model will become.
+
+    Args:
+        name: The model that the student starts from.
+        kind: `classification` or `causal`.
+        recipe: What it will be compressed with.
+        formats: The formats; of `auto` nothing is foreseen, since it takes what fits.
+        ffn: Share of the feed-forward neurons that training leaves in each layer; None leaves all.
+
+    Raises:
+        OptionError: Every reason.
+        UserError: The model cannot be loaded.
+    """
+    if not [form for form in formats if form != "auto"]:
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    place = local_model(name)
+    try:
+        config = AutoConfig.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place) if any(form.startswith("gguf") for form in formats) else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"the student {name!r} cannot be loaded ({error})") from None
+    inner = config.get_text_config()
+    if ffn is not None and hasattr(inner, "intermediate_size"):
+        inner.intermediate_size = neurons_kept(int(inner.intermediate_size), ffn)
+    model = _empty(config, kind)
+    refuse_formats(Compressed(model, tokenizer, None, kind, torch.float32), recipe, formats)
+
+
+def refuse_formats(state: Compressed, recipe: Recipe, formats: Sequence[str]) -> None:
+    """Refuse formats that cannot hold what a recipe makes of a student; its weights are not looked at.
+
+    Raises:
+        OptionError: Every reason.
+    """
+    wanted = [form for form in formats if form != "auto"]
+    if not wanted:
+        return
+    foreseen = _foreseen(state, recipe)
+    faults = [f"{form}: {fault}" for form in wanted for fault in format_faults(foreseen, form)]
+    if faults:
+        raise OptionError("formats", faults)
+
+
+def _foreseen(state: Compressed, recipe: Recipe) -> Compressed:
+    """The student after the recipe, as far as formats go: its shapes, and rows that are rounded as its weights are."""
+    rounding = next((step for step in recipe.steps if step.kind == "quantize"), None)
+    scheme = None if rounding is None else scheme_of(rounding)
+    cuts = [step for step in recipe.steps if step.kind == "structure"]
+    model = _cut(state.model, cuts, state.kind)
+    found = Compressed(model, state.tokenizer, state.card, state.kind, state.dtype)
+    if rounding is not None and scheme is not None:
+        embeddings = str(with_defaults(rounding).options.get("embeddings", "int8"))
+        found.quantized = _rounded(model, scheme, embeddings)
+        found.activations = activations_of(rounding)
+    return found
+
+
+def _rounded(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Any]:
+    """A few rows of one matrix of each part and width, rounded: formats ask for the grid and the width."""
+    seen: set[tuple[str, int]] = set()
+    found = {}
+    for target in targets(model):
+        width = int(weight_of(target).shape[1])
+        chosen = scheme_for(target.part, scheme, embeddings)
+        if chosen is None or target.part == "rest" or (target.part, width) in seen:
+            continue
+        seen.add((target.part, width))
+        rows = torch.linspace(-1.0, 1.0, _ROWS * width).reshape(width, _ROWS).T.contiguous()
+        found[target.name] = chosen.quantize(rows)
+    return found
+
+
+def _cut(model: Any, steps: Sequence[Step], kind: str) -> Any:
+    """A model of the shapes that the steps leave, on the meta device; the model itself where they leave all."""
+    if not {"hidden", "neurons"} & {step.method for step in steps}:
+        return model
+    for step in steps:
+        if step.method in _LEARNT:
+            break
+        if step.method not in ("hidden", "neurons") or step.amount is None:
+            continue
+        config = copy.deepcopy(model.config)
+        inner, parts = config.get_text_config(), anatomy(model)
+        if step.method == "neurons":
+            inner.intermediate_size = neurons_left(parts.neurons, step.amount)
+        else:
+            width = int(inner.hidden_size)
+            gone = step.amount if isinstance(step.amount, int) else round(step.amount * width)
+            inner.hidden_size = possible_width(parts, width - gone)
+            if parts.decoder:
+                inner.head_dim = parts.head_size
+            else:
+                inner.num_attention_heads = inner.hidden_size // parts.head_size
+        model = _empty(config, kind)
+    return model
+
+
+def _empty(config: Any, kind: str) -> Any:
+    """A model without weights."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto = AutoModelForSequenceClassification if kind == "classification" else AutoModelForCausalLM
+    with quiet_transformers(), torch.device("meta"):
+        return auto.from_config(config)
