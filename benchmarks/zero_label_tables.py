@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import zero_label_worth
@@ -87,7 +88,11 @@ def means(records: Records) -> str:
 
 
 def brief(records: Records) -> str:
-    """The columns of `means` that a first reader needs, for the README: what the user brings, beside full training."""
+    """What a first reader needs, for the README: what the user brings, beside full training, and what a run takes.
+
+    Minutes and tokens are those of the run that nothing is brought to: the median of the seeds, since other programs
+    ran beside them, and the most of the seeds, since what one had in its ledger it did not ask for again.
+    """
     columns = {
         "soft": "nothing",
         "self_training": "texts",
@@ -95,8 +100,22 @@ def brief(records: Records) -> str:
         "self_training_chosen": "texts and 100 chosen labels",
         "ceiling": "up to 2,000 labels",
     }
-    lines = [[task, *(_shown(_mean(_values(records, task, arm))) for arm in columns)] for task in TASKS]
-    return _table(["you bring", *columns.values()], lines)
+    lines = []
+    for task in TASKS:
+        own = [record for record in records if (record["task"], record["arm"]) == (task, "soft")]
+        minutes, tokens = ([r[name] for r in own if r.get(name)] for name in ("minutes", "tokens"))
+        taken = [f"{median(minutes):.0f}" if minutes else "–", f"{max(tokens) / 1000:.0f}k" if tokens else "–"]
+        lines.append([task, *(_shown(_mean(_values(records, task, arm))) for arm in columns), *taken])
+    table = _table(["you bring", *columns.values(), "minutes, with nothing", "teacher tokens"], lines)
+    size = student_mib(read_results("compression"))
+    return f"{table}\n\nEach student takes {size} before it is compressed." if size else table
+
+
+def student_mib(records: Records) -> str:
+    """The size of the uncompressed MiniLM students that `compression.py` measured; "" where it did none."""
+    sizes = [r["size_mib"] for r in records if (r["model"], r["recipe"]) == ("MiniLM-L6", "original")]
+    ends = list(dict.fromkeys(f"{size:.1f}" for size in (min(sizes), max(sizes)))) if sizes else []
+    return f"{' to '.join(ends)} MiB" if ends else ""
 
 
 def spread(records: Records) -> str:

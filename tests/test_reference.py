@@ -8,6 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import potstill
 from potstill.settings import STAGES, Settings
@@ -54,6 +55,26 @@ def test_options_of_every_stage_are_in_the_reference() -> None:
     options = {name for name in made if name.endswith("Options")}
     assert {item.__name__ for item in STAGES.values()} <= options
     assert options - {name for _, name in NAMES} == set()
+
+
+def test_the_picture_of_the_readme_is_what_the_records_say_and_fetches_nothing() -> None:
+    spec = importlib.util.spec_from_file_location("readme_picture", ROOT / "scripts" / "readme_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    drawn = made.PICTURE.read_text("utf-8")
+    assert drawn == made.render(), "run: python scripts/readme_picture.py"
+    assert {node.tag.rpartition("}")[2] for node in ElementTree.fromstring(drawn).iter()} == {
+        "svg", "title", "desc", "style", "rect", "text", "path"
+    }  # fmt: skip
+    assert drawn.count("://") == 1, "the name space alone"
+    assert "prefers-color-scheme:dark" in drawn
+    readme = (ROOT / "README.md").read_text("utf-8")
+    place = readme.index("](docs/picture.svg)")
+    assert place < len(readme) / 3
+    shown = re.findall(r"(\d+) %", readme[readme.index("![") : place])
+    assert all(f">{share}%<" in drawn for share in shown), "what is read aloud is what is drawn"
 
 
 def test_the_page_of_commands_is_what_help_says() -> None:

@@ -31,8 +31,9 @@ def record(task: str, arm: str, seed: int, macro_f1: float | None, share: float 
 
 
 RECORDS = [
-    record("trec", "soft", 1, 0.6, 0.75),
-    record("trec", "soft", 0, 0.4, 0.5),
+    record("trec", "soft", 1, 0.6, 0.75) | {"minutes": 3.6, "tokens": 30_600},
+    record("trec", "soft", 0, 0.4, 0.5) | {"minutes": 22.9, "tokens": 1_000},
+    record("trec", "soft", 2, 0.5, 0.625) | {"minutes": 3.1, "tokens": 12_000},
     record("trec", "ceiling", 0, 0.8, 1.0),
     record("trec", "ceiling", 1, 0.8, 1.0),
     record("trec", "teacher_raw", 0, 0.1, 0.125),
@@ -54,10 +55,23 @@ def test_cells_are_means_over_the_seeds_and_empty_where_nothing_was_run(tables: 
     found = cells(tables.means(RECORDS), "trec")
     assert found == ["trec", "2", "0.100", "–", "0.500", "–", "–", "–", "–", "0.500", "0.700", "0.800"]
     assert cells(tables.means(RECORDS), "sick")[:5] == ["sick", "0", "–", "–", "0.200"]
-    assert cells(tables.brief(RECORDS), "trec") == ["trec", "0.500", "–", "–", "–", "0.800"]
+    assert cells(tables.brief(RECORDS), "trec") == ["trec", "0.500", "–", "–", "–", "0.800", "4", "31k"]
+    assert cells(tables.brief(RECORDS), "sick")[-2:] == ["–", "–"]
     assert cells(tables.spread(RECORDS), "trec")[1:3] == ["0.400–0.600", "–"]
     assert "sick" not in tables.spread(RECORDS)
     assert cells(tables.hundred(RECORDS), "trec") == ["trec", "0.500", "0.500", "0.700", "0.700"]
+
+
+def test_sizes_are_those_of_the_records_of_compression(tables: Any) -> None:
+    known = [
+        {"model": "MiniLM-L6", "task": "trec", "recipe": "original", "size_mib": 93.42},
+        {"model": "MiniLM-L6", "task": "trec", "recipe": "int8", "size_mib": 24.0},
+        {"model": "SmolLM2", "task": "x", "recipe": "original", "size_mib": 256.0},
+        {"model": "MiniLM-L6", "task": "banking77", "recipe": "original", "size_mib": 93.56},
+    ]
+    assert tables.student_mib(known) == "93.4 to 93.6 MiB"
+    assert tables.student_mib(known[:2]) == "93.4 MiB"
+    assert tables.student_mib(known[2:3]) == ""
 
 
 def test_a_task_counts_once_in_the_mean_share_whatever_its_seeds(tables: Any) -> None:
