@@ -20,6 +20,7 @@ from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.outputs import off_form
 from potstill.datagen.tally import TextSample
 from potstill.decisions import FILE as DECISIONS
+from potstill.errors import BadOptions, OptionFault
 from potstill.events import Event, Listener, silent
 from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset, take_rows
 from potstill.task import TaskSpec
@@ -69,13 +70,17 @@ class MergeOptions:
         faults = []
         for name in ("near_duplicates", "test_near"):
             if not 0 < getattr(self, name) <= 1:
-                faults.append(f"{name} must be in (0, 1] (got {getattr(self, name)})")
+                faults.append(OptionFault(f"{name} must be in (0, 1] (got {getattr(self, name)})", name))
         if self.validation < 0 or self.heldout < 0 or self.validation + self.heldout >= 1:
-            faults.append(f"validation + heldout must be in [0, 1) (got {self.validation} + {self.heldout})")
+            faults.append(
+                OptionFault(
+                    f"validation + heldout must be in [0, 1) (got {self.validation} + {self.heldout})", "validation"
+                )
+            )
         if self.max_ratio and self.max_ratio < 1:
-            faults.append(f"max_ratio must be 0 or at least 1 (got {self.max_ratio})")
+            faults.append(OptionFault(f"max_ratio must be 0 or at least 1 (got {self.max_ratio})", "max_ratio"))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from potstill.errors import BadOptions, OptionFault
+
 # The automatic window, by what the teacher takes at a time: benchmarks/generation_throughput.py --only path.
 WINDOW_BY_CONCURRENCY = 8
 LEAST_WINDOW = 128
@@ -105,31 +107,39 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         faults = []
         if self.rows < 1:
-            faults.append(f"rows: a whole number of 1 or more is needed (got {self.rows})")
+            faults.append(OptionFault(f"rows: a whole number of 1 or more is needed (got {self.rows})", "rows"))
         if self.max_tokens is not None and self.max_tokens < 1:
-            faults.append(f"max_tokens must be at least 1 (got {self.max_tokens})")
+            faults.append(OptionFault(f"max_tokens must be at least 1 (got {self.max_tokens})", "max_tokens"))
         if self.window is not None and self.window < 1:
-            faults.append(f"window must be at least 1 (got {self.window})")
+            faults.append(OptionFault(f"window must be at least 1 (got {self.window})", "window"))
         if self.temperature_span < 1:
-            faults.append(f"temperature_span must be at least 1 (got {self.temperature_span})")
+            faults.append(
+                OptionFault(f"temperature_span must be at least 1 (got {self.temperature_span})", "temperature_span")
+            )
         if self.texts_per_request < 1:
-            faults.append(f"texts_per_request must be at least 1 (got {self.texts_per_request})")
+            faults.append(
+                OptionFault(f"texts_per_request must be at least 1 (got {self.texts_per_request})", "texts_per_request")
+            )
         if not 0 < self.novelty <= 1:
-            faults.append(f"novelty must be in (0, 1] (got {self.novelty})")
+            faults.append(OptionFault(f"novelty must be in (0, 1] (got {self.novelty})", "novelty"))
         if (self.own_inputs or 0) < 0:
-            faults.append(f"own_inputs must be at least 0 (got {self.own_inputs})")
+            faults.append(OptionFault(f"own_inputs must be at least 0 (got {self.own_inputs})", "own_inputs"))
         if self.novelty_pool < 0:
-            faults.append(f"novelty_pool must be at least 0 (got {self.novelty_pool})")
+            faults.append(OptionFault(f"novelty_pool must be at least 0 (got {self.novelty_pool})", "novelty_pool"))
         if not 0 <= self.own_name_share <= 1:
-            faults.append(f"own_name_share must be in [0, 1] (got {self.own_name_share})")
+            faults.append(
+                OptionFault(f"own_name_share must be in [0, 1] (got {self.own_name_share})", "own_name_share")
+            )
         if self.requests_per_row <= 0:
-            faults.append(f"requests_per_row must be above 0 (got {self.requests_per_row})")
+            faults.append(
+                OptionFault(f"requests_per_row must be above 0 (got {self.requests_per_row})", "requests_per_row")
+            )
         if not 0 < self.top_p <= 1:
-            faults.append(f"top_p must be in (0, 1] (got {self.top_p})")
+            faults.append(OptionFault(f"top_p must be in (0, 1] (got {self.top_p})", "top_p"))
         if self.temperature < 0 or (self.temperature_end or 0) < 0 or self.answer_temperature < 0:
-            faults.append("temperatures must be at least 0")
+            faults.append(OptionFault("temperatures must be at least 0", "temperature"))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
     @property
     def max_requests(self) -> int:

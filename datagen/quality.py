@@ -38,7 +38,7 @@ from potstill.datagen.said_labels import said_scores
 from potstill.datagen.self_instruct_text import is_yes
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.writing import rng
-from potstill.errors import OptionError
+from potstill.errors import BadOptions, OptionError, OptionFault
 from potstill.events import Event, Listener, silent
 from potstill.rows import Dropped, Row, dataset_to_rows, rows_to_dataset
 from potstill.task import TaskSpec
@@ -92,18 +92,23 @@ class QualityOptions:
     def __post_init__(self) -> None:
         faults = []
         if self.votes < 0:
-            faults.append(f"votes must be at least 0 (got {self.votes})")
+            faults.append(OptionFault(f"votes must be at least 0 (got {self.votes})", "votes"))
         if not 0 < self.least < 1:
-            faults.append(f"least must be in (0, 1) (got {self.least})")
+            faults.append(OptionFault(f"least must be in (0, 1) (got {self.least})", "least"))
         if self.teacher_options and not self.teacher:
             faults.append(
-                "teacher_options are for another teacher that checks, and quality.teacher names none; those of the "
-                "run's own stand at the top of the task file, or in --set teacher_options.NAME=VALUE"
+                OptionFault(
+                    "teacher_options are for another teacher that checks, and quality.teacher names none; those of the "
+                    "run's own stand at the top of the task file, or in --set teacher_options.NAME=VALUE",
+                    "teacher_options",
+                )
             )
         if self.votes and self.temperature <= 0:
-            faults.append(f"votes need a temperature above 0, or all are the same (got {self.temperature})")
+            faults.append(
+                OptionFault(f"votes need a temperature above 0, or all are the same (got {self.temperature})", "votes")
+            )
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
     @property
     def checks(self) -> int:

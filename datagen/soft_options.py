@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from potstill.errors import BadOptions, OptionFault
+
 Form = Literal["task", "shown", "example", "category"]
 FormChoice = Literal["auto", "task", "shown", "example", "category"]
 
@@ -60,17 +62,24 @@ class SoftOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        faults: list[OptionFault] = []
         for name in ("candidates", "max_output_tokens"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
+                faults.append(OptionFault(f"{name} must be at least 1 (got {getattr(self, name)})", name))
         if self.pick == "beam" and self.candidates < 2:
-            raise ValueError(f"a beam search needs candidates of 2 or more, its width (got {self.candidates})")
+            faults.append(
+                OptionFault(
+                    f"a beam search needs candidates of 2 or more, its width (got {self.candidates})", "candidates"
+                )
+            )
         for name in ("candidate_temperature", "vote_temperature"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0 (got {getattr(self, name)})")
+                faults.append(OptionFault(f"{name} must be above 0 (got {getattr(self, name)})", name))
         if self.votes < 0:
-            raise ValueError(f"votes must be at least 0 (got {self.votes})")
+            faults.append(OptionFault(f"votes must be at least 0 (got {self.votes})", "votes"))
         if self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1 (got {self.top_k})")
+            faults.append(OptionFault(f"top_k must be at least 1 (got {self.top_k})", "top_k"))
         if self.max_chars < 1:
-            raise ValueError(f"max_chars must be at least 1 (got {self.max_chars})")
+            faults.append(OptionFault(f"max_chars must be at least 1 (got {self.max_chars})", "max_chars"))
+        if faults:
+            raise BadOptions(faults)

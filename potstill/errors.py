@@ -23,6 +23,7 @@ A message says what happened, the value that was met, and the mend.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class PotstillError(Exception):
@@ -35,6 +36,29 @@ class UserError(PotstillError):
     """Something that the user can mend."""
 
     exit_code = 2
+
+
+class OptionFault(str):
+    """One fault in words, and the option that it is about.
+
+    Attributes:
+        place: Such as `("generation", "novelty")`, outermost first; empty where it is about no option.
+    """
+
+    place: tuple[str, ...]
+
+    def __new__(cls, text: str, *place: str) -> Self:
+        made = super().__new__(cls, text)
+        made.place = place
+        return made
+
+
+class BadOptions(ValueError):
+    """What options find wrong with their own values; `potstill.options.build_options` makes an `OptionError` of it."""
+
+    def __init__(self, faults: Sequence[OptionFault]):
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
 
 
 class _Faults(UserError):
@@ -52,7 +76,7 @@ class TaskError(_Faults):
 
 
 class OptionError(_Faults):
-    """Options that cannot be used. `faults` holds one line for each fault."""
+    """Options that cannot be used. `faults` holds a line for each, an `OptionFault` where it is about one option."""
 
 
 class MissingExtra(UserError):

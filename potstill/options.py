@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from potstill.errors import OptionError
+from potstill.errors import BadOptions, OptionError, OptionFault
 
 T = TypeVar("T")
 
@@ -58,7 +58,12 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    faults = [f"{where}.{key}: no such option{nearest(key, known)}" for key in values if key not in known]
+    at: tuple[str, ...] = tuple(where.split("."))
+    faults: list[str] = [
+        OptionFault(f"{where}.{key}: no such option{nearest(key, known)}", *at, key)
+        for key in values
+        if key not in known
+    ]
     good = {key: value for key, value in values.items() if key in known}
     for name, inner in option_groups(cls).items():
         if isinstance(good.get(name), Mapping):
@@ -72,11 +77,17 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         built: T = TypeAdapter(cls).validate_python(good)
     except ValidationError as error:
         for item in error.errors():
-            place = ".".join(str(part) for part in (where, *item["loc"]))
-            faults.append(f"{place}: {_told(item)}")
+            own, within = item.get("ctx", {}).get("error"), [str(part) for part in item["loc"]]
+            said = ".".join((where, *within))
+            if isinstance(own, BadOptions):
+                faults += [OptionFault(f"{said}: {fault}", *at, *within, *fault.place) for fault in own.faults]
+            else:
+                faults.append(OptionFault(f"{said}: {_told(item)}", *at, *within))
         raise OptionError(where, faults) from None
+    except OptionError as error:  # of a dataclass that names its own place
+        raise OptionError(where, [*faults, *error.faults]) from None
     except ValueError as error:
-        faults.append(f"{where}: {error}")
+        faults.append(OptionFault(f"{where}: {error}", *at))
         raise OptionError(where, faults) from None
     if faults:
         raise OptionError(where, faults)

@@ -6,7 +6,7 @@ Precedence, lowest first: defaults of each stage's options, the task file's fron
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from pathlib import Path
@@ -22,7 +22,7 @@ from potstill.datagen.teachers.own import own_name
 from potstill.datagen.teachers.ray_cluster import RayOptions
 from potstill.datagen.teachers.workers import WorkersOptions
 from potstill.datagen.weak import WeakOptions
-from potstill.errors import OptionError
+from potstill.errors import BadOptions, OptionError, OptionFault
 from potstill.masking import masked
 from potstill.options import as_json, build_options, nearest, option_groups
 from potstill.retrieval.retrieve import RetrievalOptions
@@ -65,12 +65,12 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} must be at least 0 (got {value})"
+            OptionFault(f"{name} must be at least 0 (got {value})", name)
             for name, value in (("rows", self.rows), ("latency_rows", self.latency_rows))
             if value < 0
         ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 @dataclass(frozen=True)
@@ -191,21 +191,19 @@ def file_check(given: Mapping[str, Any]) -> Check:
         try:
             resolve(of_file, given)
         except OptionError as error:
-            placed = [(_line_of(fault, lines, given), fault) for fault in error.faults]
+            placed = [(_line_of(getattr(fault, "place", ()), lines, given), fault) for fault in error.faults]
             return placed if any(line for line, _ in placed) else []
         return []
 
     return check
 
 
-def _line_of(fault: str, lines: Mapping[str, int], given: Mapping[str, Any]) -> int:
-    """The line of a task file that a fault is about; 0 where the caller said it."""
-    name, _, said = fault.partition(" " if fault.startswith("budget ") else ": ")
-    stage, *rest = name.split(".")
+def _line_of(place: Sequence[str], lines: Mapping[str, int], given: Mapping[str, Any]) -> int:
+    """The line of a task file that a fault at a place is about; 0 where the caller said it, or there is no place."""
+    if not place:
+        return 0
+    stage, *rest = place
     by_caller = given.get(stage)
-    if not rest and stage in _NESTED:  # several options of a stage may be at fault: the first that is named tells
-        option = said.partition(" ")[0]
-        rest = [option] if f"{stage}.{option}" in lines else []
     if isinstance(by_caller, Mapping):
         return 0 if not rest or rest[0] in by_caller else lines.get(f"{stage}.{rest[0]}", 0)
     if by_caller is not None:
@@ -252,7 +250,7 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
             if value is None:
                 continue
             if fault := _plain_fault(key, value):
-                faults.append(fault)
+                faults.append(OptionFault(fault, key))
                 continue
             if key in _WHOLE:
                 value = int(value)  # numpy's numbers are whole too
@@ -265,7 +263,7 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 origin[key] = where
             elif key in nested:
                 if not isinstance(value, Mapping):
-                    faults.append(f"{key}: a mapping of options is needed (got {value!r})")
+                    faults.append(OptionFault(f"{key}: a mapping of options is needed (got {value!r})", key))
                     continue
                 groups = {"teacher_options", *(option_groups(_NESTED[key]) if key in _NESTED else ())}
                 nested[key] |= {option: _joined(nested[key].get(option), said, option in groups)
@@ -275,7 +273,7 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 hint = nearest(key, [*_PLAIN, *_SHORT, *nested])
                 if (place := place_of(key)) is not None:
                     hint = f"; did you mean {place[0]}={{{place[1]!r}: {value!r}}}?"
-                faults.append(f"{key}: no such setting{hint}")
+                faults.append(OptionFault(f"{key}: no such setting{hint}", key))
     seed = values.get("seed", 0)
     for name, cls in _NESTED.items():
         if any(f.name == "seed" for f in fields(cls)):
@@ -295,7 +293,11 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
             try:
                 build_options(options_class(ref), options, f"{what}_options")
             except OptionError as error:
-                faults.extend(f"{what}: {fault}" if error.where == "teacher" else fault for fault in error.faults)
+                at = what.split(".")
+                faults.extend(
+                    OptionFault(f"{what}: {fault}", *at) if error.where == "teacher" else fault
+                    for fault in error.faults
+                )
     if faults:
         raise OptionError("options", faults)
     return replace(build_options(Settings, {}, "settings"), **values, origin=origin, given=own)
@@ -308,13 +310,16 @@ def _named(given: Any, from_caller: Mapping[str, Any], faults: list[str]) -> str
         options = {}
     if (executor := from_caller.get("executor")) in ("workers", "ray"):
         faults.append(
-            f"executor: {executor} opens engines of its own, and a teacher in Python runs here; leave executor out"
+            OptionFault(
+                f"executor: {executor} opens engines of its own, and a teacher in Python runs here; leave executor out",
+                "executor",
+            )
         )
     at_once = from_caller.get("concurrency")
     try:
         return own_name(given, {**options, **({"concurrency": at_once} if at_once else {})})
     except OptionError as error:
-        faults.extend(f"teacher: {fault}" for fault in error.faults)
+        faults.extend(OptionFault(f"teacher: {fault}", "teacher") for fault in error.faults)
         return None
 
 

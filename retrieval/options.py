@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.errors import OptionError
+from potstill.errors import OptionError, OptionFault
 from potstill.task import REVISION
 
 
@@ -70,18 +70,24 @@ class RetrievalOptions:
         least = {"top": 1, "datasets": 0, "rows_per_dataset": 1, "depth": 1, "mentions": 0, "voters": 1, "min_rows": 0}
         least |= {"popularity": 0, "hyde": 0, "rerank": 0, "rerank_weight": 0, "student_mib": 0}
         faults = [
-            f"{name} must be at least {bound} (got {getattr(self, name)})"
+            OptionFault(f"{name} must be at least {bound} (got {getattr(self, name)})", name)
             for name, bound in least.items()
             if not getattr(self, name) >= bound
         ]
         if not 0 <= self.fusion_dense <= 1:
-            faults.append(f"fusion_dense must lie between 0 and 1 (got {self.fusion_dense})")
+            faults.append(
+                OptionFault(f"fusion_dense must lie between 0 and 1 (got {self.fusion_dense})", "fusion_dense")
+            )
         for name in ("min_score", "min_score_generation"):
             if not -1 <= getattr(self, name) <= 1:
-                faults.append(f"{name} is a cosine and must lie between -1 and 1 (got {getattr(self, name)})")
+                faults.append(
+                    OptionFault(f"{name} is a cosine and must lie between -1 and 1 (got {getattr(self, name)})", name)
+                )
         for pin in self.pins:
             name, _, revision = pin.partition("@")
             if name.count("/") != 1 or not REVISION.fullmatch(revision):
-                faults.append(f"pins: {pin[:120]!r} is not of the form user/name@revision")
+                faults.append(OptionFault(f"pins: {pin[:120]!r} is not of the form user/name@revision", "pins"))
         if faults:
-            raise OptionError("retrieval", faults)
+            raise OptionError(
+                "retrieval", [OptionFault(f"retrieval.{fault}", "retrieval", *fault.place) for fault in faults]
+            )

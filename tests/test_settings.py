@@ -144,6 +144,33 @@ def test_a_bad_file_has_one_message_with_a_line_for_each_fault(tmp_path: Path) -
     ]
 
 
+def test_each_fault_of_a_stage_stands_at_the_line_of_its_own_option(tmp_path: Path) -> None:
+    """The lines were found by the messages' first words, and faults of one stage shared one."""
+    (tmp_path / "bad.md").write_text(
+        "---\nsoft:\n  seed: 1\n  pick: beam\n  candidates: 1\n  votes: -1\ngeneration:\n  min_words: 1\n  top_p: 2\n"
+        "  temperature: -1\ndistil:\n  search:\n    trials: -1\n  epochs: 2\n  dropout: 3\nquality:\n  votes: 1\n"
+        "  teacher_options: {usd_read: 1}\n---\nTell spam from ham messages.\n"
+    )
+    with pytest.raises(TaskError) as caught:
+        read_with_settings(tmp_path / "bad.md", {})
+    assert [fault.partition(" (got")[0][:64] for fault in caught.value.faults] == [
+        "line 5: soft: a beam search needs candidates of 2 or more, its w",
+        "line 6: soft: votes must be at least 0",
+        "line 9: generation: top_p must be in (0, 1]",
+        "line 10: generation: temperatures must be at least 0",
+        "line 12: distil.search: trials must be 0 or more",
+        "line 15: distil.dropout must lie in [0, 1)",
+        "line 18: quality: teacher_options are for another teacher that c",
+    ]
+
+
+def test_a_scale_of_adapters_without_adapters_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"lora_alpha scales adapters .got 8., and there are none; set lora_rank"):
+        resolve({}, {"distil": {"lora_alpha": 8}})
+    assert resolve({}, {"distil": {"lora_alpha": 8, "lora_rank": 4}}).distil.lora_alpha == 8
+    assert resolve({}, {"distil": {"lora_alpha": 8, "qlora": True}}).distil.lora_alpha == 8
+
+
 def test_what_the_caller_says_is_no_fault_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "task.md"
     file.write_text("---\nteacher: opnai:x\ngeneration: {rows: 20, novelty: 0.6}\n---\nIs a message spam or ham?\n")

@@ -12,6 +12,7 @@ with as many rows a step (`loop.scaled_loss`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -42,6 +43,8 @@ _FSDP = {
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
 _TABLES = ("train", "validation", "targets")
+# Seconds that a process may take to end after its last word.
+_END_S = 60.0
 _EVENT, _FAULT = "potstill-event ", "potstill-fault "
 
 
@@ -101,7 +104,7 @@ def launch(
         raise relay.fault
     if fault:
         raise TrainingError(fault)
-    if not (folder / "result.json").exists():
+    if code or not (folder / "result.json").exists():
         raise TrainingError(f"a training process ended with code {code}:\n" + "\n".join(tail))
     value = json.loads((folder / "result.json").read_text("utf-8"))
     return DistilResult(Path(value["path"]), value["history"], value["report"])
@@ -124,6 +127,8 @@ def _followed(words: list[str], environment: dict[str, str], listener: Listener)
                 fault = fault or json.loads(line.removeprefix(_FAULT))
             else:
                 tail.append(line.rstrip())
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs as it ends
+            process.wait(_END_S)
     finally:
         process.terminate()
         code = process.wait()

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from potstill.errors import OptionError
+from potstill.errors import BadOptions, OptionError, OptionFault
 from potstill.models import MINILM, SMOLLM2
 from potstill.number_format import multiplies_bfloat16
 from potstill.options import nearest
@@ -28,6 +28,7 @@ CrossTokenizer = Literal["carry_over", "gold", "uld"]
 OnPolicyTeacher = Literal["auto", "weights", "asked"]
 Start = Literal["features", "random"]
 StudentKind = Literal["classification", "causal"]
+_LORA_ALPHA = 32.0
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class SearchOptions:
     def __post_init__(self) -> None:
         faults = []
         if self.trials < 0:
-            faults.append(f"trials must be 0 or more (got {self.trials!r})")
+            faults.append(OptionFault(f"trials must be 0 or more (got {self.trials!r})", "trials"))
         if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
-            faults.append(f"minutes must be above 0 (got {self.minutes!r})")
+            faults.append(OptionFault(f"minutes must be above 0 (got {self.minutes!r})", "minutes"))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class DistilOptions:
     precision: Precision | None = None
     gradient_checkpointing: bool = False
     lora_rank: int | None = None
-    lora_alpha: float = 32.0
+    lora_alpha: float = _LORA_ALPHA
     qlora: bool = False
     processes: int = 1
     sharding: Literal["ddp", "fsdp"] = "ddp"
@@ -210,7 +211,7 @@ class DistilOptions:
     def __post_init__(self) -> None:
         faults = _faults(self)
         if faults:
-            raise OptionError("distil", [f"distil.{fault}" for fault in faults])
+            raise OptionError("distil", [OptionFault(f"distil.{fault}", "distil", *fault.place) for fault in faults])
 
 
 _BY_KIND: dict[StudentKind, dict[str, object]] = {
@@ -345,18 +346,22 @@ def _fast_precision() -> Precision:
     return "bf16" if multiplies_bfloat16(device) else "fp32"
 
 
-def _faults(options: DistilOptions) -> list[str]:
-    faults = []
+def _faults(options: DistilOptions) -> list[OptionFault]:
+    faults: list[OptionFault] = []
     for name in ("hard_weight", "soft_weight", "hidden_weight"):
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= 0):
-            faults.append(f"{name} must be 0 or more (got {value!r})")
+            faults.append(OptionFault(f"{name} must be 0 or more (got {value!r})", name))
     if options.hard_weight == 0 and options.soft_weight == 0:
-        faults.append("hard_weight and soft_weight are both 0, so there is nothing to learn; raise one")
+        faults.append(
+            OptionFault(
+                "hard_weight and soft_weight are both 0, so there is nothing to learn; raise one", "hard_weight"
+            )
+        )
     for name in ("temperature", "learning_rate", "head_learning_rate", "max_grad_norm", "lora_alpha"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
-            faults.append(f"{name} must be above 0 (got {value!r})")
+            faults.append(OptionFault(f"{name} must be above 0 (got {value!r})", name))
     counts = (
         "epochs", "max_steps", "min_steps", "batch_size", "gradient_accumulation", "student_layers", "early_stopping",
         "evaluations", "checkpoint_steps", "lora_rank", "generations", "on_policy_tokens", "processes",
@@ -364,37 +369,62 @@ def _faults(options: DistilOptions) -> list[str]:
     for name in counts:
         value = getattr(options, name)
         if value is not None and value < 1:
-            faults.append(f"{name} must be at least 1 (got {value!r})")
+            faults.append(OptionFault(f"{name} must be at least 1 (got {value!r})", name))
     if options.altered_copies < 0:
-        faults.append(f"altered_copies must be 0 or more (got {options.altered_copies!r})")
+        faults.append(
+            OptionFault(f"altered_copies must be 0 or more (got {options.altered_copies!r})", "altered_copies")
+        )
+    if options.lora_rank is None and not options.qlora and options.lora_alpha != _LORA_ALPHA:
+        faults.append(
+            OptionFault(
+                f"lora_alpha scales adapters (got {options.lora_alpha:g}), and there are none; set lora_rank, or leave "
+                "lora_alpha out",
+                "lora_alpha",
+            )
+        )
     if options.sharding == "fsdp" and options.lora_rank is not None:
-        faults.append("lora_rank and sharding fsdp exclude each other; adapters are small enough for ddp")
+        faults.append(
+            OptionFault(
+                "lora_rank and sharding fsdp exclude each other; adapters are small enough for ddp", "lora_rank"
+            )
+        )
     if not 0 <= options.on_policy <= 1:
-        faults.append(f"on_policy must lie in [0, 1] (got {options.on_policy!r})")
+        faults.append(OptionFault(f"on_policy must lie in [0, 1] (got {options.on_policy!r})", "on_policy"))
     if not 0 < options.sequence_share <= 1:
-        faults.append(f"sequence_share must lie in (0, 1] (got {options.sequence_share!r})")
+        faults.append(
+            OptionFault(f"sequence_share must lie in (0, 1] (got {options.sequence_share!r})", "sequence_share")
+        )
     ids = options.student_layer_ids
     if ids is not None and (not ids or list(ids) != sorted({i for i in ids if i >= 0})):
-        faults.append(f"student_layer_ids must be rising layer numbers from 0 (got {list(ids)})")
+        faults.append(
+            OptionFault(f"student_layer_ids must be rising layer numbers from 0 (got {list(ids)})", "student_layer_ids")
+        )
     if ids is not None and options.student_layers is not None:
-        faults.append("student_layers and student_layer_ids are both given; leave one out")
+        faults.append(
+            OptionFault("student_layers and student_layer_ids are both given; leave one out", "student_layers")
+        )
     if options.student_ffn is not None and not 0 < options.student_ffn <= 1:
-        faults.append(f"student_ffn must lie in (0, 1] (got {options.student_ffn!r})")
+        faults.append(OptionFault(f"student_ffn must lie in (0, 1] (got {options.student_ffn!r})", "student_ffn"))
     if options.max_length is not None and options.max_length < 8:
-        faults.append(f"max_length must be at least 8 tokens (got {options.max_length!r})")
+        faults.append(OptionFault(f"max_length must be at least 8 tokens (got {options.max_length!r})", "max_length"))
     for name in ("warmup_ratio", "dropout", "label_smoothing"):
         value = getattr(options, name)
         if not 0 <= value < 1:
-            faults.append(f"{name} must lie in [0, 1) (got {value!r})")
+            faults.append(OptionFault(f"{name} must lie in [0, 1) (got {value!r})", name))
     if options.weight_decay < 0:
-        faults.append(f"weight_decay must be 0 or more (got {options.weight_decay!r})")
+        faults.append(OptionFault(f"weight_decay must be 0 or more (got {options.weight_decay!r})", "weight_decay"))
     for origin, share in options.sampling.items():
         if origin not in ORIGINS:
-            faults.append(f"sampling: {origin!r} is no origin of rows{nearest(origin, ORIGINS)}")
+            faults.append(
+                OptionFault(f"sampling: {origin!r} is no origin of rows{nearest(origin, ORIGINS)}", "sampling")
+            )
         elif not (math.isfinite(share) and share >= 0):
-            faults.append(f"sampling: {origin} must be 0 or more (got {share!r})")
+            faults.append(OptionFault(f"sampling: {origin} must be 0 or more (got {share!r})", "sampling"))
     if options.divergence == "jsd" and not 0 < options.jsd_beta < 1:
         faults.append(
-            f"jsd_beta must lie between 0 and 1 (got {options.jsd_beta!r}); the ends are forward_kl and reverse_kl"
+            OptionFault(
+                f"jsd_beta must lie between 0 and 1 (got {options.jsd_beta!r}); the ends are forward_kl and reverse_kl",
+                "jsd_beta",
+            )
         )
     return faults

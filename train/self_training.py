@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.errors import BadOptions, OptionFault
 from potstill.events import Event, Listener, silent
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
@@ -85,18 +86,18 @@ class SelfTrainingOptions:
     def __post_init__(self) -> None:
         faults = []
         if self.rounds < 0:
-            faults.append(f"rounds must be at least 0 (got {self.rounds})")
+            faults.append(OptionFault(f"rounds must be at least 0 (got {self.rounds})", "rounds"))
         if self.read < 0:
-            faults.append(f"read must be at least 0 (got {self.read})")
+            faults.append(OptionFault(f"read must be at least 0 (got {self.read})", "read"))
         for name in ("confidence", "settled", "trust", "agreement"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
-                faults.append(f"{name} must be in [0, 1] (got {getattr(self, name)})")
+                faults.append(OptionFault(f"{name} must be in [0, 1] (got {getattr(self, name)})", name))
         for name in ("most", "weight", "written_weight"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                faults.append(f"{name} must be above 0 (got {value})")
+                faults.append(OptionFault(f"{name} must be above 0 (got {value})", name))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
     @property
     def may_ask(self) -> bool:

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
-from potstill.errors import UserError
+from potstill.errors import BadOptions, OptionFault, UserError
 from potstill.models import SMOLLM2, install_hint, local_model
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ class LocalOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        faults: list[OptionFault] = []
         for name in ("concurrency", "kv_cache_gib", "batch_tokens"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+                faults.append(OptionFault(f"{name} must be above 0, got {getattr(self, name)}", name))
+        if faults:
+            raise BadOptions(faults)
 
 
 class LocalTeacher:

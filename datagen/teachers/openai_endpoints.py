@@ -28,6 +28,7 @@ from potstill.datagen.teachers.openai_wire import (
     status_fault,
 )
 from potstill.datagen.teachers.rate_limits import Turn, told_pause_s
+from potstill.errors import BadOptions, OptionFault
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -110,12 +111,15 @@ class OpenAIOptions:
     tokens_per_minute: int = 0
 
     def __post_init__(self) -> None:
+        faults: list[OptionFault] = []
         for name in ("concurrency", "start", "timeout_s", "attempts", "top_logprobs"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+                faults.append(OptionFault(f"{name} must be above 0, got {getattr(self, name)}", name))
         for name in ("usd_read", "usd_written", "thinking_tokens", "requests_per_minute", "tokens_per_minute"):
             if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+                faults.append(OptionFault(f"{name} must not be below 0, got {getattr(self, name)}", name))
+        if faults:
+            raise BadOptions(faults)
 
 
 @dataclass

@@ -28,7 +28,7 @@ from potstill.asking.budget import Purse
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take, Teacher
 from potstill.asking.token_estimate import expected_tokens, most_tokens
 from potstill.datagen.votes import function_digest
-from potstill.errors import OptionError, TeacherError, TeacherUnavailable
+from potstill.errors import BadOptions, OptionError, OptionFault, TeacherError, TeacherUnavailable
 from potstill.options import build_options
 
 BACKEND = "python"
@@ -62,12 +62,12 @@ class FunctionOptions:
     usd_written: float | None = None
 
     def __post_init__(self) -> None:
-        faults = [f"{name} must be above 0, got {getattr(self, name)}" for name in ("concurrency", "attempts")
-                  if getattr(self, name) <= 0]  # fmt: skip
-        faults += [f"{name} must not be below 0, got {getattr(self, name)}"
+        faults = [OptionFault(f"{name} must be above 0, got {getattr(self, name)}", name)
+                  for name in ("concurrency", "attempts") if getattr(self, name) <= 0]  # fmt: skip
+        faults += [OptionFault(f"{name} must not be below 0, got {getattr(self, name)}", name)
                    for name in ("backoff_s", "usd_read", "usd_written") if (getattr(self, name) or 0) < 0]  # fmt: skip
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 class FunctionTeacher:

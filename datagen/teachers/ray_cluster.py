@@ -24,7 +24,15 @@ from typing import Any
 from potstill import errors
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher, Tokenizes
 from potstill.datagen.teachers.worker import Broken, Worker
-from potstill.errors import MissingExtra, OptionError, PotstillError, TeacherError, TeacherUnavailable
+from potstill.errors import (
+    BadOptions,
+    MissingExtra,
+    OptionError,
+    OptionFault,
+    PotstillError,
+    TeacherError,
+    TeacherUnavailable,
+)
 
 _LOG = logging.getLogger(__name__)
 # A request that was under way in so many dying workers is taken for the cause.
@@ -51,9 +59,11 @@ class RayOptions:
 
     def __post_init__(self) -> None:
         counts = {"workers": self.workers, "cpus": self.cpus, "gpus": self.gpus or 0, "restarts": self.restarts}
-        faults = [f"{name} must be at least 0 (got {value})" for name, value in counts.items() if value < 0]
+        faults = [
+            OptionFault(f"{name} must be at least 0 (got {value})", name) for name, value in counts.items() if value < 0
+        ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 @dataclass

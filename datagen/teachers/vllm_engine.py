@@ -34,7 +34,7 @@ from potstill.asking.teacher import (
 )
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
 from potstill.datagen.teachers.vllm_reply import tops, whole_reply
-from potstill.errors import MissingExtra, TeacherUnavailable, UserError
+from potstill.errors import BadOptions, MissingExtra, OptionFault, TeacherUnavailable, UserError
 from potstill.models import SMOLLM2, local_model, model_identity
 
 if TYPE_CHECKING:
@@ -77,8 +77,11 @@ class VllmOptions:
     multiprocess: bool = False
 
     def __post_init__(self) -> None:
+        faults: list[OptionFault] = []
         if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
+            faults.append(OptionFault(f"concurrency must be at least 1, got {self.concurrency}", "concurrency"))
+        if faults:
+            raise BadOptions(faults)
 
 
 @dataclass

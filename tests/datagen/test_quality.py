@@ -220,5 +220,5 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
         OptionError, match=r"quality\.verify needs a teacher that scores labels, which checker does not"
     ):
         check(tmp_path, SPEC, [], Checker(lambda request: Reply(), Abilities()), verify=True)
-    with pytest.raises(OptionError, match=r"votes must be at least 0 .*least must be in \(0, 1\) \(got 2"):
+    with pytest.raises(OptionError, match=r"(?s)votes must be at least 0 .*least must be in \(0, 1\) \(got 2"):
         build_options(QualityOptions, {"votes": -1, "least": 2}, "quality")

@@ -1,6 +1,7 @@
 """A training in two processes over gloo gives the losses and the weights of one process."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -97,3 +98,19 @@ def test_a_job_is_whole_and_stays_on_the_loopback(tmp_path, options):
             launch(job, replace(options, processes=2, sharding="fsdp"))
     with pytest.raises(OptionError, match="lora_rank and sharding fsdp exclude each other"):
         DistilOptions(lora_rank=4, sharding="fsdp")
+
+
+@pytest.mark.parametrize(("code", "slow"), [(0, 0.0), (0, 0.4), (3, 0.0)])
+def test_a_process_that_fails_after_its_result_is_no_success(tmp_path, options, monkeypatch, code, slow):
+    """The result of the first process was taken, whatever became of the others."""
+    script = (
+        f"import json, os, pathlib, sys, time; pathlib.Path({str(tmp_path / 'result.json')!r}).write_text(json.dumps("
+        "{'path': 'student', 'history': [], 'report': {}})); print('a last word', flush=True); "
+        f"sys.stdout.close(); os.close(1); os.close(2); time.sleep({slow}); os._exit({code})"
+    )
+    monkeypatch.setattr("potstill.train.launch.command", lambda *given: [sys.executable, "-c", script])
+    if code == 0:
+        assert launch(tmp_path, options).path.name == "student"
+        return
+    with pytest.raises(TrainingError, match=r"ended with code 3:\na last word"):
+        launch(tmp_path, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from potstill.errors import OptionError
+from potstill.errors import BadOptions, OptionError, OptionFault
 
 Speed = Literal["all", "ends", "none"]
 
@@ -51,22 +51,22 @@ class CompressOptions:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} must be {least} or more (got {getattr(self, name)!r})"
+            OptionFault(f"{name} must be {least} or more (got {getattr(self, name)!r})", name)
             for name, least in (("calibration_tokens", 1), ("heal_tokens", 1), ("window", 8), ("rows", 0),
                                 ("text_tokens", 0), ("threads", 1))
             if getattr(self, name) < least
         ]  # fmt: skip
         if not self.formats:
-            faults.append("formats is empty; name one, or leave it out")
+            faults.append(OptionFault("formats is empty; name one, or leave it out", "formats"))
         faults += [
-            f"{name} must be above 0 (got {value!r})"
+            OptionFault(f"{name} must be above 0 (got {value!r})", name)
             for name in ("max_mib", "max_ms")
             if (value := getattr(self, name)) is not None and not value > 0
         ]
         if self.max_ms is not None and self.speed == "none":
-            faults.append("max_ms needs latencies, and speed is none; leave out one of them")
+            faults.append(OptionFault("max_ms needs latencies, and speed is none; leave out one of them", "max_ms"))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise BadOptions(faults)
 
 
 def check_limits(options: CompressOptions, recipe: str | list[Any]) -> None:
