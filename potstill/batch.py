@@ -1,12 +1,14 @@
-"""Generation through the files of OpenAI's Batch API: half the price, answers within a day.
+"""Rows, their checks and their soft targets through the files of OpenAI's Batch API: half the price, within a day.
 
     potstill batch write TASK requests.jsonl --out RUN …     what can be asked now, and the ledger does not know
     (upload the file; wait; download output and error file)
     potstill batch read RUN results.jsonl errors.jsonl       replies into the ledger
     potstill run TASK --out RUN …                            goes on from the ledger, and asks what is left
 
-Write goes through the stages up to generation with a teacher that collects requests where another would send them. So
-the requests are, to the ledger's key, those of `potstill run` with the same settings. A folder that begins with a
+Write goes through the stages with a teacher that collects requests where another would send them, and ends at the first
+that asks for something: generation, then the checks of written rows, then soft targets. So the requests are, to the
+ledger's key, those of `potstill run` with the same settings. What a file cannot hold (scores of labels on a server that
+has them, checks by another teacher, the teacher's own figures) is left to `run`. A folder that begins with a
 batch plans far enough ahead for one file to hold all that the rows are likely to take, and keeps that number for `run`
 (`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or a preview, or
 `generation.window` is set, a batch holds that many requests at most.
@@ -22,23 +24,28 @@ Format: https://platform.openai.com/docs/guides/batch (also read by `vllm run-ba
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.asking.budget import Budget
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.asking.teacher_json import reply_to_json, request_from_json, request_to_json
+from potstill.datagen.result import PURPOSE
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
 from potstill.errors import DataError, OptionError, TeacherRefused
 from potstill.events import Listener, silent
-from potstill.run_dir import RunDir, write_atomic
+from potstill.run_dir import RunDir, Stage, write_atomic
+
+if TYPE_CHECKING:
+    from potstill.stages.job import Job
 
 # The Batch API's own bounds on a file.
 MAX_LINES, MAX_BYTES = 50_000, 200 * 10**6
@@ -183,16 +190,31 @@ def write_batch(
             spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
             job = Job(folder, spec, resolved, ledger, asker, listener)
             job.task(task)
-            job.datagen(job.retrieval())
+            _go_through(job, job.retrieval())
         except _Collected:
             pass
         finally:
             collector.close()
         files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
         options = settled(folder.path, resolved.generation, collector.concurrency, keep=False)
-        full = len(collector.requests) >= options.ahead
+        full = asker.purpose == PURPOSE and len(collector.requests) >= options.ahead
         capped = asker.meter is not None and asker.meter.refused
     return BatchWritten(folder.path, tuple(files), len(collector.requests), full, capped)
+
+
+def _go_through(job: Job, retrieved: Stage) -> None:
+    """Make the stages that ask the run's own teacher, until one has something to ask."""
+    from potstill.stages.optional import weak_stage
+    from potstill.stages.written import check_quality, quality_stage
+
+    generated = job.datagen(retrieved)
+    if job.settings.checking is not None:
+        return
+    check_quality(job)
+    with contextlib.suppress(TeacherRefused):  # a step that wants scores is `run`'s
+        checked = quality_stage(job, generated)
+        merged = job.merge(retrieved, checked or generated, weak_stage(job))
+        job.soft(merged, generated)
 
 
 def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,55 @@ def test_a_round_trip_leaves_nothing_to_ask(tmp_path: Path) -> None:
         assert ledger.totals("datagen").replies == len(lines)
         assert ledger.totals("datagen").completion_tokens > 0
     # All is answered, so there is nothing to write.
-    assert write_batch(TASK, tmp_path / "none.jsonl", out=run, **SETTINGS).requests == 0
+    hard = {**SETTINGS, "distil": {"soft_weight": 0}}
+    assert write_batch(TASK, tmp_path / "none.jsonl", out=run, **hard).requests == 0
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def answer_with(run: Path, file: Path, reply: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer every line of a batch file, and read the results into the run."""
+    lines = []
+    for line in file.read_text("utf-8").splitlines():
+        asked = json.loads(line)
+        usage = {"prompt_tokens": 20, "completion_tokens": 2}
+        body = {"choices": [{"finish_reason": "stop", **reply(asked["body"])}], "usage": usage, "id": "c"}
+        response = {"status_code": 200, "request_id": "r", "body": body}
+        lines.append(json.dumps({"custom_id": asked["custom_id"], "response": response, "error": None}))
+    (run / "answers.jsonl").write_text("\n".join(lines))
+    assert read_batch(run, [run / "answers.jsonl"]).missing == 0
+
+
+@pytest.mark.real
+def test_the_next_files_hold_the_checks_and_the_soft_targets(tmp_path: Path) -> None:
+    """Only generation came by the file; what follows was asked for one by one, at the full price."""
+    run, file = tmp_path / "run", tmp_path / "r.jsonl"
+    more = {**SETTINGS, "quality": {"judge": True}}
+
+    def said(body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("response_format"):
+            return json.loads(answered(json.dumps({"custom_id": "", "body": body})))["response"]["body"]["choices"][0]
+        text = "Yes" if "Yes" in json.dumps(body["messages"]) else "Sports"
+        made = {"token": text, "logprob": -0.1, "bytes": None,
+                "top_logprobs": [{"token": name, "logprob": -0.1 - 2 * i, "bytes": None}
+                                 for i, name in enumerate((text, "World", "Business", "Sports"))]}  # fmt: skip
+        return {"message": {"role": "assistant", "content": text}, "logprobs": {"content": [made]}}
+
+    purposes = []
+    for _ in range(6):
+        written = write_batch(TASK, file, out=run, **more)
+        if not written.requests:
+            break
+        with (run / "batch" / "pending.jsonl").open() as pending:
+            purposes.append({json.loads(line)["purpose"] for line in pending})
+        answer_with(run, file, said)
+    assert {"datagen"} in purposes
+    assert {"quality"} in purposes
+    assert {"soft"} in purposes
+    assert written.requests == 0
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals("quality").replies == 12
+        assert ledger.totals("soft").replies > 1, "a question whether log-probs come, then one for each row"
+    assert (run / "soft" / "manifest.json").exists()
 
 
 def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
