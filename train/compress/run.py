@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from potstill.errors import PotstillError
+from potstill.errors import OptionError, PotstillError
 from potstill.events import Event, Listener, silent
 from potstill.models import local_model, model_identity
 from potstill.options import as_json
