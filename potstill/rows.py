@@ -11,7 +11,8 @@
     weight         float32, share of this row in the loss
 
 Token-level soft targets (top-k ids and log-probs) live in a side table keyed by `id`. Test rows may have one column
-more, `references` (lists of str): every right answer of a row, `output` the first.
+more, `references` (lists of str): every right answer of a row, `output` the first. Training rows may have `rationale`
+(str or null): what leads from the input to the output, in the teacher's words (`distil.rationale_weight`).
 
 Rows travel as `datasets.Dataset` and rest as zstd Parquet. A dropped row keeps its text and its reason, in JSON
 lines beside the stage's output.
@@ -35,6 +36,7 @@ Origin = Literal["retrieved", "generated", "pseudo", "user"]
 ORIGINS: tuple[Origin, ...] = ("retrieved", "generated", "pseudo", "user")
 UNKNOWN_LICENCE = "unknown"
 REFERENCES = "references"
+RATIONALE = "rationale"
 # Characters; what stands before a colon in a longer line is a sentence.
 MOST_FIELD_NAME = 60
 
@@ -270,6 +272,25 @@ def read_rows(path: Path) -> Dataset:
         raise DataError(f"no rows at {path}; run the stage that makes them") from None
     except (pa.ArrowInvalid, pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and run again") from None
+
+
+def with_rationales(table: Dataset, rationales: Sequence[str | None]) -> Dataset:
+    """A table with the column `rationale`, one entry a row; one that is there is replaced."""
+    from datasets import Value
+
+    if RATIONALE in table.column_names:
+        table = table.remove_columns(RATIONALE)
+    whole = [None if said is None else whole_characters(said) for said in rationales]
+    return table.add_column(RATIONALE, whole, feature=Value("string"))
+
+
+def with_same_columns(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Splits of one dataset, each with the column `rationale` where one has it: null where nobody was asked."""
+    some = any(RATIONALE in table.column_names for table in splits.values())
+    return {
+        name: with_rationales(table, [None] * table.num_rows) if some and RATIONALE not in table.column_names else table
+        for name, table in splits.items()
+    }
 
 
 def drop_line(dropped: Dropped) -> str:

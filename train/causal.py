@@ -5,7 +5,8 @@ folder that `AutoModelForCausalLM.from_pretrained` loads, in the number format o
 (training itself keeps fp32 weights).
 
 The trainer is TRL's SFTTrainer with the loss replaced (`topk_trainer`): hard cross-entropy, a divergence from the
-stored top-k with a tail bucket, and for a cut student the direction of the uncut model's hidden states (`uncut`).
+stored top-k with a tail bucket, and for a cut student the direction of the uncut model's hidden states (`uncut`). Where
+the rows hold the reasoning behind their outputs, the student learns to write it as well (`second_task`).
 
 Sources: Hinton et al., arXiv:1503.02531 §2; Kim & Rush, arXiv:1606.07947 §3 (word and sequence level);
 Agarwal et al., arXiv:2306.13649 §3.
@@ -25,7 +26,7 @@ from trl import SFTConfig
 from potstill.errors import UserError
 from potstill.events import Event, Listener, silent
 from potstill.models import model_identity
-from potstill.rows import table_digest
+from potstill.rows import RATIONALE, table_digest
 from potstill.task import TaskSpec
 from potstill.train import loop
 from potstill.train.causal_model import adapters, load_causal, save_trained
@@ -35,6 +36,7 @@ from potstill.train.options import DistilOptions, is_cut, resolve_options
 from potstill.train.quiet import quiet_transformers
 from potstill.train.result import DistilResult
 from potstill.train.rows_check import check_not_empty, check_text_rows
+from potstill.train.second_task import longest_row, with_second_task
 from potstill.train.token_rows import TokenRows, encode_held_out, encode_rows
 from potstill.train.topk_trainer import TopKCollator, TopKTrainer
 from potstill.train.uncut import UncutStates, need_to_heal, start_figures, uncut_states
@@ -96,8 +98,9 @@ def _distil(
     tokenizer, model, stored_dtype = load_causal(options)
     targets, carried, shared = _own_targets(train, validation, targets, tokenizer, model, options)
     data = encode_rows(spec, train, targets, model, tokenizer, options)
+    data, untold = with_second_task(spec, train, data, model, tokenizer, options)
     held_out, unmeasured = encode_held_out(spec, validation, targets, model, tokenizer, options)
-    check_memory(model, options, max(len(ids) for ids in data.table["input_ids"]))
+    check_memory(model, options, longest_row(data))
     schedule = loop.plan_schedule(len(data.table), options)
     held_out_ids = [] if validation is None else validation["id"]
     content = [
@@ -108,8 +111,9 @@ def _distil(
         model_identity(str(options.student)),
         None if targets is None else table_digest(targets),
         list(train["weight"]),
+        list(train[RATIONALE]) if "second" in data.counts else None,
     ]
-    notes = [*data.notes(), *unmeasured]
+    notes = [*data.notes(), *untold, *unmeasured]
     figures = None
     if is_cut(options):
         figures = start_figures(model, data, tokenizer)

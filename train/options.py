@@ -80,6 +80,10 @@ class DistilOptions:
             hard targets. `both`: the two together, and word-level targets on the teacher's outputs as well. How the
             teacher's output is chosen is said by `soft.candidates` and `soft.pick`.
         sequence_share: Share of the teacher's outputs in the loss of `both`; 1 leaves the rows' own outputs out.
+        rationale_weight: Weight of a second task beside a generation student's own: to write the reasoning that leads
+            to the output, which the teacher is asked for where this is above 0 (distilling step by step,
+            arXiv:2305.02301). The loss is that of the outputs plus this times that of the reasoning, each a mean over
+            its own tokens. The student still answers with the output alone. 1 is the paper's; 0 asks for none.
         on_policy: Share of the batches of a generation student whose outputs it writes itself, for the teacher to say
             token by token what it would have written (GKD, arXiv:2306.13649). 0 trains on stored targets, with no
             teacher in memory; 1 never reads the rows' outputs. No hard loss applies.
@@ -163,6 +167,7 @@ class DistilOptions:
     ensemble: bool = False
     method: Method = "word"
     sequence_share: float = 0.5
+    rationale_weight: float = 0.0
     on_policy: float = 0.0
     on_policy_teacher: OnPolicyTeacher = "auto"
     on_policy_tokens: int = 128
@@ -229,7 +234,9 @@ _BY_KIND: dict[StudentKind, dict[str, object]] = {
 
 
 # What the other kind of student would leave unread. None of them has a default that `resolve_options` fills in.
-_GENERATION_ONLY = ("qlora", "lora_rank", "lora_alpha", "teacher", "teacher_tokenizer", "cross_tokenizer")
+_GENERATION_ONLY = (
+    "qlora", "lora_rank", "lora_alpha", "teacher", "teacher_tokenizer", "cross_tokenizer", "rationale_weight",
+)  # fmt: skip
 _CLASSIFICATION_ONLY = ("generations", "ensemble", "label_smoothing", "class_weights", "altered_copies", "dropout")
 
 
@@ -316,6 +323,11 @@ def check_for_kind(options: DistilOptions, kind: Kind, teacher: str = "transform
             faults.append("hard_weight is 0 and method sequence has hard targets only; raise it, or use method both")
         if options.on_policy > 0:
             faults += _on_policy_faults(options, teacher)
+        if options.on_policy > 0 and options.rationale_weight > 0:
+            faults.append(
+                "rationale_weight and on_policy exclude each other, as no hard loss applies on policy; leave one of "
+                "them out"
+            )
         if options.on_policy > 0 and options.method != "word":
             faults.append(f"on_policy and method {options.method} exclude each other; leave one of them out")
         if options.on_policy == 0 and options.soft_weight > 0 and options.temperature not in (None, 1.0):
@@ -348,7 +360,7 @@ def _fast_precision() -> Precision:
 
 def _faults(options: DistilOptions) -> list[OptionFault]:
     faults: list[OptionFault] = []
-    for name in ("hard_weight", "soft_weight", "hidden_weight"):
+    for name in ("hard_weight", "soft_weight", "hidden_weight", "rationale_weight"):
         value = getattr(options, name)
         if not (math.isfinite(value) and value >= 0):
             faults.append(OptionFault(f"{name} must be 0 or more (got {value!r})", name))

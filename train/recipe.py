@@ -22,7 +22,7 @@ from potstill.errors import DataError, OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.models import model_identity
 from potstill.options import as_json, build_options
-from potstill.rows import dataset_to_rows, label_names, rows_to_dataset, table_digest
+from potstill.rows import RATIONALE, table_digest, take_rows
 from potstill.run_dir import digest
 from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions, SearchOptions, is_cut, other_kind_faults, resolve_options
@@ -146,6 +146,7 @@ def train_generator(
         folder = out.with_name(f"{out.name}.search")
         told_ids = [list(train["id"]), [] if validation is None else list(validation["id"])]
         learnt = [None if targets is None else table_digest(targets), list(train["weight"])]
+        learnt += [list(train[RATIONALE])] if RATIONALE in train.column_names else []
         content = digest([told_ids, learnt, model_identity(str(options.student))])
         search = search_options(
             options, trial, folder, rows=train.num_rows, mixed=False, content=content, listener=listener
@@ -164,12 +165,11 @@ def _weighted_by_origin(train: Dataset, options: DistilOptions) -> Dataset:
     shares = [options.sampling.get(origin, 1.0) for origin in train["origin"]]
     if not sum(shares) > 0:
         raise TrainingError("distil.sampling leaves no training rows; raise the share of an origin that occurs")
-    rows = dataset_to_rows(train)
     mean = sum(shares) / len(shares)
-    weighted = [
-        replace(row, weight=row.weight * share / mean) for row, share in zip(rows, shares, strict=True) if share
-    ]
-    return rows_to_dataset(weighted, label_names(train))
+    drawn = take_rows(train, [place for place, share in enumerate(shares) if share])
+    return drawn.map(
+        lambda row: {"weight": row["weight"] * options.sampling.get(row["origin"], 1.0) / mean}, keep_in_memory=True
+    )
 
 
 def repeat_training(

@@ -99,7 +99,7 @@ class _Columns:
 
 
 # What a position has where no span starts.
-_NO_SPAN = {"counts": 0, "text": -np.inf, "first": -1}
+NO_SPAN = {"counts": 0, "text": -np.inf, "first": -1}
 
 
 def encode_rows(
@@ -124,7 +124,7 @@ def encode_rows(
         TrainingError: Targets that are damaged (NaN, positive log-probs, ragged), made for another temperature,
             of another tokenizer altogether, or no row that fits `max_length`.
     """
-    data = _encode(spec, rows, targets, model, tokenizer, options)
+    data = encode_table(spec, rows, targets, model, tokenizer, options)
     counts = data.counts
     if not data.places:
         raise TrainingError(
@@ -166,7 +166,7 @@ def encode_held_out(
     """
     if rows is None or not len(rows):
         return None, []
-    data = _encode(spec, rows, targets, model, tokenizer, options)
+    data = encode_table(spec, rows, targets, model, tokenizer, options)
     if not data.places:
         why = f"none of the {len(rows)} held-out rows can be measured on ({_left_out(data.counts, options)})"
         return None, [f"{why}: the last weights are kept; raise distil.max_length"]
@@ -185,10 +185,10 @@ def _left_out(counts: Mapping[str, int], options: DistilOptions) -> str:
     )
 
 
-def _encode(
+def encode_table(
     spec: TaskSpec, rows: Dataset, targets: Dataset | None, model: Any, tokenizer: Any, options: DistilOptions
 ) -> TokenRows:
-    """The rows that can be encoded, of which there may be none."""
+    """The rows that can be encoded, of which there may be none; arguments and errors are those of `encode_rows`."""
     from datasets import Dataset
 
     stored = _index(targets, options) if targets is not None and options.soft_weight > 0 else {}
@@ -366,7 +366,7 @@ def _fits(item: Mapping[str, Any], output: str, tokenizer: Any, vocabulary: int)
 
 
 def _add_spans(columns: _Columns, item: Mapping[str, Any] | None, tokens: int) -> None:
-    for name, nothing in _NO_SPAN.items():
+    for name, nothing in NO_SPAN.items():
         told = [] if item is None else list(item[name])
         getattr(columns, name).append(np.asarray([*told, *[nothing] * (tokens - len(told))]))
 

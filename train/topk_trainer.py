@@ -4,6 +4,9 @@ Only the hidden states of target positions meet the output embedding (`head_loss
 padding exist at any time, and no teacher is in memory. Each token's hard and soft terms are divided by the sum of
 the weights of the targets that it has, and the sum over tokens by the tokens of the whole accumulated batch.
 
+Where rows have a second task (`second_task`), its sequences stand behind the outputs' in a batch, and each of the two
+sums is divided by its own weights.
+
 Rows are not packed: a flat target belongs to a row's own positions, and batches of like length leave little padding.
 """
 
@@ -20,6 +23,7 @@ from potstill.train import loop
 from potstill.train.head_loss import TokenTargets, target_loss
 from potstill.train.options import DistilOptions
 from potstill.train.output_head import check_head, head_of
+from potstill.train.second_task import second_sequences, sequence_lengths
 from potstill.train.span_loss import StoredSpans, stored_span_loss
 from potstill.train.token_rows import IGNORED, TokenRows, collate_targets
 from potstill.train.uncut import UncutStates, direction_loss
@@ -34,11 +38,18 @@ class TopKCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
         self.states = states
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch: input_ids, labels, attention_mask, and the targets of `collate_targets`."""
+        """A batch: input_ids, labels, attention_mask, and the targets of `collate_targets`.
+
+        Of rows with a second task also `second`, (n,) bool: which target tokens are its.
+        """
+        every = [*examples, *second_sequences(examples)]
         batch: dict[str, Any] = super().torch_call(
-            [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
+            [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in every]
         )
-        batch |= collate_targets(examples, self.k)
+        batch |= collate_targets(every, self.k)
+        if "second_ids" in examples[0]:
+            first = sum(len(row["has_soft"]) for row in examples)
+            batch["second"] = torch.arange(len(batch["has_soft"])) >= first
         if self.states is not None and "row" in examples[0]:
             batch["states"] = self.states.of_rows([int(row["row"]) for row in examples])
         return batch
@@ -74,7 +85,8 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         """
         self.options = options
         self.held_out_is_soft = bool(held_out and held_out.counts["soft_tokens"])
-        self._lengths = [len(ids) for ids in data.table["input_ids"]]
+        self._lengths = sequence_lengths(data)
+        self._second_weights: torch.Tensor | None = None
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         check_head(base, "the student")
         known = None
@@ -93,14 +105,25 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         """The micro-batches of one step, and the sum of their token weights over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         local = sum((self._token_weights(batch).sum() for batch in batches), torch.zeros(()))
+        if self.options.rationale_weight > 0:
+            second = sum((_second_weights(batch).sum() for batch in batches), torch.zeros(()))
+            self._second_weights = loop.summed_over_processes(self, second)
         return batches, loop.summed_over_processes(self, local)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Weighted sum over target tokens, over the tokens of the whole step."""
-        own = self._token_weights(inputs).sum()
-        loss, _ = self._losses(model, inputs, hard=self.options.hard_weight, soft=self.options.soft_weight)
+        own, factor = self._token_weights(inputs).sum(), None
+        if "second" in inputs:
+            # All is divided by the outputs' weights below, and these terms are to be divided by their own.
+            outputs = own if num_items_in_batch is None else num_items_in_batch
+            whole = _second_weights(inputs).sum() if num_items_in_batch is None else self._second_weights
+            sums = [torch.as_tensor(value, device=own.device).clamp(min=1e-12) for value in (outputs, whole)]
+            factor = self.options.rationale_weight * sums[0] / sums[1]
+        loss, _ = self._losses(
+            model, inputs, hard=self.options.hard_weight, soft=self.options.soft_weight, second=factor
+        )
         loss = loop.scaled_loss(self, loss, num_items_in_batch, own)
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -124,11 +147,18 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         return loop.report_evaluation(self, total / max(weight, 1e-12), None, self.started)
 
     def _token_weights(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Weights of the outputs' tokens that have a target."""
         weights: torch.Tensor = batch["weights"]
-        return weights if self.options.hard_weight > 0 else weights * batch["has_soft"]
+        weights = weights if self.options.hard_weight > 0 else weights * batch["has_soft"]
+        return weights * ~batch["second"] if "second" in batch else weights
 
-    def _losses(self, model: Any, inputs: dict[str, Any], *, hard: float, soft: float) -> tuple[Any, Any]:
-        """Summed loss of a batch, and the weight of the tokens that have a target."""
+    def _losses(
+        self, model: Any, inputs: dict[str, Any], *, hard: float, soft: float, second: torch.Tensor | None = None
+    ) -> tuple[Any, Any]:
+        """Summed loss of a batch, and the weight of the tokens that have a target.
+
+        `second` is the factor of the cross-entropy of a second task's tokens, which know no other loss.
+        """
         soft_share = soft * inputs["has_soft"]
         both = (hard + soft_share).clamp(min=1e-12)
         weights = inputs["weights"]
@@ -136,7 +166,9 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         targets: TokenTargets | StoredSpans
         own = {
             "labels": labels[labels != IGNORED],
-            "hard_weights": weights * hard / both,
+            "hard_weights": weights * hard / both
+            if second is None
+            else torch.where(inputs["second"], weights * second, weights * hard / both),
             "soft_weights": weights * soft_share / both,
             "tail": inputs["tail"],
         }
@@ -158,8 +190,15 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
                 "method": self.options.cross_tokenizer,
             },
             wanted_states=inputs.get("states"),
+            second=inputs.get("second"),
         )["loss"]
         return loss, (weights * ((hard > 0) | (soft_share > 0))).sum()
+
+
+def _second_weights(batch: dict[str, Any]) -> torch.Tensor:
+    """Weights of the tokens of a second task."""
+    weights: torch.Tensor = batch["weights"]
+    return weights * batch["second"] if "second" in batch else torch.zeros(1)
 
 
 def _forward_with_targets(model: Any, plain: Callable[..., Any], shared: torch.Tensor | None) -> Callable[..., Any]:
@@ -168,6 +207,7 @@ def _forward_with_targets(model: Any, plain: Callable[..., Any], shared: torch.T
             return plain(*args, **kwargs)
         mask, loss_options = kwargs.pop("target_mask"), dict(kwargs.pop("loss_options"))
         wanted, direction = kwargs.pop("wanted_states"), loss_options.pop("direction")
+        second = kwargs.pop("second")
         method = loss_options.pop("method")
         states = model.base_model(**kwargs, use_cache=False).last_hidden_state
         hidden = states[:, :-1][mask]
@@ -183,6 +223,8 @@ def _forward_with_targets(model: Any, plain: Callable[..., Any], shared: torch.T
             loss, hard, soft = target_loss(hidden, head.weight, targets, **loss_options)
         if wanted is not None:
             weights = targets.hard_weights + targets.soft_weights
+            if second is not None:  # of which the uncut model said nothing
+                hidden, weights = hidden[~second], weights[~second]
             loss = loss + direction * direction_loss(hidden, wanted, weights)
         return {"loss": loss, "hard": hard, "soft": soft}
 
