@@ -264,9 +264,14 @@ def _short(text: str) -> str:
 def function_name(function: LabellingFunction) -> str:
     """What a labelling function is called in reports: a rule by its label and patterns, a function by its name."""
     if isinstance(function, RuleFunction):
-        rule = function.rule
-        return f"{rule.label}: {rule.kind} {', '.join(rule.patterns)}"[:120]
+        return rule_name(function.rule)
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def rule_name(rule: Rule) -> str:
+    """What a rule is called in reports: by its label, or those of its answers, and its patterns or wordings."""
+    voted = dict.fromkeys(answer.label for answer in rule.choices if answer.label)
+    return f"{rule.label or ' or '.join(voted)}: {rule.kind} {', '.join(rule.patterns)}"[:120]
 
 
 def function_digest(function: LabellingFunction) -> str:

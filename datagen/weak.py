@@ -1,9 +1,9 @@
 """Weak supervision: labelling rules over unlabelled texts, their votes, and a label model that weighs them.
 
-Each rule of the task is a labelling function that votes for its label or abstains. Dawid and Skene's model (Applied
-Statistics 28, 1979) estimates by EM how each function errs, from agreement alone, and gives each text a distribution
-over the labels. A function that copies another would count twice and drag the model along, so near-copies are merged
-first. Texts on which no function votes get nothing.
+Each rule of the task is a labelling function that votes for its label or abstains; one that asks the teacher votes as
+that answers (`asked_rules`). Dawid and Skene's model (Applied Statistics 28, 1979) estimates by EM how each function
+errs, from agreement alone, and gives each text a distribution over the labels. A function that copies another would
+count twice and drag the model along, so near-copies are merged first. Texts on which no function votes get nothing.
 
 Agreement tells something only where functions that know several labels meet. Elsewhere the model says what is assumed:
 
@@ -30,16 +30,21 @@ from potstill.datagen.votes import (
     Votes,
     function_name,
     rule_function,
+    rule_name,
     votes_of,
 )
 from potstill.errors import DataError
 from potstill.rows import Dropped, Row, Source, rows_to_dataset
-from potstill.task import TaskSpec
+from potstill.task import Rule, TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from numpy.typing import NDArray
+
+    from potstill.asking.asker import Asker
+    from potstill.datagen.asked_rules import Told
+    from potstill.datagen.soft_options import SoftOptions
 
 STAGE = "weak"
 _SINGLE_PRIOR = 0.9
@@ -57,6 +62,9 @@ class WeakOptions:
         rounds: Most EM rounds.
         timeout_s: Seconds that a Python function may take for one text; see `potstill.datagen.votes` for what is
             stopped and what is not.
+        sure: Probability from which the teacher's answer to a rule's question votes; below it the rule abstains.
+        alike: Questions for the same labels whose log-odds correlate above this over the texts are averaged, and cast
+            one vote.
     """
 
     model: Literal["dawid-skene", "majority"] = "dawid-skene"
@@ -65,6 +73,8 @@ class WeakOptions:
     smoothing: float = 1.0
     rounds: int = 100
     timeout_s: float = 5.0
+    sure: float = 0.7
+    alike: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,11 @@ class WeakResult:
                 )
             if item.get("off"):
                 said.append(f"{item['name']} was stopped {item['timeouts']} times and abstains from then on")
+            if item.get("unanswered"):
+                said.append(f"{item['name']}: the teacher gave no answer for {item['unanswered']:,} texts")
+            if item.get("asked") and not item["coverage"]:
+                why = "no answer for a label reaches weak.sure; ask more plainly, or lower it"
+                said.append(f"{item['name']} votes on no text: {why}")
         if not self.report["labelled"]:
             said.append(f"the rules label none of {self.report['texts']:,} texts; see weak/dropped.jsonl")
         return said
@@ -236,6 +251,8 @@ def label_texts(
     options: WeakOptions | None = None,
     *,
     functions: Sequence[LabellingFunction] = (),
+    asker: Asker | None = None,
+    soft: SoftOptions | None = None,
     places: Sequence[int] | None = None,
     dataset: str = "unlabelled",
     licence: str = "unknown",
@@ -247,6 +264,8 @@ def label_texts(
         texts: Unlabelled texts.
         options: The label model and the confidence wanted.
         functions: Further labelling functions.
+        asker: Asks the teacher the questions of rules.
+        soft: How these are asked (see `asked_rules.ask_rules`).
         places: Place of each text in its file, for provenance; 0, 1, 2, … where it is not given.
         dataset: Where the texts are from, for provenance.
         licence: SPDX id of the texts.
@@ -255,17 +274,35 @@ def label_texts(
         Rows of origin `pseudo` with `teacher_probs` from the label model and their confidence as weight.
 
     Raises:
-        DataError: There are no rules and no functions, or a function fails on every text.
+        DataError: There are no rules and no functions, a function fails on every text, or a rule asks a question and
+            there is nobody to ask.
         TaskError: A regular expression cannot be compiled.
+        TeacherError: The teacher refused or stayed away.
     """
+    import numpy as np
+
+    from potstill.datagen.asked_rules import alike_questions, mean_known, votes_for
+
     options = options or WeakOptions()
-    own = [rule_function(rule) for rule in spec.rules]
-    every: list[LabellingFunction] = [*own, *functions]
-    if not every:
+    if not spec.rules and not functions:
         raise DataError("no labelling rules; write `rules:` in the task file, or pass functions")
-    cast_by = votes_of(every, texts, spec.label_names, timeout_s=options.timeout_s)
-    votes = cast_by.votes
-    merged, groups = merge_copies(votes, options.copies)
+    told = _asked(spec, texts, asker, soft)
+    own: dict[int, LabellingFunction]
+    own = {place: rule_function(rule) for place, rule in enumerate(spec.rules) if place not in told}
+    own |= {len(spec.rules) + i: function for i, function in enumerate(functions)}
+    cast_by = votes_of(list(own.values()), texts, spec.label_names, timeout_s=options.timeout_s)
+    # Each voter is one function, or the questions that are averaged.
+    voters = sorted([[column] for column in own] + alike_questions(told, options.alike))
+    votes = np.full((len(texts), len(own) + len(told)), ABSTAIN, dtype=np.int64)
+    votes[:, list(own)] = cast_by.votes
+    for column, said in told.items():
+        votes[:, column] = votes_for(said.labels, options.sure)
+    shared = votes[:, [voter[0] for voter in voters]]
+    for place, voter in enumerate(voters):
+        if len(voter) > 1:
+            shared[:, place] = votes_for(mean_known([told[column].labels for column in voter]), options.sure)
+    merged, copies = merge_copies(shared, options.copies)
+    groups = [sorted(column for place in group for column in voters[place]) for group in copies]
     count = len(spec.labels)
     if options.model == "majority":
         model = majority_vote(merged, count)
@@ -295,6 +332,9 @@ def label_texts(
                     weight=float(probs[best]),
                 )
             )
+    described = {column: _described(f, cast_by, i) for i, (column, f) in enumerate(own.items())}
+    described |= {column: _answered(spec.rules[column], said) for column, said in told.items()}
+    against = contradicted(votes, count)
     report = {
         "texts": len(texts),
         "labelled": len(rows),
@@ -302,17 +342,65 @@ def label_texts(
         "labels": dict(Counter(row.output for row in rows)),
         "functions": [
             {
-                **_described(every[column], cast_by, column),
+                **described[column],
                 "coverage": round(float((votes[:, column] != ABSTAIN).mean()), 4) if len(texts) else 0.0,
+                "contradicted": against[column],
                 "group": next(place for place, group in enumerate(groups) if column in group),
             }
-            for column in range(len(every))
+            for column in range(votes.shape[1])
         ],
         "accuracies": [None if value != value else round(float(value), 4) for value in model.accuracies],
         "merged_copies": [group for group in groups if len(group) > 1],
         "rounds": model.rounds,
     }
     return WeakResult(rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
+
+
+def contradicted(votes: NDArray[np.int64], labels: int) -> list[float]:
+    """For each function the share of its votes that another one contradicts; 0 of one that never votes.
+
+    Args:
+        votes: (n, n_functions), a label's index or -1.
+        labels: How many labels.
+    """
+    import numpy as np
+
+    counts = np.stack([(votes == label).sum(axis=1) for label in range(labels)], axis=1)
+    found = []
+    for column in votes.T:
+        rows = np.flatnonzero(column != ABSTAIN)
+        others = counts[rows].sum(axis=1) > counts[rows, column[rows]]
+        found.append(round(float(others.mean()), 4) if len(rows) else 0.0)
+    return found
+
+
+def _asked(spec: TaskSpec, texts: Sequence[str], asker: Asker | None, soft: SoftOptions | None) -> dict[int, Told]:
+    """What the teacher says to the rules that ask it, by the place of each."""
+    asking = {place: rule for place, rule in enumerate(spec.rules) if rule.kind == "prompt"}
+    if not asking:
+        return {}
+    if asker is None:
+        first = next(iter(asking.values())).patterns[0]
+        raise DataError(f"the rule {first!r} asks the teacher, and none was given; pass `asker`")
+    from potstill.datagen.asked_rules import ask_rules
+    from potstill.datagen.soft_options import SoftOptions
+
+    told = ask_rules(list(asking.values()), texts, spec.label_names, asker, soft or SoftOptions())
+    return dict(zip(asking, told, strict=True))
+
+
+def _answered(rule: Rule, said: Told) -> dict[str, Any]:
+    """What the report says of a rule that asks: its answers, each with the texts for which it is the likeliest."""
+    import numpy as np
+
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(said.answers).all(axis=1))
+    likeliest = np.bincount(said.answers[known].argmax(axis=1), minlength=len(rule.choices))
+    return {
+        "name": rule_name(rule),
+        "asked": len(rule.patterns) * len(known),
+        "unanswered": int((~known).sum()),
+        "answers": {answer.text: int(count) for answer, count in zip(rule.choices, likeliest, strict=True)},
+    }
 
 
 def _described(function: LabellingFunction, cast_by: Votes, column: int) -> dict[str, Any]:

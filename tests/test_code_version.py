@@ -14,7 +14,8 @@ import pytest
 from potstill import code_version as under_test
 from potstill.code_version import CodeVersion, code_version, imports_of
 from potstill.stages.job import Job
-from potstill.stages.optional import compress_stage, mixture_rows, self_train_on, weak_stage
+from potstill.stages.optional import compress_stage, mixture_rows, self_train_on
+from potstill.stages.rules import weak_stage
 from potstill.stages.written import quality_stage
 
 FOLDERS = ("potstill", "datagen", "retrieval", "train", "prompts")

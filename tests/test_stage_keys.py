@@ -19,7 +19,8 @@ from potstill.options import as_json
 from potstill.run_dir import RunDir, Stage, digest
 from potstill.settings import Settings, resolve
 from potstill.stages.job import Job
-from potstill.stages.optional import compress_stage, weak_stage
+from potstill.stages.optional import compress_stage
+from potstill.stages.rules import weak_stage
 from potstill.stages.written import quality_stage
 from potstill.task import Example, TaskSpec
 from potstill.task.file import read_task_file

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from potstill.asking.teacher import Abilities, Failure, Reply
 from potstill.errors import TaskError
 from potstill.language.names import LANGUAGES, language_code
-from potstill.task import DataRef, Example, Label, LicencePolicy, Rule, TaskSpec
+from potstill.task import Answer, DataRef, Example, Label, LicencePolicy, Rule, TaskSpec
 from potstill.task.fields import _slow_pattern
 from potstill.task.file import FIELDS, SETTINGS, STAGES, read_task, read_task_file
 from potstill.task.front_matter import Faults, parse_yaml, plain
@@ -823,6 +823,35 @@ def test_a_file_is_named_by_title_or_file_or_folder(tmp_path: Path) -> None:
     assert read_task(tmp_path / "tickets.md").name == "tickets"
 
 
+def test_rules_that_ask_the_teacher() -> None:
+    spec = read_task(
+        front(
+            "labels: [refund, praise, other]\nrules:\n"
+            '  - {label: refund, prompt: "Does the writer ask for money back?", keyword: refund}\n'
+            "  - {label: Refund, prompt: [Is money wanted?, Should money be paid back?], else: other}\n"
+            "  - prompt: What is said?\n    answers: {thanks: praise, no: other, yes: refund, 'null': , nothing: ~}",
+            "Sort messages.",
+        )
+    )
+    no = Answer("No")
+    assert spec.rules == (
+        Rule("refund", "keyword", ("refund",)),
+        Rule("refund", "prompt", ("Does the writer ask for money back?",)),
+        Rule(
+            "refund", "prompt", ("Is money wanted?", "Should money be paid back?"),
+            (Answer("Yes", "refund"), Answer("No", "other")),
+        ),
+        Rule(
+            "", "prompt", ("What is said?",),
+            (Answer("thanks", "praise"), Answer("no", "other"), Answer("yes", "refund"), Answer("null"),
+             Answer("nothing")),
+        ),
+    )  # fmt: skip
+    assert spec.rules[1].choices == (Answer("Yes", "refund"), no)
+    assert (spec.rules[0].choices, spec.questions) == ((), 4)
+    assert TaskSpec.from_json(spec.to_json()) == spec
+
+
 # ---- faults --------------------------------------------------------------------------------------------------------
 
 BROKEN = """\
@@ -934,10 +963,26 @@ FAULTS = [
     (front("label_prior: guess"), "a mapping of label to share, or `estimate`, is needed, not 'guess'"),
     (front("kind: generation\nlabel_prior: estimate"), "line 3: label_prior: only for kind: classification"),
     (front("rules: [{keyword: x}]"), "rules: an entry without 'label'"),
-    (front("rules: [{label: spam}]"), "rules: an entry without one of keyword, contains, regex"),
+    (front("rules: [{label: spam}]"), "rules: an entry without one of keyword, contains, regex, prompt"),
+    (front("rules: [{prompt: Is it?}]"), "rules: an entry without 'label'; say what a yes votes for"),
+    (front("rules: [{label: spam, prompt: ''}]"), "line 2: rules.prompt: an empty entry; write a text"),
+    (front("rules: [{label: spam, prompt: Is it?, else: hm}]"), "line 2: rules.else: 'hm' is not a label; did you"),
+    (front("rules: [{label: spam, prompt: Is it?, else: Spam}]"), "rules.else: a no would vote for 'spam' as a yes"),
+    (front("rules: [{label: spam, keyword: x, else: ham}]"), "rules.else: it is for a prompt; this entry asks nothing"),
+    (front("rules: [{keyword: x, answers: {a: spam, b: ham}}]"), "rules.answers: it is for a prompt; this entry asks"),
+    (front("rules: [{label: spam, prompt: Is it?, answers: {a: spam, b: ham}}]"), "the answers name their labels"),
+    (front("rules: [{prompt: Is it?, answers: {a: spam, b: ham}, else: ham}]"), "the answers name their labels"),
+    (front("rules: [{prompt: What?, answers: [a, b]}]"), "rules.answers: a mapping of answer to label is needed, not"),
+    (front("rules: [{prompt: What?, answers: {a: spam}}]"), "rules.answers: one answer is not enough; give 2 or more"),
+    (front("rules: [{prompt: What?, answers: {a: , b: }}]"), "rules.answers: none of them votes for a label"),
+    (front("rules: [{prompt: What?, answers: {a: spam, A: ham}}]"), "rules.answers: 'A' is listed twice"),
+    (front("rules: [{prompt: What?, answers: {a: spam, b: hame}}]"), "rules.answers: 'hame' is not a label; did you"),
+    (front("rules: [{prompt: What?, answers: {a: spam, '': ham}}]"), "rules.answers: an empty answer; say what"),
+    (front(f"rules: [{{prompt: What?, answers: {{{'a' * 101}: spam, b: }}}}]"), "is too long for an answer; at most"),
+    (front("rules: [{prompt: What?, answers: {" + ", ".join(f"a{i}: spam" for i in range(21)) + "}}]"), "21 answers"),
     (front("rules: [{label: spam, regex: 'a*'}]"), "matches the empty text, and so everything"),
     (front(f"rules: [{{label: spam, keyword: {'a' * 501}}}]"), "has 501 characters; at most 500 are read"),
-    (front("rules: {label: spam}"), "a list of {label, keyword|contains|regex} is needed, not a mapping"),
+    (front("rules: {label: spam}"), "a list of {label, keyword|contains|regex|prompt} is needed, not a mapping"),
     (front("examples: [[a, b, c]]"), "examples: {input, output} is needed, not a list"),
     (front("examples: [{input: '', output: spam}]"), "an example without input"),
     (front("examples: [{input: a, output: ''}]"), "an example without output"),

@@ -32,7 +32,6 @@ from potstill.stages.optional import (
     optional_stages,
     rows_to_learn,
     self_train_on,
-    weak_stage,
 )
 from potstill.stages.own_inputs import answers_own, own_key, told_inputs
 from potstill.stages.parts import (
@@ -50,6 +49,7 @@ from potstill.stages.parts import (
     write_json,
     write_stage,
 )
+from potstill.stages.rules import weak_stage
 from potstill.stages.start import check_ahead, check_start, settled
 from potstill.stages.student_choice import distil_options, teaches_itself
 from potstill.stages.written import check_quality, nothing_written, quality_stage

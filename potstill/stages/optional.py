@@ -1,4 +1,4 @@
-"""What a run does only where asked: labelling by rules, self-training, compression."""
+"""What a run does only where asked: self-training, compression."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from potstill.asking.budget import as_paid
 from potstill.code_version import code_version
 from potstill.events import Event
 from potstill.options import as_json
-from potstill.rows import read_rows, rows_to_dataset, write_rows
+from potstill.rows import read_rows, write_rows
 from potstill.run_dir import Stage
-from potstill.stages.parts import ref_content, relevant, write_json, write_stage
+from potstill.stages.parts import ref_content, relevant, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,63 +28,13 @@ if TYPE_CHECKING:
 
 
 def optional_stages(job: Job) -> list[str]:
-    """Those of the stages in this module that a run has."""
+    """Those of the stages in this module, and in `potstill.stages.rules`, that a run has."""
     wanted = {
         "quality": job.settings.quality.on and job.settings.writes,
         "weak": job.spec.unlabelled is not None and job.spec.kind == "classification",
         "compress": bool(job.settings.compress.recipe),
     }
     return [name for name, on in wanted.items() if on]
-
-
-def weak_stage(job: Job) -> Stage | None:
-    """The user's unlabelled texts, labelled by rules; None where the task has no such texts, or no labels.
-
-    Those of a task whose answer is a text are inputs that the teacher answers (`potstill.stages.own_inputs`).
-    """
-    from potstill.datagen.votes import function_digest
-    from potstill.datagen.weak import label_texts, usable_texts
-
-    ref = job.spec.unlabelled
-    if ref is None or job.spec.kind != "classification":
-        job.folder.set_aside("weak")
-        return None
-
-    def make(out: Path) -> dict[str, Any]:
-        from potstill.retrieval.load import read_texts
-
-        commits: dict[str, str] = {}
-        kept, dropped = usable_texts(read_texts(ref, job.spec, commits=commits), ref.path)
-        if broken := sum(item.reason == "broken_encoding" for item in dropped):
-            note = f"{broken:,} of {len(kept) + len(dropped):,} texts in {ref.path} are not UTF-8 and are left out"
-            job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
-        places, texts = [place for place, _ in kept], [text for _, text in kept]
-        write_json(out / "texts.json", {"texts": texts, "places": places})
-        if not (job.spec.rules or job.functions):
-            report = {"texts": len(texts), "rules": 0, "commits": commits}
-            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, report)
-            return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}
-        result = label_texts(
-            job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path
-        )
-        write_stage(out, result.rows, (*dropped, *result.dropped), {**result.report, "commits": commits})
-        for note in result.notes:
-            job.listener(Event("weak", "note", note))
-        by = f"{len(job.spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")
-        return {
-            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {by}",
-            "rows": result.rows.num_rows,
-            "dropped": len(dropped) + len(result.dropped),
-        }
-
-    parts = {
-        "spec": relevant(job.spec, "examples", "test", "labelled", "exclude", "licences"),
-        "options": as_json(job.settings.weak),
-        "functions": [function_digest(function) for function in job.functions],
-        "texts": ref_content(ref),
-        **code_version(weak_stage).key_parts(),
-    }
-    return job.make_stage("weak", parts, make)
 
 
 def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stage | None:

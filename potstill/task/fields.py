@@ -17,12 +17,14 @@ from typing import Literal
 from potstill.language.names import LANGUAGES, language_code
 from potstill.options import nearest
 from potstill.rows import join_fields, shared_fields
-from potstill.task import REVISION, DataRef, Example, Label, LicencePolicy, Rule
+from potstill.task import REVISION, Answer, DataRef, Example, Label, LicencePolicy, Rule
 from potstill.task.front_matter import Faults, Node, plain
 from potstill.task.markdown import clean
 
 MAX_PATTERN = 500
-_RULE_KINDS: tuple[Literal["keyword", "contains", "regex"], ...] = ("keyword", "contains", "regex")
+_RULE_KINDS: tuple[Literal["keyword", "contains", "regex", "prompt"], ...] = ("keyword", "contains", "regex", "prompt")
+# Answers to the question of a rule, and letters of one.
+_MOST_ANSWERS, _MOST_CHARS = 20, 100
 _DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow", ".txt", ".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
@@ -200,24 +202,25 @@ def prior_of(
 
 
 def rules_of(node: Node, match: Callable[[str], str | None], names: tuple[str, ...], faults: Faults) -> list[Rule]:
-    """Labelling rules: {label, keyword | contains | regex: a pattern or a list}."""
+    """Labelling rules: {label, keyword | contains | regex | prompt: one or a list}, a prompt's `else` or `answers`."""
     if node.kind != "list":
-        faults.add(node.line, f"rules: a list of {{label, keyword|contains|regex}} is needed, not {node.describe()}")
+        kinds = "|".join(_RULE_KINDS)
+        faults.add(node.line, f"rules: a list of {{label, {kinds}}} is needed, not {node.describe()}")
     rules: list[Rule] = []
     for item in node.items:
         if faults.full:
             break
-        parts = known_fields(item, "rules", ("label", *_RULE_KINDS), faults)
+        parts = known_fields(item, "rules", ("label", *_RULE_KINDS, "else", "answers"), faults)
         label: str | None = None
         if "label" in parts:
-            text = text_of(parts["label"], "rules.label", faults)
-            label = match(text)
-            if label is None:
-                faults.add(parts["label"].line, f"rules: {text[:60]!r} is not a label{nearest(text[:60], names)}")
-        elif item.kind == "mapping":
-            faults.add(item.line, "rules: an entry without 'label'")
+            label = _label_of(parts["label"], "rules", match, names, faults)
+        elif item.kind == "mapping" and "answers" not in parts:
+            asks = "prompt" in parts
+            mend = "; say what a yes votes for, or give each of several `answers` one" if asks else ""
+            faults.add(item.line, f"rules: an entry without 'label'{mend}")
         if item.kind == "mapping" and not any(kind in parts for kind in _RULE_KINDS):
             faults.add(item.line, f"rules: an entry without one of {', '.join(_RULE_KINDS)}")
+        answers = _answers_of(parts, label, match, names, faults)
         for kind in _RULE_KINDS:
             if kind not in parts:
                 continue
@@ -225,9 +228,68 @@ def rules_of(node: Node, match: Callable[[str], str | None], names: tuple[str, .
             for line, pattern in found:
                 if problem := _pattern_problem(kind, pattern):
                     faults.add(line, f"rules.{kind}: {pattern[:60]!r} {problem}")
-            if label is not None and found:
-                rules.append(Rule(label, kind, tuple(pattern for _, pattern in found)))
+            patterns = tuple(pattern for _, pattern in found)
+            if patterns and kind == "prompt" and (label is not None or answers):
+                rules.append(Rule(label or "", kind, patterns, tuple(answers)))
+            elif patterns and label is not None:
+                rules.append(Rule(label, kind, patterns))
     return rules
+
+
+def _label_of(
+    node: Node, key: str, match: Callable[[str], str | None], names: tuple[str, ...], faults: Faults
+) -> str | None:
+    text = text_of(node, key if key != "rules" else "rules.label", faults)
+    label = match(text)
+    if label is None:
+        faults.add(node.line, f"{key}: {text[:60]!r} is not a label{nearest(text[:60], names)}")
+    return label
+
+
+def _answers_of(
+    parts: dict[str, Node],
+    label: str | None,
+    match: Callable[[str], str | None],
+    names: tuple[str, ...],
+    faults: Faults,
+) -> list[Answer]:
+    """The answers to the question of a rule: `else: LABEL`, or `answers: {answer: label, answer: }`; [] for neither."""
+    for key in ("else", "answers"):
+        if key in parts and "prompt" not in parts:
+            faults.add(parts[key].line, f"rules.{key}: it is for a prompt; this entry asks nothing")
+            return []
+    if "answers" not in parts:
+        against = _label_of(parts["else"], "rules.else", match, names, faults) if "else" in parts else None
+        if against is None or label is None:
+            return []
+        if against == label:
+            line = parts["else"].line
+            faults.add(line, f"rules.else: a no would vote for {label!r} as a yes does; name another label")
+        return [Answer("Yes", label), Answer("No", against)]
+    node = parts["answers"]
+    if node.kind != "mapping":
+        faults.add(node.line, f"rules.answers: a mapping of answer to label is needed, not {node.describe()}")
+        return []
+    if other := [key for key in ("label", "else") if key in parts]:
+        faults.add(parts[other[0]].line, f"rules.{other[0]}: the answers name their labels themselves; take it out")
+    if len(node.fields) < 2:
+        faults.add(node.line, "rules.answers: one answer is not enough; give 2 or more, those without a label empty")
+    if len(node.fields) > _MOST_ANSWERS:
+        faults.add(node.line, f"rules.answers: {len(node.fields)} answers; at most {_MOST_ANSWERS} are read")
+    found: dict[str, Answer] = {}
+    for written, value in node.fields.items():
+        text, line = written.strip(), node.key_lines[written]
+        if not text:
+            faults.add(line, "rules.answers: an empty answer; say what the teacher would write")
+        if len(text) > _MOST_CHARS:
+            faults.add(line, f"rules.answers: {text[:60]!r} … is too long for an answer; at most {_MOST_CHARS} letters")
+        if text.casefold() in found:
+            faults.add(line, f"rules.answers: {text[:60]!r} is listed twice")
+        voted = None if value.empty else _label_of(value, "rules.answers", match, names, faults)
+        found[text.casefold()] = Answer(text, voted or "")
+    if all(value.empty for value in node.fields.values()) and found:
+        faults.add(node.line, f"rules.answers: none of them votes for a label{nearest('', names)}")
+    return list(found.values())
 
 
 def _pattern_problem(kind: str, pattern: str) -> str:

@@ -79,19 +79,41 @@ class DataRef:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """An answer to the question of a rule.
+
+    Attributes:
+        text: How the teacher writes it.
+        label: The label that it votes for; "" for none.
+    """
+
+    text: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Rule:
     """A labelling rule: texts that match get `label`.
 
     Attributes:
-        label: The label that it votes for.
+        label: The label that it votes for; "" where the answers to a question each name one.
         kind: `keyword` matches whole words, `contains` any substring, `regex` a regular expression; all
-            ignore case.
-        patterns: What is looked for; any one is enough.
+            ignore case. `prompt` is a question about the text, which the teacher answers.
+        patterns: What is looked for; any one is enough. Of a question its wordings, whose answers are averaged.
+        answers: Of a question: what may be answered; empty for yes, which votes for `label`, and no, which for none.
     """
 
     label: str
-    kind: Literal["keyword", "contains", "regex"]
+    kind: Literal["keyword", "contains", "regex", "prompt"]
     patterns: tuple[str, ...]
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Answer, ...]:
+        """The answers to a question, yes and no where none are given; empty for a rule that asks nothing."""
+        if self.kind != "prompt":
+            return ()
+        return self.answers or (Answer("Yes", self.label), Answer("No"))
 
 
 @dataclass(frozen=True)
@@ -181,6 +203,11 @@ class TaskSpec:
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, in order."""
         return tuple(label.name for label in self.labels)
+
+    @property
+    def questions(self) -> int:
+        """Questions of the rules that a teacher answers about each text, every wording counted."""
+        return sum(len(rule.patterns) for rule in self.rules if rule.kind == "prompt")
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only; `from_json` is the inverse."""
