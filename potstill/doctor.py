@@ -32,6 +32,7 @@ Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
 _LEAST_DISK_GIB, _ENOUGH_DISK_GIB = 0.5, 5.0
 _ENOUGH_MEMORY_GIB = 3.0  # what the shipped example takes at its peak, embedded teacher included
+_RULED = 1000  # texts that rules are tried on
 _HELLO = "Write one short sentence about the weather."
 _SCHEMA = {
     "type": "object",
@@ -100,6 +101,8 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
             yield _data(name, spec)
     if spec is not None and spec.unlabelled is not None and spec.kind != "classification":
         yield _own(spec, resolved)
+    if spec is not None and spec.rules:
+        yield _rules(spec, resolved)
     if spec is not None and resolved.writes and (unsaid := unsaid_fields(spec)):
         head, _, mend = unsaid.partition("; ")
         yield Check("fields", "warn", head, mend)
@@ -178,6 +181,39 @@ def _own(spec: TaskSpec, settings: Settings) -> Check:
         return Check("own inputs", "ok", own_inputs(spec, settings).told(settings.generation))
     except PotstillError as error:
         return _failed("own inputs", error)
+
+
+def _rules(spec: TaskSpec, settings: Settings) -> Check:
+    """How many of the texts the rules label, and how often they contradict each other; no teacher is asked."""
+    from potstill.datagen.votes import ABSTAIN, function_name, rule_function, votes_of
+    from potstill.datagen.weak import contradicted, usable_texts
+    from potstill.retrieval.load import read_texts
+    from potstill.stages.start import unable_to_answer
+
+    if spec.unlabelled is None:
+        mend = "name texts without labels (unlabelled: FILE), or take the rules out"
+        return Check("rules", "warn", f"{len(spec.rules)} rules, and no texts for them", mend)
+    try:
+        texts = [text for _, text in usable_texts(read_texts(spec.unlabelled, spec), spec.unlabelled.path)[0]]
+        own = [rule_function(rule) for rule in spec.rules if rule.kind != "prompt"]
+        some = texts[:_RULED]
+        votes = votes_of(own, some, spec.label_names).votes
+    except PotstillError as error:
+        return _failed("rules", error)
+    cast, said, idle = votes != ABSTAIN, [], []
+    if own:
+        against = sum(share * count for share, count in zip(contradicted(votes, len(spec.labels)), cast.sum(axis=0)))
+        said.append(f"{len(own)} match {cast.any(axis=1).mean():.0%} of {len(some):,} texts")
+        said.append(f"{against / max(1, cast.sum()):.0%} of their votes are contradicted")
+        idle = [function_name(rule) for rule, votes_here in zip(own, cast.T) if not votes_here.any()]
+    if spec.questions:
+        asked = len(texts) * spec.questions
+        said.append(f"{spec.questions} questions to the teacher, {asked:,} requests (see potstill plan)")
+    mends = [unable] if (unable := unable_to_answer(spec, settings)) else []
+    if idle:
+        shown = f"{'; '.join(idle[:3])}{' …' if len(idle) > 3 else ''}"
+        mends.append(f"no text matches {shown}: mend it, or take it out")
+    return Check("rules", "warn" if mends else "ok", ", ".join(said), "; ".join(mends))
 
 
 def _disk(folder: Path) -> Check:

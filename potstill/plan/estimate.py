@@ -33,10 +33,18 @@ from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
 from potstill.plan.ledger import plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
+from potstill.plan.rules import rules_step
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
 from potstill.plan.training import on_policy_step, training_step
 from potstill.stages.own_inputs import own_inputs
-from potstill.stages.start import check_ahead, foreign_languages, lacking_rows, settled, unread_options
+from potstill.stages.start import (
+    check_ahead,
+    foreign_languages,
+    lacking_rows,
+    settled,
+    unable_to_answer,
+    unread_options,
+)
 from potstill.stages.student_choice import teaches_itself
 from potstill.task import TaskSpec
 from potstill.user_data import OWN_ROWS, unsaid_fields
@@ -130,6 +138,7 @@ class _Planner:
                 lacking_rows(spec, settings),
                 foreign_languages(spec, settings),
                 unread_options(spec, settings),
+                unable_to_answer(spec, settings),
                 unsaid,
             )
             if note
@@ -155,6 +164,8 @@ class _Planner:
             texts = rows + texts
         if written and self._checks:
             steps.append(self._size("quality", texts).times("quality", self._checks * written))
+        earlier = self._ledger_size("weak") if spec.questions else None
+        steps += rules_step(spec, self.asker, settings.soft, earlier=earlier, probe=bool(self.probe))
         merged = round(_KEPT_BY_MERGE * (written + found + self._rows_at(spec.labelled)))
         test = self._rows_at(spec.test)
         held = 0.0 if test else settings.merge.heldout
@@ -412,7 +423,7 @@ class _Planner:
         if purpose == "attributes":
             return replace(size, seconds=0.0)  # asked already
         # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
-        stage = {"datagen": "datagen", "soft": "soft", "quality": "quality"}.get(purpose, "")
+        stage = {name: name for name in ("datagen", "soft", "quality", "weak")}.get(purpose, "")
         whole = (stage_manifest(self.folder, stage) if stage else {}).get("seconds")
         known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]
         return replace(size, seconds=max(known, default=None))

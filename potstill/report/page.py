@@ -28,6 +28,7 @@ from potstill.report import plots
 from potstill.report import rows as report_rows
 from potstill.report.compression import compression
 from potstill.report.facts import RunFacts, read_run
+from potstill.report.rules import rule_lines
 from potstill.report.saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
 
@@ -374,14 +375,7 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if gain := checked.get("input_gain"):
         figure = f"{_count(gain['dropped'])} of {_count(gain['judged'])}"
         lines.append(("Outputs that say nothing of their input", figure, "left out"))
-    ruled = facts.reports.get("weak", {})
-    if ruled.get("functions"):
-        figure = f"{_count(ruled.get('labelled', 0))} of {_count(ruled.get('texts', 0))}"
-        lines.append(("Unlabelled texts that rules labelled", figure, f"{len(ruled['functions'])} rules"))
-        for item in ruled["functions"]:
-            if item.get("faults"):
-                remark = f"it abstains there; the first: {item['first_fault']}"
-                lines.append((f"Texts on which {item['name']} failed", _count(item["faults"]), remark))
+    lines += rule_lines(facts.reports.get("weak", {}))
     led = facts.reports.get("train", {}).get("user_rows", {})
     if left := led.get("written_left_out"):
         filled = f"; labels with few of them are filled up: {', '.join(led['filled_up'])}" if led["filled_up"] else ""

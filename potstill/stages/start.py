@@ -169,6 +169,8 @@ def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
         listener(Event("task", "note", unsaid))
     if unread := unread_options(spec, settings):
         listener(Event("task", "note", unread))
+    if unable := unable_to_answer(spec, settings):
+        listener(Event("task", "note", unable))
     fault = lacking_rows(spec, settings)
     if not fault:
         return
@@ -197,6 +199,16 @@ def unread_options(spec: TaskSpec, settings: Settings) -> str:
         unread_inputs(spec, settings),
     ]
     return "; ".join(filter(None, said))
+
+
+def unable_to_answer(spec: TaskSpec, settings: Settings) -> str:
+    """What is wrong where rules ask the built-in teacher, with the mend; "" where they do not."""
+    if not spec.questions or settings.teacher not in ("transformers", f"transformers:{SMOLLM2}"):
+        return ""
+    return (
+        "rules ask the built-in teacher, which answers questions about a text hardly better than chance; "
+        "name a larger one (--teacher), or leave its questions out"
+    )
 
 
 def foreign_languages(spec: TaskSpec, settings: Settings) -> str:
