@@ -139,6 +139,11 @@ class _Collector:
                     raise TeacherRefused(
                         "a batch file holds texts to be written, and this step scores labels; let potstill run do it"
                     )
+                if request.turn == "user":
+                    raise TeacherRefused(
+                        "a batch file holds chats, and generation.method=magpie opens a user's turn with raw prompts; "
+                        "let potstill run do it, or take generation.method=auto"
+                    )
                 self.requests.append(request)
         if self.requests:
             raise _Collected

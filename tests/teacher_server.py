@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -20,10 +21,18 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+# Tokens of marks such as `<|end|>`.
+_MARKS: dict[str, int] = {}
+_PARTS = re.compile(r"<[^<>\s]+>|.", re.DOTALL)
+
 Fault = Callable[[int, str], Any]
 Reply = Callable[[dict[str, Any]], str]
 Tokens = Callable[[dict[str, Any]], "list[tuple[str, float, list[tuple[str, float]]]]"]
 """Tokens of the answer to a body that asks for log-probs: (text, log-prob, the likeliest in its place)."""
+
+
+def _piece(token: int) -> str:
+    return {number: mark for mark, number in _MARKS.items()}.get(token) or chr(token)
 
 
 class TeacherServer(ThreadingHTTPServer):
@@ -46,6 +55,10 @@ class TeacherServer(ThreadingHTTPServer):
         self.fault = fault
         self.owner = owner
         self.tokenizes = True
+        # Around a user's words and before them, as a chat template would write it; None renders no chat.
+        self.template: tuple[str, str, str] | None = None
+        # What `/tokenize` says in place of rendering a chat.
+        self.refuses = ""
         self.reply = reply
         self.tokens = tokens
         self.model = model
@@ -86,10 +99,24 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         if self.path == "/tokenize" and self.server.owner == "vllm" and self.server.tokenizes:
-            self._json(200, server.model.tokenize(body) if server.model else {"count": 1, "tokens": [1]})
+            if server.refuses and "messages" in body:
+                self._json(400, {"error": {"message": server.refuses}})
+                return
+            self._json(200, server.model.tokenize(body) if server.model else {"count": 1, "tokens": self._tokens(body)})
             return
         if self.path.split("?")[0] == "/v1/completions" and server.model:
             self._complete(body)
+            return
+        if self.path == "/detokenize" and server.template:
+            self._json(200, {"prompt": "".join(map(_piece, body["tokens"]))})
+            return
+        if self.path == "/v1/completions" and server.template:
+            text = "".join(map(_piece, body["prompt"]))
+            with server.lock:
+                server.asked += 1
+                server.bodies.append(body | {"text": text})
+            said = server.reply(body) if server.reply else f"words after {text!r}"
+            self._json(200, {"choices": [{"text": said, "finish_reason": "stop"}], "usage": {"prompt_tokens": 7}})
             return
         if self.path.split("?")[0] != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such page {self.path}"}})
@@ -132,6 +159,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(*fault)
         else:
             self._json(int(fault), {"error": {"message": f"fault {fault}"}})
+
+    def _tokens(self, body: dict[str, Any]) -> list[int]:
+        """One token a character, and one for each mark in angle brackets."""
+        template = self.server.template
+        if template is None:
+            return [1]
+        text = body.get("prompt")
+        if text is None:
+            system, before, after = template
+            *earlier, last = (message["content"] for message in body["messages"])
+            text = "".join(system.format(said) for said in earlier) + before + last + after
+        return [
+            _MARKS.setdefault(part, 10**6 + len(_MARKS)) if part[1:] else ord(part) for part in _PARTS.findall(text)
+        ]
 
     def _answer(self, fault: str | None, text: str, content: str, tokens: Any = None) -> None:
         server = self.server

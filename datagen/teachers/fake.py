@@ -131,7 +131,7 @@ class FakeTeacher:
     def abilities(self) -> Abilities:
         """Everything, but for log-probs where none are wanted."""
         most = self.options.top_logprobs
-        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=most, scores=True)
+        return Abilities(prefill=True, json_schema=True, choices=True, top_logprobs=most, scores=True, user_turn=True)
 
     @property
     def concurrency(self) -> int:
@@ -190,6 +190,7 @@ class FakeTeacher:
     def _hash(self, request: AnyRequest) -> bytes:
         if isinstance(request, Request):
             parts: list[object] = [request.prefill, request.temperature, request.top_p, request.stop]
+            parts += [request.turn] if request.turn != "assistant" else []
             if request.temperature > 0:
                 parts += [request.seed, request.sample]
             parts += [json.dumps(request.schema, sort_keys=True), request.choices]

@@ -88,7 +88,13 @@ class LocalTeacher:
     @property
     def abilities(self) -> Abilities:
         """Everything but JSON schemas."""
-        return Abilities(prefill=True, json_schema=False, choices=True, top_logprobs=_MAX_TOP, scores=True, beams=True)
+        return Abilities(prefill=True, choices=True, top_logprobs=_MAX_TOP, scores=True, beams=True, user_turn=True)
+
+    def user_turn_fault(self) -> str:
+        """Why it cannot write a user's turn, with the mend; "" where it can."""
+        from potstill.datagen.teachers.chat_prompt import template_fault
+
+        return template_fault(self._ref)
 
     @property
     def concurrency(self) -> int:
@@ -177,7 +183,8 @@ class _Loaded:
         """A request as a row, or why it cannot be one."""
         from potstill.decoding.decoder import Row, choice_tree
 
-        text = self.prompts.text(request.messages, request.prefill)
+        opened = self.prompts.opened(request)
+        text = opened.text
         ids = self.prompts.ids(text)
         room = min(request.max_tokens, self.context - len(ids))
         if room < 1:
@@ -187,7 +194,7 @@ class _Loaded:
             allowed = choice_tree(
                 [self.prompts.continuation_ids(text, ids, choice) for choice in request.choices], self._end
             )
-        return Row(request, ids, room, allowed)
+        return Row(request, ids, room, allowed, opened.end, (opened.stop,))
 
     def _too_long(self, tokens: int) -> str:
         return f"the prompt has {tokens} tokens and leaves no room in the model's context of {self.context}"

@@ -32,6 +32,7 @@ from potstill.asking.token_estimate import expected_tokens
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
+from potstill.datagen.teachers.openai_turns import Opening, user_turn
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.datagen.teachers.rate_limits import RateLimits
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
@@ -97,6 +98,8 @@ class OpenAITeacher:
         self.purse: Purse | None = None
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
+        # What a user's words stand between by the messages before them, filled by `openai_turns`.
+        self.openings: dict[tuple[tuple[str, str], ...], Opening] = {}
 
     def __repr__(self) -> str:
         return f"OpenAITeacher({','.join(self._shown)!r}, {self._model!r})"
@@ -131,6 +134,7 @@ class OpenAITeacher:
             token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
             scores=vllm,
             token_ids=vllm,
+            user_turn=vllm,
         )
 
     @property
@@ -341,7 +345,7 @@ class OpenAITeacher:
 
     async def _asked(self, request: AnyRequest, flavour: Flavour) -> Any:
         if isinstance(request, Request):
-            return await self._chat(request, flavour)
+            return await (user_turn(self, request) if request.turn == "user" else self._chat(request, flavour))
         from potstill.datagen.teachers.openai_scores import scored
 
         return await scored(self, request)
@@ -444,4 +448,6 @@ def _harmless(request: AnyRequest) -> AnyRequest:
         return replace(request, token_ids=(prompt[:1], scored[:1]))
     start = "Hello" if request.prefill else ""
     plain = replace(request, token_texts=0) if isinstance(request, Request) else request
+    if isinstance(plain, Request) and plain.turn == "user":
+        return replace(plain, messages=(Message("system", "Be polite."),), prefill="Hello")
     return replace(plain, messages=(Message("user", "Say hello."),), prefill=start)

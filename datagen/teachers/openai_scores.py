@@ -95,16 +95,17 @@ async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequ
         "add_generation_prompt": not open_turn,
         "continue_final_message": open_turn,
     }
-    return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
+    return token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
 
 async def plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:
     """A text's tokens by their numbers, without those that a tokenizer puts before or after a whole one."""
     body = {"model": teacher.model, "prompt": text, "add_special_tokens": False}
-    return _token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
+    return token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
 
 
-def _token_list(body: Mapping[str, Any]) -> list[int]:
+def token_list(body: Mapping[str, Any]) -> list[int]:
+    """The tokens of an answer of `/tokenize`. Raises `Fault` where there are none."""
     tokens = body.get("tokens")
     if not isinstance(tokens, list) or not tokens:
         raise Fault("again", "the server's /tokenize gave no tokens")

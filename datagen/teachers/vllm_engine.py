@@ -38,6 +38,7 @@ from potstill.errors import BadOptions, MissingExtra, OptionFault, TeacherUnavai
 from potstill.models import SMOLLM2, local_model, model_identity
 
 if TYPE_CHECKING:
+    from potstill.datagen.teachers.chat_prompt import Opened
     from potstill.datagen.teachers.prefix_tree import Tree
 
 _MAX_TOP = 1024
@@ -143,8 +144,15 @@ class VllmTeacher:
     def abilities(self) -> Abilities:
         """Everything."""
         return Abilities(
-            prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True, token_ids=True
-        )
+            prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True, token_ids=True,
+            user_turn=True,
+        )  # fmt: skip
+
+    def user_turn_fault(self) -> str:
+        """Why it cannot write a user's turn, with the mend; "" where it can."""
+        from potstill.datagen.teachers.chat_prompt import template_fault
+
+        return template_fault(self._ref)
 
     @property
     def concurrency(self) -> int:
@@ -259,15 +267,18 @@ class _Engine:
 
     def ask(self, request: AnyRequest) -> Failure | None:
         """Hand a request to the engine; a failure where it cannot be asked."""
+        from potstill.datagen.teachers.chat_prompt import Opened
+
         parts: list[tuple[int, list[int], dict[str, Any]]]
         by_number = request.token_ids if isinstance(request, ScoreRequest) else None
-        text = "" if by_number else self._prompts.text(request.messages, request.prefill)
+        opened = Opened("") if by_number else self._prompts.opened(request)
+        text = opened.text
         ids = list(by_number[0]) if by_number else self._prompts.ids(text)
         if isinstance(request, Request):
             question = _Question(request, len(ids))
             room = min(request.max_tokens, self._context - len(ids))
             longest = len(ids) + 1
-            parts = [(-1, ids, self._text_params(request, room))]
+            parts = [(-1, ids, self._text_params(request, room, opened))]
         else:
             continuations = (
                 [list(by_number[1])]
@@ -303,13 +314,14 @@ class _Engine:
             self._names[name] = (question, node)
         return None
 
-    def _text_params(self, request: Request, room: int) -> dict[str, Any]:
+    def _text_params(self, request: Request, room: int, opened: Opened) -> dict[str, Any]:
         seed = int.from_bytes(hashlib.sha256(f"{request.seed}/{request.sample}".encode()).digest()[:4]) >> 1
         params: dict[str, Any] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             "max_tokens": max(room, 1),
-            "stop": [stop for stop in request.stop if stop] or None,
+            "stop": [stop for stop in (*request.stop, opened.stop) if stop] or None,
+            "stop_token_ids": None if opened.end is None else [opened.end],
             "seed": seed if request.temperature > 0 else None,
             "logprobs": request.top_logprobs or None,
         }

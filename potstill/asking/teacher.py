@@ -47,6 +47,8 @@ class Request:
             servers give that name tokens by their text alone.
         beams: Width of a beam search by mean log-prob a token, 1 for none (only where `Abilities.beams`). It knows no
             temperature, stop strings or choices.
+        turn: Whose turn is written. `user` gives the model its chat template up to where a user's words begin, so that
+            it writes them itself (only where `Abilities.user_turn`); `prefill` is then their start.
         tag: Bookkeeping of the asker; not part of the key.
     """
 
@@ -63,6 +65,7 @@ class Request:
     top_logprobs: int = 0
     token_texts: int = 0
     beams: int = 1
+    turn: Literal["assistant", "user"] = "assistant"
     tag: Any = field(default=None, compare=False)
 
 
@@ -183,6 +186,7 @@ class Abilities:
     scores: bool = False
     token_ids: bool = False
     beams: bool = False
+    user_turn: bool = False
 
     def lacking(self, request: AnyRequest) -> str:
         """What a request needs and this backend cannot, as the rest of `cannot …`; empty where it can answer it."""
@@ -198,6 +202,8 @@ class Abilities:
             return f"return the texts of {request.token_texts} tokens a position (at most {self.token_texts})"
         if request.schema is not None and not self.json_schema:
             return "follow a JSON schema"
+        if request.turn == "user" and not self.user_turn:
+            return "write a user's turn, for which it must be given the chat template's own text"
         if request.beams > 1 and not self.beams:
             return "search with beams"
         if request.beams > 1 and (request.stop or request.choices is not None):

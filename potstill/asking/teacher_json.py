@@ -22,10 +22,12 @@ def request_to_json(request: AnyRequest) -> dict[str, Any]:
         # Left out where they are not asked for, so that keys of earlier ledgers stay.
         beams = {"beams": request.beams} if request.beams > 1 else {}
         texts = {"token_texts": request.token_texts} if request.token_texts else {}
+        turn = {"turn": request.turn} if request.turn != "assistant" else {}
         return (
             plain
             | beams
             | texts
+            | turn
             | {
                 "kind": "text",
                 "temperature": float(request.temperature),
@@ -57,6 +59,7 @@ def request_from_json(plain: Mapping[str, Any], max_tokens: int) -> Request:
         top_logprobs=plain["top_logprobs"],
         token_texts=plain.get("token_texts", 0),
         beams=plain.get("beams", 1),
+        turn=plain.get("turn", "assistant"),
     )
 
 

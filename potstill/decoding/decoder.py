@@ -33,6 +33,8 @@ class Row:
         prompt: Tokens of the prompt.
         room: Most new tokens that the bound and the context allow.
         allowed: The prefix tree of `choices` as nested mappings; None lets every token.
+        end: A token that ends it beside those of the model.
+        stop: Strings that end it beside those of the request.
         tokens: New tokens so far, the ending one included.
         tops: Log-probs of the new tokens, where asked for.
         finish: Why it ended, once it has.
@@ -42,6 +44,8 @@ class Row:
     prompt: Sequence[int]
     room: int
     allowed: Mapping[int, Any] | None = None
+    end: int | None = None
+    stop: tuple[str, ...] = ()
     tokens: list[int] = field(default_factory=list)
     tops: list[TokenTop] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -49,6 +53,8 @@ class Row:
 
     def __post_init__(self) -> None:
         self.random = Random(f"{self.request.seed}/{self.request.sample}")
+
+        self.stop = tuple(stop for stop in (*self.request.stop, *self.stop) if stop)
 
     @property
     def needs(self) -> int:
@@ -226,12 +232,12 @@ class Decoder:
             row.finish = self._finish(row, token)
 
     def _finish(self, row: Row, token: int) -> FinishReason | None:
-        if token in self._ends or (row.allowed is not None and not row.allowed):
+        if token in self._ends or token == row.end or (row.allowed is not None and not row.allowed):
             return "stop"
-        if row.request.stop:
-            longest = max(len(stop) for stop in row.request.stop)
+        if row.stop:
+            longest = max(len(stop) for stop in row.stop)
             tail = self._tokenizer.decode(row.tokens[-(_TAIL + longest) :], skip_special_tokens=True)
-            if any(stop and stop in tail for stop in row.request.stop):
+            if any(stop in tail for stop in row.stop):
                 return "stop"
         return "length" if len(row.tokens) >= row.room else None
 
@@ -250,5 +256,5 @@ class Decoder:
     def text(self, row: Row) -> str:
         """The reply of an ended row, cut before its stop string."""
         text: str = self._tokenizer.decode(row.tokens, skip_special_tokens=True)
-        cuts = [text.find(stop) for stop in row.request.stop if stop and stop in text]
+        cuts = [text.find(stop) for stop in row.stop if stop in text]
         return text[: min(cuts)] if cuts else text
