@@ -4,8 +4,8 @@ In: a `TaskSpec`, an `Asker`, and the retrieved rows for their style. Out: rows 
 dropped with its reason, a report, and for generation tasks the teacher's top-k log-probs of the outputs, all written
 while they come (`gathering`), so that memory does not grow with the rows but for the novelty filter's. The method
 follows the task's kind: label-first for classification (`label_first`), input-first for generation (`input_first`),
-Self-Instruct for open instructions (`self_instruct`). In the last two the user's own inputs are answered before any are
-written (`own_inputs`).
+Self-Instruct for open instructions (`self_instruct`), unless the options name another method (`magpie`). In the last
+two the user's own inputs are answered before any are written (`own_inputs`).
 
 The rows are a function of the task, the options, the retrieved rows and the teacher's replies: not of the order in
 which replies arrive, nor of how often the run was killed (see `drive`).
@@ -25,8 +25,10 @@ from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
+from potstill.datagen.magpie import QueryScreen, magpie_options
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
+from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from potstill.asking.asker import Asker
 
+_METHODS = {"classification": "label-first", "generation": "input-first"}
 __all__ = ["GenerationOptions", "GenerationResult", "generate_rows"]
 
 
@@ -68,13 +71,15 @@ def generate_rows(
         Rows, drops and report. Fewer rows than asked for are no error: the report says which label fell short.
 
     Raises:
+        OptionError: The task or the teacher does not allow a recipe that the options ask for.
         TeacherError: No usable row came of all requests (the message counts the reasons), or the teacher refused or
             stayed away.
         BudgetReached: The cap was met, and the run stops at it or no row came before; a later run goes on from the
             ledger.
     """
-    options = options.for_teacher(asker.teacher.concurrency)
-    if spec.kind == "instructions":
+    refuse_recipes(spec, asker, options)
+    options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
+    if writes_tasks(spec, options):
         from potstill.datagen.self_instruct import generate_instructions
 
         return generate_instructions(spec, asker, options, own=own, listener=listener, out=out)
@@ -83,9 +88,7 @@ def generate_rows(
     own = own or Own()
     written = own.written_beside(options)
     material = material_for(spec, asker, options_beside(own, options), retrieved)
-    shown = [text for texts in material.examples.values() for text in texts]
-    styles = [text for texts in material.styles.values() for text in texts]
-    screen = Screen(spec, options, shown, styles, opened=material.opened)
+    screen = screen_for(material)
     screen.know(item.text for item in own.inputs)
     teacher = asker.teacher.name
     top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
@@ -93,7 +96,7 @@ def generate_rows(
     told: dict[str, Any] = {}
     first = first_reply_of(asker.ledger)
     with Gathering(out, spec.label_names, options.rows, tally, listener, top_k, options.seed) as gathered:
-        if spec.kind == "classification":
+        if isinstance(screen, Screen) and spec.kind == "classification":
             plan = LabelFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first)
             with as_paid(asker.meter) as met:
                 drive(plan, asker, window=options.ahead, purpose=PURPOSE)
@@ -108,7 +111,7 @@ def generate_rows(
             told |= {"own_inputs": answers.to_json()} if own.name else {}
         insist(gathered, tally, asker, _cut(tally, material), cut_short=bool(met))
         report = {
-            "method": "label-first" if spec.kind == "classification" else "input-first",
+            "method": options.method if options.method != "auto" else _METHODS[spec.kind],
             "teacher": teacher,
             "window": options.ahead,
             **tally.to_json(),
@@ -127,6 +130,20 @@ def generate_rows(
             },
         }
         return gathered.result(report)
+
+
+def writes_tasks(spec: TaskSpec, options: GenerationOptions) -> bool:
+    """Whether rows come of Self-Instruct, which writes instructions with instances and has requests of its own."""
+    return spec.kind == "instructions" and options.method == "auto"
+
+
+def screen_for(material: Material) -> Screen | QueryScreen:
+    """The filters that a written input has to pass."""
+    shown = [text for texts in material.examples.values() for text in texts]
+    if material.spec.kind == "instructions":
+        return QueryScreen(material.spec, material.options, shown, opened=material.opened)
+    styles = [text for texts in material.styles.values() for text in texts]
+    return Screen(material.spec, material.options, shown, styles, opened=material.opened)
 
 
 def options_beside(own: Own, options: GenerationOptions) -> GenerationOptions:

@@ -1,5 +1,7 @@
 """The plan of generation data: an input is written, then the task is done on it by a second request.
 
+So are instructions where the teacher writes them in a user's turn (`magpie`).
+
 Two requests and not one: the output is asked for in the very form in which the student will see the task, greedily
 by default, so that its tokens and their log-probs can be learnt as they are; and inputs can be written hot without
 the outputs suffering. Accepted inputs are answered (`answering`) before more inputs are asked for.
@@ -15,6 +17,7 @@ from potstill.asking.teacher import Failure, Reply, Request
 from potstill.datagen.answering import Accepted, Answering, FormCheck
 from potstill.datagen.field_by_field import Begun, field_request, next_field, read_field, whole_input
 from potstill.datagen.heard import FirstReply, Heard, beginning
+from potstill.datagen.magpie import QueryScreen, query_request, read_query
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, Written, read_reply, write_request
@@ -45,7 +48,7 @@ class InputFirst:
     def __init__(
         self,
         material: Material,
-        screen: Screen,
+        screen: Screen | QueryScreen,
         teacher: str,
         tally: Tally,
         keep: Callable[[Row, Reply], None],
@@ -102,8 +105,11 @@ class InputFirst:
         on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._ended))
         if options.rows - self._answering.kept - on_the_way <= 0 and self._pending:
             return None
-        heard = self._heard.before(self._asked)
-        request = write_request(self._material, self._asked, "", heard, self._stop_at_blank)
+        if options.method == "magpie":
+            request = query_request(self._material, self._asked)
+        else:
+            heard = self._heard.before(self._asked)
+            request = write_request(self._material, self._asked, "", heard, self._stop_at_blank)
         self._asked += 1
         self._pending.append((request, None))
         return request
@@ -140,7 +146,11 @@ class InputFirst:
             self._accept_field(meant or Begun(number, {}, ()), request, reply, source)
         else:
             self._ended += 1
-            for written in read_reply(self._material, request, reply):
+            theirs = request.turn == "user"
+            texts = (
+                [read_query(self._material, request, reply)] if theirs else read_reply(self._material, request, reply)
+            )
+            for written in texts:
                 self._tally.texts += 1
                 self._accept_input(written, request.messages[-1].content, source)
 

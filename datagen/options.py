@@ -12,6 +12,8 @@ WINDOW_BY_CONCURRENCY = 8
 LEAST_WINDOW = 128
 # Tokens of an input: a small teacher rambles as long as it may, others end by themselves where their text does.
 _OPENED_TOKENS, _LEAST_TOKENS, _TOKENS_A_WORD = 96, 512, 2
+# Of a user's turn, which ends by itself, and now and then goes on into a story.
+_TURN_TOKENS = 256
 
 # By the task's kind, the options that its requests do not depend on.
 UNREAD = {
@@ -22,6 +24,16 @@ UNREAD = {
         "examples_shown", "style_shown", "avoid_shown", "min_words", "max_words", "own_name_share",
     ),
 }  # fmt: skip
+# And those that a user's turn does not depend on.
+UNREAD_BY_MAGPIE = ("texts_per_request", "structured", "examples_shown", "style_shown", "avoid_shown")
+_READ_BY_MAGPIE = ("answer_max_tokens", "answer_top_k")
+
+
+def unread(kind: str, method: str) -> tuple[str, ...]:
+    """The options that change nothing for a kind of task and a method."""
+    if method != "magpie":
+        return UNREAD[kind]
+    return tuple(dict.fromkeys((*(name for name in UNREAD[kind] if name not in _READ_BY_MAGPIE), *UNREAD_BY_MAGPIE)))
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,10 @@ class GenerationOptions:
     Attributes:
         rows: Rows to keep. A run ends when every label's quota is met or the requests are spent.
         seed: Decides every draw: labels, attributes, examples, and each request's own sampling.
+        method: How inputs come about. `auto` goes by the task's kind: label first, input first, Self-Instruct.
+            `magpie`, for generation tasks and instructions, gives an aligned teacher its chat template up to where a
+            user's words begin, after a system message made of the task's prompt, and takes what it writes there
+            (arXiv:2406.08464); for models in this process and vLLM servers.
         requests_per_row: Bound on requests, as a multiple of `rows`.
         temperature: Sampling temperature of inputs, at the first request.
         temperature_end: Temperature from request `temperature_span` on; None keeps it constant. Up to there it rises or
@@ -42,7 +58,7 @@ class GenerationOptions:
         max_tokens: Most new tokens of an input. None is 96 where replies are opened, more for a long kind;
             other teachers may write what an input may have, two tokens for each of `max_words`, at least 512.
             For `kind: instructions` most new tokens of a reply with instances, 350 where it is None (300 of
-            classification).
+            classification). With `method: magpie` most new tokens of a user's turn, 256 where it is None.
         answer_max_tokens: Most new tokens of an output (generation tasks).
         answer_temperature: Temperature of outputs; 0 is greedy.
         answer_top_k: Teacher log-probs kept for each output token (generation tasks); 0 keeps none.
@@ -79,6 +95,7 @@ class GenerationOptions:
 
     rows: int = 800
     seed: int = 0
+    method: Literal["auto", "magpie"] = "auto"
     requests_per_row: float = 6.0
     temperature: float = 1.0
     temperature_end: float | None = None
@@ -160,6 +177,8 @@ class GenerationOptions:
         """
         if self.max_tokens is not None:
             return self.max_tokens
+        if self.method == "magpie":
+            return _TURN_TOKENS
         if opened:
             return _OPENED_TOKENS
         return max(_LEAST_TOKENS, _TOKENS_A_WORD * self.max_words, round(1.5 * longest))

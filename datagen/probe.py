@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from potstill.asking.teacher import Reply
 from potstill.datagen.answering import FormCheck
 from potstill.datagen.drive import Plan, drive
-from potstill.datagen.generate import material_for, options_beside
+from potstill.datagen.generate import material_for, options_beside, screen_for
 from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
+from potstill.datagen.magpie import magpie_options
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import Own, OwnAnswers
 from potstill.datagen.result import PURPOSE
@@ -93,7 +94,7 @@ def probe_generation(
     """Make the first `count` requests for inputs of a generation, and for its outputs where the task has some.
 
     Args:
-        spec: A classification or generation task.
+        spec: A task whose rows come of no Self-Instruct (`generate.writes_tasks`).
         asker: The teacher.
         options: Those of the run.
         count: Requests for inputs.
@@ -104,7 +105,7 @@ def probe_generation(
         TeacherError: The teacher refused or stayed away.
         BudgetReached: The cap was met.
     """
-    options = options.for_teacher(asker.teacher.concurrency)
+    options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
     own = own or Own()
     answered = None
     if own.inputs:
@@ -150,9 +151,7 @@ def _drive(
     tally = Tally()
     rows: list[Row] = []
     dropped: list[Dropped] = []
-    shown = [text for texts in material.examples.values() for text in texts]
-    styles = [text for texts in material.styles.values() for text in texts]
-    screen = Screen(material.spec, material.options, shown, styles, opened=material.opened)
+    screen = screen_for(material)
     screen.know(item.text for item in own.inputs)
     name = asker.teacher.name
 
@@ -161,7 +160,7 @@ def _drive(
 
     plan: Plan
     first = first_reply_of(asker.ledger)
-    if material.spec.kind == "classification":
+    if isinstance(screen, Screen) and material.spec.kind == "classification":
         plan = LabelFirst(material, screen, name, tally, keep, dropped.append, first)
     else:
         plan = InputFirst(material, screen, name, tally, keep, dropped.append, first)

@@ -110,7 +110,7 @@ class Material:
 def parts_of(spec: TaskSpec, options: GenerationOptions, abilities: Abilities) -> int:
     """Requests that write one input: as many as it has fields where these are asked for one by one, else 1."""
     opened = abilities.prefill and not use_schema(abilities.json_schema, abilities.prefill, options)
-    by_field = opened and spec.kind == "generation" and options.texts_per_request == 1
+    by_field = opened and spec.kind == "generation" and options.texts_per_request == 1 and options.method == "auto"
     return len(spec.inputs) if by_field and len(spec.inputs) > 1 else 1
 
 

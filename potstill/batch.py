@@ -209,13 +209,14 @@ def write_batch(
 
 def _go_through(job: Job, retrieved: Stage) -> None:
     """Make the stages that ask the run's own teacher, until one has something to ask."""
-    from potstill.stages.optional import weak_stage
-    from potstill.stages.written import check_quality, quality_stage
+    from potstill.stages.checks import check_asked
+    from potstill.stages.rules import weak_stage
+    from potstill.stages.written import quality_stage
 
     generated = job.datagen(retrieved)
     if job.settings.checking is not None:
         return
-    check_quality(job)
+    check_asked(job)
     with contextlib.suppress(TeacherRefused):  # a step that wants scores is `run`'s
         checked = quality_stage(job, generated)
         merged = job.merge(retrieved, checked or generated, weak_stage(job))

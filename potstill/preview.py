@@ -101,6 +101,7 @@ def preview_rows(
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed away.
     """
+    from potstill.datagen.generate import writes_tasks
     from potstill.pipeline import open_job
 
     with listening(listener) as told, open_job(task, out, told, settings) as job:
@@ -114,7 +115,7 @@ def preview_rows(
         requests = 0
         if job.settings.writes:
             own, _ = told_inputs(job)
-            if spec.kind == "instructions":
+            if writes_tasks(spec, options):
                 made, dropped, requests = _instructions(spec, asker, options, rows, own)
             else:
                 made, dropped, requests = _written(spec, asker, options, rows, retrieved, own)

@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 from potstill.asking.budget import Budget
 from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
+from potstill.datagen.generate import writes_tasks
 from potstill.datagen.label_question import about_labels
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form, shows_examples
+from potstill.datagen.magpie import magpie_options, query_request
 from potstill.datagen.quality import refuse_impossible
+from potstill.datagen.recipes import refuse_recipes
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
@@ -128,6 +131,7 @@ class _Planner:
         checker: Asker | None = None, timed: bool = True,
     ) -> None:  # fmt: skip
         generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
+        generation = magpie_options(spec, generation)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener, self.timed = asker, probe, listener, timed
         self.checker = checker or asker
@@ -151,6 +155,8 @@ class _Planner:
         """Every stage in order."""
         settings, spec = self.settings, self.spec
         check_ahead(spec, settings)
+        if settings.writes:
+            refuse_recipes(spec, self.asker, settings.generation)
         if settings.quality.on and settings.writes:
             refuse_impossible(spec, self.checker, settings.quality, settings.soft)
         datasets, retrieved = self._retrieval()
@@ -231,7 +237,7 @@ class _Planner:
         own = own_inputs(spec, self.settings)
         self.notes += [told] if (told := own.told(options)) else []
         report, probed = stage_report(self.folder, "datagen"), None
-        if self.probe and spec.kind != "instructions":
+        if self.probe and not writes_tasks(spec, options):
             self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
             from potstill.datagen.probe import probe_generation
 
@@ -253,7 +259,7 @@ class _Planner:
     ) -> tuple[list[Step], list[str]]:
         """Steps of proposing and writing so many rows, and texts that a probe brought."""
         options, spec = replace(self.settings.generation, rows=rows), self.spec
-        if spec.kind == "instructions":
+        if writes_tasks(spec, options):
             from potstill.datagen.self_instruct_trust import MOST_ASKED
 
             size = self._size("datagen", [])
@@ -273,7 +279,7 @@ class _Planner:
         step = self._assumed_inputs(retrieved).times(
             "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
         )
-        if spec.kind == "generation":
+        if spec.kind != "classification":
             tokens = likely_tokens(spec.instruction) + 100, _ASSUMED_REPLY * options.answer_max_tokens
             step = joined(step, Size(*tokens, None, "assumed").times("datagen", options.rows / 0.9))
         return [*steps, step], []
@@ -284,12 +290,12 @@ class _Planner:
         # As if one text more had been dropped: a handful that were all kept proves little.
         kept = max(0.5, tally.kept) / (requests + 1)
         wanted = options.rows / kept
-        if self.spec.kind == "generation":
+        if self.spec.kind != "classification":
             # Inputs that were accepted and not yet answered when the probe ended are not lost.
             inputs = max(1.0, tally.requests - len(probed.rows))
             accepted = max(1, tally.texts - sum(tally.dropped.values()))
             wanted = options.rows * (1 + inputs / accepted)
-        answers = self.spec.kind == "generation"
+        answers = self.spec.kind != "classification"
         bound = options.max_requests * (writing.parts_of(self.spec, options, self.asker.abilities) + answers)
         if wanted > bound:
             self.notes.append(
@@ -318,7 +324,12 @@ class _Planner:
             writing.styles_by_label(spec, retrieved, options.seed),
         )  # fmt: skip
         labels = spec.label_names or ("",)
-        made = [writing.write_request(material, i, labels[i % len(labels)], [], False) for i in range(32)]
+        made = [
+            query_request(material, i)
+            if options.method == "magpie"
+            else writing.write_request(material, i, labels[i % len(labels)], [], False)
+            for i in range(32)
+        ]
         tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
         return Size(tokens, writing.assumed_input_tokens(material), None, "assumed")
 

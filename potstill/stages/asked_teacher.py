@@ -82,7 +82,7 @@ def check_asked_teacher(spec: TaskSpec, settings: Settings, asker: Asker) -> str
     return f"tells the {scores.top} likeliest tokens at each of the student's ({len(tokenizer):,} tokens, cut alike)"
 
 
-def check_asked(job: Job) -> None:
+def check_on_policy(job: Job) -> None:
     """`check_asked_teacher` of a run, unless its student is there already: nobody is asked for that one any more."""
     if job.folder.finished("train") is None:
         check_asked_teacher(job.spec, job.settings, job.asker)

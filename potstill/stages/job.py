@@ -24,7 +24,8 @@ from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
-from potstill.stages.asked_teacher import asked_in_training, check_asked, taught_on_policy
+from potstill.stages.asked_teacher import asked_in_training, check_on_policy, taught_on_policy
+from potstill.stages.checks import check_asked
 from potstill.stages.optional import (
     compress_stage,
     depends_on_texts,
@@ -52,7 +53,7 @@ from potstill.stages.parts import (
 from potstill.stages.rules import weak_stage
 from potstill.stages.start import check_ahead, check_start, settled
 from potstill.stages.student_choice import distil_options, teaches_itself
-from potstill.stages.written import check_quality, nothing_written, quality_stage
+from potstill.stages.written import nothing_written, quality_stage
 from potstill.task import DataRef, TaskSpec
 from potstill.task.source import path_in
 
@@ -84,7 +85,7 @@ class Job:
         check_start(self.spec, self.settings, self.listener)
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
-        check_quality(self)
+        check_on_policy(self)
         check_asked(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]

@@ -183,11 +183,13 @@ def check_start(spec: TaskSpec, settings: Settings, listener: Listener) -> None:
 
 def unread_options(spec: TaskSpec, settings: Settings) -> str:
     """What the user said that changes nothing for this task; "" where all of it counts."""
-    from potstill.datagen.options import UNREAD
+    from potstill.datagen.options import unread
 
-    given = [name for name in UNREAD[spec.kind] if f"generation.{name}" in settings.origin]
+    method = settings.generation.method
+    given = [name for name in unread(spec.kind, method) if f"generation.{name}" in settings.origin]
+    what = f"kind: {spec.kind}" + (f" with generation.method={method}" if method != "auto" else "")
     said = [
-        f"kind: {spec.kind} does not go by {', '.join(f'generation.{name}' for name in given)}"
+        f"{what} does not go by {', '.join(f'generation.{name}' for name in given)}"
         if given and settings.writes
         else "",
         "no row is written (sources), so the checks of `quality` have nothing to look at"

@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from potstill.stages.job import Job
 
 
-def check_quality(job: Job) -> None:
-    """Refuse checks of written rows that cannot be made, before a row is paid for.
-
-    Raises:
-        OptionError: The task or the teacher that checks does not allow one that is asked for.
-    """
-    from potstill.datagen.quality import refuse_impossible
-
-    options = job.settings.quality
-    # Of rows that were checked already nobody is asked again: a server that is away by now is left alone.
-    if options.on and job.settings.writes and job.folder.finished("quality") is None:
-        refuse_impossible(job.spec, job.checker or job.asker, options, job.settings.soft)
-
-
 def nothing_written(job: Job, out: Path, met: Mapping[str, Any], retrieved: int) -> dict[str, Any]:
     """The stage of written rows where the budget let none be written, and others are there to train on.
 
