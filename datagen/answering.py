@@ -14,6 +14,7 @@ from typing import Any
 
 from potstill.asking.chat import task_messages
 from potstill.asking.teacher import Abilities, Message, Reply, Request
+from potstill.datagen.evolve import Chain, refuse_answer
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.outputs import form_of, off_form, read_output, stated_output
 from potstill.datagen.tally import Tally
@@ -35,11 +36,13 @@ class Accepted:
         text: What it says.
         source: Where it is from: the requests that wrote it and answered it in vain, or a row of the user's data.
         tries: How often it was answered in vain.
+        came_of: What it was evolved from; None where it was written at first.
     """
 
     text: str
     source: Source
     tries: int = 0
+    came_of: Chain | None = None
 
 
 class FormCheck:
@@ -148,13 +151,15 @@ class Answering:
         # A row with an instruction of its own is held to what that asks for.
         spec, form = self._of_input(accepted.text), self._form
         output, fault = read_output(spec, accepted.text, reply)
+        if fault is None and accepted.came_of:
+            fault = refuse_answer(accepted.text, output)
         if fault is None and form_of(spec):
             off = off_form(spec, accepted.text, output)
             fault = None if form.given_up and spec is self._spec else off
             again = fault is not None and accepted.tries + 1 < _TRIES and form.again
             form.tried += again
             if again:
-                return Accepted(accepted.text, source, accepted.tries + 1)
+                return replace(accepted, source=source, tries=accepted.tries + 1)
             form.judged += 1
             form.fitting += off is None
             form.mended += fault is None and accepted.tries > 0

@@ -80,7 +80,7 @@ def generate_rows(
     refuse_recipes(spec, asker, options)
     options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
     if writes_tasks(spec, options):
-        from potstill.datagen.self_instruct import generate_instructions
+        from potstill.datagen.self_instruct_run import generate_instructions
 
         return generate_instructions(spec, asker, options, own=own, listener=listener, out=out)
     tally = Tally()
@@ -109,6 +109,7 @@ def generate_rows(
                 drive(InTurn(answers, inputs) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
             told = {"form": form.to_json()} if form.to_json() else {}
             told |= {"own_inputs": answers.to_json()} if own.name else {}
+            told |= {"evolved": inputs.evolution.to_json()} if inputs.evolution.on else {}
         insist(gathered, tally, asker, _cut(tally, material), cut_short=bool(met))
         report = {
             "method": options.method if options.method != "auto" else _METHODS[spec.kind],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from potstill.asking.teacher import Failure, Reply, Request
 from potstill.datagen.answering import Accepted, Answering, FormCheck
+from potstill.datagen.evolve import Chain, Evolution
 from potstill.datagen.field_by_field import Begun, field_request, next_field, read_field, whole_input
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.magpie import QueryScreen, query_request, read_query
@@ -43,6 +44,9 @@ class InputFirst:
         drop: Called with each dropped one.
         first_reply: What counts as the reply of an answer for what later prompts show (see `heard`).
         form: What became of the form that the task asks for; None where nothing but this plan is answered.
+
+    Attributes:
+        evolution: What became of kept inputs that were taken up again.
     """
 
     def __init__(
@@ -64,8 +68,9 @@ class InputFirst:
             material.spec, material.options, material.abilities, tally, keep, drop, form or FormCheck(material.spec),
             licence=material.options.licence,
         )  # fmt: skip
-        # What a request in flight is for: an input's output, its next field, or (None) a new input.
-        self._pending: deque[tuple[Request, Accepted | Begun | None]] = deque()
+        self.evolution = Evolution(material.spec, material.options, material.abilities)
+        # What a request in flight is for: an input's output, its next field, what it becomes, or (None) a new input.
+        self._pending: deque[tuple[Request, Accepted | Begun | Chain | None]] = deque()
         self._to_answer: deque[Accepted] = deque()
         self._to_go_on: deque[Begun] = deque()
         self._first_reply = first_reply
@@ -79,7 +84,7 @@ class InputFirst:
         """Whether the rows are there, or the requests are spent and answered."""
         return self._answering.kept >= self._material.options.rows or (
             self._asked >= self._material.options.max_requests
-            and not (self._pending or self._to_answer or self._to_go_on)
+            and not (self._pending or self._to_answer or self._to_go_on or self.evolution.waiting)
         )
 
     def next_request(self) -> Request | None:
@@ -96,14 +101,20 @@ class InputFirst:
             request = field_request(self._material, begun)
             self._pending.append((request, begun))
             return request
+        evolution = self.evolution
+        keep_rate = (self._answering.kept + 2) / (self._answers_in + 3)
+        answers = self._answers_out - self._answers_in
+        if evolution.waiting and self._is_short_of(keep_rate * (answers + evolution.in_flight)):
+            made = evolution.next_request()
+            self._pending.append(made)
+            return made[0]
         if self._asked >= options.max_requests:
             return None
         if self._shows and self._asked - self._answered >= self._heard.lag(self._asked):
             return None  # what the next input may show is not known yet
         read_rate = (self._read + 2 * options.texts_per_request) / (self._ended + 3)
-        keep_rate = (self._answering.kept + 2) / (self._answers_in + 3)
-        on_the_way = keep_rate * (self._answers_out - self._answers_in + read_rate * (self._asked - self._ended))
-        if options.rows - self._answering.kept - on_the_way <= 0 and self._pending:
+        first = answers + read_rate * (self._asked - self._ended)
+        if not self._is_short_of(keep_rate * (first * (1 + evolution.a_text) + evolution.expected)):
             return None
         if options.method == "magpie":
             request = query_request(self._material, self._asked)
@@ -113,6 +124,10 @@ class InputFirst:
         self._asked += 1
         self._pending.append((request, None))
         return request
+
+    def _is_short_of(self, on_the_way: float) -> bool:
+        """Whether rows are lacking beside so many that are on the way; where nothing is in flight, there are none."""
+        return self._material.options.rows - self._answering.kept > on_the_way or not self._pending
 
     def accept(self, answer: Answer) -> None:
         """Take the answer to the oldest request that has none yet."""
@@ -131,17 +146,24 @@ class InputFirst:
         source = Source(teacher=self._teacher, requests=(*before, answer.key))
         if isinstance(reply, Failure):
             tally.fail(reply)
-            self._ended += not isinstance(meant, Accepted)
-            text = meant.text if isinstance(meant, Accepted) else ""
+            self._ended += not isinstance(meant, Accepted | Chain)
+            text = "" if meant is None or isinstance(meant, Begun) else meant.text
             self._answering.refuse(Dropped("no_reply", reply.reason, text), source)
+            if isinstance(meant, Chain):
+                self.evolution.end(meant)
+            came_of = meant.came_of if isinstance(meant, Accepted) else meant
+            if isinstance(came_of, Chain):
+                self.evolution.eliminate(came_of, "no_reply")
             return
         tally.cached += answer.cached
         tally.prompt_tokens += reply.prompt_tokens
         tally.completion_tokens += reply.completion_tokens
         if isinstance(meant, Accepted):
-            again = self._answering.accept(meant, reply, source)
-            if again is not None:
-                self._to_answer.append(again)
+            self._accept_answer(meant, reply, source)
+        elif isinstance(meant, Chain):
+            written = self.evolution.read(meant, request, reply)
+            tally.texts += 1
+            self._accept_input(written, "", source, meant)
         elif self._material.in_parts:
             self._accept_field(meant or Begun(number, {}, ()), request, reply, source)
         else:
@@ -167,7 +189,18 @@ class InputFirst:
             written = Written(whole_input(material, values))
         self._accept_input(written, material.spec.instruction, source)
 
-    def _accept_input(self, written: Written, prompt: str, source: Source) -> None:
+    def _accept_answer(self, accepted: Accepted, reply: Reply, source: Source) -> None:
+        """Keep a row or drop it, or ask again; a kept input is taken up for the next round."""
+        kept = self._answering.kept
+        again = self._answering.accept(accepted, reply, source)
+        if again is not None:
+            self._to_answer.append(again)
+        elif self._answering.kept > kept:
+            self.evolution.add(accepted.text, source.requests, accepted.came_of)
+        elif accepted.came_of:
+            self.evolution.eliminate(accepted.came_of, "answer")
+
+    def _accept_input(self, written: Written, prompt: str, source: Source, came_of: Chain | None = None) -> None:
         """Have an input answered, unless it or its reading is at fault."""
         fault = (
             Dropped(written.fault, written.detail, written.text)
@@ -176,6 +209,11 @@ class InputFirst:
         )
         if fault is not None:
             self._answering.refuse(fault, source)
+            if came_of:
+                self.evolution.eliminate(came_of, fault.reason)
             return
-        self._read += 1
-        self._to_answer.append(Accepted(written.text, source))
+        if came_of:
+            self.evolution.passed()
+        else:
+            self._read += 1
+        self._to_answer.append(Accepted(written.text, source, came_of=came_of))

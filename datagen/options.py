@@ -47,6 +47,9 @@ class GenerationOptions:
             `magpie`, for generation tasks and instructions, gives an aligned teacher its chat template up to where a
             user's words begin, after a system message made of the task's prompt, and takes what it writes there
             (arXiv:2406.08464); for models in this process and vLLM servers.
+        evolve: Rounds in which kept instructions, and inputs of generation tasks that are one text, are made harder or
+            others are made of them (Evol-Instruct, arXiv:2304.12244). They count towards the rows beside the text that
+            they came of: of n rounds about one row in n + 1 is as it was first written. 0 evolves nothing.
         requests_per_row: Bound on requests, as a multiple of `rows`.
         temperature: Sampling temperature of inputs, at the first request.
         temperature_end: Temperature from request `temperature_span` on; None keeps it constant. Up to there it rises or
@@ -96,6 +99,7 @@ class GenerationOptions:
     rows: int = 800
     seed: int = 0
     method: Literal["auto", "magpie"] = "auto"
+    evolve: int = 0
     requests_per_row: float = 6.0
     temperature: float = 1.0
     temperature_end: float | None = None
@@ -127,6 +131,8 @@ class GenerationOptions:
             faults.append(OptionFault(f"rows: a whole number of 1 or more is needed (got {self.rows})", "rows"))
         if self.max_tokens is not None and self.max_tokens < 1:
             faults.append(OptionFault(f"max_tokens must be at least 1 (got {self.max_tokens})", "max_tokens"))
+        if not 0 <= self.evolve <= 8:
+            faults.append(OptionFault(f"evolve must be a number of rounds from 0 to 8 (got {self.evolve})", "evolve"))
         if self.window is not None and self.window < 1:
             faults.append(OptionFault(f"window must be at least 1 (got {self.window})", "window"))
         if self.temperature_span < 1:

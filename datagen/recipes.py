@@ -29,6 +29,16 @@ def refuse_recipes(spec: TaskSpec, asker: Asker, options: GenerationOptions) -> 
     faults = []
     if options.method == "magpie" and (fault := _no_turn(spec, asker)):
         faults.append(f"generation.method=magpie {fault}")
+    if options.evolve and spec.kind == "classification":
+        faults.append(
+            "generation.evolve rewrites instructions and inputs, after which a text's label may be another; "
+            "leave it out for classification"
+        )
+    elif options.evolve and len(spec.inputs) > 1:
+        faults.append(
+            f"generation.evolve rewrites inputs of one text, and this task's have {', '.join(spec.inputs)}; "
+            "leave it out"
+        )
     if faults:
         raise OptionError("generation", faults)
 

@@ -4,7 +4,8 @@ Three requests an instruction, in one stream without a barrier: a few new instru
 ones (six seeds and two written ones, or eight seeds at first; seven new at most); each new one is asked for being
 classification; then its instances are written, label-first for classification and input-first otherwise. Before all
 that the teacher is asked for the kind of seeds, and believed by its answers (see `self_instruct_trust`). A new
-instruction whose ROUGE-L F1 with any seed or kept instruction is above 0.7 is refused, exactly (see `novelty`).
+instruction whose ROUGE-L F1 with any seed or kept instruction is above 0.7 is refused, exactly (see `novelty`). One
+that brought a row may be evolved in rounds (`evolve`); what it becomes is a new instruction too.
 
 The rows are held to the same bound on what the student reads, the instruction with its input: of the instances of one
 instruction whose inputs are short, one stays, and for classification it is drawn, so that the label that teachers write
@@ -14,36 +15,20 @@ first does not win. The user's examples are seeds too, and the task's prompt say
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from potstill.asking.budget import as_paid
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
-from potstill.datagen.answering import FormCheck
 from potstill.datagen.asked_form import asked_form
-from potstill.datagen.drive import drive
-from potstill.datagen.gathering import Gathering, insist
+from potstill.datagen.evolve import Chain, Evolution, refuse_answer
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
-from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
 from potstill.datagen.recent_novelty import RecentNovelty
-from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import held_languages
-from potstill.datagen.self_instruct_files import (
-    Instance,
-    Instructed,
-    SeedTask,
-    append_instance,
-    read_seed_tasks,
-    write_alpaca,
-    write_machine_instructions,
-    write_seed_tasks,
-)
-from potstill.datagen.self_instruct_files import read_instances as read_instances_file
-from potstill.datagen.self_instruct_requests import INSTANCE_TOKENS, MOST_NEW, Requests, own_seeds
+from potstill.datagen.self_instruct_files import Instance, Instructed, SeedTask
+from potstill.datagen.self_instruct_requests import MOST_NEW, Requests, own_seeds
 from potstill.datagen.self_instruct_text import (
     is_yes,
     read_instances,
@@ -55,17 +40,15 @@ from potstill.datagen.self_instruct_text import (
 from potstill.datagen.self_instruct_trust import Trust, seeds_to_ask
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import rng
-from potstill.events import Listener, silent
 from potstill.rows import Dropped, Row, Source, join_instruction
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
-    from potstill.asking.asker import Asker
     from potstill.asking.stream import Answer
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4
-_STEPS = Literal["seed", "bootstrap", "classify", "instances"]
+_STEPS = Literal["seed", "bootstrap", "classify", "instances", "evolve"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,7 @@ class NewTask:
     instruction: str
     keys: tuple[str, ...]
     is_classification: bool = False
+    came_of: Chain | None = None
 
 
 class SelfInstruct:
@@ -92,6 +76,7 @@ class SelfInstruct:
         tell: Called with each kept instance.
 
     Attributes:
+        evolution: What became of instructions with a row that were taken up again.
         trust: What the teacher said of the seeds' kinds.
         kinds: Whether each answered instruction is classification.
         instructions: The kept ones, in order.
@@ -126,7 +111,8 @@ class SelfInstruct:
         self._written, self._row_texts = _pool(options), _pool(options)
         texts = (text for seed in shown for item in seed.instances for text in (item.input, item.output))
         self._echoes = {squeezed(text) for text in texts if len(text.split()) >= _FEWEST_ECHOED_WORDS}
-        self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | None]] = deque()
+        self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | Chain | None]] = deque()
+        self.evolution = Evolution(spec, options, abilities)
         self._seeds = deque(seeds_to_ask(seeds, self._requests.shown_kinds()))
         self.trust = Trust()
         self._to_classify: deque[NewTask] = deque()
@@ -151,7 +137,7 @@ class SelfInstruct:
         if self.kept >= self._options.rows:
             return True
         most = self._options.max_requests
-        more = self._to_write or (self._to_classify and self._classified < most)
+        more = self._to_write or ((self._to_classify or self.evolution.waiting) and self._classified < most)
         return not (self._pending or more) and (self._bootstraps >= most or self._classified >= most)
 
     def next_request(self) -> Request | None:
@@ -183,16 +169,21 @@ class SelfInstruct:
             if not self.trust.believed:
                 return self._issue("instances", self._requests.instances(task.instruction, False), task)
             return self._issue("classify", self._requests.classify(task.instruction), task)
+        evolution, under_way = self.evolution, self._under_way
+        tasks: float = under_way["instances"] + under_way["classify"]
+        if evolution.waiting and not enough(tasks + evolution.in_flight):
+            request, chain = evolution.next_request()
+            return self._issue("evolve", request, chain)
         if self._bootstraps >= most:
             return None
         new_a_reply = min((len(self.instructions) + 3) / (self.bootstraps + 1), MOST_NEW)
-        under_way = self._under_way
-        if enough(under_way["instances"] + under_way["classify"] + new_a_reply * under_way["bootstrap"]):
+        tasks += new_a_reply * under_way["bootstrap"]
+        if enough(tasks * (1 + evolution.a_text) + evolution.expected):
             return None
         self._bootstraps += 1
         return self._issue("bootstrap", self._requests.bootstrap(self._bootstraps, self.instructions), None)
 
-    def _issue(self, step: _STEPS, request: Request, task: NewTask | SeedTask | None) -> Request:
+    def _issue(self, step: _STEPS, request: Request, task: NewTask | SeedTask | Chain | None) -> Request:
         self._pending.append((step, request, task))
         self._under_way[step] += 1
         return request
@@ -207,12 +198,20 @@ class SelfInstruct:
         if isinstance(reply, Failure):
             self.tally.fail(reply)
             if step != "seed":
-                self._refuse(Dropped("no_reply", reply.reason, task.instruction if task else ""), (answer.key,))
+                text = task.text if isinstance(task, Chain) else task.instruction if task else ""
+                self._refuse(Dropped("no_reply", reply.reason, text), (answer.key,))
+            if isinstance(task, Chain):
+                self.evolution.end(task)
+            came_of = task.came_of if isinstance(task, NewTask) else task
+            if isinstance(came_of, Chain):
+                self.evolution.eliminate(came_of, "no_reply")
             return
         self.tally.prompt_tokens += reply.prompt_tokens
         self.tally.completion_tokens += reply.completion_tokens
         if isinstance(task, SeedTask):
             self.trust.add(task, is_yes(reply.text))
+        elif isinstance(task, Chain):
+            self._accept_evolved(task, request, reply, answer.key)
         elif task is None:
             self._accept_instructions(request, reply, answer.key)
         elif step == "classify":
@@ -228,21 +227,40 @@ class SelfInstruct:
         number = request.prefill.rpartition("\n")[2]
         before = len(self.instructions)
         for text in split_instructions(number + reply.text, MOST_NEW, reply.finish == "length"):
-            fault = (
-                refuse_instruction(text)
-                or filters.wrong_language(text, self._languages)
-                or filters.near_duplicate(text, self._shown)
-                or filters.near_duplicate(text, self._written)
-            )
+            fault = self._fault_of(text)
             if fault is not None:
                 self.tally.texts += 1
                 self._refuse(fault, (key,))
                 continue
-            self._written.add(text)
-            self.instructions.append(text)
-            self.request_idx.append(self.bootstraps - 1)
-            self._to_classify.append(NewTask(text, (key,)))
+            self._take(NewTask(text, (key,)))
         self.bootstraps_used += len(self.instructions) > before
+
+    def _fault_of(self, text: str) -> Dropped | None:
+        return (
+            refuse_instruction(text)
+            or filters.wrong_language(text, self._languages)
+            or filters.near_duplicate(text, self._shown)
+            or filters.near_duplicate(text, self._written)
+        )
+
+    def _take(self, task: NewTask) -> None:
+        """Keep an instruction, and have its instances written."""
+        self._written.add(task.instruction)
+        self.instructions.append(task.instruction)
+        self.request_idx.append(self.bootstraps - 1)
+        self._to_classify.append(task)
+
+    def _accept_evolved(self, chain: Chain, request: Request, reply: Reply, key: str) -> None:
+        written = self.evolution.read(chain, request, reply)
+        fault = Dropped(written.fault, written.detail, written.text) if written.fault else self._fault_of(written.text)
+        keys = (*chain.keys, key)
+        if fault is not None:
+            self.tally.texts += 1
+            self._refuse(fault, keys)
+            self.evolution.eliminate(chain, fault.reason)
+            return
+        self.evolution.passed()
+        self._take(NewTask(written.text, keys, came_of=chain))
 
     def _accept_instances(self, task: NewTask, request: Request, reply: Reply, key: str) -> None:
         self.kinds[task.instruction] = task.is_classification
@@ -254,6 +272,7 @@ class SelfInstruct:
         if not found:
             reason = "refusal" if reply.finish == "refused" else "truncated" if cut else "unparsable"
             self._refuse(Dropped(reason, "no instance in the reply", task.instruction, reply.text[:500]), keys)
+            self._evolve(task, keys, kept=False)
             return
         kept, dropped = refuse_instances(
             found, classification=task.is_classification, instruction=task.instruction, echoes=self._echoes
@@ -269,6 +288,14 @@ class SelfInstruct:
                 break
             self._keep(task, instance, keys)
         self.tasks_used += self.kept > before
+        self._evolve(task, keys, kept=self.kept > before)
+
+    def _evolve(self, task: NewTask, keys: tuple[str, ...], *, kept: bool) -> None:
+        """Take an instruction with a row up for the next round; or else what it came of."""
+        if kept:
+            self.evolution.add(task.instruction, keys, task.came_of)
+        elif task.came_of:
+            self.evolution.eliminate(task.came_of, "answer")
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
         text = join_instruction(task.instruction, instance.input)
@@ -276,6 +303,9 @@ class SelfInstruct:
         cut = form.cut(instance.output)
         self.tally.cut_to_form += cut != instance.output
         instance = replace(instance, output=cut)
+        if task.came_of and (sorry := refuse_answer(text, cut)):
+            self._refuse(sorry, keys)
+            return
         if broken := form.fault(cut):
             self._refuse(Dropped("off_form", broken, text, cut), keys)
             return
@@ -307,100 +337,3 @@ def _pool(options: GenerationOptions) -> NoveltyFilter | RecentNovelty:
     if options.novelty_pool:
         return RecentNovelty(options.novelty_pool, options.novelty)
     return NoveltyFilter(options.novelty)
-
-
-def _near_duplicate_rate(texts: Sequence[str]) -> float:
-    """Share of texts whose ROUGE-L F1 with one of the 5,000 before them is above 0.7."""
-    novelty, near = RecentNovelty(5000, 0.7), 0
-    for text in texts:
-        near += novelty.match(text) is not None
-        novelty.add(text)
-    return round(near / max(1, len(texts)), 4)
-
-
-def _cut(tally: Tally, options: GenerationOptions) -> str:
-    """How many replies with instances were cut at their bound, and how it is raised; "" where none was."""
-    count = tally.dropped["truncated"]
-    wider = 2 * (options.max_tokens or INSTANCE_TOKENS[False])
-    said = f"{count} were cut at the most tokens that instances may take; allow more with"
-    return f"{said} --set generation.max_tokens={wider}" if count else ""
-
-
-def generate_instructions(
-    spec: TaskSpec,
-    asker: Asker,
-    options: GenerationOptions,
-    *,
-    own: Own | None = None,
-    listener: Listener = silent,
-    out: Path | None = None,
-) -> GenerationResult:
-    """Rows for `kind: instructions`.
-
-    Args:
-        spec: The task; `seed_tasks` names a file of seeds, or None for potstill's own.
-        asker: The teacher.
-        options: Rows wanted, seed, temperatures, novelty threshold.
-        own: Instructions of the user's, with their inputs, that the teacher answers as the student will be asked; the
-            rest of the rows is written. The files of Self-Instruct hold what it wrote alone.
-        listener: Called with progress.
-        out: Folder for the files that `gathering` names, and for those of `self_instruct_files`; None keeps them in a
-            temporary one.
-
-    Returns:
-        Rows whose input is an instruction with its input; the report lists the kept instructions.
-
-    Raises:
-        DataError: The seed tasks cannot be read.
-        TeacherError: No usable row came of all requests, or the teacher refused or stayed away.
-    """
-    seeds = read_seed_tasks(spec.seed_tasks)
-    options = replace(options, texts_per_request=1)  # which bounds the requests, and each of these writes one thing
-    tally = Tally()
-    name = asker.teacher.name
-    own = own or Own()
-    written = own.written_beside(options)
-    # Targets come with the answers to the user's own: what Self-Instruct writes is not in the form of the student's.
-    top_k = min(options.answer_top_k, asker.abilities.top_logprobs) if own.inputs else 0
-    with Gathering(out, (), options.rows, tally, listener, top_k, options.seed) as gathered:
-        shown = (*seeds.tasks, *own_seeds(spec))
-        write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
-        instances = gathered.folder / "all_generated_instances.jsonl"
-        with instances.open("w", encoding="utf-8") as file:
-
-            def tell(row: Instructed) -> None:
-                append_instance(row, file)
-
-            answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, FormCheck(spec))
-            beside = replace(options, rows=max(1, written))
-            plan = SelfInstruct(
-                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
-            )
-            plan.know(item.text for item in own.inputs)
-            with as_paid(asker.meter) as met:
-                drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
-        insist(gathered, tally, asker, _cut(tally, options), cut_short=bool(met))
-        write_alpaca(read_instances_file(instances), gathered.folder / "alpaca.json")
-        known = [seed.instruction for seed in shown]
-        file_name = gathered.folder / "machine_generated_instructions.jsonl"
-        write_machine_instructions(known, plan.instructions, plan.request_idx, name, file_name)
-        report: dict[str, Any] = {
-            "method": "self-instruct",
-            "teacher": name,
-            **tally.to_json(),
-            **({"own_inputs": answers.to_json()} if own.name else {}),
-            **met,
-            "seeds": len(shown),
-            "seeds_skipped": list(seeds.skipped),
-            "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},
-            "tasks": {"written": len(plan.instructions), "answered": len(plan.kinds), "used": plan.tasks_used},
-            "kinds_of_seeds": plan.trust.to_json(),
-            "instructions": [
-                {"instruction": text, "is_classification": plan.kinds[text]}
-                for text in plan.instructions
-                if text in plan.kinds
-            ],
-            "instructions_near_duplicate_rate": _near_duplicate_rate(plan.instructions),
-            **gathered.sample.diversity(options.seed),
-        }
-        return gathered.result(report)

@@ -826,3 +826,36 @@ def test_many_open_fences_are_read_in_linear_time() -> None:
     for part in ("```a\n", "```\n", "~~~~\n```\n", "# Output: 4\n", "Output:\n```\n"):
         read_reply("Output:\n" + part * (40_000 // len(part)), False, False)
     assert time.monotonic() - started < 5
+
+
+class Evolving(Tutor):
+    """Makes of an instruction another of seven words, and now and then the same."""
+
+    def answer(self, request: Request) -> Reply | Failure:
+        said = request.messages[-1].content
+        if "Below is an instruction" not in said:
+            return super().answer(request)
+        random = Random(said)
+        word = [f"{a}{b}" for a in ("vi", "gra", "ple", "dro", "nue", "sha") for b in ("rn", "ld", "sk", "mp", "th")]
+        if random.random() < 0.3:
+            return Reply(text=f'{said.splitlines()[-1]}"')
+        return Reply(text=f'Compare {" ".join(random.sample(word, 7))}"\n')
+
+
+def test_instructions_with_a_row_are_evolved(tmp_path: Path) -> None:
+    result = make(tmp_path, Evolving(), rows=60, window=4, evolve=2)
+    told = result.report["evolved"]
+    rows = [text for text in result.rows["input"] if text.startswith("Compare")]
+    assert result.rows.num_rows == 60
+    assert told["kept"] > 5
+    assert rows
+    assert told["eliminated"]["not_evolved"] == result.report["dropped"]["not_evolved"] > 0
+    instructions = [item["instruction"] for item in result.report["instructions"]]
+    assert any(text.startswith("Compare") for text in instructions)
+    again = Evolving()
+    same = make(tmp_path, again, rows=60, window=4, evolve=2)
+    assert again.asked == []
+    assert same.rows["input"][:] == result.rows["input"][:]
+    (tmp_path / "other").mkdir()
+    shuffled = make(tmp_path / "other", Evolving(shuffle=3), rows=60, window=4, evolve=2)
+    assert shuffled.rows["input"][:] == result.rows["input"][:]
