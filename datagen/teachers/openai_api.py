@@ -127,15 +127,10 @@ class OpenAITeacher:
         """By flavour; asks the server's model list once."""
         vllm = self._flavour == "vllm"
         return Abilities(
-            prefill=vllm,
-            json_schema=True,
-            choices=True,
+            prefill=vllm, scores=vllm, token_ids=vllm, user_turn=vllm, json_schema=True, choices=True,
             top_logprobs=self.options.top_logprobs if vllm else 0,
             token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
-            scores=vllm,
-            token_ids=vllm,
-            user_turn=vllm,
-        )
+        )  # fmt: skip
 
     @property
     def concurrency(self) -> int:
