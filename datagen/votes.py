@@ -261,6 +261,45 @@ def _short(text: str) -> str:
     return line if len(line) <= _MOST_TOLD else line[:_MOST_TOLD] + " …"
 
 
+def contradicted(votes: NDArray[np.int64], labels: int) -> list[float]:
+    """For each function the share of its votes that another one contradicts; 0 of one that never votes.
+
+    Args:
+        votes: (n, n_functions), a label's index or -1.
+        labels: How many labels.
+    """
+    import numpy as np
+
+    counts = np.stack([(votes == label).sum(axis=1) for label in range(labels)], axis=1)
+    found = []
+    for column in votes.T:
+        rows = np.flatnonzero(column != ABSTAIN)
+        others = counts[rows].sum(axis=1) > counts[rows, column[rows]]
+        found.append(round(float(others.mean()), 4) if len(rows) else 0.0)
+    return found
+
+
+def told_of(function: LabellingFunction, cast_by: Votes, column: int) -> dict[str, Any]:
+    """What a report says of a function: its name, and what went wrong in it.
+
+    Args:
+        function: A rule's function, or a Python function.
+        cast_by: The votes that it was among.
+        column: Its place there.
+    """
+    found: dict[str, Any] = {"name": function_name(function)}
+    if isinstance(function, RuleFunction):
+        if function.timeouts:
+            found |= {"timeouts": function.timeouts, "off": function.off}
+        return found
+    said = cast_by.faults[column]
+    if said.faults:
+        found |= {"faults": said.faults, "first_fault": said.first}
+    if said.timeouts:
+        found |= {"timeouts": said.timeouts, "off": said.off}
+    return found
+
+
 def function_name(function: LabellingFunction) -> str:
     """What a labelling function is called in reports: a rule by its label and patterns, a function by its name."""
     if isinstance(function, RuleFunction):

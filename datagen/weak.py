@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from potstill.datagen.votes import (
     ABSTAIN,
     LabellingFunction,
-    RuleFunction,
-    Votes,
-    function_name,
+    contradicted,
     rule_function,
     rule_name,
+    told_of,
     votes_of,
 )
 from potstill.errors import DataError
@@ -271,7 +270,8 @@ def label_texts(
         licence: SPDX id of the texts.
 
     Returns:
-        Rows of origin `pseudo` with `teacher_probs` from the label model and their confidence as weight.
+        Rows of origin `pseudo` with `teacher_probs` from the label model and their confidence as weight; their source
+        names the teacher where an answer voted.
 
     Raises:
         DataError: There are no rules and no functions, a function fails on every text, or a rule asks a question and
@@ -310,8 +310,10 @@ def label_texts(
         model = dawid_skene(merged, count, prior=spec.prior, smoothing=options.smoothing, rounds=options.rounds)
     rows: list[Row] = []
     dropped: list[Dropped] = []
+    answered = (votes[:, list(told)] != ABSTAIN).any(axis=1)
     for place, text in enumerate(texts):
-        source = Source(dataset=dataset, row=place if places is None else places[place])
+        by = asker.teacher.name if asker is not None and answered[place] else None
+        source = Source(dataset=dataset, row=place if places is None else places[place], teacher=by)
         probs = model.probs[place]
         best = int(probs.argmax())
         if (merged[place] == ABSTAIN).all():
@@ -332,7 +334,7 @@ def label_texts(
                     weight=float(probs[best]),
                 )
             )
-    described = {column: _described(f, cast_by, i) for i, (column, f) in enumerate(own.items())}
+    described = {column: told_of(f, cast_by, i) for i, (column, f) in enumerate(own.items())}
     described |= {column: _answered(spec.rules[column], said) for column, said in told.items()}
     against = contradicted(votes, count)
     report = {
@@ -354,24 +356,6 @@ def label_texts(
         "rounds": model.rounds,
     }
     return WeakResult(rows_to_dataset(rows, spec.label_names), tuple(dropped), report)
-
-
-def contradicted(votes: NDArray[np.int64], labels: int) -> list[float]:
-    """For each function the share of its votes that another one contradicts; 0 of one that never votes.
-
-    Args:
-        votes: (n, n_functions), a label's index or -1.
-        labels: How many labels.
-    """
-    import numpy as np
-
-    counts = np.stack([(votes == label).sum(axis=1) for label in range(labels)], axis=1)
-    found = []
-    for column in votes.T:
-        rows = np.flatnonzero(column != ABSTAIN)
-        others = counts[rows].sum(axis=1) > counts[rows, column[rows]]
-        found.append(round(float(others.mean()), 4) if len(rows) else 0.0)
-    return found
 
 
 def _asked(spec: TaskSpec, texts: Sequence[str], asker: Asker | None, soft: SoftOptions | None) -> dict[int, Told]:
@@ -401,20 +385,6 @@ def _answered(rule: Rule, said: Told) -> dict[str, Any]:
         "unanswered": int((~known).sum()),
         "answers": {answer.text: int(count) for answer, count in zip(rule.choices, likeliest, strict=True)},
     }
-
-
-def _described(function: LabellingFunction, cast_by: Votes, column: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": function_name(function)}
-    if isinstance(function, RuleFunction):
-        if function.timeouts:
-            found |= {"timeouts": function.timeouts, "off": function.off}
-        return found
-    said = cast_by.faults[column]
-    if said.faults:
-        found |= {"faults": said.faults, "first_fault": said.first}
-    if said.timeouts:
-        found |= {"timeouts": said.timeouts, "off": said.off}
-    return found
 
 
 def usable_texts(texts: Sequence[str], dataset: str) -> tuple[list[tuple[int, str]], tuple[Dropped, ...]]:

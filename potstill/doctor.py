@@ -185,8 +185,8 @@ def _own(spec: TaskSpec, settings: Settings) -> Check:
 
 def _rules(spec: TaskSpec, settings: Settings) -> Check:
     """How many of the texts the rules label, and how often they contradict each other; no teacher is asked."""
-    from potstill.datagen.votes import ABSTAIN, function_name, rule_function, votes_of
-    from potstill.datagen.weak import contradicted, usable_texts
+    from potstill.datagen.votes import ABSTAIN, contradicted, function_name, rule_function, votes_of
+    from potstill.datagen.weak import usable_texts
     from potstill.retrieval.load import read_texts
     from potstill.stages.start import unable_to_answer
 
@@ -203,7 +203,7 @@ def _rules(spec: TaskSpec, settings: Settings) -> Check:
     cast, said, idle = votes != ABSTAIN, [], []
     if own:
         against = sum(share * count for share, count in zip(contradicted(votes, len(spec.labels)), cast.sum(axis=0)))
-        said.append(f"{len(own)} match {cast.any(axis=1).mean():.0%} of {len(some):,} texts")
+        said.append(f"rules of words match {cast.any(axis=1).mean():.0%} of {len(some):,} texts")
         said.append(f"{against / max(1, cast.sum()):.0%} of their votes are contradicted")
         idle = [function_name(rule) for rule, votes_here in zip(own, cast.T) if not votes_here.any()]
     if spec.questions:

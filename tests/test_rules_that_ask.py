@@ -137,8 +137,8 @@ def test_doctor_says_what_rules_match_and_what_they_ask(task: str) -> None:
     found = _rules(spec, Settings(teacher="fake"))
     assert found.status == "warn"
     assert found.found == (
-        "2 match 5% of 21 texts, 0% of their votes are contradicted, 3 questions to the teacher, 63 requests "
-        "(see potstill plan)"
+        "rules of words match 5% of 21 texts, 0% of their votes are contradicted, 3 questions to the teacher, "
+        "63 requests (see potstill plan)"
     )
     assert found.mend == "no text matches refund: keyword zebra: mend it, or take it out"
     small = _rules(spec, Settings())

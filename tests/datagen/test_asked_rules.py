@@ -15,8 +15,8 @@ from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenText
 from potstill.datagen.asked_rules import Told, alike_questions, ask_rules, mean_known, rule_question, votes_for
 from potstill.datagen.soft_options import SoftOptions
-from potstill.datagen.votes import ABSTAIN
-from potstill.datagen.weak import WeakOptions, WeakResult, contradicted, dawid_skene, label_texts, merge_copies
+from potstill.datagen.votes import ABSTAIN, contradicted
+from potstill.datagen.weak import WeakOptions, WeakResult, dawid_skene, label_texts, merge_copies
 from potstill.errors import DataError
 from potstill.task import Answer, Label, Rule, TaskSpec
 
@@ -281,6 +281,13 @@ def test_rules_stand_in_the_users_order_and_say_who_contradicts_them(label: Any)
     names = [told["name"].partition(":")[0] for told in result.report["functions"]]
     assert names == ["other", "refund", "praise"]
     assert [told["contradicted"] for told in result.report["functions"]] == [0.0, 1.0, 1.0]
+
+
+def test_rows_name_the_teacher_where_its_answer_voted(label: Any) -> None:
+    """Its terms hold for what a model learns from its answers."""
+    result = label(scoring(), Rule("other", "keyword", ("late",)), MONEY)
+    named = {row["output"]: row["source"]["teacher"] for row in result.rows}
+    assert named == {"refund": "answers", "other": None}
 
 
 def test_a_share_of_votes_is_contradicted() -> None:
