@@ -4,7 +4,8 @@ What a question's answer is worth is told in one of two ways, by what the teache
 
     scores      log-probs of all answers, from the teacher or off its own short answer (`said_labels`), or shares of
                 several sampled ones (`soft.votes`). They are calibrated over the texts, since a model may be inclined
-                to say yes whatever it reads: what is left is what a text says beside the others
+                to say yes whatever it reads: as many texts are supposed to be answered with yes as have the label that
+                a yes votes for, which is one in so many labels or what `label_prior` says (`expected_shares`)
     in words    the answer that is written, which is then sure; one that names no answer is none
 
 The wordings of one question are averaged. The rule votes for the label of the likeliest answer where its probability
@@ -102,18 +103,25 @@ def _correlation(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
 
 
 def votes_for(labels: NDArray[np.float64], sure: float) -> NDArray[np.int64]:
-    """The likeliest label of each text where its probability is at least `sure`, else -1; (n, n_labels) → (n,)."""
+    """The likeliest label of each text, or -1: (n, n_labels) → (n,).
+
+    Its probability has to be at least `sure`, and no less than that of the answers that vote for none.
+    """
     import numpy as np
 
     known = np.nan_to_num(labels)
-    best = known.argmax(axis=1)
-    # A label that is as likely as what is for none has to be the likelier one.
-    enough = known.max(axis=1, initial=0.0) >= sure
-    return np.where(enough, best, ABSTAIN).astype(np.int64)
+    most = known.max(axis=1, initial=0.0)
+    enough = (most >= sure) & (most >= 1 - known.sum(axis=1))
+    return np.where(enough, known.argmax(axis=1), ABSTAIN).astype(np.int64)
 
 
 def ask_rules(
-    rules: Sequence[Rule], texts: Sequence[str], labels: Sequence[str], asker: Asker, options: SoftOptions
+    rules: Sequence[Rule],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    asker: Asker,
+    options: SoftOptions,
+    prior: Sequence[float] | None = None,
 ) -> list[Told]:
     """Ask the questions of rules about texts.
 
@@ -123,6 +131,7 @@ def ask_rules(
         labels: The labels' names.
         asker: The teacher.
         options: Longest text, calibration (`raw` and `balanced` stand, any other is `batch`), and sampled votes.
+        prior: Share of each label among the texts; None where all are equally common.
 
     Returns:
         What was said, one entry a rule.
@@ -146,9 +155,39 @@ def ask_rules(
         scores, written = answer_scores(chats, names, asker, options)
         for column, (place, _) in enumerate(asked):
             own = scores[column :: len(asked)]
-            found[place].append(own if written else fit_calibration(own, rule=calibrated).apply(own))
+            shares = expected_shares(rules[place], labels, prior)
+            found[place].append(own if written else fit_calibration(own, rule=calibrated, prior=shares).apply(own))
             found[place][-1][~np.isfinite(own).all(axis=1)] = np.nan
     return [_told(rule, mean_known(probs), labels) for rule, probs in zip(rules, found, strict=True)]
+
+
+def expected_shares(rule: Rule, labels: Sequence[str], prior: Sequence[float] | None = None) -> list[float]:
+    """The share of the texts that each answer to a rule's question is supposed to get.
+
+    An answer gets its label's share, in equal parts where several answers are for one label; those for no label get
+    what is left, and at least as much as if all answers were equally common.
+
+    Args:
+        rule: A rule of kind `prompt`.
+        labels: The labels' names.
+        prior: Share of each label; equal ones by default.
+
+    Examples:
+        >>> expected_shares(Rule("a", "prompt", ("Is it?",)), ["a", "b", "c", "d"])
+        [0.25, 0.75]
+    """
+    shares = dict(zip(labels, prior or [1.0 / len(labels)] * len(labels), strict=True))
+    named = [answer.label for answer in rule.choices]
+    given = [shares[label] / named.count(label) if label else 0.0 for label in named]
+    free = named.count("")
+    if free:
+        left = max(1 - sum(given), free / len(named))
+        given = [left / free if not label else share for label, share in zip(named, given, strict=True)]
+    elif rule.label:
+        # A no that votes for one label stands for all the others.
+        given = [shares[rule.label] if label == rule.label else 1 - shares[rule.label] for label in named]
+    total = sum(given)
+    return [share / total for share in given]
 
 
 def rule_question(text: str, wording: str, answers: Sequence[str]) -> tuple[Message, ...]:

@@ -369,7 +369,7 @@ def _asked(spec: TaskSpec, texts: Sequence[str], asker: Asker | None, soft: Soft
     from potstill.datagen.asked_rules import ask_rules
     from potstill.datagen.soft_options import SoftOptions
 
-    told = ask_rules(list(asking.values()), texts, spec.label_names, asker, soft or SoftOptions())
+    told = ask_rules(list(asking.values()), texts, spec.label_names, asker, soft or SoftOptions(), spec.prior)
     return dict(zip(asking, told, strict=True))
 
 

@@ -13,7 +13,15 @@ from potstill import prompts
 from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenText
-from potstill.datagen.asked_rules import Told, alike_questions, ask_rules, mean_known, rule_question, votes_for
+from potstill.datagen.asked_rules import (
+    Told,
+    alike_questions,
+    ask_rules,
+    expected_shares,
+    mean_known,
+    rule_question,
+    votes_for,
+)
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.votes import ABSTAIN, contradicted
 from potstill.datagen.weak import WeakOptions, WeakResult, dawid_skene, label_texts, merge_copies
@@ -130,7 +138,7 @@ def test_the_question_stands_behind_the_text() -> None:
     assert rule_question("Text: {{ 1 }}", "Is it {{ late }}?", ["Yes", "No"])[0].content == shown
 
 
-@pytest.mark.parametrize("leaning", [-6.0, 0.0, 6.0])
+@pytest.mark.parametrize("leaning", [-3.0, 0.0, 3.0])
 def test_a_yes_votes_and_a_no_abstains_whatever_the_teacher_likes_to_say(label: Any, leaning: float) -> None:
     result = label(scoring(leaning), MONEY)
     assert by_text(result) == ["refund"] * 4 + [""] * 8
@@ -152,11 +160,55 @@ def test_each_of_several_answers_votes_for_its_label_or_none(label: Any) -> None
 
 
 def test_doubt_between_the_answers_abstains(label: Any) -> None:
-    doubtful = scoring(strength=0.5)
+    doubtful = scoring(strength=1.0)
     result = label(doubtful, MONEY)
     assert by_text(result) == [""] * 12
     assert any("votes on no text: no answer for a label reaches weak.sure" in note for note in result.notes)
     assert by_text(label(doubtful, MONEY, sure=0.55)) == ["refund"] * 4 + [""] * 8
+
+
+def test_a_rare_label_is_not_voted_for_where_the_teacher_doubts_it(tmp_path: Path) -> None:
+    """One of 60 texts is of the label; a teacher that is right gives another one a twentieth of a yes."""
+
+    def reply(request: AnyRequest) -> Reply:
+        assert isinstance(request, ScoreRequest)
+        text = parts(request)[0]
+        yes = 0.98 if "number 7." in text else 0.05 if "number 8." in text else 0.001
+        said = {"yes": yes, "no": 1 - yes}
+        return Reply(scores=tuple(float(np.log(said[form.strip().lower()] / 4)) for form in request.continuations))
+
+    texts = [f"text number {i}." for i in range(60)]
+    teacher = Answers(reply, Abilities(scores=True))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asker, names = Asker(teacher, ledger), [f"label {i}" for i in range(50)]
+        rule = Rule(names[0], "prompt", ("Is it?",))
+        told = ask_rules([rule], texts, names, asker, SoftOptions())[0]
+    assert np.flatnonzero(votes_for(told.labels, 0.7) == 0).tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("rule", "shares"),
+    [
+        (MONEY, [1 / 3, 2 / 3]),
+        (THANKS, [1 / 3, 2 / 3]),
+        (WHAT, [1 / 3, 1 / 3, 1 / 3]),
+        (Rule("", "prompt", ("?",), (Answer("a", "refund"), Answer("b", "refund"), Answer("c", "praise"))), [1, 1, 2]),
+        (Rule("", "prompt", ("?",), (*map(Answer, "abc", LABELS), Answer("d"))), [4, 4, 4, 3]),
+    ],
+)
+def test_as_many_texts_are_supposed_to_get_an_answer_as_have_its_label(rule: Rule, shares: list[float]) -> None:
+    found = expected_shares(rule, LABELS)
+    assert found == pytest.approx([share / sum(shares) for share in shares])
+
+
+def test_a_stated_prior_is_that_of_the_answers() -> None:
+    assert expected_shares(MONEY, LABELS, [0.1, 0.2, 0.7]) == pytest.approx([0.1, 0.9])
+    assert expected_shares(THANKS, LABELS, [0.1, 0.2, 0.7]) == pytest.approx([0.2, 0.8])
+
+
+def test_a_label_votes_only_where_no_answer_for_none_is_likelier() -> None:
+    labels = np.array([[0.4, 0.0], [0.6, 0.0], [0.2, 0.45], [np.nan, np.nan]])
+    assert votes_for(labels, 0.3).tolist() == [ABSTAIN, 0, 1, ABSTAIN]
 
 
 @pytest.mark.parametrize("choices", [True, False])
