@@ -32,6 +32,8 @@ _LIBRARIES = {
 }  # fmt: skip
 _FORMAT_OF = {"compressed-tensors": "vllm", "bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 FORMATS = ("packed", "plain", "onnx", "vllm", "gguf-q8_0", "gguf-q4_0", "bitsandbytes", "torchao")
+# Those in which some matrices may be rounded and others not.
+KEEPING = ("packed", "plain", "onnx", "torchao")
 
 
 def check_formats(formats: tuple[str, ...]) -> None:

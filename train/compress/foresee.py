@@ -16,7 +16,7 @@ import torch
 
 from potstill.errors import OptionError, UserError
 from potstill.models import local_model
-from potstill.train.compress.files import format_faults
+from potstill.train.compress.files import KEEPING, format_faults
 from potstill.train.compress.recipe import Recipe, Step, with_defaults
 from potstill.train.compress.state import Compressed
 from potstill.train.compress.steps import activations_of, scheme_of
@@ -71,12 +71,31 @@ def refuse_formats(state: Compressed, recipe: Recipe, formats: Sequence[str]) ->
         OptionError: Every reason.
     """
     wanted = [form for form in formats if form != "auto"]
-    if not wanted:
-        return
-    foreseen = _foreseen(state, recipe)
-    faults = [f"{form}: {fault}" for form in wanted for fault in format_faults(foreseen, form)]
+    faults = _kept_faults(state, recipe, wanted)
+    if wanted:
+        foreseen = _foreseen(state, recipe)
+        faults += [f"{form}: {fault}" for form in wanted for fault in format_faults(foreseen, form)]
     if faults:
         raise OptionError("formats", faults)
+
+
+def _kept_faults(state: Compressed, recipe: Recipe, formats: Sequence[str]) -> list[str]:
+    """What is wrong with the weights that a rounding is to keep: a format that holds none, a name that is none."""
+    rounding = next((step for step in recipe.steps if step.kind == "quantize"), None)
+    scheme = None if rounding is None else scheme_of(rounding)
+    if scheme is None or not scheme.keep:
+        return []
+    found = list(targets(state.model))
+    faults = [
+        f"{form}: it holds no single weights that are kept ({rounding}); choose {', '.join(KEEPING)}"
+        for form in formats
+        if form not in KEEPING
+    ]
+    return faults + [
+        f"keep={part} names no weight of {type(state.model).__name__}, whose first is {found[0].name}"
+        for part in scheme.keep
+        if not any(target.within([part]) for target in found)
+    ]
 
 
 def _foreseen(state: Compressed, recipe: Recipe) -> Compressed:
@@ -98,6 +117,8 @@ def _rounded(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Any]:
     seen: set[tuple[str, int]] = set()
     found = {}
     for target in targets(model):
+        if target.within(scheme.keep):
+            continue
         width = int(weight_of(target).shape[1])
         chosen = scheme_for(target.part, scheme, embeddings)
         if chosen is None or target.part == "rest" or (target.part, width) in seen:

@@ -73,7 +73,9 @@ class Method:
         return 1024 if options.get("schedule") == "cubic" else self.texts
 
 
-_EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep"))}
+# `keep` is for the rounding of single weights; llm.int8 and 8-bit inputs are of all.
+_KEEP = {"keep": Option(str)}
+_EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep")), **_KEEP}
 _GROUP = {"group": Option(int, 64, least=2)}
 _SCOPE = {"scope": Option(str, "row", ("tensor", "row", "column", "group"))}
 _ROUND = {
@@ -104,7 +106,7 @@ _ALL = (
            {"bits": Option(int, 4, least=2, most=8), "threshold": Option(float, -4.0), **_EMBEDDINGS}),
     Method("binary", "quantize", "1 bit a weight, a scale a row", "binary", _EMBEDDINGS),
     Method("llm.int8", "quantize", "8-bit weights and inputs, outlier features apart", "llm.int8:threshold=6",
-           {"threshold": Option(float, 6.0, least=0.0), **_EMBEDDINGS}),
+           {"threshold": Option(float, 6.0, least=0.0), "embeddings": _EMBEDDINGS["embeddings"]}),
     Method("gptq", "quantize", "rounding whose errors the columns after it make good", "gptq:nf4",
            {**_GRID, "damp": Option(float, 0.01, least=1e-6), "order": Option(str, "activation", (
                "activation", "given"))}, ("grid",), texts=1024),

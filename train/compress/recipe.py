@@ -208,12 +208,13 @@ def _read_step(text: str) -> list[Step]:
     if found != "qat":
         return [step]
     options = dict(step.options)
-    grid = grid_step(str(options.pop("grid")), options.pop("group", None), options.pop("embeddings", None))
+    named = [options.pop(name, None) for name in ("group", "embeddings", "keep")]
+    grid = grid_step(str(options.pop("grid")), *named)
     length = {} if "epochs" in options else {"steps": 200}
     return [grid, Step("heal", None, length | options)]
 
 
-def grid_step(grid: str, group: int | None = None, embeddings: str | None = None) -> Step:
+def grid_step(grid: str, group: int | None = None, embeddings: str | None = None, keep: str | None = None) -> Step:
     """The plain rounding that a grid's name stands for, such as `int4`, `nf4` or `gobo3`."""
     bits = re.fullmatch(r"gobo(\d)", grid)
     options: dict[str, Any] = {"bits": int(bits[1])} if bits else {}
@@ -221,6 +222,8 @@ def grid_step(grid: str, group: int | None = None, embeddings: str | None = None
         options |= {"group": group} | ({"scope": "group"} if grid.startswith("int") else {})
     if embeddings is not None:
         options["embeddings"] = embeddings
+    if keep is not None:
+        options["keep"] = keep
     return Step("gobo" if bits else grid, None, options)
 
 
@@ -250,6 +253,11 @@ def _with_words(method: Method, words: list[str]) -> Step:
         given = {name: options.get(name) for name in ("pattern", "steps", "learning_rate")}
         if wrong := schedule_faults(options.get("schedule", "once"), **given):
             raise ValueError("; ".join(wrong))
+    if (keep := options.get("keep")) is not None:
+        if not re.fullmatch(r"[\w.]+(\+[\w.]+)*", keep):
+            raise ValueError(f"keep={keep} is no list of names; write keep=layers.0, and more of them joined by +")
+        if options.get("activations") == "int8":
+            raise ValueError("keep leaves single weights as they are, and activations=int8 rounds the inputs of all")
     missing = [name for name in method.required if name not in options]
     if missing:
         raise ValueError(f"{method.name} needs {missing[0]}; {method.example}")

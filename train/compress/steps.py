@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,8 +45,11 @@ def scheme_of(step: Step) -> Scheme | None:
     if step.kind != "quantize" or step.method in ("bf16", "fp16"):
         return None
     if "grid" in step.options:
-        return scheme_of(grid_step(str(step.options["grid"]), step.options.get("group")))
+        return scheme_of(grid_step(str(step.options["grid"]), step.options.get("group"), keep=step.options.get("keep")))
     options = with_defaults(step).options
+    if keep := options.get("keep"):
+        scheme = scheme_of(replace(step, options={**step.options, "keep": None}))
+        return None if scheme is None else replace(scheme, keep=tuple(str(keep).split("+")))
     if step.method == "nf4":
         return Scheme("nf4", 4, group=options["group"], double=options["double"])
     if step.method == "gobo":
@@ -176,7 +179,7 @@ def _learnt(result: HealResult) -> dict[str, Any]:
 def _round_again(state: Compressed, scheme: Scheme) -> None:
     """Latent weights onto their values after training; embeddings keep their codes, which training let rest."""
     for target in targets(state.model):
-        chosen = scheme_for(target.part, scheme, "keep")
+        chosen = scheme_for(target, scheme, "keep")
         if chosen is not None and target.part != "embeddings":
             state.quantized[target.name] = put_rounded(target, chosen.quantize(weight_of(target)))
 

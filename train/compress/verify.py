@@ -112,10 +112,10 @@ def _codes(state: Compressed, scheme: Scheme, embeddings: str) -> list[str]:
     for target in targets(state.model):
         found = state.quantized.get(target.name)
         if found is None:
-            if target.part == "blocks":
+            if target.part == "blocks" and not target.within(scheme.keep):
                 faults.append(f"{target.name} is not rounded")
             continue
-        wanted = scheme_for(target.part, scheme, embeddings or "int8") if target.part != "embeddings" else None
+        wanted = scheme_for(target, scheme, embeddings or "int8") if target.part != "embeddings" else None
         levels = int(found.codes.max()) + 1
         if wanted is not None and (found.lattice.bits != wanted.bits or levels > 2**wanted.bits):
             faults.append(f"{target.name} has codes of {found.lattice.bits} bits, asked for {wanted.bits}")

@@ -64,12 +64,13 @@ def gptq_model(
     found = _round_around(model, scheme, embeddings)
     parts, kept = anatomy(model), kept or {}
     names = {linear: name for name, linear in parts.matrices()}
+    rounding = _rounded_matrices(model, scheme)
     real = [batch["attention_mask"] for batch in data.batches]
 
     @torch.no_grad()
     def visit(index: int, block: Block, run: Callable[[], None]) -> None:
         """Round the matrices of one layer in the order in which data flows through it."""
-        for group in _in_order(block):
+        for group in _in_order(block, rounding):
             sums = _hessians(group, run, real)
             for linear in group:
                 weight, name = linear.weight, names[linear]
@@ -105,6 +106,7 @@ def distil_layers(
     """
     parts, kept = anatomy(model), kept or {}
     names = {linear: name for name, linear in parts.matrices()}
+    rounding = _rounded_matrices(model, scheme)
     real = [batch["attention_mask"] for batch in data.batches]
     twins: list[Tensor] = []
     errors: list[tuple[float, float]] = []
@@ -123,7 +125,7 @@ def distil_layers(
         for i, (call, states) in enumerate(zip(calls, twins, strict=True)):
             twins[i] = _forward(block.module, call, states)
         lattices = {}
-        for group in _in_order(block):
+        for group in _in_order(block, rounding):
             sums = _hessians(group, run, real) if start == "gptq" else {}
             for linear in group:
                 lattices[linear] = scheme.fit(linear.weight)
@@ -133,6 +135,8 @@ def distil_layers(
                     )
                     # A latent weight close to its value keeps what rounding it means for its neighbours.
                     linear.weight.copy_(0.9 * rounded.values() + 0.1 * linear.weight)
+        if not lattices:
+            return  # a layer that is kept
         trained = {linear: _Latent(linear, lattices[linear], kept.get(names[linear])) for linear in lattices}
         lessons = [_Lesson(*call, wanted, mask.bool()) for call, wanted, mask in zip(calls, twins, real, strict=True)]
         errors.append(_teach(block.module, lessons, list(trained.values()), steps, learning_rate))
@@ -234,9 +238,16 @@ def _forward(layer: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], sta
     return found
 
 
-def _in_order(block: Block) -> list[list[nn.Linear]]:
-    """Matrices that see the same input together, in the order of the data."""
-    return [[block.query, block.key, block.value], [block.out], list(block.into), [block.down]]
+def _in_order(block: Block, rounding: set[nn.Module]) -> list[list[nn.Linear]]:
+    """Those matrices of a layer that are rounded, in the order of the data, such as see the same input together."""
+    groups = [[block.query, block.key, block.value], [block.out], list(block.into), [block.down]]
+    left = [[linear for linear in group if linear in rounding] for group in groups]
+    return [group for group in left if group]
+
+
+def _rounded_matrices(model: Any, scheme: Scheme) -> set[nn.Module]:
+    """Every matrix of the layers that the scheme does not keep."""
+    return {target.module for target in targets(model) if target.part == "blocks" and not target.within(scheme.keep)}
 
 
 def _hessians(linears: list[nn.Linear], run: Callable[[], None], real: list[Tensor]) -> dict[nn.Linear, Tensor]:
@@ -261,7 +272,7 @@ def _round_around(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Quan
     """Embeddings and heads, rounded plainly."""
     found = {}
     for target in targets(model):
-        chosen = scheme_for(target.part, scheme, embeddings)
+        chosen = scheme_for(target, scheme, embeddings)
         if target.part != "blocks" and chosen is not None:
             found[target.name] = put_rounded(target, chosen.quantize(weight_of(target)))
     return found

@@ -9,7 +9,7 @@ a head tied to them is the same tensor and is rounded with them. Norms and biase
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -38,6 +38,7 @@ class Scheme:
         clip: `absmax` or `mse` (absmax).
         double: Whether scales are quantised too (NF4).
         threshold: Log density below which a weight is an outlier (GOBO).
+        keep: Parts of names, such as `layers.0`, of the weights that stay as they are.
     """
 
     family: Family
@@ -48,6 +49,7 @@ class Scheme:
     clip: str = "absmax"
     double: bool = True
     threshold: float = -4.0
+    keep: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -99,6 +101,17 @@ class Target:
     module: nn.Module
     part: Part
 
+    def within(self, parts: Sequence[str]) -> bool:
+        """Whether its name holds one of these, piece by piece: `layers.1` is in `model.layers.1.mlp`, not in layer 10.
+
+        Examples:
+            >>> Target("model.layers.1.mlp.weight", nn.Module(), "blocks").within(["layers.1"])
+            True
+            >>> Target("model.layers.10.mlp.weight", nn.Module(), "blocks").within(["layers.1"])
+            False
+        """
+        return any(f".{part}." in f".{self.name}." for part in parts)
+
 
 def targets(model: Any) -> Iterator[Target]:
     """Every matrix and embedding of a model, a tied one once.
@@ -138,17 +151,19 @@ def layer_list(model: Any) -> nn.ModuleList:
     )
 
 
-def scheme_for(part: Part, scheme: Scheme, embeddings: str) -> Scheme | None:
-    """What a weight of that part is rounded with; None keeps it as it is.
+def scheme_for(target: Target, scheme: Scheme, embeddings: str) -> Scheme | None:
+    """What a weight is rounded with; None keeps it as it is.
 
     Args:
-        part: Where the weight stands.
+        target: The weight.
         scheme: What the recipe names.
         embeddings: `int8`, `int4`, `same` or `keep`.
     """
-    if part == "blocks":
+    if target.within(scheme.keep):
+        return None
+    if target.part == "blocks":
         return scheme
-    if part == "rest":
+    if target.part == "rest":
         return replace(INT8, scope=scheme.scope) if scheme.bits == 8 and scheme.scope == "tensor" else INT8
     return {"int8": INT8, "int4": INT4, "same": scheme, "keep": None}[embeddings]
 
@@ -166,7 +181,7 @@ def quantize_model(model: Any, scheme: Scheme, embeddings: str = "int8") -> dict
     """
     found = {}
     for target in targets(model):
-        chosen = scheme_for(target.part, scheme, embeddings)
+        chosen = scheme_for(target, scheme, embeddings)
         if chosen is not None:
             found[target.name] = put_rounded(target, chosen.quantize(weight_of(target)))
     return found

@@ -68,7 +68,7 @@ class StraightThrough:
                 weight = model.get_parameter(target.name)
                 rested += [weight] if weight.requires_grad else []
                 weight.requires_grad_(False)
-            elif (chosen := scheme_for(target.part, self.scheme, "keep")) is not None:
+            elif (chosen := scheme_for(target, self.scheme, "keep")) is not None:
                 parametrize.register_parametrization(target.module, "weight", Rounded(chosen))
                 parametrised.append(target.module)
         try:
