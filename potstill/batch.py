@@ -1,8 +1,9 @@
 """Rows, their checks and their soft targets through the files of OpenAI's Batch API: half the price, within a day.
 
     potstill batch write TASK requests.jsonl --out RUN …     what can be asked now, and the ledger does not know
-    (upload the file; wait; download output and error file)
-    potstill batch read RUN results.jsonl errors.jsonl       replies into the ledger
+    potstill batch submit RUN requests.jsonl                 the file to the server (`batch_server`; or by hand)
+    potstill batch fetch RUN --wait                          its results into the ledger, once they are there
+    potstill batch read RUN results.jsonl errors.jsonl       the same with files that were downloaded by hand
     potstill run TASK --out RUN …                            goes on from the ledger, and asks what is left
 
 Write goes through the stages with a teacher that collects requests where another would send them, and ends at the first
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 # The Batch API's own bounds on a file.
 MAX_LINES, MAX_BYTES = 50_000, 200 * 10**6
+SERVER = "server.json"
 _URL = "/v1/chat/completions"
 
 
@@ -200,11 +202,18 @@ def write_batch(
             pass
         finally:
             collector.close()
+        if collector.requests:
+            keep_server(folder.path, collector.identity["endpoint"].split(",")[0], teacher.options.key_variable)
         files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
         options = settled(folder.path, resolved.generation, collector.concurrency, keep=False)
         full = asker.purpose == PURPOSE and len(collector.requests) >= options.ahead
         capped = asker.meter is not None and asker.meter.refused
     return BatchWritten(folder.path, tuple(files), len(collector.requests), full, capped)
+
+
+def keep_server(run: Path, url: str, key_variable: str) -> None:
+    """Remember where the teacher of a run's batch files is, and which environment variable holds its key."""
+    write_atomic(run / "batch" / SERVER, json.dumps({"url": url, "key_variable": key_variable}) + "\n")
 
 
 def _go_through(job: Job, retrieved: Stage) -> None:

@@ -1,15 +1,19 @@
-"""The commands `potstill batch write|read`: generation through the files of OpenAI's Batch API."""
+"""The commands `potstill batch write|submit|fetch|read`: a run through the files of OpenAI's Batch API."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from potstill.cli.settings import Group, Json, Rows, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
+
+if TYPE_CHECKING:
+    from potstill.batch import BatchRead
 
 app = typer.Typer(
     name="batch", cls=Group, no_args_is_help=True,
@@ -52,7 +56,49 @@ def write(
         )
     elif written.full:
         typer.echo("as many as generation plans ahead; for more, add --set generation.window=5000 here and to run")
-    typer.echo(f"then: potstill batch read {written.run} RESULTS.jsonl")
+    names = " ".join(shlex.quote(str(file)) for file in written.files)
+    typer.echo(f"then: potstill batch submit {shlex.quote(str(written.run))} {names}")
+
+
+@app.command(epilog="Example: potstill batch submit runs/a requests.jsonl")
+def submit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="What `batch write` wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Send batch files to the teacher's server, which answers within a day; a file that was sent is not sent again."""
+    from potstill.batch_server import submit_batch
+
+    found = submit_batch(run, files)
+    if as_json:
+        typer.echo(json.dumps([asdict(item) for item in found]))
+        return
+    for item in found:
+        typer.echo(f"{item.name}  {item.batch}  {item.state}")
+    typer.echo(f"then: potstill batch fetch {shlex.quote(str(run))} --wait")
+
+
+@app.command(epilog="Example: potstill batch fetch runs/a --wait")
+def fetch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch submit`.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Look each minute until all batches have ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how far the batches of a run are, and read the results of those that have ended into its ledger."""
+    from potstill.batch_server import fetch_batch
+    from potstill.progress import listener_for
+
+    with listener_for(as_json=as_json) as listener:
+        batches, found = fetch_batch(run, wait_s=60.0 if wait else None, listener=listener)
+    if as_json:
+        typer.echo(json.dumps({"batches": [asdict(item) for item in batches], **asdict(found)}))
+        return
+    for item in batches:
+        why = f": {item.why}" if item.why else ""
+        typer.echo(f"{item.name}  {item.batch}  {item.state}, {item.done} of {item.total}{why}")
+    _print_read(found)
+    if all(item.ended for item in batches):
+        typer.echo("write the next file with the same `potstill batch write`, or go on with `potstill run`")
 
 
 @app.command(epilog="Example: potstill batch read runs/a output.jsonl errors.jsonl")
@@ -68,6 +114,11 @@ def read(
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return
+    _print_read(found)
+
+
+def _print_read(found: BatchRead) -> None:
+    """What was read, in words."""
     failed = ", ".join(f"{count} {reason}" for reason, count in sorted(found.failed.items()))
     typer.echo(f"{found.answered} replies read ({found.truncated} cut), {found.already} known before")
     typer.echo(f"{sum(found.failed.values())} failed{f' ({failed})' if failed else ''}, {found.missing} without reply")

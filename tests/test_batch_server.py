@@ -1,0 +1,243 @@
+"""Batch files sent to a server on the loopback that has OpenAI's files and batches, and fetched from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from potstill.asking.ledger import Ledger
+from potstill.batch import write_batch
+from potstill.batch_server import fetch_batch, submit_batch
+from potstill.cli.app import app
+from potstill.datagen.teachers import openai_api
+from potstill.errors import DataError, TeacherRefused, TeacherUnavailable
+
+TASK = "Classify a news article as World, Sports or Business."
+KEY = "sk-secret-0123456789"
+
+
+class BatchServer(ThreadingHTTPServer):
+    """Keeps files and batches; a batch is under way until `answer` has answered it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.calls: list[str] = []
+        self.fault: tuple[str, int] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def answer(self, state: str = "completed", leave_out: int = 0) -> None:
+        """End every batch: its requests are answered, but some of which the error file tells."""
+        for batch in self.batches.values():
+            lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+            output, errors = [], []
+            for number, line in enumerate(lines):
+                text = json.dumps(
+                    {"texts": [f"some words number {number} about matters of state {line['custom_id'][:9]}"]}
+                )
+                choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                body = {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 5}, "id": "c"}
+                response, error = {"status_code": 200, "body": body}, None
+                if number < leave_out:
+                    response, error = None, {"code": "batch_expired", "message": "too late"}
+                (errors if error else output).append(
+                    {"custom_id": line["custom_id"], "response": response, "error": error}
+                )
+            for kind, found in (("output", output), ("error", errors)):
+                name = f"file-{kind}-{batch['id']}"
+                self.files[name] = "".join(json.dumps(item) + "\n" for item in found).encode()
+                batch[f"{kind}_file_id"] = name if found else None
+            batch["status"] = state
+            counts = {"total": len(lines), "completed": len(output), "failed": len(errors)}
+            batch["request_counts"] = counts
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: BatchServer
+
+    def log_message(self, *of: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        kept = self.server
+        kept.calls.append(f"GET {self.path}")
+        place = self.path.partition("?")[0].removeprefix("/v1/").split("/")
+        if place[0] == "batches" and len(place) == 1:
+            self._send({"object": "list", "data": list(kept.batches.values()), "has_more": False})
+        elif place[0] == "batches":
+            self._send(kept.batches[place[1]])
+        else:
+            self._send(kept.files[place[1]])
+
+    def do_POST(self) -> None:
+        kept = self.server
+        kept.calls.append(f"POST {self.path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if kept.fault is not None and kept.fault[0] in self.path:
+            self._send({"error": {"message": f"no, {self.headers['Authorization']}"}}, kept.fault[1])
+        elif self.path.startswith("/v1/files"):
+            mark = self.headers["Content-Type"].partition("boundary=")[2].encode()
+            part = next(part for part in body.split(b"--" + mark) if b"filename=" in part)
+            name = f"file-{len(kept.files)}"
+            kept.files[name] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+            self._send({"id": name, "object": "file", "bytes": 1, "created_at": 0, "filename": "f", "purpose": "batch",
+                        "status": "processed"})  # fmt: skip
+        else:
+            asked = json.loads(body)
+            made = {
+                "id": f"batch-{len(kept.batches)}",
+                "object": "batch",
+                "created_at": 0,
+                "status": "validating",
+                **asked,
+            }
+            kept.batches[made["id"]] = made
+            self._send(made)
+
+    def _send(self, value: Any, status: int = 200) -> None:
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
+    monkeypatch.setattr(openai_api.OpenAITeacher, "_flavour", "openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    made = BatchServer()
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    with contextlib.closing(made.socket):
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def written(server: BatchServer, tmp_path: Path) -> tuple[Path, Path]:
+    """A run folder, and the batch file of its rows."""
+    run, file = tmp_path / "run", tmp_path / "requests.jsonl"
+    options = {"attributes": "builtin", "window": 20}
+    write_batch(TASK, file, out=run, teacher=f"openai:{server.url}#m", sources="generated", n=8, generation=options)
+    return run, file
+
+
+def test_a_file_is_sent_once_and_its_results_are_fetched_when_they_are_there(
+    server: BatchServer, written: tuple[Path, Path]
+) -> None:
+    run, file = written
+    (sent,) = submit_batch(run, [file])
+    assert (sent.name, sent.batch, sent.state) == ("requests.jsonl", "batch-0", "validating")
+    assert server.files["file-0"] == file.read_bytes()
+    assert server.batches["batch-0"]["completion_window"] == "24h"
+    assert submit_batch(run, [file]) == [sent]
+    assert (len(server.files), len(server.batches)) == (1, 1)
+    (under_way,), read = fetch_batch(run)
+    assert not under_way.ended
+    assert read.answered == 0
+    server.answer(leave_out=2)
+    (ended,), read = fetch_batch(run)
+    count = len(file.read_text().splitlines())
+    assert (ended.state, ended.done, ended.total, ended.read) == ("completed", count, count, True)
+    assert (read.answered, dict(read.failed), read.missing) == (count - 2, {"batch_expired": 2}, 2)
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals().replies == count - 2
+    calls = len(server.calls)
+    assert fetch_batch(run)[1].answered == 0
+    assert len(server.calls) == calls, "what was read is not asked for again"
+    assert KEY not in "".join(path.read_text() for path in (run / "batch").iterdir())
+
+
+def test_what_was_uploaded_before_a_kill_is_not_uploaded_and_not_asked_for_again(
+    server: BatchServer, written: tuple[Path, Path]
+) -> None:
+    run, file = written
+    server.fault = ("/v1/batches", 400)
+    with pytest.raises(TeacherRefused, match=r"refused \(.*no, Bearer \*\*\*") as caught:
+        submit_batch(run, [file])
+    assert KEY not in str(caught.value)
+    server.fault = None
+    (sent,) = submit_batch(run, [file])
+    assert (len(server.files), sent.upload) == (1, "file-0")
+    submitted = run / "batch" / "submitted.json"
+    told = json.loads(submitted.read_text())
+    submitted.write_text(json.dumps([{**told[0], "batch": "", "state": ""}]))  # killed before it was written down
+    assert submit_batch(run, [file])[0].batch == sent.batch
+    assert len(server.batches) == 1
+
+
+def test_a_batch_that_the_server_failed_says_why_and_may_be_sent_again(
+    server: BatchServer, written: tuple[Path, Path]
+) -> None:
+    run, file = written
+    submit_batch(run, [file])
+    server.batches["batch-0"] |= {"status": "failed", "errors": {"data": [{"message": "the model is not known"}]}}
+    (item,), read = fetch_batch(run)
+    assert (item.state, item.why) == ("failed", "the model is not known")
+    assert read.missing == len(file.read_text().splitlines())
+    assert submit_batch(run, [file])[0].batch == "batch-1"
+
+
+def test_waiting_looks_again_until_all_have_ended(
+    server: BatchServer, written: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, file = written
+    submit_batch(run, [file])
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            server.answer()
+
+    monkeypatch.setattr("potstill.batch_server.time.sleep", sleep)
+    (item,), read = fetch_batch(run, wait_s=60)
+    assert waited == [60, 60]
+    assert item.read
+    assert read.missing == 0
+
+
+def test_what_cannot_be_sent_is_told_with_the_mend(
+    server: BatchServer, written: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, file = written
+    with pytest.raises(DataError, match=r"nothing was submitted for .*potstill batch submit"):
+        fetch_batch(run)
+    with pytest.raises(DataError, match="no batch was written for"):
+        submit_batch(tmp_path / "other", [file])
+    with pytest.raises(DataError, match=r"none\.jsonl cannot be read"):
+        submit_batch(run, [tmp_path / "none.jsonl"])
+    place = run / "batch" / "server.json"
+    place.write_text(place.read_text().replace(server.url, "http://127.0.0.1:9/v1"))
+    with pytest.raises(TeacherUnavailable, match="cannot be reached"):
+        submit_batch(run, [file])
+
+
+def test_the_commands_say_what_comes_next(server: BatchServer, written: tuple[Path, Path]) -> None:
+    run, file = written
+    shown = CliRunner().invoke(app, ["batch", "submit", str(run), str(file)]).stdout
+    assert "requests.jsonl  batch-0  validating" in shown
+    assert f"then: potstill batch fetch {run} --wait" in shown
+    server.answer()
+    shown = CliRunner().invoke(app, ["batch", "fetch", str(run)]).stdout
+    assert "completed" in shown
+    assert "potstill run" in shown
+    told = json.loads(CliRunner().invoke(app, ["batch", "fetch", str(run), "--json"]).stdout.splitlines()[-1])
+    assert told["batches"][0]["read"]
