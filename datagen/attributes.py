@@ -19,6 +19,7 @@ from potstill.asking.teacher import Abilities, Message, Reply, Request
 from potstill.datagen.filters import refusal, words
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, read_json, split_list, strings_in
+from potstill.datagen.personas import SAMPLES
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.language.label_words import beside, label_words
 from potstill.task import TaskSpec
@@ -207,11 +208,12 @@ def _samples(labels: int) -> int:
 
 
 def proposal_requests(spec: TaskSpec, options: GenerationOptions, able: Abilities) -> int:
-    """How many requests `propose_attributes` and `describe_labels` make for a task."""
+    """How many requests `propose_attributes`, `describe_labels` and `personas_for` make for a task."""
     opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
     labels = len(spec.labels) or 1
     proposing = resolve_attributes(options, opened) == "teacher"
     proposals = labels * _samples(labels) + len(_MEANINGS) if proposing else 0
+    proposals += SAMPLES if options.personas == "teacher" else 0
     asks = options.label_descriptions == "teacher"
     return proposals + (sum(not label.description.strip() for label in spec.labels) if asks else 0)
 

@@ -28,6 +28,7 @@ from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.magpie import QueryScreen, magpie_options
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
+from potstill.datagen.personas import SHOWN_PERSONAS, personas_for
 from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.screen import Screen
@@ -122,6 +123,7 @@ def generate_rows(
             "label_fill": _label_fill(fill),
             "topics": {label: list(topics) for label, topics in material.topics.items()},
             "attributes": attributes_report(material.manners, material.proposed),
+            **({"personas": list(material.personas[:SHOWN_PERSONAS])} if options.personas != "none" else {}),
             "descriptions": dict(material.descriptions),
             **gathered.sample.diversity(options.seed),
             "short": {
@@ -150,7 +152,7 @@ def screen_for(material: Material) -> Screen | QueryScreen:
 def options_beside(own: Own, options: GenerationOptions) -> GenerationOptions:
     """How what is written beside the user's own inputs is asked for; where nothing is, no attributes are proposed."""
     written = own.written_beside(options)
-    return replace(options, rows=written) if written else replace(options, attributes="none")
+    return replace(options, rows=written) if written else replace(options, attributes="none", personas="none")
 
 
 def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retrieved: Dataset | None) -> Material:
@@ -167,6 +169,7 @@ def material_for(spec: TaskSpec, asker: Asker, options: GenerationOptions, retri
         styles=styles_by_label(spec, retrieved, options.seed) if options.style_shown else {},
         manners=attributes.manners,
         proposed=attributes.proposed,
+        personas=personas_for(spec, asker, options),
     )
 
 

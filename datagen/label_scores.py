@@ -260,6 +260,7 @@ def _channel_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker) -> NDArr
             avoid=[],
             topic="",
             manners=[],
+            persona="",
             language="",
             count=1,
             fields=[],

@@ -22,6 +22,7 @@ from potstill.datagen.long_kinds import input_words
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields
+from potstill.datagen.personas import draw_persona
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.screen import held_languages
 from potstill.datagen.self_instruct_text import refuse_instruction
@@ -63,7 +64,7 @@ def query_request(material: Material, index: int) -> Request:
         instructions=spec.kind == "instructions",
         input=_input(material, noun),
         topic=random.choice(list(topics)) if topics else "",
-        persona="",
+        persona=draw_persona(material.personas, options.seed, index),
         language=language_of(spec, index, "", options.seed),
     )
     long = 0 if spec.kind == "instructions" else input_words([example.input for example in spec.examples], noun)

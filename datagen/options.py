@@ -76,6 +76,9 @@ class GenerationOptions:
             styles, lengths, difficulties and registers (a dimension without usable proposals keeps its built-in
             values); `builtin` draws the latter four from lists; `none` varies nothing. `auto` is `teacher`, and `none`
             where replies are opened: a small teacher proposes for one label the subjects of the others.
+        personas: Who writes inputs and instructions; one is drawn for each request. `none` is nobody in particular;
+            `teacher` lets it name kinds of people who would; any other text is the path of a file that lists them, one
+            a line or as JSON lines with a field `persona`.
         label_descriptions: `teacher` lets it describe labels that the user did not; `names` splits names such as
             `card_arrival` into words.
         examples_shown: The user's examples shown in a prompt.
@@ -113,6 +116,7 @@ class GenerationOptions:
     texts_per_request: int = 1
     structured: Literal["auto", "always", "never"] = "auto"
     attributes: Literal["auto", "teacher", "builtin", "none"] = "auto"
+    personas: str = "none"
     label_descriptions: Literal["teacher", "names"] = "names"
     examples_shown: int = 3
     style_shown: int = 2

@@ -5,10 +5,12 @@ In: the task, the teacher, the options. Out: nothing, or an error that names eve
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.datagen.options import GenerationOptions
-from potstill.errors import OptionError
+from potstill.datagen.personas import read_personas
+from potstill.errors import DataError, OptionError
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ def refuse_recipes(spec: TaskSpec, asker: Asker, options: GenerationOptions) -> 
             f"generation.evolve rewrites inputs of one text, and this task's have {', '.join(spec.inputs)}; "
             "leave it out"
         )
+    if options.personas not in ("none", "teacher"):
+        try:
+            read_personas(Path(options.personas))
+        except DataError as error:
+            faults.append(str(error))
     if faults:
         raise OptionError("generation", faults)
 

@@ -74,6 +74,7 @@ class SelfInstruct:
         keep: Called with each kept row.
         drop: Called with each refused text.
         tell: Called with each kept instance.
+        personas: Who new instructions are from.
 
     Attributes:
         evolution: What became of instructions with a row that were taken up again.
@@ -98,11 +99,12 @@ class SelfInstruct:
         keep: Callable[[Row], None],
         drop: Callable[[Dropped], None],
         tell: Callable[[Instructed], None] | None = None,
+        personas: tuple[str, ...] = (),
     ):
         self._spec = spec
         self._languages = held_languages(spec, abilities.prefill)
         self._tell = tell
-        self._requests = Requests(spec, seeds, own_seeds(spec), options, abilities)
+        self._requests = Requests(spec, seeds, own_seeds(spec), options, abilities, personas)
         self._options = options
         self._teacher = teacher
         self._keep_row, self._drop_row = keep, drop

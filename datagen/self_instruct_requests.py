@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from potstill import prompts
 from potstill.asking.teacher import Abilities, Message, Request
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.personas import draw_persona
 from potstill.datagen.self_instruct_files import Instance, SeedTask
 from potstill.datagen.writing import rng
 from potstill.language.names import LANGUAGES
@@ -34,6 +35,7 @@ class Requests:
         own: The user's examples among them, of which some are in every list.
         options: Seed, temperatures.
         abilities: Of the teacher.
+        personas: Who new instructions are from, one drawn for each request; () for nobody in particular.
     """
 
     spec: TaskSpec
@@ -41,6 +43,7 @@ class Requests:
     own: tuple[SeedTask, ...]
     options: GenerationOptions
     abilities: Abilities
+    personas: tuple[str, ...] = ()
 
     def bootstrap(self, number: int, instructions: Sequence[str]) -> Request:
         """New instructions after eight shuffled ones; `number` is that of the request, from 1."""
@@ -56,6 +59,7 @@ class Requests:
             instructions=shown,
             opened=opened,
             last=len(shown) + MOST_NEW,
+            persona=draw_persona(self.personas, self.options.seed, number),
             purpose=" ".join(self.spec.instruction.split()),
             language="" if language == "en" else LANGUAGES.get(language, ""),
         )

@@ -16,6 +16,7 @@ from potstill.datagen.drive import drive
 from potstill.datagen.gathering import Gathering, insist
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
+from potstill.datagen.personas import SHOWN_PERSONAS, personas_for
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.result import PURPOSE, GenerationResult
 from potstill.datagen.self_instruct import SelfInstruct
@@ -88,6 +89,7 @@ def generate_instructions(
     name = asker.teacher.name
     own = own or Own()
     written = own.written_beside(options)
+    personas = personas_for(spec, asker, options) if written else ()
     # Targets come with the answers to the user's own: what Self-Instruct writes is not in the form of the student's.
     top_k = min(options.answer_top_k, asker.abilities.top_logprobs) if own.inputs else 0
     with Gathering(out, (), options.rows, tally, listener, top_k, options.seed) as gathered:
@@ -102,7 +104,7 @@ def generate_instructions(
             answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, FormCheck(spec))
             beside = replace(options, rows=max(1, written))
             plan = SelfInstruct(
-                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell
+                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell, personas
             )
             plan.know(item.text for item in own.inputs)
             with as_paid(asker.meter) as met:
@@ -122,6 +124,7 @@ def generate_instructions(
             "seeds_skipped": list(seeds.skipped),
             "bootstraps": {"requests": plan.bootstraps, "used": plan.bootstraps_used},
             "tasks": {"written": len(plan.instructions), "answered": len(plan.kinds), "used": plan.tasks_used},
+            **({"personas": list(personas[:SHOWN_PERSONAS])} if options.personas != "none" else {}),
             **({"evolved": plan.evolution.to_json()} if plan.evolution.on else {}),
             "kinds_of_seeds": plan.trust.to_json(),
             "instructions": [

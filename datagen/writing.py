@@ -28,6 +28,7 @@ from potstill.datagen.parse import (
     split_list,
     within_quotes,
 )
+from potstill.datagen.personas import draw_persona
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.language.label_words import OTHER, beside, denials, label_words
 from potstill.language.names import LANGUAGES
@@ -57,6 +58,7 @@ class Material:
         styles: Retrieved texts for each label (or under "").
         manners: Values of style, length, difficulty and register that requests draw from.
         proposed: The dimensions of `manners` whose values are the teacher's own.
+        personas: Who writes inputs, one drawn for each request; () for nobody in particular.
     """
 
     spec: TaskSpec
@@ -68,6 +70,7 @@ class Material:
     styles: Mapping[str, Sequence[str]]
     manners: Mapping[str, Sequence[str]] = field(default_factory=lambda: MANNERS)
     proposed: tuple[str, ...] = ()
+    personas: tuple[str, ...] = ()
 
     @property
     def as_json(self) -> bool:
@@ -195,6 +198,7 @@ def write_request(material: Material, index: int, label: str, heard: Sequence[st
         "avoid": [text for text in drawn.sample(heard, k=min(len(heard), material.avoid_shown)) if text],
         "topic": topic,
         "manners": manners,
+        "persona": draw_persona(material.personas, options.seed, index, label),
         "language": language,
         "count": options.texts_per_request,
         "json": material.as_json,

@@ -222,3 +222,14 @@ def test_what_keeps_steps_changes_no_student(runs: list[tuple[TaskSpec, Settings
     spec, base = runs[0]
     assert as_json(base)["compress"]["keep_steps"] != as_json(changed(base, "compress.keep_steps", True))["compress"]
     assert keys(changed(base, "compress.keep_steps", True), spec, tmp_path) == keys(base, spec, tmp_path)
+
+
+def test_other_personas_in_the_file_are_other_rows(runs: list[tuple[TaskSpec, Settings]], tmp_path: Path) -> None:
+    spec, base = runs[-1]
+    path = tmp_path / "personas.txt"
+    path.write_text("a night porter\n")
+    settings = replace(base, generation=replace(base.generation, personas=str(path)))
+    before = keys(settings, spec, tmp_path)
+    path.write_text("a day porter\n")
+    after = keys(settings, spec, tmp_path)
+    assert {name for name in before if before[name] != after[name]} >= {"datagen"}

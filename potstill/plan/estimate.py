@@ -260,12 +260,14 @@ class _Planner:
         """Steps of proposing and writing so many rows, and texts that a probe brought."""
         options, spec = replace(self.settings.generation, rows=rows), self.spec
         if writes_tasks(spec, options):
+            from potstill.datagen.personas import SAMPLES
             from potstill.datagen.self_instruct_trust import MOST_ASKED
 
             size = self._size("datagen", [])
             tasks = options.rows / _ROWS_AN_INSTRUCTION
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
-            return [size.times("datagen", MOST_ASKED + tasks * (2 + 1 / _NEW_A_REQUEST))], []
+            personas = SAMPLES if options.personas == "teacher" else 0
+            return [size.times("datagen", MOST_ASKED + personas + tasks * (2 + 1 / _NEW_A_REQUEST))], []
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):

@@ -225,7 +225,7 @@ class Job:
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
             "options": as_json(options),
-            "seeds": content(self.spec.seed_tasks) if self.spec.seed_tasks else None,
+            "files": [content(path) for path in (self.spec.seed_tasks, options.personas) if path],
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
             "own_inputs": own_key(self.spec, self.settings),

@@ -22,6 +22,7 @@ BASE: dict[str, Any] = {
     "avoid": [],
     "topic": "",
     "manners": [],
+    "persona": "",
     "language": "",
     "count": 1,
     "json": False,
@@ -132,6 +133,7 @@ BEGUN: dict[str, Any] = {
     "last": 9,
     "opened": False,
     "purpose": "",
+    "persona": "",
     "language": "",
 }
 
@@ -266,6 +268,25 @@ def test_the_language_is_asked_for(name: str) -> None:
     prompt = prompts.load(name)
     assert "in Japanese" in prompt.render(**FULL | {"language": "Japanese"})
     assert "Japanese" not in prompt.render(**FULL)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("write_for_label", "; register: formal), as a night porter would; the"),
+        ("write_for_label_short", " Write it as a night porter would."),
+        ("write_input", ", as a night porter would write."),
+    ],
+)
+def test_who_writes_it_is_told(name: str, said: str) -> None:
+    prompt = prompts.load(name)
+    assert said in prompt.render(**FULL | {"persona": "a night porter"})
+    assert "porter" not in prompt.render(**FULL)
+
+
+def test_who_new_instructions_are_from_is_told() -> None:
+    text = prompts.load("self_instruct_bootstrap").render(**BEGUN | {"persona": "a night porter"})
+    assert "The new ones are what a night porter would ask for." in text
 
 
 @pytest.mark.parametrize("name", ["write_for_label", "write_input"])
