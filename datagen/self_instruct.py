@@ -15,9 +15,9 @@ first does not win. The user's examples are seeds too, and the task's prompt say
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
@@ -75,6 +75,7 @@ class SelfInstruct:
         drop: Called with each refused text.
         tell: Called with each kept instance.
         personas: Who new instructions are from.
+        heard: Called with each instruction, the reply with its instances as it came, and what is known of that reply.
 
     Attributes:
         evolution: What became of instructions with a row that were taken up again.
@@ -100,10 +101,11 @@ class SelfInstruct:
         drop: Callable[[Dropped], None],
         tell: Callable[[Instructed], None] | None = None,
         personas: tuple[str, ...] = (),
+        heard: Callable[[str, str, Mapping[str, Any]], None] | None = None,
     ):
         self._spec = spec
         self._languages = held_languages(spec, abilities.prefill)
-        self._tell = tell
+        self._tell, self._heard = tell, heard
         self._requests = Requests(spec, seeds, own_seeds(spec), options, abilities, personas)
         self._options = options
         self._teacher = teacher
@@ -269,6 +271,9 @@ class SelfInstruct:
         keys = (*task.keys, key)
         cut = reply.finish == "length"
         opening = request.prefill.rpartition("\n")[2]
+        if self._heard is not None:
+            told = {"is_classification": task.is_classification, "finish": reply.finish, "request": key}
+            self._heard(task.instruction, opening + reply.text, {"teacher": self._teacher, **told})
         found = read_instances(opening + reply.text, task.is_classification, cut)
         self.tally.texts += max(1, len(found))
         if not found:

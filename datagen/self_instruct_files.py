@@ -5,8 +5,8 @@ machine_generated_instructions.jsonl  {instruction, most_similar, avg_similarity
 all_generated_instances.jsonl         {instruction, input, output}
 Alpaca                                one JSON list of {instruction, input, output}
 
-A run of `kind: instructions` leaves all four in its datagen folder (Alpaca's as `alpaca.json`), and `seed_tasks:` of a
-task file may name any of them but the second, which holds no instances.
+A run of `kind: instructions` leaves all four in its datagen folder (Alpaca's as `alpaca.json`), beside those of
+`self_instruct_steps`, and `seed_tasks:` of a task file may name any of them but the second, which holds no instances.
 """
 
 from __future__ import annotations

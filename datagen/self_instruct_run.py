@@ -30,6 +30,7 @@ from potstill.datagen.self_instruct_files import (
     write_seed_tasks,
 )
 from potstill.datagen.self_instruct_requests import INSTANCE_TOKENS, own_seeds
+from potstill.datagen.self_instruct_steps import RawInstances, write_finetuning, write_kinds
 from potstill.datagen.tally import Tally
 from potstill.events import Listener, silent
 from potstill.task import TaskSpec
@@ -73,8 +74,8 @@ def generate_instructions(
         own: Instructions of the user's, with their inputs, that the teacher answers as the student will be asked; the
             rest of the rows is written. The files of Self-Instruct hold what it wrote alone.
         listener: Called with progress.
-        out: Folder for the files that `gathering` names, and for those of `self_instruct_files`; None keeps them in a
-            temporary one.
+        out: Folder for the files that `gathering` names, and for those of `self_instruct_files` and
+            `self_instruct_steps`; None keeps them in a temporary one.
 
     Returns:
         Rows whose input is an instruction with its input; the report lists the kept instructions.
@@ -96,7 +97,8 @@ def generate_instructions(
         shown = (*seeds.tasks, *own_seeds(spec))
         write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
         instances = gathered.folder / "all_generated_instances.jsonl"
-        with instances.open("w", encoding="utf-8") as file:
+        machine = gathered.folder / "machine_generated_instructions.jsonl"
+        with instances.open("w", encoding="utf-8") as file, RawInstances(gathered.folder) as raw:
 
             def tell(row: Instructed) -> None:
                 append_instance(row, file)
@@ -104,16 +106,21 @@ def generate_instructions(
             answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, FormCheck(spec))
             beside = replace(options, rows=max(1, written))
             plan = SelfInstruct(
-                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell, personas
-            )
+                spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell, personas,
+                raw.add,
+            )  # fmt: skip
             plan.know(item.text for item in own.inputs)
             with as_paid(asker.meter) as met:
                 drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
-        insist(gathered, tally, asker, _cut(tally, options), cut_short=bool(met))
-        write_alpaca(read_instances(instances), gathered.folder / "alpaca.json")
-        known = [seed.instruction for seed in shown]
-        file_name = gathered.folder / "machine_generated_instructions.jsonl"
-        write_machine_instructions(known, plan.instructions, plan.request_idx, name, file_name)
+            insist(gathered, tally, asker, _cut(tally, options), cut_short=bool(met))
+            known = [seed.instruction for seed in shown]
+            write_machine_instructions(known, plan.instructions, plan.request_idx, name, machine)
+            raw.write(machine)
+        kinds = {text: plan.kinds[text] for text in plan.instructions if text in plan.kinds}
+        write_kinds(kinds, name, gathered.folder)
+        made = read_instances(instances)
+        write_alpaca(made, gathered.folder / "alpaca.json")
+        write_finetuning(made, gathered.folder, options.seed)
         report: dict[str, Any] = {
             "method": "self-instruct",
             "teacher": name,
@@ -127,11 +134,7 @@ def generate_instructions(
             **({"personas": list(personas[:SHOWN_PERSONAS])} if options.personas != "none" else {}),
             **({"evolved": plan.evolution.to_json()} if plan.evolution.on else {}),
             "kinds_of_seeds": plan.trust.to_json(),
-            "instructions": [
-                {"instruction": text, "is_classification": plan.kinds[text]}
-                for text in plan.instructions
-                if text in plan.kinds
-            ],
+            "instructions": [{"instruction": text, "is_classification": yes} for text, yes in kinds.items()],
             "instructions_near_duplicate_rate": _near_duplicate_rate(plan.instructions),
             **gathered.sample.diversity(options.seed),
         }

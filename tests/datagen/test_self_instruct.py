@@ -24,6 +24,7 @@ from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.self_instruct_files import (
     Instance,
+    Instructed,
     append_instance,
     read_instances,
     read_machine_instructions,
@@ -32,6 +33,7 @@ from potstill.datagen.self_instruct_files import (
     write_machine_instructions,
     write_seed_tasks,
 )
+from potstill.datagen.self_instruct_steps import encoded, kinds_file, write_finetuning
 from potstill.datagen.self_instruct_text import (
     Found,
     is_yes,
@@ -117,6 +119,61 @@ def test_a_run_leaves_self_instructs_files(tmp_path: Path) -> None:
         assert score == pytest.approx(rouge_l_f1(text, item["instruction"]), abs=1e-6)
         assert score == max(item["most_similar"].values()) <= 0.7
         assert item["request_idx"] >= (told[number - 1]["request_idx"] if number else 0)
+
+
+def test_a_run_leaves_the_files_of_each_step(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        options = GenerationOptions(rows=12, window=2)
+        result = generate_rows(SPEC, Asker(Tutor(), ledger), options, out=tmp_path / "datagen")
+    folder = tmp_path / "datagen"
+    assert not list(folder.glob("*.part"))
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+    kinds = lines("is_clf_or_not_tutor_template_1.jsonl")
+    assert [list(item) for item in kinds] == [["instruction", "is_classification"]] * len(kinds)
+    assert {item["instruction"]: item["is_classification"] == "Yes" for item in kinds} == {
+        item["instruction"]: item["is_classification"] for item in result.report["instructions"]
+    }
+    raw = lines("machine_generated_instances.jsonl")
+    assert [list(item) for item in raw] == [
+        [
+            "instruction", "raw_instances", "instance_metadata", "instruction_metadata", "most_similar",
+            "avg_similarity_score",
+        ]
+    ] * len(raw)  # fmt: skip
+    assert [item["instruction"] for item in raw] == [item["instruction"] for item in kinds]
+    replies = {item["instruction"]: item for item in raw}
+    for row in read_instances(folder / "all_generated_instances.jsonl"):
+        assert row.output in replies[row.instruction]["raw_instances"]
+    assert all(item["raw_instances"].startswith(("Input:", "Class label:")) for item in raw)
+    told = {item["instruction"]: item for item in lines("machine_generated_instructions.jsonl")}
+    assert all(item["most_similar"] == told[item["instruction"]]["most_similar"] for item in raw)
+    pairs = lines("gpt3_finetuning_data_12.jsonl")
+    assert len(pairs) == 12
+    rows = zip(read_instances(folder / "all_generated_instances.jsonl"), pairs, strict=True)
+    assert all(pair["completion"].strip() == f"{row.output}<|endoftext|>" for row, pair in rows)
+
+
+def test_pairs_for_finetuning_hold_what_the_instance_says(tmp_path: Path) -> None:
+    row = Instructed("Fill in {input} or {instruction} here.", "text: It {input}\n\nrained.", "wet")
+    pairs = {encoded(row, seed) for seed in range(400)}
+    prompts = {prompt for prompt, _ in pairs}
+    assert len(prompts) == 7 * 4, "seven templates, with and without the field's name, blank lines whole and halved"
+    assert all(row.instruction in prompt for prompt in prompts)
+    assert all(re.search(r"It \{input\}\n\n?rained\.", prompt) for prompt in prompts)
+    assert all(text == (" wet<|endoftext|>" if p.endswith(":") else "wet<|endoftext|>") for p, text in pairs)
+    alone = {encoded(replace(row, input=""), seed) for seed in range(200)}
+    assert len(alone) == 6
+    path = write_finetuning([row, row, replace(row, output="dry")], tmp_path)
+    assert path.name == "gpt3_finetuning_data_2.jsonl"
+    assert len(path.read_text().splitlines()) == 2
+    assert write_finetuning([], tmp_path).read_text() == ""
+
+
+def test_a_file_of_kinds_has_a_name_that_any_folder_takes() -> None:
+    assert kinds_file("openai:http://h:8000/v1#m") == "is_clf_or_not_openai_http_h_8000_v1_m_template_1.jsonl"
 
 
 def test_seeds_with_missing_fields_are_left_out_or_refused(tmp_path: Path) -> None:
