@@ -10,6 +10,8 @@ Everything here may be called from any thread. Nothing is sent and nothing is wr
 
 from __future__ import annotations
 
+import itertools
+import math
 import secrets
 import threading
 import time
@@ -116,8 +118,9 @@ class Leases:
 
     @property
     def pending(self) -> int:
-        """Requests without an outcome."""
-        return len(self._open)
+        """Requests whose outcome nobody was told yet."""
+        with self._changed:
+            return len(self._open) + len(self._done)
 
     @property
     def room(self) -> int:
@@ -185,7 +188,7 @@ class Leases:
                 self._changed.wait_for(lambda: self._waiting or self._over or self.stint != before, wait_s)
                 if self._members.get(name) is not member:
                     return Given(self.stint, known=False, over=self._over)
-            leased = [number for number, _ in zip(self._waiting, range(max(0, room)))]
+            leased = list(itertools.islice(self._waiting, max(0, min(room, self._share(member)))))
             for number in leased:
                 del self._waiting[number]
             member.flying.update(leased)
@@ -244,6 +247,12 @@ class Leases:
                 }
                 for member in self._members.values()
             ]  # fmt: skip
+
+    def _share(self, member: _Member) -> int:
+        """What a worker may have of all that waits, by its room among all who have some: the last are for everyone."""
+        own = max(1, member.about.room - len(member.flying))
+        free = sum(max(0, other.about.room - len(other.flying)) for other in self._members.values())
+        return math.ceil(len(self._waiting) * own / max(own, free))
 
     def _take(self, member: _Member, done: Sequence[Outcome]) -> None:
         """Outcomes of requests that nobody answered before; whose lease it was does not matter."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -132,7 +133,7 @@ class WorkersTeacher:
         self._thread: threading.Thread | None = None
         self._away = False
         self._opened = ExitStack()
-        self.address = self._listen()
+        self._listen()
 
     @property
     def name(self) -> str:
@@ -199,9 +200,9 @@ class WorkersTeacher:
 
     @property
     def _command(self) -> str:
-        return f"potstill work {self._folder or self.address.url}"
+        return shlex.join(["potstill", "work", str(self._folder or self.address.url)])
 
-    def _listen(self) -> Address:
+    def _listen(self) -> None:
         from potstill.pages.web import Server, running
 
         token = run_token(os.environ)
@@ -215,11 +216,17 @@ class WorkersTeacher:
         self._opened.enter_context(running(server))
         host = socket.gethostname() if host in ("0.0.0.0", "::") else host
         url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}/"
-        address = Address(url, token, socket.gethostname())
+        self.address = Address(url, token, socket.gethostname())
         if self._folder is not None:
-            write_address(self._folder, address)
-        self._notice(f"workers are leased requests at {url}: potstill work {self._folder or url}")
-        return address
+            try:
+                write_address(self._folder, self.address)
+            except OSError as error:
+                self._opened.close()
+                raise RunError(
+                    f"workers cannot be told the address in {self._folder} ({error.strerror}); make it writable, or "
+                    "choose another folder with --out"
+                ) from None
+        self._notice(f"workers are leased requests at {url}: {self._command}")
 
     def _app(self, token: str) -> App:
         from potstill.pages.web import Answer, App

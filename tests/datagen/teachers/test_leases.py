@@ -79,6 +79,7 @@ def answers(leases: Leases, name: str, done: list[Outcome]) -> list[tuple[AnyReq
 
 def test_one_that_was_taken_for_dead_and_lives_goes_on_with_what_nobody_else_has(leases: Leases, clock: Clock) -> None:
     given = leases.exchange("one", "", [], [], 3)
+    assert len(leases.exchange("one", given.stint, [], numbers(given), 1).requests) == 1
     for _ in range(31):
         clock.now += 1
         leases.exchange("two", given.stint, [], [], 0)
@@ -88,6 +89,17 @@ def test_one_that_was_taken_for_dead_and_lives_goes_on_with_what_nobody_else_has
     assert numbers(again) == []
     assert [worker["in_flight"] for worker in leases.told()] == [1, 2]
     assert answers(leases, "one", [said(0)])[0][1].text == "yes", "who answers first does not matter"
+
+
+def test_what_is_left_is_shared_among_those_with_room(leases: Leases) -> None:
+    leases.put(asked("d", "e", "f"))
+    first = leases.exchange("one", "", [], [], 4)
+    assert numbers(first) == [0, 1, 2]
+    assert numbers(leases.exchange("two", "", [], [], 4)) == [3, 4, 5]
+    leases.put(asked(*"ghijkl"))
+    assert len(numbers(leases.exchange("one", first.stint, [], [0, 1, 2], 1))) == 1
+    given = leases.exchange("two", first.stint, [said(3), said(4), said(5)], [], 4)
+    assert len(given.requests) == 4, "nobody else has room"
 
 
 def test_a_lease_that_was_lost_on_the_way_goes_back(leases: Leases) -> None:
@@ -115,12 +127,12 @@ def test_a_request_that_ends_every_worker_fails_and_the_others_do_not(leases: Le
     assert isinstance(failure, Failure)
     assert failure.passing
     assert "5 workers died while they answered it, the last: out of memory" in failure.reason
-    assert numbers(leases.exchange("one", leases.stint, [], [], 4)) == [1, 2]
+    assert numbers(leases.exchange("one", leases.stint, [], [], 4)) == [1], "the other is left to the other"
 
 
 def test_a_worker_that_was_ended_is_no_reproach_to_its_requests(leases: Leases) -> None:
     for _ in range(3 * MOST_DEATHS):
-        leases.join(about("preempted"))
+        leases.join(about("preempted", room=1000))
         assert numbers(leases.exchange("preempted", leases.stint, [], [], 3)) == [0, 1, 2]
         leases.leave("preempted", Broken("", "it was ended"))
     assert leases.outcomes(0) == []

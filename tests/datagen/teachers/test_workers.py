@@ -256,6 +256,16 @@ def test_a_stream_that_is_left_early_leaves_nothing_behind() -> None:
     teacher.close()
 
 
+def test_what_is_answered_while_the_caller_is_busy_is_not_lost() -> None:
+    teacher = WorkersTeacher("fake", notice=lambda text: None, concurrency=8, delay_s=0.01)
+    found = []
+    for request, _ in teacher.stream(source(asked(12))):
+        found.append(request)
+        time.sleep(0.1)
+    assert len(found) == 12
+    teacher.close()
+
+
 def test_nothing_to_ask_opens_no_engine() -> None:
     teacher = WorkersTeacher("fake", WorkersOptions(count=3), notice=lambda text: None)
     assert list(teacher.stream(lambda room: [])) == []
@@ -460,6 +470,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     checking = resolve({}, checked).checking
     assert checking is not None
     assert checking.executor == "local", "workers open the run's teacher alone"
+    with pytest.raises(RunError, match=r"cannot be told the address in .* choose another folder"):
+        WorkersTeacher("fake", folder=tmp_path / "nowhere", notice=print)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
