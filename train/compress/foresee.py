@@ -117,10 +117,8 @@ def _rounded(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Any]:
     seen: set[tuple[str, int]] = set()
     found = {}
     for target in targets(model):
-        if target.within(scheme.keep):
-            continue
         width = int(weight_of(target).shape[1])
-        chosen = scheme_for(target.part, scheme, embeddings)
+        chosen = scheme_for(target, scheme, embeddings)
         if chosen is None or target.part == "rest" or (target.part, width) in seen:
             continue
         seen.add((target.part, width))
