@@ -29,7 +29,7 @@ SORTS = "---\nlabels: [billing, bug]\nlabel_prior: estimate\nunlabelled: texts.t
 WRITES = "---\nkind: generation\n---\nSay the sentence more politely.\n"
 # What changes no output: how much is asked at a time, by whom of equals, when to stop, and what is kept besides.
 IDLE = {
-    *("budget", "concurrency", "executor", "origin", "compress.keep_steps"),
+    *("budget", "at_budget", "concurrency", "executor", "origin", "compress.keep_steps"),
     "given",  # a teacher in Python stands in keys by its identity, as one that is named
     *("teacher_options", "quality.teacher_options"),  # where they change replies, the teacher's identity is another
     *(f"{name}.{field.name}" for name in ("workers", "ray") for field in dataclasses.fields(getattr(Settings(), name))),
