@@ -75,6 +75,11 @@ class WeakOptions:
     sure: float = 0.7
     alike: float = 0.8
 
+    def __post_init__(self) -> None:
+        for name in ("sure", "alike"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1 (got {getattr(self, name)})")
+
 
 @dataclass(frozen=True)
 class WeakResult:
@@ -286,11 +291,12 @@ def label_texts(
     options = options or WeakOptions()
     if not spec.rules and not functions:
         raise DataError("no labelling rules; write `rules:` in the task file, or pass functions")
-    told = _asked(spec, texts, asker, soft)
     own: dict[int, LabellingFunction]
-    own = {place: rule_function(rule) for place, rule in enumerate(spec.rules) if place not in told}
+    own = {place: rule_function(rule) for place, rule in enumerate(spec.rules) if rule.kind != "prompt"}
     own |= {len(spec.rules) + i: function for i, function in enumerate(functions)}
+    # What costs nothing comes first: a function that fails on every text ends it before an answer is paid for.
     cast_by = votes_of(list(own.values()), texts, spec.label_names, timeout_s=options.timeout_s)
+    told = _asked(spec, texts, asker, soft)
     # Each voter is one function, or the questions that are averaged.
     voters = sorted([[column] for column in own] + alike_questions(told, options.alike))
     votes = np.full((len(texts), len(own) + len(told)), ABSTAIN, dtype=np.int64)

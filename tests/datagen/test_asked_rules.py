@@ -350,3 +350,19 @@ def test_a_share_of_votes_is_contradicted() -> None:
 def test_without_a_teacher_a_question_is_refused() -> None:
     with pytest.raises(DataError, match=r"the rule 'Does the writer want money back\?' asks the teacher, and none was"):
         label_texts(spec(MONEY), TEXTS)
+
+
+def test_nothing_is_asked_where_a_function_fails_on_every_text(tmp_path: Path) -> None:
+    def broken(text: str) -> str | None:
+        raise KeyError(text)
+
+    teacher = scoring()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, pytest.raises(DataError, match="function broken failed on all"):
+        label_texts(spec(MONEY), TEXTS, functions=[broken], asker=Asker(teacher, ledger))
+    assert teacher.asked == []
+
+
+@pytest.mark.parametrize("given", [{"sure": 70}, {"sure": 0}, {"alike": 1.5}])
+def test_bounds_outside_their_range_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be above 0 and at most 1 \(got"):
+        WeakOptions(**given)  # type: ignore[arg-type]
