@@ -13,7 +13,9 @@ reaches `weak.sure`, and abstains where it does not, where that answer is for no
 
 Questions to one teacher err alike, and the label model would believe what one mistake says twice. Their votes need not
 be the same for that: of two whose noise is nearly the same, many votes differ by the bound alone. So questions for the
-same labels whose probabilities go together (`weak.alike`) are averaged, too, and cast one vote (`alike_questions`).
+same labels whose probabilities go together (`weak.alike`) are averaged, too, and cast one vote (`alike_questions`). Two
+whose probabilities go against each other are no less alike: there a yes is said to any question about the text, whatever
+it votes for, and the mean of both is doubt.
 
 Source: Smith, Fries, Hancock, Bach, "Language Models in the Loop", arXiv:2205.02318 §3: prompts as labelling functions,
 calibrated.
@@ -71,7 +73,7 @@ def alike_questions(told: Mapping[int, Told], alike: float) -> list[list[int]]:
     Args:
         told: What was said to each question, by its place.
         alike: Two questions for the same labels belong together where the log-odds of these correlate above it over
-            the texts. Log-odds, since calibrated probabilities of another spread go together no less.
+            the texts, or below its negative. Log-odds, since probabilities of another spread go together no less.
 
     Returns:
         Every place once, those of a group in order.
@@ -79,7 +81,7 @@ def alike_questions(told: Mapping[int, Told], alike: float) -> list[list[int]]:
     groups: list[list[int]] = []
     for place, said in told.items():
         for group in groups:
-            if _correlation(told[group[0]].labels, said.labels) > alike:
+            if abs(_correlation(told[group[0]].labels, said.labels)) > alike:
                 group.append(place)
                 break
         else:

@@ -62,8 +62,8 @@ class WeakOptions:
         timeout_s: Seconds that a Python function may take for one text; see `potstill.datagen.votes` for what is
             stopped and what is not.
         sure: Probability from which the teacher's answer to a rule's question votes; below it the rule abstains.
-        alike: Questions for the same labels whose log-odds correlate above this over the texts are averaged, and cast
-            one vote.
+        alike: Questions for the same labels whose log-odds correlate above this over the texts, or below its negative,
+            are averaged, and cast one vote.
     """
 
     model: Literal["dawid-skene", "majority"] = "dawid-skene"
