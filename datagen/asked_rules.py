@@ -14,7 +14,7 @@ reaches `weak.sure`, and abstains where it does not, where that answer is for no
 Questions to one teacher err alike, and the label model would believe what one mistake says twice. Their votes need not
 be the same for that: of two whose noise is nearly the same, many votes differ by the bound alone. So questions for the
 same labels whose probabilities go together (`weak.alike`) are averaged, too, and cast one vote (`alike_questions`). Two
-whose probabilities go against each other are no less alike: there a yes is said to any question about the text, whatever
+whose probabilities go against each other are no less alike: there a yes is said to any question about a text, whatever
 it votes for, and the mean of both is doubt.
 
 Source: Smith, Fries, Hancock, Bach, "Language Models in the Loop", arXiv:2205.02318 §3: prompts as labelling functions,
