@@ -192,6 +192,15 @@ def learnt_file(trained: Path, soft: Path) -> Path:
     return next((place for place in places if place.exists()), places[-1])
 
 
+def stage_material(spec: TaskSpec, trained: Path, soft: Path, merged: Path) -> Material:
+    """What a run's own stage looks at: the rows of its stages, measured on the validation rows where there are some."""
+    from potstill.rows import read_rows
+
+    validation = read_rows(merged / "validation.parquet")
+    learnt = read_rows(learnt_file(trained, soft))
+    return material_of(spec, read_rows(soft / "train.parquet"), validation if validation.num_rows else None, learnt)
+
+
 def material_of(spec: TaskSpec, train: Dataset, test: Dataset | None, learnt: Dataset | None = None) -> Material:
     """Rows of a task as what a compression looks at; `learnt` are those of the student's training."""
     from potstill.train.compress.run import Material

@@ -321,10 +321,7 @@ class Job:
             validation = read_rows(soft.path / "validation.parquet")
             options, student, told = distil, out / "student", dict[str, Any]()
             if self.spec.kind == "classification":
-                given = rows
                 rows, validation, options, told = rows_to_learn(self, distil, rows, validation, weak, merged, soft, out)
-                if rows is not given:
-                    write_rows(rows, out / "learnt.parquet")
             options, scores = taught_on_policy(self, options)
 
             def learn(more: Dataset, folder: Path) -> Any:

@@ -42,7 +42,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
 
     Steps are measured on the validation rows, so that no choice among students sees the test.
     """
-    from potstill.compression import learnt_file, material_of
+    from potstill.compression import stage_material
     from potstill.models import model_identity
     from potstill.report.compression_page import chosen_entry, write_compression_report
 
@@ -56,11 +56,7 @@ def compress_stage(job: Job, trained: Stage, soft: Stage, merged: Stage) -> Stag
         from potstill.train.compress.run import compress_student
         from potstill.train.compress.zoo import compress_all
 
-        validation = read_rows(merged.path / "validation.parquet")
-        material = material_of(
-            job.spec, read_rows(soft.path / "train.parquet"), validation if validation.num_rows else None,
-            read_rows(learnt_file(trained.path, soft.path)),
-        )  # fmt: skip
+        material = stage_material(job.spec, trained.path, soft.path, merged.path)
         source, place = trained.path / "student", out / "student"
         if options.recipe == "all":
             result = compress_all(source, out / "zoo", material, options, listener=job.listener)
@@ -131,7 +127,8 @@ def rows_to_learn(
         weak: The stage that read the texts, if any.
         merged: The stage that split the rows.
         soft: The stage that made the soft targets.
-        out: Folder of the training; `train.parquet` there holds the rows where texts joined.
+        out: Folder of the training; the rows are there where they are others: `train.parquet` where texts joined, else
+            `learnt.parquet`.
 
     Returns:
         Training rows, held-out rows, `distil` with how often origins are drawn, and what the report says.
@@ -158,6 +155,8 @@ def rows_to_learn(
         write_rows(mixed.rows, out / "train.parquet")
         distil = replace(distil, sampling={**led.sampling, "generated": 1.0, **mixed.sampling, **distil.sampling})
         return mixed.rows, mixed.validation, distil, {**led.report, **told}
+    if led.train is not rows:
+        write_rows(led.train, out / "learnt.parquet")
     distil = replace(distil, sampling={**led.sampling, **distil.sampling})
     return led.train, led.validation, distil, {**led.report, **told}
 
