@@ -1,5 +1,6 @@
 """On-policy training from a server that speaks vLLM's form: what is sent and paid, refusals, budgets, processes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -265,3 +266,35 @@ def test_when_the_teacher_is_asked_and_what_does_not_go_with_it(tiny_llama):
     ]:
         with pytest.raises(OptionError, match=said):
             check_for_kind(wrong, "generation", "openai:http://x")
+
+
+def test_a_whole_run_pays_once_and_needs_no_server_afterwards(tmp_path, tiny_llama, moved, teacher_server):
+    import potstill
+
+    lines = ["input,output", *(f"{'ab' * (i % 3 + 1)}{i},{i}{'ba' * (i % 3 + 1)}" for i in range(24))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "task.md").write_text(
+        "---\nname: echo\nkind: generation\nlabelled: {path: rows.csv, inputs: [input], output: output}\n---\n"
+        "Say it backwards.\n"
+    )
+    given = {
+        "out": tmp_path / "run", "sources": "labelled", "soft": {"top_k": WHOLE}, "evaluate": {"teacher": False},
+        "distil": {
+            "student": str(tiny_llama), "on_policy": 1.0, "on_policy_tokens": 8, "max_steps": 3, "batch_size": 2,
+            "max_length": 128,
+        },
+    }  # fmt: skip
+    options = {"top_logprobs": WHOLE, **FAST}
+    with teacher_server.running_server(owner="vllm", model=LocalTops(moved)) as server:
+        teacher = f"openai:{server.url}#m"
+        result = potstill.run(str(tmp_path / "task.md"), teacher=teacher, teacher_options=options, **given)
+        asked = server.asked
+    report = json.loads((result.path / "train" / "report.json").read_text())
+    assert report["asked_teacher"]["answers"] == 6
+    assert report["asked_teacher"]["unanswered"] == 0
+    assert "likeliest tokens" in next(stage for stage in result.stages if stage.name == "train").facts["summary"]
+    assert asked > 6
+    with Ledger(result.path / "ledger.sqlite") as ledger:
+        assert ledger.totals("train").replies == asked
+    again = potstill.run(str(tmp_path / "task.md"), teacher=teacher, teacher_options=options, **given)
+    assert all(stage.reused for stage in again.stages if stage.name != "report")

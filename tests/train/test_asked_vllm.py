@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scoring import LocalScores
 
 from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
+from potstill.asking.teacher_json import reply_from_json
 from potstill.asking.token_scores import AskedTokens
 from potstill.datagen.teachers import open_teacher
 from potstill.models import SMOLLM2, local_model
@@ -35,7 +37,7 @@ pytestmark = [
 ]
 SPEC = TaskSpec(name="town", instruction="Say one sentence about the place.", kind="generation")
 PLACES = ("Ghent", "Kyoto", "Lima", "Oslo", "Cairo", "Quito", "Porto", "Delhi", "Perth", "Turin")
-TOP = 512
+TOP, STEPS = 512, 12
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +80,39 @@ def server() -> Iterator[str]:
 
 
 def test_a_student_learns_from_the_server_what_it_learns_from_the_weights(server: str, tmp_path: Path) -> None:
-    made = [Row(name, f"{name} is a large town with a long past.", "generated", Source(row=i))
-            for i, name in enumerate(PLACES)]  # fmt: skip
+    made = [
+        Row(name, f"{name} is a large town with a long past.", "generated", Source(row=i))
+        for i, name in enumerate(PLACES)
+    ]
     rows, held_out = rows_to_dataset(made[:8], []), rows_to_dataset(made[8:], [])
     options = DistilOptions(
-        student=SMOLLM2, student_layers=28, hidden_weight=0.0, on_policy=1.0, on_policy_tokens=16, max_steps=12,
-        batch_size=2, learning_rate=2e-4, max_length=96, precision="fp32", early_stopping=None, evaluations=3,
+        student=SMOLLM2, student_layers=28, hidden_weight=0.0, on_policy=1.0, on_policy_tokens=16, max_steps=STEPS,
+        batch_size=2, learning_rate=2e-4, max_length=96, precision="fp32", early_stopping=None, evaluations=2,
     )  # fmt: skip
+    distil, soft = {"student": SMOLLM2, "on_policy": 1.0}, {"top_k": TOP}
+    settings = resolve({}, {"teacher": f"openai:{server}", "distil": distil, "soft": soft})
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         asker = Asker(open_teacher(f"openai:{server}", top_logprobs=TOP), ledger)
-        settings = resolve(
-            {},
-            {"teacher": f"openai:{server}", "distil": {"student": SMOLLM2, "on_policy": 1.0}, "soft": {"top_k": TOP}},
-        )
         assert "49,152 tokens, cut alike" in check_asked_teacher(SPEC, settings, asker)
         scores = AskedTokens(asker, TOP)
         asked = distil_causal(SPEC, rows, held_out, None, tmp_path / "asked", options, scores=scores)
+        told = [(entry.request["token_ids"], reply_from_json(entry.reply)) for entry in ledger.entries()]
         asker.teacher.close()
-    weights = replace(options, teacher=SMOLLM2)
-    loaded = distil_causal(SPEC, rows, held_out, None, tmp_path / "loaded", weights)
-    told = asked.report["asked_teacher"]
-    print(told, asked.history, loaded.history)
-    assert (told["answers"], told["unanswered"]) == (24, 0)
-    assert 0 < told["tail_mass"] < 0.1
-    for one, other in zip(asked.history, loaded.history, strict=True):
-        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=0.05)
-    assert asked.history[-1]["validation_loss"] < 0.8 * asked.history[0]["validation_loss"]
+    local = LocalScores(local_model(SMOLLM2), TOP)
+    for (prompt, scored), reply in told[:6]:
+        for item, other in zip(reply.top, local.local.tops([*prompt, *scored], len(prompt), TOP), strict=True):
+            assert item.token_id == other.token_id
+            assert item.logprob == pytest.approx(other.logprob, abs=2e-2)
+            assert item.top_logprobs == pytest.approx(other.top_logprobs, abs=2e-2)
+    # Of the same likeliest tokens, and of the whole vocabulary, of which they are a lower bound.
+    same = distil_causal(SPEC, rows, held_out, None, tmp_path / "same", options, scores=local)
+    whole = distil_causal(SPEC, rows, held_out, None, tmp_path / "whole", replace(options, teacher=SMOLLM2))
+    report = asked.report["asked_teacher"]
+    assert (report["answers"], report["unanswered"]) == (2 * STEPS, 0)
+    assert 0 < report["tail_mass"] < 0.1
+    losses = [[point["validation_loss"] for point in result.history] for result in (asked, same, whole)]
+    print(report, losses)
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+    assert losses[0] == pytest.approx(losses[2], rel=0.3)
+    for each in losses:
+        assert each[-1] < 0.9 * each[0]
