@@ -173,6 +173,18 @@ class Evolution:
         }
 
 
+def assumed_shares(rounds: int) -> tuple[float, float]:
+    """What a plan assumes: the share of rows as first written, and the evolving requests that a row takes.
+
+    Half of what is evolved is taken to be kept.
+
+    Examples:
+        >>> assumed_shares(0), assumed_shares(2)
+        ((1.0, 0.0), (0.5, 1.0))
+    """
+    return 1 / (1 + rounds / 2), rounds / (1 + rounds / 2)
+
+
 def operation_for(seed: int, chain: Chain) -> str:
     """The operation that is drawn for a text in its round."""
     return rng(seed, chain.round, f"operation {chain.text}").choice(OPERATIONS)

@@ -20,6 +20,7 @@ from potstill.datagen.label_first import LabelFirst
 from potstill.datagen.magpie import magpie_options
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import Own, OwnAnswers
+from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.result import PURPOSE
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
@@ -102,9 +103,11 @@ def probe_generation(
         own: As for the run. Half as many of these are answered first, or as many where nothing is written beside them.
 
     Raises:
+        OptionError: The task or the teacher does not allow a recipe that the options ask for.
         TeacherError: The teacher refused or stayed away.
         BudgetReached: The cap was met.
     """
+    refuse_recipes(spec, asker, options)
     options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
     own = own or Own()
     answered = None

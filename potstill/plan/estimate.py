@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.asking.budget import Budget
 from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
+from potstill.datagen.evolve import assumed_shares
 from potstill.datagen.generate import writes_tasks
 from potstill.datagen.label_question import about_labels
 from potstill.datagen.label_scores import can_score, label_scores, questions_for_form, shows_examples
@@ -265,9 +266,10 @@ class _Planner:
 
             size = self._size("datagen", [])
             tasks = options.rows / _ROWS_AN_INSTRUCTION
+            first, evolving = assumed_shares(options.evolve)
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
             personas = SAMPLES if options.personas == "teacher" else 0
-            return [size.times("datagen", MOST_ASKED + personas + tasks * (2 + 1 / _NEW_A_REQUEST))], []
+            return [size.times("datagen", MOST_ASKED + personas + tasks * (2 + first / _NEW_A_REQUEST + evolving))], []
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
@@ -277,7 +279,8 @@ class _Planner:
             return steps, [row.input for row in probed.rows] if probed else []
         if probed is not None:
             return [*steps, self._from_probe(probed, options)], [row.input for row in probed.rows]
-        texts = options.rows / _ASSUMED_KEPT / options.texts_per_request
+        first, evolving = assumed_shares(options.evolve)
+        texts = options.rows * (first / _ASSUMED_KEPT / options.texts_per_request + evolving)
         step = self._assumed_inputs(retrieved).times(
             "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
         )

@@ -27,6 +27,7 @@ from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import OptionError
+from potstill.plan.estimate import plan_run
 from potstill.task import TaskSpec
 
 DESK = TaskSpec("desk", "Help at the desk of a hotel.", "instructions", metric="rouge_l")
@@ -205,3 +206,16 @@ def test_what_cannot_be_evolved_is_refused_early(tmp_path: Path) -> None:
                 refuse_recipes(spec, asker, GenerationOptions(evolve=1))
     with pytest.raises(ValueError, match="evolve must be a number of rounds from 0 to 8"):
         GenerationOptions(evolve=9)
+
+
+@pytest.mark.parametrize("kind", ["instructions", "generation"])
+def test_a_plan_counts_the_requests_that_evolve(kind: str, tmp_path: Path) -> None:
+    task = tmp_path / "task.md"
+    task.write_text(f"---\nkind: {kind}\n---\nSummarise a paragraph in one sentence.\n")
+
+    def requests(evolve: int) -> float:
+        given: dict[str, Any] = {"teacher": "fake", "sources": "generated"}
+        plan = plan_run(str(task), out=tmp_path / "run", probe=0, generation={"rows": 100, "evolve": evolve}, **given)
+        return sum(step.requests for step in plan.steps if step.stage == "datagen")
+
+    assert requests(0) < requests(2)

@@ -152,3 +152,13 @@ def test_a_served_base_model_is_refused_with_the_mend(teacher_server: Any, drain
         with pytest.raises(TeacherRefused, match="serve its instruct or chat version"):
             drain(teacher, [Request(SYSTEM, turn="user")])
         teacher.close()
+
+
+def test_a_users_turn_is_no_line_of_a_batch_file(teacher_server: Any, drain: Any) -> None:
+    from potstill.batch import _Collector
+
+    with teacher_server.running_server(owner="vllm") as server:
+        teacher = open_teacher(f"openai:{server.url}#m")
+        with pytest.raises(TeacherRefused, match=r"batch file holds chats.*take generation.method=auto"):
+            drain(_Collector(teacher), [Request(SYSTEM, turn="user")])
+        teacher.close()
