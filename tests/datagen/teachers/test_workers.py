@@ -211,7 +211,9 @@ def test_whoever_is_killed_at_whatever_moment_the_rows_are_the_same(
     assert kills >= 1
 
 
-def test_a_model_in_a_worker_writes_what_it_writes_here(tmp_path: Path, tiny_causal: Any, drain: Any) -> None:
+def test_a_model_in_a_worker_or_in_the_runs_thread_writes_what_it_writes_alone(
+    tmp_path: Path, tiny_causal: Any, drain: Any
+) -> None:
     model = tiny_causal(tmp_path / "model")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -231,7 +233,11 @@ def test_a_model_in_a_worker_writes_what_it_writes_here(tmp_path: Path, tiny_cau
         teacher.close()
         ended(process)
     assert teacher.identity == here.identity
-    for (request, ours), (_, theirs) in zip(drain(here, requests), found):
+    own = WorkersTeacher(f"transformers:{model}", notice=lambda text: None, **options)
+    in_thread = drain(own, requests)
+    own.close()
+    plain = drain(here, requests)
+    for (request, ours), (_, theirs) in [*zip(plain, found), *zip(plain, in_thread)]:
         assert isinstance(ours, Reply)
         assert isinstance(theirs, Reply)
         assert (theirs.text, theirs.finish, theirs.completion_tokens) == (
