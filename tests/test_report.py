@@ -445,7 +445,10 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
                     "form": {"asked": "at most 1 sentence", "judged": 111, "fitting": 105, "given_up": False}},
         "quality": {"checked": 100, "below_least": 7, "mean_agreement": {"verify": 0.7123},
                     "input_gain": {"judged": 99, "middle": 2.1, "dropped": 13}},
-        "weak": {"texts": 64, "labelled": 41, "functions": [{"name": "<b>rule</b>"}, {"name": "other"}]},
+        "weak": {"texts": 64, "labelled": 41, "functions": [
+            {"name": "<b>rule</b>", "coverage": 0.5, "contradicted": 0.25, "group": 0},
+            {"name": "other", "coverage": 0.25, "contradicted": 0.0, "group": 0},
+        ]},
         "train": {"self_training": {"texts": 23, "rows": 12, "stopped": "settled", "rounds": [
             {"round": 0, "adopted": True}, {"round": 1, "adopted": True}, {"round": 2, "adopted": False}]}},
     }  # fmt: skip
@@ -456,6 +459,7 @@ def test_the_report_says_how_rows_were_made(sample_run: Any, tmp_path: Path) -> 
     for text in (Page(html).text, markdown):
         for figure in ("100 of 130", "12 were not needed, the others are", "12.35",
                        "98.0 %", "short: bug", "0.181", "7 of 100", "verify 0.71", "41 of 64",
+                       "32 of 64", "another contradicts 25 % of its votes; one vote with rule 2",
                        "105 of 111", "asked for: at most 1 sentence; 33 were cut to it", "13 of 99",
                        "1 of 2", "12 rows that the student labelled; ended: settled"):  # fmt: skip
             assert figure in text, figure
