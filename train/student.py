@@ -180,8 +180,7 @@ class Student:
             encoded = self.tokenizer(plain, truncation=True, max_length=self.card.max_length)["input_ids"]
             answer, size = self._classify, batch_size or 64
         else:
-            room = max(8, self.card.max_length - self.card.max_new_tokens)
-            encoded = [encode_prompt(self.tokenizer, self._spec, text, room) for text in plain]
+            encoded = [self.prompt_ids(text) for text in plain]
             if (writer := self._writer(batch_size)) is not None:
                 written = writer.answers(encoded, self.card.max_new_tokens, progress)
                 return [Prediction(text.strip()) for text in written]
@@ -195,6 +194,11 @@ class Student:
             if progress is not None:
                 progress(start + len(batch))
         return [prediction for prediction in found if prediction is not None]
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Tokens of what a generation student is told before it answers a text; the text is cut to leave room."""
+        room = max(8, self.card.max_length - self.card.max_new_tokens)
+        return encode_prompt(self.tokenizer, self._spec, text, room)
 
     def check_labels(self, spec: TaskSpec) -> None:
         """Refuse a task whose labels are not the student's.

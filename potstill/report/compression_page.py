@@ -23,7 +23,10 @@ _STYLE = (
 )
 
 
-_WIDE = {"parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it", "kept", "of ms", "GPU tokens/s (16)"}
+_WIDE = {
+    *("parameters", "bits", "tokens/s (1)", "tokens/s (16)", "s", "of it", "kept", "of ms", "GPU tokens/s (16)"),
+    *("ms p95", "first ms p95", "of first ms"),
+}
 
 
 def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
@@ -45,7 +48,11 @@ def step_rows(report: Mapping[str, Any], *, narrow: bool = False) -> tuple[list[
         "agrees": lambda e: _number(e.get("agreement", e.get("token_agreement")), "{:.1%}"),
         "perplexity": lambda e: _number(e.get("perplexity"), "{:.4g}"),
         "ms": lambda e: _number((e.get("latency_ms") or {}).get("p50"), "{:.1f}"),
+        "ms p95": lambda e: _number((e.get("latency_ms") or {}).get("p95"), "{:.1f}"),
         "of ms": lambda e: _number(e.get("latency_ratio"), "{:.0%}"),
+        "first ms": lambda e: _number((e.get("first_token_ms") or {}).get("p50"), "{:.1f}"),
+        "first ms p95": lambda e: _number((e.get("first_token_ms") or {}).get("p95"), "{:.1f}"),
+        "of first ms": lambda e: _number(e.get("first_token_ratio"), "{:.0%}"),
         "tokens/s (1)": lambda e: _number((e.get("tokens_per_s") or {}).get("1"), "{:,.0f}"),
         "tokens/s (16)": lambda e: _number((e.get("tokens_per_s") or {}).get("16"), "{:,.0f}"),
         "GPU ms": lambda e: _number(((e.get("gpu") or {}).get("latency_ms") or {}).get("p50"), "{:.1f}"),
@@ -154,8 +161,8 @@ def measured_on(report: Mapping[str, Any]) -> str:
     threads = report.get("options", {}).get("threads", 1)
     gpu = next((entry["gpu"]["name"] for entry in report["steps"] if (entry.get("gpu") or {}).get("name")), None)
     parts.append(
-        f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}"
-        + (f", and on one {gpu}" if gpu else "")
+        f"speed and memory in fresh processes on {threads} thread{'s' if threads != 1 else ''}, each in turn with the "
+        "original's" + (f", and on one {gpu}" if gpu else "")
     )
     return "; ".join(parts) + "."
 

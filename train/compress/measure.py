@@ -1,17 +1,22 @@
 """What a compression step left: counted weights, perplexity, agreement, and speed and memory in a process of its own.
 
 Latency and memory are those of the files as a user would load them: a fresh process (`python -m
-potstill.train.compress.probe`) loads the student, answers, and says what it took.
+potstill.train.compress.probe`) loads the student, answers, and says what it took. The original is asked beside it, text
+by text, so that both figures are of the same minutes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from torch.nn import functional as F
 from potstill.errors import TrainingError
 from potstill.train.calibration_data import Calibration
 from potstill.train.card import weights_mib
+from potstill.train.compress.probe import BUDGET_S, MARK, figures
 from potstill.train.compress.state import Compressed
 from potstill.train.quantize.schemes import targets
 
@@ -80,32 +86,121 @@ def read_text(model: Any, data: Calibration) -> tuple[float, Tensor]:
     return (math.exp(mean) if mean < 700 else math.inf), torch.cat(answers)
 
 
-def probe(folder: Path, texts: Sequence[str], *, threads: int = 1, rows: int = 40) -> dict[str, Any]:
-    """Speed and memory of a stored student in a fresh process.
+def timed(
+    original: Path, folders: Sequence[Path], texts: Sequence[str], *, threads: int = 1, rows: int = 40
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Speed and memory of stored students, each in a fresh process, asked in turn with the original's.
+
+    One alone works at a time, and every second text is asked for in the other order: what the machine does beside meets
+    both alike. Two are in memory at once.
 
     Args:
-        folder: The student.
+        original: What the others are compared with; loaded once.
+        folders: The others, at least one.
         texts: Inputs to answer; a decoder without a card goes on writing after them.
-        threads: Threads that it may use.
+        threads: Threads that they may use.
         rows: Inputs at batch 1.
 
     Returns:
-        `load_s`, `peak_rss_mib`, `latency_ms` (p50 and p95 of one input), `tokens_per_s` at batch 1 and 16, on the CPU;
-        `gpu` holds its name and the last two where there is one.
+        Of the original (as beside the first of the others) and of each other: `load_s`, `peak_rss_mib`, `latency_ms`,
+        for decoders `first_token_ms` (p50 and p95 of one input), and `tokens_per_s` at batch 1 and 16, on the CPU;
+        `gpu` holds its name and the last three where there is one. The others have `latency_ratio` (and
+        `first_token_ratio`), the median over the texts of their time over the original's, and in `original` the
+        original's times beside them.
 
     Raises:
-        TrainingError: The process failed.
+        TrainingError: A process failed.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump({"texts": list(texts), "rows": rows, "threads": threads}, file)
-        file.flush()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "potstill.train.compress.probe", str(folder), file.name]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=PROBE_TIMEOUT_S, check=False
-        )
-    if done.returncode != 0:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise TrainingError(f"the compressed student at {folder} does not answer ({last}); its files stay for a look")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    given = list(texts) or ["a"]
+    chosen = given[:: max(1, len(given) // rows)][:rows]
+    with contextlib.ExitStack() as held:
+        job = held.enter_context(tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8"))
+        json.dump({"texts": chosen, "threads": threads}, job)
+        job.flush()
+        first = held.enter_context(_Asked(original, Path(job.name), threads))
+        found: list[dict[str, Any]] = []
+        whole = 0.0
+        for folder in folders:
+            with _Asked(folder, Path(job.name), threads) as other:
+                theirs, ours = _in_turn(first, other, len(chosen))
+                one, beside = figures(ours), figures(theirs)
+                one["tokens_per_s"]["16"] = other.ask("many")["tokens_per_s"]
+                whole = whole or first.ask("many")["tokens_per_s"]
+                beside["tokens_per_s"]["16"] = whole
+                found.append({**other.ask("end"), **one, **_ratios(ours, theirs), "original": beside})
+        return {**first.ask("end"), **found[0]["original"]}, found
+
+
+def _in_turn(first: _Asked, other: _Asked, texts: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What both need for text after text, until their time is over."""
+    answers: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    started = time.monotonic()
+    for index in range(texts):
+        pair = list(zip((first, other), answers, strict=True))
+        for student, own in pair if index % 2 == 0 else reversed(pair):
+            own.append(student.ask(f"one {index}"))
+        if index >= 2 and time.monotonic() - started > 2 * BUDGET_S:
+            break
+    return answers
+
+
+def _ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Median of our times over theirs, text by text."""
+    found = {}
+    for name, key in (("latency_ratio", "ms"), ("first_token_ratio", "first_ms")):
+        if pairs := [a[key] / b[key] for a, b in zip(ours, theirs, strict=True) if a[key] and b[key]]:
+            found[name] = round(statistics.median(pairs), 4)
     return found
+
+
+class _Asked:
+    """A process that loads a student and answers one command at a time; a context that ends it."""
+
+    def __init__(self, folder: Path, job: Path, threads: int):
+        self._folder = folder
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed on exit
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        command = [sys.executable, "-m", "potstill.train.compress.probe", str(folder), str(job)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
+        )
+        self._limit = threading.Timer(PROBE_TIMEOUT_S, self._process.kill)
+        self._limit.start()
+
+    def __enter__(self) -> _Asked:
+        try:
+            self._reply()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._limit.cancel()
+        if kind is not None:
+            self._process.kill()
+        with contextlib.suppress(OSError):
+            self._process.communicate()
+        self._errors.close()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Its reply to a command.
+
+        Raises:
+            TrainingError: It ended without one, or took too long.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            print(command, file=self._process.stdin, flush=True)
+        return self._reply()
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                found: dict[str, Any] = json.loads(line[len(MARK) :])
+                return found
+        code = self._process.wait()
+        self._errors.seek(0)
+        last = (self._errors.read().strip() or f"no message, exit status {code}").splitlines()[-1]
+        raise TrainingError(f"the student at {self._folder} does not answer ({last}); its files stay for a look")

@@ -22,7 +22,7 @@ class CompressOptions:
             The first is the student itself; the others go into folders of their names.
         teacher: Folder of a model that healing listens to; None is the uncompressed student.
         calibration_tokens: Tokens that methods look at.
-        heal_tokens: Tokens that healing learns from before it meets any again.
+        heal_tokens: Tokens that healing, and pruning that trains, learns from before it meets any again.
         window: Tokens of a window of running text (decoders).
         rows: Test rows that every step is scored on; 0 uses all.
         text_tokens: Tokens of held-out text that perplexity is measured on.

@@ -29,7 +29,7 @@ from potstill.task import TaskSpec
 from potstill.train.card import weights_mib
 from potstill.train.compress.files import best_format, check_formats, write_files
 from potstill.train.compress.foresee import refuse_formats
-from potstill.train.compress.measure import count_weights, probe
+from potstill.train.compress.measure import count_weights, timed
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.place import check_place, held
 from potstill.train.compress.recipe import Recipe, Step, check_recipe, parse_recipe
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 REPORT = "report.json"
+_TIMED = ("latency_ms", "first_token_ms", "latency_ratio", "first_token_ratio", "original")
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,6 @@ class _Work:
         folder = Path(local_model(str(self.source)))
         entry = {"step": "original", "kind": "original", "seconds": 0.0, **self._counts(state, folder)}
         entry |= examiner.examine(state)
-        entry |= self._speed(folder, examiner, ends=True)
         write_atomic(cached, json.dumps(entry))
         return entry
 
@@ -245,8 +245,8 @@ class _Work:
         if entry.pop("examined", None) != examiner.key:
             student = load_state(folder)
             student.card = state.card
-            entry = {name: value for name, value in entry.items() if name not in (*EXAMINED, "latency_ms")}
-            entry |= examiner.examine(student) | self._speed(folder, examiner, ends=False)
+            entry = {name: value for name, value in entry.items() if name not in (*EXAMINED, *_TIMED)}
+            entry |= examiner.examine(student) | self._speed(folder, examiner)
             write_atomic(folder / "step.json", json.dumps({**entry, "examined": examiner.key}, indent=1))
         return entry
 
@@ -286,7 +286,7 @@ class _Work:
             verify_reload(state, step, folder)
         entry = {"step": str(step), "kind": step.kind, "seconds": round(seconds, 2), "facts": facts}
         entry |= self._counts(state, folder) | examiner.examine(state)
-        entry |= self._speed(folder, examiner, ends=False)
+        entry |= self._speed(folder, examiner)
         entries.append(entry)
         # Written last: a folder without it is a step that did not finish.
         write_atomic(folder / "step.json", json.dumps({**entry, "examined": examiner.key}, indent=1))
@@ -295,14 +295,19 @@ class _Work:
     def _counts(self, state: Compressed, folder: Path | None) -> dict[str, Any]:
         return count_weights(state, folder) | {"layers": len(layer_list(state.model))}
 
-    def _speed(self, folder: Path, examiner: Examiner, *, ends: bool) -> dict[str, Any]:
-        if self.options.speed == "none" or (self.options.speed == "ends" and not ends):
+    def _speed(self, folder: Path, examiner: Examiner) -> dict[str, Any]:
+        if self.options.speed != "all":
             return {}
-        return probe(folder, examiner.probe_texts, threads=self.options.threads)
+        return self._timed([folder], examiner)[1][0]
+
+    def _timed(self, folders: list[Path], examiner: Examiner) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        original = Path(local_model(str(self.source)))
+        return timed(original, folders, examiner.probe_texts, threads=self.options.threads)
 
     def _finish(self, state: Compressed, examiner: Examiner, entries: list[dict[str, Any]]) -> CompressResult:
         forms = [best_format(state) if name == "auto" else name for name in self.options.formats]
         more: dict[str, Path] = {}
+        places: list[Path] = []
         original, last = entries[0], entries[-1]
         for index, form in enumerate(dict.fromkeys(forms)):
             folder = self.out if index == 0 else self.out / "formats" / form
@@ -312,10 +317,15 @@ class _Work:
             entry |= {**self._counts(state, None), "size_mib": round(weights_mib(folder), 3)}
             entry["bits_per_parameter"] = round(entry["size_mib"] * 2**23 / entry["parameters"], 3)
             entry |= examiner.examine_files(folder, form, state, last)
-            entry |= self._speed(folder, examiner, ends=True)
             entries.append(entry)
+            places.append(folder)
             if index:
                 more[form] = folder
+        if self.options.speed != "none":
+            whole, files = self._timed(places, examiner)
+            original |= whole
+            for entry, found in zip(entries[-len(files) :], files, strict=True):
+                entry |= found
         for entry in entries:
             entry |= ratios(entry, original)
         report = {
@@ -332,14 +342,11 @@ class _Work:
 
 
 def ratios(entry: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, float]:
-    """Size, score, latency and perplexity of an entry over the original's."""
+    """Size, score and perplexity of an entry over the original's; latencies were compared as they were measured."""
     found = {}
     for name in ("size_mib", "score", "perplexity"):
         if entry.get(name) is not None and original.get(name):
             found[f"{name.removesuffix('_mib')}_ratio"] = round(entry[name] / original[name], 5)
-    ours, theirs = (item.get("latency_ms") or {} for item in (entry, original))
-    if ours.get("p50") and theirs.get("p50"):
-        found["latency_ratio"] = round(ours["p50"] / theirs["p50"], 4)
     return found
 
 

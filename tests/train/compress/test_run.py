@@ -390,13 +390,17 @@ def test_speed_is_that_of_the_processor_and_of_a_gpu_beside_it(student, tmp_path
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
     job = tmp_path / "job.json"
-    job.write_text(json.dumps({"texts": ["a", "b"], "rows": 2, "threads": 1}))
+    job.write_text(json.dumps({"texts": ["a", "b"], "threads": 1}))
     monkeypatch.setattr(sys, "argv", ["probe", str(student), str(job)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one 0\none 1\nmany\nend\n"))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         probe.main()
-    found = json.loads(printed.getvalue())
+    ready, *ones, batches, last = (json.loads(line[len(probe.MARK) :]) for line in printed.getvalue().splitlines())
+    assert ready == {}
     assert asked == ["cpu", "cuda"]
+    found = {**last, **probe.figures(ones)}
+    found["tokens_per_s"]["16"] = batches["tokens_per_s"]
     assert found["gpu"]["name"] == "H100"
     for place in (found, found["gpu"]):
         assert 1 <= place["latency_ms"]["p50"] < 100
@@ -404,7 +408,7 @@ def test_speed_is_that_of_the_processor_and_of_a_gpu_beside_it(student, tmp_path
     steps = [{"step": "original", "kind": "original", "size_mib": 1.0, **found}, {"step": "int8", "kind": "quantize"}]
     text = markdown({"recipe": "int8", "source": "x", "steps": steps})
     assert "| GPU ms | GPU tokens/s (16) |" in text
-    assert "on 1 thread, and on one H100." in text
+    assert "on 1 thread, each in turn with the original's, and on one H100." in text
 
     def refuses(folder, threads, device):
         raise ValueError(f"`.to` is not supported for {device}")
@@ -412,6 +416,75 @@ def test_speed_is_that_of_the_processor_and_of_a_gpu_beside_it(student, tmp_path
     monkeypatch.setattr(probe, "_answerer", refuses)
     assert probe.gpu_speed(student, 1, ["a"]) == {"failed": "`.to` is not supported for cuda"}
     assert "GPU" not in markdown({"recipe": "int8", "source": "x", "steps": [{"step": "a", "gpu": {"failed": "x"}}]})
+
+
+def test_latencies_are_of_texts_asked_in_turn(monkeypatch, tmp_path):
+    """The machine gets ten times slower while both are asked: their ratio does not know it."""
+    from potstill.train.compress import measure
+
+    asked = []
+
+    class Asked:
+        def __init__(self, folder, job, threads):
+            self.name, self.each = folder.name, {"whole": 20.0, "small": 5.0}[folder.name]
+            self.texts = json.loads(job.read_text())["texts"]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, command):
+            asked.append((self.name, command))
+            if command == "many":
+                return {"tokens_per_s": 7.0}
+            if command == "end":
+                return {"load_s": 0.1, "threads": 1, "peak_rss_mib": 100.0}
+            index = int(command.split()[1])
+            ms = self.each * (10 if index >= 10 else 1)
+            return {"ms": ms, "first_ms": ms / 5, "tokens": 4}
+
+    monkeypatch.setattr(measure, "_Asked", Asked)
+    texts = [f"text {i}" for i in range(40)]
+    whole, (small, again) = measure.timed(tmp_path / "whole", [tmp_path / "small", tmp_path / "small"], texts, rows=20)
+    assert again == small
+    assert (small["latency_ratio"], small["first_token_ratio"]) == (0.25, 0.25)
+    assert "latency_ratio" not in whole
+    assert whole["latency_ms"] == {"p50": 200.0, "p95": 200.0, "inputs": 20}
+    assert small["first_token_ms"]["p95"] == 10.0
+    assert small["tokens_per_s"]["16"] == 7.0
+    assert [name for name, _ in asked[:6]] == ["whole", "small", "small", "whole", "whole", "small"]
+    report = {"recipe": "x", "source": "y", "steps": [{"step": "original", **whole}, {"step": "small", **small}]}
+    text = markdown(report)
+    assert "| step | ms | ms p95 | of ms | first ms | first ms p95 | of first ms |" in text
+    assert "| small | 50.0 | 50.0 | 25% | 10.0 | 10.0 | 25% |" in text
+
+
+def test_a_decoder_says_when_its_first_token_was_there(half, tmp_path):
+    source, texts = half
+    result = compress_student(
+        source, "int8:channel", tmp_path / "small", texts, replace(QUICK, speed="ends", window=64)
+    )
+    original, _, files = result.report["steps"]
+    for entry in (original, files, files["original"]):
+        assert 0 < entry["first_token_ms"]["p50"] < entry["latency_ms"]["p50"]
+        assert entry["first_token_ms"]["inputs"] == entry["latency_ms"]["inputs"] >= 3
+        assert set(entry["tokens_per_s"]) == {"1", "16"}
+    assert min(original["peak_rss_mib"], files["peak_rss_mib"]) > 50
+    assert original["latency_ms"] == files["original"]["latency_ms"]
+    assert files["latency_ratio"] > 0
+    assert files["first_token_ratio"] > 0
+
+
+def test_a_student_that_does_not_answer_is_named(student, tmp_path):
+    from potstill.train.compress.measure import timed
+
+    broken = tmp_path / "broken"
+    shutil.copytree(student, broken)
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match=r"the student at .*broken does not answer \(.*; its files stay for a look"):
+        timed(student, [broken], ["the film was great"])
 
 
 def test_files_hold_no_place_of_this_machine(student, material, tmp_path):
