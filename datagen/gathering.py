@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +23,7 @@ from potstill.events import Event, Listener
 from potstill.language.names import LANGUAGES
 from potstill.row_writer import DropWriter, RowWriter, TableWriter
 from potstill.rows import Dropped, Row
+from potstill.whole_folders import PassingFolder
 
 if TYPE_CHECKING:
     from potstill.asking.asker import Asker
@@ -56,7 +56,7 @@ class Gathering:
         top_k: int = 0,
         seed: int = 0,
     ):
-        self.keeper = TemporaryDirectory(prefix="potstill-") if folder is None else None
+        self.keeper = PassingFolder() if folder is None else None
         self.folder = Path(self.keeper.name) if self.keeper is not None else Path(folder or ".")
         self._rows = RowWriter(self.folder / ROWS, labels)
         self._dropped = DropWriter(self.folder / DROPPED)

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from potstill.rows import Dropped, read_dropped, read_rows
+from potstill.whole_folders import PassingFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +36,7 @@ class GenerationResult:
     kept: int
     refused: int
     report: dict[str, Any]
-    keeper: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    keeper: PassingFolder | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def rows(self) -> Dataset:

@@ -11,8 +11,27 @@ import contextlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+
+
+class PassingFolder:
+    """A temporary folder that is there for as long as somebody holds this object, or until `cleanup`.
+
+    As `tempfile.TemporaryDirectory`, which warns where its holder ends without a word: this one is meant to.
+
+    Attributes:
+        name: Its path.
+    """
+
+    def __init__(self) -> None:
+        self.name = tempfile.mkdtemp(prefix="potstill-")
+        self._end = weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
+
+    def cleanup(self) -> None:
+        """Remove the folder now."""
+        self._end()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -214,7 +215,7 @@ def test_a_live_view_knows_what_the_events_say() -> None:
     assert stage.seconds(999.0) == 30
     from rich.console import Console
 
-    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(drawn(view, 131.0))
     shown = console.export_text()
     assert "✓" in shown

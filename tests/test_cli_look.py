@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -368,7 +369,8 @@ def test_the_next_run_heeds_a_correction(tmp_path: Path, repo_root: Path) -> Non
     assert set(kept) == {text, *rest}
     report = json.loads((tmp_path / "merge" / "report.json").read_text())
     assert report["decided_by_a_person"] == {"accept": 0, "reject": 1, "correct": 1}
-    assert RowBrowser(tmp_path).page(Filter(view="dropped", reason="rejected")).rows[0]["input"] == first
+    with contextlib.closing(RowBrowser(tmp_path)) as browser:
+        assert browser.page(Filter(view="dropped", reason="rejected")).rows[0]["input"] == first
 
 
 @pytest.mark.real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -226,7 +227,8 @@ def test_kill_9_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
             found = ledger.find(f"k{number}", 10)
             assert found is not None, f"reply {number} was confirmed and is lost"
             assert found.reply["text"] == "x" * (number % 500)
-        assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_files_that_are_no_ledger(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def run(rows: list[Dropped], sample_run: Any, tmp_path: Path, monkeypatch: pytes
 
 
 def test_refused_rows_are_shown_as_they_were_written(run: Path, rows: list[Dropped]) -> None:
-    found = RowBrowser(run).page(Filter(view="dropped"), 0, 1000).rows
+    with closing(RowBrowser(run)) as browser:
+        found = browser.page(Filter(view="dropped"), 0, 1000).rows
     for number, (record, row) in enumerate(zip(found, rows, strict=True)):
         for name in ("input", "output", "origin", "reason", "detail"):
             assert record[name] == getattr(row, name)
@@ -52,19 +54,19 @@ def test_refused_rows_are_shown_as_they_were_written(run: Path, rows: list[Dropp
 
 
 def test_a_refused_row_is_found_by_its_id_whether_a_page_has_shown_it_or_not(run: Path, rows: list[Dropped]) -> None:
-    browser = RowBrowser(run)
-    ids = [row_id(row.input, row.output, row.source) for row in rows]
-    assert browser.find(ids[50])["detail"] == "like 50", "no page has shown it"
-    assert browser.find(ids[3][:12])["detail"] == "like 3", "by a start of its id"
-    with pytest.raises(UserError, match="no row has the id"):
-        browser.find("zz")
-    browser.page(Filter(view="dropped"), 0, 5)
-    assert browser.find(ids[2])["detail"] == "like 2"
-    # The stage is made again: the place that the page remembers holds another row now.
-    write_dropped(rows[1:40], run / "datagen" / "dropped.jsonl")
-    assert browser.find(ids[2])["detail"] == "like 2"
-    with pytest.raises(UserError, match="no row has the id"):
-        browser.find(ids[0])
+    with closing(RowBrowser(run)) as browser:
+        ids = [row_id(row.input, row.output, row.source) for row in rows]
+        assert browser.find(ids[50])["detail"] == "like 50", "no page has shown it"
+        assert browser.find(ids[3][:12])["detail"] == "like 3", "by a start of its id"
+        with pytest.raises(UserError, match="no row has the id"):
+            browser.find("zz")
+        browser.page(Filter(view="dropped"), 0, 5)
+        assert browser.find(ids[2])["detail"] == "like 2"
+        # The stage is made again: the place that the page remembers holds another row now.
+        write_dropped(rows[1:40], run / "datagen" / "dropped.jsonl")
+        assert browser.find(ids[2])["detail"] == "like 2"
+        with pytest.raises(UserError, match="no row has the id"):
+            browser.find(ids[0])
 
 
 @pytest.mark.parametrize(
@@ -75,5 +77,5 @@ def test_a_refused_row_is_found_by_its_id_whether_a_page_has_shown_it_or_not(run
 def test_a_damaged_file_is_named(run: Path, line: bytes) -> None:
     file = run / "merge" / "dropped.jsonl"
     file.write_bytes(file.read_bytes() + line + b"\n")
-    with pytest.raises(DataError, match=r"merge/dropped\.jsonl is not what potstill wrote"):
-        RowBrowser(run).page(Filter(view="dropped"))
+    with closing(RowBrowser(run)) as browser, pytest.raises(DataError, match=r"merge/dropped\.jsonl is not what"):
+        browser.page(Filter(view="dropped"))

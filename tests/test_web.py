@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from potstill.decisions import read_decisions
-from potstill.errors import UserError
+from potstill.errors import RunError, UserError
 from potstill.pages.serving import Batcher, Full, student_app, student_folder
 from potstill.pages.viewer import viewer_app
 from potstill.pages.web import MAX_BODY, Answer, App, Server, host_headers, running
@@ -50,6 +50,22 @@ def run(sample_run: Any, tmp_path: Path) -> Path:
 def viewer(run: Path) -> Iterator[Server]:
     with running(Server(viewer_app(run))) as server:
         yield server
+
+
+def test_the_viewer_leaves_nothing_behind_when_it_is_closed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of the refused rows was left to the end of the process."""
+    passing = tmp_path / "passing"
+    passing.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(passing))
+    with running(Server(viewer_app(run))) as server:
+        assert _ask(server, "GET", "/rows?view=dropped")[1]["total"]
+        assert list(passing.iterdir())
+        with pytest.raises(RunError, match="cannot listen"):
+            Server(server.app, port=int(server.server_address[1]))
+        assert list(passing.iterdir()), "that another found the port taken ends nothing of the first"
+    assert not list(passing.iterdir())
 
 
 def test_the_viewer_pages_filters_and_tells_where_a_row_came_from(viewer: Server) -> None:
@@ -319,8 +335,6 @@ def test_a_student_is_found_in_a_run_a_unit_or_a_folder(run: Path, tmp_path: Pat
 
 
 def test_a_port_in_use_is_said(viewer: Server) -> None:
-    from potstill.errors import RunError
-
     with pytest.raises(RunError, match="choose another with --port"):
         Server(viewer.app, port=int(viewer.server_address[1]))
 

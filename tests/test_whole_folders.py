@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from potstill.whole_folders import replace_folder, written_whole
+from potstill.whole_folders import PassingFolder, replace_folder, written_whole
 
 
 def folder(place: Path, text: str) -> Path:
@@ -90,3 +92,17 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatc
     with pytest.raises(PermissionError):
         replace_folder(folder(tmp_path / "ready", "new"), final)
     assert (final / "file").read_text() == "old"
+
+
+def test_a_passing_folder_goes_with_its_holder_and_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, second = PassingFolder(), PassingFolder()
+        places = Path(first.name), Path(second.name)
+        (places[0] / "inside").write_text("x")
+        del first
+        gc.collect()
+        assert not places[0].exists()
+        second.cleanup()
+        second.cleanup()
+        assert not places[1].exists()

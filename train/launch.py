@@ -132,6 +132,7 @@ def _followed(words: list[str], environment: dict[str, str], listener: Listener)
     finally:
         process.terminate()
         code = process.wait()
+        process.stdout.close()
     return fault, code, tail
 
 

@@ -22,6 +22,7 @@ from potstill.pages.browse import FILTERS, Filter, RowBrowser
 from potstill.pages.web import Answer, App, Call
 
 MOST_ROWS = 200
+_END_S = 10.0
 
 
 def viewer_app(run: Path | str) -> App:
@@ -38,7 +39,12 @@ def viewer_app(run: Path | str) -> App:
         with contextlib.suppress(PotstillError, OSError):  # said when somebody looks
             browser.prepare()
 
-    threading.Thread(target=prepare, daemon=True).start()
+    preparing = threading.Thread(target=prepare, daemon=True)
+    preparing.start()
+
+    def closing() -> None:
+        preparing.join(timeout=_END_S)  # what it copies would be left lying
+        browser.close()
 
     def page(call: Call) -> Answer:
         return Answer(html=render(
@@ -83,7 +89,9 @@ def viewer_app(run: Path | str) -> App:
             )
         return Answer({"decision": None if stored.action == "undo" else stored.to_json()})
 
-    return App(get={"/": page, "/rows": rows, "/facets": facets, "/row": row}, post={"/decide": decided})
+    return App(
+        get={"/": page, "/rows": rows, "/facets": facets, "/row": row}, post={"/decide": decided}, closing=closing
+    )
 
 
 def render(template: str, call: Call, **values: Any) -> str:

@@ -88,6 +88,7 @@ class App:
         max_body: Most bytes of a body.
         by_any_name: Whether `Host` may be any name of this machine: for programs that hold the token, where no page
             is there that could be made to.
+        closing: Called once, when its server is closed.
     """
 
     get: dict[str, Route]
@@ -98,6 +99,7 @@ class App:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     max_body: int = MAX_BODY
     by_any_name: bool = False
+    closing: Callable[[], None] = lambda: None
 
 
 class Server(ThreadingHTTPServer):
@@ -108,6 +110,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, app: App, host: str = "127.0.0.1", port: int = 0):
         self.app = app
+        self._listening = False
         self._slots = threading.Semaphore(app.slots)
         self._room = threading.Semaphore(app.slots + app.queue)
         if ":" in host:
@@ -116,6 +119,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from None
+        self._listening = True
         self._everywhere = host in _EVERYWHERE
         self._hosts = host_headers(host, int(self.server_address[1]))
 
@@ -125,6 +129,12 @@ class Server(ThreadingHTTPServer):
             with contextlib.suppress(OSError, AttributeError):
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
+
+    def server_close(self) -> None:
+        """Give the address back, and what the app keeps."""
+        super().server_close()
+        if self._listening:  # one that found its port taken has nothing of the app's
+            self.app.closing()
 
     def is_own(self, host: str) -> bool:
         """Whether a `Host` header, in lower case, is an address of this server."""
