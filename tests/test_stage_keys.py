@@ -126,7 +126,7 @@ def runs(tmp_path: Path) -> list[tuple[TaskSpec, Settings]]:
         spec = read_task_file(str(tmp_path / f"{name}.md"), draft=True).spec
         given: dict[str, Any] = {"teacher": "fake", "quality": {"votes": 3}, "compress": {"recipe": "int8"}}
         if name == "writes":
-            given["distil"] = {"on_policy": 0.5, "teacher": "someone/large"}
+            given["distil"] = {"on_policy": 0.5, "teacher": "someone/large", "lora_rank": 4}
         found.append((spec, resolve({}, given)))
     return found
 
