@@ -1,7 +1,7 @@
 """Weights from early in a student's training, made anew: the same training from the same start, ended after some steps.
 
 What enters: a classifier's folder, whose training.json says how it was trained, and the rows of that training. What
-leaves: the state dict that the training passed through. Rows, order, rates and draws are those of the first training,
+leaves: the state dict that the training passed through (to rounding). Rows, order, rates and draws are those of it,
 so nothing has to be kept for the day when somebody asks; a share of 5 % costs a twentieth of the training.
 
 Source: Frankle et al., arXiv:1912.05671 §2 (a lottery ticket is wound back to step k, 0-7 % of the training).

