@@ -139,7 +139,6 @@ class Evolution:
         """The request for the text that has waited longest. Only where one is `waiting`."""
         chain = self._waiting.popleft()
         self._asked += 1
-        self._operations[operation_for(self.options.seed, chain)] += 1
         return evolve_request(self.spec, self.options, self.abilities, chain), chain
 
     def read(self, chain: Chain, request: Request, reply: Reply) -> Written:
@@ -155,6 +154,7 @@ class Evolution:
     def end(self, chain: Chain) -> None:
         """A request is answered, or failed; what becomes of its text is told by `add` or `eliminate`."""
         self._ended += 1
+        self._operations[operation_for(self.options.seed, chain)] += 1
         self._rounds_left -= self.options.evolve - chain.round
 
     def passed(self) -> None:
