@@ -219,9 +219,7 @@ def _choose_rule(
 
     if options.rule != "auto":
         return options.rule, "given"
-    # Mean probabilities hang on the few texts of which a small teacher is surest; among rows that were written for each
-    # label these are of every label, among texts that nobody labelled they may be of one (docs/log.md).
-    default: Rule = "balanced" if spec.estimate_prior or weights is None else "batch"
+    default: Rule = "balanced" if spec.estimate_prior else "batch"
     if len(set(gold_labels)) < 2:
         return default, f"default ({len(gold_texts)} texts labelled by the user, with {len(set(gold_labels))} labels)"
     gold_scores = label_scores(spec, gold_texts, asker, options)
