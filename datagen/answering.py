@@ -14,6 +14,7 @@ from typing import Any
 
 from potstill.asking.chat import task_messages
 from potstill.asking.teacher import Abilities, Message, Reply, Request
+from potstill.datagen.drive import ANSWER
 from potstill.datagen.evolve import Chain, refuse_answer
 from potstill.datagen.options import GenerationOptions
 from potstill.datagen.outputs import form_of, off_form, read_output, stated_output
@@ -94,7 +95,7 @@ class Answering:
     Args:
         spec: The task.
         options: How to ask.
-        abilities: Of the teacher.
+        abilities: Of the teacher that answers.
         tally: Counts.
         keep: Called with each kept row and the reply that wrote its output.
         drop: Called with each dropped one.
@@ -135,6 +136,7 @@ class Answering:
             # By the input and not by its number: under other filters it is still the same request.
             seed=rng(options.seed, 0, f"answer {accepted.text}").randrange(2**31),
             top_logprobs=min(options.answer_top_k, self._abilities.top_logprobs),
+            tag=ANSWER,
         )
 
     def accept(self, accepted: Accepted, reply: Reply, source: Source) -> Accepted | None:

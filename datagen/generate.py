@@ -30,7 +30,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
 from potstill.datagen.personas import SHOWN_PERSONAS, personas_for
 from potstill.datagen.recipes import refuse_recipes
-from potstill.datagen.result import PURPOSE, GenerationResult
+from potstill.datagen.result import PURPOSE, GenerationResult, answered_by
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, examples_by_label, styles_by_label
@@ -53,6 +53,7 @@ def generate_rows(
     *,
     retrieved: Dataset | None = None,
     own: Own | None = None,
+    answerer: Asker | None = None,
     listener: Listener = silent,
     out: Path | None = None,
 ) -> GenerationResult:
@@ -65,6 +66,7 @@ def generate_rows(
         retrieved: Rows found by retrieval; a few are shown for their style, none is copied.
         own: Inputs of the user's that the teacher answers, in tasks whose answer is a text; the rest of the rows is
             written.
+        answerer: Another teacher that writes the outputs, in tasks whose answer is a text; None for the same one.
         listener: Called with progress, at most five times a second.
         out: Folder for the files that `gathering` names; None keeps them in a temporary one.
 
@@ -79,11 +81,12 @@ def generate_rows(
             ledger.
     """
     refuse_recipes(spec, asker, options)
-    options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
+    answerer = None if spec.kind == "classification" else answerer
+    options = magpie_options(spec, options.for_teacher(at_once(asker, answerer)))
     if writes_tasks(spec, options):
         from potstill.datagen.self_instruct_run import generate_instructions
 
-        return generate_instructions(spec, asker, options, own=own, listener=listener, out=out)
+        return generate_instructions(spec, asker, options, own=own, answerer=answerer, listener=listener, out=out)
     tally = Tally()
     listener(Event("datagen", "progress", "preparing the requests", 0, options.rows))
     own = own or Own()
@@ -92,7 +95,8 @@ def generate_rows(
     screen = screen_for(material)
     screen.know(item.text for item in own.inputs)
     teacher = asker.teacher.name
-    top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, asker.abilities.top_logprobs)
+    by = answerer or asker
+    top_k = 0 if spec.kind == "classification" else min(options.answer_top_k, by.abilities.top_logprobs)
     fill: dict[str, Any] = {}
     told: dict[str, Any] = {}
     first = first_reply_of(asker.ledger)
@@ -104,10 +108,11 @@ def generate_rows(
             fill = {name: {"quota": s.quota, "kept": s.kept, "requests": s.answered} for name, s in plan.labels.items()}
         else:
             form = FormCheck(spec)
-            answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, form)
-            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first, form)
+            answers = OwnAnswers(own, spec, options, by, tally, gathered.keep, gathered.drop, form)
+            inputs = InputFirst(material, screen, teacher, tally, gathered.keep, gathered.drop, first, form, answerer)
+            both = InTurn(answers, inputs) if written else answers
             with as_paid(asker.meter) as met:
-                drive(InTurn(answers, inputs) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
+                drive(both, asker, window=options.ahead, purpose=PURPOSE, answerer=answerer)
             told = {"form": form.to_json()} if form.to_json() else {}
             told |= {"own_inputs": answers.to_json()} if own.name else {}
             told |= {"evolved": inputs.evolution.to_json()} if inputs.evolution.on else {}
@@ -115,6 +120,7 @@ def generate_rows(
         report = {
             "method": options.method if options.method != "auto" else _METHODS[spec.kind],
             "teacher": teacher,
+            **answered_by(answerer),
             "window": options.ahead,
             **tally.to_json(),
             **told,
@@ -133,6 +139,11 @@ def generate_rows(
             },
         }
         return gathered.result(report)
+
+
+def at_once(asker: Asker, answerer: Asker | None) -> int:
+    """Requests that the quicker of the teachers takes at a time; `answerer` is another one that answers."""
+    return max(own.teacher.concurrency for own in (asker, answerer) if own is not None)
 
 
 def writes_tasks(spec: TaskSpec, options: GenerationOptions) -> bool:

@@ -25,6 +25,7 @@ from potstill.datagen.writing import Material, Written, read_reply, write_reques
 from potstill.rows import Dropped, Row, Source
 
 if TYPE_CHECKING:
+    from potstill.asking.asker import Asker
     from potstill.asking.stream import Answer
 
 
@@ -44,6 +45,7 @@ class InputFirst:
         drop: Called with each dropped one.
         first_reply: What counts as the reply of an answer for what later prompts show (see `heard`).
         form: What became of the form that the task asks for; None where nothing but this plan is answered.
+        answerer: The way to the teacher that writes the outputs, where it is another one.
 
     Attributes:
         evolution: What became of kept inputs that were taken up again.
@@ -59,13 +61,16 @@ class InputFirst:
         drop: Callable[[Dropped], None],
         first_reply: FirstReply = lambda answer: answer.reply,
         form: FormCheck | None = None,
+        answerer: Asker | None = None,
     ):
         self._material = material
         self._screen = screen
         self._teacher = teacher
+        self._answers_by = teacher if answerer is None else answerer.teacher.name
+        abilities = material.abilities if answerer is None else answerer.abilities
         self._tally = tally
         self._answering = Answering(
-            material.spec, material.options, material.abilities, tally, keep, drop, form or FormCheck(material.spec),
+            material.spec, material.options, abilities, tally, keep, drop, form or FormCheck(material.spec),
             licence=material.options.licence,
         )  # fmt: skip
         self.evolution = Evolution(material.spec, material.options, material.abilities)
@@ -143,7 +148,8 @@ class InputFirst:
             self._answers_in += 1
         reply = answer.reply
         before = meant.source.requests if isinstance(meant, Accepted) else meant.keys if meant else ()
-        source = Source(teacher=self._teacher, requests=(*before, answer.key))
+        teacher = self._answers_by if isinstance(meant, Accepted) else self._teacher
+        source = Source(teacher=teacher, requests=(*before, answer.key))
         if isinstance(reply, Failure):
             tally.fail(reply)
             self._ended += not isinstance(meant, Accepted | Chain)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from potstill.errors import BadOptions, OptionFault
 
@@ -17,7 +18,7 @@ _TURN_TOKENS = 256
 
 # By the task's kind, the options that its requests do not depend on.
 UNREAD = {
-    "classification": ("answer_max_tokens", "answer_temperature", "answer_top_k"),
+    "classification": ("answer_max_tokens", "answer_temperature", "answer_top_k", "output_teacher"),
     "generation": ("label_descriptions", "own_name_share"),
     "instructions": (
         "answer_max_tokens", "answer_top_k", "texts_per_request", "structured", "attributes", "label_descriptions",
@@ -26,14 +27,15 @@ UNREAD = {
 }  # fmt: skip
 # And those that a user's turn does not depend on.
 UNREAD_BY_MAGPIE = ("texts_per_request", "structured", "examples_shown", "style_shown", "avoid_shown")
-_READ_BY_MAGPIE = ("answer_max_tokens", "answer_top_k")
+_READ_IN_ANSWERS = ("answer_max_tokens", "answer_top_k")
 
 
-def unread(kind: str, method: str) -> tuple[str, ...]:
-    """The options that change nothing for a kind of task and a method."""
-    if method != "magpie":
-        return UNREAD[kind]
-    return tuple(dict.fromkeys((*(name for name in UNREAD[kind] if name not in _READ_BY_MAGPIE), *UNREAD_BY_MAGPIE)))
+def unread(kind: str, method: str, *, answered: bool = False) -> tuple[str, ...]:
+    """The options that change nothing for a kind of task and a method; `answered` where another teacher answers."""
+    magpie = method == "magpie"
+    apart = kind != "classification" and (magpie or answered)  # outputs have requests of their own
+    names = [name for name in UNREAD[kind] if not (apart and name in _READ_IN_ANSWERS)]
+    return tuple(dict.fromkeys((*names, *(UNREAD_BY_MAGPIE if magpie else ()))))
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class GenerationOptions:
         answer_max_tokens: Most new tokens of an output (generation tasks).
         answer_temperature: Temperature of outputs; 0 is greedy.
         answer_top_k: Teacher log-probs kept for each output token (generation tasks); 0 keeps none.
+        output_teacher: Who writes the outputs, where the answer is a text: usually a stronger teacher, written as
+            `--teacher` is; empty for the one that writes the inputs. It is the student's teacher in later stages too:
+            of soft targets, of `distil.method`, of `distil.rationale_weight`, and in the scores.
+        output_teacher_options: Options of that teacher's backend, as `teacher_options` are those of the run's.
         window: Requests planned ahead of the oldest one without an answer. Request i is made from what was kept among
             requests up to i - window, so the rows do not depend on the order in which replies arrive; a reply that
             takes longer than the window's other requests holds the engine up. None is eight times what the teacher
@@ -112,6 +118,8 @@ class GenerationOptions:
     answer_max_tokens: int = 256
     answer_temperature: float = 0.0
     answer_top_k: int = 32
+    output_teacher: str = ""
+    output_teacher_options: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
     texts_per_request: int = 1
     structured: Literal["auto", "always", "never"] = "auto"
@@ -131,6 +139,15 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         faults = []
+        if self.output_teacher_options and not self.output_teacher:
+            faults.append(
+                OptionFault(
+                    "output_teacher_options are for another teacher that writes the outputs, and "
+                    "generation.output_teacher names none; those of the run's own stand at the top of the task file, "
+                    "or in --set teacher_options.NAME=VALUE",
+                    "output_teacher_options",
+                )
+            )
         if self.rows < 1:
             faults.append(OptionFault(f"rows: a whole number of 1 or more is needed (got {self.rows})", "rows"))
         if self.max_tokens is not None and self.max_tokens < 1:

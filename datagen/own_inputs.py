@@ -83,7 +83,7 @@ class OwnAnswers:
         own: The inputs.
         spec: The task.
         options: How to ask.
-        asker: The way to the teacher, for its name and abilities.
+        asker: The way to the teacher that answers, for its name and abilities.
         tally: Counts, over all plans of a run.
         keep: Called with each kept row and the reply that wrote its output.
         drop: Called with each dropped one, those of `own.dropped` first.

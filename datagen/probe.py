@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from potstill.asking.teacher import Reply
 from potstill.datagen.answering import FormCheck
-from potstill.datagen.drive import Plan, drive
-from potstill.datagen.generate import material_for, options_beside, screen_for
+from potstill.datagen.drive import ANSWERS, Plan, drive
+from potstill.datagen.generate import at_once, material_for, options_beside, screen_for
 from potstill.datagen.heard import first_reply_of
 from potstill.datagen.input_first import InputFirst
 from potstill.datagen.label_first import LabelFirst
@@ -91,6 +91,7 @@ def probe_generation(
     *,
     retrieved: Dataset | None = None,
     own: Own | None = None,
+    answerer: Asker | None = None,
 ) -> Probe:
     """Make the first `count` requests for inputs of a generation, and for its outputs where the task has some.
 
@@ -100,6 +101,7 @@ def probe_generation(
         options: Those of the run.
         count: Requests for inputs.
         retrieved: As for the run.
+        answerer: As for the run.
         own: As for the run. Half as many of these are answered first, or as many where nothing is written beside them.
 
     Raises:
@@ -108,12 +110,14 @@ def probe_generation(
         BudgetReached: The cap was met.
     """
     refuse_recipes(spec, asker, options)
-    options = magpie_options(spec, options.for_teacher(asker.teacher.concurrency))
+    options = magpie_options(spec, options.for_teacher(at_once(asker, answerer)))
     own = own or Own()
     answered = None
     if own.inputs:
         beside = own.written_beside(options)
-        answered = _answer(own, spec, asker, options, -(-count // 2) if beside else count)
+        answered = _answer(
+            own, spec, answerer or asker, options, -(-count // 2) if beside else count, ANSWERS if answerer else PURPOSE
+        )
         if not beside:
             return Probe(Tally(), own=answered)
     material = material_for(spec, asker, options_beside(own, options), retrieved)
@@ -123,13 +127,15 @@ def probe_generation(
         # Outputs are asked for once inputs are accepted: a smaller window lets some of them come.
         window, most = max(1, window // 2), 2 * count
     # The first requests load the model, which would count as speed otherwise.
-    _drive(material, own, asker, min(_WARM, most), window)
+    _drive(material, own, asker, min(_WARM, most), window, answerer)
     before, started = asker.counts.fresh, time.monotonic()
-    tally, rows, dropped = _drive(material, own, asker, most, window)
+    tally, rows, dropped = _drive(material, own, asker, most, window, answerer)
     return Probe(tally, rows, asker.counts.fresh - before, time.monotonic() - started, dropped, answered)
 
 
-def _answer(own: Own, spec: TaskSpec, asker: Asker, options: GenerationOptions, most: int) -> Probe:
+def _answer(
+    own: Own, spec: TaskSpec, asker: Asker, options: GenerationOptions, most: int, purpose: str = PURPOSE
+) -> Probe:
     """The first answers to the user's own inputs."""
 
     def first(count: int) -> tuple[Tally, list[Row], list[Dropped]]:
@@ -139,7 +145,7 @@ def _answer(own: Own, spec: TaskSpec, asker: Asker, options: GenerationOptions, 
             rows.append(row)
 
         plan = OwnAnswers(own, spec, options, asker, tally, keep, dropped.append, FormCheck(spec))
-        drive(_First(plan, count), asker, window=min(count, options.ahead), purpose=PURPOSE)
+        drive(_First(plan, count), asker, window=min(count, options.ahead), purpose=purpose)
         return tally, rows, dropped
 
     first(min(_WARM, most))
@@ -149,7 +155,7 @@ def _answer(own: Own, spec: TaskSpec, asker: Asker, options: GenerationOptions, 
 
 
 def _drive(
-    material: Material, own: Own, asker: Asker, most: int, window: int
+    material: Material, own: Own, asker: Asker, most: int, window: int, answerer: Asker | None
 ) -> tuple[Tally, list[Row], list[Dropped]]:
     tally = Tally()
     rows: list[Row] = []
@@ -166,6 +172,6 @@ def _drive(
     if isinstance(screen, Screen) and material.spec.kind == "classification":
         plan = LabelFirst(material, screen, name, tally, keep, dropped.append, first)
     else:
-        plan = InputFirst(material, screen, name, tally, keep, dropped.append, first)
-    drive(_First(plan, most), asker, window=window, purpose=PURPOSE)
+        plan = InputFirst(material, screen, name, tally, keep, dropped.append, first, answerer=answerer)
+    drive(_First(plan, most), asker, window=window, purpose=PURPOSE, answerer=answerer)
     return tally, rows, dropped

@@ -14,10 +14,17 @@ from potstill.whole_folders import PassingFolder
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from potstill.asking.asker import Asker
+
 PURPOSE = "datagen"
 ROWS, DROPPED, TARGETS = "rows.parquet", "dropped.jsonl", "token_targets.parquet"
 
 _SHOWN = 10
+
+
+def answered_by(answerer: Asker | None) -> dict[str, str]:
+    """What a report says of another teacher that wrote the outputs; nothing where one wrote all."""
+    return {} if answerer is None else {"answered_by": answerer.teacher.name}
 
 
 @dataclass(frozen=True)

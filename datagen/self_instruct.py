@@ -10,6 +10,9 @@ that brought a row may be evolved in rounds (`evolve`); what it becomes is a new
 The rows are held to the same bound on what the student reads, the instruction with its input: of the instances of one
 instruction whose inputs are short, one stays, and for classification it is drawn, so that the label that teachers write
 first does not win. The user's examples are seeds too, and the task's prompt says what the tasks are for.
+
+Where another teacher answers (`generation.output_teacher`), each instance's output is written anew by it, as the
+student will be asked: with a stronger one, students trained on the paper's own instances gained ten points.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, Failure, Reply, Request
 from potstill.datagen import filters
+from potstill.datagen.answering import Accepted, Answering, FormCheck
 from potstill.datagen.asked_form import asked_form
 from potstill.datagen.evolve import Chain, Evolution, refuse_answer
 from potstill.datagen.novelty import NoveltyFilter
@@ -44,11 +48,12 @@ from potstill.rows import Dropped, Row, Source, join_instruction
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
+    from potstill.asking.asker import Asker
     from potstill.asking.stream import Answer
 
 # A shorter text may stand in a prompt and in a reply by chance.
 _FEWEST_ECHOED_WORDS = 4
-_STEPS = Literal["seed", "bootstrap", "classify", "instances", "evolve"]
+_STEPS = Literal["seed", "bootstrap", "classify", "instances", "answer", "evolve"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,15 @@ class NewTask:
     keys: tuple[str, ...]
     is_classification: bool = False
     came_of: Chain | None = None
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """An instance whose output another teacher is to write."""
+
+    accepted: Accepted
+    task: NewTask
+    input: str
 
 
 class SelfInstruct:
@@ -76,6 +90,7 @@ class SelfInstruct:
         tell: Called with each kept instance.
         personas: Who new instructions are from.
         heard: Called with each instruction, the reply with its instances as it came, and what is known of that reply.
+        answerer: The way to another teacher that writes the outputs; None where those of the instances are kept.
 
     Attributes:
         evolution: What became of instructions with a row that were taken up again.
@@ -97,11 +112,12 @@ class SelfInstruct:
         abilities: Abilities,
         teacher: str,
         tally: Tally,
-        keep: Callable[[Row], None],
+        keep: Callable[[Row, Reply | None], None],
         drop: Callable[[Dropped], None],
         tell: Callable[[Instructed], None] | None = None,
         personas: tuple[str, ...] = (),
         heard: Callable[[str, str, Mapping[str, Any]], None] | None = None,
+        answerer: Asker | None = None,
     ):
         self._spec = spec
         self._languages = held_languages(spec, abilities.prefill)
@@ -115,8 +131,20 @@ class SelfInstruct:
         self._written, self._row_texts = _pool(options), _pool(options)
         texts = (text for seed in shown for item in seed.instances for text in (item.input, item.output))
         self._echoes = {squeezed(text) for text in texts if len(text.split()) >= _FEWEST_ECHOED_WORDS}
-        self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | Chain | None]] = deque()
+        self._pending: deque[tuple[_STEPS, Request, NewTask | SeedTask | Unanswered | Chain | None]] = deque()
         self.evolution = Evolution(spec, options, abilities)
+        self._answering: Answering | None = None
+        self._answers_by = teacher if answerer is None else answerer.teacher.name
+        if answerer is not None:
+            self._answering = Answering(
+                spec, options, answerer.abilities, tally, self._keep_answered, drop, FormCheck(spec),
+                licence=options.licence,
+            )  # fmt: skip
+        self._to_answer: deque[Unanswered] = deque()
+        # Outputs that another teacher has still to write, by instruction; and those that brought a row by it.
+        self._open: Counter[str] = Counter()
+        self._used: set[str] = set()
+        self._newest = ""
         self._seeds = deque(seeds_to_ask(seeds, self._requests.shown_kinds()))
         self.trust = Trust()
         self._to_classify: deque[NewTask] = deque()
@@ -141,22 +169,28 @@ class SelfInstruct:
         if self.kept >= self._options.rows:
             return True
         most = self._options.max_requests
-        more = self._to_write or ((self._to_classify or self.evolution.waiting) and self._classified < most)
+        further = self._to_classify or self.evolution.waiting
+        more = self._to_answer or self._to_write or (further and self._classified < most)
         return not (self._pending or more) and (self._bootstraps >= most or self._classified >= most)
 
     def next_request(self) -> Request | None:
-        """The kind of a seed, else instances of a classified task, else the class of a new one, else new instructions.
+        """The kind of a seed, else what comes next of a task that is on its way, else new instructions.
 
+        Of the tasks those go first that are furthest: an output, instances of a classified one, the class of a new one.
         None while what is under way will bring the rows, as far as the answers so far tell.
         """
         if self._seeds:
             seed = self._seeds.popleft()
             return self._issue("seed", self._requests.classify(seed.instruction), seed)
+        if self._to_answer and self._answering is not None:
+            instance = self._to_answer.popleft()
+            return self._issue("answer", self._answering.request(instance.accepted), instance)
         most = self._options.max_requests
         rows_a_task = (self.kept + 3) / (len(self.kinds) + 3)
 
         def enough(tasks: float) -> bool:
-            return bool(self._pending) and self.kept + rows_a_task * tasks >= self._options.rows
+            coming = self._under_way["answer"] + rows_a_task * tasks
+            return bool(self._pending) and self.kept + coming >= self._options.rows
 
         if self._to_write:
             if enough(self._under_way["instances"]):
@@ -187,7 +221,7 @@ class SelfInstruct:
         self._bootstraps += 1
         return self._issue("bootstrap", self._requests.bootstrap(self._bootstraps, self.instructions), None)
 
-    def _issue(self, step: _STEPS, request: Request, task: NewTask | SeedTask | Chain | None) -> Request:
+    def _issue(self, step: _STEPS, request: Request, task: NewTask | SeedTask | Unanswered | Chain | None) -> Request:
         self._pending.append((step, request, task))
         self._under_way[step] += 1
         return request
@@ -202,13 +236,7 @@ class SelfInstruct:
         if isinstance(reply, Failure):
             self.tally.fail(reply)
             if step != "seed":
-                text = task.text if isinstance(task, Chain) else task.instruction if task else ""
-                self._refuse(Dropped("no_reply", reply.reason, text), (answer.key,))
-            if isinstance(task, Chain):
-                self.evolution.end(task)
-            came_of = task.came_of if isinstance(task, NewTask) else task
-            if isinstance(came_of, Chain):
-                self.evolution.eliminate(came_of, "no_reply")
+                self._fail(task, reply, answer.key)
             return
         self.tally.prompt_tokens += reply.prompt_tokens
         self.tally.completion_tokens += reply.completion_tokens
@@ -216,6 +244,8 @@ class SelfInstruct:
             self.trust.add(task, is_yes(reply.text))
         elif isinstance(task, Chain):
             self._accept_evolved(task, request, reply, answer.key)
+        elif isinstance(task, Unanswered):
+            self._accept_answer(task, reply, answer.key)
         elif task is None:
             self._accept_instructions(request, reply, answer.key)
         elif step == "classify":
@@ -290,10 +320,12 @@ class SelfInstruct:
             rng(self._options.seed, 0, f"order {task.instruction}").shuffle(kept)
         before = self.kept
         for number, instance in enumerate(kept):
-            if self.kept >= self._options.rows:
+            if self.kept + len(self._to_answer) + self._under_way["answer"] >= self._options.rows:
                 self.tally.texts -= len(kept) - number  # the last reply's surplus was not judged
                 break
             self._keep(task, instance, keys)
+        if self._open[task.instruction]:
+            return  # whether it brings a row is known when its outputs are there
         self.tasks_used += self.kept > before
         self._evolve(task, keys, kept=self.kept > before)
 
@@ -306,6 +338,15 @@ class SelfInstruct:
 
     def _keep(self, task: NewTask, instance: Instance, keys: tuple[str, ...]) -> None:
         text = join_instruction(task.instruction, instance.input)
+        if self._answering is not None:
+            if (near := filters.near_duplicate(text, self._row_texts)) is not None:
+                self._refuse(near, keys)
+                return
+            self._row_texts.add(text)
+            source = Source(teacher=self._teacher, requests=keys)
+            self._to_answer.append(Unanswered(Accepted(text, source, came_of=task.came_of), task, instance.input))
+            self._open[task.instruction] += 1
+            return
         form = asked_form(task.instruction)
         cut = form.cut(instance.output)
         self.tally.cut_to_form += cut != instance.output
@@ -330,9 +371,56 @@ class SelfInstruct:
         )
         self.tally.kept += 1
         self.kept += 1
-        self._keep_row(row)
+        self._keep_row(row, None)
         if self._tell is not None:
             self._tell(Instructed(task.instruction, instance.input, instance.output))
+
+    def _accept_answer(self, instance: Unanswered, reply: Reply, key: str) -> None:
+        """Keep the row that the other teacher's output makes, ask it once more, or drop it."""
+        assert self._answering is not None
+        kept = self.kept
+        again = self._answering.accept(instance.accepted, reply, self._answer_source(instance, key))
+        if again is not None:
+            self._to_answer.append(replace(instance, accepted=again))
+            return
+        if self.kept > kept and self._tell is not None:
+            self._tell(Instructed(instance.task.instruction, instance.input, self._newest))
+        self._end_answer(instance, kept=self.kept > kept)
+
+    def _keep_answered(self, row: Row, reply: Reply) -> None:
+        self.kept += 1
+        self._newest = row.output
+        self._keep_row(row, reply)
+
+    def _answer_source(self, instance: Unanswered, key: str) -> Source:
+        return Source(teacher=self._answers_by, requests=(*instance.accepted.source.requests, key))
+
+    def _end_answer(self, instance: Unanswered, *, kept: bool) -> None:
+        """An output is there, or never will be: its instruction brought a first row, or the last one that it might."""
+        task, requests = instance.task, instance.accepted.source.requests
+        self._open[task.instruction] -= 1
+        if task.instruction in self._used:
+            return
+        if kept:
+            self._used.add(task.instruction)
+            self.tasks_used += 1
+        if kept or not self._open[task.instruction]:
+            self._evolve(task, requests, kept=kept)
+
+    def _fail(self, task: NewTask | SeedTask | Unanswered | Chain | None, failure: Failure, key: str) -> None:
+        """Drop what a request was for that got no reply."""
+        dropped = Dropped("no_reply", failure.reason)
+        if isinstance(task, Unanswered) and self._answering is not None:
+            self._answering.refuse(replace(dropped, input=task.accepted.text), self._answer_source(task, key))
+            self._end_answer(task, kept=False)
+            return
+        text = task.text if isinstance(task, Chain) else task.instruction if isinstance(task, NewTask) else ""
+        self._refuse(replace(dropped, input=text), (key,))
+        if isinstance(task, Chain):
+            self.evolution.end(task)
+        came_of = task.came_of if isinstance(task, NewTask) else task
+        if isinstance(came_of, Chain):
+            self.evolution.eliminate(came_of, "no_reply")
 
     def _refuse(self, fault: Dropped, keys: tuple[str, ...]) -> None:
         self.tally.drop(fault.reason)

@@ -18,7 +18,7 @@ from potstill.datagen.options import GenerationOptions
 from potstill.datagen.own_inputs import InTurn, Own, OwnAnswers
 from potstill.datagen.personas import SHOWN_PERSONAS, personas_for
 from potstill.datagen.recent_novelty import RecentNovelty
-from potstill.datagen.result import PURPOSE, GenerationResult
+from potstill.datagen.result import PURPOSE, GenerationResult, answered_by
 from potstill.datagen.self_instruct import SelfInstruct
 from potstill.datagen.self_instruct_files import (
     Instructed,
@@ -62,6 +62,7 @@ def generate_instructions(
     options: GenerationOptions,
     *,
     own: Own | None = None,
+    answerer: Asker | None = None,
     listener: Listener = silent,
     out: Path | None = None,
 ) -> GenerationResult:
@@ -73,6 +74,7 @@ def generate_instructions(
         options: Rows wanted, seed, temperatures, novelty threshold.
         own: Instructions of the user's, with their inputs, that the teacher answers as the student will be asked; the
             rest of the rows is written. The files of Self-Instruct hold what it wrote alone.
+        answerer: Another teacher that writes the outputs; None for the same one.
         listener: Called with progress.
         out: Folder for the files that `gathering` names, and for those of `self_instruct_files` and
             `self_instruct_steps`; None keeps them in a temporary one.
@@ -92,7 +94,8 @@ def generate_instructions(
     written = own.written_beside(options)
     personas = personas_for(spec, asker, options) if written else ()
     # Targets come with the answers to the user's own: what Self-Instruct writes is not in the form of the student's.
-    top_k = min(options.answer_top_k, asker.abilities.top_logprobs) if own.inputs else 0
+    by = answerer or asker
+    top_k = min(options.answer_top_k, by.abilities.top_logprobs) if own.inputs or answerer else 0
     with Gathering(out, (), options.rows, tally, listener, top_k, options.seed) as gathered:
         shown = (*seeds.tasks, *own_seeds(spec))
         write_seed_tasks(shown, gathered.folder / "seed_tasks.jsonl")
@@ -103,15 +106,16 @@ def generate_instructions(
             def tell(row: Instructed) -> None:
                 append_instance(row, file)
 
-            answers = OwnAnswers(own, spec, options, asker, tally, gathered.keep, gathered.drop, FormCheck(spec))
+            answers = OwnAnswers(own, spec, options, by, tally, gathered.keep, gathered.drop, FormCheck(spec))
             beside = replace(options, rows=max(1, written))
             plan = SelfInstruct(
                 spec, seeds.tasks, beside, asker.abilities, name, tally, gathered.keep, gathered.drop, tell, personas,
-                raw.add,
+                raw.add, answerer,
             )  # fmt: skip
             plan.know(item.text for item in own.inputs)
+            both = InTurn(answers, plan) if written else answers
             with as_paid(asker.meter) as met:
-                drive(InTurn(answers, plan) if written else answers, asker, window=options.ahead, purpose=PURPOSE)
+                drive(both, asker, window=options.ahead, purpose=PURPOSE, answerer=answerer)
             insist(gathered, tally, asker, _cut(tally, options), cut_short=bool(met))
             known = [seed.instruction for seed in shown]
             write_machine_instructions(known, plan.instructions, plan.request_idx, name, machine)
@@ -124,6 +128,7 @@ def generate_instructions(
         report: dict[str, Any] = {
             "method": "self-instruct",
             "teacher": name,
+            **answered_by(answerer),
             **tally.to_json(),
             **({"own_inputs": answers.to_json()} if own.name else {}),
             **met,

@@ -183,6 +183,9 @@ def write_batch(
     from potstill.user_data import OWN_ROWS
 
     draft, resolved = read_with_settings(task, settings)
+    if resolved.answering is not None and draft.spec.kind != "classification":
+        why = "a batch file is for one teacher, and generation.output_teacher names another for the outputs"
+        raise OptionError("generation", [f"{why}; leave it out, or let potstill run ask both"])
     teacher = open_teacher(resolved.teacher, **resolved.teacher_options)
     if not isinstance(teacher, OpenAITeacher):
         raise OptionError(

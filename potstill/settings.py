@@ -133,19 +133,35 @@ class Settings:
 
     @property
     def checking(self) -> Settings | None:
-        """The settings of the teacher that `quality.teacher` names; None where the run's own checks, or none does.
+        """The settings of the teacher that `quality.teacher` names; None where the run's own checks, or none does."""
+        quality = self.quality
+        if not (self.writes and quality.on and quality.teacher):
+            return None
+        return self._of(quality.teacher, quality.teacher_options)
+
+    @property
+    def answering(self) -> Settings | None:
+        """The settings of the teacher that `generation.output_teacher` names; None where the run's own answers."""
+        generation = self.generation
+        if not generation.output_teacher:
+            return None
+        return self._of(generation.output_teacher, generation.output_teacher_options)
+
+    @property
+    def answers_by(self) -> str:
+        """The teacher whose outputs a student that writes texts learns, as `teacher` names it."""
+        return self.generation.output_teacher or self.teacher
+
+    def _of(self, teacher: str, options: Mapping[str, Any]) -> Settings:
+        """The settings of another teacher.
 
         A server runs elsewhere already and needs no workers, whatever `executor` says; processes that join a run open
         its teacher alone, so that another one answers in the run's own process.
         """
-        quality = self.quality
-        if not (self.writes and quality.on and quality.teacher):
-            return None
-        options = quality.teacher_options
-        served = _backend({"teacher": quality.teacher}) == "openai"
+        served = _backend(teacher) == "openai"
         return replace(
             self,
-            teacher=quality.teacher,
+            teacher=teacher,
             given=None,
             teacher_options=options,
             executor="ray" if self.executor == "ray" and not served else "local",
@@ -213,6 +229,8 @@ def _line_of(place: Sequence[str], lines: Mapping[str, int], given: Mapping[str,
 
 _SHORT = {"n": ("generation", "rows"), "rows": ("generation", "rows"), "student": ("distil", "student")}
 _PLAIN = ("teacher", "encoder", "sources", "seed", "budget", "at_budget", "concurrency", "executor")
+# Stages that may have a teacher of their own, and the option that names it; its own options are NAME_options.
+_OTHER_TEACHERS = (("quality", "teacher"), ("generation", "output_teacher"))
 # Plain settings that are numbers, with the least that each may be, and those that are one of a few words.
 _WHOLE = {"n": 1, "rows": 1, "seed": 0, "concurrency": 0}
 _CHOICES: dict[str, tuple[str, ...]] = {"sources": get_args(Sources), "executor": get_args(Executor),
@@ -240,11 +258,13 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     own = None if isinstance(own, str) else own
     if own is not None:
         from_caller = {**from_caller, "teacher": _named(own, from_caller, faults)}
-    if _backend(from_caller) not in (None, _backend(from_file) or _backend({"teacher": Settings.teacher})):
+    asked = from_caller.get("teacher")
+    if _backend(asked) not in (None, _backend(from_file.get("teacher")) or _backend(Settings.teacher)):
         from_file = _without(from_file, "teacher_options")
-    checks = from_file.get("quality")
-    if isinstance(checks, Mapping) and _checks_anew(checks, from_caller.get("quality")):
-        from_file = {**from_file, "quality": _without(checks, "teacher_options")}
+    for stage, name in _OTHER_TEACHERS:
+        of_file = from_file.get(stage)
+        if isinstance(of_file, Mapping) and _asks_another(of_file, from_caller.get(stage), name):
+            from_file = {**from_file, stage: _without(of_file, f"{name}_options")}
     for where, given in (("task file", from_file), ("caller", from_caller)):
         for key, value in given.items():
             if value is None:
@@ -265,7 +285,8 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
                 if not isinstance(value, Mapping):
                     faults.append(OptionFault(f"{key}: a mapping of options is needed (got {value!r})", key))
                     continue
-                groups = {"teacher_options", *(option_groups(_NESTED[key]) if key in _NESTED else ())}
+                groups = {f"{name}_options" for _, name in _OTHER_TEACHERS}
+                groups |= set(option_groups(_NESTED[key]) if key in _NESTED else ())
                 nested[key] |= {option: _joined(nested[key].get(option), said, option in groups)
                                 for option, said in value.items()}  # fmt: skip
                 origin.update({f"{key}.{option}": where for option in value})
@@ -285,7 +306,10 @@ def resolve(from_file: Mapping[str, Any], from_caller: Mapping[str, Any]) -> Set
     values["teacher_options"] = nested["teacher_options"]
     for what, ref, options in (
         ("teacher", values.get("teacher", Settings.teacher), nested["teacher_options"]),
-        ("quality.teacher", nested["quality"].get("teacher"), nested["quality"].get("teacher_options", {})),
+        *(
+            (f"{stage}.{name}", nested[stage].get(name), nested[stage].get(f"{name}_options", {}))
+            for stage, name in _OTHER_TEACHERS
+        ),
     ):
         if what == "teacher" and own is not None:
             continue
@@ -349,16 +373,15 @@ def _joined(before: Any, said: Any, is_group: bool) -> Any:
     return {**before, **said} if joins else said
 
 
-def _checks_anew(of_file: Mapping[str, Any], of_caller: Any) -> bool:
-    """Whether the caller has the rows checked by a teacher of another backend than the task file."""
-    return isinstance(of_caller, Mapping) and _backend(of_caller) not in (None, _backend(of_file))
+def _asks_another(of_file: Mapping[str, Any], of_caller: Any, name: str) -> bool:
+    """Whether the caller has a stage's own teacher be one of another backend than the task file."""
+    return isinstance(of_caller, Mapping) and _backend(of_caller.get(name)) not in (None, _backend(of_file.get(name)))
 
 
 def _without(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key != name}
 
 
-def _backend(given: Mapping[str, Any]) -> str | None:
-    """The backend of the teacher that somebody named."""
-    teacher = given.get("teacher")
+def _backend(teacher: Any) -> str | None:
+    """The backend of a teacher that somebody named; None where nobody did."""
     return str(teacher).partition(":")[0].strip() if teacher else None

@@ -144,11 +144,11 @@ def test_doctor_names_each_fault_with_its_mend(tmp_path: Path) -> None:
 def test_doctor_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    from potstill import doctor
+    from potstill.doctor_teacher import teacher_checks
     from potstill.settings import Settings
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    (check,) = doctor._teacher(Settings(teacher="vllm:x/y"), None, Path("run"))
+    (check,) = teacher_checks(Settings(teacher="vllm:x/y"), None, Path("run"))
     assert (check.status, check.mend) == ("fail", "pip install 'potstill[vllm]'")
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from potstill import doctor
-from potstill.doctor import Check
+from potstill.doctor_check import Check, failed
+from potstill.doctor_teacher import teacher_checks
 from potstill.errors import OptionError, PotstillError, TaskError
 from potstill.settings import Settings, resolve
 from potstill.task import DataRef, Label, TaskSpec
@@ -62,7 +63,7 @@ def test_a_hub_that_cannot_be_reached_or_fails(hub: Any, tmp_path: Path) -> None
 def test_an_address_for_workers_is_tried() -> None:
     def checks(**workers: Any) -> list[Check]:
         settings = resolve({}, {"teacher": "fake", "executor": "workers", "workers": workers})
-        return list(doctor._teacher(settings, None, Path("runs/news")))
+        return list(teacher_checks(settings, None, Path("runs/news")))
 
     first, second, *_ = checks()
     assert (first.name, first.status) == ("workers", "ok")
@@ -122,7 +123,7 @@ def asked(teacher_server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
         with teacher_server.running_server(fault, owner=owner, reply=reply, tokens=tokens) as server:
             settings = Settings(teacher=f"openai:{server.url}#m")
-            return {check.name: check for check in doctor._teacher(settings, None, Path("run"))}
+            return {check.name: check for check in teacher_checks(settings, None, Path("run"))}
 
     return ask
 
@@ -182,7 +183,7 @@ def test_a_teacher_that_refuses(fault: str, asked: Any) -> None:
      PotstillError("it broke; mend it")],
 )  # fmt: skip
 def test_every_failure_has_a_mend(name: str, error: PotstillError) -> None:
-    found = doctor._failed(name, error)
+    found = failed(name, error)
     assert found.status == "fail"
     assert found.found
     assert found.mend
@@ -206,7 +207,7 @@ def test_a_server_that_is_asked_while_the_student_is_trained(
 
     def found(server: Any, **distil: Any) -> Check | None:
         settings = resolve({}, {"teacher": f"openai:{server.url}#m", "distil": {"student": student, **distil}})
-        checks = {check.name: check for check in doctor._teacher(settings, spec, Path("run"))}
+        checks = {check.name: check for check in teacher_checks(settings, spec, Path("run"))}
         return checks.get("on policy")
 
     with teacher_server.running_server(owner="someone") as server:

@@ -31,7 +31,8 @@ WRITES = "---\nkind: generation\n---\nSay the sentence more politely.\n"
 IDLE = {
     *("budget", "at_budget", "concurrency", "executor", "origin", "compress.keep_steps"),
     "given",  # a teacher in Python stands in keys by its identity, as one that is named
-    *("teacher_options", "quality.teacher_options"),  # where they change replies, the teacher's identity is another
+    # Where they change replies, the teacher's identity is another.
+    *("teacher_options", "quality.teacher_options", "generation.output_teacher_options"),
     *(f"{name}.{field.name}" for name in ("workers", "ray") for field in dataclasses.fields(getattr(Settings(), name))),
 }
 

@@ -371,14 +371,19 @@ def _methods(facts: RunFacts) -> Iterable[str]:
         by_origin[line.origin] = by_origin.get(line.origin, 0) + line.rows
     if rows := by_origin.get("retrieved"):
         yield f"{rows:,} rows were found: dataset cards ranked for the task, columns and labels mapped onto it."
+    who = answers_by = ", ".join(facts.teachers)
+    written = facts.reports.get("datagen", {})
+    if by := written.get("answered_by"):
+        who, answers_by = public_name(str(written["teacher"])), public_name(str(by))
     if rows := by_origin.get("generated"):
         how = "a text for each given label" if facts.spec.kind == "classification" else "inputs first, then answers"
-        yield f"{rows:,} rows were written by {', '.join(facts.teachers)} ({how}), then filtered."
+        how = f"inputs; {answers_by} answered them" if by else how
+        yield f"{rows:,} rows were written by {who} ({how}), then filtered."
     if rows := by_origin.get("pseudo"):
         if facts.spec.kind == "classification":
             yield f"{rows:,} rows are real texts with a label given by rules or a model."
         else:
-            yield f"{rows:,} rows are real inputs that {', '.join(facts.teachers)} answered."
+            yield f"{rows:,} rows are real inputs that {answers_by} answered."
     if rows := by_origin.get("user"):
         yield f"{rows:,} rows were given by the maker of the task."
     also = ", and texts of the test data were removed" if facts.test_kind == "real" else ""

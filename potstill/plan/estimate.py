@@ -26,20 +26,23 @@ from potstill.asking.budget import Budget
 from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import writing
 from potstill.datagen.evolve import assumed_shares
-from potstill.datagen.generate import writes_tasks
+from potstill.datagen.generate import at_once, writes_tasks
 from potstill.datagen.label_question import about_labels
-from potstill.datagen.label_scores import can_score, label_scores, questions_for_form, shows_examples
-from potstill.datagen.magpie import magpie_options, query_request
+from potstill.datagen.label_scores import can_score, questions_for_form, shows_examples
+from potstill.datagen.magpie import magpie_options
 from potstill.datagen.quality import refuse_impossible
 from potstill.datagen.recipes import refuse_recipes
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
-from potstill.plan.ledger import plan_ledger, stage_manifest, stage_report
+from potstill.plan.answers import ANSWERED, ANSWERS_KEPT, by_teacher
+from potstill.plan.ledger import is_known, plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
 from potstill.plan.rules import rules_step
+from potstill.plan.scores import probe_scores
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
 from potstill.plan.training import on_policy_step, training_step
+from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, from_probe
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.start import (
     check_ahead,
@@ -62,10 +65,7 @@ if TYPE_CHECKING:
     from potstill.settings import Settings
 
 _PROBE_REQUESTS = 32
-_SCORED_IN_PROBE = 16
-_ASSUMED_KEPT = 2 / 3
 _ASSUMED_REPLY = 0.5
-_A_MESSAGE = 8.0  # what a chat template adds
 _A_WORD = 8.0  # an answer that is a label, or Yes
 _KEPT_BY_MERGE = 0.97
 # Self-Instruct, scratch measurement with the embedded teacher: new instructions of a request, rows of an instruction.
@@ -98,56 +98,52 @@ def plan_run(
         UserError: The student's model cannot be loaded.
         TeacherError: A probe was asked for and the teacher refused or stayed away.
     """
-    from potstill.pipeline import open_asker, open_checker
+    from potstill.pipeline import open_answerer, open_asker, open_checker
     from potstill.settings import read_with_settings
     from potstill.task.file import read_task_file
 
     draft, resolved = read_with_settings(task, settings)
     folder = Path(out) if out else Path("runs") / draft.spec.name
     # One that Python was given may be paid for, too.
-    local = resolved.given is None and not resolved.teacher.startswith("openai")
+    asked = (resolved.teacher, resolved.answers_by)
+    local = resolved.given is None and not any(teacher.startswith("openai") for teacher in asked)
     count = (_PROBE_REQUESTS if local else 0) if probe is None else probe
     with (
         listening(listener) as told,
         plan_ledger(folder, count) as ledger,
         open_asker(resolved.asking_ahead, ledger, told) as asker,
+        open_answerer(resolved.asking_ahead, ledger, told) as answerer,
         open_checker(resolved.asking_ahead, ledger, told) as checker,
     ):
-        if probe is None and count and _is_known(folder, asker):
+        if probe is None and count and is_known(folder, asker, answerer):
             count = 0
         spec = read_task_file(task, asker=asker if count else None, draft=not count, own_rows=OWN_ROWS).spec
-        return _Planner(spec, resolved, folder, asker, count, told, checker=checker, timed=probe != 0).plan()
-
-
-def _is_known(folder: Path, asker: Asker) -> bool:
-    """Whether the folder holds a run of this teacher, from which requests, tokens and time follow without a probe."""
-    stages = {stage: stage_manifest(folder, stage) for stage in ("datagen", "soft", "train")}
-    teacher = stages["datagen"].get("key_parts", {}).get("teacher")
-    return all(stages.values()) and teacher == asker.identity
+        return _Planner(
+            spec, resolved, folder, asker, count, told, answerer=answerer, checker=checker, timed=probe != 0
+        ).plan()
 
 
 class _Planner:
     def __init__(
         self, spec: TaskSpec, settings: Settings, folder: Path, asker: Asker, probe: int, listener: Listener, *,
-        checker: Asker | None = None, timed: bool = True,
+        answerer: Asker | None = None, checker: Asker | None = None, timed: bool = True,
     ) -> None:  # fmt: skip
-        generation = settled(folder, settings.generation, asker.teacher.concurrency, keep=False)
+        self.answerer = None if spec.kind == "classification" else answerer
+        generation = settled(folder, settings.generation, at_once(asker, self.answerer), keep=False)
         generation = magpie_options(spec, generation)
         self.spec, self.settings, self.folder = spec, replace(settings, generation=generation), folder
         self.asker, self.probe, self.listener, self.timed = asker, probe, listener, timed
-        self.checker = checker or asker
+        self.outputs = self.answerer or asker
+        self.checker = checker or self.outputs
         unsaid = unsaid_fields(spec) if settings.writes else ""
-        self.notes = [
-            note
-            for note in (
-                lacking_rows(spec, settings),
-                foreign_languages(spec, settings),
-                unread_options(spec, settings),
-                unable_to_answer(spec, settings),
-                unsaid,
-            )
-            if note
-        ]
+        told = (
+            lacking_rows(spec, settings),
+            foreign_languages(spec, settings),
+            unread_options(spec, settings),
+            unable_to_answer(spec, settings),
+            unsaid,
+        )
+        self.notes = [note for note in told if note]
         if settings.executor == "workers":
             self.notes.append(plan_speed.workers_note(settings.workers.count))
         self._sizes: dict[str, Size] = {}
@@ -191,7 +187,7 @@ class _Planner:
             scored = spec.kind == "classification" and can_score(self.asker, settings.soft)
             purpose, asked = ("soft", self._per_text()) if scored else ("zero-shot", 1)
             steps.append(self._size(purpose, texts).times("evaluate", measured * asked))
-        for asker in dict.fromkeys((self.asker, self.checker)):
+        for asker in dict.fromkeys((self.asker, self.outputs, self.checker)):
             if asker.teacher.identity.get("backend") == "openai":
                 steps = self._of_an_api(asker, steps)
         if self.asker.teacher.identity.get("backend") == "openai":
@@ -204,21 +200,26 @@ class _Planner:
     def _of_an_api(self, asker: Asker, steps: list[Step]) -> list[Step]:
         """The steps with an assumed time for those of this teacher, of which notes say what is assumed or left out."""
         at_a_time = asker.teacher.concurrency
-        own = {step.stage for step in steps if self._teacher_of(step) is asker}
+        own = {step.stage for step in steps if self._teacher_of(step.stage) is asker}
         options = getattr(asker.teacher, "options", None)
         timed = [
             plan_speed.within_limits(plan_speed.assumed_time(step, at_a_time), options) if step.stage in own else step
             for step in steps
         ]
         asked = [step for step in timed if step.stage in own and step.requests]
-        checks = asker is not self.asker
-        self.notes += plan_speed.assumption(asked, at_a_time, checks=checks)
-        self.notes += plan_speed.limits_told(options, checks=checks)
-        self.notes += plan_speed.uncounted_thinking(asked, asker.thinking_tokens, asker.price, checks=checks)
+        others = {self.outputs: plan_speed.ANSWERS, self.asker: plan_speed.WRITES}
+        role = others.get(asker, plan_speed.CHECKS)
+        self.notes += plan_speed.assumption(asked, at_a_time, role=role)
+        self.notes += plan_speed.limits_told(options, role=role)
+        self.notes += plan_speed.uncounted_thinking(asked, asker.thinking_tokens, asker.price, role=role)
         return timed
 
-    def _teacher_of(self, step: Step) -> Asker:
-        return self.checker if step.stage == "quality" else self.asker
+    def _teacher_of(self, step: str) -> Asker:
+        """Who is asked in a step, or for a purpose."""
+        if step == "quality":
+            return self.checker
+        answered = self.spec.kind != "classification" and step in ANSWERED
+        return self.outputs if answered else self.asker
 
     def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
         if not self.settings.retrieves:
@@ -242,10 +243,13 @@ class _Planner:
             self.listener(Event("plan", "progress", f"making the first {self.probe} requests"))
             from potstill.datagen.probe import probe_generation
 
-            probed = probe_generation(spec, self.asker, options, self.probe, retrieved=retrieved, own=own)
+            probed = probe_generation(
+                spec, self.asker, options, self.probe, retrieved=retrieved, own=own, answerer=self.answerer
+            )
+        stage = "answers" if self.answerer else "datagen"
         answers = own_step(
             spec, own, _ASSUMED_REPLY * options.answer_max_tokens, probed=probed.own if probed else None,
-            earlier=self._ledger_size("datagen"), report=report,
+            earlier=self._ledger_size(stage), report=report, stage=stage,
         )  # fmt: skip
         texts = [item.text for item in own.inputs[:200]]
         if not own.written_beside(options):
@@ -269,48 +273,44 @@ class _Planner:
             first, evolving = assumed_shares(options.evolve)
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
             personas = SAMPLES if options.personas == "teacher" else 0
-            return [size.times("datagen", MOST_ASKED + personas + tasks * (2 + first / _NEW_A_REQUEST + evolving))], []
+            asked = MOST_ASKED + personas + tasks * (2 + first / _NEW_A_REQUEST + evolving)
+            answers = [self._size("answers", []).times("answers", rows / ANSWERS_KEPT)] if self.answerer else []
+            return [size.times("datagen", asked), *answers], []
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
             before = report.get("own_inputs", {"requests": 0, "kept": 0})
             per_row = (report["requests"] - before["requests"]) / max(1, report["kept"] - before["kept"])
-            steps.append(self._size("datagen", []).times("datagen", self._sent(options.rows * per_row, options)))
+            step = self._size("datagen", []).times("datagen", self._sent(options.rows * per_row, options))
+            steps += self._by_teacher(step, rows)
             return steps, [row.input for row in probed.rows] if probed else []
         if probed is not None:
-            return [*steps, self._from_probe(probed, options)], [row.input for row in probed.rows]
+            inputs = [row.input for row in probed.rows]
+            return [*steps, *self._by_teacher(self._from_probe(probed, options), rows)], inputs
         first, evolving = assumed_shares(options.evolve)
-        texts = options.rows * (first / _ASSUMED_KEPT / options.texts_per_request + evolving)
-        step = self._assumed_inputs(retrieved).times(
+        texts = options.rows * (first / ASSUMED_KEPT / options.texts_per_request + evolving)
+        step = assumed_inputs(spec, self.settings.generation, self.asker.abilities, retrieved).times(
             "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
         )
         if spec.kind != "classification":
             tokens = likely_tokens(spec.instruction) + 100, _ASSUMED_REPLY * options.answer_max_tokens
-            step = joined(step, Size(*tokens, None, "assumed").times("datagen", options.rows / 0.9))
+            answers = Size(*tokens, None, "assumed").times("answers", rows / ANSWERS_KEPT)
+            return [*steps, *([step, answers] if self.answerer else [joined(step, answers)])], []
         return [*steps, step], []
 
+    def _by_teacher(self, step: Step, rows: int) -> list[Step]:
+        """The requests that write so many rows, apart for each teacher where another one answers."""
+        if self.answerer is None:
+            return [step]
+        sizes = [self._ledger_size(purpose, least=1) for purpose in ("datagen", "answers")]
+        return by_teacher(step, rows, sizes[0], sizes[1] or self._size("answers", []))
+
     def _from_probe(self, probed: Probe, options: GenerationOptions) -> Step:
-        tally = probed.tally
-        requests = max(1, tally.requests)
-        # As if one text more had been dropped: a handful that were all kept proves little.
-        kept = max(0.5, tally.kept) / (requests + 1)
-        wanted = options.rows / kept
-        if self.spec.kind != "classification":
-            # Inputs that were accepted and not yet answered when the probe ended are not lost.
-            inputs = max(1.0, tally.requests - len(probed.rows))
-            accepted = max(1, tally.texts - sum(tally.dropped.values()))
-            wanted = options.rows * (1 + inputs / accepted)
-        answers = self.spec.kind != "classification"
-        bound = options.max_requests * (writing.parts_of(self.spec, options, self.asker.abilities) + answers)
-        if wanted > bound:
-            self.notes.append(
-                f"{kept:.0%} of the probe's texts were kept: the requests may end before the rows are there"
-            )
-        speed = probed.seconds / probed.fresh if probed.fresh >= 8 else None
-        if speed is None and (earlier := self._ledger_size("datagen")):
-            speed = earlier.seconds
-        size = Size(tally.prompt_tokens / requests, tally.completion_tokens / requests, speed, "probe")
-        return size.times("datagen", self._sent(min(wanted, bound), options))
+        size, wanted, note = from_probe(
+            probed, self.spec, options, self.asker.abilities, earlier=self._ledger_size("datagen")
+        )
+        self.notes += [note] if note else []
+        return size.times("datagen", self._sent(wanted, options))
 
     def _sent(self, needed: float, options: GenerationOptions) -> float:
         """Requests that reach the teacher: more than are needed while it is not known how many texts will be kept.
@@ -318,25 +318,8 @@ class _Planner:
         The first ones are made before any reply, as if two texts in three were kept; those that the teacher has taken
         when the last row comes are answered too.
         """
-        first = min(options.ahead, options.rows / options.texts_per_request / _ASSUMED_KEPT)
+        first = min(options.ahead, options.rows / options.texts_per_request / ASSUMED_KEPT)
         return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
-
-    def _assumed_inputs(self, retrieved: Dataset | None) -> Size:
-        spec, options = self.spec, self.settings.generation
-        described = {label.name: label.description for label in spec.labels}
-        material = writing.Material(
-            spec, options, self.asker.abilities, described, {}, writing.examples_by_label(spec),
-            writing.styles_by_label(spec, retrieved, options.seed),
-        )  # fmt: skip
-        labels = spec.label_names or ("",)
-        made = [
-            query_request(material, i)
-            if options.method == "magpie"
-            else writing.write_request(material, i, labels[i % len(labels)], [], False)
-            for i in range(32)
-        ]
-        tokens = sum(likely_tokens(m.content) + _A_MESSAGE for request in made for m in request.messages) / len(made)
-        return Size(tokens, writing.assumed_input_tokens(material), None, "assumed")
 
     def _proposals(self) -> Step:
         """Topics and descriptions, which are asked for once."""
@@ -358,7 +341,7 @@ class _Planner:
                 return [self._size("zero-shot", texts).times("soft", more)] if more else []
             forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
             return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
-        if not self.asker.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
+        if not self.outputs.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.
         return [self._size("soft", texts).times("soft", max(0, train - written))]
@@ -387,13 +370,17 @@ class _Planner:
         if earlier is not None:
             return earlier
         if self.probe and purpose == "soft" and texts and self.spec.kind == "classification":
-            return self._probe_scores(texts)
+            probed = probe_scores(self.spec, texts, self.asker, self.settings.soft)
+            return probed or self._ledger_size("soft") or Size(100, 0, None, "assumed")
         tokens = (sum(map(likely_tokens, texts)) / len(texts) if texts else 75) + likely_tokens(self.spec.instruction)
-        tokens += 2 * _A_MESSAGE
+        tokens += 2 * A_MESSAGE
         if self.spec.labels and purpose in ("soft", "zero-shot"):
             shown = shows_examples(self.asker, self.settings.soft)
             tokens += likely_tokens(about_labels(self.spec, examples=shown))
-        replied = {"datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens()}.get(purpose, 0.0)
+        reply = _ASSUMED_REPLY * self.settings.generation.answer_max_tokens
+        replied = {
+            "datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens(), "answers": reply,
+        }.get(purpose, 0.0)  # fmt: skip
         written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
         if written and self.spec.labels:  # a label is written, and the question names all of them
             tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
@@ -411,27 +398,9 @@ class _Planner:
         """Requests that check a row."""
         return self.settings.quality.checks + 2 * self.settings.quality.input_gain
 
-    def _probe_scores(self, texts: list[str]) -> Size:
-        soft = self.settings.soft
-        # Which form a run settles on is not known before its rows are: half of the texts in the longest, half in a
-        # short one.
-        forms = [replace(soft, form="task"), replace(soft, form="example")] if soft.form == "auto" else [soft]
-        before = replace(self.asker.counts)
-        label_scores(self.spec, texts[:2], self.asker, forms[0])
-        started = replace(self.asker.counts)
-        for place, options in enumerate(forms):
-            label_scores(self.spec, texts[2 + place : 2 + _SCORED_IN_PROBE : len(forms)], self.asker, options)
-        counts = self.asker.counts
-        asked = counts.fresh - before.fresh
-        timed = counts.fresh - started.fresh
-        if not asked:
-            return self._ledger_size("soft") or Size(100, 0, None, "assumed")
-        seconds = (counts.seconds - started.seconds) / timed if timed else None
-        return Size((counts.prompt_tokens - before.prompt_tokens) / asked, 0.0, seconds, "probe")
-
     def _ledger_size(self, purpose: str, least: int = plan_speed.LEAST_REPLIES) -> Size | None:
         """Means over the ledger's replies of a purpose, where there are enough of them."""
-        teacher = None if purpose == "quality" else self.asker.teacher.name
+        teacher = None if purpose == "quality" else self._teacher_of(purpose).teacher.name
         found = plan_speed.seen_size(self.asker.ledger.path, purpose, teacher, least=least)
         if found is None:
             return None
@@ -439,7 +408,8 @@ class _Planner:
         if purpose == "attributes":
             return replace(size, seconds=0.0)  # asked already
         # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
-        stage = {name: name for name in ("datagen", "soft", "quality", "weak")}.get(purpose, "")
+        alone = purpose in ("soft", "quality", "weak") or (purpose == "datagen" and self.answerer is None)
+        stage = purpose if alone else ""
         whole = (stage_manifest(self.folder, stage) if stage else {}).get("seconds")
         known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]
         return replace(size, seconds=max(known, default=None))
@@ -447,7 +417,7 @@ class _Planner:
     def _priced(self, plan: RunPlan) -> RunPlan:
         usd: float | None = 0.0
         for step in plan.steps:
-            price = self._teacher_of(step).price
+            price = self._teacher_of(step.stage).price
             if step.requests and usd is not None:
                 usd = None if price is None else usd + price.cost(step.prompt_tokens, step.completion_tokens)
         usd = None if usd is None else round(usd, 4)

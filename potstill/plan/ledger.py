@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.asking.ledger import Ledger
 from potstill.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from potstill.asking.asker import Asker
 
 
 @contextlib.contextmanager
@@ -52,6 +55,14 @@ def stage_report(folder: Path, stage: str) -> Mapping[str, Any]:
 def stage_manifest(folder: Path, stage: str) -> Mapping[str, Any]:
     """The manifest that an earlier run left of a stage; empty where there is none."""
     return _read(folder / stage / "manifest.json")
+
+
+def is_known(folder: Path, asker: Asker, answerer: Asker | None) -> bool:
+    """Whether the folder holds a run of these teachers, from which requests, tokens and time follow without a probe."""
+    stages = {stage: stage_manifest(folder, stage) for stage in ("datagen", "soft", "train")}
+    made = stages["datagen"].get("key_parts", {})
+    same = made.get("teacher") == asker.identity and made.get("answerer") == (answerer and answerer.identity)
+    return all(stages.values()) and same
 
 
 def _read(path: Path) -> Mapping[str, Any]:

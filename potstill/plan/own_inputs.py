@@ -27,6 +27,7 @@ def own_step(
     probed: Probe | None = None,
     earlier: Size | None = None,
     report: Mapping[str, Any] | None = None,
+    stage: str = "datagen",
 ) -> Step:
     """The requests that answer the inputs, in the surest way in which they are known.
 
@@ -37,6 +38,7 @@ def own_step(
         probed: The first answers.
         earlier: Of the requests that an earlier run in the folder made.
         report: Of that run's writing.
+        stage: What the step is called: `answers` where another teacher than the one that writes answers.
     """
     count = len(own.inputs)
     tally = probed.tally if probed is not None else None
@@ -45,11 +47,11 @@ def own_step(
         speed = probed.seconds / probed.fresh if probed.fresh >= _LEAST_TIMED else earlier.seconds if earlier else None
         size = Size(tally.prompt_tokens / tally.requests, tally.completion_tokens / tally.requests, speed, "probe")
         # Those that are asked again, for their form, are asked twice.
-        return size.times("datagen", count * tally.requests / max(1, tally.texts - len(own.dropped)))
+        return size.times(stage, count * tally.requests / max(1, tally.texts - len(own.dropped)))
     sample = own.inputs[:: max(1, count // _LOOKED_AT)]
     messages = [message for item in sample for message in answer_messages(spec, item.text)]
     read = sum(likely_tokens(message.content) + _A_MESSAGE for message in messages) / max(1, len(sample))
     if before.get("requests") and earlier is not None:
         again = before["requests"] / max(1, before["asked"])
-        return earlier.times("datagen", count * again)
-    return Size(read, replied, None, "assumed").times("datagen", count)
+        return earlier.times(stage, count * again)
+    return Size(read, replied, None, "assumed").times(stage, count)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,26 @@ FIRST_TOKEN_S = 0.8
 TOKENS_PER_S = 60.0
 LEAST_REPLIES = 32
 _LEAST_TIMED = 8
+
+
+@dataclass(frozen=True)
+class Role:
+    """Which of a run's teachers a plan speaks of.
+
+    Attributes:
+        who: In words.
+        options: Where its options stand.
+        probed: Whether a probe asks it something.
+    """
+
+    who: str
+    options: str
+    probed: bool = True
+
+
+WRITES = Role("the teacher", "teacher_options")
+ANSWERS = Role("the teacher that answers", "generation.output_teacher_options")
+CHECKS = Role("the teacher that checks", "quality.teacher_options", probed=False)
 _WORDS = ("people", "ask", "for", "a", "thing", "and", "tell", "us", "about", "another", "in", "some", "words", "here")
 
 
@@ -78,13 +98,12 @@ def within_limits(step: Step, options: object) -> Step:
     return replace(step, seconds=round(60.0 * least, 1))
 
 
-def limits_told(options: object, *, checks: bool = False) -> list[str]:
-    """What a plan says of limits a minute; nothing where there are none. `checks` as in `assumption`."""
+def limits_told(options: object, *, role: Role = WRITES) -> list[str]:
+    """What a plan says of limits a minute; nothing where there are none. `role` is the teacher's."""
     requests, tokens = _limits(options)
     said = [f"{requests:g} requests"] * bool(requests) + [f"{tokens:,} tokens"] * bool(tokens)
-    where = "quality.teacher_options" if checks else "teacher_options"
     names = ["requests_per_minute"] * bool(requests) + ["tokens_per_minute"] * bool(tokens)
-    named = " and ".join(f"{where}.{name}" for name in names)
+    named = " and ".join(f"{role.options}.{name}" for name in names)
     return [f"no faster than {' and '.join(said)} a minute ({named})"] if said else []
 
 
@@ -92,20 +111,20 @@ def _limits(options: object) -> tuple[float, int]:
     return float(getattr(options, "requests_per_minute", 0.0)), int(getattr(options, "tokens_per_minute", 0))
 
 
-def assumption(steps: Iterable[Step], concurrency: int, *, checks: bool = False) -> list[str]:
+def assumption(steps: Iterable[Step], concurrency: int, *, role: Role = WRITES) -> list[str]:
     """What a plan says of times that are assumed; nothing where none is.
 
     Args:
         steps: Those that this teacher is asked in.
         concurrency: Requests that it takes at a time.
-        checks: Whether it is another teacher, who only checks what was written; no probe asks it anything.
+        role: The teacher's.
     """
     if not any(step.speed == "assumed" for step in steps):
         return []
-    whose = "the time of the teacher that checks" if checks else "the teacher's time"
+    whose = "the teacher's time" if role is WRITES else f"the time of {role.who}"
     return [
         f"{whose} is assumed: {FIRST_TOKEN_S:g} s to the first token and {TOKENS_PER_S:g} tokens/s a reply, "
-        f"{concurrency} at a time{'' if checks else '; --probe 32 measures it'}"
+        f"{concurrency} at a time{'; --probe 32 measures it' if role.probed else ''}"
     ]
 
 
@@ -115,7 +134,7 @@ def workers_note(count: int) -> str:
     return f"the teacher is asked and timed in this process alone, and no worker is waited for{share}"
 
 
-def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None, *, checks: bool = False) -> list[str]:
+def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None, *, role: Role = WRITES) -> list[str]:
     """What a plan says of a teacher that thinks before it answers; nothing where its replies tell how much it does.
 
     How much a model thinks is known from its replies alone, which count it; until there are some, the bound is told.
@@ -124,18 +143,17 @@ def uncounted_thinking(steps: Iterable[Step], tokens: int, price: Price | None, 
         steps: Those that this teacher is asked in.
         tokens: The most that it may think before an answer.
         price: Its price, where it is known.
-        checks: As in `assumption`.
+        role: The teacher's.
     """
     requests = sum(step.requests for step in steps if step.basis == "assumed")
     if not requests or not tokens:
         return []
     most = requests * tokens
     usd = "" if price is None else f" and {price.cost(0, most):.2f} USD"
-    who, where = ("the teacher that checks", "quality.") if checks else ("the teacher", "")
     return [
-        f"{who} thinks before it answers, which is not counted here: up to {tokens:,} tokens a request "
-        f"({where}teacher_options.thinking_tokens), at the very most {most:,} tokens{usd} more"
-        f"{'' if checks else '; --probe 32 measures it'}"
+        f"{role.who} thinks before it answers, which is not counted here: up to {tokens:,} tokens a request "
+        f"({role.options}.thinking_tokens), at the very most {most:,} tokens{usd} more"
+        f"{'; --probe 32 measures it' if role.probed else ''}"
     ]
 
 

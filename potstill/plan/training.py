@@ -104,7 +104,7 @@ def on_policy_step(
     if spec.kind == "classification" or settings.distil.on_policy == 0:
         return None, ""
     note = "the time in which the student writes its own answers (distil.on_policy) is not predicted"
-    if not asks_teacher(settings.distil, settings.teacher):
+    if not asks_teacher(settings.distil, settings.answers_by):
         return None, note
     options = resolve_options(settings.distil, "causal")
     trained = plan_schedule(rows, options).steps * (options.batch_size or 1) * options.gradient_accumulation

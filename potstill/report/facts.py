@@ -194,6 +194,9 @@ class RunFacts:
         """Names of the teachers that wrote rows of the unit, rewrote found ones, or answered for them."""
         tables = [_columns(path, ["source"]).flatten() for path in self.splits.values()]
         named = {name for table in tables for name in table["source.teacher"].unique().to_pylist() if name}
+        written = self.reports.get("datagen", {})
+        if written.get("answered_by"):  # rows name who answered; the inputs are another's
+            named.add(str(written["teacher"]))
         return sorted(map(public_name, named))
 
     @property

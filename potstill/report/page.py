@@ -375,6 +375,8 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
     if gain := checked.get("input_gain"):
         figure = f"{_count(gain['dropped'])} of {_count(gain['judged'])}"
         lines.append(("Outputs that say nothing of their input", figure, "left out"))
+    if written.get("answered_by"):
+        lines.append(("Outputs written by", public_name(written["answered_by"]), "another teacher than the inputs'"))
     lines += rule_lines(facts.reports.get("weak", {}))
     led = facts.reports.get("train", {}).get("user_rows", {})
     if left := led.get("written_left_out"):

@@ -54,13 +54,17 @@ def saving(facts: RunFacts, student: Mapping[str, Any]) -> dict[str, Any] | None
     latency, seen = student.get("latency_ms") or {}, teacher_seen(facts)
     if "p50" not in latency or seen is None:
         return None
-    teacher = dict(facts.run.get("teacher", {}))
+    settings = dict(facts.run.get("settings", {}))
+    teacher, told = dict(facts.run.get("teacher", {})), settings.get("teacher_options")
+    if facts.run.get("answers_by"):  # it is the one whose answers are learnt, and which was measured
+        teacher = dict(facts.run["answers_by"])
+        told = dict(settings.get("generation") or {}).get("output_teacher_options")
     # Scored as a text written for each label, an answer takes as many requests as there are labels.
-    soft = dict(facts.run.get("settings", {})).get("soft") or {}
+    soft = settings.get("soft") or {}
     a_text = len(facts.spec.labels) if seen.scored and soft.get("direction") == "channel" else 1
     answers = seen.requests / a_text
     prompt, completion = seen.prompt_tokens / answers * MILLION, seen.completion_tokens / answers * MILLION
-    price = list_price(teacher, dict(facts.run.get("settings", {})).get("teacher_options"))
+    price = list_price(teacher, told)
     hours = latency["p50"] / 1000 * MILLION / 3600
     in_turn = seen.waited / seen.timed * a_text * MILLION / 3600 if seen.timed else None
     busy = seen.busy / seen.timed * a_text * MILLION / 3600 if seen.timed else None
@@ -107,7 +111,7 @@ def teacher_seen(facts: RunFacts) -> Seen | None:
             rows = connection.execute(query).fetchall()
     except sqlite3.Error:
         return None
-    name = facts.run.get("teacher_name")
+    name = facts.run.get("answers_by_name", facts.run.get("teacher_name"))
     own = [row for row in rows if name in (None, row[1])]
     found = [row for row in own if _WRITES.search(str(row[0]))]
     scored = not found and facts.spec.kind == "classification"

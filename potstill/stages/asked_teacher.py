@@ -39,7 +39,7 @@ def check_asked_teacher(spec: TaskSpec, settings: Settings, asker: Asker) -> str
     Args:
         spec: The task.
         settings: The run's settings.
-        asker: The run's teacher.
+        asker: The teacher whose outputs are learnt.
 
     Returns:
         What it can do, for people; empty where the training does not ask it.
@@ -48,7 +48,7 @@ def check_asked_teacher(spec: TaskSpec, settings: Settings, asker: Asker) -> str
         UserError: It tells no log-probs of given tokens, or has another tokenizer than the student.
         TeacherError: It refused, or could not be reached.
     """
-    if spec.kind == "classification" or not asks_teacher(settings.distil, settings.teacher):
+    if spec.kind == "classification" or not asks_teacher(settings.distil, settings.answers_by):
         return ""
     name, student = asker.teacher.name, student_name(distil_options(settings, spec), spec.kind)
     if not asker.abilities.token_ids or not isinstance(asker.teacher, Tokenizes):
@@ -85,7 +85,7 @@ def check_asked_teacher(spec: TaskSpec, settings: Settings, asker: Asker) -> str
 def check_on_policy(job: Job) -> None:
     """`check_asked_teacher` of a run, unless its student is there already: nobody is asked for that one any more."""
     if job.folder.finished("train") is None:
-        check_asked_teacher(job.spec, job.settings, job.asker)
+        check_asked_teacher(job.spec, job.settings, job.outputs)
 
 
 def unlike_tokens(tokenizer: Any, tokens_of: Callable[[str], Sequence[int]]) -> str:
@@ -111,8 +111,8 @@ def taught_on_policy(job: Job, options: DistilOptions) -> tuple[DistilOptions, T
     """Options that name the teacher which on-policy training loads, and who is asked where it loads none."""
     if options.on_policy == 0 or options.teacher is not None:
         return options, None
-    if not asks_teacher(options, job.settings.teacher):
-        return replace(options, teacher=local_teacher(job.settings.teacher)), None
+    if not asks_teacher(options, job.settings.answers_by):
+        return replace(options, teacher=local_teacher(job.settings.answers_by)), None
     return options, _scores(job)
 
 
@@ -129,14 +129,14 @@ def asked_in_training(job: Job, distil: DistilOptions, weak: Stage | None) -> An
     asked: list[Any] = []
     if weak is not None and job.settings.self_training.may_ask:
         asked = [job.asker.identity, as_json(job.settings.soft), prompt_digest()]
-    if asks_teacher(distil, job.settings.teacher):
+    if asks_teacher(distil, job.settings.answers_by):
         # Not what the teacher can: of a student that is there already a server that is away by now is not asked.
-        most = job.settings.teacher_options.get("top_logprobs")
-        return [*asked, job.asker.identity, job.settings.soft.top_k, most]
-    beside = (distil.teacher or local_teacher(job.settings.teacher)) if distil.on_policy > 0 else None
+        most = (job.settings.answering or job.settings).teacher_options.get("top_logprobs")
+        return [*asked, job.outputs.identity, job.settings.soft.top_k, most]
+    beside = (distil.teacher or local_teacher(job.settings.answers_by)) if distil.on_policy > 0 else None
     return [*asked, *(model_identity(name) for name in (beside, distil.teacher_tokenizer) if name)]
 
 
 def _scores(job: Job) -> TokenScores:
     # An asker of its own with the run's ledger and budget, whose batches are no news beside the training's steps.
-    return AskedTokens(Asker(job.asker.teacher, job.ledger, meter=job.asker.meter), job.settings.soft.top_k)
+    return AskedTokens(Asker(job.outputs.teacher, job.ledger, meter=job.asker.meter), job.settings.soft.top_k)

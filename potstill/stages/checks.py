@@ -25,4 +25,4 @@ def check_asked(job: Job) -> None:
     if job.folder.finished("datagen") is None:
         refuse_recipes(job.spec, job.asker, settings.generation)
     if settings.quality.on and job.folder.finished("quality") is None:
-        refuse_impossible(job.spec, job.checker or job.asker, settings.quality, settings.soft)
+        refuse_impossible(job.spec, job.checker or job.outputs, settings.quality, settings.soft)

@@ -78,6 +78,12 @@ class Job:
     functions: tuple[Callable[[str], str | None], ...] = ()  # labelling functions beside the task file's rules
     call: str = ""  # what goes on with the run where no command began it
     metrics: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # the user's own, by name
+    answerer: Asker | None = None  # asks the teacher of `generation.output_teacher`; None is the run's own
+
+    @property
+    def outputs(self) -> Asker:
+        """The way to the teacher whose outputs the student learns, where the answer is a text."""
+        return self.answerer or self.asker
 
     def all_stages(self, task: str) -> tuple[Stage, ...]:
         """Make or reuse every stage, in order; `task` is the prompt or path as given."""
@@ -201,10 +207,10 @@ class Job:
 
     def datagen(self, retrieved: Stage) -> Stage:
         """The teacher writes what retrieval did not bring."""
-        from potstill.datagen.generate import generate_rows
+        from potstill.datagen.generate import at_once, generate_rows
 
-        at_once = self.asker.teacher.concurrency
-        options = settled(self.folder.path, self.settings.generation, at_once, self.listener)
+        requests = at_once(self.asker, self.answerer)
+        options = settled(self.folder.path, self.settings.generation, requests, self.listener)
 
         def make(out: Path) -> dict[str, Any]:
             if not self.settings.writes:
@@ -214,8 +220,9 @@ class Job:
             own, commits = told_inputs(self)
             with as_paid(self.asker.meter) as met:
                 result = generate_rows(
-                    self.spec, self.asker, options, retrieved=rows, own=own, listener=self.listener, out=out
-                )
+                    self.spec, self.asker, options, retrieved=rows, own=own, answerer=self.answerer,
+                    listener=self.listener, out=out,
+                )  # fmt: skip
             if met:  # before the first row
                 return nothing_written(self, out, met, rows.num_rows)
             write_json(out / "report.json", {**result.report, **commits})
@@ -224,7 +231,9 @@ class Job:
         without = () if answers_own(self.spec, self.settings) else (told_inputs,)
         parts = {
             "spec": relevant(self.spec, "test", "labelled", "unlabelled", "rules", "exclude", "licences"),
-            "options": as_json(options),
+            # Where a teacher's options change replies, its identity is another.
+            "options": as_json(replace(options, output_teacher_options={})),
+            "answerer": None if self.answerer is None else self.answerer.identity,
             "files": [content(path) for path in (self.spec.seed_tasks, options.personas) if path],
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
@@ -300,12 +309,12 @@ class Job:
             "method": [self.settings.distil.method, self.settings.distil.sequence_share],
             "rows": [merged.output, generated.output],
             "encoder": model_identity(self.settings.encoder),
-            "teacher": self.asker.identity,
+            "teacher": self.outputs.identity,
             **code_version(Job.soft).key_parts(),
             "prompts": prompt_digest(),
             "texts": [ref_content(self.spec.unlabelled), self.settings.seed] if self.spec.estimate_prior else None,
         }
-        return self.make_stage("soft", parts, make, self.asker)
+        return self.make_stage("soft", parts, make, self.outputs)
 
     def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
@@ -382,7 +391,7 @@ class Job:
                 test,
                 out,
                 test_set={"kind": kind, "source": source, "commit": commits.get(source)},
-                asker=self.asker,
+                asker=self.outputs,
                 soft=self.settings.soft,
                 options=self.settings.evaluate,
                 train_rows=read_rows(soft.path / "train.parquet"),
@@ -400,12 +409,12 @@ class Job:
             "soft": as_json(self.settings.soft),
             "inputs": [trained.output, soft.output, merged.output, *([small.output] if small else [])],
             "test": ref_content(self.spec.test),
-            "teacher": self.asker.identity if self.settings.evaluate.teacher else None,
+            "teacher": self.outputs.identity if self.settings.evaluate.teacher else None,
             **code_version(Job.evaluate).key_parts(),
             "prompts": prompt_digest(),
             **({"metrics": {name: function_digest(f) for name, f in self.metrics.items()}} if self.metrics else {}),
         }
-        return self.make_stage("evaluate", parts, make, self.asker)
+        return self.make_stage("evaluate", parts, make, self.outputs)
 
     def report(self, stages: list[Stage], seconds: float) -> None:
         """What the run cost and how to repeat it, then the report."""

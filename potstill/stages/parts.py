@@ -135,13 +135,18 @@ def run_record(job: Job, stages: Sequence[Stage], seconds: float) -> dict[str, A
         seconds: How long this call took.
     """
     asked = in_all(job.ledger.asked().values())
-    askers = (job.asker, job.checker) if job.checker else (job.asker,)
+    askers = [own for own in (job.asker, job.checker, job.answerer) if own is not None]
     return {
         "command": command_given(),
         "settings": job.settings.to_json(),
         "versions": versions(*DECIDING) | {"python": sys.version.split()[0]},
         "teacher": dict(job.asker.teacher.identity),
         "teacher_name": job.asker.teacher.name,
+        **(
+            {"answers_by": {**job.answerer.teacher.identity}, "answers_by_name": job.answerer.teacher.name}
+            if job.answerer
+            else {}
+        ),
         "seconds_this_time": round(seconds, 1),
         "stages": {s.name: {"seconds": s.seconds, "reused": s.reused, "key": s.key} for s in stages},
         "tokens": {

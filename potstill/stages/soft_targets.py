@@ -89,7 +89,7 @@ def _output_targets(
 
     distil = job.settings.distil
     return output_targets(
-        job.spec, train, job.asker, job.settings.soft, method=distil.method, share=distil.sequence_share, soft=wanted,
+        job.spec, train, job.outputs, job.settings.soft, method=distil.method, share=distil.sequence_share, soft=wanted,
         itself=itself, have=have, listener=job.listener,
     )  # fmt: skip
 

@@ -120,13 +120,13 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
     from potstill.train.options import check_for_kind
     from potstill.train.ready import check_student, check_tokenizers
 
-    check_for_kind(settings.distil, spec.kind, settings.teacher)
+    check_for_kind(settings.distil, spec.kind, settings.answers_by)
     kind = "classification" if spec.kind == "classification" else "causal"
     _check_compression(settings.compress, kind)
     if not trained:
         options = distil_options(settings, spec)
         check_student(options, spec.kind)
-        check_tokenizers(options, spec.kind, settings.teacher)
+        check_tokenizers(options, spec.kind, settings.answers_by)
         _check_written(settings.compress, options, spec.kind)
 
 
@@ -185,8 +185,8 @@ def unread_options(spec: TaskSpec, settings: Settings) -> str:
     """What the user said that changes nothing for this task; "" where all of it counts."""
     from potstill.datagen.options import unread
 
-    method = settings.generation.method
-    given = [name for name in unread(spec.kind, method) if f"generation.{name}" in settings.origin]
+    method, answered = settings.generation.method, bool(settings.generation.output_teacher)
+    given = [name for name in unread(spec.kind, method, answered=answered) if f"generation.{name}" in settings.origin]
     what = f"kind: {spec.kind}" + (f" with generation.method={method}" if method != "auto" else "")
     said = [
         f"{what} does not go by {', '.join(f'generation.{name}' for name in given)}"

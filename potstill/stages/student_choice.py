@@ -34,7 +34,7 @@ def teaches_itself(settings: Settings, spec: TaskSpec) -> bool:
     """
     from potstill.models import model_identity
 
-    teacher = local_teacher(settings.teacher)
+    teacher = local_teacher(settings.answers_by)
     name = student_name(settings.distil, spec.kind)
     if spec.kind == "classification" or teacher is None or settings.distil.student == "auto":
         return False

@@ -45,7 +45,7 @@ def quality_stage(job: Job, generated: Stage) -> Stage | None:
     if not options.on or not job.settings.writes:
         job.folder.set_aside("quality")
         return None
-    checker = job.checker or job.asker
+    checker = job.checker or job.outputs
 
     def make(out: Path) -> dict[str, Any]:
         rows = read_rows(generated.path / "rows.parquet")
