@@ -22,7 +22,7 @@ from potstill.events import Event, Listener
 from potstill.masking import masked
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
-from potstill.rows import Dropped, read_dropped, read_rows
+from potstill.rows import Dropped, read_dropped, read_rows, with_same_columns
 from potstill.run_dir import REFUSING_STAGES, STAGES, RunDir, Stage, write_atomic
 from potstill.task import TaskSpec
 
@@ -62,11 +62,13 @@ class RunResult:
     def dataset(self) -> Dataset:
         """The rows that the student was taught: the training rows alone, without those held out (see `splits`).
 
-        Columns are those of `potstill.rows`: input, output, label, origin, source, licence, teacher_probs and weight.
+        Columns are those of `potstill.rows`: input, output, label, origin, source, licence, teacher_probs and weight;
+        with `distil.rationale_weight` also rationale.
         Of written rows some may not have been learnt from (see the report).
         """
-        taught = self.path / "train" / "train.parquet"  # there where the student labelled rows of its own
-        return read_rows(taught if taught.exists() else self.path / "soft" / "train.parquet")
+        # There where the student labelled rows of its own, or the teacher explained the outputs.
+        places = [self.path / stage / "train.parquet" for stage in ("train", "rationales", "soft")]
+        return read_rows(next((place for place in places if place.exists()), places[-1]))
 
     @cached_property
     def splits(self) -> DatasetDict:
@@ -79,7 +81,8 @@ class RunResult:
 
         from potstill.report.facts import RunFacts
 
-        return DatasetDict({name: read_rows(path) for name, path in RunFacts(self.path, self.spec).splits.items()})
+        places = RunFacts(self.path, self.spec).splits
+        return DatasetDict(with_same_columns({name: read_rows(path) for name, path in places.items()}))
 
     @cached_property
     def student(self) -> Student:

@@ -40,8 +40,11 @@ from potstill.errors import ManifestError, RunError, RunLocked, TeacherError, Un
 from potstill.whole_folders import fsync_folder, fsync_tree
 
 # Every stage of a run in its order, those that a run need not have, and those that refuse rows.
-STAGES = ("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "train", "compress", "evaluate")
-OPTIONAL_STAGES = ("quality", "weak", "compress")
+STAGES = (
+    *("task", "retrieval", "datagen", "quality", "weak", "merge", "soft", "rationales", "train", "compress"),
+    "evaluate",
+)
+OPTIONAL_STAGES = ("quality", "weak", "rationales", "compress")
 REFUSING_STAGES = ("retrieval", "datagen", "quality", "weak", "merge")
 MANIFEST = "manifest.json"
 ROOT_FILES = "files.json"

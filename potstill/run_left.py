@@ -27,11 +27,11 @@ _PLAN = ".plan.json"
 # Seconds of a stage, and seconds for each row that the teacher is to write, as the shipped example took on two cores.
 _ASSUMED: Mapping[str, tuple[float, float]] = {
     "task": (0.1, 0.0), "retrieval": (12.0, 0.0), "datagen": (5.0, 0.95), "quality": (1.0, 0.2), "weak": (5.0, 0.0),
-    "merge": (1.0, 0.005), "soft": (3.0, 0.12), "train": (20.0, 0.3),
+    "merge": (1.0, 0.005), "soft": (3.0, 0.12), "rationales": (3.0, 1.0), "train": (20.0, 0.3),
     "compress": (60.0, 0.0), "evaluate": (25.0, 0.0),
 }  # fmt: skip
-_BY_ROWS = ("datagen", "quality", "merge", "soft", "train")
-_ASKING = ("datagen", "quality", "soft", "evaluate")
+_BY_ROWS = ("datagen", "quality", "merge", "soft", "rationales", "train")
+_ASKING = ("datagen", "quality", "soft", "rationales", "evaluate")
 _LEAST_RATIO, _MOST_RATIO = 0.02, 50.0
 # Seconds below which an asking stage of an earlier run tells nothing: it was off, or all its replies were known.
 _LEAST_ASKING = 5.0

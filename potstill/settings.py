@@ -16,6 +16,7 @@ from potstill.asking.budget import Budget, Then
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.merge import MergeOptions
 from potstill.datagen.quality import QualityOptions
+from potstill.datagen.rationale_options import RationaleOptions
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import options_class
 from potstill.datagen.teachers.own import own_name
@@ -43,6 +44,7 @@ STAGES = {
     "weak": WeakOptions,
     "soft": SoftOptions,
     "merge": MergeOptions,
+    "rationales": RationaleOptions,
     "distil": DistilOptions,
     "self_training": SelfTrainingOptions,
     "compress": CompressOptions,
@@ -112,6 +114,7 @@ class Settings:
     weak: WeakOptions = field(default_factory=WeakOptions)
     soft: SoftOptions = field(default_factory=SoftOptions)
     merge: MergeOptions = field(default_factory=MergeOptions)
+    rationales: RationaleOptions = field(default_factory=RationaleOptions)
     distil: DistilOptions = field(default_factory=DistilOptions)
     self_training: SelfTrainingOptions = field(default_factory=SelfTrainingOptions)
     compress: CompressOptions = field(default_factory=CompressOptions)

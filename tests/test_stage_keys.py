@@ -20,6 +20,7 @@ from potstill.run_dir import RunDir, Stage, digest
 from potstill.settings import Settings, resolve
 from potstill.stages.job import Job
 from potstill.stages.optional import compress_stage
+from potstill.stages.rationales import rationale_stage
 from potstill.stages.rules import weak_stage
 from potstill.stages.written import quality_stage
 from potstill.task import Example, TaskSpec
@@ -61,16 +62,17 @@ def keys(settings: Settings, spec: TaskSpec, folder: Path) -> dict[str, str]:
 
     KeysAlone.keys = {}
     checker = asker(settings.quality.teacher) if settings.quality.teacher else None
+    answerer = asker(settings.generation.output_teacher) if settings.generation.output_teacher else None
     run: Any = RunDir(folder / "run")
     none: Any = None
-    job = KeysAlone(run, spec, settings, none, asker(settings.teacher), silent, checker)
+    job = KeysAlone(run, spec, settings, none, asker(settings.teacher), silent, checker, answerer=answerer)
     retrieved, made = job.retrieval(), _stage("datagen")
     job.datagen(retrieved)
     quality_stage(job, made)
     weak = weak_stage(job)
     merged = job.merge(retrieved, made, weak)
     soft = job.soft(merged, made)
-    trained = job.train(soft, merged, weak)
+    trained = job.train(soft, merged, weak, rationale_stage(job, soft))
     job.evaluate(trained, soft, merged, compress_stage(job, trained, soft, merged))
     return dict(KeysAlone.keys)
 
@@ -122,12 +124,14 @@ def runs(tmp_path: Path) -> list[tuple[TaskSpec, Settings]]:
     """Tasks and settings that have every stage between them."""
     (tmp_path / "texts.txt").write_text("\n".join(f"text number {i}" for i in range(30)))
     found = []
-    for name, text in {"sorts": SORTS, "writes": WRITES}.items():
+    for name, text in {"sorts": SORTS, "writes": WRITES, "explains": WRITES}.items():
         (tmp_path / f"{name}.md").write_text(text)
         spec = read_task_file(str(tmp_path / f"{name}.md"), draft=True).spec
         given: dict[str, Any] = {"teacher": "fake", "quality": {"votes": 3}, "compress": {"recipe": "int8"}}
         if name == "writes":
             given["distil"] = {"on_policy": 0.5, "teacher": "someone/large", "lora_rank": 4}
+        if name == "explains":
+            given["distil"] = {"rationale_weight": 1.0, "lora_rank": 8}
         found.append((spec, resolve({}, given)))
     return found
 
@@ -193,6 +197,20 @@ def test_texts_are_learnt_from_anew_where_the_guard_against_test_texts_is_anothe
     spec, base = runs[0]
     old, new = keys(base, spec, tmp_path), keys(changed(base, "merge.test_near", 0.3), spec, tmp_path)
     assert {name for name in old if old[name] != new[name]} == {"merge", "train"}
+
+
+def test_the_teacher_of_the_outputs_is_in_the_key_of_each_stage_that_asks_it(
+    runs: list[tuple[TaskSpec, Settings]], tmp_path: Path
+) -> None:
+    spec, base = runs[2]
+    old, new = keys(base, spec, tmp_path), keys(changed(base, "generation.output_teacher", "x"), spec, tmp_path)
+    assert {name for name in old if old[name] != new[name]} == {"datagen", "quality", "soft", "rationales", "evaluate"}
+
+
+def test_a_weight_alone_asks_for_no_reasoning_again(runs: list[tuple[TaskSpec, Settings]], tmp_path: Path) -> None:
+    spec, base = runs[2]
+    old, new = keys(base, spec, tmp_path), keys(changed(base, "distil.rationale_weight", 0.5), spec, tmp_path)
+    assert {name for name in old if old[name] != new[name]} == {"train"}
 
 
 @pytest.mark.parametrize(

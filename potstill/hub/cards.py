@@ -388,6 +388,9 @@ def _methods(facts: RunFacts) -> Iterable[str]:
         yield f"{rows:,} rows were given by the maker of the task."
     also = ", and texts of the test data were removed" if facts.test_kind == "real" else ""
     yield f"Exact and near-duplicates were removed across sources{also}."
+    if made := facts.explained:
+        who = public_name(str(made["teacher"]))
+        yield f"{who} gave the reasoning that leads to the output of {made['written']:,} training rows (`rationale`)."
     if facts.base_model_name:
         parts = dict(facts.manifests.get("train", {}).get("key_parts", {}))
         options = dict(parts.get("options", {}))
@@ -395,3 +398,5 @@ def _methods(facts: RunFacts) -> Iterable[str]:
                    if isinstance(options.get(key), (int, float))]  # fmt: skip
         how = f" (weights: {', '.join(weights)})" if weights else ""
         yield f"The student started from {public_name(facts.base_model_name)} and was distilled on these rows{how}."
+        if facts.explained and (weight := options.get("rationale_weight")):
+            yield f"It learnt that reasoning as a second task (weight {weight:g}), and answers with the output alone."

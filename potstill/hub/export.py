@@ -27,6 +27,7 @@ from potstill.hub.cards import dataset_card, dataset_licence, licence_file, mode
 from potstill.hub.upload import TITLED, UNIT_FILE, UNIT_TITLE, PushedFile, Upload, unit_files
 from potstill.masking import public_name
 from potstill.report.facts import RunFacts, read_run
+from potstill.rows import read_rows, with_same_columns, write_rows
 from potstill.run_dir import digest, file_digest
 from potstill.whole_folders import replace_folder
 
@@ -252,8 +253,16 @@ def check_repo(repo: str) -> None:
 
 def _write_dataset(facts: RunFacts, folder: Path, token_targets: Path | None) -> None:
     (folder / "data").mkdir(parents=True)
-    for name, path in facts.splits.items():
-        _copy_rows(path, folder / "data" / f"{name}.parquet")
+    if facts.explained:
+        # Splits of one dataset have the same columns.
+        tables = with_same_columns({name: read_rows(path) for name, path in facts.splits.items()})
+        for name, table in tables.items():
+            write_rows(table, folder / "whole.parquet")
+            _copy_rows(folder / "whole.parquet", folder / "data" / f"{name}.parquet")
+        (folder / "whole.parquet").unlink()
+    else:
+        for name, path in facts.splits.items():
+            _copy_rows(path, folder / "data" / f"{name}.parquet")
     if token_targets is not None:
         (folder / "token_targets").mkdir()
         shutil.copyfile(token_targets, folder / "token_targets" / "train.parquet")

@@ -35,7 +35,7 @@ from potstill.datagen.recipes import refuse_recipes
 from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
-from potstill.plan.answers import ANSWERED, ANSWERS_KEPT, by_teacher
+from potstill.plan.answers import ANSWERED, ANSWERS_KEPT, EXPLAIN_TOKENS, by_teacher
 from potstill.plan.ledger import is_known, plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
 from potstill.plan.rules import rules_step
@@ -44,6 +44,7 @@ from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts
 from potstill.plan.training import on_policy_step, training_step
 from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, from_probe
 from potstill.stages.own_inputs import own_inputs
+from potstill.stages.rationales import wants_rationales
 from potstill.stages.start import (
     check_ahead,
     foreign_languages,
@@ -175,6 +176,9 @@ class _Planner:
         train = round(merged * (1 - held - settings.merge.validation))
         measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
         steps += self._soft(train, written, texts)
+        if wants_rationales(spec, settings):
+            explained = train * (2 if settings.distil.method == "both" and settings.distil.sequence_share < 1 else 1)
+            steps.append(self._size("rationales", texts).times("rationales", explained))
         training, untimed = training_step(
             spec, settings, self.folder, train, texts,
             abilities=self.asker.abilities, timed=self.timed, listener=self.listener,
@@ -380,7 +384,10 @@ class _Planner:
         reply = _ASSUMED_REPLY * self.settings.generation.answer_max_tokens
         replied = {
             "datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens(), "answers": reply,
+            "rationales": _ASSUMED_REPLY * self.settings.rationales.max_tokens,
         }.get(purpose, 0.0)  # fmt: skip
+        if purpose == "rationales":  # the output is shown, too
+            tokens += reply + EXPLAIN_TOKENS
         written = purpose == "zero-shot" or (purpose == "soft" and not self.asker.abilities.scores)
         if written and self.spec.labels:  # a label is written, and the question names all of them
             tokens += sum(likely_tokens(name) + 0.5 for name in self.spec.label_names)
@@ -408,7 +415,8 @@ class _Planner:
         if purpose == "attributes":
             return replace(size, seconds=0.0)  # asked already
         # A stage takes a little longer than its replies; of one that went on later, the last call's time is known.
-        alone = purpose in ("soft", "quality", "weak") or (purpose == "datagen" and self.answerer is None)
+        by_itself = ("soft", "quality", "weak", "rationales")
+        alone = purpose in by_itself or (purpose == "datagen" and self.answerer is None)
         stage = purpose if alone else ""
         whole = (stage_manifest(self.folder, stage) if stage else {}).get("seconds")
         known = [value for value in (size.seconds, whole / replies if whole else None) if value is not None]

@@ -14,6 +14,7 @@ from potstill.events import Event, Listener
 from potstill.plan.ledger import stage_manifest
 from potstill.plan.speed import stand_in_texts
 from potstill.plan.steps import Size, Step
+from potstill.stages.rationales import wants_rationales
 from potstill.stages.student_choice import distil_options
 from potstill.task import TaskSpec
 
@@ -72,6 +73,9 @@ def training_step(
             return Step("train", seconds=None), note
         reply = stand_in_texts(replace(spec, examples=()), settings.generation.answer_max_tokens / 2)
         each = seconds_a_causal_step([f"{text}\n{reply[i % 16]}" for i, text in enumerate(texts)], options)
+        if wants_rationales(spec, settings):  # which each row of a step has a sequence more for
+            said = stand_in_texts(replace(spec, examples=()), settings.rationales.max_tokens / 2)
+            each += seconds_a_causal_step([f"{text}\n{said[i % 16]}" for i, text in enumerate(texts)], options)
     else:
         each = seconds_a_step(list(texts), options)
     # Where the held-out score stays behind, early stopping ends it sooner.

@@ -136,7 +136,7 @@ class RunFacts:
         """Published splits and their Parquet files. The user's own test data is never one of them."""
         found = {}
         for name, stem in SPLITS.items():
-            places = (self.path / stage / f"{stem}.parquet" for stage in ("train", "soft", "merge"))
+            places = (self.path / stage / f"{stem}.parquet" for stage in ("train", "rationales", "soft", "merge"))
             if place := next((item for item in places if item.exists()), None):
                 found[name] = place
         return found
@@ -197,7 +197,15 @@ class RunFacts:
         written = self.reports.get("datagen", {})
         if written.get("answered_by"):  # rows name who answered; the inputs are another's
             named.add(str(written["teacher"]))
+        if self.explained:
+            named.add(str(self.explained["teacher"]))
         return sorted(map(public_name, named))
+
+    @property
+    def explained(self) -> Mapping[str, Any]:
+        """What the report says of reasoning behind the outputs; empty where no row has any."""
+        made = self.reports.get("rationales", {})
+        return made if made.get("written") else {}
 
     @property
     def base_model(self) -> str | None:

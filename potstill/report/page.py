@@ -377,6 +377,12 @@ def _made(facts: RunFacts) -> list[tuple[str, str, str]]:
         lines.append(("Outputs that say nothing of their input", figure, "left out"))
     if written.get("answered_by"):
         lines.append(("Outputs written by", public_name(written["answered_by"]), "another teacher than the inputs'"))
+    if explained := facts.reports.get("rationales", {}):
+        figure = f"{_count(explained['written'])} of {_count(explained['rows'])}"
+        remark = f"{explained['mean_words']:.0f} words on average, by {public_name(explained['teacher'])}"
+        if unusable := ", ".join(f"{_count(rows)} {why}" for why, rows in explained["refused"].items()):
+            remark += f"; unusable: {unusable}"
+        lines.append(("Outputs with reasoning that the student learnt as well", figure, remark))
     lines += rule_lines(facts.reports.get("weak", {}))
     led = facts.reports.get("train", {}).get("user_rows", {})
     if left := led.get("written_left_out"):

@@ -50,6 +50,7 @@ from potstill.stages.parts import (
     write_json,
     write_stage,
 )
+from potstill.stages.rationales import rationale_stage
 from potstill.stages.rules import weak_stage
 from potstill.stages.start import check_ahead, check_start, settled
 from potstill.stages.student_choice import distil_options, teaches_itself
@@ -100,10 +101,12 @@ class Job:
         weak = weak_stage(self)
         merged = self.merge(retrieved, checked or generated, weak)
         soft = self.soft(merged, generated)
-        trained = self.train(soft, merged, weak)
+        reasons = rationale_stage(self, soft)
+        trained = self.train(soft, merged, weak, reasons)
         small = compress_stage(self, trained, soft, merged)
         done += [stage for stage in (generated, checked, weak) if stage is not None]
-        done += [merged, soft, trained, *([small] if small else []), self.evaluate(trained, soft, merged, small)]
+        done += [merged, soft, *([reasons] if reasons else []), trained, *([small] if small else [])]
+        done.append(self.evaluate(trained, soft, merged, small))
         self.report(done, time.monotonic() - started)
         return tuple(done)
 
@@ -316,7 +319,7 @@ class Job:
         }
         return self.make_stage("soft", parts, make, self.outputs)
 
-    def train(self, soft: Stage, merged: Stage, weak: Stage | None) -> Stage:
+    def train(self, soft: Stage, merged: Stage, weak: Stage | None, reasons: Stage | None = None) -> Stage:
         """The student learns from hard labels and soft targets, then from unlabelled texts of which it is sure."""
         from potstill.models import model_identity
         from potstill.train.options import student_name
@@ -326,7 +329,7 @@ class Job:
         name = student_name(distil, self.spec.kind)
 
         def make(out: Path) -> dict[str, Any]:
-            rows = read_rows(soft.path / "train.parquet")
+            rows = read_rows((reasons or soft).path / "train.parquet")
             validation = read_rows(soft.path / "validation.parquet")
             options, student, told = distil, out / "student", dict[str, Any]()
             if self.spec.kind == "classification":
@@ -366,7 +369,7 @@ class Job:
             "spec": relevant(self.spec),
             "options": as_json(distil),
             "teacher": asked_in_training(self, distil, weak),
-            "rows": soft.output,
+            "rows": [soft.output, *([reasons.output] if reasons else [])],
             "self_training": depends_on_texts(self, weak, merged),
             "student": model_identity(name),
             **code_version(*entries, without=without).key_parts(),

@@ -17,6 +17,7 @@ from potstill.options import as_json
 from potstill.rows import read_rows, write_rows
 from potstill.run_dir import Stage
 from potstill.stages.parts import ref_content, relevant, write_json
+from potstill.stages.rationales import wants_rationales
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
 
 def optional_stages(job: Job) -> list[str]:
-    """Those of the stages in this module, and in `potstill.stages.rules`, that a run has."""
+    """Those of the stages in this module, and in `potstill.stages.rules` and `rationales`, that a run has."""
     wanted = {
         "quality": job.settings.quality.on and job.settings.writes,
         "weak": job.spec.unlabelled is not None and job.spec.kind == "classification",
+        "rationales": wants_rationales(job.spec, job.settings),
         "compress": bool(job.settings.compress.recipe),
     }
     return [name for name, on in wanted.items() if on]

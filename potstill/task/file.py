@@ -66,7 +66,7 @@ SETTINGS = (
     "teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "at_budget", "concurrency", "executor",
 )  # fmt: skip
 STAGES = (
-    "retrieval", "generation", "quality", "weak", "soft", "merge", "distil", "self_training", "compress",
+    "retrieval", "generation", "quality", "weak", "soft", "merge", "rationales", "distil", "self_training", "compress",
     "evaluate", "workers", "ray", "teacher_options",
 )  # fmt: skip
 MAX_INSTRUCTION = 32_000

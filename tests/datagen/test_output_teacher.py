@@ -188,7 +188,7 @@ def test_an_instruction_of_self_instruct_is_evolved_once_the_other_has_answered(
     assert result.report["tasks"]["used"] == len(used), "an instruction brought a row where an output of it was kept"
     assert told["eliminated"]["answer"] > 0
     again = EvolvingFake()
-    same = run(tmp_path, FOLLOW, again, ScriptedTeacher(answer), rows=40, window=8, evolve=1)
+    run(tmp_path, FOLLOW, again, ScriptedTeacher(answer), rows=40, window=8, evolve=1)
     assert again.asked == 0, "what failed is asked again of the other alone"
 
 

@@ -314,6 +314,7 @@ def test_forms_of_the_reply(name: str) -> None:
         "propose_topics",
         "propose_values",
         "describe_label",
+        "explain_answer",
     ],
 )
 def test_every_prompt_says_what_it_is_for_and_misses_no_variable(name: str) -> None:
@@ -331,3 +332,13 @@ def test_judge_row() -> None:
         '("Sports" means: matches)\n\nIs the proposed answer right for this text? Answer with Yes or No.'
     )
     assert "means" not in prompts.load("judge_row").render(**values, description="")
+
+
+def test_explain_answer() -> None:
+    values = {"instruction": "Give the number of legs.", "input": "Two spiders.", "output": "16"}
+    assert prompts.load("explain_answer").render(**values, language="") == (
+        "Task: Give the number of legs.\n\nInput:\nTwo spiders.\n\nRight answer:\n16\n\n"
+        "Explain step by step how the right answer follows from the input. Write a few short sentences about this "
+        "input alone, without a list and without a greeting."
+    )
+    assert "follows from the input in German." in prompts.load("explain_answer").render(**values, language="German")
