@@ -10,11 +10,13 @@ import pytest
 from scripted import SUMMARY, ScriptedTeacher
 
 from potstill.asking.asker import Asker
+from potstill.asking.budget import Budget
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Failure, Reply, Request
 from potstill.datagen.rationale_options import RationaleOptions
 from potstill.datagen.rationales import PURPOSE, RationaleResult, rationale_request, read_rationale, write_rationales
 from potstill.datagen.teachers.fake import FakeTeacher
+from potstill.errors import BudgetReached
 from potstill.events import Event
 from potstill.rows import RATIONALE, Row, read_rows, rows_to_dataset, with_rationales, with_same_columns, write_rows
 
@@ -65,7 +67,7 @@ def test_what_cannot_be_used_leaves_its_row_as_it_is(tmp_path: Path) -> None:
         ("The right answer is rain. The final answer is: rain. So the correct output is rain.", "stop", "says_nothing"),
         ("", "stop", "says_nothing"),
         ("The rain fell and it went on and on without", "length", "truncated"),
-        ("the rain the rain " * 30, "stop", "repetition"),
+        ("wet hills and dry roads and " * 30, "stop", "repetition"),
         ("It rained on the hills, and it rained in town.", "stop", "copy"),
         (GOOD, "refused", "refusal"),
     ],
@@ -96,6 +98,21 @@ def test_a_rerun_asks_for_nothing_and_more_tokens_ask_for_what_was_cut_alone(tmp
     assert len(teacher.asked) == 5
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.totals(PURPOSE).replies == 5
+
+
+def test_a_cap_ends_it_and_a_later_call_goes_on_from_the_ledger(tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(
+        lambda request, number: Reply(f"{GOOD} Number {number}.", prompt_tokens=60, completion_tokens=20)
+    )
+    teacher.concurrency = 2
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asker = Asker(teacher, ledger, budget=Budget.parse("700-tokens"))
+        with pytest.raises(BudgetReached):
+            write_rationales(SUMMARY, table(20), asker, RationaleOptions(max_tokens=40))
+    before = len(teacher.asked)
+    assert 0 < before < 20
+    assert explain(tmp_path, teacher, table(20), max_tokens=40).report["written"] == 20
+    assert len(teacher.asked) == 20, "nothing is asked for twice"
 
 
 def test_the_request_is_a_function_of_the_row(tmp_path: Path) -> None:
