@@ -7,12 +7,13 @@
     potstill run TASK --out RUN …                            goes on from the ledger, and asks what is left
 
 Write goes through the stages with a teacher that collects requests where another would send them, and ends at the first
-that asks for something: generation, then the checks of written rows, then soft targets. So the requests are, to the
-ledger's key, those of `potstill run` with the same settings. What a file cannot hold (scores of labels on a server that
-has them, checks by another teacher, the teacher's own figures) is left to `run`. A folder that begins with a
-batch plans far enough ahead for one file to hold all that the rows are likely to take, and keeps that number for `run`
-(`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or a preview, or
-`generation.window` is set, a batch holds that many requests at most.
+that asks for something: generation, then the checks of written rows, then soft targets, then the reasoning behind
+outputs. The questions that rules ask about texts without a label depend on none of these and go with the first. So the
+requests are, to the ledger's key, those of `potstill run` with the same settings. What a file cannot hold (scores of
+labels on a server that has them, checks by another teacher, the teacher's own figures) is left to `run`. A folder that
+begins with a batch plans far enough ahead for one file to hold all that the rows are likely to take, and keeps that
+number for `run` (`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or
+a preview, or `generation.window` is set, a batch holds that many requests for rows at most.
 
 A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
 files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line
@@ -41,7 +42,7 @@ from potstill.datagen.result import PURPOSE
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
-from potstill.errors import DataError, OptionError, TeacherRefused
+from potstill.errors import BudgetReached, DataError, OptionError, TeacherRefused
 from potstill.events import Listener, silent
 from potstill.run_dir import RunDir, Stage, write_atomic
 
@@ -106,6 +107,11 @@ class _Collector:
     def __init__(self, teacher: OpenAITeacher):
         self._teacher = teacher
         self.requests: list[Request] = []
+        self.purposes: list[str] = []
+
+    def asked_for(self, purpose: str) -> None:
+        """Note what those requests are for whose purpose is not noted yet."""
+        self.purposes += [purpose] * (len(self.requests) - len(self.purposes))
 
     @property
     def name(self) -> str:
@@ -200,16 +206,17 @@ def write_batch(
             spec = read_task_file(task, asker=asker, own_rows=OWN_ROWS).spec
             job = Job(folder, spec, resolved, ledger, asker, listener)
             job.task(task)
-            _go_through(job, job.retrieval())
+            _go_through(job, job.retrieval(), collector)
         except _Collected:
             pass
         finally:
             collector.close()
+        collector.asked_for(asker.purpose)
         if collector.requests:
             keep_server(folder.path, collector.identity["endpoint"].split(",")[0], teacher.options.key_variable)
-        files = _write(collector, asker.purpose, asker.key, path, folder.path) if collector.requests else ()
+        files = _write(collector, asker.key, path, folder.path) if collector.requests else ()
         options = settled(folder.path, resolved.generation, collector.concurrency, keep=False)
-        full = asker.purpose == PURPOSE and len(collector.requests) >= options.ahead
+        full = collector.purposes.count(PURPOSE) >= options.ahead
         capped = asker.meter is not None and asker.meter.refused
     return BatchWritten(folder.path, tuple(files), len(collector.requests), full, capped)
 
@@ -219,28 +226,37 @@ def keep_server(run: Path, url: str, key_variable: str) -> None:
     write_atomic(run / "batch" / SERVER, json.dumps({"url": url, "key_variable": key_variable}) + "\n")
 
 
-def _go_through(job: Job, retrieved: Stage) -> None:
+def _go_through(job: Job, retrieved: Stage, collector: _Collector) -> None:
     """Make the stages that ask the run's own teacher, until one has something to ask."""
     from potstill.stages.checks import check_asked
+    from potstill.stages.rationales import rationale_stage
     from potstill.stages.rules import weak_stage
     from potstill.stages.written import quality_stage
 
-    generated = job.datagen(retrieved)
+    try:
+        generated = job.datagen(retrieved)
+    except _Collected:
+        collector.asked_for(job.asker.purpose)
+        if job.spec.questions and not collector.abilities.scores:
+            # What the budget has no room for beside the rows is asked for by a later file.
+            with contextlib.suppress(BudgetReached):
+                weak_stage(job)
+        raise
     if job.settings.checking is not None:
         return
     check_asked(job)
     with contextlib.suppress(TeacherRefused):  # a step that wants scores is `run`'s
         checked = quality_stage(job, generated)
         merged = job.merge(retrieved, checked or generated, weak_stage(job))
-        job.soft(merged, generated)
+        rationale_stage(job, job.soft(merged, generated))
 
 
-def _write(collector: _Collector, purpose: str, key_of: Any, path: Path, run: Path) -> list[Path]:
+def _write(collector: _Collector, key_of: Any, path: Path, run: Path) -> list[Path]:
     flavour: Flavour = "vllm" if collector.abilities.prefill else "openai"
     pending = {} if not _pending_path(run).exists() else _read_pending(run)
     parts: list[list[str]] = [[]]
     size = 0
-    for request in collector.requests:
+    for request, purpose in zip(collector.requests, collector.purposes, strict=True):
         key = key_of(request)
         name = f"{key[:40]}-{request.max_tokens + collector.thinking_tokens}"
         line = json.dumps(

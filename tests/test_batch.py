@@ -150,6 +150,56 @@ def test_the_next_files_hold_the_checks_and_the_soft_targets(tmp_path: Path) -> 
     assert (run / "soft" / "manifest.json").exists()
 
 
+ASKS = """\
+---
+labels: [refund, praise]
+unlabelled: texts.txt
+rules:
+  - {label: refund, prompt: "Is money wanted?"}
+  - {label: praise, prompt: "Is it praise?", keyword: thanks}
+---
+Classify messages.
+"""
+
+
+def told(line: str) -> str:
+    """A result line for the question of a rule, with log-probs where they were asked for; others as by `answered`."""
+    asked = json.loads(line)
+    said = asked["body"]["messages"][-1]["content"]
+    if "Question about the text" not in said:
+        return answered(line)
+    answer = "Yes" if ("money" in said.split("Question")[0]) == ("money wanted" in said) else "No"
+    tops = [{"token": answer, "logprob": -0.1}, {"token": "No" if answer == "Yes" else "Yes", "logprob": -2.4}]
+    choice = {"message": {"content": answer}, "finish_reason": "stop",
+              "logprobs": {"content": [{**tops[0], "top_logprobs": tops}]}}  # fmt: skip
+    body = {"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 1}, "id": "c"}
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    return json.dumps({"id": "b", "custom_id": asked["custom_id"], "response": response, "error": None})
+
+
+def test_the_questions_of_rules_go_with_the_rows(tmp_path: Path) -> None:
+    run, task = tmp_path / "run", tmp_path / "task.md"
+    task.write_text(ASKS)
+    (tmp_path / "texts.txt").write_text("\n".join(f"{'my money' if i % 2 else 'thanks'}, order {i}" for i in range(8)))
+    counts = []
+    for turn in range(9):
+        file = tmp_path / f"{turn}.jsonl"
+        if not write_batch(str(task), file, out=run, **SETTINGS, distil={"soft_weight": 0.0}).requests:
+            break
+        lines = file.read_text("utf-8").splitlines()
+        counts.append(sum("Question about the text" in line for line in lines))
+        assert turn or counts[0] < len(lines), "rows are asked for in the same file"
+        (tmp_path / "results.jsonl").write_text("\n".join(map(told, lines)) + "\n")
+        assert read_batch(run, [tmp_path / "results.jsonl"]).answered == len(lines)
+    assert counts[:2] == [1, 15], "whether the server gives log-probs is tried first"
+    assert sum(counts) == 16
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals("weak").replies == 16
+        assert ledger.totals("datagen").replies >= 12
+    report = json.loads((run / "weak" / "report.json").read_text())
+    assert report["labels"] == {"refund": 4, "praise": 4}
+
+
 def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
     run, file = tmp_path / "run", tmp_path / "requests.jsonl"
     write_batch(TASK, file, out=run, **SETTINGS)
