@@ -115,6 +115,23 @@ def test_a_cap_ends_it_and_a_later_call_goes_on_from_the_ledger(tmp_path: Path) 
     assert len(teacher.asked) == 20, "nothing is asked for twice"
 
 
+def test_a_run_that_goes_on_at_its_budget_learns_the_reasoning_that_was_paid_for(tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(
+        lambda request, number: Reply(f"{GOOD} Number {number}.", prompt_tokens=60, completion_tokens=20)
+    )
+    teacher.concurrency = 2
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asker = Asker(teacher, ledger, budget=replace(Budget.parse("700-tokens"), then="train"))
+        result = write_rationales(SUMMARY, table(20), asker, RationaleOptions(max_tokens=40))
+    paid = len(teacher.asked)
+    assert 0 < paid < 20
+    assert result.report["written"] == paid
+    assert result.report["refused"] == {"not_asked": 20 - paid}
+    assert result.report["budget_met"]["cap"] == "700 tokens"
+    assert "the budget of 700 tokens is met" in result.report["summary"]
+    assert [text is not None for text in result.table[RATIONALE]] == [True] * paid + [False] * (20 - paid)
+
+
 def test_the_request_is_a_function_of_the_row(tmp_path: Path) -> None:
     request = rationale_request(SUMMARY, "in", "out", RationaleOptions())
     assert (request.temperature, request.seed) == (0.0, 0)
