@@ -31,8 +31,8 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 # Packages and modules of `potstill/` that may know the stages; every other one is ground, on which the stages stand.
 ROOF = {
     *("cli", "stages", "plan", "report", "hub", "pages.serving", "pages.viewer", "pipeline", "settings", "progress"),
-    *("labelling", "compression", "doctor", "preview", "compare", "measure", "batch", "batch_server", "run_left"),
-    "user_data",
+    *("labelling", "compression", "doctor", "doctor_teacher", "preview", "compare", "measure", "batch", "batch_server"),
+    *("run_left", "user_data"),
     "__main__",
 }
 HEAVY = {

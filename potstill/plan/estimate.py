@@ -278,8 +278,8 @@ class _Planner:
             self.notes.append("the requests of Self-Instruct are assumed, not probed")
             personas = SAMPLES if options.personas == "teacher" else 0
             asked = MOST_ASKED + personas + tasks * (2 + first / _NEW_A_REQUEST + evolving)
-            answers = [self._size("answers", []).times("answers", rows / ANSWERS_KEPT)] if self.answerer else []
-            return [size.times("datagen", asked), *answers], []
+            others = [self._size("answers", []).times("answers", rows / ANSWERS_KEPT)] if self.answerer else []
+            return [size.times("datagen", asked), *others], []
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
