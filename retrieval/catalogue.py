@@ -326,7 +326,8 @@ def _count_rows(files: Sequence[Path]) -> int:
             if path.suffix == ".parquet":
                 rows += pq.read_metadata(path).num_rows
             elif path.suffix == ".jsonl" and path.stat().st_size < 50_000_000:
-                rows += sum(1 for line in path.open("rb") if line.strip())
+                with path.open("rb") as lines:
+                    rows += sum(1 for line in lines if line.strip())
             else:
                 return 0
         except (OSError, pa.ArrowException):

@@ -163,7 +163,7 @@ def test_codes_are_told_by_what_they_mean() -> None:
     named = read("Who wrote it? LABEL_0: human, LABEL_1: machine", "LABEL_0", "LABEL_1")
     assert list(label_words(named).values()) == ["human", "machine"]
     words = read("Label the film review.\n- pos: likes the film\n- neg: does not", "pos", "neg")
-    assert list(label_words(words).values()) == ["pos", "neg"]
+    assert list(label_words(words).values()) == ["positive", "negative"], "words are told as words, these whole"
 
 
 @pytest.mark.parametrize(

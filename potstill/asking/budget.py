@@ -96,7 +96,7 @@ class Budget:
 
         Examples:
             >>> Budget.parse("2usd, 500k-tokens")
-            Budget(usd=2.0, tokens=500000, seconds=None)
+            Budget(usd=2.0, tokens=500000, seconds=None, then='stop')
             >>> Budget.parse("1.5h").seconds
             5400.0
         """

@@ -447,7 +447,7 @@ def test_a_temperature_that_stored_targets_lack_is_refused_before_anything_is_as
         ("classification", {"teacher_tokenizer": "other/model"}),
         ("classification", {"cross_tokenizer": "gold"}),
         ("classification", {"teacher": "other/model"}),
-        ("classification", {"lora_alpha": 8.0}),
+        ("classification", {"rationale_weight": 1.0}),
     ],
 )
 def test_options_that_only_the_other_kind_of_student_has_are_refused(kind, given):
