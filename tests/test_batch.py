@@ -284,7 +284,7 @@ def test_commands(tmp_path: Path) -> None:
     command = ["batch", "write", TASK, file, "-o", run, "--teacher", TEACHER, "--sources", "generated", "-n", "6"]
     said = CliRunner().invoke(app, [*command, "--set", "generation.attributes=builtin"], catch_exceptions=False)
     assert "requests in" in said.output
-    assert "potstill batch read" in said.output
+    assert f"then: potstill batch submit {run} {file}" in said.output
     lines = Path(file).read_text("utf-8").splitlines()
     (tmp_path / "results.jsonl").write_text(answered(lines[0]) + "\n")
     said = CliRunner().invoke(app, ["batch", "read", run, str(tmp_path / "results.jsonl")], catch_exceptions=False)
