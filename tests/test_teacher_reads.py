@@ -13,7 +13,7 @@ import pytest
 
 import potstill
 from potstill.asking.asker import Asker
-from potstill.asking.budget import Budget
+from potstill.asking.budget import Budget, Meter, pays_more
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities
 from potstill.datagen.soft_options import SoftOptions
@@ -185,19 +185,21 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     texts = [Unlabelled(text, "mine", i) for i, text in enumerate(TEXTS)]
     unknown = TextLabels(np.full((5, 2), 0.5), 0.1, 0.3, "opinion")
     notes: list[str] = []
+    met: dict[str, Any] = {}
 
     def read(name: str, found: TextLabels, read: int, budget: Budget | None = None) -> Any:
         with teacher_server.running_server(reply=says) as server, Ledger(tmp_path / name) as ledger:
             teacher = open_teacher(f"openai:{server.url}#m", flavour="openai", **FAST)
             job = job_of(Asker(teacher, ledger, budget=budget or Budget()), notes)
             job.settings.self_training, job.settings.seed = SelfTrainingOptions(read=read), 3
-            labels = read_by_teacher(job, found, texts, given())
+            labels = read_by_teacher(job, found, texts, given(), met)
             teacher.close()
         return labels
 
     assert read("a", unknown, 5, Budget(tokens=1)) is None
     assert notes[0] == "the rows say nothing of the texts; the teacher reads 5 of them"
     assert notes[-1].startswith("the texts are left out: ")
+    assert pays_more(met, Meter(Budget(tokens=2))), "a larger budget reads them"
     assert read("b", unknown, 0) is None
     assert read("c", replace(unknown, trust=0.3), 5) is None, "what is believed stands"
     assert read("d", replace(unknown, space="student"), 5) is None

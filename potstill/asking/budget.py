@@ -387,8 +387,12 @@ class Meter:
 
 
 @contextlib.contextmanager
-def as_paid(meter: Meter | None) -> Iterator[dict[str, Any]]:
+def as_paid(meter: Meter | None, *, needed: bool = True) -> Iterator[dict[str, Any]]:
     """Ask the teacher in this block; where the run goes on at its budget, a met cap ends the block and no more.
+
+    Args:
+        meter: Of the run's teachers; None without a budget.
+        needed: Whether a run that stops at its budget stops here too; else the block is left out there as well.
 
     Yields:
         A mapping that stays empty unless a cap was met; then `budget_met` holds the caps as text and, `told`, a
@@ -403,7 +407,7 @@ def as_paid(meter: Meter | None) -> Iterator[dict[str, Any]]:
     except BudgetReached:
         if meter is None:
             raise
-        if not meter.goes_on:
+        if needed and not meter.goes_on:
             raise meter.reached(or_train=True) from None
         met["budget_met"] = {"cap": str(meter.budget), "told": meter.met()}
 

@@ -251,14 +251,14 @@ def mixture_rows(
     if met:
         job.listener(Event("train", "note", f"{len(texts)} texts stay without labels: {met['budget_met']['told']}"))
         return None, {"self_training": {"texts": len(texts), "rows": 0, "rounds": [], "stopped": "budget met"}, **met}
-    if (read := read_by_teacher(job, found, texts, rows)) is not None:
+    if (read := read_by_teacher(job, found, texts, rows, met)) is not None:
         (found, texts), options = read, replace(options, method="teacher")
     said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}
     told = {**said, "rounds": []}
     if nameless := int((found.probs.sum(axis=1) == 0).sum()):
         told["without_label"] = nameless
     if found.trust < found.least:
-        return None, {"self_training": {**told, "stopped": "not believed"}}
+        return None, {"self_training": {**told, "stopped": "not believed"}, **met}
     by = "mixture" if found.space in ("student", "encoder") else found.space
     if found.space in ("opinion", "likeness"):  # in doubt, which the student is to learn
         options = replace(options, confidence=options.confidence or 0.0)

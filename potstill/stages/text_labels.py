@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.events import Event
 
@@ -119,7 +119,7 @@ def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
 
 
 def read_by_teacher(
-    job: Job, found: TextLabels, texts: list[Unlabelled], rows: Dataset
+    job: Job, found: TextLabels, texts: list[Unlabelled], rows: Dataset, met: dict[str, Any]
 ) -> tuple[TextLabels, list[Unlabelled]] | None:
     """What the teacher says of some texts, where the rows say nothing of them.
 
@@ -131,6 +131,7 @@ def read_by_teacher(
         found: What the rows say of the texts.
         texts: The texts; `self_training.read` of them are drawn by chance.
         rows: The training rows.
+        met: Gets `budget_met` (`asking.budget.as_paid`) where the budget does not reach, so that a larger one reads.
 
     Returns:
         The labels of the texts that were drawn, and these; None where what was found is believed, where nothing may be
@@ -139,18 +140,18 @@ def read_by_teacher(
     Raises:
         TeacherError: The teacher refused or stayed away.
     """
-    from potstill.errors import BudgetReached
+    from potstill.asking.budget import as_paid
 
     most = min(job.settings.self_training.read, len(texts))
     if found.space != "opinion" or found.trust >= found.least or not most:
         return None
     some = Random(job.settings.seed).sample(texts, most)
     job.listener(Event("train", "note", f"the rows say nothing of the texts; the teacher reads {most} of them"))
-    try:
+    with as_paid(job.asker.meter, needed=False) as cut:
         return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
-    except BudgetReached as error:
-        job.listener(Event("train", "note", f"the texts are left out: {error}"))
-        return None
+    met.update(cut)
+    job.listener(Event("train", "note", f"the texts are left out: {cut['budget_met']['told']}"))
+    return None
 
 
 def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:

@@ -154,3 +154,20 @@ def options(tiny_bert):
         student=str(tiny_bert), epochs=8, min_steps=1, learning_rate=3e-3, dropout=0.0, max_length=32,
         freeze_embeddings=False, early_stopping=None, keep_checkpoints=False,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def moved(tiny_llama, tmp_path_factory):
+    """Folder of a teacher of `tiny_llama`'s family with other weights."""
+    from potstill.train.causal_model import load_causal
+    from potstill.train.options import DistilOptions, resolve_options
+
+    folder = tmp_path_factory.mktemp("moved")
+    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(tiny_llama)), "causal"))
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -22,9 +22,8 @@ from potstill.settings import resolve
 from potstill.stages.asked_teacher import check_asked_teacher, unlike_tokens
 from potstill.task import TaskSpec
 from potstill.train.causal import distil_causal
-from potstill.train.causal_model import load_causal
 from potstill.train.launch import launch, write_job
-from potstill.train.options import DistilOptions, asks_teacher, check_for_kind, resolve_options
+from potstill.train.options import DistilOptions, asks_teacher, check_for_kind
 from potstill.train.ready import check_tokenizers
 from potstill.train.score_relay import RelayedScores, answering
 
@@ -36,20 +35,6 @@ FAST = {"backoff_s": 0.01, "longest_pause_s": 0.05, "startup_s": 1.0, "patience_
 def rows(n=6, start=0):
     texts = [f"{'ab' * (i % 3 + 1)}{i}" for i in range(start, start + n)]
     return rows_to_dataset([Row(text, text[::-1], "generated", Source(row=i)) for i, text in enumerate(texts)], [])
-
-
-@pytest.fixture(scope="module")
-def moved(tiny_llama, tmp_path_factory):
-    """A teacher of the student's family with other weights."""
-    folder = tmp_path_factory.mktemp("moved")
-    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(tiny_llama)), "causal"))
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from potstill.errors import TrainingError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.causal import distil_causal
-from potstill.train.causal_model import load_causal
 from potstill.train.head_loss import TokenTargets, target_loss
 from potstill.train.losses import divergence, drawn_reverse_kl
-from potstill.train.options import DistilOptions, resolve_options
+from potstill.train.options import DistilOptions
 
 SPEC = TaskSpec(name="echo", instruction="Say it.", kind="generation")
 WHOLE = 258
@@ -23,20 +22,6 @@ WHOLE = 258
 def rows(n=6, start=0):
     texts = [f"{'ab' * (i % 3 + 1)}{i}" for i in range(start, start + n)]
     return rows_to_dataset([Row(text, text[::-1], "generated", Source(row=i)) for i, text in enumerate(texts)], [])
-
-
-@pytest.fixture(scope="module")
-def moved(tiny_llama, tmp_path_factory):
-    """A teacher of the student's family with other weights."""
-    folder = tmp_path_factory.mktemp("moved")
-    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(tiny_llama)), "causal"))
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

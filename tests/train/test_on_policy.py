@@ -32,20 +32,6 @@ def rows(n=6, start=0):
     return rows_to_dataset([Row(text, text[::-1], "generated", Source(row=i)) for i, text in enumerate(texts)], [])
 
 
-@pytest.fixture(scope="module")
-def moved(tiny_llama, tmp_path_factory):
-    """A teacher of the student's family with other weights."""
-    folder = tmp_path_factory.mktemp("moved")
-    tokenizer, model, _ = load_causal(resolve_options(DistilOptions(student=str(tiny_llama)), "causal"))
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def options(tiny_llama, moved):
     return DistilOptions(
