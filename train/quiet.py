@@ -24,14 +24,20 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _tells_of_no_cast(record: logging.LogRecord) -> bool:
+    """Whether a line of bitsandbytes is not the one that it prints of each product whose inputs it casts."""
+    return "inputs will be cast" not in record.getMessage()
+
+
 @contextmanager
 def quiet_bars(rounded: str) -> Iterator[None]:
     """No bars of libraries that unpack weights, which know no switch; what they raise is raised.
 
     Args:
-        rounded: How the weights are rounded. bitsandbytes tells of each product that it casts its inputs, for good.
+        rounded: How the weights are rounded. Of bitsandbytes' products one warning is dropped for good: they are
+            made long after this block. What else that library says is the caller's to hear.
     """
     if rounded == "bitsandbytes":
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_tells_of_no_cast)
     with redirect_stderr(io.StringIO()):
         yield
