@@ -9,7 +9,6 @@ more than its own length.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -92,11 +91,6 @@ class Card:
     def text(self) -> str:
         """What is embedded and searched: title, description, task tags, label names, columns; <= 1,500 characters."""
         return card_text(self)
-
-    @property
-    def text_key(self) -> str:
-        """sha256 of `text`: the key of its embedding."""
-        return hashlib.sha256(self.text.encode("utf-8", "replace")).hexdigest()
 
 
 def card_text(card: Card) -> str:

@@ -16,7 +16,7 @@ How the weights were chosen, and what each part is worth, is told in docs/retrie
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
@@ -390,16 +390,3 @@ def _name(dataset_id: str) -> str:
 
 def _is_excluded(reason: str) -> bool:
     return reason.startswith("excluded by the task")
-
-
-def with_status(ranking: Ranking, outcomes: Mapping[str, tuple[Literal["used", "skipped"], str]]) -> Ranking:
-    """The ranking with status and reason of each hit filled in, by dataset id."""
-    from dataclasses import replace
-
-    hits = tuple(
-        replace(hit, status=outcomes[hit.card.id][0], reason=outcomes[hit.card.id][1])
-        if hit.card.id in outcomes
-        else hit
-        for hit in ranking.hits
-    )
-    return replace(ranking, hits=hits)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from potstill.retrieval.search import (
     open_search,
     refusal,
     task_query,
-    with_status,
 )
 from potstill.retrieval.words import search_words, stem
 from potstill.task import Label, LicencePolicy, TaskSpec
@@ -97,7 +97,9 @@ def test_without_filters_the_nearest_stands_first() -> None:
 
 
 def test_ranking_json() -> None:
-    found = with_status(rank(spec()), {"a/spam": ("used", "40 rows")})
+    ranking = rank(spec())
+    taken = [replace(hit, status="used", reason="40 rows") if hit.card.id == "a/spam" else hit for hit in ranking.hits]
+    found = replace(ranking, hits=tuple(taken))
     value = json.loads(json.dumps(found.to_json()))
     assert set(value) == {"query", "hits", "refused"}
     hit = next(hit for hit in value["hits"] if hit["id"] == "a/spam")

@@ -146,7 +146,6 @@ class _Work:
         self.source, self.recipe, self.out, self.material = source, recipe, out, material
         self.options, self.listener = options, listener
         self.place = out.with_name(f"{out.name}.steps")
-        self.original_model: Any = None
 
     def run(self, state: Compressed) -> CompressResult:
         """Every step, the files, the report."""
