@@ -37,7 +37,7 @@ pytestmark = [
 ]
 SPEC = TaskSpec(name="town", instruction="Say one sentence about the place.", kind="generation")
 PLACES = ("Ghent", "Kyoto", "Lima", "Oslo", "Cairo", "Quito", "Porto", "Delhi", "Perth", "Turin")
-TOP, STEPS = 512, 12
+TOP, STEPS = 512, 6
 
 
 @pytest.fixture(scope="module")
