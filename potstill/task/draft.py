@@ -88,6 +88,9 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
             "  # A sentence says more to the teacher than a name: what belongs here, and what does not.",
         ]
         lines += [f"  {_key(name)}: {_scalar(known.get(name, ''))}".rstrip() for name in names]
+        if spec.label_prior:
+            shares = ", ".join(f"{_key(name)}: {share:.4g}" for name, share in spec.label_prior.items())
+            lines.append(f"label_prior: {{{shares}}}    # how common each is, as the prompt says")
     columns = ", ".join(map(_scalar, spec.inputs)) or "text"
     # Rows of the user's own may have other columns, or one text that holds all.
     given = bool(spec.inputs) and not answers.test

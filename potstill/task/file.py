@@ -40,18 +40,12 @@ from potstill.task.fields import (
 )
 from potstill.task.front_matter import Faults, Node, parse_yaml, plain
 from potstill.task.given import OwnRows, fields_of
-from potstill.task.inference import (
-    Reading,
-    ask_teacher,
-    check_labels,
-    infer_languages,
-    read_by_rules,
-    slug,
-)
+from potstill.task.inference import Reading, ask_teacher, check_labels, infer_languages, read_by_rules, slug
 from potstill.task.markdown import Parts, read_markdown
 from potstill.task.meanings import with_meanings
 from potstill.task.metric import infer_metric
 from potstill.task.option_places import nearest_key
+from potstill.task.shares import shares_of, without_shares
 from potstill.task.source import checked_text, path_in, read_text, split_front_matter
 
 if TYPE_CHECKING:
@@ -253,12 +247,15 @@ def _build(
         if key in given and found.kind != "classification":
             faults.add(lines[key], f"{key}: only for kind: classification (this is {found.kind})")
     classes = found.kind == "classification" and bool(names)
-    estimated = "label_prior" in given and plain(given["label_prior"]) == "estimate"
-    stated = "label_prior" in given and classes and not estimated
-    prior = prior_of(given["label_prior"], match, names, faults) if stated else {}
-    if prior and abs(sum(float(plain(n) or 0) for n in given["label_prior"].fields.values()) - 1) > 1e-6:
-        shown = ", ".join(f"{name} {share:.3g}" for name, share in prior.items())
-        inferred.append(Inferred("label_prior", shown, "normalised"))
+    share = given.get("label_prior")
+    estimated = share is not None and plain(share) == "estimate"
+    stated = share if classes and not estimated else None
+    prior = prior_of(stated, match, names, faults) if stated else {}
+    if classes and share is None and (prior := shares_of(instruction, found.labels)):
+        found.labels = without_shares(found.labels)
+    if prior and not (stated and abs(sum(float(plain(n) or 0) for n in stated.fields.values()) - 1) <= 1e-6):
+        shown = ", ".join(f"{label} {share:.3g}" for label, share in prior.items())
+        inferred.append(Inferred("label_prior", shown, "normalised" if stated else "rules"))
     rules = rules_of(given["rules"], match, names, faults) if "rules" in given and classes else []
     seed_tasks = path_of(given["seed_tasks"], "seed_tasks", sources.folder, faults) if "seed_tasks" in given else None
     if "seed_tasks" in given and found.kind != "instructions":
