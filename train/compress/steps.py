@@ -128,7 +128,8 @@ def _prune(state: Compressed, step: Step, helpers: Helpers, listener: Listener) 
     texts = helpers.healing if step.about.learns else helpers.calibration
     result = method(state.model, step.amount, texts, listener, **options)
     if result.masks is not None:
-        state.kept |= dict(result.masks.kept)
+        # What a step before masked stays masked, and is checked to have stayed 0.
+        state.kept |= {name: mask & state.kept.get(name, mask) for name, mask in result.masks.kept.items()}
     elif state.kept:
         # Layers were cut or numbered anew: what was masked is known by its zeros.
         names = [name for name, _ in anatomy(state.model).matrices()]

@@ -42,6 +42,7 @@ from potstill.train.layers import spaced_layers
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.gates import gated
 from potstill.train.prune.hard_concrete import Switches
+from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked_calibration, checked_share
 from potstill.train.prune.rounding import mask_units, round_units
 from potstill.train.prune.stream import evaluating
@@ -130,7 +131,9 @@ class _Taught:
         )
         up = torch.optim.Adam([self.multipliers], lr=switch_rate, maximize=True)
         batches = fresh_batches(data, seed)
-        with evaluating(model), evaluating(self.teacher):
+        # What is 0 already, of a head that is masked say, stays so.
+        alive = Masks.of_zeros(model, [name for name, _ in self.parts.matrices()])
+        with evaluating(model), evaluating(self.teacher), alive.hold(model):
             for step in range(1, steps + 1):
                 batch = {name: value.to(model.device) for name, value in next(batches).items()}
                 target = share * min(1.0, 2 * step / steps)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from potstill.events import Listener, silent
@@ -47,7 +46,7 @@ def prune_gradually(
         listener: Told after each step.
 
     Returns:
-        The last masks.
+        The masks of that share. Weights that were 0 before are 0 still, and may lie among these or beside them.
 
     Raises:
         OptionError: Impossible options, or no text.
@@ -56,11 +55,20 @@ def prune_gradually(
     from potstill.train.heal import HealOptions, heal
 
     teacher = copy.deepcopy(parts.model)
-    masks = Masks({name: torch.ones_like(linear.weight, dtype=torch.bool) for name, linear in parts.matrices()})
+    # What is 0 already, of a step before or of a head that is masked, stays so.
+    alive = Masks.of_zeros(parts.model, [name for name, _ in parts.matrices()])
+    masks = Masks({name: mask.clone() for name, mask in alive.kept.items()})
+    found: list[Masks] = []
+
+    def at(step: int) -> Masks:
+        """The masks after a step."""
+        found.append(masks_of(cubic(share, step, steps)))
+        return found[-1].within(alive)
+
     options = HealOptions(steps=steps, learning_rate=learning_rate, seed=seed)
-    with _growing(masks, lambda step: masks_of(cubic(share, step, steps)), steps):
+    with _growing(masks, at, steps):
         heal(parts.model, teacher, calibration, options, masks=masks, listener=listener)
-    return masks
+    return found[-1]
 
 
 @contextmanager

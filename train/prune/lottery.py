@@ -91,16 +91,18 @@ def prune_lottery(
         train = _healing(model, calibration, steps, learning_rate, seed)
     count = rounds or math.ceil(math.log(1 - share) / math.log(1 - _A_ROUND))
     origin = {name: value.detach().clone() for name, value in (begun or model.state_dict()).items()}
-    masks = Masks({name: torch.ones_like(linear.weight, dtype=torch.bool) for name, linear in parts.matrices()})
+    # What is 0 already, of a step before or of a head that is masked, stays so.
+    masks = alive = Masks.of_zeros(model, [name for name, _ in parts.matrices()])
     if begun is None:
-        train(model, masks)
+        train(model, alive)
     for step in range(1, count + 1):
         masks = magnitude_masks(parts, 1 - (1 - share) ** (step / count), scope)
         model.load_state_dict(origin)
         if start == "random" and step == count:
             randomise(parts, seed)
-        masks.apply(model)
-        train(model, masks)
+        held = masks.within(alive)
+        held.apply(model)
+        train(model, held)
         message = f"lottery: round {step}/{count}, {masks.sparsity():.1%} of the weights are gone"
         listener(Event("compress", "progress", message, step, count))
     to = "given" if begun is None else "early"

@@ -33,6 +33,10 @@ class Masks:
         total = sum(mask.numel() for mask in self.kept.values())
         return 1 - sum(int(mask.sum()) for mask in self.kept.values()) / max(total, 1)
 
+    def within(self, other: Masks) -> Masks:
+        """These masks, with what another's take away taken away as well; both are of the same parameters."""
+        return Masks({name: mask & other.kept[name].to(mask.device) for name, mask in self.kept.items()})
+
     @torch.no_grad()
     def apply(self, model: Any) -> None:
         """Set the removed weights of a model to zero, in place.

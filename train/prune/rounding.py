@@ -168,6 +168,8 @@ def mask_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, ho
     heads = left[: wanted["groups"].numel()].view_as(wanted["groups"]).repeat_interleave(each, 1)
     neurons = left[wanted["groups"].numel() :].view_as(wanted["neurons"])
     masks = Masks({**head_masks(parts, heads).kept, **neuron_masks(parts, neurons).kept})
+    # What was 0 before is 0 afterwards too.
+    masks = masks.within(Masks.of_zeros(parts.model, list(masks.kept)))
     masks.apply(parts.model)
     facts = {
         **how, "structure": "masked", "note": "zero-masked, as layers differ: no tensor is smaller",
@@ -175,7 +177,7 @@ def mask_units(parts: Anatomy, wanted: dict[str, torch.Tensor], share: float, ho
         "learnt_groups": heads[:, ::each].sum(1).int().tolist(),
         "learnt_neurons": neurons.sum(1).int().tolist(),
     }  # fmt: skip
-    return checked(PruneResult(facts, masks, {"zeros": float(sizes[gone].sum() / sizes.sum())}))
+    return checked(PruneResult(facts, masks, {"zeros": masks.sparsity()}))
 
 
 def neuron_masks(parts: Anatomy, alive: torch.Tensor) -> Masks:

@@ -15,6 +15,7 @@ from potstill.train.prune.hard_concrete import Switches
 from potstill.train.prune.hidden import prune_hidden
 from potstill.train.prune.loss import mean_loss, with_answers
 from potstill.train.prune.lottery import prune_lottery, randomise
+from potstill.train.prune.magnitude import prune_magnitude
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.neurons import prune_neurons
 from potstill.train.prune.outcome import zero_share
@@ -207,6 +208,15 @@ def test_cofi_cuts_to_the_share_and_reloads(subject, reloads, hidden):
     if not hidden:
         assert block_weights(anatomy(model)) / whole == pytest.approx(0.6, abs=0.02)
     reloads(model, calibration)
+
+
+def test_cofi_leaves_what_was_zero_before_at_zero(encoder, class_texts):
+    names = [name for name, _ in anatomy(encoder).matrices()]
+    prune_magnitude(encoder, 0.4)
+    before = Masks.of_zeros(encoder, names)
+    prune_cofi(encoder, 0.3, class_texts, steps=6, learning_rate=1e-2, uniform=False)
+    back = [name for name, mask in before.kept.items() if bool(encoder.get_parameter(name)[~mask].any())]
+    assert not back
 
 
 def test_cofi_learns_which_neurons_say_nothing(encoder, class_texts):

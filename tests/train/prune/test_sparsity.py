@@ -106,6 +106,22 @@ def test_what_was_zero_before_stays_so_and_counts(decoder, causal_texts):
     assert result.masks.sparsity() == pytest.approx(result.facts["zeros"])
 
 
+@pytest.mark.parametrize(
+    ("method", "share", "options"),
+    [("magnitude", 0.1, {"schedule": "cubic", "steps": 6}), ("magnitude", 0.6, {"schedule": "cubic", "steps": 6}),
+     ("lottery", 0.1, {"rounds": 2, "steps": 3}), ("lottery", 0.6, {"rounds": 2, "steps": 3})],
+)  # fmt: skip
+def test_what_was_zero_before_does_not_come_back_while_the_rest_learns(subject, method, share, options):
+    model, calibration = subject
+    prune_magnitude(model, 0.4)
+    before = {name: weight == 0 for name, weight in matrices(model).items()}
+    result = SPARSITY[method](model, share, calibration, lambda event: None, learning_rate=1e-2, **options)
+    assert result.facts["zeros"] >= max(0.4, share) - 1e-3
+    for name, weight in matrices(model).items():
+        assert not bool(weight[before[name]].any()), f"pruned weights of {name} came back"
+        assert not bool((result.masks.kept[name] & before[name]).any())
+
+
 def test_magnitude_drops_the_smallest_of_each_matrix(decoder):
     before = matrices(decoder)
     prune_magnitude(decoder, 0.25)
