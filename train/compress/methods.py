@@ -149,12 +149,12 @@ _PRUNERS = (
     Method("hidden", "structure", "channels of the hidden state that matter least are cut", "hidden:0.25", texts=1024,
            counts=True),
     Method("cofi", "structure", "coarse and fine masks, learnt with an L0 penalty", "cofi:0.5,steps=200",
-           {"steps": Option(int, 200, least=1), "learning_rate": Option(float, 2e-5, least=1e-9),
-            "switch_rate": Option(float, 0.1, least=1e-9), "layer_weight": Option(float, 0.9, least=0.0),
+           {"steps": Option(int, 200, least=2), "learning_rate": Option(float, 2e-5, least=1e-9),
+            "switch_rate": Option(float, 0.1, least=1e-9), "layer_weight": Option(float, 0.9, least=0.0, most=1.0),
             "temperature": Option(float, 2.0, least=0.01), "hidden": Option(bool, True), **_UNIFORM, **_SEED},
            texts=1024, learns=True),
     Method("bonsai", "structure", "modules whose absence costs least, by forward passes alone", "bonsai:0.25",
-           {"sub_models": Option(int, 80, least=2), "rounds": Option(int, 1, least=1),
+           {"sub_models": Option(int, 80, least=20), "rounds": Option(int, 1, least=1),
             "bundles": Option(int, 16, least=1), **_UNIFORM, **_SEED}, texts=1024),
 )  # fmt: skip
 

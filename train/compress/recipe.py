@@ -22,6 +22,7 @@ from typing import Any
 from potstill.errors import MissingExtra, OptionError
 from potstill.options import nearest
 from potstill.train.compress.methods import GRIDS, KIND_OF, METHODS, Method
+from potstill.train.prune.patterns import n_of_m, pattern_faults
 from potstill.train.prune.schedules import schedule_faults
 
 PREFIXES = {"prune": ("structure", "sparsity"), "quantize": ("quantize",), "quantise": ("quantize",)}
@@ -195,7 +196,8 @@ def _read_step(text: str) -> list[Step]:
     if not match:
         raise ValueError(f"no method is named; methods: {', '.join(sorted(METHODS))}")
     name = match[0].lower()
-    found, words = name, text[match.end() :].lstrip(" :,-")
+    # The line of `int8-channel` joins, and that of `layers:-1` is a sign.
+    found, words = name, re.sub(r"^(?:[ :,]*-(?![\d.])|-)?[ :,]*", "", text[match.end() :])
     if name not in METHODS:
         # `gobo3` and `int4g64` are how people write them.
         joined = re.fullmatch(r"(gobo|int\d)_?(g\d+|(?<!\d)\d)", name)
@@ -230,6 +232,13 @@ def grid_step(grid: str, group: int | None = None, embeddings: str | None = None
 def _with_words(method: Method, words: list[str]) -> Step:
     amount: float | int | None = None
     options: dict[str, Any] = {}
+
+    def put(found: Mapping[str, Any]) -> None:
+        """Take options, each said once."""
+        for name, value in found.items():
+            if options.setdefault(name, value) != value:
+                raise ValueError(f"{name} is given as {options[name]} and as {value}; keep one of them")
+
     position = 0
     while position < len(words):
         word, after = words[position], words[position + 1] if position + 1 < len(words) else ""
@@ -238,15 +247,17 @@ def _with_words(method: Method, words: list[str]) -> Step:
         if equals:
             if key not in method.options:
                 raise ValueError(f"{method.name} has no option {key!r}{nearest(key, method.options)}")
-            options[key] = _typed(method, key, value)
+            put({key: _typed(method, key, value)})
         elif method.kind == "heal" and after in _WORDS_OF_HEALING:
             key = _WORDS_OF_HEALING[after]
-            options[key] = _typed(method, key, word)
+            put({key: _typed(method, key, word)})
             position += 1
         elif method.kind in ("structure", "sparsity") and (share := _share(word)) is not None:
+            if amount is not None:
+                raise ValueError(f"{method.name} is given {amount:g} and {share:g}; keep one of them")
             amount = share
         else:
-            options |= _meaning(method, word)
+            put(_meaning(method, word))
     if method.kind in ("structure", "sparsity"):
         amount = _checked_amount(method, amount, options)
     if method.name == "magnitude":
@@ -307,10 +318,12 @@ def _share(word: str) -> float | int | None:
 
 
 def _checked_amount(method: Method, amount: float | int | None, options: Mapping[str, Any]) -> float | int | None:
+    if (pattern := options.get("pattern")) is not None:
+        n, m = n_of_m(pattern)
+        amount = 1 - n / m if amount is None else amount
+        if wrong := pattern_faults(pattern, amount, options.get("scope", "layer")):
+            raise ValueError("; ".join(wrong))
     if amount is None:
-        if pattern := options.get("pattern"):
-            keep, of = map(int, str(pattern).split(":"))
-            return 1 - keep / of
         raise ValueError(f"{method.name} needs a share to remove; {method.example}")
     if method.kind == "sparsity" and not 0 < amount < 1:
         raise ValueError(f"a sparsity of {amount:g} is not possible: choose a share between 0 and 1, such as 0.5")
@@ -331,7 +344,10 @@ def _typed(method: Method, name: str, value: str) -> Any:
             raise ValueError(f"{name}={value} is neither true nor false")
         return value.lower() in ("true", "yes", "1")
     try:
-        typed = option.type(value)
+        if option.type is float and value.endswith("%"):
+            typed = float(value[:-1]) / 100
+        else:
+            typed = option.type(value)
     except ValueError:
         raise ValueError(f"{name}={value} is no {option.type.__name__}") from None
     if isinstance(typed, float) and not math.isfinite(typed):

@@ -68,7 +68,7 @@ def prune_magnitude(
     if faults:
         raise OptionError("prune magnitude", faults)
     parts = anatomy(model)
-    kept_of = checked_pattern("magnitude", parts, pattern, share, scope != "layer")
+    kept_of = checked_pattern("magnitude", parts, pattern, share, scope)
     how: dict[str, Any] = {"scope": scope, "pattern": pattern}
     if schedule == "once":
         masks = magnitude_masks(parts, share, scope, kept_of)

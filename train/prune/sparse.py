@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from potstill.errors import OptionError, TrainingError
 from potstill.train.prune.anatomy import Anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked, parameter_count, size_facts
+from potstill.train.prune.patterns import n_of_m, pattern_faults
 
 
 def keep_largest(scores: torch.Tensor, share: float) -> torch.Tensor:
@@ -56,28 +56,23 @@ def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
 
 
 def checked_pattern(
-    method: str, parts: Anatomy, pattern: str | None, share: float, is_global: bool = False
+    method: str, parts: Anatomy, pattern: str | None, share: float, scope: str = "layer"
 ) -> tuple[int, int] | None:
     """(n, m) of a pattern such as "2:4".
 
     Raises:
-        OptionError: It is not written so, does not fit the share or the rows, or is asked for globally.
+        OptionError: It is not written so, or does not fit the share, the rows or the scope.
     """
     if pattern is None:
         return None
-    where = f"prune {method}"
-    found = re.fullmatch(r"(\d+):(\d+)", pattern)
-    if found is None or not 0 < int(found[1]) < int(found[2]):
-        raise OptionError(where, [f"pattern {pattern!r} is not n:m with 0 < n < m; write 2:4 to keep 2 of every 4"])
-    n, m = int(found[1]), int(found[2])
-    if abs(1 - n / m - share) > 1e-6:
-        raise OptionError(where, [f"pattern {pattern} removes {1 - n / m:g} and {share:g} was asked; give the same"])
-    if is_global:
-        raise OptionError(where, [f"pattern {pattern} holds in every row, so scope cannot be global"])
+    try:
+        (n, m), faults = n_of_m(pattern), pattern_faults(pattern, share, scope)
+    except ValueError as error:
+        raise OptionError(f"prune {method}", [str(error)]) from None
     if widths := sorted({linear.in_features for _, linear in parts.matrices() if linear.in_features % m}):
-        raise OptionError(
-            where, [f"pattern {pattern} does not fit rows of {widths[0]} weights; give an m that divides it"]
-        )
+        faults.append(f"pattern {pattern} does not fit rows of {widths[0]} weights; give an m that divides it")
+    if faults:
+        raise OptionError(f"prune {method}", faults)
     return n, m
 
 

@@ -27,6 +27,10 @@ READ = [
     ("qat:int4", "int4 -> heal:steps=200"),
     ("gptq:nf4", "gptq:grid=nf4"),
     ("llm.int8:threshold=5", "llm.int8:threshold=5.0"),
+    ("gobo-4 -> heal - 2 epochs", "gobo:bits=4 -> heal:epochs=2.0"),
+    ("lottery:40%,rewind=5%", "lottery:0.4,rewind=0.05"),
+    ("int8:group,g32", "int8:scope=group,group=32"),
+    ("wanda:50%,2:4", "wanda:0.5,pattern=2:4"),
 ]  # fmt: skip
 
 
@@ -73,6 +77,21 @@ REFUSED = [
     ("layers:nan", "layers does not know 'nan'"),
     ("heads:99", "99 is no share to remove: choose one between 0 and 1, as in heads:0.2"),
     ("int8 -> heal:epochs=inf", "epochs=inf is no number to work with"),
+    ("magnitude:-0.5", "a sparsity of -0.5 is not possible"),
+    ("layers: -1", "-1 cannot be removed"),
+    ("magnitude:0.5,0.3", "magnitude is given 0.5 and 0.3; keep one of them"),
+    ("int8 -> heal:steps=3,steps=5", "steps is given as 3 and as 5; keep one of them"),
+    ("int4:tensor,g64", "scope is given as tensor and as group; keep one of them"),
+    ("wanda:4:0", "pattern '4:0' is not n:m with 0 < n < m; write 2:4 to keep 2 of every 4"),
+    ("wanda:0:4", "pattern '0:4' is not n:m with 0 < n < m"),
+    ("magnitude:0.5,pattern=half", "pattern 'half' is not n:m"),
+    ("magnitude:pattern=half", "pattern 'half' is not n:m"),
+    ("wanda:0.3,2:4", "pattern 2:4 removes 0.5 and 0.3 was asked; give the same"),
+    ("magnitude:2:4,deviation", "pattern 2:4 holds in every row; leave out scope=deviation"),
+    ("lottery:0.5,rewind=100%", "rewind=100% is too large; the most is 0.99"),
+    ("bonsai:0.5,sub_models=8", "sub_models=8 is too small; the least is 20"),
+    ("cofi:0.5,steps=1", "steps=1 is too small; the least is 2"),
+    ("cofi:0.5,layer_weight=1.5", "layer_weight=1.5 is too large; the most is 1"),
     ("", "no step is given"),
     ([{"prune": "wanda 0.5", "heal": ""}], "a mapping with one key"),
 ]
