@@ -29,7 +29,7 @@ from potstill.train.compress.methods import Method, StepKind
 from potstill.train.compress.recipe import Step
 from potstill.train.compress.state import Compressed
 from potstill.train.prune.masks import Masks
-from potstill.train.quantize.schemes import targets
+from potstill.train.quantize.schemes import layer_list, targets
 
 KINDS = ("structure", "sparsity", "heal")
 Apply = Callable[[Any, Calibration], Any]
@@ -108,7 +108,7 @@ def run_own(state: Compressed, step: OwnStep, calibration: Calibration) -> dict[
         TrainingError: It failed, gave no such model as it got, or changed nothing.
     """
     before, was, answers = _fingerprint(state.model), type(state.model), _answers(state.model)
-    shapes = {name: mask.shape for name, mask in state.kept.items()}
+    layers = len(layer_list(state.model))
     try:
         model = step.apply(state.model, calibration)
     except PotstillError:
@@ -129,11 +129,16 @@ def run_own(state: Compressed, step: OwnStep, calibration: Calibration) -> dict[
     if faults:
         raise TrainingError(f"{step} did not give a student: {'; '.join(faults)}; the steps before it are kept")
     state.model = model.eval().requires_grad_(True)
+    model.zero_grad(set_to_none=True)  # gradients that it left would be a part of the next healing's first step
     zeros = Masks.of_zeros(model, [target.name for target in targets(model) if target.part == "blocks"]).kept
     if step.does != "heal":
         # What was masked before stays so, or the check of masks would not see it come back.
-        same = {name: mask for name, mask in state.kept.items() if name in zeros and zeros[name].shape == shapes[name]}
-        found = {name: mask & same[name] if name in same else mask for name, mask in zeros.items()}
+        # Of a layer that was cut, or numbered anew, the zeros alone are known.
+        same = state.kept if len(layer_list(model)) == layers else {}
+        found = {
+            name: mask & same[name] if name in same and same[name].shape == mask.shape else mask
+            for name, mask in zeros.items()
+        }
         state.kept = {name: mask for name, mask in found.items() if not mask.all()}
     return {"name": step.name, "digest": step.digest, "kind": step.does}
 

@@ -168,3 +168,28 @@ def test_the_digest_is_that_of_the_source(student, material, tmp_path):
 def test_no_code_is_loaded_from_a_name():
     with pytest.raises(OptionError, match="there is no method 'own'"):
         parse_recipe("own:small_rows@0123456789ab -> int8")
+
+
+def test_gradients_that_a_step_leaves_are_no_part_of_the_healing_after_it(student, material, tmp_path):
+    def look_back(model, calibration):
+        model = small_rows(model, calibration)
+        (1e3 * model(**calibration.batches[0]).loss).backward()
+        return model
+
+    look_back.kind = "sparsity"
+    healed = []
+    for name, step in (("plain", small_rows), ("looked", look_back)):
+        result = make(student, material, tmp_path / name, step, "heal:steps=2")
+        healed.append(load_student(result.path).model.state_dict())
+    assert all(torch.equal(value, healed[1][name]) for name, value in healed[0].items())
+
+
+def test_a_step_may_cut_a_layer_of_a_student_with_masked_heads(student, material, tmp_path):
+    def first_layer_goes(model, calibration):
+        model.bert.encoder.layer = model.bert.encoder.layer[1:]
+        model.config.num_hidden_layers -= 1
+        return model
+
+    result = make(student, material, tmp_path, "heads:0.5", first_layer_goes, "heal:steps=2")
+    assert [entry["layers"] for entry in result.report["steps"]] == [2, 2, 1, 1, 1]
+    assert result.report["steps"][-1]["zeros"] > 0.2
