@@ -369,9 +369,11 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
                 f"to before it; put {step.method} first, or leave rewind out"
             )
         if step.method == "qlora":
-            if highest >= _RANK["sparsity"]:
+            masked = [before.method for before in steps[:index] if before.options.get("uniform") is False]
+            if highest >= _RANK["sparsity"] or masked:
+                after = last if highest >= _RANK["sparsity"] else masked[-1]
                 faults.append(
-                    f"qlora comes after {last}: its adapters are merged into full weights, which would undo it; put it "
+                    f"qlora comes after {after}: its adapters are merged into full weights, which would undo it; put it "
                     "before, or heal"
                 )
             continue

@@ -64,6 +64,8 @@ REFUSED = [
     ("heal:steps=3 -> int8", "heal comes first"),
     ("nf4 -> qlora:steps=3", "qlora comes after nf4: its adapters are merged into full weights"),
     ("wanda:0.5 -> qlora:steps=3", "qlora comes after wanda"),
+    ("heads:0.2,uniform=no -> qlora:steps=3", "qlora comes after heads: its adapters are merged into full weights"),
+    ("cofi:0.5,uniform=no -> layers:1 -> qlora:steps=3", "qlora comes after cofi"),
     ("qlora:ranc=3", "no option 'ranc'; did you mean 'rank'"),
     ("bf16 -> heal:steps=3", "cast last"),
     ("qat:binary,steps=20,epochs=2", "steps=20 and epochs=2 both say how long qat is; keep one of them"),
