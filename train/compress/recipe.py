@@ -373,8 +373,8 @@ def _contradictions(steps: Sequence[Step]) -> list[str]:
             if highest >= _RANK["sparsity"] or masked:
                 after = last if highest >= _RANK["sparsity"] else masked[-1]
                 faults.append(
-                    f"qlora comes after {after}: its adapters are merged into full weights, which would undo it; put it "
-                    "before, or heal"
+                    f"qlora comes after {after}: its adapters are merged into full weights, which would undo it; put "
+                    "it before, or heal"
                 )
             continue
         if step.kind == "heal" and step.method == "own":
