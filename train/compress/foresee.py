@@ -2,8 +2,8 @@
 step is done.
 
 In: configuration, recipe, formats. Out: what would be said when the files are written. The model is built without
-weights (torch's meta device), its channels and neurons are cut in number as the recipe will cut them, and a few rows of
-each of its widths are rounded. What `cofi` and `bonsai` leave is learnt, and is not foreseen.
+weights (torch's meta device), its layers, channels and neurons are cut in number as the recipe will cut them, and a few
+rows of each of its widths are rounded. What `cofi` and `bonsai` leave is learnt, and is not foreseen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from potstill.train.compress.files import KEEPING, format_faults
 from potstill.train.compress.recipe import Recipe, Step, with_defaults
 from potstill.train.compress.state import Compressed
 from potstill.train.compress.steps import activations_of, scheme_of
+from potstill.train.layers import keep_layers
 from potstill.train.prune.anatomy import anatomy
+from potstill.train.prune.depth import layers_that_can_go
 from potstill.train.prune.hidden import possible_width
 from potstill.train.prune.neurons import neurons_left
 from potstill.train.quantize.schemes import Scheme, scheme_for, targets, weight_of
@@ -71,45 +73,36 @@ def refuse_formats(state: Compressed, recipe: Recipe, formats: Sequence[str]) ->
         OptionError: Every reason.
     """
     wanted = [form for form in formats if form != "auto"]
-    faults = _kept_faults(state, recipe, wanted)
+    rounding = next((step for step in recipe.steps if step.kind == "quantize"), None)
+    scheme = None if rounding is None else scheme_of(rounding)
+    model = _cut(state.model, [step for step in recipe.steps if step.kind == "structure"], state.kind)
+    faults = []
+    if rounding is not None and scheme is not None and scheme.keep:
+        faults += _kept_faults(model, rounding, scheme, wanted)
     if wanted:
-        foreseen = _foreseen(state, recipe)
+        foreseen = Compressed(model, state.tokenizer, state.card, state.kind, state.dtype)
+        if rounding is not None and scheme is not None:
+            embeddings = str(with_defaults(rounding).options.get("embeddings", "int8"))
+            foreseen.quantized = _rounded(model, scheme, embeddings)
+            foreseen.activations = activations_of(rounding)
         faults += [f"{form}: {fault}" for form in wanted for fault in format_faults(foreseen, form)]
     if faults:
         raise OptionError("formats", faults)
 
 
-def _kept_faults(state: Compressed, recipe: Recipe, formats: Sequence[str]) -> list[str]:
+def _kept_faults(model: Any, rounding: Step, scheme: Scheme, formats: Sequence[str]) -> list[str]:
     """What is wrong with the weights that a rounding is to keep: a format that holds none, a name that is none."""
-    rounding = next((step for step in recipe.steps if step.kind == "quantize"), None)
-    scheme = None if rounding is None else scheme_of(rounding)
-    if scheme is None or not scheme.keep:
-        return []
-    found = list(targets(state.model))
+    found = list(targets(model))
     faults = [
         f"{form}: it holds no single weights that are kept ({rounding}); choose {', '.join(KEEPING)}"
         for form in formats
         if form not in KEEPING
     ]
     return faults + [
-        f"keep={part} names no weight of {type(state.model).__name__}, whose first is {found[0].name}"
+        f"keep={part} names no weight of {type(model).__name__}, whose first is {found[0].name}"
         for part in scheme.keep
         if not any(target.within([part]) for target in found)
     ]
-
-
-def _foreseen(state: Compressed, recipe: Recipe) -> Compressed:
-    """The student after the recipe, as far as formats go: its shapes, and rows that are rounded as its weights are."""
-    rounding = next((step for step in recipe.steps if step.kind == "quantize"), None)
-    scheme = None if rounding is None else scheme_of(rounding)
-    cuts = [step for step in recipe.steps if step.kind == "structure"]
-    model = _cut(state.model, cuts, state.kind)
-    found = Compressed(model, state.tokenizer, state.card, state.kind, state.dtype)
-    if rounding is not None and scheme is not None:
-        embeddings = str(with_defaults(rounding).options.get("embeddings", "int8"))
-        found.quantized = _rounded(model, scheme, embeddings)
-        found.activations = activations_of(rounding)
-    return found
 
 
 def _rounded(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Any]:
@@ -129,15 +122,17 @@ def _rounded(model: Any, scheme: Scheme, embeddings: str) -> dict[str, Any]:
 
 def _cut(model: Any, steps: Sequence[Step], kind: str) -> Any:
     """A model of the shapes that the steps leave, on the meta device; the model itself where they leave all."""
-    if not {"hidden", "neurons"} & {step.method for step in steps}:
-        return model
     for step in steps:
         if step.method in _LEARNT:
             break
-        if step.method not in ("hidden", "neurons") or step.amount is None:
+        if step.method not in ("layers", "hidden", "neurons") or step.amount is None:
             continue
         config = copy.deepcopy(model.config)
         inner, parts = config.get_text_config(), anatomy(model)
+        if step.method == "layers":
+            gone = step.amount if isinstance(step.amount, int) else round(step.amount * layers_that_can_go(parts))
+            model = keep_layers(_empty(config, kind), max(1, len(parts.blocks) - gone))
+            continue
         if step.method == "neurons":
             inner.intermediate_size = neurons_left(parts.neurons, step.amount)
         else:

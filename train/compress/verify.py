@@ -108,8 +108,12 @@ def _masks(state: Compressed) -> list[str]:
 
 def _codes(state: Compressed, scheme: Scheme, embeddings: str) -> list[str]:
     """Rounded weights that are missing, take more bits than asked for, or are not in the model."""
-    faults = []
-    for target in targets(state.model):
+    weights = list(targets(state.model))
+    faults = [
+        f"keep={part} names no weight that is left" for part in scheme.keep
+        if not any(target.within([part]) for target in weights)
+    ]  # fmt: skip
+    for target in weights:
         found = state.quantized.get(target.name)
         if found is None:
             if target.part == "blocks" and not target.within(scheme.keep):

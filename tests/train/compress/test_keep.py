@@ -6,8 +6,9 @@ import mood
 import pytest
 import torch
 
-from potstill.errors import OptionError
+from potstill.errors import OptionError, TrainingError
 from potstill.train.compress.options import CompressOptions
+from potstill.train.compress.own import own_step
 from potstill.train.compress.recipe import parse_recipe
 from potstill.train.compress.run import compress_student
 from potstill.train.compress.steps import scheme_of
@@ -60,7 +61,9 @@ def test_an_onnx_file_holds_both(student, material, tmp_path):
 
 
 def test_exceptions_that_cannot_be_are_refused_before_any_work(student, material, tmp_path):
-    for recipe, why in [("int8:keep=layer.7", "keep=layer.7 names no weight of BertForSequenceClassification"),
+    for recipe, why in [("layers:1,by=top -> int8:keep=layer.1", "keep=layer.1 names no weight of Bert"),
+                        ("layers:0.5 -> int8:keep=layer.0+layer.1", "keep=layer.1 names no weight of Bert"),
+                        ("int8:keep=layer.7", "keep=layer.7 names no weight of BertForSequenceClassification"),
                         ("int8:channel,keep=layer.0,activations=int8", "activations=int8 rounds the inputs of all"),
                         ("int4:keep=a b", "int4 does not know 'b'"),
                         ("int4:keep=*", r"keep=\* is no list of names; write keep=layers.0"),
@@ -74,3 +77,14 @@ def test_exceptions_that_cannot_be_are_refused_before_any_work(student, material
     grid, _ = parse_recipe("qat:int4,group=16,keep=layer.0+layer.1,steps=3").steps
     assert scheme_of(grid).keep == ("layer.0", "layer.1")
     assert scheme_of(grid).title == "int4:group=16"
+
+
+def test_a_layer_to_be_kept_that_a_step_took_away_ends_the_work(student, material, tmp_path):
+    def first_layer_goes(model, calibration):
+        model.bert.encoder.layer = model.bert.encoder.layer[1:]
+        model.config.num_hidden_layers -= 1
+        return model
+
+    steps = parse_recipe([own_step(first_layer_goes, "0" * 16), "int8:keep=layer.0+layer.1"])
+    with pytest.raises(TrainingError, match=r"keep=layer.1 names no weight that is left"):
+        compress_student(student, steps, tmp_path / "small", material, QUICK)
