@@ -164,8 +164,6 @@ class _Asked:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )
-        self._limit = threading.Timer(PROBE_TIMEOUT_S, self._process.kill)
-        self._limit.start()
 
     def __enter__(self) -> _Asked:
         try:
@@ -176,7 +174,6 @@ class _Asked:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._limit.cancel()
         if kind is not None:
             self._process.kill()
         with contextlib.suppress(OSError):
@@ -196,11 +193,25 @@ class _Asked:
 
     def _reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(MARK):
-                found: dict[str, Any] = json.loads(line[len(MARK) :])
-                return found
+        late = threading.Event()
+
+        def end() -> None:
+            """Ends a process that is too late."""
+            late.set()
+            self._process.kill()
+
+        # Of each reply, as the original waits while all the others are asked.
+        limit = threading.Timer(PROBE_TIMEOUT_S, end)
+        limit.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith(MARK):
+                    found: dict[str, Any] = json.loads(line[len(MARK) :])
+                    return found
+        finally:
+            limit.cancel()
         code = self._process.wait()
         self._errors.seek(0)
         last = (self._errors.read().strip() or f"no message, exit status {code}").splitlines()[-1]
+        last = f"nothing came for {PROBE_TIMEOUT_S} s; {last}" if late.is_set() else last
         raise TrainingError(f"the student at {self._folder} does not answer ({last}); its files stay for a look")

@@ -479,6 +479,25 @@ def test_a_decoder_says_when_its_first_token_was_there(half, tmp_path):
     assert files["first_token_ratio"] > 0
 
 
+def test_a_slow_student_has_its_time_for_each_answer_and_a_silent_one_is_ended(monkeypatch, tmp_path):
+    from potstill.train.compress import measure
+
+    slow = (
+        "import sys, time\nprint('probe {}', flush=True)\n"
+        "for line in sys.stdin:\n    time.sleep(0.6 if 'one' in line else 60)\n    print('probe {}', flush=True)"
+    )
+    real = measure.subprocess.Popen
+    monkeypatch.setattr(
+        measure.subprocess, "Popen", lambda _, **more: real([sys.executable, "-I", "-S", "-c", slow], **more)
+    )
+    monkeypatch.setattr(measure, "PROBE_TIMEOUT_S", 2)
+    with measure._Asked(tmp_path / "mine", tmp_path / "job", 1) as student:
+        for index in range(5):
+            assert student.ask(f"one {index}") == {}
+        with pytest.raises(TrainingError, match=r"mine does not answer \(nothing came for 2 s"):
+            student.ask("many")
+
+
 def test_a_student_that_does_not_answer_is_named(student, tmp_path):
     from potstill.train.compress.measure import timed
 
