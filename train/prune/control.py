@@ -2,7 +2,7 @@
 
     keep a random share 1 − p of each matrix        no look at weights or texts
 
-Source: as the control of See et al., arXiv:1606.09274 §3, and of most papers on pruning since.
+Source: random pruning as the control of Frankle et al., arXiv:1912.05671, and of most papers on pruning since.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ import torch
 from potstill.errors import OptionError, TrainingError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
+from potstill.train.head_start import averages
 from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.magnitude import Scope, magnitude_masks
 from potstill.train.prune.masks import Masks
@@ -114,13 +115,18 @@ def prune_lottery(
 
 @torch.no_grad()
 def randomise(parts: Anatomy, seed: int = 0) -> None:
-    """Draw the matrices of all blocks anew, as a fresh model of this configuration has them; the rest stays."""
+    """Draw the matrices of all blocks anew, as a fresh model of this configuration has them; the rest stays.
+
+    So does a classifier's last layer that averages (`train.head_start`): it was made and not learnt, and without it the
+    control would fail for want of the mean that its head reads.
+    """
     draw = torch.Generator().manual_seed(seed)
     spread = float(getattr(parts.model.config.get_text_config(), "initializer_range", 0.02))
-    for _, linear in parts.matrices():
-        linear.weight.copy_(torch.randn(linear.weight.shape, generator=draw) * spread)
-        if linear.bias is not None:
-            linear.bias.zero_()
+    for block in parts.blocks[:-1] if averages(parts.model) else parts.blocks:
+        for linear in block.linears:
+            linear.weight.copy_(torch.randn(linear.weight.shape, generator=draw) * spread)
+            if linear.bias is not None:
+                linear.bias.zero_()
 
 
 def _healing(model: Any, calibration: Calibration, steps: int, learning_rate: float | None, seed: int) -> Train:

@@ -8,6 +8,7 @@ from tokens import logits, texts
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from potstill.errors import OptionError, TrainingError
+from potstill.train.head_start import add_averaging_layer
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.bonsai import prune_bonsai
 from potstill.train.prune.cofi import prune_cofi, switched
@@ -106,6 +107,16 @@ def test_random_weights_are_new_but_embeddings_stay(decoder):
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(decoder.state_dict()[name], before[name])
     assert float(decoder.state_dict()[name].std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_layer_that_averages_is_not_drawn_anew(encoder):
+    add_averaging_layer(encoder)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    randomise(anatomy(encoder), seed=3)
+    layers = len(encoder.bert.encoder.layer)
+    for index in range(layers):
+        name = f"bert.encoder.layer.{index}.attention.self.value.weight"
+        assert torch.equal(encoder.state_dict()[name], before[name]) is (index == layers - 1)
 
 
 def test_impossible_tickets(decoder, causal_texts):
