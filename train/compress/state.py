@@ -8,7 +8,8 @@ and rounding of activations; and after a step its folder:
                                                 ::mask and ::nonzero for pruned ones; what decodes them stands in
                                                     the file's own metadata
     compression.json                                the steps that were done, activations, what it was made from
-    exact.float32                                   of a student that goes on: values that its number format rounds
+    masks.bits, exact.float32                       of a student that goes on: what is pruned, and values that its
+                                                    number format rounds
 
 `load_student` reads it; the weights are unpacked to the number format of config.json when it is loaded.
 """
@@ -37,8 +38,8 @@ from potstill.train.quiet import quiet_transformers
 from potstill.whole_folders import written_whole
 
 PACKED = "packed.safetensors"
-MASKS = "masks.safetensors"
 # Not named as weights, since the size of a step is that of the files which could be delivered after it.
+MASKS = "masks.bits"
 EXACT = "exact.float32"
 _SPARSE = 0.1
 

@@ -83,6 +83,12 @@ def test_a_chain_gives_what_each_step_was_asked_for(student, material, tmp_path)
     assert load_student(result.path).model.config.num_hidden_layers == 1
 
 
+@pytest.mark.parametrize("recipe", ["magnitude:0.5", "magnitude:0.5 -> heal:steps=2 -> int4:g16"])
+def test_the_size_of_a_step_is_that_of_the_files_that_it_could_deliver(recipe, student, material, tmp_path):
+    *_, step, files = compress_student(student, recipe, tmp_path / "small", material, QUICK).report["steps"]
+    assert step["size_mib"] == files["size_mib"]
+
+
 def test_the_report_says_what_was_cut_and_what_was_only_masked(student, material, tmp_path):
     result = compress_student(student, "heads:0.5", tmp_path / "small", material, QUICK)
     (note,) = (note for note in result.report["notes"] if note.startswith("heads:0.5"))
