@@ -28,21 +28,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.budget import Budget
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
-from potstill.asking.teacher_json import reply_to_json, request_from_json, request_to_json
+from potstill.asking.teacher_json import request_to_json
+from potstill.batch_results import read_pending, write_pending
 from potstill.datagen.result import PURPOSE
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
-from potstill.datagen.teachers.openai_wire import Fault, Flavour, chat_reply
-from potstill.errors import BudgetReached, DataError, OptionError, TeacherRefused
+from potstill.datagen.teachers.openai_wire import Flavour
+from potstill.errors import BudgetReached, OptionError, TeacherRefused
 from potstill.events import Listener, silent
 from potstill.run_dir import RunDir, Stage, write_atomic
 
@@ -72,29 +72,6 @@ class BatchWritten:
     requests: int
     full: bool
     capped: bool = False
-
-
-@dataclass(frozen=True)
-class BatchRead:
-    """What `read_batch` read.
-
-    Attributes:
-        answered: Replies that are new in the ledger.
-        truncated: Of these, cut at their bound.
-        already: Lines whose reply the ledger had.
-        failed: Lines without a usable reply, by reason.
-        unknown: Lines whose `custom_id` belongs to no pending request of this run.
-        unreadable: Lines that are no result.
-        missing: Pending requests that are still without a reply.
-    """
-
-    answered: int = 0
-    truncated: int = 0
-    already: int = 0
-    failed: Mapping[str, int] = field(default_factory=dict)
-    unknown: int = 0
-    unreadable: int = 0
-    missing: int = 0
 
 
 class _Collected(Exception):
@@ -253,7 +230,7 @@ def _go_through(job: Job, retrieved: Stage, collector: _Collector) -> None:
 
 def _write(collector: _Collector, key_of: Any, path: Path, run: Path) -> list[Path]:
     flavour: Flavour = "vllm" if collector.abilities.prefill else "openai"
-    pending = {} if not _pending_path(run).exists() else _read_pending(run)
+    pending = read_pending(run)
     parts: list[list[str]] = [[]]
     size = 0
     for request, purpose in zip(collector.requests, collector.purposes, strict=True):
@@ -264,6 +241,7 @@ def _write(collector: _Collector, key_of: Any, path: Path, run: Path) -> list[Pa
             ensure_ascii=False,
         )
         pending[name] = {
+            **pending.get(name, {}),
             "custom_id": name,
             "key": key,
             "request": request_to_json(request),
@@ -279,115 +257,10 @@ def _write(collector: _Collector, key_of: Any, path: Path, run: Path) -> list[Pa
             size = 0
         parts[-1].append(line)
         size += bytes_
-    _write_pending(run, pending)
+    write_pending(run, pending)
     files = []
     for number, lines in enumerate(parts, start=1):
         file = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         write_atomic(file, "".join(line + "\n" for line in lines))
         files.append(file)
     return files
-
-
-def read_batch(run: Path, results: Sequence[Path]) -> BatchRead:
-    """Read result files (output and error files alike) into the ledger of a run.
-
-    Args:
-        run: The run folder that `write_batch` wrote for.
-        results: Files of the Batch API, in any order.
-
-    Raises:
-        DataError: No batch was written for this run, or a file cannot be read.
-        RunLocked: Another process works on the folder.
-    """
-    folder = RunDir(run)
-    if not _pending_path(run).exists():
-        raise DataError(f"no batch was written for {run}; write one with: potstill batch write TASK FILE --out {run}")
-    found = BatchRead()
-    failed: Counter[str] = Counter()
-    with folder.lock(), Ledger(folder.ledger_path) as ledger:
-        pending = _read_pending(run)
-        left = dict(pending)
-        for line in _lines(results):
-            try:
-                value = json.loads(line)
-                name = value["custom_id"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                found = replace(found, unreadable=found.unreadable + 1)
-                continue
-            item = pending.get(name) if isinstance(name, str) else None
-            if item is None:
-                found = replace(found, unknown=found.unknown + 1)
-                continue
-            thinking = item.get("thinking_tokens", 0)  # a batch may be under way for a day, across versions
-            if ledger.find(item["key"], item["max_tokens"], thinking) is not None:
-                found = replace(found, already=found.already + 1)
-                left.pop(name, None)
-                continue
-            outcome = _outcome(value, item)
-            if isinstance(outcome, str):
-                failed[outcome.split(":")[0]] += 1
-                ledger.record_failure(
-                    item["key"], purpose=item["purpose"], teacher=item["teacher"], reason=outcome, attempts=1
-                ).result()
-                continue
-            left.pop(name, None)
-            ledger.record(
-                item["key"],
-                purpose=item["purpose"],
-                teacher=item["teacher"],
-                request=item["request"],
-                reply=reply_to_json(outcome),
-                finish=outcome.finish,
-                max_tokens=item["max_tokens"] + (thinking if outcome.finish == "length" else 0),
-                prompt_tokens=outcome.prompt_tokens,
-                completion_tokens=outcome.completion_tokens,
-            ).result()
-            found = replace(
-                found, answered=found.answered + 1, truncated=found.truncated + (outcome.finish == "length")
-            )
-        _write_pending(run, left)
-    return replace(found, failed=dict(failed), missing=len(left))
-
-
-def _outcome(value: Mapping[str, Any], item: Mapping[str, Any]) -> Reply | str:
-    """The reply of a result line, or why there is none."""
-    error, response = value.get("error"), value.get("response")
-    if isinstance(error, Mapping) and error:
-        return f"{error.get('code') or 'error'}: {str(error.get('message'))[:300]}"
-    if not isinstance(response, Mapping):
-        return "no response: the line holds none"
-    body = response.get("body")
-    status = response.get("status_code")
-    if status != 200:
-        inner = body.get("error") if isinstance(body, Mapping) else None
-        said = inner.get("message") if isinstance(inner, Mapping) else body
-        return f"HTTP {status}: {str(said)[:300]}"
-    if not isinstance(body, Mapping):
-        return "no response: the body is no object"
-    try:
-        return chat_reply(body, request_from_json(item["request"], item["max_tokens"]), item["flavour"])
-    except Fault as fault:
-        return f"unusable reply: {fault}"
-
-
-def _lines(paths: Sequence[Path]) -> Iterator[str]:
-    for path in paths:
-        try:
-            with path.open(encoding="utf-8", errors="replace") as file:
-                yield from (line for line in file if line.strip())
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); download the batch's result file") from None
-
-
-def _pending_path(run: Path) -> Path:
-    return run / "batch" / "pending.jsonl"
-
-
-def _read_pending(run: Path) -> dict[str, dict[str, Any]]:
-    with _pending_path(run).open(encoding="utf-8") as file:
-        return {item["custom_id"]: item for item in map(json.loads, file)}
-
-
-def _write_pending(run: Path, pending: Mapping[str, Mapping[str, Any]]) -> None:
-    lines = (json.dumps(item, ensure_ascii=True) + "\n" for item in pending.values())
-    write_atomic(_pending_path(run), "".join(lines))

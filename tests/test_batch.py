@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Message, Reply, Request
-from potstill.batch import read_batch, write_batch
+from potstill.batch import write_batch
+from potstill.batch_results import read_batch
 from potstill.cli.app import app
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers import open_teacher
@@ -22,6 +23,7 @@ from potstill.errors import BudgetReached, DataError, OptionError, TeacherUnavai
 from potstill.task.file import read_task_file
 
 TASK = "Classify a news article as World, Sports or Business."
+USED = {"prompt_tokens": 7, "completion_tokens": 3}
 # Nothing listens there: whatever is sent would fail.
 TEACHER = "openai:http://127.0.0.1:9/v1#m"
 SETTINGS: dict[str, Any] = {
@@ -207,7 +209,7 @@ def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
     bad = [
         answered(lines[0], error={"code": "batch_expired", "message": "This request could not be executed."}),
         answered(lines[1], response={"status_code": 429, "body": {"error": {"message": "slow down"}}}),
-        answered(lines[2], response={"status_code": 200, "body": {"choices": []}}),
+        answered(lines[2], response={"status_code": 200, "body": {"choices": [], "usage": USED}}),
         answered(lines[3], response={"status_code": 200, "body": "<html>"}),
         answered(lines[4]),
         answered(lines[4]),
@@ -225,6 +227,9 @@ def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
     assert found.missing == len(lines) - 1
     with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
         assert (ledger.totals().replies, ledger.totals().failures) == (1, 4)
+        told = ledger.totals()
+        spent = {TEACHER: (told.prompt_tokens + 7, told.completion_tokens + 3)}
+        assert ledger.spent() == spent, "a reply that cannot be used was paid for, too"
     # The next file holds what has no reply.
     written = write_batch(TASK, tmp_path / "second.jsonl", out=run, **SETTINGS)
     ids = {json.loads(line)["custom_id"] for line in (tmp_path / "second.jsonl").read_text("utf-8").splitlines()}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from potstill import batch_server
 from potstill.asking.ledger import Ledger
 from potstill.batch import write_batch
 from potstill.batch_server import fetch_batch, submit_batch
@@ -35,6 +36,9 @@ class BatchServer(ThreadingHTTPServer):
         self.batches: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
         self.fault: tuple[str, int] | None = None
+        # (method, part of the path): what is sent in place of the answer to the next such call, which is done all the
+        # same; None breaks the connection off.
+        self.instead: dict[tuple[str, str], tuple[int, bytes] | None] = {}
 
     @property
     def url(self) -> str:
@@ -110,6 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, value: Any, status: int = 200) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        called = next((call for call in self.server.instead if call[0] == self.command and call[1] in self.path), None)
+        if called is not None:
+            sent = self.server.instead.pop(called)
+            if sent is None:
+                self.close_connection = True
+                return
+            status, content = sent
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -212,6 +223,160 @@ def test_waiting_looks_again_until_all_have_ended(
     assert waited == [60, 60]
     assert item.read
     assert read.missing == 0
+
+
+def test_a_file_whose_requests_are_answered_is_not_sent_again(server: BatchServer, written: tuple[Path, Path]) -> None:
+    """It was: the batch had ended and was read, so all of it would have been paid for twice."""
+    run, file = written
+    submit_batch(run, [file])
+    server.answer()
+    fetch_batch(run)
+    (item,) = submit_batch(run, [file])
+    assert (item.batch, item.state, len(server.batches)) == ("batch-0", "completed", 1)
+
+
+def test_a_file_of_which_nothing_was_answered_may_be_sent_again(
+    server: BatchServer, written: tuple[Path, Path]
+) -> None:
+    run, file = written
+    submit_batch(run, [file])
+    server.answer("expired", leave_out=99)
+    fetch_batch(run)
+    assert submit_batch(run, [file])[0].batch == "batch-1", "batch write would write the same file"
+
+
+@pytest.mark.parametrize("sent", [(500, b"{}"), None], ids=["error", "cut"])
+def test_a_batch_whose_answer_is_lost_is_made_once(
+    server: BatchServer, written: tuple[Path, Path], sent: tuple[int, bytes] | None
+) -> None:
+    """The client asked again by itself, and the server made two batches of one file."""
+    run, file = written
+    server.instead["POST", "/v1/batches"] = sent
+    with pytest.raises(TeacherUnavailable, match="give the same command again"):
+        submit_batch(run, [file])
+    assert submit_batch(run, [file])[0].batch == "batch-0"
+    assert len(server.batches) == 1
+
+
+def test_what_is_under_way_or_answered_is_not_sent_in_another_file(
+    server: BatchServer, written: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, file = written
+    lines = file.read_text().splitlines(keepends=True)
+    half, more = tmp_path / "half.jsonl", tmp_path / "more.jsonl"
+    half.write_text("".join(lines[:5]))
+    more.write_text("".join(lines[4:]))
+    submit_batch(run, [half])
+    with pytest.raises(DataError, match=r"1 of 9 requests in .*more\.jsonl are under way in batch-0.*batch fetch"):
+        submit_batch(run, [more])
+    server.answer()
+    fetch_batch(run)
+    with pytest.raises(DataError, match=r"1 of 9 requests in .*more\.jsonl are answered.*batch write"):
+        submit_batch(run, [more])
+    more.write_text("".join(lines[5:]))
+    assert submit_batch(run, [more])[0].batch == "batch-1"
+    more.write_text("".join(lines[5:]).replace('"custom_id": "', '"custom_id": "another'))
+    with pytest.raises(DataError, match=r"8 of 8 requests in .*more\.jsonl are .*of another run"):
+        submit_batch(run, [more])
+    more.write_text("no line of a batch\n")
+    with pytest.raises(DataError, match=r"more\.jsonl holds a line that is no request"):
+        submit_batch(run, [more])
+    assert len(server.batches) == 2
+
+
+def test_a_server_names_no_file(server: BatchServer, written: tuple[Path, Path], tmp_path: Path) -> None:
+    """The batch's id, which the server makes, was the name under which its results were kept."""
+    run, file = written
+    submit_batch(run, [file])
+    server.answer()
+    server.batches["batch-0"]["id"] = "../../evil"
+    fetch_batch(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["requests.jsonl", "run"]
+
+
+def test_waiting_ends_where_a_file_was_only_uploaded(
+    server: BatchServer, written: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No batch was there to end, and so the wait had none."""
+    run, file = written
+    server.fault = ("/v1/batches", 400)
+    with pytest.raises(TeacherRefused):
+        submit_batch(run, [file])
+    monkeypatch.setattr("potstill.batch_server.time.sleep", lambda seconds: pytest.fail("it waits"))
+    (item,), _ = fetch_batch(run, wait_s=60)
+    assert not item.batch
+    shown = CliRunner().invoke(app, ["batch", "fetch", str(run)]).stdout
+    assert f"requests.jsonl  uploaded alone; send it again: potstill batch submit {run} requests.jsonl" in shown
+    assert "0 without reply" not in shown
+
+
+def test_waiting_outlasts_a_server_that_is_away(
+    server: BatchServer, written: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, file = written
+    submit_batch(run, [file])
+    away = TeacherUnavailable("away")
+    looks = iter([away, away])
+    real = batch_server._Server.look
+
+    def look(self: Any, batch: str) -> dict[str, Any]:
+        if (error := next(looks, None)) is not None:
+            raise error
+        return real(self, batch)
+
+    monkeypatch.setattr(batch_server._Server, "look", look)
+    monkeypatch.setattr("potstill.batch_server.time.sleep", lambda seconds: server.answer())
+    assert fetch_batch(run, wait_s=60)[0][0].read
+    submitted = run / "batch" / "submitted.json"
+    submitted.write_text(submitted.read_text().replace('"read": true', '"read": false').replace("completed", "x"))
+    looks = iter([away] * 1000)
+    with pytest.raises(TeacherUnavailable, match="away"):
+        fetch_batch(run, wait_s=60)
+
+
+@pytest.mark.parametrize("sent", [b"<html>log in</html>", b"[]", b"", b"null", b'{"data": 1, "status": 2}'])
+@pytest.mark.parametrize("call", [("POST", "/files"), ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/")])
+def test_an_answer_that_is_none_is_told(
+    server: BatchServer, written: tuple[Path, Path], call: tuple[str, str], sent: bytes
+) -> None:
+    run, file = written
+    if call == ("GET", "/batches/"):
+        submit_batch(run, [file])
+    server.instead[call] = 200, sent
+    with pytest.raises(TeacherRefused, match=r"no (file|batch|list of batches) \("):
+        _ = fetch_batch(run) if call == ("GET", "/batches/") else submit_batch(run, [file])
+
+
+@pytest.mark.parametrize("sent", [b"<html>log in</html>", b"", b"[]\n"])
+def test_results_that_are_none_are_fetched_again(server: BatchServer, written: tuple[Path, Path], sent: bytes) -> None:
+    """They were taken for read, and what was paid for was never asked for again."""
+    run, file = written
+    submit_batch(run, [file])
+    server.answer()
+    server.instead["GET", "/content"] = 200, sent
+    with pytest.raises(TeacherUnavailable, match=r"no results of batch-0, which answered \d+"):
+        fetch_batch(run)
+    (item,), read = fetch_batch(run)
+    assert item.read
+    assert read.answered == item.done
+
+
+def test_results_that_are_gone_keep_none_of_another_batch(
+    server: BatchServer, written: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, file = written
+    lines = file.read_text().splitlines(keepends=True)
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for place, part in zip(files, (lines[:5], lines[5:]), strict=True):
+        place.write_text("".join(part))
+    submit_batch(run, files)
+    server.answer()
+    server.instead["GET", "file-output-batch-0"] = 404, b'{"error": {"message": "it is gone"}}'
+    with pytest.raises(TeacherRefused, match="it is gone"):
+        fetch_batch(run)
+    with Ledger(run / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals().replies == len(lines) - 5
+    assert [item.read for item in fetch_batch(run)[0]] == [True, True]
 
 
 def test_what_cannot_be_sent_is_told_with_the_mend(

@@ -13,7 +13,7 @@ import typer
 from potstill.cli.settings import Group, Json, Rows, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
 
 if TYPE_CHECKING:
-    from potstill.batch import BatchRead
+    from potstill.batch_results import BatchRead
 
 app = typer.Typer(
     name="batch", cls=Group, no_args_is_help=True,
@@ -95,7 +95,10 @@ def fetch(
         return
     for item in batches:
         why = f": {item.why}" if item.why else ""
-        typer.echo(f"{item.name}  {item.batch}  {item.state}, {item.done} of {item.total}{why}")
+        said = f"{item.batch}  {item.state}, {item.done} of {item.total}{why}"
+        if not item.batch:
+            said = f"uploaded alone; send it again: potstill batch submit {shlex.quote(str(run))} {item.name}"
+        typer.echo(f"{item.name}  {said}")
     _print_read(found)
     if all(item.ended for item in batches):
         typer.echo("write the next file with the same `potstill batch write`, or go on with `potstill run`")
@@ -108,7 +111,7 @@ def read(
     as_json: Json = False,
 ) -> None:
     """Read results into the run's ledger."""
-    from potstill.batch import read_batch
+    from potstill.batch_results import read_batch
 
     found = read_batch(run, files)
     if as_json:
@@ -123,4 +126,4 @@ def _print_read(found: BatchRead) -> None:
     typer.echo(f"{found.answered} replies read ({found.truncated} cut), {found.already} known before")
     typer.echo(f"{sum(found.failed.values())} failed{f' ({failed})' if failed else ''}, {found.missing} without reply")
     if found.unknown or found.unreadable:
-        typer.echo(f"{found.unknown} lines of another run, {found.unreadable} unreadable")
+        typer.echo(f"{found.unknown} lines of another run or read before, {found.unreadable} unreadable")
