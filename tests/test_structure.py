@@ -32,7 +32,7 @@ STAGE_FOLDERS = ("retrieval", "datagen", "train")
 ROOF = {
     *("cli", "stages", "plan", "report", "hub", "pages.serving", "pages.viewer", "pipeline", "settings", "progress"),
     *("labelling", "compression", "doctor", "doctor_teacher", "preview", "compare", "measure", "batch", "batch_server"),
-    *("run_left", "user_data"),
+    *("batch_results", "run_left", "user_data"),
     "__main__",
 }
 HEAVY = {
