@@ -9,7 +9,9 @@ What a question's answer is worth is told in one of two ways, by what the teache
     in words    the answer that is written, which is then sure; one that names no answer is none
 
 The wordings of one question are averaged. The rule votes for the label of the likeliest answer where its probability
-reaches `weak.sure`, and abstains where it does not, where that answer is for no label, and where none came.
+reaches `weak.sure`, and abstains where it does not, where that answer is for no label, and where none came. It has to
+reach it also were all that it votes for equally common: where nine of ten texts are supposed to get a no, a teacher
+that finds every text alike tells of none of them, and its no would be nothing but what was supposed.
 
 Questions to one teacher err alike, and the label model would believe what one mistake says twice. Their votes need not
 be the same for that: of two whose noise is nearly the same, many votes differ by the bound alone. So questions for the
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill import prompts
@@ -61,10 +63,12 @@ class Told:
         answers: (n_texts, n_answers) float64, the probability of each answer, calibrated; NaN where none came.
         labels: (n_texts, n_labels) float64, the probability that goes to each label; rows may sum to less than 1, and
             hold NaN where no answer came.
+        even: The same, were all that the answers vote for equally common.
     """
 
     answers: NDArray[np.float64]
     labels: NDArray[np.float64]
+    even: NDArray[np.float64]
 
 
 def alike_questions(told: Mapping[int, Told], alike: float) -> list[list[int]]:
@@ -104,17 +108,19 @@ def _correlation(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
     return float((a * b).sum() / spread) if spread > 1e-9 else 0.0
 
 
-def votes_for(labels: NDArray[np.float64], sure: float) -> NDArray[np.int64]:
+def votes_for(labels: NDArray[np.float64], sure: float, even: NDArray[np.float64]) -> NDArray[np.int64]:
     """The likeliest label of each text, or -1: (n, n_labels) → (n,).
 
-    Its probability has to be at least `sure`, and no less than that of the answers that vote for none.
+    Its probability has to be at least `sure`, also in the table `even` (see `Told`), and no less than that of the
+    answers that vote for none.
     """
     import numpy as np
 
     known = np.nan_to_num(labels)
-    most = known.max(axis=1, initial=0.0)
-    enough = (most >= sure) & (most >= 1 - known.sum(axis=1))
-    return np.where(enough, known.argmax(axis=1), ABSTAIN).astype(np.int64)
+    likeliest = known.argmax(axis=1)
+    most, told = (np.take_along_axis(table, likeliest[:, None], 1)[:, 0] for table in (known, np.nan_to_num(even)))
+    enough = (most >= sure) & (told >= sure) & (most >= 1 - known.sum(axis=1))
+    return np.where(enough, likeliest, ABSTAIN).astype(np.int64)
 
 
 def ask_rules(
@@ -152,15 +158,23 @@ def ask_rules(
     for place, rule in enumerate(rules):
         alike[tuple(answer.text for answer in rule.choices)] += [(place, wording) for wording in rule.patterns]
     found: list[list[NDArray[np.float64]]] = [[] for _ in rules]
+    even: list[list[NDArray[np.float64]]] = [[] for _ in rules]
     for names, asked in alike.items():
         chats = [rule_question(text, wording, names) for text in shown for _, wording in asked]
         scores, written = answer_scores(chats, names, asker, options)
         for column, (place, _) in enumerate(asked):
             own = scores[column :: len(asked)]
-            shares = expected_shares(rules[place], labels, prior)
-            found[place].append(own if written else fit_calibration(own, rule=calibrated, prior=shares).apply(own))
-            found[place][-1][~np.isfinite(own).all(axis=1)] = np.nan
-    return [_told(rule, mean_known(probs), labels) for rule, probs in zip(rules, found, strict=True)]
+            if written:
+                found[place].append(own)
+                even[place].append(own)
+                continue
+            nothing = ~np.isfinite(own).all(axis=1)
+            fitted = fit_calibration(own, rule=calibrated, prior=expected_shares(rules[place], labels, prior))
+            equal = replace(fitted, prior=_equal_shares(rules[place]))
+            for tables, calibration in ((found, fitted), (even, equal)):
+                tables[place].append(calibration.apply(own))
+                tables[place][-1][nothing] = np.nan
+    return [_told(*said, labels) for said in zip(rules, map(mean_known, found), map(mean_known, even), strict=True)]
 
 
 def expected_shares(rule: Rule, labels: Sequence[str], prior: Sequence[float] | None = None) -> list[float]:
@@ -190,6 +204,12 @@ def expected_shares(rule: Rule, labels: Sequence[str], prior: Sequence[float] | 
         given = [shares[rule.label] if label == rule.label else 1 - shares[rule.label] for label in named]
     total = sum(given)
     return [share / total for share in given]
+
+
+def _equal_shares(rule: Rule) -> tuple[float, ...]:
+    """The share of each answer where every label that is voted for, and none, is equally common."""
+    named = [answer.label for answer in rule.choices]
+    return tuple(1 / (len(set(named)) * named.count(label)) for label in named)
 
 
 def rule_question(text: str, wording: str, answers: Sequence[str]) -> tuple[Message, ...]:
@@ -256,11 +276,12 @@ def mean_known(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.where(count > 0, total, np.nan)
 
 
-def _told(rule: Rule, answers: NDArray[np.float64], labels: Sequence[str]) -> Told:
+def _told(rule: Rule, answers: NDArray[np.float64], even: NDArray[np.float64], labels: Sequence[str]) -> Told:
     import numpy as np
 
-    given = np.zeros((len(answers), len(labels)))
+    given, given_even = np.zeros((2, len(answers), len(labels)))
     for column, answer in enumerate(rule.choices):
         if answer.label:
             given[:, list(labels).index(answer.label)] += answers[:, column]
-    return Told(answers, given)
+            given_even[:, list(labels).index(answer.label)] += even[:, column]
+    return Told(answers, given, given_even)

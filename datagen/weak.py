@@ -61,7 +61,8 @@ class WeakOptions:
         rounds: Most EM rounds.
         timeout_s: Seconds that a Python function may take for one text; see `potstill.datagen.votes` for what is
             stopped and what is not.
-        sure: Probability from which the teacher's answer to a rule's question votes; below it the rule abstains.
+        sure: Probability from which the teacher's answer to a rule's question votes; below it the rule abstains. It
+            has to be reached also were all that it votes for equally common.
         alike: Questions for the same labels whose log-odds correlate above this over the texts, or below its negative,
             are averaged, and cast one vote.
     """
@@ -302,11 +303,14 @@ def label_texts(
     votes = np.full((len(texts), len(own) + len(told)), ABSTAIN, dtype=np.int64)
     votes[:, list(own)] = cast_by.votes
     for column, said in told.items():
-        votes[:, column] = votes_for(said.labels, options.sure)
+        votes[:, column] = votes_for(said.labels, options.sure, said.even)
     shared = votes[:, [voter[0] for voter in voters]]
     for place, voter in enumerate(voters):
         if len(voter) > 1:
-            shared[:, place] = votes_for(mean_known([told[column].labels for column in voter]), options.sure)
+            labels, even = (
+                mean_known([getattr(told[column], name) for column in voter]) for name in ("labels", "even")
+            )
+            shared[:, place] = votes_for(labels, options.sure, even)
     merged, copies = merge_copies(shared, options.copies)
     groups = [sorted(column for place in group for column in voters[place]) for group in copies]
     count = len(spec.labels)

@@ -183,7 +183,25 @@ def test_a_rare_label_is_not_voted_for_where_the_teacher_doubts_it(tmp_path: Pat
         asker, names = Asker(teacher, ledger), [f"label {i}" for i in range(50)]
         rule = Rule(names[0], "prompt", ("Is it?",))
         told = ask_rules([rule], texts, names, asker, SoftOptions())[0]
-    assert np.flatnonzero(votes_for(told.labels, 0.7) == 0).tolist() == [7]
+    assert np.flatnonzero(votes_for(told.labels, 0.7, told.even) == 0).tolist() == [7]
+
+
+@pytest.mark.parametrize("texts", [1, 2, 40])
+@pytest.mark.parametrize("prior", [None, [0.1, 0.1, 0.4, 0.4]])
+def test_what_was_expected_beforehand_is_no_answer(tmp_path: Path, texts: int, prior: list[float] | None) -> None:
+    """A teacher that says yes of each text alike tells nothing; all got the label of a no, the likelier beforehand."""
+    names = ["a", "b", "c", "d"]
+    rules = [
+        Rule("a", "prompt", ("Is it?",), (Answer("Yes", "a"), Answer("No", "b"))),
+        Rule("", "prompt", ("Which?",), (Answer("one", "a"), Answer("two", "b"), *(Answer(x, "c") for x in "xyz"))),
+    ]
+    teacher = scoring(told=lambda text, question: "Yes" if question == "Is it?" else "one")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asked = [f"text number {i}." for i in range(texts)]
+        told = ask_rules(rules, asked, names, Asker(teacher, ledger), SoftOptions(), prior)
+    assert told[0].labels[:, 1] == pytest.approx(0.75 if prior is None else 0.9)
+    for said in told:
+        assert (votes_for(said.labels, 0.6, said.even) == ABSTAIN).all()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +226,8 @@ def test_a_stated_prior_is_that_of_the_answers() -> None:
 
 def test_a_label_votes_only_where_no_answer_for_none_is_likelier() -> None:
     labels = np.array([[0.4, 0.0], [0.6, 0.0], [0.2, 0.45], [np.nan, np.nan]])
-    assert votes_for(labels, 0.3).tolist() == [ABSTAIN, 0, 1, ABSTAIN]
+    assert votes_for(labels, 0.3, labels).tolist() == [ABSTAIN, 0, 1, ABSTAIN]
+    assert votes_for(labels, 0.3, labels - 0.2).tolist() == [ABSTAIN, 0, ABSTAIN, ABSTAIN]
 
 
 @pytest.mark.parametrize("choices", [True, False])
@@ -273,17 +292,18 @@ def noisy(shared: float, seed: int = 0) -> tuple[dict[int, Told], np.ndarray]:
         noise = np.sqrt(shared) * common + np.sqrt(1 - shared) * random.normal(size=800)
         yes = 1 / (1 + np.exp(-(1.5 * (2 * gold - 1) + 2 * noise)))
         both = np.stack([1 - yes, yes], axis=1)
-        told[place] = Told(both, both)
+        told[place] = Told(both, both, both)
     return told, gold
 
 
 def test_questions_whose_noise_is_the_same_cast_one_vote() -> None:
     """Near-copies they are not: their votes differ where they are close to the bound."""
     told, gold = noisy(0.9)
-    votes = np.stack([votes_for(said.labels, 0.7) for said in told.values()], axis=1)
+    votes = np.stack([votes_for(said.labels, 0.7, said.even) for said in told.values()], axis=1)
     assert len(merge_copies(votes)[1]) == 5
     assert alike_questions(told, 0.8) == [[0, 1, 2, 3, 4]]
-    one = votes_for(mean_known([said.labels for said in told.values()]), 0.7)[:, None]
+    mean = mean_known([said.labels for said in told.values()])
+    one = votes_for(mean, 0.7, mean)[:, None]
     believed = {name: dawid_skene(cast, 2).probs for name, cast in (("five", votes), ("one", one))}
     voted = one[:, 0] != ABSTAIN
     right = {name: float((probs.argmax(1) == gold)[voted].mean()) for name, probs in believed.items()}
@@ -301,18 +321,19 @@ def test_a_yes_to_every_question_is_doubt() -> None:
     gladly = 2 * random.normal(size=800)
     yes = [1 / (1 + np.exp(-(gladly + 0.5 * random.normal(size=800)))) for _ in range(2)]
     opposite = {0: np.stack([yes[0], 1 - yes[0]], axis=1), 1: np.stack([1 - yes[1], yes[1]], axis=1)}
-    told = {place: Told(table, table) for place, table in opposite.items()}
+    told = {place: Told(table, table, table) for place, table in opposite.items()}
     assert alike_questions(told, 0.8) == [[0, 1]]
-    assert (votes_for(mean_known(list(opposite.values())), 0.7) == ABSTAIN).mean() > 0.99
+    mean = mean_known(list(opposite.values()))
+    assert (votes_for(mean, 0.7, mean) == ABSTAIN).mean() > 0.99
 
 
 def test_questions_for_other_labels_are_never_averaged() -> None:
     told, _ = noisy(0.9)
     yes = np.stack([told[0].labels[:, 1], np.zeros(800)], axis=1)
     no = yes[:, ::-1]
-    assert alike_questions({0: Told(yes, yes), 1: Told(no, no), 2: Told(yes, yes)}, 0.8) == [[0, 2], [1]]
+    assert alike_questions({0: Told(yes, yes, yes), 1: Told(no, no, no), 2: Told(yes, yes, yes)}, 0.8) == [[0, 2], [1]]
     nothing = np.full((800, 2), np.nan)
-    assert alike_questions({0: Told(yes, yes), 1: Told(nothing, nothing)}, 0.8) == [[0], [1]]
+    assert alike_questions({0: Told(yes, yes, yes), 1: Told(nothing, nothing, nothing)}, 0.8) == [[0], [1]]
 
 
 def test_averaged_questions_are_told_and_vote_once(label: Any) -> None:
