@@ -56,6 +56,9 @@ _ANSWER_IS = re.compile(
 _ANNOUNCES = re.compile(
     r"[^\n]*\b(?:is|are|be|as follows|following|here|below|for (?:the|this) \w+)\W*:", re.IGNORECASE
 )
+# Before an answer that a reply begins with, and behind it.
+_MARKED = r"[\s\"'*`(]*"
+_SET_APART = r"[\"'*`]*(?:[.,:;!?)]+(?=[\s\"'*`]|\Z)|[ \t]*(?:[(–—\n]|\Z)|\s-\s)"
 _FaultOf = Callable[[str, str], Dropped | None]
 
 
@@ -142,7 +145,10 @@ def off_form(spec: TaskSpec, input: str, output: str) -> Dropped | None:
 
 
 def label_reader(names: Sequence[str]) -> Callable[[str], str | None]:
-    """What reads the label off a written answer: the whole of it, or else the longest name that it holds as words.
+    """What reads the label off a written answer.
+
+    It is the whole of it; or else what it begins with, set apart from what is said of it ("No. It never says yes"); or
+    else the longest name that it holds as words.
 
     Args:
         names: The labels.
@@ -152,12 +158,18 @@ def label_reader(names: Sequence[str]) -> Callable[[str], str | None]:
     """
     spelling = {form.lower(): name for name in names for form in answer_spellings(name)}
     by_length = sorted(spelling, key=len, reverse=True)
+    begins = re.compile(rf"{_MARKED}({'|'.join(map(re.escape, by_length))}){_SET_APART}") if by_length else None
+    worded = [name for name in by_length if filters.words(name)]  # "+" would be in any reply without a word
 
     def read(text: str) -> str | None:
         if text in names:  # before names that differ in case only are taken for one
             return text
-        said = " ".join(plain(text).lower().split()).strip(" .\"'*`")
-        named = said if said in spelling else next((n for n in by_length if filters.names_itself(said, n)), None)
+        lower = plain(text).lower()
+        said = " ".join(lower.split()).strip(" .\"'*`")
+        if said in spelling:
+            return spelling[said]
+        begun = begins.match(lower) if begins is not None else None
+        named = begun[1] if begun else next((name for name in worded if filters.names_itself(said, name)), None)
         return None if named is None else spelling[named]
 
     return read

@@ -966,6 +966,8 @@ FAULTS = [
     (front("rules: [{label: spam}]"), "rules: an entry without one of keyword, contains, regex, prompt"),
     (front("rules: [{prompt: Is it?}]"), "rules: an entry without 'label'; say what a yes votes for"),
     (front("rules: [{label: spam, prompt: ''}]"), "line 2: rules.prompt: an empty entry; write a text"),
+    (front("rules: [{label: spam, prompt: []}]"), "line 2: rules.prompt: an empty list; write a text into it"),
+    (front("rules: [{label: spam, keyword: []}]"), "line 2: rules.keyword: an empty list; write a text into it"),
     (front("rules: [{label: spam, prompt: Is it?, else: hm}]"), "line 2: rules.else: 'hm' is not a label; did you"),
     (front("rules: [{label: spam, prompt: Is it?, else: Spam}]"), "rules.else: a no would vote for 'spam' as a yes"),
     (front("rules: [{label: spam, keyword: x, else: ham}]"), "rules.else: it is for a prompt; this entry asks nothing"),

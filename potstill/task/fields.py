@@ -225,6 +225,8 @@ def rules_of(node: Node, match: Callable[[str], str | None], names: tuple[str, .
             if kind not in parts:
                 continue
             found = texts_of(parts[kind], f"rules.{kind}", faults)
+            if parts[kind].kind == "list" and not parts[kind].items:
+                faults.add(parts[kind].line, f"rules.{kind}: an empty list; write a text into it or take the rule out")
             for line, pattern in found:
                 if problem := _pattern_problem(kind, pattern):
                     faults.add(line, f"rules.{kind}: {pattern[:60]!r} {problem}")

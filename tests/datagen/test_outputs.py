@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.asking.teacher import Reply
-from potstill.datagen.outputs import off_form, read_output, stated_output
+from potstill.datagen.outputs import label_reader, off_form, read_output, stated_output
 from potstill.task import Example, TaskSpec
 
 PLAIN = "Write the SQL query that answers a question."
@@ -301,3 +301,36 @@ TRANSLATES = "Translate the French sentence into English."
 def test_a_refusal_that_its_input_says_is_the_output(instruction: str, input: str, output: str, refused: bool) -> None:
     _, fault = read_output(spec(instruction), input, Reply(output, "stop"))
     assert (fault and fault.reason) == ("refusal" if refused else None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ("No. The writer never says yes", "No"),
+        ("No, yes would be wrong", "No"),
+        ("**No**, since a yes\nwould be wrong", "No"),
+        ("No (yes is for refunds)", "No"),
+        ("Yes\n\nThe text says no.", "Yes"),
+        ("It is a yes.", "Yes"),
+        ("No one says yes", "Yes"),  # no answer is set apart at the beginning: the longest name
+        ("nobody", None),
+    ],
+)
+def test_the_answer_that_a_reply_begins_with_goes_before_those_that_it_speaks_of(answer: str, name: str | None) -> None:
+    """ "No. The writer never says yes" was a yes, the longer name."""
+    assert label_reader(("Yes", "No"))(answer) == name
+
+
+def test_of_what_a_reply_begins_with_the_longest_name_is_taken() -> None:
+    read = label_reader(("bug", "bug report", "1", "1.5"))
+    assert [read(text) for text in ("bug: a report", "Bug report, and no bug", "1.5, not 1", "1, not 1.5")] == [
+        "bug", "bug report", "1.5", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ["", "...", "\u2026", "what?"])
+def test_a_label_without_a_word_is_in_no_other_answer(answer: str) -> None:
+    """It was in every reply without a word, an empty one too."""
+    read = label_reader(("+", "-"))
+    assert read(answer) is None
+    assert (read("+"), read("- ")) == ("+", "-")
