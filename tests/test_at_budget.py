@@ -11,10 +11,11 @@ import pytest
 import potstill
 from potstill.asking.budget import Budget, Meter, as_paid, in_time, pays_more
 from potstill.errors import BudgetReached, OptionError
-from potstill.events import Event
+from potstill.events import Event, silent
 from potstill.pipeline import open_job
 from potstill.rows import read_rows
 from potstill.run_dir import Stage
+from potstill.stages.rules import weak_stage
 from potstill.stages.written import quality_stage
 
 TASK = "Classify support tickets as billing, bug or other."
@@ -90,6 +91,53 @@ def test_checks_that_cannot_be_paid_are_left_out(tmp_path: Path) -> None:
     assert left.facts["rows"] == written.facts["rows"]
     assert checked(cap).reused
     assert "budget_met" not in checked(None).facts
+
+
+ASKS = """\
+---
+labels: [refund, praise]
+unlabelled: texts.txt
+rules:
+  - {label: refund, prompt: "Is money wanted?"}
+{word}---
+Sort messages.
+"""
+
+
+@pytest.mark.parametrize("word", ["  - {label: praise, keyword: thanks}\n", ""])
+def test_questions_of_rules_that_cannot_be_paid_are_left_out(word: str, tmp_path: Path) -> None:
+    """The run stopped there, with rows to train on."""
+    task = tmp_path / "t.md"
+    task.write_text(ASKS.replace("{word}", word))
+    (tmp_path / "texts.txt").write_text(
+        "\n".join(f"order {i} {'came, thanks' if i % 2 else 'is late'}" for i in range(40))
+    )
+
+    def labelled(cap: str | None) -> Stage:
+        with opened(tmp_path / "run", cap, str(task)) as job:
+            stage = weak_stage(job)
+            assert stage is not None
+            return stage
+
+    left = labelled("200-tokens")
+    assert left.facts["summary"].startswith("the questions of rules are left out: the budget of 200 tokens is met")
+    rows = read_rows(left.path / "rows.parquet")
+    assert set(rows["output"]) == ({"praise"} if word else set())
+    assert labelled("200-tokens").reused
+    whole = labelled(None)
+    assert "budget_met" not in whole.facts
+    assert json.loads((whole.path / "report.json").read_text())["functions"][0]["asked"] == 40
+    with open_job(str(task), tmp_path / "stops", silent, {"teacher": "fake", "budget": "200-tokens"}) as job:
+        with pytest.raises(BudgetReached, match="at-budget train"):
+            weak_stage(job)
+
+
+def test_rules_that_ask_bring_no_rows_where_the_budget_is_met_before_the_first(tmp_path: Path) -> None:
+    task = tmp_path / "t.md"
+    task.write_text(ASKS.replace("{word}", ""))
+    (tmp_path / "texts.txt").write_text("order 1 is late\norder 2 came")
+    with opened(tmp_path / "run", "20-tokens", str(task)) as job, pytest.raises(BudgetReached):
+        job.datagen(job.retrieval())
 
 
 @pytest.mark.parametrize("prompt", [TASK, TEXTS])

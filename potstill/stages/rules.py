@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.budget import as_paid
 from potstill.code_version import code_version
 from potstill.events import Event
 from potstill.options import as_json
@@ -13,6 +15,7 @@ from potstill.run_dir import Stage
 from potstill.stages.parts import prompt_digest, ref_content, relevant, write_json, write_stage
 
 if TYPE_CHECKING:
+    from potstill.datagen.weak import WeakResult
     from potstill.stages.job import Job
 
 
@@ -42,25 +45,38 @@ def weak_stage(job: Job) -> Stage | None:
             job.listener(Event("weak", "note", f"{note}; save it as UTF-8"))
         places, texts = [place for place, _ in kept], [text for _, text in kept]
         write_json(out / "texts.json", {"texts": texts, "places": places})
-        if not (job.spec.rules or job.functions):
-            report = {"texts": len(texts), "rules": 0, "commits": commits}
-            write_stage(out, rows_to_dataset([], job.spec.label_names), dropped, report)
-            return {"summary": f"{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped)}
+        spec, cut = job.spec, ""
+
+        def labelled() -> WeakResult | None:
+            if not (spec.rules or job.functions):
+                return None
+            return label_texts(
+                spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path,
+                asker=job.asker, soft=job.settings.soft,
+            )  # fmt: skip
+
         if asks:
             told = f"asking {job.asker.teacher.name} {asks} questions about each of {len(texts)} texts"
             job.listener(Event("weak", "progress", told, 0, len(texts)))
-        result = label_texts(
-            job.spec, texts, job.settings.weak, functions=job.functions, places=places, dataset=ref.path,
-            asker=job.asker, soft=job.settings.soft,
-        )  # fmt: skip
-        write_stage(out, result.rows, (*dropped, *result.dropped), {**result.report, "commits": commits})
+        with as_paid(job.asker.meter) as met:
+            result = labelled()
+        if met:  # the run goes on with what asks nothing
+            cut = f"the questions of rules are left out: {met['budget_met']['told']}; "
+            spec = replace(spec, rules=tuple(rule for rule in spec.rules if rule.kind != "prompt"))
+            result = labelled()
+        if result is None:
+            report = {"texts": len(texts), "rules": 0, "commits": commits, **met}
+            write_stage(out, rows_to_dataset([], spec.label_names), dropped, report)
+            return {"summary": f"{cut}{len(texts)} texts, no rules", "rows": 0, "dropped": len(dropped), **met}
+        write_stage(out, result.rows, (*dropped, *result.dropped), {**result.report, "commits": commits, **met})
         for note in result.notes:
             job.listener(Event("weak", "note", note))
-        by = f"{len(job.spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")
+        by = f"{len(spec.rules)} rules" + (f" and {len(job.functions)} functions" if job.functions else "")
         return {
-            "summary": f"{result.rows.num_rows} of {len(texts)} texts labelled by {by}",
+            "summary": f"{cut}{result.rows.num_rows} of {len(texts)} texts labelled by {by}",
             "rows": result.rows.num_rows,
             "dropped": len(dropped) + len(result.dropped),
+            **met,
         }
 
     parts = {

@@ -30,7 +30,8 @@ def nothing_written(job: Job, out: Path, met: Mapping[str, Any], retrieved: int)
     Raises:
         BudgetReached: There are no others.
     """
-    if not (retrieved or job.spec.labelled or job.spec.rules) and job.asker.meter is not None:
+    ruled = job.functions or any(rule.kind != "prompt" for rule in job.spec.rules)
+    if not (retrieved or job.spec.labelled or ruled) and job.asker.meter is not None:
         raise job.asker.meter.reached()
     summary = f"no rows written: {met['budget_met']['told']}"
     write_stage(out, rows_to_dataset([], job.spec.label_names), (), {"summary": summary, **met})
