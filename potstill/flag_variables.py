@@ -11,7 +11,8 @@ import os
 import shlex
 from typing import Any
 
-_NAMED: set[str] = set()
+# The variables of each command, by the beginning that they share.
+_NAMED: dict[str, list[str]] = {}
 
 
 def name_variables(group: Any, words: str = "POTSTILL") -> None:
@@ -21,24 +22,19 @@ def name_variables(group: Any, words: str = "POTSTILL") -> None:
         if hasattr(command, "commands"):
             name_variables(command, place)
             continue
-        for option in command.params:
-            if option.param_type_name == "option" and not option.is_eager:
-                option.envvar = option.envvar or f"{place}_{_upper(max(option.opts, key=len))}"
-                _NAMED.add(str(option.envvar))
+        options = [item for item in command.params if item.param_type_name == "option" and not item.is_eager]
+        for option in options:
+            option.envvar = option.envvar or f"{place}_{_upper(max(option.opts, key=len))}"
+        _NAMED[place] = sorted(str(option.envvar) for option in options)
 
 
 def variables_read(words: list[str]) -> list[str]:
     """The variables that stand for flags of the command in a command line, as a shell sets them; keys are masked."""
     from potstill.masking import mask_teacher
 
-    below = "_".join(["POTSTILL", *(_upper(word) for word in words[:2])])
-    place = next((f"{name}_" for name in (below, below.rpartition("_")[0]) if _any(f"{name}_")), None)
-    names = sorted(name for name in _NAMED if place and name.startswith(place) and os.environ.get(name))
-    return [f"{name}={shlex.quote(mask_teacher(os.environ[name]))}" for name in names]
-
-
-def _any(start: str) -> bool:
-    return any(name.startswith(start) for name in _NAMED)
+    places = ["_".join(["POTSTILL", *map(_upper, words[:count])]) for count in (2, 1)]
+    names = next((_NAMED[place] for place in places if place in _NAMED), [])
+    return [f"{name}={shlex.quote(mask_teacher(os.environ[name]))}" for name in names if os.environ.get(name)]
 
 
 def _upper(name: str) -> str:

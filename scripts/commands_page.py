@@ -25,7 +25,7 @@ Each flag is an environment variable too, named by the command's words and the f
 file. A flag that may be repeated takes its values with spaces between:
 `POTSTILL_RUN_SET="distil.epochs=3 merge.heldout=0.1"`; a value that holds a space itself has to be written as a flag.
 An empty variable is none. The command that a run keeps for going on names the variables that were read, their keys
-masked.
+masked, and so does the refusal of a setting.
 """
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from potstill.cli.app import app
+from potstill.cli.app import app, main
+from potstill.flag_variables import variables_read
 from potstill.stages.parts import command_given
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,3 +102,32 @@ def test_the_command_that_goes_on_names_the_variables_that_were_read(monkeypatch
     assert "secret" not in said
     assert "NOTHING" not in said
     assert "PLAN" not in said
+
+
+def test_words_of_a_task_are_no_words_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`potstill run at` took `at` for the beginning of POTSTILL_RUN_AT_BUDGET, and left the others out."""
+    monkeypatch.setenv("POTSTILL_RUN_N", "5")
+    monkeypatch.setenv("POTSTILL_RUN_AT_BUDGET", "train")
+    monkeypatch.setenv("POTSTILL_CATALOGUE_SEARCH_JSON", "1")
+    both = ["POTSTILL_RUN_AT_BUDGET=train", "POTSTILL_RUN_N=5"]
+    assert variables_read(["run", "at"]) == variables_read(["run", "-n", "3"]) == variables_read(["run"]) == both
+    assert variables_read(["catalogue", "search", "x"]) == ["POTSTILL_CATALOGUE_SEARCH_JSON=1"]
+    assert variables_read([]) == variables_read(["--help"]) == []
+
+
+def test_a_refused_setting_and_a_stopped_run_name_the_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that nobody wrote was refused, and the line to go on with had lost it."""
+    monkeypatch.setattr(sys, "argv", ["potstill", "plan", "Sort tickets as bug or praise.", "--sources", "bth"])
+    monkeypatch.setenv("POTSTILL_PLAN_TEACHER", "openai:https://me:sk-secret-0123456789@host/v1#m")
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert "sources: 'bth' is none of" in said
+    assert "from the environment: POTSTILL_PLAN_TEACHER='openai:https://***@host/v1#m'" in said
+    monkeypatch.setattr("potstill.cli.app.app", lambda: sys.exit(130))
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert "To go on from here: POTSTILL_PLAN_TEACHER='openai:https://***@host/v1#m' potstill plan" in said

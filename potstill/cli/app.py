@@ -28,8 +28,8 @@ from potstill.cli.status import status
 from potstill.cli.verify import verify
 from potstill.cli.web import app as web_app
 from potstill.cli.work import work
-from potstill.errors import PotstillError
-from potstill.flag_variables import name_variables
+from potstill.errors import OptionError, PotstillError
+from potstill.flag_variables import name_variables, variables_read
 from potstill.progress import switch_library_bars_off
 
 if TYPE_CHECKING:
@@ -286,6 +286,8 @@ def main() -> None:
         app()
     except PotstillError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, OptionError) and (read := variables_read(sys.argv[1:])):
+            print(f"  from the environment: {' '.join(read)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         library = str(error.name).split(".")[0]
@@ -295,7 +297,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == 130:  # typer's code for Ctrl-C
-            again = shlex.join(["potstill", *sys.argv[1:]])
+            again = " ".join([*variables_read(sys.argv[1:]), shlex.join(["potstill", *sys.argv[1:]])])
             print(f"\nstopped; finished work is kept. To go on from here: {again}", file=sys.stderr)
             if ended_by_signal:
                 sys.exit(128 + signal.SIGTERM)
