@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,17 @@ def fetch_batch(
         done, total = (sum(getattr(item, name) for item in left) for name in ("done", "total"))
         listener(Event("batch", "progress", f"{len(left)} batches under way", done, total or None))
         time.sleep(wait_s)
+
+
+def batches_note(run: Path) -> str:
+    """What a run is told of its batches that are under way, since it asks what they are asked; "" without any."""
+    names = [item.batch for item in _read(run).values() if item.batch and not item.read]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)} {'are' if len(names) > 1 else 'is'} under way, and what it is asked will be asked again; "
+        f"stop, and fetch it first: potstill batch fetch {shlex.quote(str(run))} --wait"
+    )
 
 
 def _fetch(run: Path, server: _Server, read: list[BatchRead]) -> None:

@@ -175,6 +175,11 @@ def run(
     with listening(listener) as told:
         clock = RunClock(told)
         with open_job(task, out, clock, settings, labelling_functions, metrics) as job:
+            if (job.folder.path / "batch").exists():
+                from potstill.batch_server import batches_note
+
+                if note := batches_note(job.folder.path):
+                    job.listener(Event("batch", "note", note))
             names, rows = stages_with(optional_stages(job)), job.settings.generation.rows
             clock.start(expected_seconds(job.folder.path, names, rows))
             stages = job.all_stages(str(task))

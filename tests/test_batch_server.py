@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import potstill
 from potstill import batch_server
 from potstill.asking.ledger import Ledger
 from potstill.batch import write_batch
@@ -20,6 +21,7 @@ from potstill.batch_server import fetch_batch, submit_batch
 from potstill.cli.app import app
 from potstill.datagen.teachers import openai_api
 from potstill.errors import DataError, TeacherRefused, TeacherUnavailable
+from potstill.events import Event
 
 TASK = "Classify a news article as World, Sports or Business."
 KEY = "sk-secret-0123456789"
@@ -282,6 +284,28 @@ def test_what_is_under_way_or_answered_is_not_sent_in_another_file(
     with pytest.raises(DataError, match=r"more\.jsonl holds a line that is no request"):
         submit_batch(run, [more])
     assert len(server.batches) == 2
+
+
+def test_a_run_says_that_a_batch_is_under_way(
+    server: BatchServer, written: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the batch is asked would be asked again, and paid for twice."""
+    run, file = written
+    monkeypatch.setattr("potstill.stages.job.Job.all_stages", lambda job, task: ())
+
+    def notes() -> list[str]:
+        told: list[Event] = []
+        potstill.run(TASK, out=run, teacher=f"openai:{server.url}#m", sources="generated", n=8, listener=told.append)
+        return [event.message for event in told if event.stage == "batch"]
+
+    assert notes() == []
+    submit_batch(run, [file])
+    (note,) = notes()
+    assert note.startswith("batch-0 is under way, and what it is asked will be asked again; stop, and fetch it first: ")
+    assert note.endswith(f"potstill batch fetch {run} --wait")
+    server.answer()
+    fetch_batch(run)
+    assert notes() == []
 
 
 def test_a_server_names_no_file(server: BatchServer, written: tuple[Path, Path], tmp_path: Path) -> None:
