@@ -8,12 +8,13 @@
 
 Write goes through the stages with a teacher that collects requests where another would send them, and ends at the first
 that asks for something: generation, then the checks of written rows, then soft targets, then the reasoning behind
-outputs. The questions that rules ask about texts without a label depend on none of these and go with the first. So the
-requests are, to the ledger's key, those of `potstill run` with the same settings. What a file cannot hold (scores of
-labels on a server that has them, checks by another teacher, the teacher's own figures) is left to `run`. A folder that
-begins with a batch plans far enough ahead for one file to hold all that the rows are likely to take, and keeps that
-number for `run` (`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or
-a preview, or `generation.window` is set, a batch holds that many requests for rows at most.
+outputs. The questions that rules ask about texts without a label depend on none of these and go with the first: those
+with the same answers, and questions with others later. So the requests are, to the ledger's key, those of
+`potstill run` with the same settings. What a file cannot hold (scores of labels on a server that has them, checks by
+another teacher, the teacher's own figures) is left to `run`. A folder that begins with a batch plans
+far enough ahead for one file to hold all that the rows are likely to take, and keeps that number for `run`
+(`window.json`); prompts show no earlier texts then, since none are there. Where it began with a run or a preview, or
+`generation.window` is set, a batch holds that many requests for rows at most.
 
 A line's `custom_id` leads back to the request by `RUN/batch/pending.jsonl`. Results may come in any order and number of
 files. A reply is recorded as one that came by wire; an error is noted as a failure, never as a result; what has no line

@@ -202,6 +202,22 @@ def test_the_questions_of_rules_go_with_the_rows(tmp_path: Path) -> None:
     assert report["labels"] == {"refund": 4, "praise": 4}
 
 
+def test_questions_with_other_answers_come_in_a_later_file(tmp_path: Path) -> None:
+    run, task = tmp_path / "run", tmp_path / "task.md"
+    more = "  - {prompt: What is it?, answers: {money: refund, joy: praise}}\n---\nClassify"
+    task.write_text(ASKS.replace("---\nClassify", more))
+    (tmp_path / "texts.txt").write_text("my money\nthanks")
+    asked = []
+    for turn in range(4):
+        file = tmp_path / f"{turn}.jsonl"
+        write_batch(str(task), file, out=run, **SETTINGS)
+        lines = file.read_text("utf-8").splitlines()
+        asked.append({line.partition("nothing else: ")[2][:5] for line in lines if "Question about the text" in line})
+        (tmp_path / "results.jsonl").write_text("\n".join(map(told, lines)) + "\n")
+        assert read_batch(run, [tmp_path / "results.jsonl"]).missing == 0
+    assert asked == [{"Yes, "}, {"Yes, "}, {"money"}, {"money"}]
+
+
 def test_errors_and_missing_lines_are_asked_again(tmp_path: Path) -> None:
     run, file = tmp_path / "run", tmp_path / "requests.jsonl"
     write_batch(TASK, file, out=run, **SETTINGS)
