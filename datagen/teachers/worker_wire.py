@@ -20,7 +20,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -36,6 +36,8 @@ TOKEN_VARIABLE = "POTSTILL_WORKERS_TOKEN"
 # Replies with many log-probs a token take megabytes.
 MAX_BODY = 64 << 20
 _SHORTEST_TOKEN = 16
+# Of tokens and attempts of one reply.
+_MOST_COUNTED = 1 << 40
 _TIMEOUT_S = 30.0
 # A proxy without a server behind it, too many calls at a time, or another program where a run was.
 _NOT_NOW = (404, 405, 501, 502, 503, 504)
@@ -262,20 +264,10 @@ def _said(text: bytes) -> str:
 
 def request_to_wire(request: AnyRequest) -> dict[str, Any]:
     """Every field of a request but its `tag`, numbers as they are."""
-    plain: dict[str, Any] = {
-        "messages": [[message.role, message.content] for message in request.messages],
-        "prefill": request.prefill,
-        "top_logprobs": request.top_logprobs,
-    }
-    if isinstance(request, ScoreRequest):
-        return plain | {"continuations": list(request.continuations)}
-    named = ("max_tokens", "temperature", "top_p", "seed", "sample", "token_texts", "beams")
-    return plain | {
-        **{name: getattr(request, name) for name in named},
-        "stop": list(request.stop),
-        "schema": None if request.schema is None else dict(request.schema),
-        "choices": None if request.choices is None else list(request.choices),
-    }
+    told = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "tag"}
+    if told.get("schema") is not None:
+        told["schema"] = dict(told["schema"])
+    return told | {"messages": [[message.role, message.content] for message in request.messages]}
 
 
 def request_from_wire(plain: Mapping[str, Any]) -> AnyRequest:
@@ -289,6 +281,9 @@ def request_from_wire(plain: Mapping[str, Any]) -> AnyRequest:
         for name in ("continuations", "stop", "choices"):
             if given.get(name) is not None:
                 given[name] = tuple(given[name])
+        if given.get("token_ids") is not None:
+            prompt, scored = given["token_ids"]
+            given["token_ids"] = tuple(prompt), tuple(scored)
         return ScoreRequest(**given) if "continuations" in given else Request(**given)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the run sent what is no request ({type(error).__name__}: {error})") from None
@@ -315,11 +310,20 @@ def outcome_from_wire(plain: Any) -> Outcome:
 
 
 def _is_sound(reply: Reply | Failure) -> bool:
-    """Whether the fields that everything reads are of their types."""
-    words = [reply.reason] if isinstance(reply, Failure) else [reply.text, reply.finish]
+    """Whether the fields are of their types and of sizes that a ledger keeps, so that no reply ends the run."""
     counts = [reply.attempts, reply.prompt_tokens, reply.completion_tokens]
+    if isinstance(reply, Failure):
+        words, numbers = [reply.reason], []
+    else:
+        said = [(token.text, token.logprob) for token in reply.said]
+        said += [other for token in reply.said for other in token.others]
+        words = [reply.text, reply.finish, *(text for text, _ in said)]
+        numbers = [*reply.scores, *(value for _, value in said)]
+        counts += reply.score_tokens
     return (
         all(isinstance(word, str) for word in words)
-        and all(isinstance(count, int) and count >= 0 for count in counts)
+        and all(type(count) is int and 0 <= count <= _MOST_COUNTED for count in counts)
+        and all(type(number) is float for number in numbers)
         and (isinstance(reply, Failure) or reply.finish in get_args(FinishReason))
+        and (isinstance(reply, Failure) or isinstance(reply.raw, dict | None))
     )

@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest, TokenTop
+from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest, TokenTop, token_score
 from potstill.datagen.teachers import worker_wire
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.teachers.labour import _in_bodies, unlike, work_for
@@ -436,10 +437,13 @@ def test_requests_and_outcomes_come_over_the_wire_as_they_were() -> None:
     everything = Request(
         (Message("system", "s\ud800"), Message("user", "日本")), prefill="p", max_tokens=7, temperature=0, top_p=0.3,
         stop=("a", "b"), seed=2**70, sample=3, schema={"type": "object"}, choices=("x",), top_logprobs=2, token_texts=1,
-        beams=2,
+        beams=2, turn="user",
     )  # fmt: skip
-    scores = ScoreRequest((Message("user", "u"),), ("a", "b"), prefill="p", top_logprobs=4)
-    for request in (everything, scores, *asked(1)):
+    scores = ScoreRequest((Message("user", "u"),), ("a", "b"), prefill="p", top_logprobs=4, token_ids=((1, 2), (3,)))
+    for whole in (everything, scores):
+        untold = [field.name for field in fields(whole) if getattr(whole, field.name) == field.default]
+        assert untold == ["tag"], "a field that comes later must be told too"
+    for request in (everything, scores, token_score([1, 2], [], 4), *asked(1)):
         again = request_from_wire(json.loads(json.dumps(request_to_wire(request))))
         assert again == request
         assert repr(again) == repr(request), "0 is not 0.0 for a teacher that reads it so"
@@ -448,6 +452,19 @@ def test_requests_and_outcomes_come_over_the_wire_as_they_were() -> None:
         assert outcome_from_wire(json.loads(json.dumps(outcome_to_wire(outcome)))) == outcome
     with pytest.raises(DataError, match="no request"):
         request_from_wire({"messages": [["user"]]})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tokens": [10**400, 1]}, {"tokens": [True, 1]}, {"scores": ["x"]}, {"scores": [10**400]},
+        {"score_tokens": ["1"]}, {"raw": [1]}, {"said": [[5, 1, []]]}, {"said": [["a", 1, [[5, 1]]]]}, {"attempts": 1 << 70},
+        {"finish": []},
+    ],
+)  # fmt: skip
+def test_a_reply_that_no_ledger_could_keep_is_refused_where_it_comes_in(said: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="handed in what is no reply"):
+        outcome_from_wire([1, {"reply": {"text": "a", "finish": "stop", "tokens": [1, 1]} | said}])
 
 
 def test_what_is_too_much_for_a_body_goes_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
