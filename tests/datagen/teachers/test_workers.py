@@ -458,8 +458,8 @@ def test_requests_and_outcomes_come_over_the_wire_as_they_were() -> None:
     "said",
     [
         {"tokens": [10**400, 1]}, {"tokens": [True, 1]}, {"scores": ["x"]}, {"scores": [10**400]},
-        {"score_tokens": ["1"]}, {"raw": [1]}, {"said": [[5, 1, []]]}, {"said": [["a", 1, [[5, 1]]]]}, {"attempts": 1 << 70},
-        {"finish": []},
+        {"score_tokens": ["1"]}, {"raw": [1]}, {"said": [[5, 1, []]]}, {"said": [["a", 1, [[5, 1]]]]}, {"finish": []},
+        {"attempts": 1 << 70},
     ],
 )  # fmt: skip
 def test_a_reply_that_no_ledger_could_keep_is_refused_where_it_comes_in(said: dict[str, Any]) -> None:
