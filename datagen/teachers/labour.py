@@ -91,13 +91,13 @@ def answer_for(exchange: Exchange, worker: Worker, *, pace_s: float = 0.0) -> Br
 
 def what_answers(teacher: Teacher) -> dict[str, Any]:
     """What decides a teacher's replies: weights and format, the code that runs, and libraries."""
+    return {"identity": dict(teacher.identity), "code": _code(), "versions": versions(*LIBRARIES)}
+
+
+def _code() -> str:
     from potstill.datagen.teachers import open_teacher
 
-    return {
-        "identity": dict(teacher.identity),
-        "code": code_version(open_teacher, work_for).digest,
-        "versions": versions(*LIBRARIES),
-    }
+    return code_version(open_teacher, work_for).digest
 
 
 def unlike(run: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, str]:
@@ -206,13 +206,16 @@ def work_for(
     if (wanted := job.ask("/teacher", {})) is None:
         return 0
     try:
-        ref, options = str(wanted["teacher"]), dict(wanted["options"])
-        run = {name: dict(wanted[name]) for name in ("identity", "versions")} | {"code": str(wanted["code"])}
+        ref, options, code = str(wanted["teacher"]), dict(wanted["options"]), str(wanted["code"])
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"what answers at {place} is no run of potstill's version here; install the same") from None
+        code = ""
+    if code != _code():  # it might not even know the options
+        raise UserError(
+            f"what answers at {place} runs other code of potstill than this machine; install the same version here"
+        )
     worker = Worker(ref, {**options, **teacher_options})
     try:
-        return _Worked(job, worker, run, idle_s).until_the_end()
+        return _Worked(job, worker, idle_s).until_the_end()
     finally:
         worker.close(wait_s=5.0)
 
@@ -220,14 +223,8 @@ def work_for(
 class _Worked:
     """A worker in its run."""
 
-    def __init__(self, job: _Job, worker: Worker, run: Mapping[str, Any], idle_s: float):
+    def __init__(self, job: _Job, worker: Worker, idle_s: float):
         self.job, self.worker, self.idle_s = job, worker, idle_s
-        fault, self.other = unlike(run, what_answers(worker.teacher))
-        if fault:
-            raise UserError(
-                f"this machine would not answer as the run does: {fault}; use the same model, the same potstill, and "
-                "--set teacher_options.dtype=… where the formats differ"
-            )
         self.name = secrets.token_hex(8)
         self.host = socket.gethostname()
         self.answered = 0
@@ -253,8 +250,11 @@ class _Worked:
         return self.answered
 
     def _join(self) -> dict[str, Any] | None:
-        about = {"name": self.name, "host": self.host, "process": os.getpid(), "other": self.other}
-        return self.job.ask("/join", {"worker": about | {"room": most_held(self.worker.teacher)}})
+        about = {
+            "name": self.name, "host": self.host, "process": os.getpid(), "room": most_held(self.worker.teacher),
+            "answers": what_answers(self.worker.teacher),
+        }  # fmt: skip
+        return self.job.ask("/join", {"worker": about})
 
     def _leave(self, broken: Broken) -> None:
         """Say good-bye where somebody is there to hear it."""

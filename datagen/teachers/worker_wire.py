@@ -1,7 +1,7 @@
 """What a run and its workers say to each other: JSON over HTTP, and the file by which workers find the run.
 
-    POST /teacher   {}                                        the teacher that a worker opens, and what it must be
-    POST /join      {"worker": {…}}                           a worker comes
+    POST /teacher   {}                                        the teacher that a worker opens
+    POST /join      {"worker": {…}}                           a worker comes, and is refused where it is another one
     POST /exchange  {"worker", "stint", "done", "held", …}    it hands in and leases (`leases.Leases.exchange`)
     POST /leave     {"worker", "error", "message"}            it goes
     POST /workers   {}                                        who is there, for people
@@ -258,7 +258,7 @@ def workers_of(folder: Path, timeout_s: float = 2.0) -> list[dict[str, Any]]:
 def _said(text: bytes) -> str:
     """The words of an error's answer."""
     with contextlib.suppress(ValueError, AttributeError, RecursionError):
-        return " ".join(str(json.loads(text).get("error", "")).split())[:300]
+        return " ".join(str(json.loads(text).get("error", "")).split())[:600]
     return ""
 
 

@@ -189,8 +189,7 @@ class WorkersTeacher:
     def close(self) -> None:
         """Let the workers go and end what answers here. An interrupted run is waited for by its workers."""
         interrupted = self._away = isinstance(sys.exception(), KeyboardInterrupt)
-        if not interrupted:
-            self._leases.end(_GOODBYE_S)
+        self._leases.end(0.0 if interrupted else _GOODBYE_S)
         self._opened.close()
         if self._folder is not None and not interrupted:
             forget_address(self._folder)
@@ -232,8 +231,13 @@ class WorkersTeacher:
         from potstill.pages.web import Answer, App
 
         def of_this_start(route: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Callable[[Call], Answer]:
-            # Kept connections outlive the server, where the process goes on after an interrupted run.
-            return lambda call: Answer({"error": "it was interrupted"}, 503) if self._away else Answer(route(call.body))
+            def answer(call: Call) -> Answer:
+                told = route(call.body)
+                # Kept connections outlive the server, where the process goes on after an interrupted run. Looked at
+                # last: a worker that is waiting right now must not hear that the run is over.
+                return Answer({"error": "it was interrupted"}, 503) if self._away else Answer(told)
+
+            return answer
 
         routes = {
             "/teacher": self._teacher, "/join": self._join, "/exchange": self._exchange, "/leave": self._leave,
@@ -245,13 +249,26 @@ class WorkersTeacher:
     def _teacher(self, body: Mapping[str, Any]) -> dict[str, Any]:
         from potstill.datagen.teachers.labour import what_answers
 
-        return {"teacher": self._ref, "options": self._teacher_options, **what_answers(self._example)}
+        return {"teacher": self._ref, "options": self._teacher_options, "code": what_answers(self._example)["code"]}
 
     def _join(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        from potstill.datagen.teachers.labour import unlike, what_answers
+
         given = _part(body, "worker", dict)
-        texts = {name: _part(given, name, str)[:200] for name in ("name", "host", "other")}
+        texts = {name: _part(given, name, str)[:200] for name in ("name", "host")}
         numbers = {name: max(1, _part(given, name, int)) for name in ("process", "room")}
-        self._leases.join(About(**texts, **numbers))
+        facts = _part(given, "answers", dict)
+        kinds = {"identity": dict, "code": str, "versions": dict}
+        # At each join: a worker outlives a start of the run, and the next one may have another teacher.
+        fault, other = unlike(
+            what_answers(self._example), {name: _part(facts, name, kind) for name, kind in kinds.items()}
+        )
+        if fault:
+            raise UserError(
+                f"this machine would not answer as the run does: {fault}; use the same model, the same potstill, and "
+                "--set teacher_options.dtype=… where the formats differ"
+            )
+        self._leases.join(About(**texts, **numbers, other=other[:200]))
         return {}
 
     def _exchange(self, body: Mapping[str, Any]) -> dict[str, Any]:

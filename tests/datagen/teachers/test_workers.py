@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,7 +25,7 @@ import pytest
 from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest, TokenTop, token_score
 from potstill.datagen.teachers import worker_wire
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
-from potstill.datagen.teachers.labour import _in_bodies, unlike, work_for
+from potstill.datagen.teachers.labour import _in_bodies, unlike, what_answers, work_for
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
 from potstill.datagen.teachers.worker_wire import (
     ADDRESS_FILE,
@@ -335,7 +336,11 @@ def test_bodies_are_bounded_and_checked(leasing: WorkersTeacher) -> None:
     assert call(leasing, "/exchange", b"\x80\x04N.", **known)[0] == 400, "a pickle is no JSON"
     assert call(leasing, "/exchange", b"{}", **known, Content_Length=str(1 << 30))[0] == 413
     line = Line(leasing.address)
-    line.ask("/join", {"worker": {"name": "w", "host": "h", "process": 1, "room": 3, "other": "torch 1 in place of 2"}})
+    worker = {"name": "w", "host": "h", "process": 1, "room": 3, "answers": what_answers(FakeTeacher(FakeOptions()))}
+    line.ask("/join", {"worker": worker})
+    for answers in (None, {}, {**worker["answers"], "identity": "fake"}):  # type: ignore[dict-item]
+        with pytest.raises(UserError, match="is needed"):
+            line.ask("/join", {"worker": {**worker, "answers": answers}})
     said = {"worker": "w", "stint": "", "done": [], "held": [], "room": 3, "wait_s": 0}
     assert line.ask("/exchange", said)["known"]
     for done in ([[1]], [[1, {"reply": {"text": 1}}]], [["1", {"failure": {"reason": "x"}}]], [[1, {"failure": {}}]]):
@@ -356,6 +361,23 @@ def test_a_worker_of_other_weights_is_refused_and_one_of_other_libraries_is_name
     fault, other = unlike(run, {**run, "code": "2", "versions": {"torch": "2.0", "vllm": "absent"}})
     assert fault == "the code of potstill is another one"
     assert other == "torch 2.0 in place of 2.1"
+
+
+def test_a_worker_of_another_version_is_told_so_before_it_opens_anything(
+    leasing: WorkersTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.datagen.teachers.labour._code", lambda: "another" if opened else "the run's")
+    opened: list[bool] = []
+    ask = Line.ask
+
+    def asked_by_another(self: Line, path: str, body: Any) -> Any:
+        found = ask(self, path, body)
+        opened.append(True)  # from here on it is the worker's code
+        return found
+
+    monkeypatch.setattr(Line, "ask", asked_by_another)
+    with pytest.raises(UserError, match="runs other code of potstill than this machine; install the same version"):
+        work_for(str(tmp_path), tell=print, no_such_option=1)
 
 
 def test_a_worker_of_a_run_that_never_begins_gives_up(tmp_path: Path) -> None:
@@ -396,16 +418,50 @@ def test_a_worker_finds_a_run_again_that_was_interrupted_in_a_process_that_lives
     first = WorkersTeacher("fake", folder=tmp_path, notice=lambda text: None)
     with worker(tmp_path) as process:
         waited(lambda: len(first.workers()) == 1)
-        with suppress(KeyboardInterrupt):
-            try:
-                raise KeyboardInterrupt
-            finally:
-                first.close()
+        interrupted(first)
         second = WorkersTeacher("fake", WorkersOptions(here=False), folder=tmp_path, notice=lambda text: None)
         assert second.address.token != first.address.token
         assert len(list(second.stream(source(asked(30))))) == 30
         second.close()
         assert "answered 30 requests" in ended(process)
+
+
+def interrupted(teacher: WorkersTeacher) -> None:
+    with suppress(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            teacher.close()
+
+
+def test_a_worker_that_outlives_its_run_is_no_worker_of_one_with_another_teacher(tmp_path: Path) -> None:
+    first = WorkersTeacher("fake", folder=tmp_path, notice=lambda text: None)
+    ends: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            work_for(str(tmp_path), patience_s=30, tell=lambda text: None)
+        except UserError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    waited(lambda: len(first.workers()) == 1)
+    interrupted(first)
+    notices: list[str] = []
+    second = WorkersTeacher("fake", WorkersOptions(here=False), folder=tmp_path, notice=notices.append, seed=5)
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert "would not answer as the run does: seed is 0 here and 5 there; use the same model" in str(ends[0])
+    assert not any("a worker came" in text for text in notices)
+    second.close()
+
+
+def test_an_interrupted_run_leaves_no_thread_that_waits_for_requests() -> None:
+    teacher = WorkersTeacher("fake", notice=lambda text: None)
+    assert len(list(teacher.stream(source(asked(3))))) == 3
+    interrupted(teacher)
+    waited(lambda: not any(thread.name == "own worker" for thread in threading.enumerate()), 10.0)
 
 
 def test_the_token_is_the_environments_or_new() -> None:
