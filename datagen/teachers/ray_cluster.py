@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from potstill import errors
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher, Tokenizes
-from potstill.datagen.teachers.worker import Broken, Worker
+from potstill.asking.teacher import AnyRequest, Failure, Reply, Take
+from potstill.datagen.teachers.worker import Broken, Front, Worker
 from potstill.errors import (
     BadOptions,
     MissingExtra,
@@ -82,7 +82,7 @@ class _Member:
         return self.pid > 0
 
 
-class RayTeacher:
+class RayTeacher(Front):
     """Many workers as one teacher; see the module's text. Not safe for several threads.
 
     Attributes:
@@ -109,8 +109,6 @@ class RayTeacher:
         """
         import importlib.util
 
-        from potstill.datagen.teachers import open_teacher
-
         if ref.strip().startswith("openai"):
             raise OptionError(
                 "executor",
@@ -119,12 +117,9 @@ class RayTeacher:
         # After what no installation would mend.
         if importlib.util.find_spec("ray") is None:
             raise MissingExtra("ray", "ray", "executor ray")
+        super().__init__(ref, teacher_options)
         self.options = options or RayOptions()
         self.deaths = 0
-        self._ref = ref
-        self._teacher_options = teacher_options
-        # Never asked anything: it says what a worker's teacher is, without loading it.
-        self._example: Teacher = open_teacher(ref, **teacher_options)
         self._notice = notice or _LOG.warning
         self._members: list[_Member] = []
         self._numbers = itertools.count()
@@ -132,26 +127,6 @@ class RayTeacher:
         self._size = 0
         self._began = False
         self._ray: Any = None
-
-    @property
-    def name(self) -> str:
-        """The teacher's name: rows do not depend on where they were written."""
-        return self._example.name
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """The teacher's: replies of one engine answer for all, and for a run without Ray."""
-        return self._example.identity
-
-    @property
-    def abilities(self) -> Abilities:
-        """The teacher's."""
-        return self._example.abilities
-
-    def tokens_of(self, text: str) -> list[int]:
-        """The numbers of a text's tokens, where the teacher tells them (`Abilities.token_ids`)."""
-        assert isinstance(self._example, Tokenizes)
-        return self._example.tokens_of(text)
 
     @property
     def concurrency(self) -> int:

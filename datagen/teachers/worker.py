@@ -2,6 +2,7 @@
 
 What enters are numbered requests; what leaves are numbered replies in the order they finish. The teacher's stream runs
 in a thread of its own and pulls what has been given, so the engine goes on while replies are taken away.
+`Front` is what a teacher that is made of such workers says of itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.asking.teacher import AnyRequest, Failure, Reply
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Teacher, Tokenizes
 from potstill.errors import PotstillError
 
 # A worker with nothing finished answers so often, so that a driver that is gone frees it.
@@ -34,6 +35,52 @@ class Broken:
 
 
 Outcome = tuple[int, Reply | Failure]
+
+
+class Front:
+    """What a teacher in many workers says of itself: what the teacher says that each of them opens.
+
+    Rows do not depend on where they were written, and replies of one worker answer for all, and for a run without any.
+    """
+
+    def __init__(self, ref: str, teacher_options: Mapping[str, Any]):
+        """Args:
+            ref: What `open_teacher` takes.
+            teacher_options: Its options.
+
+        Raises:
+            OptionError: It cannot be opened.
+        """
+        from potstill.datagen.teachers import open_teacher
+
+        self._ref, self._teacher_options = ref, teacher_options
+        # Never asked to answer anything, so that no model is loaded.
+        self._example: Teacher = open_teacher(ref, **teacher_options)
+
+    @property
+    def name(self) -> str:
+        """The teacher's."""
+        return self._example.name
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The teacher's."""
+        return self._example.identity
+
+    @property
+    def abilities(self) -> Abilities:
+        """The teacher's."""
+        return self._example.abilities
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The numbers of a text's tokens, where the teacher tells them (`Abilities.token_ids`)."""
+        assert isinstance(self._example, Tokenizes)
+        return self._example.tokens_of(text)
+
+    def user_turn_fault(self) -> str:
+        """Why the teacher cannot write a user's turn, with the mend; "" where it can."""
+        fault: str = getattr(self._example, "user_turn_fault", lambda: "")()
+        return fault
 
 
 class Worker:

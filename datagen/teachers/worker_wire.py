@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from potstill.asking.teacher import AnyRequest, Failure, FinishReason, Message, Reply, Request, ScoreRequest
 from potstill.asking.teacher_json import reply_from_json, reply_to_json
@@ -145,14 +145,16 @@ def find_run(place: str, environment: Mapping[str, str]) -> Address | None:
         None where the folder holds no address (yet).
 
     Raises:
-        OptionError: An address without a token in the environment, or no address.
+        OptionError: An address without a token in the environment, or one that is none.
         UserError: The folder's run listens on another machine's loopback.
     """
     if not is_url(place):
-        found = read_address(Path(place))
-        if found is not None and urlsplit(found.url).hostname in _LOOPBACK and found.host != socket.gethostname():
+        if (found := read_address(Path(place))) is None:
+            return None
+        parts = _parts_of(found.url)
+        if parts.hostname in _LOOPBACK and found.host != socket.gethostname():
             raise UserError(
-                f"the run in {place} listens on {urlsplit(found.url).netloc} of {found.host}, which {found.host} alone "
+                f"the run in {place} listens on {parts.netloc} of {found.host}, which {found.host} alone "
                 "can reach; start it with --set workers.listen=0.0.0.0:8470"
             )
         return found
@@ -162,6 +164,21 @@ def find_run(place: str, environment: Mapping[str, str]) -> Address | None:
             "work", [f"the run's token is needed in {TOKEN_VARIABLE}; or give the run folder, where both are found"]
         )
     return Address(place, token)
+
+
+def _parts_of(url: str) -> SplitResult:
+    """An address in parts.
+
+    Raises:
+        OptionError: It is none; its text is not repeated, since a secret may stand in it.
+    """
+    with contextlib.suppress(ValueError):  # of brackets, of a port, and of a host that no name server could be asked
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 80) > 0
+        if whole and "@" not in parts.netloc and url.isprintable() and " " not in url:
+            return parts
+    raise OptionError("work", ["the address is none; write http://HOST:PORT, or give the run folder"])
 
 
 class Line:
@@ -175,18 +192,12 @@ class Line:
         Raises:
             OptionError: The address is none.
         """
-        parts = urlsplit(address.url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or "@" in parts.netloc:
-            raise OptionError("work", ["the address is none; write http://HOST:PORT, or give the run folder"])
+        parts = _parts_of(address.url)
         self.place = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
         self._token = address.token
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, port, timeout=timeout_s)
+        self._connection = kind(str(parts.hostname), parts.port, timeout=timeout_s)
 
     def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """One call.

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill import errors
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Take, Teacher
+from potstill.asking.teacher import AnyRequest, Failure, Reply, Take
 from potstill.datagen.teachers.leases import About, Leases
-from potstill.datagen.teachers.worker import Broken
+from potstill.datagen.teachers.worker import Broken, Front, Worker
 from potstill.datagen.teachers.worker_wire import (
     MAX_BODY,
     Address,
@@ -41,7 +41,6 @@ from potstill.datagen.teachers.worker_wire import (
 from potstill.errors import OptionError, PotstillError, RunError, TeacherError, TeacherUnavailable, UserError
 
 if TYPE_CHECKING:
-    from potstill.datagen.teachers.worker import Worker
     from potstill.pages.web import Answer, App, Call
 
 _LOG = logging.getLogger(__name__)
@@ -73,18 +72,18 @@ class WorkersOptions:
         faults = []
         if self.count < 1:
             faults.append(f"count must be at least 1 (got {self.count})")
-        if self.lease_s < 5:  # a worker is heard every two seconds
+        if not self.lease_s >= 5:  # a worker is heard every two seconds
             faults.append(f"lease_s must be at least 5 (got {self.lease_s:g})")
-        if self.patience_s < 0:
+        if not self.patience_s >= 0:
             faults.append(f"patience_s must be at least 0 (got {self.patience_s:g})")
         host, _, port = self.listen.rpartition(":")
-        if not host.strip("[]") or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        if not host.strip("[]") or not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
             faults.append(f"listen must be HOST:PORT, such as 0.0.0.0:8470 (got {self.listen!r})")
         if faults:
             raise ValueError("; ".join(faults))
 
 
-class WorkersTeacher:
+class WorkersTeacher(Front):
     """Many worker processes as one teacher; see the module's text. Not safe for several threads.
 
     Attributes:
@@ -114,18 +113,14 @@ class WorkersTeacher:
             OptionError: A teacher that gains nothing from workers, or that cannot be opened; a token that is too short.
             RunError: The address is taken.
         """
-        from potstill.datagen.teachers import open_teacher
-
         if ref.strip().startswith("openai"):
             raise OptionError(
                 "executor",
                 [f"workers open engines, and {ref!r} is a server; write openai:URL,URL#MODEL to use several"],
             )
+        super().__init__(ref, teacher_options)
         self.options = options or WorkersOptions()
         self.deaths = 0
-        self._ref, self._teacher_options = ref, teacher_options
-        # Never asked anything: it says what a worker's teacher is, without loading it.
-        self._example: Teacher = open_teacher(ref, **teacher_options)
         self._folder = folder
         self._notice = notice or _LOG.warning
         self._leases = Leases(self.options.lease_s)
@@ -134,21 +129,6 @@ class WorkersTeacher:
         self._away = False
         self._opened = ExitStack()
         self._listen()
-
-    @property
-    def name(self) -> str:
-        """The teacher's name: rows do not depend on where they were written."""
-        return self._example.name
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """The teacher's: replies of one worker answer for all, and for a run without any."""
-        return self._example.identity
-
-    @property
-    def abilities(self) -> Abilities:
-        """The teacher's."""
-        return self._example.abilities
 
     @property
     def concurrency(self) -> int:
@@ -293,7 +273,6 @@ class WorkersTeacher:
         if not self.options.here or self._thread is not None:
             return
         from potstill.datagen.teachers.labour import answer_for, most_held
-        from potstill.datagen.teachers.worker import Worker
 
         name = "here"
         own = self._own = Worker(self._ref, self._teacher_options)

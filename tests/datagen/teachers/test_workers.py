@@ -22,11 +22,22 @@ from typing import Any
 
 import pytest
 
-from potstill.asking.teacher import AnyRequest, Failure, Message, Reply, Request, ScoreRequest, TokenTop, token_score
-from potstill.datagen.teachers import worker_wire
+from potstill.asking.teacher import (
+    AnyRequest,
+    Failure,
+    Message,
+    Reply,
+    Request,
+    ScoreRequest,
+    Tokenizes,
+    TokenTop,
+    token_score,
+)
+from potstill.datagen.teachers import open_teacher, worker_wire
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.teachers.labour import _in_bodies, unlike, what_answers, work_for
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
+from potstill.datagen.teachers.ray_cluster import RayTeacher
 from potstill.datagen.teachers.worker_wire import (
     ADDRESS_FILE,
     Address,
@@ -283,6 +294,24 @@ def test_nothing_to_ask_opens_no_engine() -> None:
     teacher.close()
 
 
+def test_it_is_asked_about_tokens_and_turns_as_the_teacher_is(tmp_path: Path, tiny_causal: Any) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    model = tiny_causal(tmp_path / "model")
+    (model / "chat_template.jinja").unlink()
+    plain = open_teacher(f"vllm:{model}", dtype="float32")
+    kinds: list[Callable[..., Any]] = [WorkersTeacher]
+    if importlib.util.find_spec("ray") is not None:
+        kinds.append(RayTeacher)
+    for kind in kinds:
+        teacher = kind(f"vllm:{model}", notice=lambda text: None, dtype="float32")
+        assert (teacher.name, teacher.identity, teacher.abilities) == (plain.name, plain.identity, plain.abilities)
+        assert isinstance(teacher, Tokenizes)
+        assert teacher.tokens_of("a word") == plain.tokens_of("a word")  # type: ignore[attr-defined]
+        assert teacher.user_turn_fault() == plain.user_turn_fault() != ""  # type: ignore[attr-defined]
+        teacher.close()
+    assert WorkersTeacher("fake", notice=lambda text: None).user_turn_fault() == ""
+
+
 def test_no_worker_comes() -> None:
     teacher = WorkersTeacher("fake", WorkersOptions(here=False, patience_s=0.5), notice=lambda text: None)
     with pytest.raises(TeacherUnavailable, match=r"no worker was at http://127.0.0.1:\d+/ for .* \(potstill work http"):
@@ -483,7 +512,11 @@ def test_where_a_worker_finds_its_run(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="token is needed in POTSTILL_WORKERS_TOKEN"):
         find_run("http://node0:8470", {})
     assert find_run("http://node0:8470", {worker_wire.TOKEN_VARIABLE: TOKEN}) == Address("http://node0:8470", TOKEN)
-    for url in ("http://", "http://h:x", f"http://{TOKEN}@h:1", "ftp://h"):
+    long = "a" * 64
+    for url in (
+        "http://", "http://h:x", f"http://{TOKEN}@h:1", "ftp://h", "http://[::1", "http://a b:1", f"http://{long}:1",
+        "http://h:1/a b",
+    ):  # fmt: skip
         with pytest.raises(OptionError) as caught:
             Line(Address(url, TOKEN))
         assert TOKEN not in str(caught.value)
@@ -535,6 +568,9 @@ def test_what_is_too_much_for_a_body_goes_in_several(monkeypatch: pytest.MonkeyP
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="openai:URL,URL#MODEL"):
         WorkersTeacher("openai:http://localhost:1/v1#m")
+    for option in ("lease_s", "patience_s"):
+        with pytest.raises(OptionError, match=f"{option} must be at least"):
+            resolve({}, {"workers": {option: float("nan")}})
     with pytest.raises(OptionError) as caught:
         resolve({}, {"executor": "workers", "workers": {"count": 0, "listen": "8470", "lease_s": 1, "lisen": "x"}})
     text = str(caught.value)
