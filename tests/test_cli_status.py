@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import potstill
 from potstill.asking.ledger import Ledger
 from potstill.cli.app import app
+from potstill.datagen.teachers import open_teacher
+from potstill.datagen.teachers.labour import what_answers
 from potstill.datagen.teachers.worker_wire import Line
 from potstill.datagen.teachers.workers import WorkersTeacher
 from potstill.errors import TeacherUnavailable, UserError
@@ -89,7 +91,8 @@ def test_the_workers_of_a_run_are_shown(tmp_path: Path) -> None:
     line = Line(teacher.address)
     with RunDir(tmp_path).lock(), told_state(tmp_path, "datagen", PLAIN, COMMAND):
         assert "worker " not in _call(str(tmp_path))
-        line.ask("/join", {"worker": {"name": "w", "host": "node1", "process": 7, "room": 3, "other": ""}})
+        answers = what_answers(open_teacher("fake"))
+        line.ask("/join", {"worker": {"name": "w", "host": "node1", "process": 7, "room": 3, "answers": answers}})
         shown = _call(str(tmp_path))
         told = json.loads(_call(str(tmp_path), "--json"))
     teacher.close()
