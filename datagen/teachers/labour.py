@@ -183,7 +183,7 @@ def work_for(
     idle_s: float = 0.0,
     tell: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
-    **teacher_options: Any,
+    teacher_options: Mapping[str, Any] | None = None,
 ) -> int:
     """Answer a run's requests until it needs no more.
 
@@ -193,7 +193,7 @@ def work_for(
         idle_s: End after so many seconds without a request; 0 stays until the run ends.
         tell: Told what happens.
         environment: Of the process; None takes its own.
-        **teacher_options: Options of the teacher that are this machine's own, over the run's.
+        teacher_options: Options of the teacher that are this machine's own, over the run's.
 
     Returns:
         How many requests it answered.
@@ -213,7 +213,7 @@ def work_for(
         raise UserError(
             f"what answers at {place} runs other code of potstill than this machine; install the same version here"
         )
-    worker = Worker(ref, {**options, **teacher_options})
+    worker = Worker(ref, {**options, **(teacher_options or {})})
     try:
         return _Worked(job, worker, idle_s).until_the_end()
     finally:

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from potstill.asking.teacher import (
     AnyRequest,
@@ -33,6 +34,7 @@ from potstill.asking.teacher import (
     TokenTop,
     token_score,
 )
+from potstill.cli.app import app
 from potstill.datagen.teachers import open_teacher, worker_wire
 from potstill.datagen.teachers.fake import FakeOptions, FakeTeacher
 from potstill.datagen.teachers.labour import _in_bodies, unlike, what_answers, work_for
@@ -384,7 +386,7 @@ def test_a_worker_of_other_weights_is_refused_and_one_of_other_libraries_is_name
     leasing: WorkersTeacher, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="would not answer as the run does: seed is 5 here and 0 there"):
-        work_for(str(tmp_path), tell=print, seed=5)
+        work_for(str(tmp_path), tell=print, teacher_options={"seed": 5})
     run = {"identity": {"model": "a@1"}, "code": "1", "versions": {"torch": "2.1", "vllm": "absent"}}
     assert unlike(run, run) == ("", "")
     fault, other = unlike(run, {**run, "code": "2", "versions": {"torch": "2.0", "vllm": "absent"}})
@@ -406,7 +408,18 @@ def test_a_worker_of_another_version_is_told_so_before_it_opens_anything(
 
     monkeypatch.setattr(Line, "ask", asked_by_another)
     with pytest.raises(UserError, match="runs other code of potstill than this machine; install the same version"):
-        work_for(str(tmp_path), tell=print, no_such_option=1)
+        work_for(str(tmp_path), tell=print, teacher_options={"no_such_option": 1})
+
+
+def test_what_the_command_is_told_is_checked(leasing: WorkersTeacher, tmp_path: Path) -> None:
+    def called(*more: str) -> str:
+        done = CliRunner().invoke(app, ["work", str(tmp_path), *more])
+        return f"{done.output} {done.exception}"
+
+    assert "teacher.patience_s: no such option" in called("--set", "teacher_options.patience_s=1")
+    assert "--set generation: the run has decided it" in called("--set", "generation.rows=1")
+    for option in ("--idle", "--patience"):
+        assert option in called(option, "-1")
 
 
 def test_a_worker_of_a_run_that_never_begins_gives_up(tmp_path: Path) -> None:
