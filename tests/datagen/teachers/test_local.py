@@ -355,3 +355,17 @@ def test_a_beam_search_ends_and_keeps_its_ledger_key(smollm2: LocalTeacher, drai
     assert "beams" not in request_to_json(ask("Hi."))
     lacking = smollm2.abilities.lacking(ask("Hi.", beams=2, stop=("x",)))
     assert lacking == "search with beams under stop strings or choices"
+
+
+def test_another_chat_template_or_vocabulary_is_another_teacher(tmp_path: Path) -> None:
+    """As `save_pretrained` writes them, beside the tokenizer's JSON."""
+    (tmp_path / "config.json").write_text("{}")
+    seen = {LocalTeacher(str(tmp_path)).identity["model"]}
+    for turn, name in enumerate(("chat_template.jinja", "tokenizer.model", "vocab.txt", "merges.txt"), 2):
+        (tmp_path / name).write_text("one")
+        seen.add(LocalTeacher(str(tmp_path)).identity["model"])
+        (tmp_path / name).write_text("two")
+        seen.add(LocalTeacher(str(tmp_path)).identity["model"])
+        assert len(seen) == 2 * turn - 1, name
+    (tmp_path / "README.md").write_text("words")
+    assert LocalTeacher(str(tmp_path)).identity["model"] in seen
