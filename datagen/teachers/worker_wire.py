@@ -35,6 +35,8 @@ ADDRESS_FILE = ".workers.json"
 TOKEN_VARIABLE = "POTSTILL_WORKERS_TOKEN"
 # Replies with many log-probs a token take megabytes.
 MAX_BODY = 64 << 20
+# A worker's room full of long prompts, which it asked for itself.
+_MOST_HEARD = 1 << 30
 _SHORTEST_TOKEN = 16
 # Of tokens and attempts of one reply.
 _MOST_COUNTED = 1 << 40
@@ -237,9 +239,9 @@ class Line:
     def _once(self, path: str, blob: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         self._connection.request("POST", self._base + path, blob, dict(headers))
         reply = self._connection.getresponse()
-        text = reply.read(MAX_BODY + 1)
-        if len(text) > MAX_BODY:
-            raise http.client.HTTPException("an answer of more than 64 MiB")
+        text = reply.read(_MOST_HEARD + 1)
+        if len(text) > _MOST_HEARD:
+            raise http.client.HTTPException("an answer of more than 1 GiB")
         return reply.status, text
 
     def close(self) -> None:

@@ -556,6 +556,21 @@ def test_requests_and_outcomes_come_over_the_wire_as_they_were() -> None:
         request_from_wire({"messages": [["user"]]})
 
 
+def test_long_prompts_are_leased_by_as_many_as_a_worker_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run sends is bounded by what workers ask for, and no more by a body that they may send."""
+    monkeypatch.setattr(worker_wire, "MAX_BODY", 1000)
+    teacher = WorkersTeacher("fake", WorkersOptions(here=False), folder=tmp_path, notice=lambda text: None)
+    thread = threading.Thread(target=lambda: work_for(str(tmp_path), patience_s=5, tell=lambda text: None))
+    thread.start()
+    requests = [Request((Message("user", f"{i} " + "long " * 100),)) for i in range(20)]
+    assert len(list(teacher.stream(source(requests)))) == 20
+    teacher.close()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize(
     "said",
     [
