@@ -84,7 +84,7 @@ class GenerationOptions:
             where replies are opened: a small teacher proposes for one label the subjects of the others.
         personas: Who writes inputs and instructions; one is drawn for each request. `none` is nobody in particular;
             `teacher` lets it name kinds of people who would; any other text is the path of a file that lists them, one
-            a line or as JSON lines with a field `persona`.
+            a line or as JSON lines with a field `persona`; in a task file, from that file's folder.
         label_descriptions: `teacher` lets it describe labels that the user did not; `names` splits names such as
             `card_arrival` into words.
         examples_shown: The user's examples shown in a prompt.
@@ -184,6 +184,11 @@ class GenerationOptions:
             faults.append(OptionFault("temperatures must be at least 0", "temperature"))
         if faults:
             raise BadOptions(faults)
+
+    @property
+    def personas_file(self) -> str:
+        """The path of the file that lists `personas`; "" where none does."""
+        return "" if self.personas in ("none", "teacher") else self.personas
 
     @property
     def max_requests(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 ASKED, SAMPLES = 20, 3
 SHOWN_PERSONAS = 60
 """So many at most are listed in a report."""
+MOST_READ = 100_000
+"""Lines of a file that are read."""
 
 # Fewer different people than this are one voice again.
 _FEWEST = 4
-_MOST_READ, _MOST_CHARACTERS = 100_000, 300
+_MOST_CHARACTERS = 300
 _FIELDS = ("persona", "description")
 _ARTICLE = re.compile(r"(?:an?|the|one|someone|somebody)\b", re.IGNORECASE)
 
@@ -55,8 +58,8 @@ def personas_for(spec: TaskSpec, asker: Asker, options: GenerationOptions) -> tu
     """
     if options.personas == "none":
         return ()
-    if options.personas != "teacher":
-        return read_personas(Path(options.personas))
+    if options.personas_file:
+        return read_personas(Path(options.personas_file))
     found: list[str] = []
     for answer in asker.ask(persona_requests(spec, options, asker.abilities), "attributes"):
         if isinstance(answer.reply, Reply):
@@ -125,37 +128,37 @@ def read_personas(path: Path) -> tuple[str, ...]:
 
     Args:
         path: A text with one persona a line, or JSON lines with a text or an object that holds `persona` or
-            `description` (as Persona Hub's files do).
+            `description` (as Persona Hub's files do). Lines beyond the first `MOST_READ`, broken JSON, and objects
+            without one of these are left out.
 
     Raises:
         DataError: The file cannot be read, or holds none.
     """
     try:
-        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
+        with path.expanduser().open(encoding="utf-8-sig") as lines:
+            found = dict.fromkeys(_phrase(_said(line)) for line in islice(lines, MOST_READ))
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"generation.personas: {path} cannot be read ({type(error).__name__}); give none, teacher, or a file with "
             "one persona a line"
         ) from None
-    found: dict[str, None] = {}
-    for line in lines[:_MOST_READ]:
-        said = _phrase(_said(line))
-        if words(said):
-            found.setdefault(said)
-    if not found:
+    usable = tuple(persona for persona in found if words(persona))
+    if not usable:
         raise DataError(
             f"generation.personas: {path} holds none; write one persona a line, or JSON lines with a field `persona`"
         )
-    return tuple(found)
+    return usable
 
 
 def _said(line: str) -> str:
-    if not line.lstrip().startswith(("{", '"')):
+    """What a line says of a person; "" where it is no text, nor JSON that holds one."""
+    start = line.lstrip()[:1]
+    if start not in ("{", "[", '"'):
         return line
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
-        return line
+        return line if start == '"' else ""  # a nickname in quotes may begin a text
     if isinstance(value, dict):
         value = next((value[name] for name in _FIELDS if isinstance(value.get(name), str)), "")
     return value if isinstance(value, str) else ""
@@ -163,4 +166,4 @@ def _said(line: str) -> str:
 
 def draw_persona(personas: Sequence[str], seed: int, index: int, label: str = "") -> str:
     """The persona of one request, or "" where there are none."""
-    return Random(f"persona {label} {seed} {index}").choice(list(personas)) if personas else ""
+    return Random(f"persona {label} {seed} {index}").choice(personas) if personas else ""

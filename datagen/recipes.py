@@ -41,9 +41,9 @@ def refuse_recipes(spec: TaskSpec, asker: Asker, options: GenerationOptions) -> 
             f"generation.evolve rewrites inputs of one text, and this task's have {', '.join(spec.inputs)}; "
             "leave it out"
         )
-    if options.personas not in ("none", "teacher"):
+    if options.personas_file:
         try:
-            read_personas(Path(options.personas))
+            read_personas(Path(options.personas_file))
         except DataError as error:
             faults.append(str(error))
     if faults:

@@ -237,7 +237,7 @@ class Job:
             # Where a teacher's options change replies, its identity is another.
             "options": as_json(replace(options, output_teacher_options={})),
             "answerer": None if self.answerer is None else self.answerer.identity,
-            "files": [content(path) for path in (self.spec.seed_tasks, options.personas) if path],
+            "files": [content(path) for path in (self.spec.seed_tasks, options.personas_file) if path],
             "sources": not self.settings.writes,
             "retrieved": retrieved.output,
             "own_inputs": own_key(self.spec, self.settings),

@@ -35,6 +35,7 @@ from potstill.task.fields import (
     path_of,
     prior_of,
     rules_of,
+    stage_options,
     text_of,
     texts_of,
 )
@@ -148,15 +149,15 @@ def read_task_file(
     for key in fields:
         if key not in known and not faults.full:
             faults.add(lines[key], f"{key[:60]!r} is not known{nearest_key(key, known, _plain_value(fields[key]))}")
-    options, settings = _options_of(fields, lines, faults)
+    folder = path.parent if path else Path.cwd()
+    options, settings = _options_of(fields, lines, folder, faults)
     for line, fault in check({**settings, **options}, lines) if check else ():
         faults.add(line, fault)
     given = {key: value for key, value in fields.items() if key in FIELDS and not value.empty}
     for key in fields:
         if key in FIELDS and fields[key].empty and key in ("name", "kind", "labels", "instruction"):
             faults.add(lines[key], f"{key}: empty; give a value or take the line out")
-    sources = _Sources(path.parent if path else Path.cwd(), asker, own_rows)
-    spec = _build(given, lines, parts, path, sources, faults, quiet=broken, draft=draft)
+    spec = _build(given, lines, parts, path, _Sources(folder, asker, own_rows), faults, quiet=broken, draft=draft)
     if faults or spec is None:
         raise faults.error()
     return TaskFile(spec, options, settings, lines, text, path)
@@ -167,7 +168,7 @@ def _plain_value(node: Node) -> str:
 
 
 def _options_of(
-    fields: Mapping[str, Node], lines: dict[str, int], faults: Faults
+    fields: Mapping[str, Node], lines: dict[str, int], folder: Path, faults: Faults
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     options: dict[str, dict[str, Any]] = {}
     settings: dict[str, Any] = {}
@@ -178,7 +179,7 @@ def _options_of(
             if node.kind != "mapping":
                 faults.add(node.line, f"{key}: a mapping of options is needed, not {node.describe()}")
                 continue
-            options[key] = plain(node)
+            options[key] = stage_options(key, node, folder, faults)
             lines.update({f"{key}.{name}": line for name, line in node.key_lines.items()})
         elif key in SETTINGS:
             value = plain(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, Message, Reply, Request
 from potstill.datagen.attributes import proposal_requests
 from potstill.datagen.generate import GenerationOptions
-from potstill.datagen.personas import SAMPLES, draw_persona, read_personas, usable_personas
+from potstill.datagen.personas import MOST_READ, SAMPLES, draw_persona, read_personas, usable_personas
 from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.teachers.fake import FakeTeacher
-from potstill.errors import DataError, OptionError
+from potstill.errors import DataError, OptionError, TaskError
+from potstill.settings import read_with_settings
 from potstill.task import TaskSpec
 
 DESK = TaskSpec("desk", "Help at the desk of a hotel.", "instructions", metric="rouge_l")
@@ -71,6 +73,62 @@ def test_files_of_personas_are_read(tmp_path: Path) -> None:
             read_personas(tmp_path / name)
     with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(OptionError, match=r"generation.personas: .*cannot be"):
         refuse_recipes(DESK, Asker(FakeTeacher(), ledger), GenerationOptions(personas=str(tmp_path / "none.txt")))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"persona": "A night porter', '["a night porter", "a cook"]', '{"persona": ["a cook"]}', "[]"]
+)
+def test_what_is_no_line_of_a_file_is_nobody(line: str, tmp_path: Path) -> None:
+    """A broken line was told to the teacher as a person."""
+    path = tmp_path / "personas.jsonl"
+    path.write_text(f'{line}\n{{"persona": "An old guest\u2028who rows"}}\n')
+    assert read_personas(path) == ("an old guest who rows",)
+    path.write_text(f"{line}\n")
+    with pytest.raises(DataError, match="holds none; write one persona a line"):
+        read_personas(path)
+
+
+def test_of_a_huge_file_the_first_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "personas.txt"
+    with path.open("w") as file:
+        for number in range(MOST_READ + 10):
+            file.write(f"a guest of room {number}\n")
+        file.write("a" * (64 << 20))
+    tracemalloc.start()
+    try:
+        found = read_personas(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == MOST_READ
+    assert peak < 40 << 20, "what is not used was read"
+
+
+def test_a_task_files_personas_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (folder / "people.txt").write_text("a night porter\n")
+    (folder / "task.md").write_text("---\ngeneration: {personas: people.txt, rows: 20}\n---\nIs this spam or ham?\n")
+    monkeypatch.chdir(tmp_path)
+    _, settings = read_with_settings(str(folder / "task.md"), {})
+    assert settings.generation.personas == str(folder / "people.txt")
+    assert settings.generation.rows == 20
+    _, ours = read_with_settings(str(folder / "task.md"), {"generation": {"personas": "teacher"}})
+    assert ours.generation.personas == "teacher"
+    (folder / "task.md").write_text("---\ngeneration:\n  personas: peple.txt\n---\nIs this spam or ham?\n")
+    with pytest.raises(TaskError, match=r"line 3: generation.personas: no file or folder 'peple.txt'; did you mean"):
+        read_with_settings(str(folder / "task.md"), {})
+    for word in ("none", "teacher"):
+        (folder / "task.md").write_text(f"---\ngeneration:\n  personas: {word}\n---\nIs this spam or ham?\n")
+        assert read_with_settings(str(folder / "task.md"), {})[1].generation.personas == word
+
+
+def test_a_word_for_personas_is_no_path() -> None:
+    assert [GenerationOptions(personas=word).personas_file for word in ("none", "teacher", "a.txt")] == [
+        "",
+        "",
+        "a.txt",
+    ]
 
 
 def test_a_draw_is_its_own() -> None:
