@@ -62,6 +62,6 @@ def _no_turn(spec: TaskSpec, asker: Asker) -> str:
             f"gives the teacher raw prompts, which {asker.teacher.name} does not take (it takes chats); name a model "
             "in this process (transformers:MODEL, vllm:MODEL) or a vLLM server, or take generation.method=auto"
         )
-    # A model that is not loaded yet is looked at by its tokenizer.
-    fault = getattr(asker.teacher, "user_turn_fault", lambda: "")()
+    # A model that is not loaded yet is looked at by its tokenizer, a served one by what its server renders.
+    fault = getattr(asker.teacher, "user_turn_fault", str)()
     return f"opens a user's turn, and {fault}, or take generation.method=auto" if fault else ""

@@ -55,8 +55,9 @@ class TeacherServer(ThreadingHTTPServer):
         self.fault = fault
         self.owner = owner
         self.tokenizes = True
-        # Around a user's words and before them, as a chat template would write it; None renders no chat.
-        self.template: tuple[str, str, str] | None = None
+        # Around a system message, before a user's words and behind them, as a chat template would write it; None
+        # renders no chat, and None for the first refuses a system message.
+        self.template: tuple[str | None, str, str] | None = None
         # What `/tokenize` says in place of rendering a chat.
         self.refuses = ""
         self.reply = reply
@@ -99,8 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
         if self.path == "/tokenize" and self.server.owner == "vllm" and self.server.tokenizes:
-            if server.refuses and "messages" in body:
-                self._json(400, {"error": {"message": server.refuses}})
+            refuses = server.refuses
+            if server.template and server.template[0] is None and len(body.get("messages", ())) > 1:
+                refuses = "the chat template: System role not supported"
+            if refuses and "messages" in body:
+                self._json(400, {"error": {"message": refuses}})
                 return
             self._json(200, server.model.tokenize(body) if server.model else {"count": 1, "tokens": self._tokens(body)})
             return
@@ -169,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if text is None:
             system, before, after = template
             *earlier, last = (message["content"] for message in body["messages"])
-            text = "".join(system.format(said) for said in earlier) + before + last + after
+            text = "".join((system or "").format(said) for said in earlier) + before + last + after
         return [
             _MARKS.setdefault(part, 10**6 + len(_MARKS)) if part[1:] else ord(part) for part in _PARTS.findall(text)
         ]

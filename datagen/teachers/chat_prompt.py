@@ -9,8 +9,10 @@ A user's turn can be opened instead, so that an aligned model writes the user's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from potstill.asking.teacher import AnyRequest, Message, Request
@@ -19,6 +21,11 @@ from potstill.models import local_model
 
 # Stands for a user's words where the template is rendered to see what is around them.
 _WORDS = "Zq7"
+# Beginnings of words that share no token, with which a prompt is tokenised to see where its own tokens end.
+_BEGINNINGS = ("Zq", "7#")
+# A whole control token, such as `<|im_end|>`, `<end_of_turn>` or `[/INST]`.
+_MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+_HARMLESS = (Message("system", "Be polite."),)
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,13 @@ class Opened:
 
     Attributes:
         text: The prompt, ending where the words begin that are to be written.
+        ids: Its tokens, without those at its end that the words would join: a space is a part of the word behind it.
         end: The control token that follows a user's words; None where plain text does, and for the model's own turn.
         stop: That text, or "".
     """
 
     text: str
+    ids: tuple[int, ...]
     end: int | None = None
     stop: str = ""
 
@@ -44,15 +53,28 @@ def template_fault(ref: str) -> str:
         tokenizer = AutoTokenizer.from_pretrained(local_model(ref))
     except (OSError, ValueError):
         return ""  # which is told when the model is loaded
-    return "" if getattr(tokenizer, "chat_template", None) else no_template(ref)
+    try:
+        ChatPrompt(tokenizer, ref).user_turn(_HARMLESS)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
-def no_template(ref: str) -> str:
-    """What is said of a model without a chat template."""
-    return (
-        f"the model {ref} has no chat template, so nothing tells it that a user's turn begins; take its instruct or "
-        "chat version as the teacher"
-    )
+def shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two lists both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+def first_mark(after: str) -> str:
+    """What ends a user's words, of the text behind them: a mark in brackets, or else the first line.
+
+    Examples:
+        >>> first_mark("<|Assistant|><think>\\n"), first_mark(" [/INST]"), first_mark("\\n### Reply:\\n")
+        ('<|Assistant|>', '[/INST]', '### Reply:')
+    """
+    line = after.strip().split("\n")[0]
+    mark = _MARK.match(line)
+    return mark[0] if mark else line
 
 
 class ChatPrompt:
@@ -61,8 +83,13 @@ class ChatPrompt:
     Without a chat template (a base model) the messages are joined by blank lines.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, ref: str = ""):
+        """Args:
+        tokenizer: Of the model.
+        ref: What the model is called where something is wrong with it; "" takes the tokenizer's own name.
+        """
         self._tokenizer = tokenizer
+        self._ref = ref or str(getattr(tokenizer, "name_or_path", "of the teacher"))
         self._control = tuple(
             sorted((token for token in _control_tokens(tokenizer) if len(token) > 2), key=len, reverse=True)
         )
@@ -78,23 +105,15 @@ class ChatPrompt:
         """
         if isinstance(request, Request) and request.turn == "user":
             return self.user_turn(request.messages, request.prefill)
-        return Opened(self.text(request.messages, request.prefill))
+        text = self.text(request.messages, request.prefill)
+        return Opened(text, tuple(self.ids(text)))
 
     def text(self, messages: Sequence[Message], prefill: str = "") -> str:
         """The prompt, ending where the reply begins."""
         turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
         if not self._has_template:
             return "\n\n".join(turn["content"] for turn in turns) + "\n\n" + prefill
-        if not self._takes_system:
-            turns = _fold_system(turns)
-        try:
-            return self._render(turns) + prefill
-        except Exception as error:
-            # Some templates refuse a system turn; its text then opens the first user turn.
-            if type(error).__name__ != "TemplateError" or turns[0]["role"] != "system":
-                raise
-            self._takes_system = False
-            return self._render(_fold_system(turns)) + prefill
+        return self._rendered(turns) + prefill
 
     def user_turn(self, messages: Sequence[Message], start: str = "") -> Opened:
         """The prompt after which a model writes a user's words.
@@ -104,27 +123,35 @@ class ChatPrompt:
             start: The beginning of the words, which the model goes on with.
 
         Raises:
-            UserError: There is no chat template, or it does not show the user's words as they are.
+            UserError: There is no chat template, or it does not show the user's words as they are, or nothing ends
+                them.
         """
         if not self._has_template:
-            raise UserError(no_template(str(getattr(self._tokenizer, "name_or_path", "of the teacher"))))
+            raise UserError(
+                f"the model {self._ref} has no chat template, so nothing tells it that a user's turn begins; take its "
+                "instruct or chat version as the teacher"
+            )
         turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
-        turns.append({"role": "user", "content": _WORDS})
-        try:
-            whole = self._render(turns if self._takes_system else _fold_system(turns), answers=False)
-        except Exception as error:
-            if type(error).__name__ != "TemplateError" or turns[0]["role"] != "system":
-                raise
-            self._takes_system = False
-            whole = self._render(_fold_system(turns), answers=False)
-        before, found, after = whole.rpartition(_WORDS)
+        # With the assistant's turn behind it, by whose beginning alone some templates end the user's.
+        before, found, after = self._rendered([*turns, {"role": "user", "content": _WORDS}]).partition(_WORDS)
         if not found:
-            raise UserError("the teacher's chat template changes what a user says; take another teacher")
+            raise UserError(f"the chat template of {self._ref} changes what a user says; take another teacher")
         after = after.strip()
+        if not after:
+            raise UserError(
+                f"the chat template of {self._ref} has nothing behind what a user says, so it would not end; take "
+                "another teacher"
+            )
         mark = next((token for token in self._control if after.startswith(token)), "")
         ids = self._tokenizer(mark, add_special_tokens=False)["input_ids"] if mark else []
         end = int(ids[0]) if len(ids) == 1 else None
-        return Opened(before + self._plain(start), end, "" if end is not None else after.split("\n")[0])
+        text = before + self._plain(start)
+        return Opened(text, self._open_ids(text), end, "" if end is not None else first_mark(after))
+
+    def _open_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text that words are to follow: those that it has whatever word comes."""
+        first, second = (self.ids(text + words) for words in _BEGINNINGS)
+        return tuple(first[: shared(first, second)])
 
     def ids(self, text: str) -> list[int]:
         """Tokens of a prompt that `text` made."""
@@ -151,8 +178,25 @@ class ChatPrompt:
             self._continuations[key] = found
         return found
 
-    def _render(self, turns: Sequence[Mapping[str, str]], *, answers: bool = True) -> str:
-        text: str = self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=answers)
+    def _rendered(self, turns: list[dict[str, str]]) -> str:
+        """The template's text, ending where the assistant's words begin.
+
+        Some templates refuse a system turn, and some leave it out: its text then opens the first user turn.
+        """
+        if self._takes_system and turns[0]["role"] == "system":
+            try:
+                text = self._render(turns)
+            except Exception as error:
+                if type(error).__name__ != "TemplateError":
+                    raise
+            else:
+                if turns[0]["content"].strip() in text:
+                    return text
+            self._takes_system = False
+        return self._render(turns if self._takes_system else _fold_system(turns))
+
+    def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
+        text: str = self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
         return text
 
     def _plain(self, content: str) -> str:

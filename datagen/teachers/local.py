@@ -173,7 +173,7 @@ class _Loaded:
         positions = int(options.kv_cache_gib * 2**30 / bytes_a_position(self.model))
         self.options = options
         self.context = context_length(self.model)
-        self.prompts: ChatPrompt = ChatPrompt(self.tokenizer)
+        self.prompts: ChatPrompt = ChatPrompt(self.tokenizer, ref)
         self.decoder: Decoder = Decoder(self.model, self.tokenizer, options.concurrency, positions)
         self._head = OutputHead(self.model)
         self._ends = end_tokens(self.model, self.tokenizer)
@@ -184,8 +184,7 @@ class _Loaded:
         from potstill.decoding.decoder import Row, choice_tree
 
         opened = self.prompts.opened(request)
-        text = opened.text
-        ids = self.prompts.ids(text)
+        text, ids = opened.text, list(opened.ids)
         room = min(request.max_tokens, self.context - len(ids))
         if room < 1:
             return Failure(self._too_long(len(ids)))

@@ -32,7 +32,8 @@ from potstill.asking.token_estimate import expected_tokens
 from potstill.datagen.teachers.openai_attempts import Ask, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
-from potstill.datagen.teachers.openai_turns import Opening, user_turn
+from potstill.datagen.teachers.openai_scores import plain_tokens, scored
+from potstill.datagen.teachers.openai_turns import Openings, turn_fault, user_turn
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.datagen.teachers.rate_limits import RateLimits
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
@@ -98,8 +99,8 @@ class OpenAITeacher:
         self.purse: Purse | None = None
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
-        # What a user's words stand between by the messages before them, filled by `openai_turns`.
-        self.openings: dict[tuple[tuple[str, str], ...], Opening] = {}
+        # What a user's words stand between, filled by `openai_turns`.
+        self.openings = Openings()
 
     def __repr__(self) -> str:
         return f"OpenAITeacher({','.join(self._shown)!r}, {self._model!r})"
@@ -158,12 +159,14 @@ class OpenAITeacher:
 
     def tokens_of(self, text: str) -> list[int]:
         """The numbers of a text's tokens, as a vLLM server tells them (see `Tokenizes`)."""
-        from potstill.datagen.teachers.openai_scores import plain_tokens
-
         try:
             return list(self._wait(self._attempts(lambda: plain_tokens(self, self.endpoints.pick(), text))))
         except Fault as fault:
             raise self._refused(fault) from None
+
+    def user_turn_fault(self) -> str:
+        """Why the served model cannot write a user's turn, with the mend; "" where it can."""
+        return str(self._wait(turn_fault(self)))
 
     def stream(self, take: Take) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Answer everything that `take` gives, in the order of completion.
@@ -341,8 +344,6 @@ class OpenAITeacher:
     async def _asked(self, request: AnyRequest, flavour: Flavour) -> Any:
         if isinstance(request, Request):
             return await (user_turn(self, request) if request.turn == "user" else self._chat(request, flavour))
-        from potstill.datagen.teachers.openai_scores import scored
-
         return await scored(self, request)
 
     async def _finish(

@@ -258,7 +258,7 @@ class _Engine:
         self._vllm = vllm
         self._driver = self._llm.llm_engine
         tokenizer = self._llm.get_tokenizer()
-        self._prompts = ChatPrompt(tokenizer)
+        self._prompts = ChatPrompt(tokenizer, ref)
         self._end = int(getattr(tokenizer, "eos_token_id", None) or 0)
         self._context = int(self._llm.model_config.max_model_len)
         self._names: dict[str, tuple[_Question, int]] = {}
@@ -271,9 +271,8 @@ class _Engine:
 
         parts: list[tuple[int, list[int], dict[str, Any]]]
         by_number = request.token_ids if isinstance(request, ScoreRequest) else None
-        opened = Opened("") if by_number else self._prompts.opened(request)
-        text = opened.text
-        ids = list(by_number[0]) if by_number else self._prompts.ids(text)
+        opened = Opened("", tuple(by_number[0])) if by_number else self._prompts.opened(request)
+        text, ids = opened.text, list(opened.ids)
         if isinstance(request, Request):
             question = _Question(request, len(ids))
             room = min(request.max_tokens, self._context - len(ids))

@@ -11,11 +11,17 @@ from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, Message, Reply, Request
 from potstill.asking.teacher_json import request_from_json, request_to_json
+from potstill.datagen.options import GenerationOptions
+from potstill.datagen.recipes import refuse_recipes
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.chat_prompt import ChatPrompt
 from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
-from potstill.errors import TeacherError, TeacherRefused, UserError
+from potstill.datagen.teachers.workers import WorkersOptions, WorkersTeacher
+from potstill.errors import OptionError, TeacherError, TeacherRefused, UserError
+from potstill.task import TaskSpec
+
+DESK = TaskSpec("desk", "Help at the desk of a hotel.", "instructions", metric="rouge_l")
 
 SYSTEM = (Message("system", "You sell lamps."),)
 CHATML = (
@@ -26,6 +32,13 @@ NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     "{% for m in messages %}[INST] {{ m.content | trim }} [/INST]{% endfor %}"
 )
+# DeepSeek's form: what ends a user's words is the beginning of the assistant's turn.
+ENDED_BY_ANSWER = (
+    "{% for m in messages %}{{ '<|User|>' if m.role == 'user' }}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+)
+DROPS_SYSTEM = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+ENDLESS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 PLAIN = "{% for m in messages %}{{ m.role | upper }}: {{ m.content }} {% endfor %}ASSISTANT:"
 CHANGED = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
 
@@ -63,16 +76,48 @@ def test_a_template_without_a_system_turn_opens_the_users_with_its_text(tokenize
 
 
 @pytest.mark.real
+def test_words_follow_the_tokens_that_they_follow_in_a_chat(tokenizer: Any) -> None:
+    """A prompt that ended with a space had the model go on as within a word."""
+    for template, words in ((PLAIN, "How"), (NO_SYSTEM, "Which"), (CHATML, "How")):
+        made = prompts(tokenizer, template)
+        opened = made.user_turn(SYSTEM)
+        whole = made.ids(opened.text + words)
+        assert tuple(whole[: len(opened.ids)]) == opened.ids
+        assert tokenizer.decode(whole[len(opened.ids) :]).strip() == words
+
+
+@pytest.mark.real
+def test_the_assistants_turn_ends_a_users_words(tokenizer: Any) -> None:
+    """Nothing did, and the model wrote its own answer into the user's words."""
+    opened = prompts(tokenizer, ENDED_BY_ANSWER).user_turn(())
+    assert (opened.text, opened.stop) == ("<|User|>", "<|Assistant|>")
+
+
+@pytest.mark.real
+def test_a_system_message_that_a_template_leaves_out_opens_the_users_words(tokenizer: Any) -> None:
+    """The turns were about anything: what the chat is about was lost without a word."""
+    made = prompts(tokenizer, DROPS_SYSTEM)
+    assert made.user_turn(SYSTEM).text == "<|im_start|>user\nYou sell lamps.\n\n"
+    asked = made.text((*SYSTEM, Message("user", "Is it dark?")))
+    assert "You sell lamps.\n\nIs it dark?" in asked
+
+
+@pytest.mark.real
 def test_a_model_that_cannot_be_opened_is_refused_with_the_mend(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no chat template.*instruct or chat version"):
         prompts(tokenizer, None).user_turn(SYSTEM)
     with pytest.raises(UserError, match="changes what a user says"):
         prompts(tokenizer, CHANGED).user_turn(SYSTEM)
+    with pytest.raises(UserError, match="has nothing behind what a user says"):
+        prompts(tokenizer, ENDLESS).user_turn(SYSTEM)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "config.json").write_text('{"model_type": "llama"}')
     base = LocalTeacher(str(tmp_path / "base"))
     assert "has no chat template" in base.user_turn_fault()
+    tokenizer.chat_template = ENDLESS
+    tokenizer.save_pretrained(tmp_path / "base")
+    assert f"template of {tmp_path / 'base'} has nothing behind" in base.user_turn_fault()
     assert LocalTeacher().user_turn_fault() == ""
 
 
@@ -144,14 +189,47 @@ def test_another_server_cannot(teacher_server: Any) -> None:
         teacher.close()
 
 
-def test_a_served_base_model_is_refused_with_the_mend(teacher_server: Any, drain: Any) -> None:
+def test_a_served_base_model_is_refused_with_the_mend(teacher_server: Any, drain: Any, tmp_path: Path) -> None:
     with teacher_server.running_server(owner="vllm") as server:
         server.template = ("{}", "", "")
         server.refuses = "no chat template is defined for this tokenizer"
         teacher = open_teacher(f"openai:{server.url}#m")
         with pytest.raises(TeacherRefused, match="serve its instruct or chat version"):
             drain(teacher, [Request(SYSTEM, turn="user")])
+        with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(OptionError, match="serve its instruct or chat"):
+            refuse_recipes(DESK, Asker(teacher, ledger), GenerationOptions(method="magpie", personas="teacher"))
+        assert server.asked == 0
         teacher.close()
+
+
+def test_a_served_template_that_would_not_end_is_refused(teacher_server: Any) -> None:
+    with teacher_server.running_server(owner="vllm") as server:
+        server.template = ("{}\n", "USER: ", "")
+        teacher = open_teacher(f"openai:{server.url}#m")
+        assert "has nothing behind what a user says" in teacher.user_turn_fault()
+        server.template = ("{}\n", "USER: ", "\nASSISTANT:")
+        assert teacher.user_turn_fault() == ""
+        teacher.close()
+
+
+@pytest.mark.parametrize("how", ["left out", "refused"])
+def test_a_served_template_without_a_system_turn_opens_the_users_with_its_text(
+    how: str, teacher_server: Any, drain: Any
+) -> None:
+    with teacher_server.running_server(owner="vllm") as server:
+        server.template = ("" if how == "left out" else None, "<|user|>\n", "<|end|>\n")
+        teacher = open_teacher(f"openai:{server.url}#m")
+        [(_, reply)] = drain(teacher, [Request(SYSTEM, turn="user")])
+        assert isinstance(reply, Reply)
+        assert [body["text"] for body in server.bodies] == ["<|user|>\nYou sell lamps.\n\n"]
+        teacher.close()
+
+
+def test_teachers_in_workers_tell_who_cannot_write_a_users_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTeacher, "user_turn_fault", lambda self: "it is a base model", raising=False)
+    teacher = WorkersTeacher("fake", WorkersOptions())
+    assert teacher.user_turn_fault() == "it is a base model"
+    teacher.close()
 
 
 def test_a_users_turn_is_no_line_of_a_batch_file(teacher_server: Any, drain: Any) -> None:
