@@ -102,10 +102,11 @@ def propose_attributes(
     able = asker.abilities
     as_json = use_schema(able.json_schema, able.prefill, options)
     mode = resolve_attributes(options, able.prefill and not as_json)
+    in_turns = options.method == "magpie"  # which tells a topic, and no manner
     if mode != "teacher":
-        return Attributes(manners=MANNERS if mode == "builtin" else {})
+        return Attributes(manners=MANNERS if mode == "builtin" and not in_turns else {})
     requests = _topic_requests(spec, options, described, able, as_json)
-    requests += _value_requests(spec, options, able, as_json)
+    requests += [] if in_turns else _value_requests(spec, options, able, as_json)
     topics: dict[str, list[str]] = {}
     values: dict[str, list[str]] = {}
     for answer in asker.ask([request for _, _, request in requests], "attributes"):
@@ -123,7 +124,10 @@ def propose_attributes(
             for label in spec.label_names or ("",)
             if len(kept := _distinct(topics.get(label, ()), label)) >= _FEWEST_TOPICS
         },
-        manners={name: usable[name] if name in proposed else builtin for name, builtin in MANNERS.items()},
+        manners={
+            name: usable[name] if name in proposed else builtin
+            for name, builtin in ({} if in_turns else MANNERS).items()
+        },
         proposed=proposed,
     )
 
@@ -212,7 +216,8 @@ def proposal_requests(spec: TaskSpec, options: GenerationOptions, able: Abilitie
     opened = able.prefill and not use_schema(able.json_schema, able.prefill, options)
     labels = len(spec.labels) or 1
     proposing = resolve_attributes(options, opened) == "teacher"
-    proposals = labels * _samples(labels) + len(_MEANINGS) if proposing else 0
+    values = 0 if options.method == "magpie" else len(_MEANINGS)
+    proposals = labels * _samples(labels) + values if proposing else 0
     proposals += SAMPLES if options.personas == "teacher" else 0
     asks = options.label_descriptions == "teacher"
     return proposals + (sum(not label.description.strip() for label in spec.labels) if asks else 0)

@@ -14,6 +14,7 @@ from potstill.asking.asker import Asker
 from potstill.asking.ledger import Ledger
 from potstill.asking.teacher import Abilities, Message, Reply, Request
 from potstill.datagen.answering import answer_messages
+from potstill.datagen.attributes import proposal_requests
 from potstill.datagen.generate import GenerationOptions
 from potstill.datagen.magpie import QueryScreen, speaks_as_assistant
 from potstill.datagen.options import UNREAD, unread
@@ -120,6 +121,27 @@ def test_inputs_of_a_task_are_written_in_the_users_turn(tmp_path: Path) -> None:
     assert result.rows.num_rows == 6
     [system] = {request.messages[0].content for request in teacher.asked if request.turn == "user"}
     assert system.endswith("Each message of the user is a paragraph to do it on, and nothing else.")
+
+
+def test_of_what_varies_inputs_a_turn_is_told_the_topic_alone(tmp_path: Path) -> None:
+    """Styles, lengths and registers were proposed and paid for, and told to nobody."""
+    texts = map(prose, range(400))
+
+    def reply(request: Request, number: int) -> Reply:
+        if "specific subjects" in request.messages[-1].content and request.turn != "user":
+            return Reply("1. dry rivers\n2. wide rivers\n3. old rivers\n4. cold rivers")
+        return Reply(next(texts) if request.turn == "user" else "It rained on that day and they told of it.")
+
+    teacher = ScriptedTeacher(reply, ABLE)
+    options: dict[str, Any] = {"method": "magpie", "attributes": "teacher"}
+    result = run(tmp_path, SUMMARY, teacher, rows=3, **options)
+    proposals = [request for request in teacher.asked if request.temperature == 0.8]
+    assert len(proposals) == proposal_requests(SUMMARY, GenerationOptions(**options), ABLE) == 6
+    assert result.report["topics"]
+    assert result.report["attributes"] == {}
+    assert "rivers" in next(request for request in teacher.asked if request.turn == "user").messages[0].content
+    builtin = run(tmp_path / "b", SUMMARY, ScriptedTeacher(reply, ABLE), rows=1, method="magpie", attributes="builtin")
+    assert builtin.report["attributes"] == {}
 
 
 def test_the_fields_of_an_input_are_named_and_read(tmp_path: Path) -> None:
