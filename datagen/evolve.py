@@ -18,6 +18,7 @@ from typing import Any
 
 from potstill import prompts
 from potstill.asking.teacher import Abilities, Message, Reply, Request
+from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import filters
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.options import GenerationOptions
@@ -199,7 +200,7 @@ def _rendered(spec: TaskSpec, options: GenerationOptions, chain: Chain, text: st
         noun=noun,
         article=with_article(noun).split()[0],
         instruction=" ".join(spec.instruction.split()),
-        language=language_of(spec, chain.round, "", options.seed) if len(spec.languages) == 1 else "",
+        language=language_of(spec, 0, "", options.seed) if len(spec.languages) < 2 else "its own language",
         text=text,
     )
 
@@ -214,12 +215,12 @@ def evolve_request(spec: TaskSpec, options: GenerationOptions, abilities: Abilit
     random = rng(options.seed, chain.round, f"evolve {chain.text}")
     noun = "instruction" if spec.kind == "instructions" else input_noun(spec)
     opened = abilities.prefill
-    # An input grows by a third at most, and a token is most of a word.
     most = _INSTRUCTION_TOKENS if spec.kind == "instructions" else options.input_tokens(opened)
     return Request(
         messages=(Message("user", _rendered(spec, options, chain, chain.text)),),
         prefill=f'Here is the new {noun}:\n\n"' if opened else "",
-        max_tokens=max(most, 2 * len(chain.text.split()) + 40),
+        # Twenty words more, and room for a text that takes more tokens than others do.
+        max_tokens=max(most, round(1.5 * likely_tokens(chain.text)) + 40),
         temperature=options.temperature,
         top_p=options.top_p,
         stop=STOPS if opened and "\n\n" not in chain.text else (),

@@ -107,7 +107,9 @@ class InputFirst:
             self._pending.append((request, begun))
             return request
         evolution = self.evolution
-        keep_rate = (self._answering.kept + 2) / (self._answers_in + 3)
+        # Two in three are taken to be kept at first; all, where they are to be evolved, which would come too late.
+        doubt = 2 if evolution.on else 3
+        keep_rate = (self._answering.kept + 2) / (self._answers_in + doubt)
         answers = self._answers_out - self._answers_in
         if evolution.waiting and self._is_short_of(keep_rate * (answers + evolution.in_flight)):
             made = evolution.next_request()
@@ -117,7 +119,7 @@ class InputFirst:
             return None
         if self._shows and self._asked - self._answered >= self._heard.lag(self._asked):
             return None  # what the next input may show is not known yet
-        read_rate = (self._read + 2 * options.texts_per_request) / (self._ended + 3)
+        read_rate = (self._read + 2 * options.texts_per_request) / (self._ended + doubt)
         first = answers + read_rate * (self._asked - self._ended)
         if not self._is_short_of(keep_rate * (first * (1 + evolution.a_text) + evolution.expected)):
             return None

@@ -169,6 +169,16 @@ def test_kept_texts_are_evolved_in_rounds_and_both_stay(spec: TaskSpec, tmp_path
     assert same.rows["input"][:] == result.rows["input"][:]
 
 
+@pytest.mark.parametrize("spec", [DESK, SUMMARY])
+def test_a_run_shorter_than_its_window_is_evolved_too(spec: TaskSpec, tmp_path: Path) -> None:
+    """All inputs were asked for before the first row was there, and nothing was evolved."""
+    options: dict[str, Any] = {"method": "magpie"} if spec is DESK else {"attributes": "none"}
+    result = run(tmp_path, spec, ScriptedTeacher(Guests(), CHAT), rows=20, evolve=2, novelty=1.0, window=128, **options)
+    assert result.rows.num_rows == 20
+    assert result.report["evolved"]["kept"] >= 8
+    assert result.report["requests"] <= 70
+
+
 def test_what_is_eliminated_makes_no_row_and_its_text_goes_on(tmp_path: Path) -> None:
     def evolved(number: int) -> Reply | Failure | str:
         return (
@@ -208,6 +218,26 @@ def test_what_cannot_be_evolved_is_refused_early(tmp_path: Path) -> None:
         GenerationOptions(evolve=9)
 
 
+def test_a_long_text_of_any_script_may_be_as_long_again() -> None:
+    text = "请把客人的行李送到九号房间，然后告诉他们早餐几点开始。" * 20
+    asked = evolve_request(SUMMARY, GenerationOptions(evolve=1), Abilities(prefill=True), Chain(text, 0))
+    assert asked.max_tokens > len(text), "it was cut, whatever came of it"
+
+
+@pytest.mark.parametrize(
+    ("languages", "said"),
+    [
+        (("en",), "Write only the text.\n"),
+        (("de",), "the text, in German.\n"),
+        (("de", "fr"), "in its own language.\n"),
+    ],
+)
+def test_the_language_stays(languages: tuple[str, ...], said: str) -> None:
+    spec = replace(SUMMARY, languages=languages)
+    asked = evolve_request(spec, GenerationOptions(evolve=1), CHAT, Chain("Der Zug ist weg.", 0))
+    assert said in asked.messages[-1].content
+
+
 @pytest.mark.parametrize("kind", ["instructions", "generation"])
 def test_a_plan_counts_the_requests_that_evolve(kind: str, tmp_path: Path) -> None:
     task = tmp_path / "task.md"
@@ -215,7 +245,7 @@ def test_a_plan_counts_the_requests_that_evolve(kind: str, tmp_path: Path) -> No
 
     def requests(evolve: int) -> float:
         given: dict[str, Any] = {"teacher": "fake", "sources": "generated"}
-        plan = plan_run(str(task), out=tmp_path / "run", probe=0, generation={"rows": 100, "evolve": evolve}, **given)
+        plan = plan_run(str(task), out=tmp_path / "run", probe=0, generation={"rows": 2000, "evolve": evolve}, **given)
         return sum(step.requests for step in plan.steps if step.stage == "datagen")
 
     assert requests(0) < requests(2)
