@@ -22,6 +22,7 @@ from potstill.errors import OptionError, RunLocked
 from potstill.plan.estimate import plan_run
 from potstill.plan.speed import assumed_time, seen_size, uncounted_thinking, within_limits
 from potstill.plan.steps import Size, Step, minutes_text
+from potstill.preview import preview_rows
 from potstill.run_dir import RunDir
 from potstill.settings import resolve
 from potstill.task.file import read_task_file
@@ -374,3 +375,26 @@ def test_what_a_training_on_policy_asks_is_counted(tmp_path: Path, teacher_serve
     assert "on policy" not in {step.stage for step in other.steps}
     for plan in (planned, other):
         assert any("the student writes its own answers" in note for note in plan.notes)
+
+
+def test_requests_of_self_instruct_are_sized_as_they_will_be(tmp_path: Path) -> None:
+    """Worked seeds stand in most prompts and most replies are short: a plan said half as much read and twice as much
+    written, and forgot what an earlier run in the folder took."""
+    task = "---\nkind: instructions\n---\nHelp at the desk of a hotel.\n"
+    given: dict[str, Any] = {"teacher": "transformers", "sources": "generated", "probe": 0}
+
+    def step(**options: Any) -> Step:
+        planned = plan_run(task, out=tmp_path / "run", generation={"rows": 100, **options}, **given)
+        return next(step for step in planned.steps if step.stage == "datagen")
+
+    assumed = step()
+    assert 150 < assumed.prompt_tokens / assumed.requests < 350
+    assert 20 < assumed.completion_tokens / assumed.requests < 90
+    evolved = step(evolve=2)
+    assert 0 < evolved.requests - assumed.requests < 100
+    preview_rows(task, rows=10, out=tmp_path / "run", sources="generated", teacher="fake")
+    (tmp_path / "run" / "datagen").mkdir()
+    (tmp_path / "run" / "datagen" / "report.json").write_text('{"requests": 700, "kept": 100}')
+    given["teacher"] = "fake"
+    known = step()
+    assert (known.requests, known.basis) == (700, "earlier")

@@ -42,7 +42,7 @@ from potstill.plan.rules import rules_step
 from potstill.plan.scores import probe_scores
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
 from potstill.plan.training import on_policy_step, training_step
-from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, from_probe
+from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, assumed_tasks, from_probe
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.rationales import wants_rationales
 from potstill.stages.start import (
@@ -69,8 +69,6 @@ _PROBE_REQUESTS = 32
 _ASSUMED_REPLY = 0.5
 _A_WORD = 8.0  # an answer that is a label, or Yes
 _KEPT_BY_MERGE = 0.97
-# Self-Instruct, scratch measurement with the embedded teacher: new instructions of a request, rows of an instruction.
-_NEW_A_REQUEST, _ROWS_AN_INSTRUCTION = 4.8, 0.6
 
 
 def plan_run(
@@ -268,18 +266,6 @@ class _Planner:
     ) -> tuple[list[Step], list[str]]:
         """Steps of proposing and writing so many rows, and texts that a probe brought."""
         options, spec = replace(self.settings.generation, rows=rows), self.spec
-        if writes_tasks(spec, options):
-            from potstill.datagen.personas import SAMPLES
-            from potstill.datagen.self_instruct_trust import MOST_ASKED
-
-            size = self._size("datagen", [])
-            tasks = options.rows / _ROWS_AN_INSTRUCTION
-            first, evolving = assumed_shares(options.evolve)
-            self.notes.append("the requests of Self-Instruct are assumed, not probed")
-            personas = SAMPLES if options.personas == "teacher" else 0
-            asked = MOST_ASKED + personas + tasks * (2 + first / _NEW_A_REQUEST + evolving)
-            others = [self._size("answers", []).times("answers", rows / ANSWERS_KEPT)] if self.answerer else []
-            return [size.times("datagen", asked), *others], []
         proposed = self._proposals()
         steps = [proposed] if proposed.requests else []
         if report.get("requests") and self._ledger_size("datagen"):
@@ -288,11 +274,18 @@ class _Planner:
             step = self._size("datagen", []).times("datagen", self._sent(options.rows * per_row, options))
             steps += self._by_teacher(step, rows)
             return steps, [row.input for row in probed.rows] if probed else []
+        if writes_tasks(spec, options):
+            self.notes.append("the requests of Self-Instruct are assumed, not probed")
+            steps.append(assumed_tasks(spec, options, self.asker.abilities, self._ledger_size("datagen")))
+            others = [self._size("answers", []).times("answers", rows / ANSWERS_KEPT)] if self.answerer else []
+            return [*steps, *others], []
         if probed is not None:
             inputs = [row.input for row in probed.rows]
             return [*steps, *self._by_teacher(self._from_probe(probed, options), rows)], inputs
         first, evolving = assumed_shares(options.evolve)
         texts = options.rows * (first / ASSUMED_KEPT / options.texts_per_request + evolving)
+        if spec.kind != "classification":
+            texts = self._sent(texts + options.rows, options) - options.rows
         step = assumed_inputs(spec, self.settings.generation, self.asker.abilities, retrieved).times(
             "datagen", texts * writing.parts_of(spec, options, self.asker.abilities)
         )
@@ -319,17 +312,29 @@ class _Planner:
     def _sent(self, needed: float, options: GenerationOptions) -> float:
         """Requests that reach the teacher: more than are needed while it is not known how many texts will be kept.
 
-        The first ones are made before any reply, as if two texts in three were kept; those that the teacher has taken
-        when the last row comes are answered too.
+        The first ones are made before any reply, as if two texts in three were kept, and two outputs in three (all,
+        where they are to be evolved); those that the teacher has taken when the last row comes are answered too. All
+        inputs are answered before the last row.
         """
-        first = min(options.ahead, options.rows / options.texts_per_request / ASSUMED_KEPT)
-        return needed + min(max(0.0, first - needed), self.asker.teacher.concurrency)
+        at_once, texts = self.asker.teacher.concurrency, options.rows / options.texts_per_request
+        if self.spec.kind == "classification":
+            return needed + min(max(0.0, min(options.ahead, texts / ASSUMED_KEPT) - needed), at_once)
+        if writes_tasks(self.spec, options):
+            return needed
+        first = min(
+            options.ahead, texts * assumed_shares(options.evolve)[0] if options.evolve else texts / ASSUMED_KEPT**2
+        )
+        more = max(0.0, first - (needed - options.rows))
+        return needed + more + min(more, at_once)
 
     def _proposals(self) -> Step:
         """Topics and descriptions, which are asked for once."""
         from potstill.datagen.attributes import proposal_requests
 
-        requests = proposal_requests(self.spec, self.settings.generation, self.asker.abilities)
+        options = self.settings.generation
+        if writes_tasks(self.spec, options):
+            options = replace(options, attributes="none", label_descriptions="names")
+        requests = proposal_requests(self.spec, options, self.asker.abilities)
         if not requests:
             return Step("attributes")
         found = self._ledger_size("attributes", least=1)  # all are asked before the first text is
