@@ -35,9 +35,11 @@ _INSTRUCTION_TOKENS = 160
 # An answer that is sorry is none where it is as short as this, in words (arXiv:2304.12244 §2).
 _SORRY_WORDS = 80
 _NAMES = r"(?:prompt|instruction|task|text|version|input)"
+# Not "the given text" nor "rewrite the sentence", which one in thirty instructions of people say.
 _PROMPT_WORDS = re.compile(
-    rf"#+ ?\w+ {_NAMES} ?#+|\b(?:given|rewritten|original|evolved|created|revised|new|previous|above) {_NAMES}\b"
-    rf"|\b(?:rewrite|rewriting) (?:the|this|it)\b|\A\W*(?:re)?write another\b|\bat most twenty words\b",
+    rf"#+ ?\w+ {_NAMES} ?#+|\b(?:rewritten|evolved|created|revised) {_NAMES}\b"
+    r"|\b(?:given|original|new|previous|above) (?:prompt|instruction)\b"
+    r"|\brewrit(?:e|ing) it so that\b|\A\W*(?:re)?write another\b|\bat most twenty words\b",
     re.IGNORECASE,
 )
 _LEAD = re.compile(

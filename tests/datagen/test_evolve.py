@@ -105,6 +105,18 @@ def test_what_is_the_same_or_speaks_of_the_prompt_is_eliminated(text: str, reaso
     assert (fault and fault.reason) == reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Rewrite the letter to the guests so that it says when the lift works again.",
+        "Translate the given text into French for a guest who is a lawyer.",
+        "Sort the given input by day, and then by the name of the guest.",
+    ],
+)
+def test_what_people_ask_for_is_no_word_of_the_prompt(text: str) -> None:
+    assert refuse_evolved("Mend this.", text, 0.7) is None
+
+
 def test_words_that_the_text_already_had_are_its_own() -> None:
     assert refuse_evolved("Improve the given text.", "Improve the given text for readers who hate jargon.", 0.7) is None
 
