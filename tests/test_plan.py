@@ -398,3 +398,15 @@ def test_requests_of_self_instruct_are_sized_as_they_will_be(tmp_path: Path) -> 
     given["teacher"] = "fake"
     known = step()
     assert (known.requests, known.basis) == (700, "earlier")
+
+
+def test_processes_share_what_a_training_on_policy_asks(tmp_path: Path, teacher_server: Any) -> None:
+    def asked(processes: int) -> int:
+        distil = {"on_policy": 1.0, "epochs": 2, "processes": processes}
+        planned = plan_run(GENERATION, out=tmp_path / "run", teacher=teacher, probe=0, n=200, distil=distil,
+                           sources="generated")  # fmt: skip
+        return {step.stage: step.requests for step in planned.steps}["on policy"]
+
+    with teacher_server.running_server(owner="vllm") as server:
+        teacher = f"openai:{server.url}#m"
+        assert asked(4) == pytest.approx(asked(1), rel=0.1)

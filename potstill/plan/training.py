@@ -111,8 +111,8 @@ def on_policy_step(
     if not asks_teacher(settings.distil, settings.answers_by):
         return None, note
     options = resolve_options(settings.distil, "causal")
-    trained = plan_schedule(rows, options).steps * (options.batch_size or 1) * options.gradient_accumulation
-    trained *= options.processes * (1 + options.search.trials)
+    steps = plan_schedule(rows, options, options.processes).steps * options.processes
+    trained = steps * (options.batch_size or 1) * options.gradient_accumulation * (1 + options.search.trials)
     own = options.on_policy * trained
     given = min(trained - own, rows) + held_out
     if earlier is None:
