@@ -56,6 +56,25 @@ class SequenceResult:
     report: dict[str, Any]
 
 
+def refuse_pick(asker: Asker, options: SoftOptions) -> None:
+    """Refuse a choice among outputs for which their teacher does not give what it needs.
+
+    Raises:
+        UserError: The likeliest is wanted of a teacher that gives no log-probs, or beams of one that has none.
+    """
+    able = asker.abilities
+    if options.candidates > 1 and options.pick == "likeliest" and not able.top_logprobs:
+        raise UserError(
+            f"{asker.teacher.name} gives no log-probs, so the likeliest of {options.candidates} outputs is unknown; "
+            "set soft.pick=nearest or soft.candidates=1, or choose another --teacher"
+        )
+    if options.pick == "beam" and not able.beams:
+        raise UserError(
+            f"{asker.teacher.name} cannot search with beams; use --teacher transformers:MODEL, or set "
+            "soft.pick=likeliest (the best of some samples)"
+        )
+
+
 def write_outputs(
     spec: TaskSpec, table: Dataset, asker: Asker, options: SoftOptions, *, listener: Listener = silent
 ) -> SequenceResult:
@@ -69,22 +88,13 @@ def write_outputs(
         listener: Called with progress.
 
     Raises:
-        UserError: The likeliest is wanted of a teacher that gives no log-probs, or beams of one that has none.
+        UserError: As `refuse_pick`.
         TeacherError: No usable output at all, or the teacher refused or stayed away.
     """
+    refuse_pick(asker, options)
     k = min(options.top_k, asker.abilities.top_logprobs)
-    if options.candidates > 1 and options.pick == "likeliest" and k == 0:
-        raise UserError(
-            f"{asker.teacher.name} gives no log-probs, so the likeliest of {options.candidates} outputs is unknown; "
-            "set soft.pick=nearest or soft.candidates=1, or choose another --teacher"
-        )
-    if options.pick == "beam" and not asker.abilities.beams:
-        raise UserError(
-            f"{asker.teacher.name} cannot search with beams; use --teacher transformers:MODEL, or set "
-            "soft.pick=likeliest (the best of some samples)"
-        )
     given = list(dataset_to_rows(table))
-    each = 1 if options.pick == "beam" else options.candidates
+    each = options.requests_an_input
     requests = [_request(spec, row, number, k, options) for row in given for number in range(each)]
     listener(Event("soft", "progress", f"the teacher answers {len(given)} inputs", 0, len(requests)))
     answers = asker.ask(requests, PURPOSE)

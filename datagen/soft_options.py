@@ -61,6 +61,11 @@ class SoftOptions:
     max_output_tokens: int = 256
     seed: int = 0
 
+    @property
+    def requests_an_input(self) -> int:
+        """Requests for the outputs that the teacher writes for an input: a search with beams is a single one."""
+        return 1 if self.pick == "beam" else self.candidates
+
     def __post_init__(self) -> None:
         faults: list[OptionFault] = []
         for name in ("candidates", "max_output_tokens"):

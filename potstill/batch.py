@@ -206,11 +206,12 @@ def keep_server(run: Path, url: str, key_variable: str) -> None:
 
 def _go_through(job: Job, retrieved: Stage, collector: _Collector) -> None:
     """Make the stages that ask the run's own teacher, until one has something to ask."""
-    from potstill.stages.checks import check_asked
+    from potstill.stages.checks import check_asked, check_outputs
     from potstill.stages.rationales import rationale_stage
     from potstill.stages.rules import weak_stage
     from potstill.stages.written import quality_stage
 
+    check_outputs(job.spec, job.settings, job.outputs)
     try:
         generated = job.datagen(retrieved)
     except _Collected:

@@ -111,6 +111,7 @@ def teacher_checks(
         with _asker(settings) as asker:
             yield from _questions(asker, asked)
             yield from _on_policy(asker, settings, spec)
+            yield from _outputs(asker, settings, spec)
     except PotstillError as error:
         check = failed("teacher", error)
         other = f"another teacher: {asked.another}"
@@ -222,6 +223,25 @@ def _on_policy(asker: Asker, settings: Settings, spec: TaskSpec | None) -> Itera
         return
     if found:
         yield Check("on policy", "ok", found)
+
+
+def _outputs(asker: Asker, settings: Settings, spec: TaskSpec | None) -> Iterator[Check]:
+    """Whether one of a teacher's own outputs can be chosen, where the student learns them (`distil.method`)."""
+    from potstill.datagen.sequence_targets import refuse_pick
+    from potstill.stages.checks import wants_outputs
+
+    if spec is None or not wants_outputs(spec, settings):
+        return
+    soft = settings.soft
+    try:
+        refuse_pick(asker, soft)
+    except PotstillError as error:
+        yield failed("method", error)
+        return
+    many = f"{soft.candidates} outputs for each input, and the {soft.pick} is learnt"
+    if soft.pick == "beam":
+        many = f"an output for each input, by a search with {soft.candidates} beams"
+    yield Check("method", "ok", f"the teacher writes {many if soft.candidates > 1 else 'an output for each input'}")
 
 
 class _NoReply(Exception):

@@ -19,7 +19,7 @@ from potstill.cli.app import app
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeTeacher
-from potstill.errors import BudgetReached, DataError, OptionError, TeacherUnavailable
+from potstill.errors import BudgetReached, DataError, OptionError, TeacherUnavailable, UserError
 from potstill.task.file import read_task_file
 
 TASK = "Classify a news article as World, Sports or Business."
@@ -296,6 +296,11 @@ def test_a_batch_holds_no_more_than_the_budget_allows(tmp_path: Path) -> None:
 def test_what_cannot_be_batched(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="OpenAI-compatible teacher, not 'fake'"):
         write_batch(TASK, tmp_path / "r.jsonl", out=tmp_path / "run", teacher="fake")
+    with pytest.raises(UserError, match=r"cannot search with beams.*soft\.pick=likeliest"):
+        write_batch(
+            "Summarise a paragraph in one sentence. The output is a summary.", tmp_path / "r.jsonl",
+            out=tmp_path / "run", **SETTINGS, distil={"method": "sequence"}, soft={"pick": "beam"},
+        )  # fmt: skip
     with pytest.raises(DataError, match="potstill batch write TASK FILE"):
         read_batch(tmp_path / "run", [tmp_path / "r.jsonl"])
 

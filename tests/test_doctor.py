@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 
+import potstill
 from potstill import doctor
+from potstill.asking.ledger import Ledger
+from potstill.doctor import examine
 from potstill.doctor_check import Check, failed
 from potstill.doctor_teacher import teacher_checks
-from potstill.errors import OptionError, PotstillError, TaskError
+from potstill.errors import OptionError, PotstillError, TaskError, UserError
+from potstill.plan.estimate import plan_run
 from potstill.settings import Settings, resolve
 from potstill.task import DataRef, Label, TaskSpec
 
@@ -221,3 +225,24 @@ def test_a_server_that_is_asked_while_the_student_is_trained(
         assert check is not None
         assert (check.status, "another tokenizer" in check.found) == ("fail", True)
         assert "distil.student" in check.mend
+
+
+def test_outputs_that_the_teacher_cannot_choose_among_are_refused_before_a_row_is_paid_for(
+    tmp_path: Path, tiny_causal: Any
+) -> None:
+    given: dict[str, Any] = {
+        "teacher": "fake", "sources": "generated", "n": 6,
+        "distil": {"student": str(tiny_causal(tmp_path / "student")), "method": "sequence"},
+    }  # fmt: skip
+    task, out = "Summarise a paragraph in one sentence. The output is a summary.", tmp_path / "run"
+    for refused in (lambda: plan_run(task, out=out, probe=0, **given), lambda: potstill.run(task, out=out, **given)):
+        with pytest.raises(UserError, match=r"the likeliest of 4 outputs is unknown; set soft.pick=nearest"):
+            refused()
+    with Ledger(out / "ledger.sqlite", read_only=True) as ledger:
+        assert ledger.totals().replies == 0
+    found = {check.name: check for check in examine(task, out=out, **given)}
+    assert found["method"].status == "fail"
+    assert "soft.candidates=1" in found["method"].mend
+    found = {check.name: check for check in examine(task, out=out, **given, soft={"pick": "nearest"})}
+    told = "the teacher writes 4 outputs for each input, and the nearest is learnt"
+    assert (found["method"].status, found["method"].found) == ("ok", told)

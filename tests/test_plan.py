@@ -400,6 +400,28 @@ def test_requests_of_self_instruct_are_sized_as_they_will_be(tmp_path: Path) -> 
     assert (known.requests, known.basis) == (700, "earlier")
 
 
+@pytest.mark.parametrize(
+    ("method", "soft", "more", "each"),
+    [("word", {}, {}, 0), ("sequence", {"pick": "nearest"}, {}, 4), ("sequence", {"candidates": 1}, {}, 1),
+     ("both", {"candidates": 1}, {"rationale_weight": 1.0}, 1)],
+)  # fmt: skip
+def test_what_the_teacher_writes_for_the_rows_inputs_is_counted(
+    tmp_path: Path, method: str, soft: dict[str, Any], more: dict[str, Any], each: int
+) -> None:
+    given: dict[str, Any] = {"n": 200, "sources": "generated", "teacher": "fake", "soft": soft}
+    distil = {"method": method, "soft_weight": 0.0, **more}
+    planned = plan_run(GENERATION, out=tmp_path / "run", probe=0, **given, distil=distil)
+    steps = {step.stage: step for step in planned.steps}
+    if not each:
+        assert "outputs" not in steps
+        return
+    train = 0.97 * 200 * 0.75  # a quarter of the rows is not trained on
+    assert steps["outputs"].requests == pytest.approx(each * train, rel=0.02)
+    assert steps["outputs"].completion_tokens == pytest.approx(128 * steps["outputs"].requests)
+    if more:  # the rows' own outputs are explained as well as the teacher's
+        assert steps["rationales"].requests == 2 * steps["outputs"].requests
+
+
 def test_processes_share_what_a_training_on_policy_asks(tmp_path: Path, teacher_server: Any) -> None:
     def asked(processes: int) -> int:
         distil = {"on_policy": 1.0, "epochs": 2, "processes": processes}

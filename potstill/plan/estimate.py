@@ -43,6 +43,7 @@ from potstill.plan.scores import probe_scores
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
 from potstill.plan.training import on_policy_step, training_step
 from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, assumed_tasks, from_probe
+from potstill.stages.checks import check_outputs, wants_outputs
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.rationales import wants_rationales
 from potstill.stages.start import (
@@ -155,6 +156,7 @@ class _Planner:
             refuse_recipes(spec, self.asker, settings.generation)
         if settings.quality.on and settings.writes:
             refuse_impossible(spec, self.checker, settings.quality, settings.soft)
+        check_outputs(spec, settings, self.outputs)
         datasets, retrieved = self._retrieval()
         found = retrieved.num_rows if retrieved is not None else 0
         written = settings.generation.rows if settings.writes else 0
@@ -174,6 +176,8 @@ class _Planner:
         train = round(merged * (1 - held - settings.merge.validation))
         measured = min(test or round(merged * held), settings.evaluate.rows or 10**9)
         steps += self._soft(train, written, texts)
+        if wants_outputs(spec, settings):
+            steps.append(self._size("outputs", texts).times("outputs", train * settings.soft.requests_an_input))
         if wants_rationales(spec, settings):
             explained = train * (2 if settings.distil.method == "both" and settings.distil.sequence_share < 1 else 1)
             steps.append(self._size("rationales", texts).times("rationales", explained))
@@ -350,7 +354,8 @@ class _Planner:
                 return [self._size("zero-shot", texts).times("soft", more)] if more else []
             forms = questions_for_form(self.spec, self.settings.soft, train) if self.asker.abilities.scores else 0
             return [self._size("soft", texts).times("soft", (train + more) * self._per_text() + forms)]
-        if not self.outputs.abilities.top_logprobs or teaches_itself(self.settings, self.spec):
+        unread = distil.method == "sequence" or teaches_itself(self.settings, self.spec)
+        if unread or not self.outputs.abilities.top_logprobs:
             return []
         # Rows that the teacher wrote bring theirs with them; only the others are scored.
         return [self._size("soft", texts).times("soft", max(0, train - written))]
@@ -390,6 +395,7 @@ class _Planner:
         replied = {
             "datagen": 150.0, "zero-shot": 128.0, "quality": self._checked_tokens(), "answers": reply,
             "rationales": _ASSUMED_REPLY * self.settings.rationales.max_tokens,
+            "outputs": _ASSUMED_REPLY * self.settings.soft.max_output_tokens,
         }.get(purpose, 0.0)  # fmt: skip
         if purpose == "rationales":  # the output is shown, too
             tokens += reply + EXPLAIN_TOKENS

@@ -1,11 +1,36 @@
-"""What a run is refused for before it is paid for: recipes and checks that the task or a teacher does not allow."""
+"""What a run is refused for before it is paid for: recipes, checks and outputs that task or teacher do not allow."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from potstill.asking.asker import Asker
+    from potstill.settings import Settings
     from potstill.stages.job import Job
+    from potstill.task import TaskSpec
+
+
+def wants_outputs(spec: TaskSpec, settings: Settings) -> bool:
+    """Whether a run's student learns outputs that the teacher writes for the rows' inputs."""
+    return settings.distil.method != "word" and spec.kind != "classification"
+
+
+def check_outputs(spec: TaskSpec, settings: Settings, asker: Asker) -> None:
+    """Refuse a choice among the teacher's own outputs that it gives nothing for.
+
+    Args:
+        spec: The task.
+        settings: The run's settings.
+        asker: The teacher whose outputs are learnt.
+
+    Raises:
+        UserError: See `refuse_pick`.
+    """
+    from potstill.datagen.sequence_targets import refuse_pick
+
+    if wants_outputs(spec, settings):
+        refuse_pick(asker, settings.soft)
 
 
 def check_asked(job: Job) -> None:

@@ -25,7 +25,7 @@ from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stages.asked_teacher import asked_in_training, check_on_policy, taught_on_policy
-from potstill.stages.checks import check_asked
+from potstill.stages.checks import check_asked, check_outputs
 from potstill.stages.optional import (
     compress_stage,
     depends_on_texts,
@@ -93,6 +93,8 @@ class Job:
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
         check_on_policy(self)
+        if self.folder.finished("soft") is None:
+            check_outputs(self.spec, self.settings, self.outputs)
         check_asked(self)
         done = [self.task(task), self.retrieval()]
         retrieved = done[-1]
