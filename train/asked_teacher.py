@@ -8,7 +8,9 @@ tokens. What a teacher tells is at temperature 1, so the loss is.
     reverse_kl         the same; where the student drew the token from the tail, that token puts value and gradient
                        right on average (`losses.drawn_reverse_kl`)
 
-An answer that gets no reply (longer than the teacher reads, say) is left out of the loss, and counted.
+An answer that gets no reply (longer than the teacher reads, say) is left out of the loss, and counted. A step of such
+answers alone learns nothing, for they would be refused in a later call as well. A teacher that is away, or that tells
+nothing of many answers in a row, ends the training.
 
 Source: Agarwal et al., GKD, arXiv:2306.13649 §3.
 """
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _LEAST_TAIL = 1e-8  # what rounding leaves of a mass of 1
 _AT_A_TIME = 256
+_MOST_SILENT = 32  # answers in a row of which nothing is told
 
 
 class AskedTeacher:
@@ -50,6 +53,8 @@ class AskedTeacher:
         self._answers = self._unanswered = self._tokens = self._outside = 0
         self._mass = 0.0
         self._reason = ""
+        self._silent = 0  # answers since something was told
+        self._told = False
 
     def report(self) -> dict[str, Any]:
         """Who was asked for how many likeliest tokens; answers and tokens learnt from, and the share of the answers'
@@ -88,7 +93,7 @@ class AskedTeacher:
             tokens) float32; drawn (rows, most tokens) bool, where the student drew a token that is none of the k.
 
         Raises:
-            TrainingError: Of no answer anything was told.
+            TrainingError: Nothing was told of any answer, and the teacher is away or said nothing of many before.
         """
         replies = self._scores.ask(list(zip(prompts, answers, strict=True)))
         shape = (len(answers), max(map(len, answers)))
@@ -103,11 +108,13 @@ class AskedTeacher:
             size = len(answer)
             told[row, :size] = 1
             ids[row, :size], logprobs[row, :size], outside[row, :size] = self._events(reply.top)
-        if not told.any():
-            raise TrainingError(
-                f"{self._scores.name} told nothing of the tokens of {len(answers)} answers (the last time: "
-                f"{self._reason}); the last good checkpoint stays. Mend the server, and run again"
-            )
+        if told.any():
+            self._silent, self._told = 0, True
+        else:
+            self._silent += len(answers)
+            away = any(isinstance(reply, Failure) and reply.passing for reply in replies)
+            if away or self._silent > _MOST_SILENT:
+                raise self.silence(f"{self._silent} answers")
         mass = np.exp(logprobs).sum(2)
         if drawn:
             self._answers += len(answers)
@@ -121,6 +128,18 @@ class AskedTeacher:
             "tail": torch.from_numpy(np.log(np.maximum(_LEAST_TAIL, 1 - mass)).astype(np.float32)),
             "drawn": torch.from_numpy(outside & drawn),
         }
+
+    def silence(self, answers: str) -> TrainingError:
+        """The error that ends a training of whose answers nothing is told."""
+        return TrainingError(
+            f"{self._scores.name} told nothing of the tokens of {answers} (the last time: {self._reason}); mend the "
+            "server, and run again"
+        )
+
+    @property
+    def untold(self) -> int:
+        """Answers that were asked about, where nothing was told of any; else 0."""
+        return 0 if self._told else self._silent
 
     def loss(
         self, student: Any, inputs: dict[str, torch.Tensor], num_items: torch.Tensor | None

@@ -15,6 +15,7 @@ Source: Agarwal et al., GKD, arXiv:2306.13649 §3, algorithm 1.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
@@ -130,6 +131,10 @@ def distil_on_policy(
     for note in notes:
         listener(Event("train", "note", note))
     loop.finish(trainer, options, resume_from)
+    if trainer.asked is not None and (untold := trainer.asked.untold):
+        # A later call would go on from them to a student that has learnt nothing.
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise trainer.asked.silence(f"{untold} answers")
     taken = trainer.state.global_step
     own_batches = sum(trainer.student_writes(step) for step in range(taken))
     report = {
@@ -240,6 +245,9 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
                 loss, _, tokens = self._compute_loss(student, inputs, None)
                 total += float(loss) * float(tokens)
                 count += float(tokens)
+        if self.asked is not None and not count:
+            # A loss of 0 would be the best of all.
+            raise self.asked.silence(f"{len(rows)} held-out answers")
         return loop.report_evaluation(self, total / max(count, 1.0), None, self.started)
 
     def _padded(self, rows: list[list[int]], name: str, side: str) -> dict[str, torch.Tensor]:

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from scoring import LocalScores
 
+from potstill.asking.teacher import Failure
 from potstill.errors import TrainingError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
@@ -30,6 +32,14 @@ def options(tiny_llama):
         student=str(tiny_llama), on_policy=1.0, on_policy_tokens=8, epochs=8, batch_size=3, precision="fp32",
         learning_rate=5e-3, max_length=96, early_stopping=None, evaluations=4,
     )  # fmt: skip
+
+
+def bytes_of(ids):
+    """The text of a prompt: a token of `tiny_llama` is a letter, in the order of the alphabet of bytes."""
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return "".join(letters[i - 2] for i in ids if i >= 2).encode()
 
 
 def by_bucket(logprobs, ids):
@@ -131,9 +141,45 @@ def test_an_answer_of_which_nothing_is_told_is_left_out(tmp_path, options, moved
     told = result.report["asked_teacher"]
     assert 0 < told["unanswered"] < 12
     assert told["unanswered_because"] == "too long"
+
+
+def test_a_step_without_any_reply_learns_nothing_and_the_training_goes_on(tmp_path, options, moved):
+    """What the teacher cannot take is the same in every call: a training that ended there would never end."""
+    lost = LocalScores(moved, WHOLE, lambda pair: bytes_of(pair[0]).count(b"ab") == 3)
+    short = replace(options, epochs=2, batch_size=1)
+    result = distil_causal(SPEC, rows(), rows(3, 6), None, tmp_path / "s", short, scores=lost)
+    assert result.report["steps"]["taken"] == 12
+    assert result.report["asked_teacher"]["unanswered"] > 0
+    assert all(np.isfinite(point["validation_loss"]) for point in result.history)
+    whole = distil_causal(
+        SPEC, rows(), rows(3, 6), None, tmp_path / "w", replace(short, batch_size=3, epochs=1), scores=lost
+    )
+    assert whole.report["best_loss"] > 0
+
+
+@pytest.mark.parametrize("share", [0.0001, 1.0])
+def test_a_teacher_that_tells_nothing_at_all_ends_the_training(tmp_path, options, moved, share):
     none = LocalScores(moved, WHOLE, lambda pair: True)
-    with pytest.raises(TrainingError, match=r"local told nothing of the tokens of 3 answers .*too long.*run again"):
+    short = replace(options, epochs=2, on_policy=share)
+    with pytest.raises(TrainingError, match=r"local told nothing of the tokens of 12 answers .*too long.*run again"):
         distil_causal(SPEC, rows(), None, None, tmp_path / "n", short, scores=none)
+    with pytest.raises(TrainingError, match=r"of 12 answers"):  # and again, from the start
+        distil_causal(SPEC, rows(), None, None, tmp_path / "n", short, scores=none)
+    long = replace(short, epochs=40)
+    with pytest.raises(TrainingError, match=r"local told nothing of the tokens of 33 answers"):
+        distil_causal(SPEC, rows(), None, None, tmp_path / "l", long, scores=none)
+    held = LocalScores(moved, WHOLE, lambda pair: bytes_of(pair[0]).count(b"ab7"))
+    with pytest.raises(TrainingError, match=r"local told nothing of the tokens of 1 held-out answers"):
+        distil_causal(SPEC, rows(), rows(1, 7), None, tmp_path / "h", short, scores=held)
+
+
+def test_a_server_that_is_away_ends_the_training_at_once(tmp_path, options, moved):
+    class Away(LocalScores):
+        def ask(self, pairs):
+            return [Failure("away", passing=True) for _ in pairs]
+
+    with pytest.raises(TrainingError, match=r"local told nothing of the tokens of 3 answers .*away.*run again"):
+        distil_causal(SPEC, rows(), None, None, tmp_path / "a", options, scores=Away(moved, WHOLE))
 
 
 def test_tokens_that_the_student_does_not_know_belong_to_the_tail(tmp_path, options, moved):
