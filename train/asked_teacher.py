@@ -17,7 +17,7 @@ Source: Agarwal et al., GKD, arXiv:2306.13649 §3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,28 +46,35 @@ class AskedTeacher:
         scores: Who is asked.
         vocabulary: How many tokens the student knows; what is told of others counts as the tail.
         options: Divergence and its weight.
+
+    Attributes:
+        sums: What was read so far: answers and tokens learnt from, those tokens in the tail, the teacher's mass of its
+            k, and answers without a reply. A checkpoint keeps them, and those of several processes are added up.
     """
 
     def __init__(self, scores: TokenScores, vocabulary: int, options: DistilOptions):
         self._scores, self._vocabulary, self._options = scores, vocabulary, options
-        self._answers = self._unanswered = self._tokens = self._outside = 0
-        self._mass = 0.0
+        self.sums = dict.fromkeys(("answers", "tokens", "outside", "mass", "unanswered"), 0.0)
         self._reason = ""
         self._silent = 0  # answers since something was told
         self._told = False
 
-    def report(self) -> dict[str, Any]:
+    def report(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Who was asked for how many likeliest tokens; answers and tokens learnt from, and the share of the answers'
-        tokens and of the teacher's mass that are in the tail; answers without a reply, with the last reason."""
-        tokens = max(1, self._tokens)
+        tokens and of the teacher's mass that are in the tail; answers without a reply, with the last reason.
+
+        Args:
+            sums: `sums` of all processes.
+        """
+        tokens = max(1.0, sums["tokens"])
         told = {
             "teacher": self._scores.name,
             "top_k": self._scores.top,
-            "answers": self._answers,
-            "tokens": self._tokens,
-            "outside_top_k": round(self._outside / tokens, 4),
-            "tail_mass": round(1 - self._mass / tokens, 4) if self._tokens else None,
-            "unanswered": self._unanswered,
+            "answers": round(sums["answers"]),
+            "tokens": round(sums["tokens"]),
+            "outside_top_k": round(sums["outside"] / tokens, 4),
+            "tail_mass": round(1 - sums["mass"] / tokens, 4) if sums["tokens"] else None,
+            "unanswered": round(sums["unanswered"]),
         }
         return told | ({"unanswered_because": self._reason} if self._reason else {})
 
@@ -117,10 +124,10 @@ class AskedTeacher:
                 raise self.silence(f"{self._silent} answers")
         mass = np.exp(logprobs).sum(2)
         if drawn:
-            self._answers += len(answers)
-            self._tokens += int(told.sum())
-            self._outside += int(outside.sum())
-            self._mass += float((told * (mass - outside * np.exp(logprobs[:, :, 0]))).clip(0, 1).sum())
+            self.sums["answers"] += len(answers)
+            self.sums["tokens"] += float(told.sum())
+            self.sums["outside"] += float(outside.sum())
+            self.sums["mass"] += float((told * (mass - outside * np.exp(logprobs[:, :, 0]))).clip(0, 1).sum())
         return {
             "told": torch.from_numpy(told),
             "top_ids": torch.from_numpy(ids),
@@ -198,5 +205,5 @@ class AskedTeacher:
         return np.where(ids < self._vocabulary, ids, 0), logprobs, outside
 
     def _leave_out(self, reply: Reply | Failure) -> None:
-        self._unanswered += 1
+        self.sums["unanswered"] += 1
         self._reason = reply.reason if isinstance(reply, Failure) else "the reply was about other tokens"

@@ -15,9 +15,10 @@ Source: Agarwal et al., GKD, arXiv:2306.13649 §3, algorithm 1.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
@@ -29,9 +30,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.utils import pad
 
-from potstill.errors import TrainingError, UserError
+from potstill.errors import BudgetReached, TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity
+from potstill.run_dir import write_atomic
 from potstill.train import loop
 from potstill.train.asked_teacher import AskedTeacher
 from potstill.train.causal_model import adapters, load_causal, save_trained
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from potstill.asking.token_scores import TokenScores
     from potstill.task import TaskSpec
 
+# In a checkpoint: what a teacher that is asked has read by then.
+_SUMS = "asked.json"
 _BETA = {"forward_kl": 0.0, "reverse_kl": 1.0}
 
 
@@ -73,7 +77,8 @@ def distil_on_policy(
         TrainingError: Teacher and student have other vocabularies, the training cannot fit or stay finite, or the
             teacher that is asked tells nothing.
         UserError: The teacher cannot be loaded.
-        BudgetReached: The cap on what is asked was met; the last checkpoint stays.
+        BudgetReached: The cap on what is asked was met; the last checkpoint stays. Where the run goes on at its budget
+            the training ends there instead, unless no step was taken or several processes share it.
         TeacherError: The teacher that is asked refused, or could not be reached.
     """
     started = time.monotonic()
@@ -130,7 +135,13 @@ def distil_on_policy(
         notes.append("on-policy training knows no hard targets, so distil.hard_weight does not apply")
     for note in notes:
         listener(Event("train", "note", note))
-    loop.finish(trainer, options, resume_from)
+    if trainer.asked is not None and resume_from is not None:
+        trainer.restore_sums(Path(resume_from) / _SUMS)
+    met = _until_paid(trainer, options, resume_from, scores)
+    if met:
+        ended = f"the training ended after step {trainer.state.global_step} of {schedule.steps}"
+        notes.append(f"{ended}, since {met['told']}")
+        listener(Event("train", "note", notes[-1]))
     if trainer.asked is not None and (untold := trainer.asked.untold):
         # A later call would go on from them to a student that has learnt nothing.
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -143,11 +154,31 @@ def distil_on_policy(
         "own_batches": own_batches,
         "data_batches": taken - own_batches,
         "other_tokenizer": None if reader is None else reader.report(),
-        "asked_teacher": None if trainer.asked is None else trainer.asked.report(),
+        "asked_teacher": None if trainer.asked is None else trainer.asked.report(trainer.summed()),
         "notes": notes,
+        **({"budget_met": dict(met)} if met else {}),
     }
     save_trained(trainer, tokenizer, spec, options, stored_dtype, data.answer_tokens, out, checkpoints)
     return loop.causal_result(trainer, out, options, schedule, resume_from, report, started)
+
+
+def _until_paid(
+    trainer: OnPolicyTrainer, options: DistilOptions, resume_from: str | None, scores: TokenScores | None
+) -> Mapping[str, str]:
+    """Train to the end, or to the cap of a run that goes on at its budget: what is told of the cap then, else empty.
+
+    The best evaluation stays, as after a whole training, and the last weights where there was none.
+    """
+    try:
+        loop.finish(trainer, options, resume_from)
+    except BudgetReached:
+        met = {} if scores is None else scores.budget_end
+        if not met or not trainer.state.global_step:
+            raise
+        if trainer.state.best_model_checkpoint:
+            trainer._load_best_model()
+        return met
+    return {}
 
 
 class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
@@ -160,6 +191,27 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No card beside checkpoints; the student gets its own at export."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if self.asked is not None:
+            sums = self.summed()
+            if self.accelerator.is_main_process:
+                checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                write_atomic(checkpoint / _SUMS, json.dumps(sums))
+
+    def restore_sums(self, file: Path) -> None:
+        """Count on from what a checkpoint says was read; one that was killed before it said so counts from there."""
+        if self.asked is not None and self.accelerator.is_main_process and file.exists():
+            self.asked.sums |= json.loads(file.read_text("utf-8"))
+
+    def summed(self) -> dict[str, float]:
+        """What a teacher that is asked has read for all processes."""
+        sums = {} if self.asked is None else self.asked.sums
+        return {
+            name: float(loop.summed_over_processes(self, torch.tensor(value, dtype=torch.float64)))
+            for name, value in sums.items()
+        }
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         rows = self.train_dataset if dataset is None else dataset

@@ -235,6 +235,9 @@ def training_summary(report: Mapping[str, Any]) -> str:
     if asked := report.get("asked_teacher"):
         beyond = "" if asked["tail_mass"] is None else f", {asked['tail_mass']:.0%} of its mass beyond"
         left_out = f", {asked['unanswered']:,} left out" if asked["unanswered"] else ""
+        if report.get("budget_met"):
+            steps = report["steps"]
+            left_out += f", until the budget ended it after step {steps['taken']} of {steps['planned']}"
         parts.append(
             f"{asked['teacher']} read {asked['answers']:,} answers and told {asked['top_k']} likeliest tokens{beyond}"
             f"{left_out}"

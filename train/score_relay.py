@@ -102,6 +102,8 @@ class RelayedScores:
         self._place, self._secret = place, secret
         about = self._post({})
         self.name, self.identity, self.top = str(about["name"]), dict(about["identity"]), int(about["top"])
+        # Processes meet in every step, and one alone cannot end the training for all of them.
+        self.budget_end: Mapping[str, str] = {}
 
     def ask(self, pairs: Sequence[Pair]) -> list[Reply | Failure]:
         """See `TokenScores.ask`.

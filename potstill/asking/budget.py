@@ -385,6 +385,10 @@ class Meter:
         more = f", and the next request may take up to {self._last_refused}" if tells else ""
         return f"the budget of {self.budget} is met: {money}{self.tokens:,} tokens, {self.seconds / 60:.1f} min{more}"
 
+    def end(self) -> dict[str, str]:
+        """What a stage remembers of a cap that was met: the caps as text and, `told`, a sentence."""
+        return {"cap": str(self.budget), "told": self.met()}
+
 
 @contextlib.contextmanager
 def as_paid(meter: Meter | None, *, needed: bool = True) -> Iterator[dict[str, Any]]:
@@ -409,7 +413,7 @@ def as_paid(meter: Meter | None, *, needed: bool = True) -> Iterator[dict[str, A
             raise
         if needed and not meter.goes_on:
             raise meter.reached(or_train=True) from None
-        met["budget_met"] = {"cap": str(meter.budget), "told": meter.met()}
+        met["budget_met"] = meter.end()
 
 
 def pays_more(facts: Mapping[str, Any], meter: Meter | None) -> bool:

@@ -36,6 +36,11 @@ class TokenScores(Protocol):
         """How many of the likeliest tokens are told of a position."""
         ...
 
+    @property
+    def budget_end(self) -> Mapping[str, str]:
+        """Where a run goes on at its budget, what is told of a cap that was met (`Meter.end`); else empty."""
+        ...
+
     def ask(self, pairs: Sequence[Pair]) -> list[Reply | Failure]:
         """The reply to each pair of a prompt's and an answer's tokens; a failure for one that got none.
 
@@ -68,6 +73,12 @@ class AskedTokens:
     def identity(self) -> Mapping[str, str]:
         """What decides the log-probs."""
         return self._asker.identity
+
+    @property
+    def budget_end(self) -> Mapping[str, str]:
+        """See `TokenScores.budget_end`."""
+        meter = self._asker.meter
+        return meter.end() if meter is not None and meter.goes_on else {}
 
     def ask(self, pairs: Sequence[Pair]) -> list[Reply | Failure]:
         """See `TokenScores.ask`."""

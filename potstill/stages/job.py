@@ -358,7 +358,7 @@ class Job:
             report = {**result.report, **told, "base_model": name}
             write_json(out / "report.json", report)
             how = training_summary(report)
-            met = {key: told[key] for key in ("budget_met",) if key in told}
+            met = {key: report[key] for key in ("budget_met",) if key in report}
             return {
                 "summary": f"{name} on {rows.num_rows} rows{'; ' if how else ''}{how}",
                 "rows": rows.num_rows,

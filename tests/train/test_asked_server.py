@@ -145,9 +145,44 @@ def test_a_cap_stops_the_training_and_a_higher_one_goes_on_from_the_checkpoint(t
     # What had been scored since the checkpoint was in the ledger.
     assert served.asked - before == before
     assert resumed.report["resumed_from"].startswith("checkpoint-")
+    assert resumed.report["asked_teacher"] == whole.report["asked_teacher"], "what was read before counts as well"
     first, second = (load_file(path / "model.safetensors") for path in (whole.path, resumed.path))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_goes_on_at_its_budget_keeps_what_was_learnt_until_then(tmp_path, options, served):
+    chosen = replace(options, epochs=4, evaluations=4)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        asker = asker_of(served, ledger)
+        whole = distil_causal(SPEC, rows(), rows(2, 6), None, tmp_path / "w", chosen, scores=AskedTokens(asker, WHOLE))
+        spent = sum(ledger.spent()[asker.teacher.name])
+        asker.teacher.close()
+    assert "budget_met" not in whole.report
+
+    def cut(name, share, **more):
+        with Ledger(tmp_path / f"{name}.sqlite") as ledger:
+            teacher = open_teacher(f"openai:{served.url}#m", top_logprobs=WHOLE, **FAST)
+            budget = replace(Budget.parse(f"{round(spent * share)}-tokens"), then="train")
+            scores = AskedTokens(Asker(teacher, ledger, budget=budget), WHOLE)
+            try:
+                return distil_causal(SPEC, rows(), more.get("held"), None, tmp_path / name, chosen, scores=scores)
+            finally:
+                teacher.close()
+
+    best = cut("best", 0.7, held=rows(2, 6))
+    taken = best.report["steps"]["taken"]
+    assert 2 <= taken < 8
+    assert best.report["budget_met"]["cap"].endswith("tokens")
+    assert best.report["budget_met"]["told"].startswith("the budget of")
+    done = [point for point in whole.history if point["step"] <= taken]
+    assert best.report["best_loss"] == pytest.approx(min(point["validation_loss"] for point in done), rel=1e-4)
+    assert any("step" in note and "budget" in note for note in best.report["notes"])
+    last = cut("last", 0.7)
+    assert 2 <= last.report["steps"]["taken"] < 8
+    assert (last.path / "model.safetensors").exists()
+    with pytest.raises(BudgetReached):  # before the first step there is nothing to keep
+        cut("none", 0.02)
 
 
 @pytest.mark.slow
