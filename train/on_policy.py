@@ -93,6 +93,7 @@ def distil_on_policy(
     schedule = loop.plan_schedule(len(data.table), options)
     content = [
         spec.instruction, list(train["id"]), [] if validation is None else list(validation["id"]),
+        list(train["weight"]),
         model_identity(str(options.student)),
         model_identity(str(options.teacher)) if scores is None else [dict(scores.identity), scores.top],
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from potstill.train import on_policy
 from potstill.train.causal import distil_causal
 from potstill.train.causal_model import load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.loop import checkpoint_folder
 from potstill.train.options import DistilOptions, check_for_kind, resolve_options
 from potstill.train.recipe import train_generator
 from potstill.train.student import load_student
@@ -147,6 +148,17 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, options, accumu
     first, second = (load_file(path / "model.safetensors") for path in (whole.path, resumed.path))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_goes_on_only_with_the_same_weights_of_rows(tmp_path, options):
+    chosen = replace(options, on_policy=0.0001, epochs=1, keep_checkpoints=True)
+    stamp = checkpoint_folder(tmp_path / "s") / "key"
+    table = rows()
+    distil_causal(SPEC, table, None, None, tmp_path / "s", chosen)
+    before = stamp.read_text()
+    heavier = table.map(lambda row, place: {"weight": 1.0 + (place == 0)}, with_indices=True)
+    distil_causal(SPEC, heavier, None, None, tmp_path / "s", chosen)
+    assert stamp.read_text() != before, "a row's weight is how often it is drawn"
 
 
 def test_a_cut_student_is_told_to_heal_and_what_does_not_apply(tmp_path, options):
