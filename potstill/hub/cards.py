@@ -160,7 +160,7 @@ def unit_info(facts: RunFacts, repo: str | None, *, token_targets: bool) -> Unit
         title=facts.spec.name,
         repo=repo,
         methods=tuple(_methods(facts)),
-        terms=tuple(teacher_terms(name) for name in facts.teachers),
+        terms=tuple(teacher_terms(name) for name in facts.learnt_from),
         token_targets=token_targets,
         example=_literal(prompt),
         student_example=_literal(example),
@@ -396,7 +396,11 @@ def _methods(facts: RunFacts) -> Iterable[str]:
         options = dict(parts.get("options", {}))
         weights = [f"{options[key]:g} {title}" for key, title in (("hard_weight", "hard"), ("soft_weight", "soft"))
                    if isinstance(options.get(key), (int, float))]  # fmt: skip
-        how = f" (weights: {', '.join(weights)})" if weights else ""
-        yield f"The student started from {public_name(facts.base_model_name)} and was distilled on these rows{how}."
+        how = "was distilled on these rows" + (f" (weights: {', '.join(weights)})" if weights else "")
+        if judge := facts.on_policy_teacher:
+            share = options["on_policy"]
+            rest = "" if share == 1 else f", {share:.0%} of the batches; the others hold these rows' outputs"
+            how = f"learnt what {judge} told of each token of its own answers (on policy{rest})"
+        yield f"The student started from {public_name(facts.base_model_name)} and {how}."
         if facts.explained and (weight := options.get("rationale_weight")):
             yield f"It learnt that reasoning as a second task (weight {weight:g}), and answers with the output alone."

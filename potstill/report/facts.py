@@ -201,6 +201,24 @@ class RunFacts:
             named.add(str(self.explained["teacher"]))
         return sorted(map(public_name, named))
 
+    @cached_property
+    def on_policy_teacher(self) -> str | None:
+        """Who told the student of each token of its own answers what it would have written; None where nobody did."""
+        trained = self.reports.get("train", {})
+        options = _mapping(trained.get("options"))
+        if not options.get("on_policy"):
+            return None
+        name = _mapping(trained.get("asked_teacher")).get("teacher") or options.get("teacher")
+        return public_name(str(name)) if name else None
+
+    @property
+    def learnt_from(self) -> list[str]:
+        """Names of the teachers whose terms the student comes under: `teachers`, and the one of on-policy training."""
+        other = self.on_policy_teacher
+        # One that wrote rows is named with its backend there, and by its weights alone where they were loaded.
+        known = other is None or any(name.partition(":")[2] == other or name == other for name in self.teachers)
+        return self.teachers if other is None or known else [*self.teachers, other]
+
     @property
     def explained(self) -> Mapping[str, Any]:
         """What the report says of reasoning behind the outputs; empty where no row has any."""

@@ -142,7 +142,7 @@ def _content(facts: RunFacts, public: bool) -> dict[str, Any]:
         "query": facts.ranking.get("query", ""),
         "refused": facts.ranking.get("refused", []),
         "licence": merge_licences((line.licence for line in facts.sources), "this dataset"),
-        "terms": [teacher_terms(name) for name in facts.teachers],
+        "terms": [teacher_terms(name) for name in facts.learnt_from],
         "balance": _balance(facts),
         "leak": leak_sentence(facts),
         "made": _made(facts),

@@ -17,6 +17,9 @@ from potstill.asking.token_estimate import expected_tokens
 from potstill.asking.token_scores import AskedTokens
 from potstill.datagen.teachers import open_teacher
 from potstill.errors import BudgetReached, OptionError, TeacherUnavailable, TrainingError, UserError
+from potstill.hub.cards import model_card, unit_info
+from potstill.report.facts import read_run
+from potstill.report.page import render_report
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.settings import resolve
 from potstill.stages.asked_teacher import check_asked_teacher, unlike_tokens
@@ -316,5 +319,12 @@ def test_a_whole_run_pays_once_and_needs_no_server_afterwards(tmp_path, tiny_lla
     assert asked > 6
     with Ledger(result.path / "ledger.sqlite") as ledger:
         assert ledger.totals("train").replies == asked
+    facts = read_run(result.path)
+    assert (facts.teachers, facts.learnt_from) == ([], ["openai:local#m"]), "it wrote no row"
+    card = model_card(facts, unit_info(facts, None, token_targets=False))
+    assert "openai:local#m told of each token of its own answers" in card
+    assert "The teacher openai:local#m: check what its terms say" in card
+    assert "0.5 hard" not in card, "no hard loss applies"
+    assert "The teacher openai:local#m: check what its terms say" in render_report(facts)[0]
     again = potstill.run(str(tmp_path / "task.md"), teacher=teacher, teacher_options=options, **given)
     assert all(stage.reused for stage in again.stages if stage.name != "report")
