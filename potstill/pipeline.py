@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.ledger import Ledger
-from potstill.errors import OptionError, UserError
+from potstill.errors import OptionError
 from potstill.events import Event, Listener
 from potstill.masking import masked
+from potstill.near_runs import no_run
 from potstill.notebook import html_table, listening
 from potstill.progress import library_bars_off
 from potstill.rows import Dropped, read_dropped, read_rows, with_same_columns
@@ -219,7 +220,7 @@ def load(path: str | Path) -> RunResult:
     try:
         spec = TaskSpec.from_json(json.loads((folder / "task" / "task.json").read_text("utf-8")))
     except FileNotFoundError:
-        raise UserError(f"no run at {folder} (task/task.json is missing); make one with: potstill run TASK") from None
+        raise no_run(folder) from None
     found = RunDir(folder)
     stages = [stage for name in STAGES if name != "task" if (stage := found.finished(name)) is not None]
     return RunResult(folder, spec, tuple(stages))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.errors import UserError
+from potstill.near_runs import no_run
 from potstill.run_dir import MANIFEST, OPTIONAL_STAGES, STAGES, RunDir, read_manifest, write_atomic
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
@@ -94,7 +94,7 @@ def read_state(run: Path) -> RunState:
     """
     told = _told(run)
     if not told and not (run / "task" / "task.json").exists():
-        raise UserError(f"no run at {run} (task/task.json is missing); make one with: potstill run TASK")
+        raise no_run(run)
     process = _holder(run)
     names = stages_with(told.get("stages") or [name for name in OPTIONAL_STAGES if (run / name / MANIFEST).exists()])
     at = names.index(told["stage"]) if told else len(names)

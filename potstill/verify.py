@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.asking.ledger import ledger_faults
-from potstill.errors import ManifestError, UserError
+from potstill.errors import ManifestError
+from potstill.near_runs import no_run
 from potstill.run_dir import (
     MANIFEST,
     OPTIONAL_STAGES,
@@ -77,7 +78,7 @@ def verify_run(path: Path | str) -> Verdict:
     folder = Path(path)
     made = sorted(item.parent for item in folder.glob(f"*/{MANIFEST}"))
     if not made and not (folder / "ledger.sqlite").exists():
-        raise UserError(f"no run at {folder} (it has no stage and no ledger); make one with: potstill run TASK")
+        raise no_run(folder, "stage and no ledger")
     with contextlib.ExitStack() as held:
         if (folder / ".lock").exists():  # nothing is written where no run was
             with contextlib.suppress(PermissionError):

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from potstill.asking.ledger import Ledger
 from potstill.decisions import Decision, read_decisions
 from potstill.errors import DataError, OptionError, UserError
+from potstill.near_runs import no_run
 from potstill.pages.refused import copy_refused, refused_id, refused_ids
 from potstill.run_dir import REFUSING_STAGES
 
@@ -94,7 +95,7 @@ class RowBrowser:
     def __init__(self, run: Path | str):
         self.run = Path(run)
         if not (self.run / "task" / "task.json").exists():
-            raise UserError(f"no run at {self.run} (task/task.json is missing); make one with: potstill run TASK")
+            raise no_run(self.run)
         self._found: OrderedDict[tuple[Filter, str], list[tuple[int, int]]] = OrderedDict()
         self._shown: OrderedDict[str, tuple[View, str, int, int]] = OrderedDict()
         self._passing: tempfile.TemporaryDirectory[str] | None = None

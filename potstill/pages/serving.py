@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import DataError, OptionError, UserError
+from potstill.errors import DataError, OptionError
+from potstill.near_runs import no_student
 from potstill.pages.viewer import render
 from potstill.pages.web import Answer, App, Call
 from potstill.train.card import ONE_TEXT
@@ -51,7 +52,7 @@ def student_folder(place: Path | str) -> Path:
     for folder in (root / "train" / "student", root / "model", root):
         if (folder / "config.json").exists():
             return folder
-    raise UserError(f"no student at {root}; give a finished run, a folder of potstill load, or a model's folder")
+    raise no_student(root)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from potstill.asking.counts import Asked
 from potstill.asking.ledger import Ledger
 from potstill.datagen.decontaminate import shared_texts
 from potstill.datagen.tally import distinct_shares, near_duplicate_rate
-from potstill.errors import DataError, UserError
+from potstill.errors import DataError
 from potstill.masking import public_name
+from potstill.near_runs import no_run
 from potstill.rows import UNKNOWN_LICENCE, Dropped, read_dropped
 from potstill.run_dir import REFUSING_STAGES, STAGES
 from potstill.task import TaskSpec
@@ -328,7 +329,7 @@ def read_run(path: Path) -> RunFacts:
     """
     task = next((place for place in (path / "task" / "task.json", path / "task.json") if place.exists()), None)
     if task is None:
-        raise UserError(f"no run at {path} (task/task.json is missing); make one with: potstill run TASK")
+        raise no_run(path)
     given = task.with_name("task.md")
     reports = {stage: _json(path / stage / "report.json", {}) for stage in STAGES}
     manifests = {stage: _json(path / stage / "manifest.json", {}) for stage in STAGES}
