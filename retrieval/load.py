@@ -377,7 +377,8 @@ def _open_file(file: Path, limit: int | None, tell: _Tell) -> Sample:
         else:
             records = csv_records(text, str(file), "\t" if name.endswith(".tsv") else None, tell)
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):
-            raise DataError(f"{file} must hold a list of objects, one a row")
+            held = "a list of others" if isinstance(records, list) else f"a {type(records).__name__}"
+            raise DataError(f"{file} must hold a list of objects, or objects one a line; it holds {held}")
     except UnicodeDecodeError as error:
         found = error.object[error.start]
         raise DataError(f"{file} is not UTF-8 (byte 0x{found:02x} at {error.start:,}); save it as UTF-8") from None

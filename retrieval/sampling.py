@@ -150,13 +150,13 @@ def sample_lines(name: str, lines: Iterable[bytes], limit: int | None, seed: int
         DataError: A line is no JSON object.
     """
     rng = Random(seed)
-    kept: list[tuple[int, bytes]] = []
+    kept: list[tuple[int, int, bytes]] = []  # number of the row, of the line in the file, and the line
     used = seen = 0
-    for line in lines:
+    for at, line in enumerate(lines, 1):
         if not line.strip():
             continue
         if limit is None or len(kept) < limit:
-            kept.append((seen, line))
+            kept.append((seen, at, line))
             used += len(line)
             if used > MAX_SAMPLE_BYTES and limit is not None:
                 raise DataError(
@@ -165,19 +165,26 @@ def sample_lines(name: str, lines: Iterable[bytes], limit: int | None, seed: int
         else:
             place = rng.randrange(seen + 1)
             if place < limit:
-                kept[place] = (seen, line)
+                kept[place] = (seen, at, line)
         seen += 1
     kept.sort()
     records = []
-    for number, line in kept:
+    for _, at, line in kept:
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            record = json.loads(line.rstrip().decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{name} cannot be read (row {number}: {str(error)[:120]})") from None
+            why = (
+                f"{error.msg}, character {error.pos + 1}"
+                if isinstance(error, json.JSONDecodeError)
+                else str(error)[:120]
+            )
+            raise DataError(
+                f"{name} cannot be read (line {at}: {why}); each line must be a JSON object of its own"
+            ) from None
         if not isinstance(record, dict):
-            raise DataError(f"{name} must hold objects, one a line (row {number} is {type(record).__name__})")
+            raise DataError(f"{name} must hold objects, one a line (line {at} is {type(record).__name__})")
         records.append(record)
-    return Sample(table_of(records, name), [number for number, _ in kept], seen)
+    return Sample(table_of(records, name), [number for number, _, _ in kept], seen)
 
 
 def table_of(records: Sequence[dict[str, Any]], name: str) -> Dataset:
