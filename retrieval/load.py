@@ -418,5 +418,7 @@ def _read_bytes(file: Path) -> bytes:
         if (size := file.stat().st_size) > _FILE_LIMIT:
             raise DataError(f"{file} has {size >> 20} MiB, more than {_FILE_LIMIT >> 20}; give a sample of it")
         return file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no file at {file}; check the path") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read ({error}); check the path and that the file is whole") from None

@@ -141,6 +141,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert "no run at" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["load", "me"], "the Hub's name: 1 fault\n  - 'me' is no name on the Hub"),
+     (["plan", "Classify tickets as bug or other.", "--probe", "-1"], "Invalid value for '--probe'"),
+     (["label", "Classify tickets as bug or other.", "none.txt"], "error: no file at none.txt; check the path")],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_what_is_to_be_given(words: list[str], said: str, tmp_path: Path) -> None:
+    done = _call(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 def test_set_reaches_options_inside_options() -> None:
     from potstill.cli.settings import merge_settings
 

@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from potstill.asking.teacher import Teacher
@@ -136,6 +137,8 @@ class _Job:
         """
         since: float | None = None
         why = "no run has begun there"
+        if self.in_folder and (Path(self.place) / "task" / "task.json").exists():
+            why = "a run is there, but it is not under way with --executor workers"
         while True:
             if (line := self._found()) is not None:
                 try:

@@ -170,7 +170,7 @@ def plan(
     probe: Annotated[
         int | None,
         typer.Option(
-            help="Requests now; by default 32, none with an API or after a run; 0 times no training step either."
+            min=0, help="Requests now; by default 32, none with an API or after a run; 0 times no training step either."
         ),
     ] = None,
     options: Set = None,

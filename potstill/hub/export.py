@@ -248,7 +248,7 @@ def check_repo(repo: str) -> None:
     if not fine or repo.endswith((".git", ".ipynb")):
         shown = repo if len(repo) < 80 else repo[:77] + "…"
         mend = "give USER/NAME of letters, digits, '-', '_' and '.', such as me/support-tickets"
-        raise OptionError("push", [f"{shown!r} is no name on the Hub; {mend}"])
+        raise OptionError("the Hub's name", [f"{shown!r} is no name on the Hub; {mend}"])
 
 
 def _write_dataset(facts: RunFacts, folder: Path, token_targets: Path | None) -> None:

@@ -427,6 +427,10 @@ def test_a_worker_of_a_run_that_never_begins_gives_up(tmp_path: Path) -> None:
     with pytest.raises(TeacherUnavailable, match="no run has begun there"):
         work_for(str(tmp_path), patience_s=0.2, tell=said.append)
     assert len(said) == 1
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.json").write_text("{}")
+    with pytest.raises(TeacherUnavailable, match="a run is there, but it is not under way with --executor workers"):
+        work_for(str(tmp_path), patience_s=0.2, tell=said.append)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
