@@ -172,9 +172,8 @@ def write_batch(
         raise OptionError("generation", [f"{why}; leave it out, or let potstill run ask both"])
     teacher = open_teacher(resolved.teacher, **resolved.teacher_options)
     if not isinstance(teacher, OpenAITeacher):
-        raise OptionError(
-            "teacher", [f"a batch file is for an OpenAI-compatible teacher, not {resolved.teacher!r}; openai:#MODEL"]
-        )
+        why = f"a batch file is for an OpenAI-compatible teacher, not {resolved.teacher!r}"
+        raise OptionError("teacher", [f"{why}; name one with --teacher, such as openai:#gpt-5-mini"])
     folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
     collector = _Collector(teacher)
     with folder.lock(), Ledger(folder.ledger_path) as ledger:

@@ -294,7 +294,7 @@ def test_a_batch_holds_no_more_than_the_budget_allows(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_batched(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="OpenAI-compatible teacher, not 'fake'"):
+    with pytest.raises(OptionError, match="not 'fake'; name one with --teacher, such as openai:#gpt-5-mini"):
         write_batch(TASK, tmp_path / "r.jsonl", out=tmp_path / "run", teacher="fake")
     with pytest.raises(UserError, match=r"cannot search with beams.*soft\.pick=likeliest"):
         write_batch(
