@@ -16,16 +16,19 @@ import typer
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 TOP = """# Commands
 
-Made from what `potstill COMMAND --help` says, by `scripts/commands_page.py`. `--set NAME=VALUE` sets anything of the
+This page is made from `potstill COMMAND --help` by `scripts/commands_page.py`. `--set NAME=VALUE` sets any of the
 [settings](reference.md#settings). `python -m potstill` is the same command.
 
-Each flag is an environment variable too, named by the command's words and the flag: `POTSTILL_RUN_N=50` is
-`potstill run -n 50`, `POTSTILL_RUN_AT_BUDGET=train` is `--at-budget train`, `POTSTILL_CATALOGUE_SEARCH_JSON=1` is
-`--json` of `potstill catalogue search`. A flag that is written goes before its variable, and a variable before the task
-file. A flag that may be repeated takes its values with spaces between:
-`POTSTILL_RUN_SET="distil.epochs=3 merge.heldout=0.1"`; a value that holds a space itself has to be written as a flag.
-An empty variable is none. The command that a run keeps for going on names the variables that were read, their keys
-masked, and so does the refusal of a setting.
+**Exit codes:** 0 done; 1 an error that potstill did not foresee; 2 something to fix in what you gave; 3 the teacher,
+or a budget that is used up; 4 the run folder; 5 training; 6 the Hub; 130 interrupted; 143 ended by SIGTERM.
+
+**Environment variables:** every flag can also be set by a variable, named after the command and the flag:
+`POTSTILL_RUN_N=50` is `potstill run -n 50`, `POTSTILL_RUN_AT_BUDGET=train` is `--at-budget train`,
+`POTSTILL_CATALOGUE_SEARCH_JSON=1` is `--json` of `potstill catalogue search`. A flag takes precedence over its
+variable, and a variable over the task file. For a flag that may be repeated, separate the values by spaces:
+`POTSTILL_RUN_SET="distil.epochs=3 merge.heldout=0.1"`; a value that contains a space has to be given as a flag.
+Empty variables are ignored. The command that a run shows for continuing it names the variables that were read, with
+keys masked, and so does the message when a setting is refused.
 """
 
 

@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 # In the order of a first time, with a line for each that fits a terminal of 80 columns.
 _COMMANDS = {
     "init": "Write a commented task file from a prompt.",
-    "doctor": "Look whether a run would work here; each fault with its mend.",
+    "doctor": "Check whether a run would work here, and what to fix.",
     "plan": "Say what a run will take before it is paid for.",
     "preview": "Make the first rows now and show them.",
     "run": "Do the whole job: find data, write the rest, distil, measure.",
-    "work": "Answer requests of a run that leases them to workers.",
-    "label": "Label the texts that a student learns most from.",
+    "work": "Answer the requests of a run that uses workers.",
+    "label": "Choose the texts that help a student most, and label them.",
     "status": "How far a run has come.",
     "report": "Write report.html and report.md again from a run folder.",
-    "inspect": "Browse a run's rows and what was refused.",
+    "inspect": "Browse a run's rows, kept or refused.",
     "view": "Browse, judge and correct a run's rows on a local page.",
     "compare": "Scores of runs side by side, and the settings that differ.",
     "evaluate": "Measure the student on other labelled data.",
@@ -128,7 +128,9 @@ def run(
     ] = None,
     executor: Annotated[
         str | None,
-        typer.Option(help="local; workers: the teacher in `potstill work` of any machines too; ray: in a Ray cluster."),
+        typer.Option(
+            help="Where the teacher runs: local, workers (`potstill work` on any machine) or ray (a cluster)."
+        ),
     ] = None,
     options: Set = None,
     as_json: Json = False,
@@ -170,7 +172,8 @@ def plan(
     probe: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Requests now; by default 32, none with an API or after a run; 0 times no training step either."
+            min=0,
+            help="Requests to send now (by default 32; none to an API or after a run); 0 also times no training step.",
         ),
     ] = None,
     options: Set = None,

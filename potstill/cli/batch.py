@@ -26,7 +26,7 @@ app = typer.Typer(
 def write(
     task: Task,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` goes on in it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` continues in it.")] = None,
     teacher: Teacher = None,
     n: Rows = None,
     seed: Seed = None,

@@ -25,14 +25,14 @@ _Paths = Annotated[
 @app.command(epilog="Example: potstill catalogue build hub ./my-datasets -o hub.parquet --filter language:en")
 def build(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="`hub`, or JSONL, Parquet and folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file; it is brought up to date.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write, or to bring up to date.")],
     filters: Annotated[list[str] | None, typer.Option("--filter", help="A tag that the Hub filters by.")] = None,
     search: Annotated[str, typer.Option(help="Words that the Hub searches names by.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Most cards to take from the Hub.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take at most so many cards from the Hub.")] = None,
     full: Annotated[bool, typer.Option("--full", help="List all of the Hub again, not only what changed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Gather cards into one file. A build that was stopped goes on where it was; a later one adds what changed."""
+    """Gather cards into one file. Resumes a build that was stopped; later, adds what changed."""
     from potstill.progress import listener_for
     from potstill.retrieval.build import build_catalogue
 

@@ -25,7 +25,7 @@ def compress(
             "--format", "-f", help="auto, packed, plain, onnx, vllm, gguf-q8_0, gguf-q4_0, bitsandbytes, torchao."
         ),
     ] = None,
-    texts: Annotated[str | None, typer.Option(help="Texts or rows that methods look at (a run has its own).")] = None,
+    texts: Annotated[str | None, typer.Option(help="Texts or rows that some methods need (a run has its own).")] = None,
     test: Annotated[str | None, typer.Option(help="Rows with gold answers (a run has its own).")] = None,
     held_out: Annotated[str | None, typer.Option(help="Text that a decoder's perplexity is measured on.")] = None,
     max_mib: Annotated[float | None, typer.Option(help="With `all`: the largest student to recommend.")] = None,

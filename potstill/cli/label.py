@@ -25,9 +25,9 @@ def label(
         typer.Argument(metavar="[TEXTS]", help="A file, folder or Hub id; by default the task's unlabelled."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File of the answers; one that is there is gone on with.")
+        Path | None, typer.Option("--out", "-o", help="File for the answers; an existing one is continued.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Texts that are to have a label in the end.")] = 100,
+    n: Annotated[int, typer.Option("-n", min=1, help="Labelled texts to reach in all.")] = 100,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Texts chosen at a time; by default 25, or one for each label.")
     ] = None,

@@ -30,9 +30,11 @@ def inspect(
     reason: Annotated[str, typer.Option(help="Refused for this reason.")] = "",
     stage: Annotated[str, typer.Option(help="Refused by this stage.")] = "",
     search: Annotated[str, typer.Option("--search", "-s", help="Words in the input or output.")] = "",
-    row: Annotated[str, typer.Option("--id", help="One row, with where it came from; a start of its id will do.")] = "",
+    row: Annotated[
+        str, typer.Option("--id", help="One row, with where it came from; the beginning of its id is enough.")
+    ] = "",
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to show.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to pass over.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Browse a run's rows and what was refused."""
@@ -167,7 +169,7 @@ def evaluate(
     inputs: Annotated[list[str] | None, typer.Option("--input", help="A column of the input; may be repeated.")] = None,
     output: Annotated[str | None, typer.Option("--output", help="The column of the answer.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to read.")] = None,
-    rows: Annotated[int, typer.Option("-n", min=0, help="Most rows to use; 0 uses all.")] = 0,
+    rows: Annotated[int, typer.Option("-n", min=0, help="Use at most so many rows; 0 uses all.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Measure the student on other labelled data, and say how much of it was in its training rows."""

@@ -21,13 +21,15 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the s
 Teacher = Annotated[str | None, typer.Option(help="transformers[:MODEL], vllm:MODEL, openai:URL#MODEL, fake.")]
 Student = Annotated[str | None, typer.Option(help="Base model of the student.")]
 Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate.")]
-Seed = Annotated[int | None, typer.Option(help="Decides every draw.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 SourcesOf = Annotated[
     str | None, typer.Option("--sources", help="both, retrieved, generated, or labelled (your own rows alone).")
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="STAGE.OPTION=VALUE", help="One option of a stage; may be repeated."),
+    typer.Option(
+        "--set", metavar="STAGE.OPTION=VALUE", help="One option of a stage, such as distil.epochs=3; may be repeated."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 

@@ -128,7 +128,7 @@ def doctor(
     options: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Look whether a run would work here: task, disk, memory, GPU, Hub token, teacher; each fault with its mend."""
+    """Check whether a run would work here: task, disk, memory, GPU, Hub token, teacher; say what to fix."""
     from potstill.doctor import examine
 
     marks = {"ok": "✓", "warn": "!", "fail": "✗"}
@@ -158,7 +158,7 @@ def preview(
     options: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Make the first rows now and show them; `potstill run` with the same settings goes on from them."""
+    """Make the first rows now and show them; `potstill run` with the same settings continues from them."""
     from potstill.preview import preview_rows
     from potstill.progress import listener_for
 

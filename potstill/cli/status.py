@@ -15,7 +15,7 @@ def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     as_json: Json = False,
 ) -> None:
-    """How far a run has come: each stage, what was asked of the teacher, and the command that goes on."""
+    """How far a run has come: each stage, what was asked of the teacher, and the command that continues it."""
     from potstill.asking.counts import Asked, in_all
     from potstill.asking.ledger import Ledger
     from potstill.datagen.teachers.worker_wire import workers_of

@@ -27,7 +27,7 @@ def view(
     show: _Open = True,
     seconds: _For = 0,
 ) -> None:
-    """Browse, judge and correct a run's rows on a local page; the next `potstill run` heeds it."""
+    """Browse, judge and correct a run's rows on a local page; the next `potstill run` uses it."""
     from potstill.pages.viewer import viewer_app
 
     _serve(viewer_app(run), host, port, show, seconds)
