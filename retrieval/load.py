@@ -214,6 +214,8 @@ def read_texts(
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = _unfolded(_table(ref, ref.split, limit, commits), ref, spec)
+    if not table.num_rows:
+        raise DataError(f"{ref.path} has no rows; give a file that has some")
     chosen = _choice if spec.kind == "instructions" else choose_columns
     inputs = ref.inputs or _fields_of(table, spec) or chosen(table, spec).inputs or text_columns(table, spec)
     if not inputs:

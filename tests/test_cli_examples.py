@@ -334,5 +334,9 @@ def test_a_file_is_asked_row_by_row_and_its_name_is_no_text(moods: _Moods) -> No
     assert [json.loads(line)["input"] for line in done.stdout.splitlines()] == moods.asked[2:]
     assert moods.asked[2:] == ["so sad it hurts", "so good to hear", "sad and bad"]
     assert "no file at gone.csv" in str(CliRunner().invoke(app, ["predict", "student", "--file", "gone.csv"]).exception)
+    for name in ("none.txt", "none.jsonl"):
+        Path(name).write_text("\n")
+        empty = str(CliRunner().invoke(app, ["predict", "student", "--file", name]).exception)
+        assert empty == f"{name} has no rows; give a file that has some"
     both = str(CliRunner().invoke(app, ["predict", "student", "--file", "rows.csv", "fine"]).exception)
     assert "give texts or --file rows.csv, not both" in both

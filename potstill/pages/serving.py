@@ -184,7 +184,7 @@ def file_inputs(path: Path, card: StudentCard) -> list[str]:
     `unlabelled:` are. Lines and rows without a text are left out.
 
     Raises:
-        DataError: No such file, one that cannot be read, or no column of text.
+        DataError: No such file, one that cannot be read or has no text, or no column of text.
     """
     from potstill.retrieval.load import FORMATS, read_texts
     from potstill.task import DataRef, Label, TaskSpec
@@ -193,7 +193,10 @@ def file_inputs(path: Path, card: StudentCard) -> list[str]:
         raise DataError(f"no file at {path}; give one of .txt, {', '.join(FORMATS)}")
     labels = tuple(map(Label, card.labels))
     spec = TaskSpec(card.name, card.instruction or card.name, card.kind, labels=labels, inputs=card.inputs)
-    return read_texts(DataRef(str(path)), spec)
+    texts = read_texts(DataRef(str(path)), spec)
+    if not texts:
+        raise DataError(f"{path} has no rows; give a file that has some")
+    return texts
 
 
 def student_app(student: Student, batcher: Batcher) -> App:
