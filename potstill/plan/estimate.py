@@ -36,6 +36,7 @@ from potstill.events import Event, Listener
 from potstill.notebook import listening
 from potstill.plan import speed as plan_speed
 from potstill.plan.answers import ANSWERED, ANSWERS_KEPT, EXPLAIN_TOKENS, by_teacher
+from potstill.plan.found import found_rows
 from potstill.plan.ledger import is_known, plan_ledger, stage_manifest, stage_report
 from potstill.plan.own_inputs import own_step
 from potstill.plan.rules import rules_step
@@ -157,7 +158,7 @@ class _Planner:
         if settings.quality.on and settings.writes:
             refuse_impossible(spec, self.checker, settings.quality, settings.soft)
         check_outputs(spec, settings, self.outputs)
-        datasets, retrieved = self._retrieval()
+        datasets, retrieved = found_rows(self.spec, self.settings, self.listener)
         found = retrieved.num_rows if retrieved is not None else 0
         written = settings.generation.rows if settings.writes else 0
         steps = []
@@ -226,18 +227,6 @@ class _Planner:
             return self.checker
         answered = self.spec.kind != "classification" and step in ANSWERED
         return self.outputs if answered else self.asker
-
-    def _retrieval(self) -> tuple[list[tuple[str, int]], Dataset | None]:
-        if not self.settings.retrieves:
-            return [], None
-        from potstill.models import sentence_encoder
-        from potstill.retrieval.retrieve import retrieve_rows
-
-        self.listener(Event("plan", "progress", "searching datasets"))
-        encoder = sentence_encoder(self.settings.encoder)
-        result = retrieve_rows(self.spec, self.settings.retrieval, encoder=encoder, listener=self.listener)
-        used = [hit for hit in result.ranking.to_json()["hits"] if hit["status"] == "used"]
-        return [(str(hit["id"]), int(str(hit["reason"]).split()[0])) for hit in used], result.rows
 
     def _generation(self, retrieved: Dataset | None) -> tuple[list[Step], list[str]]:
         """Steps of answering own inputs, proposing and writing, and texts that a probe brought."""
