@@ -36,7 +36,6 @@ from potstill.datagen.soft_options import Form, SoftOptions
 from potstill.datagen.wording import input_noun, with_article
 from potstill.language.label_words import beside, label_words
 from potstill.task import TaskSpec
-from potstill.task.regression import kappa
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +53,6 @@ FORMS: tuple[Form, ...] = tuple(form for form in get_args(Form) if form != "show
 _OPENINGS: dict[Form, str] = {"task": "", "shown": "", "example": "This is an example of", "category": "Category:"}
 # Texts that are asked in every form, fewer with many labels, and how few do not tell which form is better.
 _ASKED, _ASKED_MANY, _FEWEST = 48, 16, 8
-# Texts on which two forms are compared.
-_COMPARED, _COMPARED_MANY = 100, 32
 # The task's own words stay where they tell at least this share of what labels can tell.
 _TASK_TELLS = 0.5
 
@@ -146,11 +143,8 @@ def questions_for_form(spec: TaskSpec, options: SoftOptions, texts: int) -> int:
 
 
 def _asked_in_each_form(spec: TaskSpec, texts: int) -> int:
-    return 0 if texts < _FEWEST else min(texts, _ASKED_MANY if _many_spellings(spec) else _ASKED)
-
-
-def _many_spellings(spec: TaskSpec) -> bool:
-    return sum(len(answer_spellings(name)) for name in spec.label_names) >= _MANY_SPELLINGS
+    many = sum(len(answer_spellings(name)) for name in spec.label_names) >= _MANY_SPELLINGS
+    return 0 if texts < _FEWEST else min(texts, _ASKED_MANY if many else _ASKED)
 
 
 def information(scores: NDArray[np.float64]) -> float:
@@ -168,42 +162,6 @@ def information(scores: NDArray[np.float64]) -> float:
     probs = np.maximum(fit_calibration(heard, rule="balanced").apply(heard), 1e-12)
     mean = probs.mean(axis=0)
     return float(-(mean * np.log(mean)).sum() + (probs * np.log(probs)).sum(axis=1).mean())
-
-
-def agreement_of_forms(spec: TaskSpec, inputs: Sequence[str], asker: Asker, options: SoftOptions) -> float | None:
-    """Cohen's kappa between a teacher's labels of texts, asked for in the two forms that tell most about them.
-
-    A teacher that knows the labels answers alike however it is asked. SmolLM2-135M, 60 real texts each of sixteen
-    tasks: where it is above .6 (three tasks), kappa with the real labels is .73 to .83; between .4 and .6 it is -.22 to
-    .51, and below .4 -.08 to .53 (docs/log.md, "A teacher that answers alike").
-
-    Args:
-        spec: A classification task.
-        inputs: Texts as the student will meet them.
-        asker: A teacher.
-        options: How scores are taken; each form is asked, whatever they say of it.
-
-    Returns:
-        At most 1; None where there is one form only (`channel`, or a teacher that cannot score), or too few texts.
-
-    Raises:
-        TeacherError: The teacher refused or stayed away.
-    """
-    import numpy as np
-
-    count = min(len(inputs), _COMPARED_MANY if _many_spellings(spec) else _COMPARED)
-    if not asker.abilities.scores or options.direction == "channel" or count < _ASKED_MANY:
-        return None
-    found = [label_scores(spec, inputs[:count], asker, replace(options, form=form)) for form in FORMS]
-    first, second = sorted(found, key=information, reverse=True)[:2]
-    heard = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-    if heard.sum() < _ASKED_MANY:
-        return None
-    labels, others = (
-        fit_calibration(scores[heard], rule="balanced").apply(scores[heard]).argmax(axis=1)
-        for scores in (first, second)
-    )
-    return kappa(labels, others, len(spec.labels))
 
 
 def _direct_scores(spec: TaskSpec, texts: Sequence[str], asker: Asker, options: SoftOptions) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import potstill
 from potstill.asking.asker import Asker
 from potstill.asking.budget import Budget, Meter, pays_more
 from potstill.asking.ledger import Ledger
-from potstill.asking.teacher import Abilities, Reply
+from potstill.asking.teacher import Abilities
 from potstill.datagen.soft_options import SoftOptions
 from potstill.datagen.teachers import open_teacher
 from potstill.datagen.teachers.fake import FakeTeacher
@@ -209,42 +208,3 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     right = {0: 0, 1: 1, 2: 0, 3: 1}
     for probs, text in zip(told.probs, some, strict=True):
         assert text.row == 4 or probs.argmax() == right[text.row]
-
-
-class Scorer(FakeTeacher):
-    """Finds a text's label by its words: in each form alike, or in each form anew by chance."""
-
-    def __init__(self, *, alike: bool) -> None:
-        super().__init__()
-        self.alike = alike
-
-    def answer(self, request: Any) -> Reply:
-        text = request.messages[-1].content.casefold()
-        bug = "crash" in text if self.alike else crc32((text + request.prefill).encode()) % 2 == 0
-        scores = [-1.0 - 3.0 * (("bug" in one.casefold()) != bug) for one in request.continuations]
-        return Reply(scores=tuple(scores), score_tokens=(1,) * len(scores))
-
-
-@pytest.mark.parametrize(
-    ("alike", "trust", "least", "reads"),
-    [
-        (True, 0.5, 0.6, True),
-        (True, 0.5, 1.0, False),  # not to be asked
-        (False, 0.5, 0.6, False),
-        (False, 0.1, 0.6, True),  # the rows say nothing: whoever reads knows more
-    ],
-)
-def test_a_teacher_that_answers_alike_in_two_forms_reads_where_the_rows_say_less(
-    alike: bool, trust: float, least: float, reads: bool, ledger: Ledger
-) -> None:
-    texts = [Unlabelled(f"{TEXTS[i % 4]}, {'very ' * (i % 7)}{i}", "mine", i) for i in range(60)]
-    opinion = TextLabels(np.full((60, 2), 0.5), trust, 0.3, "opinion")
-    notes: list[str] = []
-    job = job_of(Asker(Scorer(alike=alike), ledger), notes)
-    job.settings.self_training, job.settings.seed = SelfTrainingOptions(read=40, alike=least), 3
-    read = read_by_teacher(job, opinion, texts, given(), {})
-    assert (read is not None) == reads
-    assert any("reads 40 of them" in note for note in notes) == reads
-    if read is not None and alike:
-        right = [int("crash" in text.text.casefold()) for text in read[1]]
-        assert read[0].probs.argmax(axis=1).tolist() == right

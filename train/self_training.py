@@ -64,11 +64,7 @@ class SelfTrainingOptions:
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
             labels and what the rows say. Where that share above chance, squared, is below `trust`, the rows say nothing
             of the texts, and the teacher is asked.
-        alike: The teacher is asked as well where its labels of some texts agree with those that it gives when it is
-            asked in another form, by Cohen's kappa, at least this far and further than those halves agree above chance
-            (`potstill.datagen.label_scores.agreement_of_forms`; 1 asks none).
-        read: How many of the texts, drawn by chance, the teacher is then asked for; 0 asks it for none, and leaves out
-            texts of which the rows say nothing.
+        read: How many of the texts, drawn by chance, the teacher is then asked for; 0 leaves the texts out.
         written_weight: What the weight of written rows is multiplied by once real texts are labelled.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -82,7 +78,6 @@ class SelfTrainingOptions:
     weight: float | None = None
     trust: float = 0.3
     agreement: float = 0.9
-    alike: float = 0.6
     read: int = 400
     written_weight: float = 0.2
     min_gain: float = 0.0
@@ -94,7 +89,7 @@ class SelfTrainingOptions:
             faults.append(OptionFault(f"rounds must be at least 0 (got {self.rounds})", "rounds"))
         if self.read < 0:
             faults.append(OptionFault(f"read must be at least 0 (got {self.read})", "read"))
-        for name in ("confidence", "settled", "trust", "agreement", "alike"):
+        for name in ("confidence", "settled", "trust", "agreement"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(OptionFault(f"{name} must be in [0, 1] (got {getattr(self, name)})", name))
         for name in ("most", "weight", "written_weight"):

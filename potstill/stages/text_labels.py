@@ -121,12 +121,10 @@ def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
 def read_by_teacher(
     job: Job, found: TextLabels, texts: list[Unlabelled], rows: Dataset, met: dict[str, Any]
 ) -> tuple[TextLabels, list[Unlabelled]] | None:
-    """What the teacher says of some texts, where the rows say nothing of them or it knows better.
+    """What the teacher says of some texts, where the rows say nothing of them.
 
     Halves of written rows that agree as coins do come of a teacher that does not know how to write for a label. It may
-    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing"). Where the halves agree better
-    than that, and not well, it is asked for some texts in two forms: if it answers more alike than the halves do, it
-    reads (`self_training.alike`).
+    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing").
 
     Args:
         job: The run: its teacher, encoder and `self_training` and `soft` options.
@@ -145,33 +143,15 @@ def read_by_teacher(
     from potstill.asking.budget import as_paid
 
     most = min(job.settings.self_training.read, len(texts))
-    if found.space != "opinion" or not most:
+    if found.space != "opinion" or found.trust >= found.least or not most:
         return None
     some = Random(job.settings.seed).sample(texts, most)
-    asked = [text.text for text in some]
-    lost = found.trust < found.least
+    job.listener(Event("train", "note", f"the rows say nothing of the texts; the teacher reads {most} of them"))
     with as_paid(job.asker.meter, needed=False) as cut:
-        if not lost and not _knows_better(job, found, asked):
-            return None
-        why = "the rows say nothing of the texts" if lost else "the teacher answers alike however it is asked"
-        job.listener(Event("train", "note", f"{why}; {'the teacher' if lost else 'it'} reads {most} of them"))
-        return TextLabels(teacher_labels(job, asked, rows), 1.0, 0.0, "teacher"), some
+        return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
     met.update(cut)
-    left = "the texts are left out" if lost else "the texts are labelled by names and rows, and not read"
-    job.listener(Event("train", "note", f"{left}: {cut['budget_met']['told']}"))
+    job.listener(Event("train", "note", f"the texts are left out: {cut['budget_met']['told']}"))
     return None
-
-
-def _knows_better(job: Job, found: TextLabels, texts: list[str]) -> bool:
-    """Whether the teacher's labels of texts hold from form to form, and better than halves of the rows agree."""
-    from potstill.datagen.label_scores import agreement_of_forms
-
-    least = job.settings.self_training.alike
-    if least >= 1:
-        return False
-    alike = agreement_of_forms(job.spec, texts, job.asker, job.settings.soft)
-    # Trust is the square of the halves' agreement above chance.
-    return alike is not None and alike >= least and alike > found.trust**0.5
 
 
 def teacher_labels(job: Job, texts: list[str], rows: Dataset) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from potstill.asking.teacher import Abilities, Failure, Reply, ScoreRequest
 from potstill.datagen.calibration import Calibration
 from potstill.datagen.label_question import answer_spellings
 from potstill.datagen.label_scores import (
-    agreement_of_forms,
     information,
     label_scores,
     questions_for_form,
@@ -145,27 +143,6 @@ def test_the_form_that_tells_most_is_taken(tmp_path: Path, sure: dict[str, float
         label_scores(plain, COLOURED, asker)
         assert teacher.forms[chosen] == 90, "what was asked once is not asked again"
         assert sum(teacher.forms.values()) == 90 + questions_for_form(plain, SoftOptions(), 90)
-
-
-def test_a_teacher_that_knows_answers_alike_in_two_forms(tmp_path: Path) -> None:
-    class Guesser(Reader):
-        """As sure as one that knows, of labels that follow from the words of the question."""
-
-        def answer(self, request: Any) -> Reply:
-            reply = super().answer(request)
-            turned = crc32((request.prefill + request.messages[-1].content).encode()) % 3
-            return replace(reply, scores=(*reply.scores[turned:], *reply.scores[:turned]))
-
-    with Ledger(tmp_path / "l.sqlite") as ledger:
-        knows = Asker(Reader(task=0.1, example=2.0, category=1.5), ledger)
-        assert agreement_of_forms(SPEC, COLOURED, knows, SoftOptions()) == 1.0
-        assert agreement_of_forms(SPEC, COLOURED[:15], knows, SoftOptions()) is None, "too few to tell"
-        assert agreement_of_forms(SPEC, COLOURED, knows, SoftOptions(direction="channel")) is None
-    with Ledger(tmp_path / "other.sqlite") as ledger:
-        guesses = Asker(Guesser(task=0.1, example=2.0, category=1.5), ledger)
-        alike = agreement_of_forms(SPEC, COLOURED, guesses, SoftOptions())
-    assert alike is not None
-    assert alike < 0.3
 
 
 def test_a_teacher_whose_reply_cannot_be_begun_is_asked_for_the_whole_sentence(tmp_path: Path) -> None:
