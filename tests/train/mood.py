@@ -17,7 +17,7 @@ GOOD, BAD, REST = (
 )
 
 
-def reviews(n, seed=0, *, soft=False, hard=True):
+def reviews(n, seed=0, *, soft=False, hard=True, origin="generated"):
     draw = random.Random(seed)
     rows = []
     for i in range(n):
@@ -25,9 +25,7 @@ def reviews(n, seed=0, *, soft=False, hard=True):
         words = draw.sample(REST, draw.randint(1, 5)) + [draw.choice(GOOD if label == "good" else BAD)]
         draw.shuffle(words)
         probs = ((0.1, 0.9) if label == "good" else (0.9, 0.1)) if soft else None
-        rows.append(
-            Row(" ".join(words), label, "generated", Source(row=seed * 10_000 + i), label if hard else None, probs)
-        )
+        rows.append(Row(" ".join(words), label, origin, Source(row=seed * 10_000 + i), label if hard else None, probs))
     return rows_to_dataset(rows, SPEC.label_names)
 
 

@@ -17,7 +17,7 @@ from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student
 from potstill.train.evaluate import evaluate_student
-from potstill.train.head_start import add_averaging_layer, can_start, features, fit_regression
+from potstill.train.head_start import add_averaging_layer, by_chance, can_start, features, fit_regression
 from potstill.train.options import DistilOptions
 from potstill.train.recipe import train_classifier
 from potstill.train.student import load_student
@@ -114,6 +114,35 @@ def test_training_that_makes_it_better_replaces_the_start(tmp_path, options):
     torch.testing.assert_close(value, 50 * torch.eye(32), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("held_out", "epochs", "origin", "kept"),
+    [
+        (12, 6, "generated", True),  # three of twelve more: one time in eight by chance
+        (12, 6, "retrieved", False),  # rows of another hand are believed as they are
+        (40, 12, "generated", False),
+    ],
+)
+def test_held_out_rows_of_one_hand_with_the_others_replace_the_start_only_beyond_chance(
+    held_out, epochs, origin, kept, tmp_path, options
+):
+    clean = list(dataset_to_rows(reviews(64)))
+    noisy = [row if i % 3 else replace(row, label="good", output="good") for i, row in enumerate(clean)]
+    start = distil_classifier(
+        SPEC, rows_to_dataset(noisy, SPEC.label_names), reviews(40, 1, origin=origin).select(range(held_out)),
+        tmp_path / "s", replace(options, start="features", epochs=epochs),
+    ).report["start"]  # fmt: skip
+    assert start["kept"] == kept
+    assert ("chance" in start) == (origin == "generated")
+    if "chance" in start:
+        assert (start["chance"] > 0.05) == kept
+
+
+def test_changed_answers_are_better_by_chance_as_often_as_a_coin_says():
+    assert by_chance(np.array([False] * 5), np.array([True] * 5)) == 1 / 32
+    assert by_chance(np.array([False, False, True]), np.array([True, True, False])) == 0.5
+    assert by_chance(np.array([True, True]), np.array([True, False])) == 1.0
+
+
 def test_a_label_without_rows_is_known_by_its_name(tmp_path, options):
     rows = [row for row in dataset_to_rows(reviews(64)) if row.label == "good"]
     other = [replace(row, input="actor plot", label="player", output="player") for row in rows[:16]]
@@ -178,7 +207,7 @@ def fitted(tiny_bert, tmp_path_factory):
         student=str(tiny_bert), start="features", epochs=6, min_steps=1, learning_rate=3e-3, dropout=0.0,
         max_length=32, freeze_embeddings=False, early_stopping=None,
     )  # fmt: skip
-    distil_classifier(SPEC, reviews(96), reviews(40, 1), folder, options)
+    distil_classifier(SPEC, reviews(96), reviews(40, 1, origin="retrieved"), folder, options)
     return folder
 
 
