@@ -63,8 +63,11 @@ class SelfTrainingOptions:
         agreement: Without such rows, where mixtures that start from one half of the rows each agree on a smaller share
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
             labels and what the rows say. Where that share above chance, squared, is below `trust`, the rows say nothing
-            of the texts, and the teacher is asked.
-        read: How many of the texts, drawn by chance, the teacher is then asked for; 0 leaves the texts out.
+            of the texts.
+        read_below: Where that share above chance, squared, is below this, the rows say little of the texts, and the
+            teacher is asked.
+        read: How many of the texts, drawn by chance, the teacher is then asked for; 0 asks it for none, and leaves out
+            texts of which the rows say nothing.
         written_weight: What the weight of written rows is multiplied by once real texts are labelled.
         min_gain: A round must make the held-out labels likelier by more than this, in nats a row.
         settled: It ends when fewer than this share of the chosen texts are new or have another label.
@@ -78,6 +81,7 @@ class SelfTrainingOptions:
     weight: float | None = None
     trust: float = 0.3
     agreement: float = 0.9
+    read_below: float = 0.4
     read: int = 400
     written_weight: float = 0.2
     min_gain: float = 0.0
@@ -89,7 +93,7 @@ class SelfTrainingOptions:
             faults.append(OptionFault(f"rounds must be at least 0 (got {self.rounds})", "rounds"))
         if self.read < 0:
             faults.append(OptionFault(f"read must be at least 0 (got {self.read})", "read"))
-        for name in ("confidence", "settled", "trust", "agreement"):
+        for name in ("confidence", "settled", "trust", "agreement", "read_below"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 faults.append(OptionFault(f"{name} must be in [0, 1] (got {getattr(self, name)})", name))
         for name in ("most", "weight", "written_weight"):

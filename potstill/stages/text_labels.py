@@ -121,10 +121,11 @@ def _alike(job: Job, texts: list[str]) -> NDArray[np.float64] | None:
 def read_by_teacher(
     job: Job, found: TextLabels, texts: list[Unlabelled], rows: Dataset, met: dict[str, Any]
 ) -> tuple[TextLabels, list[Unlabelled]] | None:
-    """What the teacher says of some texts, where the rows say nothing of them.
+    """What the teacher says of some texts, where the rows say nothing of them, or little.
 
     Halves of written rows that agree as coins do come of a teacher that does not know how to write for a label. It may
-    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing").
+    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing"), and mostly does where the
+    halves agree a little better (`self_training.read_below`).
 
     Args:
         job: The run: its teacher, encoder and `self_training` and `soft` options.
@@ -142,15 +143,19 @@ def read_by_teacher(
     """
     from potstill.asking.budget import as_paid
 
-    most = min(job.settings.self_training.read, len(texts))
-    if found.space != "opinion" or found.trust >= found.least or not most:
+    options = job.settings.self_training
+    most = min(options.read, len(texts))
+    lost = found.trust < found.least
+    if found.space != "opinion" or not most or not (lost or found.trust < options.read_below):
         return None
     some = Random(job.settings.seed).sample(texts, most)
-    job.listener(Event("train", "note", f"the rows say nothing of the texts; the teacher reads {most} of them"))
+    said = "nothing" if lost else "little"
+    job.listener(Event("train", "note", f"the rows say {said} of the texts; the teacher reads {most} of them"))
     with as_paid(job.asker.meter, needed=False) as cut:
         return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
     met.update(cut)
-    job.listener(Event("train", "note", f"the texts are left out: {cut['budget_met']['told']}"))
+    instead = "the texts are left out" if lost else "the texts are labelled by names and rows"
+    job.listener(Event("train", "note", f"{instead}: {cut['budget_met']['told']}"))
     return None
 
 
