@@ -119,6 +119,7 @@ def test_training_that_makes_it_better_replaces_the_start(tmp_path, options):
     [
         (12, 6, "generated", True),  # three of twelve more: one time in eight by chance
         (12, 6, "retrieved", False),  # rows of another hand are believed as they are
+        (12, 6, "a third retrieved", True),
         (40, 12, "generated", False),
     ],
 )
@@ -127,12 +128,16 @@ def test_held_out_rows_of_one_hand_with_the_others_replace_the_start_only_beyond
 ):
     clean = list(dataset_to_rows(reviews(64)))
     noisy = [row if i % 3 else replace(row, label="good", output="good") for i, row in enumerate(clean)]
+    others = [
+        replace(row, origin=origin if origin in ("generated", "retrieved") else ("retrieved", "generated")[i % 3 > 0])
+        for i, row in enumerate(list(dataset_to_rows(reviews(40, 1)))[:held_out])
+    ]
     start = distil_classifier(
-        SPEC, rows_to_dataset(noisy, SPEC.label_names), reviews(40, 1, origin=origin).select(range(held_out)),
-        tmp_path / "s", replace(options, start="features", epochs=epochs),
+        SPEC, rows_to_dataset(noisy, SPEC.label_names), rows_to_dataset(others, SPEC.label_names), tmp_path / "s",
+        replace(options, start="features", epochs=epochs),
     ).report["start"]  # fmt: skip
     assert start["kept"] == kept
-    assert ("chance" in start) == (origin == "generated")
+    assert ("chance" in start) == (origin != "retrieved")
     if "chance" in start:
         assert (start["chance"] > 0.05) == kept
 
