@@ -259,25 +259,28 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Held-out loss and macro-F1 (against labels, or the teacher's likeliest where a row has none)."""
-        loss, score = self._held_out(self.eval_dataset if eval_dataset is None else eval_dataset)
+        loss, score, _ = self._measured(self.eval_dataset if eval_dataset is None else eval_dataset)
         return loop.report_evaluation(self, loss, score, self.started)
 
-    def _held_out(self, rows: Any) -> tuple[float, float]:
+    def _measured(self, rows: Any) -> tuple[float, float, NDArray[np.bool_]]:
+        """Loss, macro-F1, and which rows are answered as they are labelled, or as their teacher finds likeliest."""
         logits, batch = self.logits_of(rows), self.data_collator([rows[i] for i in range(len(rows))])
         options = self.held_out_options
         losses = row_losses(logits, batch["labels"], batch["probs"], batch["has_probs"], options)
         measured = options.hard_weight * (batch["labels"] >= 0) + options.soft_weight * batch["has_probs"] > 0
         weight = float((batch["weights"] * measured).sum())
-        gold = torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1))
-        counts = metrics.confusion(gold.numpy(), logits.argmax(1).numpy(), self.n_labels)
-        return float((losses * batch["weights"]).sum()) / max(weight, 1e-12), float(metrics.macro_f1(counts))
+        gold = torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1)).numpy()
+        answers = logits.argmax(1).numpy()
+        counts = metrics.confusion(gold, answers, self.n_labels)
+        loss = float((losses * batch["weights"]).sum()) / max(weight, 1e-12)
+        return loss, float(metrics.macro_f1(counts)), answers == gold
 
     def remember_start(self) -> Start:
         """Evaluate the weights as they are before the first step, and keep those that training changes."""
-        loss, score = self._held_out(self.eval_dataset)
+        loss, score, right = self._measured(self.eval_dataset)
         changed = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         weights = {name: value.detach().cpu().clone() for name, value in changed.items()}
-        return Start(loss, score, self._right(), weights)
+        return Start(loss, score, right, weights)
 
     def keep_the_better(self, start: Start, *, flattered: bool) -> None:
         """Take the weights of the start again where training made it no better.
@@ -293,17 +296,10 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
             return
         start.kept = best is None or loop.choice_figure(start.score, start.loss) >= best
         if flattered and not start.kept:
-            start.chance = by_chance(start.right, self._right())
+            start.chance = by_chance(start.right, self._measured(self.eval_dataset)[2])
             start.kept = start.chance > CHANCE
         if start.kept:
             self.accelerator.unwrap_model(self.model).load_state_dict(start.weights, strict=False)
-
-    def _right(self) -> NDArray[np.bool_]:
-        """(n,) which held-out rows are answered as they are labelled, or as their teacher finds likeliest."""
-        batch = self.data_collator([self.eval_dataset[i] for i in range(len(self.eval_dataset))])
-        gold = torch.where(batch["labels"] >= 0, batch["labels"], batch["probs"].argmax(1))
-        found: NDArray[np.bool_] = (self.logits_of(self.eval_dataset).argmax(1) == gold).numpy()
-        return found
 
     def logits_of(self, rows: Any) -> torch.Tensor:
         """(len(rows), labels) float32 on the CPU, in the rows' order."""
