@@ -10,8 +10,11 @@ from potstill.progress import library_bars_off
 from potstill.train.quiet import quiet_bars
 
 
-def test_a_run_keeps_a_librarys_word_about_its_own_kernels_to_itself(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_keeps_a_librarys_word_about_its_own_kernels_to_itself(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    monkeypatch.setattr(log, "filters", [])  # a command that ran in this process before has silenced it for good
     said = "Failed to load CPU gemm_4bit_forward from kernels-community: %s."
     with library_bars_off():
         log.warning(said, "no kernels")
