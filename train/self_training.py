@@ -293,7 +293,7 @@ def mix_in(
         rows: Training rows.
         validation: Held-out rows.
         texts: Unlabelled texts, none of them a test text or a row.
-        probs: (len(texts), n_labels) their labels.
+        probs: (len(texts), n_labels) their labels; 0 of a text that nothing is known of, which is left out.
         options: How many texts, how sure, at what weight.
         by: What labelled them, for the rows' source.
         beside: The number of rows that `options.most` multiplies; by default that of `rows`.
@@ -304,7 +304,8 @@ def mix_in(
     from datasets import concatenate_datasets
 
     options = replace(options, method="teacher" if by == "teacher" else "mixture").resolved()
-    sure = [i for i in range(len(texts)) if probs[i].max() >= (options.confidence or 0)]
+    # Of a text that nothing is known of, the likeliest label would be the first.
+    sure = [i for i in range(len(texts)) if 0 < probs[i].max() >= (options.confidence or 0)]
     if len(sure) < max(options.fewest, 8 * len(spec.label_names)):
         return None
     room = int((options.most or 0) * (rows.num_rows if beside is None else beside))

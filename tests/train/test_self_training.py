@@ -153,3 +153,23 @@ def test_the_space_of_a_student_is_what_its_head_reads(tmp_path: Path) -> None:
 def test_few_sure_texts_are_left_out() -> None:
     assert mixed_in(SelfTrainingOptions(confidence=0.95))[1] is None
     assert mixed_in(SelfTrainingOptions(most=2.0))[1].chosen.num_rows == 18
+
+
+def test_texts_of_which_nothing_is_known_are_no_rows_of_the_first_label() -> None:
+    """A teacher that names no label leaves a row of zeros, which no confidence may let through."""
+    from potstill.train.options import resolve_options
+    from potstill.train.rows_check import label_targets
+
+    unlabelled = [Unlabelled(text, "inbox", i) for i, text in enumerate((*texts(BILLING, 30), *texts(PRAISE, 30)))]
+    probs = np.repeat(np.eye(2), 30, axis=0)
+    probs[::3] = 0.0
+    for options, by in (
+        (SelfTrainingOptions(method="teacher"), "teacher"),
+        (SelfTrainingOptions(confidence=0.0), "opinion"),
+    ):
+        mixed = mix_in(SPEC, table(5), table(3, start=50), unlabelled, probs, options, by=by)
+        assert mixed is not None
+        joined = [*mixed.chosen, *(row for row in mixed.validation if row["origin"] == "pseudo")]
+        assert len(joined) == 40
+        assert {row["source"]["row"] % 3 for row in joined} == {1, 2}
+        label_targets(SPEC, mixed.rows, resolve_options(DistilOptions(), "classification"))
