@@ -159,11 +159,11 @@ def trust(
     """
     import numpy as np
 
-    gold, right = np.asarray(labels, dtype=int), 0
-    for half in (0, 1):
-        known = [label if i % 2 == half else None for i, label in enumerate(labels)]
+    gold, right, second = np.asarray(labels, dtype=int), 0, _second_half(labels)
+    for half in (second, ~second):
+        known = [label if own else None for label, own in zip(labels, half, strict=True)]
         found = fit_mixture(texts, start, known=known, prior=prior).probs(texts[: len(gold)]).argmax(axis=1)
-        right += int((found == gold)[1 - half :: 2].sum())
+        right += int((found == gold)[~half].sum())
     return above_chance(right / max(1, len(gold)), start.shape[1])
 
 
@@ -194,14 +194,28 @@ def agreement(
         names: (n_labels, width) embeddings of the label names.
         prior: As in `fit_mixture`.
     """
-    told = []
-    for half in (0, 1):
-        own = list(range(half, len(rows), 2))
+    import numpy as np
+
+    told, second = [], _second_half(labels)
+    for half in (~second, second):
+        own = np.flatnonzero(half).tolist()
         start = first_opinion(
             texts, rows[own], [labels[i] for i in own], [False] * len(own), [weights[i] for i in own], names
         )
         told.append(fit_mixture(texts, start, prior=prior).probs(texts).argmax(axis=1))
     return float((told[0] == told[1]).mean())
+
+
+def _second_half(labels: Sequence[int]) -> NDArray[np.bool_]:
+    """Which of labelled rows are the second half, of each label every other row: (n,) bool.
+
+    Rows that were written for one label after the other would fall apart by label if simply every other one were taken.
+    """
+    import numpy as np
+
+    second = np.zeros(len(labels), dtype=bool)
+    second[np.argsort(np.asarray(labels, dtype=int), kind="stable")[1::2]] = True
+    return second
 
 
 def even_opinion(opinion: NDArray[np.float64], prior: Sequence[float] | None = None) -> NDArray[np.float64]:

@@ -129,6 +129,23 @@ def test_mixtures_of_clusters_agree_and_those_of_a_cloud_do_not() -> None:
     assert agreement(cloud, rng.normal(size=(120, 12)), noise, weights, names) < 0.7
 
 
+def test_what_halves_say_is_the_same_in_whatever_order_labels_follow_each_other() -> None:
+    """Rows are written for one label after the other: every other row of them has every other label alone."""
+    rows, labels = clusters(40, labels=4, seed=5, apart=3.0)
+    others, gold = clusters(60, labels=4, seed=6, apart=3.0)
+    names, weights = np.zeros((4, 12)), [1.0] * 160
+    in_turn = np.arange(160).reshape(4, 40).T.ravel()
+    blind, start = noisy(labels, 4, 0.1, seed=2), noisy(gold, 4, 0.1)
+    found, trusted = [], []
+    for order in (np.arange(160), in_turn):
+        own, told = rows[order], labels[order].tolist()
+        found.append(agreement(others, own, told, weights, names))
+        trusted.append(trust(np.concatenate([own, others]), np.concatenate([blind[order], start]), told))
+    assert found[1] == pytest.approx(found[0])
+    assert found[1] > 0.95
+    assert trusted[1] == pytest.approx(trusted[0])
+
+
 def test_an_even_opinion_gives_every_label_its_share_of_the_texts() -> None:
     _, gold = clusters(100)
     leaning = np.log(noisy(gold, 3, 0.9)) + np.array([2.0, 0.0, -1.0])
