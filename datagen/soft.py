@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import (
@@ -42,6 +43,8 @@ __all__ = ["Calibration", "SoftOptions", "SoftResult", "add_teacher_probs", "fit
 _CONTENT_FREE = ("N/A", "[MASK]", "")
 # Nats that a rule must gain over the default one on all texts labelled by the user together: a factor of e.
 _CLEAR_GAIN = 1.0
+# Texts labelled by the user that choose the rule, at most.
+_MOST_GOLD = 200
 # Texts that are scored for an estimate of the prior, at most.
 _MOST_UNLABELLED = 400
 
@@ -197,12 +200,15 @@ def _weights(hard: Sequence[int | None], count: int) -> list[float] | None:
 
 
 def _gold(spec: TaskSpec, table: Dataset) -> tuple[list[str], list[int]]:
-    """Texts that the user labelled: examples of the task and rows of origin `user`."""
+    """Texts that the user labelled: examples, then rows of origin `user`, one of each label after the other."""
     index = {name: i for i, name in enumerate(spec.label_names)}
     pairs = [(example.input, index[example.output]) for example in spec.examples if example.output in index]
+    own: list[list[tuple[str, int]]] = [[] for _ in index]
     for text, label, origin in zip(table["input"], table["label"], table["origin"], strict=True):
-        if origin == "user" and label is not None and len(pairs) < 200:
-            pairs.append((text, int(label)))
+        if origin == "user" and label is not None:
+            own[int(label)].append((text, int(label)))
+    turns = (pair for turn in zip_longest(*own) for pair in turn if pair is not None)
+    pairs += islice(turns, max(0, _MOST_GOLD - len(pairs)))
     return [text for text, _ in pairs], [label for _, label in pairs]
 
 

@@ -237,6 +237,14 @@ def test_rule_is_chosen_on_the_users_labels(tmp_path: Path) -> None:
     assert "likeliest on 12 texts" in result.report["rule_chosen"]
 
 
+def test_the_rule_is_chosen_on_texts_of_every_label_however_the_rows_are_sorted(tmp_path: Path) -> None:
+    texts = [(f"a {c} fruit {i}", c) for c in SPEC.label_names for i in range(210)]
+    rows = rows_to_dataset([Row(text, c, "user", label=c) for text, c in texts], SPEC.label_names)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        result = add_teacher_probs(SPEC, rows, Asker(ScoringTeacher(), ledger), SoftOptions())
+    assert "likeliest on 200 texts" in result.report["rule_chosen"]
+
+
 def test_a_stated_prior_is_applied_once_and_an_estimated_one_comes_from_unlabelled_texts(tmp_path: Path) -> None:
     texts = [f"a {c} thing {i}" for i in range(8) for c in SPEC.label_names]
     rows = table(texts, list(SPEC.label_names) * 8)
