@@ -67,13 +67,17 @@ def written_share(gold: int, labels: int) -> float:
     return max(LEAST_SHARE, 1.0 - gold / (ENOUGH * max(1, labels)))
 
 
-def favour_gold(train: Dataset, validation: Dataset, labels: int, *, choose: bool = False, drop: bool = True) -> Led:
+def favour_gold(
+    train: Dataset, validation: Dataset, labels: int, *, merged: Dataset | None = None, choose: bool = False,
+    drop: bool = True,
+) -> Led:  # fmt: skip
     """Let the user's own rows lead, where there are any.
 
     Args:
         train: Training rows in the one schema.
         validation: Held-out rows.
         labels: How many labels the task has.
+        merged: The training rows as the merge weighed them; None where `train` is these.
         choose: Whether held-out rows are needed whatever they are, since more is chosen by them than the weights.
         drop: Whether written rows may be left out.
 
@@ -88,7 +92,7 @@ def favour_gold(train: Dataset, validation: Dataset, labels: int, *, choose: boo
     plain = [{**row, "teacher_probs": None} if row["origin"] == "user" else row for row in train]
     if drop and gold + len(own) >= ENOUGH * max(1, labels):
         join = not choose and len(own) < ENOUGH_HELD_OUT and "retrieved" not in origins
-        return _alone(train, plain, validation, own, join=join)
+        return _alone(train, plain, train if merged is None else merged, validation, own, join=join)
     held_out = validation.select(own) if len(own) >= LEAST_HELD_OUT else validation
     sampling = {"generated": round(written_share(gold, labels), 4)} if "generated" in origins else {}
     report = {"rows": gold, "held_out": len(own), "written_left_out": 0, "written_share": sampling.get("generated")}
@@ -130,14 +134,17 @@ def favour_agreed(train: Dataset, validation: Dataset, labels: int) -> Led:
     return Led(train, held_out, sampling, {"origins": told})
 
 
-def _alone(train: Dataset, rows: list[dict[str, Any]], validation: Dataset, own: list[int], *, join: bool) -> Led:
+def _alone(
+    train: Dataset, rows: list[dict[str, Any]], merged: Dataset, validation: Dataset, own: list[int], *, join: bool
+) -> Led:
     """Written rows for labels alone that have few rows of the user; these lead."""
     if join:
         rows = [*rows, *({**validation[i], "teacher_probs": None} for i in own)]
     counts = Counter(row["label"] for row in rows if row["origin"] == "user")
     kept = [row for row in rows if row["origin"] != "generated" or counts[row["label"]] < ENOUGH]
-    # What a label weighs among the others stays as the merge had it.
-    wanted, found = _weight_by_label(list(train)), _weight_by_label(kept)
+    # What a label weighs among the others stays as the merge had it: that its written rows are doubted since then says
+    # nothing against the user's.
+    wanted, found = _weight_by_label(list(merged)), _weight_by_label(kept)
     for row in kept:
         before, now = wanted.get(row["label"], 0.0), found[row["label"]]
         if before > 0 and now > 0:

@@ -103,7 +103,8 @@ def led_by_user(job: Job, distil: DistilOptions, rows: Dataset, validation: Data
     measured = job.spec.test is None and not (merged.path / "heldout.parquet").exists()
     choose = by_student or measured or distil.search.trials > 0 or distil.generations > 1
     drop = "generated" not in distil.sampling
-    return favour_gold(rows, validation, len(job.spec.labels), choose=choose, drop=drop)
+    before = read_rows(merged.path / "train.parquet")
+    return favour_gold(rows, validation, len(job.spec.labels), merged=before, choose=choose, drop=drop)
 
 
 def rows_to_learn(

@@ -81,6 +81,15 @@ def test_a_label_with_few_rows_of_the_user_is_filled_up_and_keeps_its_weight() -
     assert weight_of(led.train, "billing") / weight_of(led.train, "praise") == pytest.approx(before)
 
 
+def test_doubt_of_written_rows_does_not_weigh_on_the_users_rows_of_their_label() -> None:
+    merged = table(40, 60, found=0)
+    doubted = [{**row, "weight": row["weight"] * (0.1 if row["output"] == "billing" else 1.0)}
+               if row["origin"] == "generated" else row for row in merged]  # fmt: skip
+    train = type(merged).from_list(doubted, features=merged.features)
+    led = favour_gold(train, table(8, 6, 100, found=0), 2, merged=merged)
+    assert weight_of(led.train, "billing") == pytest.approx(weight_of(led.train, "praise"))
+
+
 def test_enough_held_out_rows_of_the_user_choose() -> None:
     held_out = table(ENOUGH_HELD_OUT, 10, 1000, found=0)
     led = favour_gold(table(400, 60, found=0), held_out, 2)
