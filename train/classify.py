@@ -43,7 +43,7 @@ from potstill.train import loop, metrics
 from potstill.train.card import StudentCard, fields_of
 from potstill.train.encoder_model import load_encoder
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
-from potstill.train.head_start import Start, can_start, start_head
+from potstill.train.head_start import Start, can_start, said_of_labels, start_head
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, other_kind_faults, resolve_options
 from potstill.train.quiet import quiet_transformers
@@ -128,8 +128,10 @@ def _distil(
     schedule = loop.plan_schedule(len(data) * (1 if deep is None else 1 + options.altered_copies), options)
     if share < 1:
         schedule = replace(schedule, stop=round(share * schedule.steps))
+    fitted = options.start == "features" and deep is None and can_start(model)
     content = [
-        spec.label_names, _digest(data), _digest(held_out or []), model_identity(str(deep or options.student)),
+        spec.label_names, said_of_labels(spec) if fitted else [], _digest(data), _digest(held_out or []),
+        model_identity(str(deep or options.student)),
         None if targets.shares is None else targets.shares.tolist(), *([] if schedule.stop is None else [share]),
     ]  # fmt: skip
     key = loop.training_key(options, content)
@@ -137,7 +139,6 @@ def _distil(
     if finished is not None:
         return finished
     checkpoints, resume_from = loop.prepare_checkpoints(out, options, content)
-    fitted = options.start == "features" and deep is None and can_start(model)
     if fitted:
         start_head(model, tokenizer, spec, [row["input_ids"] for row in data], targets, options)
     shares = targets.shares

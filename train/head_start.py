@@ -134,11 +134,7 @@ def start_head(
         options: Resolved options.
     """
     add_averaging_layer(model)
-    said = label_words(spec)
-    names = list(said.values())
-    # A description says more than a name, but its length says something of its own: both together do best.
-    full = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
-    told = tokenizer([*names, OTHER, *full, OTHER], truncation=True, max_length=options.max_length)["input_ids"]
+    told = tokenizer(said_of_labels(spec), truncation=True, max_length=options.max_length)["input_ids"]
     found = features(model, [*rows, *told])
     texts, labels = found[: len(rows)], found[len(rows) :]
     labels = _unit(_unit(labels[: len(labels) // 2]) + _unit(labels[len(labels) // 2 :]))
@@ -151,6 +147,16 @@ def start_head(
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(weights + _NAMES_SHARE * nearness))
         model.classifier.bias.copy_(torch.from_numpy(biases - _NAMES_SHARE * offsets))
+
+
+def said_of_labels(spec: TaskSpec) -> list[str]:
+    """What a head starts from beside the rows: each label's name and `OTHER`, then names with descriptions and `OTHER`.
+
+    A description says more than a name, but its length says something of its own: both together do best.
+    """
+    said = label_words(spec)
+    full = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
+    return [*said.values(), OTHER, *full, OTHER]
 
 
 def features(model: Any, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:

@@ -98,6 +98,20 @@ def test_the_start_is_scored_reported_and_reloads_in_plain_transformers(tmp_path
     assert json.loads((plain.path / "config.json").read_text())["num_hidden_layers"] == 2
 
 
+def test_a_start_from_other_words_for_the_labels_is_another_training(tmp_path, options):
+    chosen = replace(options, start="features", **STILL)
+    told = replace(SPEC, labels=(Label("bad", "great and fine"), Label("good", "awful and sad")))
+    first = distil_classifier(SPEC, reviews(16), None, tmp_path / "s", chosen)
+    assert distil_classifier(SPEC, reviews(16), None, tmp_path / "s", chosen).report["reused"]
+    other = distil_classifier(told, reviews(16), None, tmp_path / "s", chosen)
+    assert "reused" in distil_classifier(told, reviews(16), None, tmp_path / "s", chosen).report
+    assert "reused" not in other.report
+    assert "reused" not in first.report
+    random = replace(chosen, start="random")
+    distil_classifier(SPEC, reviews(16), None, tmp_path / "r", random)
+    assert distil_classifier(told, reviews(16), None, tmp_path / "r", random).report["reused"], "it reads no words"
+
+
 def test_training_that_makes_it_better_replaces_the_start(tmp_path, options):
     chosen = replace(options, start="features", epochs=6)
     noisy = dataset_to_rows(reviews(64))
