@@ -286,7 +286,8 @@ def mix_in(
     """Let texts with labels from elsewhere join the training rows; None where too few of them are sure.
 
     A tenth of the texts, at most 200, is held out in place of the written rows that were: the student is to be chosen
-    by what it will read. Where the user's own held-out rows are enough, they choose alone.
+    by what it will read. Where the user's own held-out rows are enough, they choose alone; where both are too few, the
+    written ones stay beside them.
 
     Args:
         spec: A classification task.
@@ -318,7 +319,8 @@ def mix_in(
     own = validation.select([i for i, origin in enumerate(validation["origin"]) if origin == "user"])
     judges = own
     if own.num_rows < LEAST_HELD_OUT:
-        judges = concatenate_datasets([own, rows_to_dataset(made[:held], spec.label_names)])
+        few = own.num_rows + held < LEAST_HELD_OUT
+        judges = concatenate_datasets([validation if few else own, rows_to_dataset(made[:held], spec.label_names)])
     gold = rows["origin"][:].count("user")
     wanted = USER_SHARE / (1 - USER_SHARE) * chosen.num_rows / max(1, gold)
     sampling = {"user": round(min(MOST_REPEATS, max(1.0, wanted)), 4)} if gold else {}

@@ -155,6 +155,19 @@ def test_few_sure_texts_are_left_out() -> None:
     assert mixed_in(SelfTrainingOptions(most=2.0))[1].chosen.num_rows == 18
 
 
+@pytest.mark.parametrize(("count", "others"), [(10, 6), (60, 0)])
+def test_a_handful_of_texts_does_not_choose_the_student_alone(count: int, others: int) -> None:
+    """A tenth of twenty texts are two rows, by which ten evaluations cannot be told apart."""
+    held_out = [{**row, "origin": "generated"} for row in table(3, start=50)]
+    validation = type(table(1)).from_list(held_out, features=table(1).features)
+    unlabelled = [Unlabelled(t, "inbox", i) for i, t in enumerate((*texts(BILLING, count), *texts(PRAISE, count)))]
+    probs = np.repeat(np.eye(2), count, axis=0)
+    mixed = mix_in(SPEC, table(5), validation, unlabelled, probs, SelfTrainingOptions(most=20.0))
+    assert mixed is not None
+    assert mixed.validation["origin"][:].count("pseudo") == 2 * count // 10
+    assert mixed.validation["origin"][:].count("generated") == others
+
+
 def test_texts_of_which_nothing_is_known_are_no_rows_of_the_first_label() -> None:
     """A teacher that names no label leaves a row of zeros, which no confidence may let through."""
     from potstill.train.options import resolve_options
