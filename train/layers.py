@@ -7,6 +7,7 @@ that of a uniform guess.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,16 @@ from potstill.errors import TrainingError
 
 # What configurations say of each layer in a list: SmolLM3's layers without positions, say.
 _A_LAYER_EACH = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta")
+
+
+def within(name: str, parts: Sequence[str]) -> bool:
+    """Whether a weight's name holds one of these pieces: `layers.1` is in `model.layers.1.mlp`, not in layer 10.
+
+    Examples:
+        >>> within("model.layers.1.mlp.weight", ["layers.1"]), within("model.layers.10.mlp.weight", ["layers.1"])
+        (True, False)
+    """
+    return any(f".{part}." in f".{name}." for part in parts)
 
 
 def spaced_layers(total: int, keep: int) -> list[int]:

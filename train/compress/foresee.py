@@ -25,6 +25,7 @@ from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.depth import layers_that_can_go
 from potstill.train.prune.hidden import possible_width
 from potstill.train.prune.neurons import neurons_left
+from potstill.train.prune.sparse import keep_faults
 from potstill.train.quantize.schemes import Scheme, scheme_for, targets, weight_of
 from potstill.train.quiet import quiet_transformers
 from potstill.train.width import neurons_kept
@@ -77,6 +78,9 @@ def refuse_formats(state: Compressed, recipe: Recipe, formats: Sequence[str]) ->
     scheme = None if rounding is None else scheme_of(rounding)
     model = _cut(state.model, [step for step in recipe.steps if step.kind == "structure"], state.kind)
     faults = []
+    for step in recipe.steps:
+        if step.kind == "sparsity" and (keep := step.options.get("keep")):
+            faults += [f"{step}: {fault}" for fault in keep_faults(anatomy(model), keep.split("+"))]
     if rounding is not None and scheme is not None and scheme.keep:
         faults += _kept_faults(model, rounding, scheme, wanted)
     if wanted:

@@ -73,7 +73,7 @@ class Method:
         return 1024 if options.get("schedule") == "cubic" else self.texts
 
 
-# `keep` is for the rounding of single weights; llm.int8 and 8-bit inputs are of all.
+# `keep` is for what is done to single matrices; llm.int8 and 8-bit inputs are of all.
 _KEEP = {"keep": Option(str)}
 _EMBEDDINGS = {"embeddings": Option(str, "int8", ("int8", "int4", "same", "keep")), **_KEEP}
 _GROUP = {"group": Option(int, 64, least=2)}
@@ -132,9 +132,11 @@ _PRUNERS = (
     Method("magnitude", "sparsity", "the smallest weights become 0", "magnitude:0.5",
            {"scope": Option(str, "layer", _SCOPE_OF_ZEROS), **_PATTERN,
             "schedule": Option(str, "once", ("once", "cubic")), "steps": Option(int, None, least=1),
-            "learning_rate": Option(float, None, least=1e-8), **_SEED}, learns=True),
-    Method("random", "sparsity", "weights become 0 by lot: the control of the others", "random:0.5", _SEED),
-    Method("wanda", "sparsity", "weights of small size times input become 0", "wanda:0.5", _PATTERN, texts=1024),
+            "learning_rate": Option(float, None, least=1e-8), **_KEEP, **_SEED}, learns=True),
+    Method("random", "sparsity", "weights become 0 by lot: the control of the others", "random:0.5",
+           {**_KEEP, **_SEED}),
+    Method("wanda", "sparsity", "weights of small size times input become 0", "wanda:0.5", {**_PATTERN, **_KEEP},
+           texts=1024),
     Method("lottery", "sparsity", "train, prune, rewind, again (iterative magnitude)", "lottery:0.5,steps=30",
            {"rounds": Option(int, None, least=1), "start": Option(str, "rewound", ("rewound", "random")),
             "scope": Option(str, "global", _SCOPE_OF_ZEROS), "steps": Option(int, 30, least=1),

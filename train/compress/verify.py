@@ -16,7 +16,7 @@ from potstill.errors import TrainingError
 from potstill.train.compress.recipe import Step
 from potstill.train.compress.state import Compressed, load_state
 from potstill.train.quantize.packing import stored_bits
-from potstill.train.quantize.schemes import Scheme, scheme_for, targets
+from potstill.train.quantize.schemes import Scheme, scheme_for, targets, weight_of
 
 _SLACK = 0.01
 # Of the largest logit: files are in bfloat16 where the student came so.
@@ -39,14 +39,11 @@ def verify_step(
         TrainingError: Every difference.
     """
     faults = []
-    # Zeros that were there before, of masked heads say, may lie among those that were asked for or beside them.
-    most = before["zeros"] + step.amount if isinstance(step.amount, float) else 1.0
-    if (
-        step.kind == "sparsity"
-        and isinstance(step.amount, float)
-        and not (step.amount - _SLACK <= after["zeros"] <= most + _SLACK)
-    ):
-        faults.append(f"{after['zeros']:.2%} of the layers' weights are 0, asked for {step.amount:.2%}")
+    if step.kind == "sparsity" and isinstance(step.amount, float):
+        asked = step.amount * _not_kept(state, step)
+        # Zeros that were there before, of masked heads say, may lie among those that were asked for or beside them.
+        if not asked - _SLACK <= after["zeros"] <= before["zeros"] + asked + _SLACK:
+            faults.append(f"{after['zeros']:.2%} of the layers' weights are 0, asked for {asked:.2%}")
     if step.kind == "sparsity" and step.amount is None and after["zeros"] <= before["zeros"]:
         faults.append("no weight became 0")
     if step.kind == "structure" and after["parameters"] >= before["parameters"] and after["zeros"] <= before["zeros"]:
@@ -92,6 +89,14 @@ def verify_reload(state: Compressed, step: Step, folder: Path) -> None:
             f"the step {step} gives another student once its files are loaded (logits are {apart:.3g} apart): the "
             f"configuration of {type(state.model).__name__} cannot say what was cut; leave the step out"
         )
+
+
+def _not_kept(state: Compressed, step: Step) -> float:
+    """Share of the layers' weights that a step may prune."""
+    parts = str(step.options["keep"]).split("+") if step.options.get("keep") else []
+    blocks = [target for target in targets(state.model) if target.part == "blocks"]
+    sizes = [(weight_of(target).numel(), target.within(parts)) for target in blocks]
+    return sum(size for size, kept in sizes if not kept) / sum(size for size, _ in sizes)
 
 
 def _masks(state: Compressed) -> list[str]:

@@ -10,13 +10,14 @@ query heads, so whole groups are the unit; without it, each head is a group of o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from potstill.errors import UserError
+from potstill.train.layers import within
 
 SUPPORTED = "decoders built like Llama (SmolLM2, Mistral, Qwen) and encoders built like BERT (MiniLM, RoBERTa)"
 
@@ -78,12 +79,18 @@ class Anatomy:
         """Columns of the output projection that belong to one key-value group."""
         return self.head_size * self.heads // self.groups
 
-    def matrices(self) -> Iterator[tuple[str, nn.Linear]]:
-        """Parameter name and layer of every matrix in the blocks; embeddings and heads of tasks are not among them."""
+    def matrices(self, keep: Sequence[str] = ()) -> Iterator[tuple[str, nn.Linear]]:
+        """Parameter name and layer of every matrix in the blocks; embeddings and heads of tasks are not among them.
+
+        Args:
+            keep: Pieces of names (`layers.1`, `down_proj`) whose matrices are left out.
+        """
         names = {id(module): name for name, module in self.model.named_modules()}
         for block in self.blocks:
             for linear in block.linears:
-                yield f"{names[id(linear)]}.weight", linear
+                name = f"{names[id(linear)]}.weight"
+                if not within(name, keep):
+                    yield name, linear
 
 
 def anatomy(model: Any) -> Anatomy:

@@ -13,15 +13,16 @@ import torch
 
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
+from potstill.train.layers import within
 from potstill.train.prune.anatomy import anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked_share
-from potstill.train.prune.sparse import keep_largest, sparse_result
+from potstill.train.prune.sparse import checked_keep, keep_largest, sparse_result
 
 
 def prune_random(
     model: Any, amount: float | int, calibration: Calibration | None = None, listener: Listener = silent, *,
-    seed: int = 0,
+    keep: str | None = None, seed: int = 0,
 ) -> PruneResult:  # fmt: skip
     """Zero weights of every matrix by lot, in place.
 
@@ -30,19 +31,22 @@ def prune_random(
         amount: Share of each matrix to remove, in (0, 1).
         calibration: Not looked at.
         listener: Told when it is done.
-        seed: Decides which.
+        keep: Pieces of names joined by `+`, such as `layers.0+down_proj`: these matrices lose nothing.
+        seed: Decides which; what is kept changes nothing for the others.
 
     Raises:
-        OptionError: An impossible amount.
+        OptionError: An impossible amount, or a name that is none.
         UserError: An unknown build of model.
     """
     share = checked_share("random", amount)
     parts = anatomy(model)
+    whole = checked_keep("random", parts, keep)
     draw = torch.Generator().manual_seed(seed)
     found = {}
     for name, linear in parts.matrices():
         lots = torch.rand(1, linear.weight.numel(), generator=draw)
-        found[name] = keep_largest(lots, share).view_as(linear.weight).to(linear.weight.device)
-    result = sparse_result(parts, Masks(found), share, how={"seed": seed})
+        if not within(name, whole):
+            found[name] = keep_largest(lots, share).view_as(linear.weight).to(linear.weight.device)
+    result = sparse_result(parts, Masks(found), share, how={"seed": seed, "keep": keep})
     listener(Event("compress", "progress", f"random: {result.facts['zeros']:.1%} of the weights are zero"))
     return result

@@ -16,6 +16,7 @@ language reference (20,480 tokens, dense 12.41): 30 % 19.6, 50 % 401, 50 % globa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,7 +29,7 @@ from potstill.train.prune.anatomy import Anatomy, anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked_calibration, checked_share
 from potstill.train.prune.schedules import Schedule, schedule_faults
-from potstill.train.prune.sparse import checked_pattern, keep_largest, keep_n_of_m, sparse_result
+from potstill.train.prune.sparse import checked_keep, checked_pattern, keep_largest, keep_n_of_m, sparse_result
 
 Scope = Literal["layer", "global", "deviation"]
 _STEPS = 100
@@ -37,7 +38,7 @@ _STEPS = 100
 def prune_magnitude(
     model: Any, amount: float | int, calibration: Calibration | None = None, listener: Listener = silent, *,
     scope: Scope = "layer", pattern: str | None = None, schedule: Schedule = "once", steps: int | None = None,
-    learning_rate: float | None = None, seed: int = 0,
+    learning_rate: float | None = None, keep: str | None = None, seed: int = 0,
 ) -> PruneResult:  # fmt: skip
     """Zero the smallest weights of every block in place.
 
@@ -51,10 +52,12 @@ def prune_magnitude(
         schedule: All at once, or along a cubic over `steps` steps of healing.
         steps: Those steps (`cubic`); None takes 100.
         learning_rate: Their peak rate (`cubic`); None takes that of healing.
+        keep: Pieces of names joined by `+`, such as `layers.0+down_proj`: these matrices lose nothing, and `amount` is
+            a share of the others.
         seed: Order of the texts (`cubic`).
 
     Raises:
-        OptionError: An impossible amount, pattern or schedule, or too little text to learn from.
+        OptionError: An impossible amount, pattern or schedule, a name that is none, or too little text to learn from.
         UserError: An unknown build of model.
         TrainingError: The loss of the learning is not finite.
     """
@@ -68,10 +71,11 @@ def prune_magnitude(
     if faults:
         raise OptionError("prune magnitude", faults)
     parts = anatomy(model)
-    kept_of = checked_pattern("magnitude", parts, pattern, share, scope)
-    how: dict[str, Any] = {"scope": scope, "pattern": pattern}
+    whole = checked_keep("magnitude", parts, keep)
+    kept_of = checked_pattern("magnitude", parts, pattern, share, scope, whole)
+    how: dict[str, Any] = {"scope": scope, "pattern": pattern, "keep": keep}
     if schedule == "once":
-        masks = magnitude_masks(parts, share, scope, kept_of)
+        masks = magnitude_masks(parts, share, scope, kept_of, keep=whole)
     else:
         from potstill.train.prune.gradual import prune_gradually
 
@@ -80,7 +84,7 @@ def prune_magnitude(
         steps = steps or _STEPS
         how |= {"schedule": schedule, "steps": steps}
         masks = prune_gradually(
-            parts, share, lambda now: magnitude_masks(parts, now, scope), calibration, steps=steps,
+            parts, share, lambda now: magnitude_masks(parts, now, scope, keep=whole), calibration, steps=steps,
             learning_rate=learning_rate, seed=seed, listener=listener,
         )  # fmt: skip
     result = sparse_result(parts, masks, share, how=how)
@@ -90,16 +94,17 @@ def prune_magnitude(
 
 @torch.no_grad()
 def magnitude_masks(
-    parts: Anatomy, share: float, scope: Scope = "layer", pattern: tuple[int, int] | None = None
-) -> Masks:
-    """The masks, without applying them.
+    parts: Anatomy, share: float, scope: Scope = "layer", pattern: tuple[int, int] | None = None, *,
+    keep: Sequence[str] = (),
+) -> Masks:  # fmt: skip
+    """The masks of all matrices but those that are kept, without applying them.
 
     A classifier's last layer that averages (`train.head_start`) is ranked matrix by matrix in every scope: what does
     nothing there is small by design, and together with the others whole matrices of it would go.
     """
     found, together = {}, []
     apart = {id(linear) for linear in parts.blocks[-1].linears} if averages(parts.model) else set()
-    for name, linear in parts.matrices():
+    for name, linear in parts.matrices(keep):
         if scope != "layer" and id(linear) not in apart:
             together.append((name, linear))
             continue
@@ -112,7 +117,7 @@ def magnitude_masks(
         sizes = torch.cat([_size(linear.weight, scope).flatten() for _, linear in together])
         kept = torch.split(keep_largest(sizes[None], share)[0], [linear.weight.numel() for _, linear in together])
         found |= {name: own.view_as(linear.weight).clone() for (name, linear), own in zip(together, kept, strict=True)}
-    return Masks({name: found[name] for name, _ in parts.matrices()})
+    return Masks({name: found[name] for name, _ in parts.matrices(keep)})
 
 
 def _size(weight: torch.Tensor, scope: Scope) -> torch.Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from potstill.errors import OptionError, TrainingError
+from potstill.train.layers import within
 from potstill.train.prune.anatomy import Anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked, parameter_count, size_facts
@@ -56,9 +58,9 @@ def keep_n_of_m(scores: torch.Tensor, n: int, m: int) -> torch.Tensor:
 
 
 def checked_pattern(
-    method: str, parts: Anatomy, pattern: str | None, share: float, scope: str = "layer"
+    method: str, parts: Anatomy, pattern: str | None, share: float, scope: str = "layer", keep: Sequence[str] = ()
 ) -> tuple[int, int] | None:
-    """(n, m) of a pattern such as "2:4".
+    """(n, m) of a pattern such as "2:4", which has to fit what is not kept.
 
     Raises:
         OptionError: It is not written so, or does not fit the share, the rows or the scope.
@@ -69,11 +71,37 @@ def checked_pattern(
         (n, m), faults = n_of_m(pattern), pattern_faults(pattern, share, scope)
     except ValueError as error:
         raise OptionError(f"prune {method}", [str(error)]) from None
-    if widths := sorted({linear.in_features for _, linear in parts.matrices() if linear.in_features % m}):
+    if widths := sorted({linear.in_features for _, linear in parts.matrices(keep) if linear.in_features % m}):
         faults.append(f"pattern {pattern} does not fit rows of {widths[0]} weights; give an m that divides it")
     if faults:
         raise OptionError(f"prune {method}", faults)
     return n, m
+
+
+def keep_faults(parts: Anatomy, keep: Sequence[str]) -> list[str]:
+    """What is wrong with pieces of names whose matrices are to keep every weight."""
+    names = [name for name, _ in parts.matrices()]
+    build = type(parts.model).__name__
+    faults = [
+        f"keep={piece} names no matrix in the layers of {build}, whose first is {names[0]}"
+        for piece in keep
+        if not any(within(name, [piece]) for name in names)
+    ]
+    if not faults and all(within(name, keep) for name in names):
+        faults.append(f"keep={'+'.join(keep)} leaves nothing to prune; name fewer layers or matrices of {build}")
+    return faults
+
+
+def checked_keep(method: str, parts: Anatomy, keep: str | None) -> tuple[str, ...]:
+    """The pieces of names in `layers.0+down_proj`; none of None.
+
+    Raises:
+        OptionError: One names no matrix of the layers, or together they name all.
+    """
+    pieces = tuple(keep.split("+")) if keep else ()
+    if faults := keep_faults(parts, pieces):
+        raise OptionError(f"prune {method}", faults)
+    return pieces
 
 
 def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, Any]) -> PruneResult:
@@ -81,8 +109,8 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
 
     Args:
         parts: The model.
-        masks: Masks of its matrices.
-        share: What was asked for.
+        masks: Masks of its matrices, but for those that are kept whole.
+        share: What was asked for, of each that has a mask or of all of them.
         how: Options, for the facts.
 
     Raises:
@@ -103,6 +131,9 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
     kept = {name: mask & (weights[name] != 0).to(mask.device) for name, mask in masks.kept.items()}
     masks = Masks(kept)
     masks.apply(parts.model)
+    sizes = {name: linear.weight.numel() for name, linear in parts.matrices()}
+    left = sum(int((kept[name] if name in kept else weights[name]).count_nonzero()) for name in sizes)
+    total = sum(sizes.values())
     facts = {
         **how,
         **size_facts(parts, parameter_count(parts.model)),
@@ -110,4 +141,4 @@ def sparse_result(parts: Anatomy, masks: Masks, share: float, *, how: dict[str, 
         "structure": "kept",
         "note": "single zeros make no engine faster and no tensor smaller; they pack on disk",
     }
-    return checked(PruneResult(facts, masks, {"zeros": masks.sparsity()}))
+    return checked(PruneResult(facts, masks, {"zeros": 1 - left / total}))

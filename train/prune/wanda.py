@@ -22,7 +22,7 @@ from potstill.train.calibration_data import Calibration
 from potstill.train.prune.anatomy import Block, anatomy
 from potstill.train.prune.masks import Masks
 from potstill.train.prune.outcome import PruneResult, checked_calibration, checked_share
-from potstill.train.prune.sparse import checked_pattern, keep_largest, keep_n_of_m, sparse_result
+from potstill.train.prune.sparse import checked_keep, checked_pattern, keep_largest, keep_n_of_m, sparse_result
 from potstill.train.prune.stream import column_norms, stream
 
 LEAST_TOKENS = 128
@@ -30,7 +30,7 @@ LEAST_TOKENS = 128
 
 def prune_wanda(
     model: Any, amount: float | int, calibration: Calibration, listener: Listener = silent, *,
-    pattern: str | None = None,
+    pattern: str | None = None, keep: str | None = None,
 ) -> PruneResult:  # fmt: skip
     """Zero the weights of lowest score in every output row, block by block, in place.
 
@@ -40,21 +40,25 @@ def prune_wanda(
         calibration: Texts like those of the task; 16 windows of 512 tokens do for a model of 135 M.
         listener: Told after each layer.
         pattern: "n:m", keep n of every m weights of a row; `amount` must be 1 - n/m.
+        keep: Pieces of names joined by `+`, such as `layers.0+down_proj`: these matrices lose nothing.
 
     Raises:
-        OptionError: An impossible amount or pattern, or fewer than 128 tokens.
+        OptionError: An impossible amount or pattern, a name that is none, or fewer than 128 tokens.
         UserError: An unknown build of model.
     """
     share = checked_share("wanda", amount)
     checked_calibration("wanda", calibration, LEAST_TOKENS)
     parts = anatomy(model)
-    kept_of = checked_pattern("wanda", parts, pattern, share)
-    names = {id(linear): name for name, linear in parts.matrices()}
+    whole = checked_keep("wanda", parts, keep)
+    kept_of = checked_pattern("wanda", parts, pattern, share, keep=whole)
+    names = {id(linear): name for name, linear in parts.matrices(whole)}
     real = [batch["attention_mask"] for batch in calibration.batches]
     kept: dict[str, torch.Tensor] = {}
 
     def prune(index: int, block: Block, run: Callable[[], None]) -> None:
         for linear, norms in column_norms(block, run, real).items():
+            if id(linear) not in names:
+                continue
             scores = linear.weight.abs().float() * norms
             mask = keep_largest(scores, share) if kept_of is None else keep_n_of_m(scores, *kept_of)
             linear.weight.masked_fill_(~mask, 0)
@@ -62,5 +66,5 @@ def prune_wanda(
         listener(Event("compress", "progress", f"wanda: layer {index + 1}", index + 1, len(parts.blocks)))
 
     stream(parts, calibration, prune)
-    how = {"pattern": pattern, "calibration_tokens": calibration.tokens}
+    how = {"pattern": pattern, "keep": keep, "calibration_tokens": calibration.tokens}
     return sparse_result(parts, Masks(kept), share, how=how)

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from potstill.errors import UserError
+from potstill.train.layers import within
 from potstill.train.quantize.absmax import Scope, fit_absmax
 from potstill.train.quantize.codebook import fit_binary, fit_gobo, fit_nf4
 from potstill.train.quantize.lattice import Lattice, QuantizedWeight, onto
@@ -102,15 +103,8 @@ class Target:
     part: Part
 
     def within(self, parts: Sequence[str]) -> bool:
-        """Whether its name holds one of these, piece by piece: `layers.1` is in `model.layers.1.mlp`, not in layer 10.
-
-        Examples:
-            >>> Target("model.layers.1.mlp.weight", nn.Module(), "blocks").within(["layers.1"])
-            True
-            >>> Target("model.layers.10.mlp.weight", nn.Module(), "blocks").within(["layers.1"])
-            False
-        """
-        return any(f".{part}." in f".{self.name}." for part in parts)
+        """Whether its name holds one of these pieces (see `potstill.train.layers.within`)."""
+        return within(self.name, parts)
 
 
 def targets(model: Any) -> Iterator[Target]:

@@ -1,4 +1,4 @@
-"""Roundings with exceptions: single layers or matrices that a recipe keeps as they are."""
+"""Exceptions: single layers or matrices that a recipe keeps as they are while the others are pruned or rounded."""
 
 from dataclasses import replace
 
@@ -49,6 +49,38 @@ def test_matrices_that_are_kept_learn_in_full_beside_rounded_ones(student, mater
     assert levels["0.attention.self.query.weight"] > 0.9 * 32 * 32, "learnt, and not rounded"
     assert levels["1.intermediate.dense.weight"] > 0.9 * 32 * 64
     assert levels["0.attention.self.key.weight"] < levels["0.attention.self.query.weight"]
+
+
+@pytest.mark.parametrize("step", ["magnitude:0.5,keep=layer.0", "wanda:2:4,keep=layer.0", "random:0.5,keep=layer.0"])
+def test_a_layer_that_is_kept_is_not_pruned(step, student, material, tmp_path):
+    result = compress_student(student, step, tmp_path / "small", material, QUICK)
+    before, after = load_student(student).model, load_student(result.path).model
+    assert same_layers(after, before) == [True, False]
+    assert result.report["steps"][1]["zeros"] == pytest.approx(0.25, abs=0.01)
+    assert result.report["steps"][1]["step"].endswith("keep=layer.0")
+
+
+def test_layers_that_are_pruned_apart_stay_so_while_all_learn(student, material, tmp_path):
+    recipe = "magnitude:0.5,keep=layer.0 -> wanda:0.25,keep=layer.1 -> heal:steps=3 -> int8:channel,keep=layer.0"
+    result = compress_student(student, recipe, tmp_path / "small", material, QUICK)
+    layers = load_student(result.path).model.bert.encoder.layer
+    gone = [
+        sum(int((value == 0).sum()) for value in layer.state_dict().values() if value.ndim == 2)
+        / sum(value.numel() for value in layer.state_dict().values() if value.ndim == 2)
+        for layer in layers
+    ]
+    assert gone == [pytest.approx(0.25, abs=0.01), pytest.approx(0.5, abs=0.02)]
+
+
+def test_pruned_names_that_cannot_be_are_refused_before_any_work(student, material, tmp_path):
+    for recipe, why in [("layers:1,by=top -> wanda:0.5,keep=layer.1", "keep=layer.1 names no matrix in the layers of"),
+                        ("random:0.5,keep=word_embeddings", "keep=word_embeddings names no matrix in the layers of"),
+                        ("magnitude:0.5,keep=layer", "keep=layer leaves nothing to prune"),
+                        ("magnitude:0.5,keep=*", r"keep=\* is no list of names"),
+                        ("lottery:0.5,keep=layer.0", "lottery has no option 'keep'")]:  # fmt: skip
+        with pytest.raises(OptionError, match=why):
+            compress_student(student, recipe, tmp_path / "small", material, QUICK)
+    assert not (tmp_path / "small.steps").exists()
 
 
 def test_an_onnx_file_holds_both(student, material, tmp_path):

@@ -170,8 +170,8 @@ def test_weights_go_along_a_cubic_while_the_rest_learns(subject, monkeypatch):
     before, shares, kept = matrices(model), [], []
     real = module.magnitude_masks
 
-    def masks(parts, share, scope):
-        found = real(parts, share, scope)
+    def masks(parts, share, scope, **more):
+        found = real(parts, share, scope, **more)
         shares.append(share)
         kept.append(found)
         return found
@@ -187,6 +187,64 @@ def test_weights_go_along_a_cubic_while_the_rest_learns(subject, monkeypatch):
         not torch.equal(weight[weight != 0], before[name][weight != 0]) for name, weight in matrices(model).items()
     ]
     assert all(moved), "what stays has learnt"
+
+
+KEEPING = {
+    "magnitude": {}, "magnitude global": {"scope": "global"}, "magnitude 2:4": {"pattern": "2:4"},
+    "magnitude cubic": {"schedule": "cubic", "steps": 4}, "wanda": {}, "wanda 2:4": {"pattern": "2:4"}, "random": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", KEEPING)
+def test_what_is_kept_loses_nothing_and_the_rest_its_share(how, subject):
+    model, calibration = subject
+    with torch.no_grad():
+        anatomy(model).blocks[1].down.weight[:5] = 0  # of a step before
+    before = matrices(model)
+    down = next(name for name, linear in anatomy(model).matrices() if linear is anatomy(model).blocks[0].down)
+    piece = down.removesuffix(".weight").split("0.", 1)[1]  # `mlp.down_proj`, `output.dense`
+    result = SPARSITY[how.split()[0]](model, 0.5, calibration, keep=f"{piece}+1", **KEEPING[how])
+    after, kept = matrices(model), set()
+    for name, weight in after.items():
+        gone = float((weight == 0).float().mean())
+        if f".{piece}." in f".{name}" or ".1." in name:
+            kept.add(name)
+            assert torch.equal(weight == 0, before[name] == 0)
+            assert "cubic" in how or torch.equal(weight, before[name])
+        elif "global" not in how:
+            assert gone == pytest.approx(0.5, abs=0.03)
+    assert 0 < len(kept) < len(after)
+    assert set(result.masks.kept) == set(after) - kept
+    assert result.masks.sparsity() == pytest.approx(0.5, abs=0.01)
+    assert result.facts["keep"] == f"{piece}+1"
+    assert result.facts["zeros"] == zero_share(anatomy(model)) < 0.45
+
+
+def test_what_is_kept_does_not_change_what_others_lose_by_lot(decoder):
+    whole, part = prune_random(copy.deepcopy(decoder), 0.3, seed=1), prune_random(decoder, 0.3, seed=1, keep="layers.0")
+    assert all(torch.equal(mask, whole.masks.kept[name]) for name, mask in part.masks.kept.items())
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "random"])
+def test_names_to_keep_that_are_none_are_refused(method, subject):
+    model, calibration = subject
+    for keep, why in [("layers.9", "keep=layers.9 names no matrix in the layers of"),
+                      ("embed_tokens", "keep=embed_tokens names no matrix in the layers of"),
+                      ("0+1+2+3", "keep=0.1.2.3 leaves nothing to prune")]:  # fmt: skip
+        with pytest.raises(OptionError, match=why):
+            SPARSITY[method](model, 0.5, calibration, keep=keep)
+    assert zero_share(anatomy(model)) == 0
+
+
+def test_a_pattern_has_to_fit_only_what_is_pruned():
+    torch.manual_seed(0)
+    odd = Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=97, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=66,
+    ))  # fmt: skip
+    with pytest.raises(OptionError, match="does not fit rows of 66 weights"):
+        prune_magnitude(odd, 0.5, pattern="2:4")
+    assert prune_magnitude(odd, 0.5, pattern="2:4", keep="down_proj").masks.sparsity() == pytest.approx(0.5)
 
 
 def test_chance_is_the_control(decoder):
