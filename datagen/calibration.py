@@ -38,6 +38,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 _ROUNDS = 200
 # Pseudo-texts for the uniform prior, as a share of the texts: where the probabilities say little, it stays.
 SHRINKAGE = 0.1
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ def estimate_prior(probs: NDArray[np.float64], shrinkage: float = SHRINKAGE) -> 
 
     Each round weighs the texts' probabilities by the shares of the last one and takes their mean, together with
     `shrinkage` times as many texts of equal shares: the mode under a Dirichlet prior. Shares whose gain in likelihood
-    over uniform ones is below twice Schwarz's penalty are left uniform: few texts, or probabilities that say little,
-    look uneven by chance.
+    over uniform ones is below twice Schwarz's penalty (of `_FEW` texts at least, as that of one is 0) are left uniform:
+    few texts, or probabilities that say little, look uneven by chance.
 
     Args:
         probs: (n, n_labels) probabilities as they are where the labels are equally common.
@@ -200,7 +201,7 @@ def estimate_prior(probs: NDArray[np.float64], shrinkage: float = SHRINKAGE) -> 
         if done:
             break
     gain = float(np.log(good @ shares * count).sum())
-    return tuple((shares if gain > (count - 1) * np.log(len(good)) else uniform).tolist())
+    return tuple((shares if gain > (count - 1) * np.log(max(len(good), _FEW)) else uniform).tolist())
 
 
 def weighed_by(probs: NDArray[np.float64], prior: Sequence[float] | None) -> NDArray[np.float64]:

@@ -120,6 +120,15 @@ def test_probabilities_that_say_nothing_leave_the_prior_uniform() -> None:
     flat = np.full((50, 3), 1 / 3) + np.random.default_rng(0).normal(0, 0.01, (50, 3))
     assert np.allclose(estimate_prior(flat), 1 / 3, atol=0.1)
     assert estimate_prior(np.full((4, 2), np.nan)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3])
+def test_a_text_or_three_say_nothing_of_how_common_labels_are(texts: int) -> None:
+    assert estimate_prior(np.array([[0.97, 0.03]] * texts)) == (0.5, 0.5)
+    assert max(estimate_prior(np.array([[0.97, 0.03]] * 12))) > 0.9
+
+
+def test_a_prior_weighs_probabilities() -> None:
     assert np.allclose(weighed_by(np.array([[0.5, 0.5]]), [0.9, 0.1]), [[0.9, 0.1]])
 
 
