@@ -53,8 +53,8 @@ def test_the_weights_are_those_that_the_training_passed_through(trained, share):
     assert 0 < step < max(seen)
     found = early_weights(folder, mood.SPEC, ROWS, share)
     assert set(found) == set(seen[step])
-    # Rounding depends on where tensors lie in memory, and where a gradient is next to 0 it turns a step of Adam: what is
-    # 2e-8 apart after 8 steps may be 2e-5 apart after 16, where the steps beside are 1.5e-4 away.
+    # Rounding depends on where tensors lie in memory, and where a gradient is next to 0 it turns a step of Adam: what
+    # is 2e-8 apart after 8 steps may be 2e-5 apart after 16, where the steps beside are 1.5e-4 away.
     off, *others = (mean_distance(found, seen[at]) for at in (step, step - 1, step + 1))
     assert off < 0.3 * min(others)
     apart = max(float((value - seen[max(seen)][name]).abs().max()) for name, value in found.items())
