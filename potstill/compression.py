@@ -110,7 +110,8 @@ def _refuse_unknown(student: str) -> None:
     Raises:
         DataError: The name of a run nearby, or what a name of the Hub looks like, or why the Hub is not asked.
     """
-    from potstill.models import EMBEDDED
+    from potstill.hub_way import hub_unreachable
+    from potstill.models import EMBEDDED, in_hub_cache
     from potstill.near_runs import near_run
 
     if Path(student).expanduser().exists() or student in EMBEDDED:
@@ -122,11 +123,7 @@ def _refuse_unknown(student: str) -> None:
             f"{student} is no folder here; give a run, a student's folder, or a decoder: a model of the Hub is named "
             "with its user, such as openai-community/gpt2"
         )
-    from huggingface_hub import try_to_load_from_cache
-
-    from potstill.retrieval.hub_rows import hub_unreachable
-
-    if not isinstance(try_to_load_from_cache(student, "config.json"), str) and (why := hub_unreachable()):
+    if not in_hub_cache(student) and (why := hub_unreachable()):
         raise DataError(
             f"{student} is no folder here, nor a model that was fetched before, and the Hub cannot be reached: {why}"
         )

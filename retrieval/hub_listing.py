@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from potstill.errors import DataError
+from potstill.hub_way import hub_unreachable
 from potstill.retrieval.cards import card_summary, hub_configs
-from potstill.retrieval.hub_rows import hub_unreachable
 
 PAGE = 1000
 TIMEOUT_S = 60.0

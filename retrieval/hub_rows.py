@@ -8,18 +8,15 @@ none, and of a gated dataset, the reason is said.
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from potstill.errors import DataError, UnreachableError
+from potstill.hub_way import hub_unreachable
 from potstill.retrieval.cards import CardFault, check_id
 from potstill.retrieval.configs import SeveralConfigsError, chosen_split
 from potstill.retrieval.hub_conversion import find_conversion, look_up
@@ -27,10 +24,6 @@ from potstill.retrieval.hub_patience import BUSY, patience
 from potstill.retrieval.sampling import Sample, flat, is_media, sample_parquet
 from potstill.task import REVISION
 
-_PROBE_S = 3.0
-_AGAIN_S = 30.0
-# When a host and port were last tried, and what was in the way.
-_tried: dict[tuple[str, int], tuple[float, str]] = {}
 # Between attempts at a dataset where the Hub is busy: a moment's 502 must not cost the run a dataset.
 _PAUSES_S = (1.0, 4.0)
 _MOST_FILES = 16
@@ -184,35 +177,3 @@ def _reason(name: str, error: Exception) -> str:
     if "BuilderConfig" in said:
         return f"{name} has no such configuration: {' '.join(str(error).split())[:200]}"
     return f"{name} cannot be loaded from the Hub ({' '.join(said.split())[:240]})"
-
-
-def hub_unreachable() -> str:
-    """Why the Hub cannot be reached, or an empty string; found out within three seconds.
-
-    What was reached is not tried again in this process, and what was not, not for half a minute: a network may come up
-    under a notebook. Behind a proxy it is the proxy that is tried, as the clients do: there may be no other way out,
-    nor a name server.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return "HF_HUB_OFFLINE is set"
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    proxies = {} if proxy_bypass(endpoint.hostname or "") else getproxies()
-    proxy = proxies.get(endpoint.scheme) or proxies.get("all", "")
-    way = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else endpoint
-    # A SOCKS proxy listens at 1080 unless it says so, and others at the port of their scheme.
-    port = way.port or (1080 if way.scheme.startswith("socks") else 443 if way.scheme == "https" else 80)
-    place = (way.hostname or "", port)
-    known = _tried.get(place)
-    if known is None or (known[1] and time.monotonic() - known[0] >= _AGAIN_S):
-        known = _tried[place] = time.monotonic(), _probe(place)
-    error = known[1]
-    return f"no network to {f'the proxy {way.hostname}' if proxy else way.hostname} ({error})" if error else ""
-
-
-def _probe(place: tuple[str, int]) -> str:
-    """What is in the way of a connection, or an empty string."""
-    try:
-        socket.create_connection(place, timeout=_PROBE_S).close()
-    except OSError as error:
-        return str(error) or type(error).__name__
-    return ""

@@ -209,7 +209,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise OSError("nobody there")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", ask)
-    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: "no network to huggingface.co")
+    monkeypatch.setattr("potstill.hub_way.hub_unreachable", lambda: "no network to huggingface.co")
     return asked
 
 
@@ -236,7 +236,7 @@ def test_a_model_of_the_hub_is_asked_for_by_its_whole_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: "")
+    monkeypatch.setattr("potstill.hub_way.hub_unreachable", lambda: "")
     with pytest.raises(DataError, match="no model of that name"):
         potstill.compress("some-user/some-decoder", "int8:channel")
     assert no_hub == ["some-user/some-decoder"]

@@ -413,7 +413,7 @@ def test_datasets_that_could_not_be_reached_are_asked_for_again_once_they_can(
 ) -> None:
     from potstill.errors import UnreachableError
     from potstill.pipeline import open_job
-    from potstill.retrieval import adapt, hub_rows
+    from potstill.retrieval import adapt
     from potstill.retrieval.sampling import Sample, table_of
 
     card = {"id": "me/reviews", "description": "Tell the sentiment of a review.", "license": "mit"}
@@ -437,7 +437,7 @@ def test_datasets_that_could_not_be_reached_are_asked_for_again_once_they_can(
         return stage.reused, int(stage.facts["rows"])
 
     monkeypatch.setattr(adapt, "read_sample", sample)
-    monkeypatch.setattr(hub_rows, "hub_unreachable", lambda: "" if way["there"] else "no network")
+    monkeypatch.setattr("potstill.hub_way.hub_unreachable", lambda: "" if way["there"] else "no network")
     assert [retrieved(), retrieved()] == [(False, 0), (True, 0)]
     way["there"] = True
     assert [retrieved(), retrieved()] == [(False, 30), (True, 30)]

@@ -113,7 +113,7 @@ def test_a_network_that_has_gone_leaves_what_was_retrieved_with_it(
         return result
 
     monkeypatch.setattr("potstill.retrieval.retrieve.retrieve_rows", half)
-    monkeypatch.setattr("potstill.retrieval.hub_rows.hub_unreachable", lambda: None)
+    monkeypatch.setattr("potstill.hub_way.hub_unreachable", lambda: None)
 
     def retrieved() -> Stage:
         options = {"catalogue": [str(tmp_path / "cards.jsonl")], "min_score": -1.0}

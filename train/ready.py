@@ -96,7 +96,7 @@ def _reads_the_same(student: str, teacher: str) -> bool:
 
     try:
         ours, theirs = (AutoTokenizer.from_pretrained(local_model(name)) for name in (student, teacher))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return True
     ids = theirs(_PROBE, add_special_tokens=False)["input_ids"]
     return bool(max(ids) < len(ours) and ours.decode(ids, skip_special_tokens=True).strip() == _PROBE)
@@ -132,9 +132,9 @@ def check_room(name: str, config: Any, options: DistilOptions) -> None:
 
 
 def _config(name: str, what: str) -> Any:
+    folder = local_model(name)  # before transformers, whose import takes seconds
     from transformers import AutoConfig
 
-    folder = local_model(name)
     try:
         config = AutoConfig.from_pretrained(folder)
         if (fault := _fault_of_weights(Path(folder))) is not None:

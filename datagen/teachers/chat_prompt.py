@@ -51,7 +51,7 @@ def template_fault(ref: str) -> str:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(local_model(ref))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return ""  # which is told when the model is loaded
     try:
         ChatPrompt(tokenizer, ref).user_turn(_HARMLESS)

@@ -44,7 +44,7 @@ from potstill.plan.scores import probe_scores
 from potstill.plan.steps import RunPlan, Size, Step, joined, reading_note, texts_to_label
 from potstill.plan.training import on_policy_step, training_step
 from potstill.plan.written import A_MESSAGE, ASSUMED_KEPT, assumed_inputs, assumed_tasks, from_probe
-from potstill.stages.checks import check_outputs, wants_outputs
+from potstill.stages.checks import check_outputs, check_teachers, wants_outputs
 from potstill.stages.own_inputs import own_inputs
 from potstill.stages.rationales import wants_rationales
 from potstill.stages.start import (
@@ -152,6 +152,8 @@ class _Planner:
     def plan(self) -> RunPlan:
         """Every stage in order."""
         settings, spec = self.settings, self.spec
+        if settings.writes:
+            check_teachers(settings, self.asker.ledger)
         check_ahead(spec, settings)
         if settings.writes:
             refuse_recipes(spec, self.asker, settings.generation)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from potstill.asking.asker import Asker
+    from potstill.asking.ledger import Ledger
     from potstill.settings import Settings
     from potstill.stages.job import Job
     from potstill.task import TaskSpec
@@ -31,6 +32,24 @@ def check_outputs(spec: TaskSpec, settings: Settings, asker: Asker) -> None:
 
     if wants_outputs(spec, settings):
         refuse_pick(asker, settings.soft)
+
+
+def check_teachers(settings: Settings, ledger: Ledger) -> None:
+    """Refuse teachers in this process whose models are neither here nor to be had.
+
+    A ledger that holds replies may answer what is left to ask, and then no model is loaded: it is left to tell.
+
+    Raises:
+        UserError: No model of that name here, and no way to the Hub; the nearest name is given.
+    """
+    from potstill.models import check_model
+    from potstill.train.options import local_teacher
+
+    if settings.executor != "local" or ledger.totals().replies:
+        return
+    for asked in (settings, settings.checking, settings.answering):
+        if asked is not None and asked.given is None and (name := local_teacher(asked.teacher)):
+            check_model(name)
 
 
 def check_asked(job: Job) -> None:

@@ -25,7 +25,7 @@ from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, write_atomic
 from potstill.run_state import stages_with, told_state
 from potstill.stages.asked_teacher import asked_in_training, check_on_policy, taught_on_policy
-from potstill.stages.checks import check_asked, check_outputs
+from potstill.stages.checks import check_asked, check_outputs, check_teachers
 from potstill.stages.optional import (
     compress_stage,
     depends_on_texts,
@@ -91,6 +91,8 @@ class Job:
         started = time.monotonic()
         check_start(self.spec, self.settings, self.listener)
         made = {name: self.folder.finished(name) is not None for name in ("merge", "train")}
+        if self.settings.writes and self.folder.finished("datagen") is None:
+            check_teachers(self.settings, self.ledger)
         check_ahead(self.spec, self.settings, merged=made["merge"], trained=made["train"])
         check_on_policy(self)
         if self.folder.finished("soft") is None:
@@ -163,9 +165,9 @@ class Job:
 
     def retrieval(self) -> Stage:
         """Cards that fit → their rows, mapped onto the task."""
+        from potstill.hub_way import hub_unreachable
         from potstill.models import model_identity, sentence_encoder
         from potstill.retrieval.catalogue import shipped_catalogue
-        from potstill.retrieval.hub_rows import hub_unreachable
         from potstill.retrieval.retrieve import retrieve_rows
 
         options = self.settings.retrieval

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -626,7 +627,7 @@ def test_a_busy_hub_is_asked_again_and_costs_no_dataset_for_good(hub: Any, tmp_p
 def test_behind_a_proxy_the_proxy_is_tried(
     listens: bool, direct: str, reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from potstill.retrieval.hub_rows import hub_unreachable
+    from potstill.hub_way import hub_unreachable
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
@@ -646,7 +647,7 @@ def test_behind_a_proxy_the_proxy_is_tried(
 def test_a_network_that_comes_up_is_found_and_one_that_was_there_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from potstill.retrieval import hub_rows
+    from potstill import hub_way
 
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -654,14 +655,31 @@ def test_a_network_that_comes_up_is_found_and_one_that_was_there_is_not_tried_ag
     with socket.socket() as hub:
         hub.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
-        assert hub_rows.hub_unreachable() == "HF_HUB_OFFLINE is set"
+        assert hub_way.hub_unreachable() == "HF_HUB_OFFLINE is set"
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        assert "no network to 127.0.0.1" in hub_rows.hub_unreachable()
+        assert "no network to 127.0.0.1" in hub_way.hub_unreachable()
         hub.listen()
-        assert "no network to 127.0.0.1" in hub_rows.hub_unreachable(), "known for half a minute"
-        monkeypatch.setattr(hub_rows, "_AGAIN_S", 0.0)
-        assert hub_rows.hub_unreachable() == ""
-    assert hub_rows.hub_unreachable() == ""
+        assert "no network to 127.0.0.1" in hub_way.hub_unreachable(), "known for half a minute"
+        monkeypatch.setattr(hub_way, "_AGAIN_S", 0.0)
+        assert hub_way.hub_unreachable() == ""
+    assert hub_way.hub_unreachable() == ""
+
+
+def test_addresses_that_never_answer_are_given_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill import hub_way
+
+    def silent(*_: Any, **__: Any) -> None:
+        time.sleep(1.5)
+        raise OSError("nobody there")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "https://silent.invalid")
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(hub_way.socket, "create_connection", silent)
+    monkeypatch.setattr(hub_way, "_PROBE_S", 0.2)
+    began = time.monotonic()
+    assert "no network to silent.invalid (no answer in 0.2 s)" in hub_way.hub_unreachable()
+    assert time.monotonic() - began < 1
 
 
 def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -> None:
