@@ -58,6 +58,8 @@ def test_all_faults_come_in_one_message_with_the_nearest_name() -> None:
         ({"encoder": 5}, "encoder: a text is needed (got 5)"),
         ({"teacher": " "}, "teacher: a text is needed (got ' ')"),
         ({"teacher": "nosuch:1"}, "teacher: no backend 'nosuch' in 'nosuch:1'"),
+        ({"teacher": "vllm:"}, "no model is named after the colon; write vllm:MODEL, or vllm alone for"),
+        ({"teacher": "transformers: "}, "no model is named after the colon; write transformers:MODEL"),
         ({"quality": {"votes": 2, "teacher": "opnai:x"}}, "quality.teacher: no backend 'opnai'"),
         ({"budget": "lots"}, "budget 'lots' is no amount with a unit; write 2usd"),
         ({"budget": 5}, "budget: a text is needed (got 5)"),

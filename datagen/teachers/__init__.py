@@ -16,6 +16,7 @@ from typing import Any
 
 from potstill.asking.teacher import Teacher
 from potstill.errors import OptionError
+from potstill.models import SMOLLM2
 from potstill.options import build_options, nearest
 
 BACKENDS = ("transformers", "vllm", "openai", "fake")
@@ -69,9 +70,14 @@ def options_class(ref: str) -> type[Any]:
     """The dataclass of a backend's options: what `open_teacher(ref, …)` and `teacher_options` of a task file take.
 
     Raises:
-        OptionError: An unknown backend; the nearest name is given.
+        OptionError: An unknown backend, whose nearest name is given; or a colon with no model behind it.
     """
-    backend = ref.strip().partition(":")[0]
+    backend, colon, rest = ref.strip().partition(":")
+    if backend in ("transformers", "vllm") and colon and not rest.strip():
+        raise OptionError(
+            "teacher",
+            [f"{ref!r}: no model is named after the colon; write {backend}:MODEL, or {backend} alone for {SMOLLM2}"],
+        )
     if backend == "fake":
         from potstill.datagen.teachers.fake import FakeOptions
 
