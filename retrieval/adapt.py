@@ -116,11 +116,14 @@ def _opened(spec: TaskSpec, card: Card, options: RetrievalOptions) -> _Open:
         raise DataError("its rows are on the Hub, which is switched off (retrieval.hub)")
     config = choose_config(card, spec)
     split = _split(card, config)
+    whole = card.location is not None and Path(card.location).is_file()  # a single file, whatever its card says
     limit = 20 * options.rows_per_dataset
     place = card.location or next((pin for pin in options.pins if pin.partition("@")[0] == card.id), card.id)
     # Several times the rows wanted: labels are balanced by sampling, not by the order of the file.
     try:
-        sample = read_sample(place, split=split, config=config, limit=limit, training=True)
+        sample = read_sample(
+            place, split=None if whole else split, config=None if whole else config, limit=limit, training=True
+        )
     except SeveralConfigsError as error:  # which only the Hub could say: the card lists none
         card = replace(card, configs={name: Config() for name in error.names})
         config = choose_config(card, spec)

@@ -211,6 +211,7 @@ def read_texts(
     from potstill.retrieval.columns import choose_columns, text_columns
 
     if Path(ref.path).suffix == ".txt":
+        _refuse_parts(ref.path, ref.split, ref.config)
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
         return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
     table = _unfolded(_table(ref, ref.split, limit, commits), ref, spec)
@@ -287,11 +288,22 @@ def read_sample(
     if place.is_dir():
         return _open_folder(place, split, config, limit, tell, training)
     if place.exists():
+        _refuse_parts(path, split, config)
         return _open_files([place], limit, tell)
     name, pinned, revision = path.partition("@")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or (place.suffix and "/" not in path):
         raise DataError(f"no data at {path}; give a file ({', '.join(FORMATS)}), a folder, or a Hub id user/name")
     return open_hub(name, split, config, limit, revision if pinned else None, training=training)
+
+
+def _refuse_parts(file: str, split: str | None, config: str | None) -> None:
+    """Refuse a split or a configuration of a single file: read without them, it would be taken for what was meant."""
+    for what, asked in (("split", split), ("configuration", config)):
+        if asked is not None:
+            raise DataError(
+                f"{file} is one file, which has no {what} {asked!r}; leave it out, or give a folder or a dataset of "
+                "the Hub that has some"
+            )
 
 
 def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:

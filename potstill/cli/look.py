@@ -168,7 +168,7 @@ def evaluate(
     on: Annotated[str, typer.Option("--on", help="JSON lines, CSV, Parquet, a folder, or a dataset of the Hub.")],
     inputs: Annotated[list[str] | None, typer.Option("--input", help="A column of the input; may be repeated.")] = None,
     output: Annotated[str | None, typer.Option("--output", help="The column of the answer.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to read.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the folder or dataset to read.")] = None,
     rows: Annotated[int, typer.Option("-n", min=0, help="Use at most so many rows; 0 uses all.")] = 0,
     as_json: Json = False,
 ) -> None:

@@ -682,6 +682,16 @@ def test_addresses_that_never_answer_are_given_up_together(monkeypatch: pytest.M
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize(("given", "said"), [("split", "split 'test'"), ("config", "configuration 'en'")])
+@pytest.mark.parametrize("name", ["rows.jsonl", "texts.txt"])
+def test_a_file_has_no_splits_and_no_configurations(name: str, given: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text('{"text": "a", "label": "good"}\n')
+    ref = DataRef(str(path), **{given: said.split("'")[1]})
+    with pytest.raises(DataError, match=f"{name} is one file, which has no {said}; leave it out, or give a folder"):
+        read_texts(ref, task("Say it.", "good", "bad"))
+
+
 def test_what_is_wrong_with_a_users_table_is_said_in_its_words(tmp_path: Path) -> None:
     asked = task("Say it.", "good", "bad")
 
