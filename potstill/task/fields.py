@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from potstill.language.names import LANGUAGES, language_code
 from potstill.options import nearest
@@ -26,8 +26,6 @@ _RULE_KINDS: tuple[Literal["keyword", "contains", "regex", "prompt"], ...] = ("k
 # Answers to the question of a rule, and letters of one.
 _MOST_ANSWERS, _MOST_CHARS = 20, 100
 _DATA_SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".arrow", ".txt", ".gz", ".zst")
-# Options of stages that name a file, with the words that name none.
-_FILES = {"generation": {"personas": ("none", "teacher")}}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 
@@ -415,20 +413,6 @@ def path_of(node: Node, key: str, folder: Path, faults: Faults, *, hub: bool = F
     hint = near if "did you mean" in near or "no folder" in near else f"; looked in {path.parent}"
     faults.add(node.line, f"{key}: no file or folder {text[:120]!r}{hint}")
     return None
-
-
-def stage_options(stage: str, node: Node, folder: Path, faults: Faults) -> dict[str, Any]:
-    """The options of a stage as written; a file that one of them names is looked for from the task file's folder."""
-    options: dict[str, Any] = plain(node)
-    for name, words in _FILES.get(stage, {}).items():
-        given = node.fields.get(name)
-        if (
-            given is not None
-            and given.text not in words
-            and (found := path_of(given, f"{stage}.{name}", folder, faults))
-        ):
-            options[name] = found
-    return options
 
 
 def licences_of(node: Node, faults: Faults) -> LicencePolicy:

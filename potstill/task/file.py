@@ -35,10 +35,10 @@ from potstill.task.fields import (
     path_of,
     prior_of,
     rules_of,
-    stage_options,
     text_of,
     texts_of,
 )
+from potstill.task.file_paths import stage_options, with_place
 from potstill.task.front_matter import Faults, Node, parse_yaml, plain
 from potstill.task.given import OwnRows, fields_of
 from potstill.task.inference import Reading, ask_teacher, check_labels, infer_languages, read_by_rules, slug
@@ -189,7 +189,7 @@ def _options_of(
             elif whole and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 faults.add(node.line, f"{key}: a whole number of {least} or more is needed (got {node.describe()})")
             else:
-                settings[key] = value if whole else node.text.strip()
+                settings[key] = value if whole else with_place("", key, node.text.strip(), folder)
     return options, settings
 
 
