@@ -110,7 +110,15 @@ class TeacherUnavailable(TeacherError):
 
 
 class BudgetReached(TeacherError):
-    """The cap on cost, tokens or time was met."""
+    """The cap on cost, tokens or time was met.
+
+    Attributes:
+        or_train: Whether there may be rows to train on without more of the teacher (`--at-budget train`).
+    """
+
+    def __init__(self, message: str, *, or_train: bool = False):
+        super().__init__(message)
+        self.or_train = or_train
 
 
 class RunError(PotstillError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from potstill.errors import BudgetReached
 from potstill.near_runs import no_run
 from potstill.run_dir import MANIFEST, OPTIONAL_STAGES, STAGES, RunDir, read_manifest, write_atomic
 
@@ -79,10 +81,25 @@ def told_state(folder: Path, stage: str, stages: Sequence[str], command: str) ->
         tell("stopped", "stopped by Ctrl-C")
         raise
     except BaseException as error:
+        if isinstance(error, BudgetReached) and error.or_train:  # the same command would meet the same budget
+            facts["command"] = and_train(command)
         tell("failed", str(error).strip().split("\n")[0] or type(error).__name__)
         raise
     with contextlib.suppress(OSError):
         (folder / _FILE).unlink(missing_ok=True)
+
+
+def and_train(command: str) -> str:
+    """The command, or the call, that made a run, with what has it train on what is paid for."""
+    if command.startswith("potstill.run("):
+        asked = "at_budget='train'"
+        found = re.sub(r"\bat_budget='stop'", asked, command)
+        return found if asked in found else f"{command[:-1]}, {asked})"
+    words = shlex.split(command)
+    if "--" not in words:
+        return f"{command} --at-budget train" if command else ""
+    after = words[words.index("--") :]  # what comes behind it is no flag
+    return f"{command.removesuffix(shlex.join(after))}--at-budget train {shlex.join(after)}"
 
 
 def read_state(run: Path) -> RunState:

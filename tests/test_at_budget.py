@@ -15,6 +15,7 @@ from potstill.events import Event, silent
 from potstill.pipeline import open_job
 from potstill.rows import read_rows
 from potstill.run_dir import Stage
+from potstill.run_state import and_train, read_state
 from potstill.stages.rules import weak_stage
 from potstill.stages.written import quality_stage
 
@@ -36,6 +37,45 @@ def test_a_met_budget_names_the_way_to_go_on_with_what_is_paid_for(tmp_path: Pat
             job.datagen(job.retrieval())
     with pytest.raises(OptionError, match="at_budget: 'go' is none of stop, train"):
         potstill.run(TASK, out=tmp_path / "other", at_budget="go")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("potstill run task.md --budget 2usd --out runs/a", "{given} --at-budget train"),
+        ("A=1 potstill run -n 9 -- 'a -- b'", "A=1 potstill run -n 9 --at-budget train -- 'a -- b'"),
+        ("potstill run 'a -- b'", "{given} --at-budget train"),
+        ("potstill.run('task.md', budget='2usd')", "potstill.run('task.md', budget='2usd', at_budget='train')"),
+        ("potstill.run('task.md', at_budget='stop')", "potstill.run('task.md', at_budget='train')"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_the_command_that_trains_on_what_is_paid_for(given: str, told: str) -> None:
+    assert and_train(given) == told.format(given=given)
+
+
+def test_the_state_of_a_run_that_met_its_budget_shows_a_command_that_ends_it(tmp_path: Path) -> None:
+    sources = {**SETTINGS, "sources": "both"}
+    with pytest.raises(BudgetReached) as met:
+        potstill.run(TASK, out=tmp_path / "run", budget="2k-tokens", **sources)
+    assert met.value.or_train
+    assert read_state(tmp_path / "run").next.endswith("at_budget='train')")
+
+
+def test_the_command_line_prints_the_whole_command_when_a_budget_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from potstill.cli import app as command_line
+
+    def met(*_: Any, **__: Any) -> None:
+        raise BudgetReached("the budget is met", or_train=True)
+
+    monkeypatch.setattr("potstill.pipeline.run", met)
+    monkeypatch.setattr("sys.argv", ["potstill", "run", "task.md", "--budget", "1usd"])
+    with pytest.raises(SystemExit, match="3"):
+        command_line.main()
+    said = capsys.readouterr().err
+    assert "to train on what is paid for: potstill run task.md --budget 1usd --at-budget train\n" in said
 
 
 def test_a_cut_generation_keeps_its_rows_and_a_larger_budget_goes_on(tmp_path: Path) -> None:

@@ -374,7 +374,8 @@ class Meter:
         other = ", or with --at-budget train to train on what is paid for" if or_train else ""
         return BudgetReached(
             f"{self.met()}; every reply so far is in the ledger: run again with a larger --budget to go on from here"
-            f"{other}"
+            f"{other}",
+            or_train=or_train,
         )
 
     def met(self) -> str:

@@ -28,7 +28,7 @@ from potstill.cli.status import status
 from potstill.cli.verify import verify
 from potstill.cli.web import app as web_app
 from potstill.cli.work import work
-from potstill.errors import OptionError, PotstillError
+from potstill.errors import BudgetReached, OptionError, PotstillError
 from potstill.flag_variables import name_variables, variables_read
 from potstill.progress import switch_library_bars_off
 
@@ -289,6 +289,11 @@ def main() -> None:
         app()
     except PotstillError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, BudgetReached) and error.or_train:
+            from potstill.run_state import and_train
+
+            again = " ".join([*variables_read(sys.argv[1:]), shlex.join(["potstill", *sys.argv[1:]])])
+            print(f"to train on what is paid for: {and_train(again)}", file=sys.stderr)
         if isinstance(error, OptionError) and (read := variables_read(sys.argv[1:])):
             print(f"  from the environment: {' '.join(read)}", file=sys.stderr)
         sys.exit(error.exit_code)
