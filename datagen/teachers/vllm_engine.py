@@ -228,6 +228,7 @@ class _Engine:
         from vllm.platforms import current_platform
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
+        from potstill.datagen.teachers.vllm_start import unlisted
 
         named: dict[str, Any] = {
             "dtype": dtype,
@@ -242,13 +243,14 @@ class _Engine:
             # generators cannot: the engine would die of the first batch that has more tokens than one step takes.
             named["enable_chunked_prefill"] = False
         try:
-            self._llm = vllm.LLM(
-                model=folder,
-                enforce_eager=options.enforce_eager,
-                max_logprobs=_MAX_TOP,
-                trust_remote_code=False,
-                **{key: value for key, value in named.items() if value is not None},
-            )
+            with unlisted("llvmlite.binding.ffi"):
+                self._llm = vllm.LLM(
+                    model=folder,
+                    enforce_eager=options.enforce_eager,
+                    max_logprobs=_MAX_TOP,
+                    trust_remote_code=False,
+                    **{key: value for key, value in named.items() if value is not None},
+                )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"vLLM cannot start with the model {ref!r} ({str(error).strip().splitlines()[-1]}); check the name, "
