@@ -12,6 +12,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from potstill.errors import UserError
 from potstill.models import local_model
 
 
@@ -30,7 +31,7 @@ def is_quantized(ref: str) -> bool:
     """Whether a model on this disk says that it is quantized: the kernels of such models want their own format."""
     try:
         config = json.loads((Path(local_model(ref)) / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):  # what is out of reach is refused where it is loaded
         return False
     return isinstance(config, dict) and bool(config.get("quantization_config"))
 

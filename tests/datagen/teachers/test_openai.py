@@ -299,7 +299,7 @@ def test_a_request_that_a_gateway_never_answers_fails_alone_where_others_are_ans
     with server_module.running_server(lambda number, text: "504" if text == "bad" else None, delay_s=0.02) as server:
         teacher = opened(server, concurrency=4, attempts=3, patience_s=0.8)
         # Beside others its attempts are counted; as the last one, a harmless request tells that the server is there.
-        replies = drain(teacher, [ask("bad"), *(ask(f"good {i}") for i in range(60))])
+        replies = drain(teacher, [ask("bad"), *(ask(f"good {i}") for i in range(200))])
         (_, last) = drain(teacher, [ask("bad")])[0]
         teacher.close()
     first = replies[0][1]

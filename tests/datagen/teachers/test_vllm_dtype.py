@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
 @pytest.fixture
 def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM's CPU build on a processor without bfloat16."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin=None))
     monkeypatch.setattr(vllm_dtype, "version", lambda name: "0.32.0+cpu")
     monkeypatch.setattr("potstill.number_format._cpu_multiplies_bfloat16", lambda: False)
 
