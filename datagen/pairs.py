@@ -111,7 +111,7 @@ def weigh(
     """
     if len(labels) < 2 * _PARTS or len(set(labels.tolist())) < 2:
         return Weighed(False, 0.0, 0.0)
-    seen, whole_seen = (foreseen(points, labels, n_labels, seed) for points in (differ, whole))
+    seen, whole_seen = (_foreseen(points, labels, n_labels, seed) for points in (differ, whole))
     first, second = (kappa(labels, probs.argmax(axis=1), n_labels) for probs in (seen, whole_seen))
     leads = first >= max(LEAST_KAPPA, second) and _ahead(seen, whole_seen, labels) > LEAST_DEVIATIONS
     return Weighed(leads, first, second)
@@ -206,32 +206,7 @@ def compare_fields(
     return Compared(probs, weighed)
 
 
-def best_foreseen(
-    names: Sequence[str], rows: Sequence[str], labels: Sequence[int], n_labels: int, encoder: TextEncoder, seed: int = 0
-) -> NDArray[np.float64]:
-    """Probabilities of labelled rows' labels, each fifth foreseen from the others: (n, n_labels).
-
-    Args:
-        names: Names of the input's fields; where all rows have them and their difference leads (`weigh`), it foresees.
-        rows: Inputs with a person's label, at least one.
-        labels: Label index of each.
-        n_labels: How many labels the task has.
-        encoder: Sentence encoder.
-        seed: Decides how rows fall into parts.
-    """
-    import numpy as np
-
-    told = np.asarray(labels, dtype=int)
-    points = np.asarray(encoder.encode(list(rows)), dtype=np.float64)
-    split = [fields for row in rows if (fields := split_fields(row, names)) is not None] if len(names) > 1 else []
-    if len(split) == len(rows):
-        differ = embed_differences(split, encoder)
-        if weigh(differ, points, told, n_labels, seed).leads:
-            points = differ
-    return foreseen(points, told, n_labels, seed)
-
-
-def foreseen(points: NDArray[np.float64], labels: NDArray[np.int64], n_labels: int, seed: int) -> NDArray[np.float64]:
+def _foreseen(points: NDArray[np.float64], labels: NDArray[np.int64], n_labels: int, seed: int) -> NDArray[np.float64]:
     """Probabilities of each row's labels, foreseen from the other parts: (n, n_labels).
 
     The mean over several draws of the parts, since one draw says little of a hundred rows.

@@ -22,7 +22,7 @@ from potstill.datagen.teachers.fake import FakeTeacher
 from potstill.errors import BudgetReached, TeacherError
 from potstill.plan.estimate import plan_run
 from potstill.rows import Row, Source, rows_to_dataset
-from potstill.stages.text_labels import TextLabels, read_by_teacher, read_where_it_reads_better, teacher_labels
+from potstill.stages.text_labels import TextLabels, read_by_teacher, teacher_labels
 from potstill.task import Label, TaskSpec
 from potstill.train.self_training import SelfTrainingOptions, Unlabelled
 
@@ -197,13 +197,13 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
         return labels
 
     assert read("a", unknown, 5, Budget(tokens=1)) is None
-    assert notes[0] == "the rows say nothing of the texts; the teacher reads 5 of the texts"
+    assert notes[0] == "the rows say nothing of the texts; the teacher reads 5 of them"
     assert notes[-1].startswith("the texts are left out: ")
     assert pays_more(met, Meter(Budget(tokens=2))), "a larger budget reads them"
     assert read("b", unknown, 0) is None
     assert read("c", replace(unknown, trust=0.4), 5) is None, "what is believed stands"
     assert read("f", replace(unknown, trust=0.35), 5, Budget(tokens=1)) is None
-    assert "the rows say little of the texts; the teacher reads 5 of the texts" in notes
+    assert "the rows say little of the texts; the teacher reads 5 of them" in notes
     assert notes[-1].startswith("the texts are labelled by names and rows: ")
     assert read("g", replace(unknown, trust=0.35), 5)[0].space == "teacher"
     assert read("d", replace(unknown, space="student"), 5) is None
@@ -212,61 +212,3 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     right = {0: 0, 1: 1, 2: 0, 3: 1}
     for probs, text in zip(told.probs, some, strict=True):
         assert text.row == 4 or probs.argmax() == right[text.row]
-
-
-class Coins:
-    """Embeddings that say nothing of a text, or its label outright."""
-
-    def __init__(self, knows: bool):
-        self.knows = knows
-
-    def encode(self, texts: list[str]) -> Any:
-        points = np.random.default_rng(1).normal(size=(len(texts), 8))
-        if self.knows:
-            points[:, 0] = [9.0 if "crash" in text else -9.0 for text in texts]
-        return points
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "knows", "read", "reads"),
-    [
-        (30, 30, False, 4, True),
-        (17, 30, False, 4, False),  # no better than what the others foresee
-        (30, 30, True, 4, False),  # which know it as well
-        (14, 14, False, 4, False),  # too few to a label
-        (30, 30, False, 0, False),
-    ],
-)
-def test_the_users_labels_say_whether_the_teacher_labels_texts(
-    right: int, count: int, knows: bool, read: int, reads: bool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("potstill.models.sentence_encoder", lambda name: Coins(knows))
-    said = [("a crash", "bug") if i % 2 else ("an invoice", "billing") for i in range(count)]
-    rows = []
-    for i, (text, label) in enumerate(said):
-        sure = [0.9, 0.1] if (label == "billing") == (i < right) else [0.1, 0.9]
-        rows.append(Row(f"{i}: {text}", label, "user", Source(), label=label, teacher_probs=tuple(sure)))
-    # Of written rows nothing is asked: their labels are the teacher's own.
-    rows += [Row(f"w {i}", "bug", "generated", Source(), label="bug", teacher_probs=(0.9, 0.1)) for i in range(40)]
-    notes: list[str] = []
-
-    class Knows(FakeTeacher):
-        abilities = property(lambda self: Abilities())  # type: ignore[assignment]
-
-        def answer(self, request: Any) -> Any:
-            text = request.messages[-1].content.split("\n\n")[-2]
-            return type(super().answer(request))("bug" if "crash" in text else "billing")
-
-    job = job_of(Asker(Knows(), ledger), notes)
-    job.settings.self_training, job.settings.seed = SelfTrainingOptions(read=read), 3
-    texts = [Unlabelled(text, "mine", i) for i, text in enumerate(TEXTS)]
-    found = read_where_it_reads_better(job, texts, rows_to_dataset(rows, SPEC.label_names), {})
-    assert (found is not None) == reads
-    if found is not None:
-        told, some = found
-        assert (told.space, told.trust, len(some)) == ("teacher", 1.0, 4)
-        assert [SPEC.label_names[place] for place in told.probs.argmax(axis=1)] == [
-            "bug" if "crash" in text.text else "billing" for text in some
-        ]
-        (why,) = [note for note in notes if "the teacher reads 4 of the texts" in note]
-        assert why.startswith("the teacher knows 100% of the user's labels, the other rows foresee ")

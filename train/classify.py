@@ -38,12 +38,11 @@ from potstill.masking import public_name
 from potstill.models import model_identity
 from potstill.options import as_json
 from potstill.task import TaskSpec
-from potstill.task.regression import CHANCE, by_chance
 from potstill.train import loop, metrics
 from potstill.train.card import StudentCard, fields_of
 from potstill.train.encoder_model import load_encoder
 from potstill.train.from_deep import altered_copies, deep_targets, direction_losses
-from potstill.train.head_start import Start, can_start, said_of_labels, start_head
+from potstill.train.head_start import CHANCE, Start, by_chance, can_start, said_of_labels, start_head
 from potstill.train.losses import hard_cross_entropy, label_divergence
 from potstill.train.options import DistilOptions, other_kind_faults, resolve_options
 from potstill.train.quiet import quiet_transformers

@@ -23,6 +23,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ _BATCH_TOKENS = 8192
 _NAMES_SCALE = 20.0
 _NAMES_SHARE = 0.5
 _L2 = 3e-3
+# Where the held-out rows flatter training, it is taken only if it would be so much better by chance this rarely.
+CHANCE = 0.05
 
 
 @dataclass
@@ -216,3 +219,21 @@ def _mixed(targets: LabelTargets, options: DistilOptions) -> tuple[NDArray[np.fl
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+def by_chance(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
+    """How probable it is that at least so many changed answers became right, were each as likely to become wrong.
+
+    Args:
+        before: (n,) which answers were right.
+        after: (n,) which are.
+
+    Examples:
+        >>> by_chance(np.array([True, False, False, False]), np.array([True, True, True, True]))
+        0.125
+        >>> by_chance(np.array([True, False]), np.array([True, False]))
+        1.0
+    """
+    better, worse = int((after & ~before).sum()), int((before & ~after).sum())
+    changed = better + worse
+    return float(sum(comb(changed, many) for many in range(better, changed + 1)) / 2**changed)

@@ -186,11 +186,7 @@ def reading_note(spec: TaskSpec, options: SelfTrainingOptions, rows: int) -> str
     from potstill.retrieval.load import read_texts
 
     most = min(options.read, len(read_texts(spec.unlabelled, spec))) if spec.unlabelled else 0
-    some = (
-        f"none, or {most:,} where the written rows say little of them or it knows labels of yours better"
-        if most
-        else "none"
-    )
+    some = f"none, or {most:,} where the written rows say little of them" if most else "none"
     return (
         f"the texts without labels are labelled by where they lie, and the teacher reads {some}; one that reads "
         f"well labels them better, for {count:,} requests: --set self_training.method=teacher"

@@ -237,7 +237,7 @@ def mixture_rows(
     Returns:
         What to train on, None where the texts are left out; and what the report says of them.
     """
-    from potstill.stages.text_labels import labels_of_texts, read_by_teacher, read_where_it_reads_better
+    from potstill.stages.text_labels import labels_of_texts, read_by_teacher
     from potstill.train.self_training import mix_in
 
     options = job.settings.self_training
@@ -247,17 +247,12 @@ def mixture_rows(
     if options.method == "teacher":  # which is asked for no more than are learnt from
         room = int((options.resolved().most or 0) * rows.num_rows)
         texts = Random(job.settings.seed).sample(texts, min(room, len(texts)))
-    met: dict[str, Any] = {}
-    read = None if options.method == "teacher" else read_where_it_reads_better(job, texts, rows, met)
-    if read is None:
-        with as_paid(job.asker.meter) as cut:
-            found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
-        if cut:
-            job.listener(Event("train", "note", f"{len(texts)} texts stay without labels: {cut['budget_met']['told']}"))
-            report = {"texts": len(texts), "rows": 0, "rounds": [], "stopped": "budget met"}
-            return None, {"self_training": report, **cut}
-        read = read_by_teacher(job, found, texts, rows, met)
-    if read is not None:
+    with as_paid(job.asker.meter) as met:
+        found = labels_of_texts(job, [text.text for text in texts], rows, led.train, teach, folder)
+    if met:
+        job.listener(Event("train", "note", f"{len(texts)} texts stay without labels: {met['budget_met']['told']}"))
+        return None, {"self_training": {"texts": len(texts), "rows": 0, "rounds": [], "stopped": "budget met"}, **met}
+    if (read := read_by_teacher(job, found, texts, rows, met)) is not None:
         (found, texts), options = read, replace(options, method="teacher")
     said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}
     told = {**said, "rounds": []}

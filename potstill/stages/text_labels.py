@@ -10,8 +10,8 @@ encoder       a mixture in the sentence encoder's space, where nobody labelled a
 opinion       what that mixture starts from, where it would go elsewhere from other rows: nearness to the names of the
               labels and what the rows say, balanced over the texts (or as common as `label_prior` says)
 teacher       what the teacher says of each text, where `self_training.method` asks for it, or of some, where the rows
-              say nothing of them or the user's labels say that it reads well: its probabilities, corrected and joined
-              with the encoder as they are for the rows, or the label that it writes
+              say nothing of them: its probabilities, corrected and joined with the encoder as they are for the rows, or
+              the label that it writes
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.asking.budget import as_paid
 from potstill.events import Event
 
 if TYPE_CHECKING:
@@ -142,78 +141,20 @@ def read_by_teacher(
     Raises:
         TeacherError: The teacher refused or stayed away.
     """
+    from potstill.asking.budget import as_paid
+
     options = job.settings.self_training
+    most = min(options.read, len(texts))
     lost = found.trust < found.least
-    if found.space != "opinion" or not options.read or not (lost or found.trust < options.read_below):
+    if found.space != "opinion" or not most or not (lost or found.trust < options.read_below):
         return None
+    some = Random(job.settings.seed).sample(texts, most)
     said = "nothing" if lost else "little"
-    instead = "the texts are left out" if lost else "the texts are labelled by names and rows"
-    return _some_read(job, texts, rows, met, f"the rows say {said} of the texts", instead)
-
-
-def read_where_it_reads_better(
-    job: Job, texts: list[Unlabelled], rows: Dataset, met: dict[str, Any]
-) -> tuple[TextLabels, list[Unlabelled]] | None:
-    """What the teacher says of some texts, where the user's labels say that it reads better than they teach.
-
-    Its answers for the user's rows are known since the soft targets. They are compared with what the other labelled
-    rows foresee of each fifth of them (`potstill.datagen.pairs.best_foreseen`): where the teacher is right so much
-    more often that chance would seldom have it (`regression.by_chance`), it labels texts. Of eleven tasks with a
-    hundred labels this is so for the embedded teacher where it reads the sentiment of reviews (docs/log.md, "A teacher
-    that knows the user's labels").
-
-    Arguments and result are as of `read_by_teacher`; None where it is not so, too, or where the rows have no answers of
-    the teacher.
-
-    Raises:
-        TeacherError: The teacher refused or stayed away.
-    """
-    import numpy as np
-
-    from potstill.datagen.label_question import with_examples
-    from potstill.datagen.pairs import best_foreseen
-    from potstill.models import sentence_encoder
-    from potstill.rows import shared_fields
-    from potstill.task.regression import CHANCE, by_chance
-    from potstill.train.gold_rows import ENOUGH, LEAST_HELD_OUT
-
-    spec, settings = job.spec, job.settings
-    if not settings.self_training.read:
-        return None
-    # It was told the answers of these when it was asked.
-    shown = {example.input for example in with_examples(spec, rows).examples}
-    columns = (rows[name][:] for name in ("input", "label", "teacher_probs", "origin"))
-    told = [
-        (text, int(label), probs)
-        for text, label, probs, origin in zip(*columns, strict=True)
-        if origin == "user" and label is not None and probs is not None and text not in shown
-    ]
-    # With fewer to a label the written rows and the names teach most of what the student knows.
-    if len(told) < max(LEAST_HELD_OUT, ENOUGH * len(spec.labels)):
-        return None
-    inputs, labels = [text for text, _, _ in told], [label for _, label, _ in told]
-    names = spec.inputs if len(spec.inputs) > 1 else shared_fields(inputs)
-    foreseen = best_foreseen(
-        names, inputs, labels, len(spec.labels), sentence_encoder(settings.encoder), seed=settings.seed
-    )
-    read = np.asarray([probs for _, _, probs in told], dtype=np.float64)
-    gold = np.asarray(labels)
-    known, taught = read.argmax(axis=1) == gold, foreseen.argmax(axis=1) == gold
-    if by_chance(taught, known) > CHANCE:
-        return None
-    why = f"the teacher knows {known.mean():.0%} of the user's labels, the other rows foresee {taught.mean():.0%}"
-    return _some_read(job, texts, rows, met, why, "the rows label the texts")
-
-
-def _some_read(
-    job: Job, texts: list[Unlabelled], rows: Dataset, met: dict[str, Any], why: str, instead: str
-) -> tuple[TextLabels, list[Unlabelled]] | None:
-    """The teacher's labels of texts drawn by chance, and these; None where the budget does not reach for it."""
-    some = Random(job.settings.seed).sample(texts, min(job.settings.self_training.read, len(texts)))
-    job.listener(Event("train", "note", f"{why}; the teacher reads {len(some)} of the texts"))
+    job.listener(Event("train", "note", f"the rows say {said} of the texts; the teacher reads {most} of them"))
     with as_paid(job.asker.meter, needed=False) as cut:
         return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
     met.update(cut)
+    instead = "the texts are left out" if lost else "the texts are labelled by names and rows"
     job.listener(Event("train", "note", f"{instead}: {cut['budget_met']['told']}"))
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import comb
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,8 +9,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# What is better on some rows is believed to be better where chance would have it so much better this rarely.
-CHANCE = 0.05
 _ROUNDS = 200
 
 
@@ -90,24 +87,3 @@ def kappa(told: NDArray[np.int64], seen: NDArray[np.int64], labels: int) -> floa
 
     chance = float(np.bincount(told, minlength=labels) @ np.bincount(seen, minlength=labels)) / len(told) ** 2
     return 0.0 if chance >= 1 else (float((told == seen).mean()) - chance) / (1 - chance)
-
-
-def by_chance(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
-    """How probable it is that at least so many changed answers became right, were each as likely to become wrong.
-
-    The exact form of McNemar's test, one-sided (Psychometrika 12, 1947).
-
-    Args:
-        before: (n,) which answers were right.
-        after: (n,) which are.
-
-    Examples:
-        >>> import numpy as np
-        >>> by_chance(np.array([True, False, False, False]), np.array([True, True, True, True]))
-        0.125
-        >>> by_chance(np.array([True, False]), np.array([True, False]))
-        1.0
-    """
-    better, worse = int((after & ~before).sum()), int((before & ~after).sum())
-    changed = better + worse
-    return float(sum(comb(changed, many) for many in range(better, changed + 1)) / 2**changed)

@@ -12,12 +12,12 @@ from potstill.errors import OptionError
 from potstill.options import build_options
 from potstill.rows import dataset_to_rows, rows_to_dataset
 from potstill.task import Label
-from potstill.task.regression import balanced_offsets, by_chance
+from potstill.task.regression import balanced_offsets
 from potstill.train.classify import distil_classifier
 from potstill.train.compress.options import CompressOptions
 from potstill.train.compress.run import Material, compress_student
 from potstill.train.evaluate import evaluate_student
-from potstill.train.head_start import add_averaging_layer, can_start, features, fit_regression
+from potstill.train.head_start import add_averaging_layer, by_chance, can_start, features, fit_regression
 from potstill.train.options import DistilOptions
 from potstill.train.recipe import train_classifier
 from potstill.train.student import load_student
