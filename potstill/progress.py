@@ -34,7 +34,26 @@ def listener_for(*, as_json: bool) -> Iterator[Listener]:
 
 
 # Said by the environment, their bars are off (or on) for good, and there is no need to load them for it.
-_BARS = {"datasets": "HF_DATASETS_DISABLE_PROGRESS_BARS", "transformers": "HF_HUB_DISABLE_PROGRESS_BARS"}
+_BARS = {"datasets": "HF_DATASETS_DISABLE_PROGRESS_BARS", "huggingface_hub": "HF_HUB_DISABLE_PROGRESS_BARS"}
+
+
+def _datasets_bars_off() -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+
+
+def _hub_bars_off() -> None:
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    if "transformers" in sys.modules:  # which asks it as it is loaded
+        from transformers.utils import logging as theirs
+
+        theirs.disable_progress_bar()
+
+
+_BARS_OFF = {"datasets": _datasets_bars_off, "huggingface_hub": _hub_bars_off}
 
 # bitsandbytes warns, wherever it is installed, of a faster kernel that it may not fetch.
 _KERNEL_LOG = logging.getLogger("bitsandbytes.backends.cpu.ops")
@@ -46,8 +65,13 @@ def _tells_of_no_kernel(record: logging.LogRecord) -> bool:
 
 def switch_library_bars_off() -> None:
     """No progress bar of the libraries in this process: they would tear the live view, and fill a log."""
-    for variable in _BARS.values():
-        os.environ.setdefault(variable, "1")
+    for library, variable in _BARS.items():
+        if variable in os.environ:
+            continue
+        os.environ[variable] = "1"
+        # It is read when they are loaded, and in a process that is not ours alone they may have been.
+        if library in sys.modules:
+            _BARS_OFF[library]()
     _KERNEL_LOG.addFilter(_tells_of_no_kernel)
     # The export to ONNX warns of four operators of torchvision, which no text model has.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -66,7 +90,7 @@ def library_bars_off() -> Iterator[None]:
             if not datasets.are_progress_bars_disabled():
                 datasets.disable_progress_bars()
                 restore.callback(datasets.enable_progress_bars)
-        if _BARS["transformers"] not in os.environ:
+        if _BARS["huggingface_hub"] not in os.environ:
             from transformers.utils import logging as theirs
 
             if theirs.is_progress_bar_enabled():
