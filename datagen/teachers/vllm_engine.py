@@ -34,6 +34,7 @@ from potstill.asking.teacher import (
 )
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
 from potstill.datagen.teachers.vllm_reply import tops, whole_reply
+from potstill.datagen.teachers.vllm_start import told_offline, unlisted
 from potstill.errors import BadOptions, MissingExtra, OptionFault, TeacherUnavailable, UserError
 from potstill.models import SMOLLM2, local_model, model_identity
 
@@ -222,13 +223,14 @@ class _Engine:
         # vLLM would pin this process's threads to cores, and everything after it (training) would keep the pin.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(options.kv_cache_gib))))
-        if os.path.isdir(folder):
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        with told_offline(os.path.isdir(folder)):
+            self._open(ref, folder, options, dtype)
+
+    def _open(self, ref: str, folder: str, options: VllmOptions, dtype: str) -> None:
         import vllm
         from vllm.platforms import current_platform
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
-        from potstill.datagen.teachers.vllm_start import unlisted
 
         named: dict[str, Any] = {
             "dtype": dtype,

@@ -1,8 +1,9 @@
-"""What vLLM's engine must not meet in this process while it starts."""
+"""What vLLM's engine must not meet in this process, or must, while it starts."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -20,3 +21,25 @@ def unlisted(name: str) -> Iterator[None]:
     finally:
         if module is not None:
             sys.modules[name] = module
+
+
+@contextlib.contextmanager
+def told_offline(wanted: bool) -> Iterator[None]:
+    """Tell the engine, and the processes that it starts, to ask the Hub for nothing; nobody else afterwards.
+
+    A student of the same run, or the next run of a notebook, may be the Hub's.
+
+    Args:
+        wanted: Whether it is to be told: its model is a folder. What the environment says already stays.
+    """
+    # The Hub's client reads it when it is loaded, and keeps it.
+    import huggingface_hub.constants  # noqa: F401
+
+    if not wanted or "HF_HUB_OFFLINE" in os.environ:
+        yield
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HF_HUB_OFFLINE", None)
