@@ -17,7 +17,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import fit_calibration, log_softmax
-from potstill.language.label_words import OTHER, beside, label_words, turned_from
+from potstill.language.label_words import OTHER, described_words, label_words, turned_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,10 +84,8 @@ def name_logits(
     """
     import numpy as np
 
-    said = label_words(spec)
-    names = list(said.values())
-    full = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
-    labels = encoder.encode([*names, OTHER]) + encoder.encode([*full, OTHER])
+    names = list(label_words(spec).values())
+    labels = encoder.encode([*names, OTHER]) + encoder.encode([*described_words(spec), OTHER])
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     labels = turned_from(spec, labels[:-1], labels[-1])
     scores = np.asarray(texts @ labels.T, dtype=np.float64) / TEMPERATURE

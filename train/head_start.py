@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.language.label_words import OTHER, beside, label_words, turned_from
+from potstill.language.label_words import OTHER, described_words, label_words, turned_from
 from potstill.task import TaskSpec
 from potstill.task.regression import balanced_offsets, softmax_regression
 from potstill.train.encode import batches_by_length
@@ -157,9 +157,7 @@ def said_of_labels(spec: TaskSpec) -> list[str]:
 
     A description says more than a name, but its length says something of its own: both together do best.
     """
-    said = label_words(spec)
-    full = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
-    return [*said.values(), OTHER, *full, OTHER]
+    return [*label_words(spec).values(), OTHER, *described_words(spec), OTHER]
 
 
 def features(model: Any, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:

@@ -155,6 +155,12 @@ def beside(said: str, description: str) -> str:
     return "" if description.strip() == said else description
 
 
+def described_words(spec: TaskSpec) -> list[str]:
+    """The words of each label with its description behind them, for an encoder."""
+    said = label_words(spec)
+    return [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
+
+
 def is_answered(names: Sequence[str]) -> bool:
     """Whether names only answer a question: yes and no, 1 and 0."""
     return any(sorted(name.lower() for name in names) == sorted(pair) for pair in _ANSWERS)

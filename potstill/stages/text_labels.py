@@ -268,7 +268,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     import numpy as np
 
     from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, settled_opinion, trust
-    from potstill.language.label_words import OTHER, beside, label_words, turned_from
+    from potstill.language.label_words import OTHER, described_words, turned_from
     from potstill.models import sentence_encoder
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
@@ -287,13 +287,11 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     table = rows.select(usable)
     labels, gold = table["label"][:], [origin == "user" for origin in table["origin"]]
     known = encode(table["input"][:]) if usable else np.zeros((0, 1))
-    said = label_words(spec)
-    own = [f"{said[label.name]}: {beside(said[label.name], label.description)}".rstrip(": ") for label in spec.labels]
     real = encode(texts)
     told = [i for i, is_gold in enumerate(gold) if is_gold]
     space = np.concatenate([known[told], real]) if told else real
     weights, own_labels = table["weight"][:], [labels[i] for i in told]
-    names = encode([*own, OTHER])
+    names = encode([*described_words(spec), OTHER])
     names = turned_from(spec, names[:-1], names[-1])
     prior = spec.prior
     start = first_opinion(space, known, labels, gold, weights, names)
