@@ -54,7 +54,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pack import CLASSIFICATION, GENERATION, ROOT, pack_task
+from pack import CLASSIFICATION, FOUND, GENERATION, ROOT, pack_task
 from results_file import FOLDER, print_table, read_results, write_results
 from zero_label_arms import CLASSES_ONLY, FIGURES, LABELLED, ORDER, SIZES_TOLD, TEACHERS, folder_of, measure
 
@@ -82,6 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(json.loads(args.job))))
         return
     folder = args.out if args.quick or args.set or args.teacher != "transformers" else FOLDER
+    if not (args.show or FOUND.exists()):
+        told = (
+            "retrieval goes without the datasets of others that the tables had; found_datasets.py makes them"
+        )
+        print(f"no {FOUND}: {told}", file=sys.stderr, flush=True)
     records = read_results(NAME, folder)
     failed: list[tuple[str, str, int]] = []
     lock = Lock()

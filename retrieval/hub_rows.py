@@ -64,7 +64,7 @@ def open_hub(
     if revision is not None and not REVISION.fullmatch(revision):
         raise DataError(f"{called[:120]!r}: after '@' stands a commit, a tag or a branch")
     if reason := hub_unreachable():
-        raise UnreachableError(f"{called} was found but cannot be reached: {reason}")
+        raise UnreachableError(f"{called} is a dataset of the Hub, which cannot be reached: {reason}")
     with patience(called):
         for pause_s in (*_PAUSES_S, None):
             try:

@@ -46,6 +46,11 @@ def test_bad_budgets_name_the_mend(text: str) -> None:
         Budget.parse(text)
 
 
+@pytest.mark.parametrize(("text", "shown"), [("1s", "1 s"), ("90s", "1.5 min"), ("2usd,5min", "2 USD, 5 min")])
+def test_shown_as_people_write(text: str, shown: str) -> None:
+    assert str(Budget.parse(text)) == shown
+
+
 @given(st.text(max_size=20))
 def test_parse_never_crashes(text: str) -> None:
     with contextlib.suppress(OptionError):

@@ -434,7 +434,7 @@ def test_datasets_that_could_not_be_reached_are_asked_for_again_once_they_can(
 
     def sample(*_: object, **__: object) -> Sample:
         if not way["there"]:
-            raise UnreachableError("me/reviews was found but cannot be reached: no network")
+            raise UnreachableError("me/reviews is a dataset of the Hub, which cannot be reached: no network")
         return Sample(table_of(rows, "reviews"), range(30), 30)
 
     def retrieved() -> tuple[bool, int]:

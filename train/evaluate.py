@@ -54,7 +54,7 @@ class Scores:
         chrf_pp: Corpus chrF++ (generation); called `chrf++` where figures have names.
         bleu: Corpus BLEU (generation).
         bleu_tokens: Which of sacrebleu's tokenizers it counts words with.
-        ci: 95 % bootstrap interval of each figure.
+        ci: 95 % interval of each figure: Wilson's of shares of rows, else a bootstrap's.
         labels: Label names, in the order of `confusion`.
         confusion: Row = gold, column = answer, last column = an answer that is no label.
         label_distribution: Share of each label among the answers; "" is an answer that is no label.
@@ -300,13 +300,11 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
     truth = np.array([index[text] for text in _gold_texts(gold)], dtype=np.int64)
     answer = np.array([index.get(text, -1) for text in outputs], dtype=np.int64)
     counts = metrics.confusion(truth, answer, len(names))
+    accuracy, macro_f1 = metrics.accuracy(truth, answer), float(metrics.macro_f1(counts))
+    draws = metrics.macro_f1_of_draws(truth, answer, len(names))
     ci = {
-        "accuracy": metrics.bootstrap_interval(
-            metrics.mean_of_draws((truth == answer).astype(np.float64)), len(truth), resamples=resamples, seed=seed
-        ),
-        "macro_f1": metrics.bootstrap_interval(
-            metrics.macro_f1_of_draws(truth, answer, len(names)), len(truth), resamples=resamples, seed=seed
-        ),
+        "accuracy": metrics.share_interval(accuracy, len(truth)),
+        "macro_f1": metrics.score_interval(draws, macro_f1, len(truth), resamples=resamples, seed=seed),
     }
     table = None if probs is None else _checked_probs(probs, len(truth), len(names))
     shares = counts.sum(0) / len(truth)
@@ -314,8 +312,8 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
     return Scores(
         rows=len(truth),
         metric=spec.metric if spec.metric in ("accuracy", "macro_f1") else "macro_f1",
-        accuracy=metrics.accuracy(truth, answer),
-        macro_f1=float(metrics.macro_f1(counts)),
+        accuracy=accuracy,
+        macro_f1=macro_f1,
         ece=None if table is None else metrics.expected_calibration_error(truth, table),
         ci=ci,
         labels=tuple(names),
@@ -341,28 +339,35 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
     characters_and_words = corpus_scores.chrf_pp_statistics(right, outputs)
     words = corpus_scores.bleu_statistics(right, outputs)
     scorers = {
-        "exact_match": metrics.mean_of_draws(matches),
         "token_f1": metrics.mean_of_draws(overlap),
         "rouge_l": metrics.mean_of_draws(rouge),
         "chrf": corpus_scores.of_draws(characters, metrics.chrf),
         "chrf++": corpus_scores.of_draws(characters_and_words, corpus_scores.chrf_pp),
         "bleu": corpus_scores.of_draws(words, corpus_scores.bleu),
     }
+    figures = {
+        "exact_match": float(matches.mean()),
+        "token_f1": float(overlap.mean()),
+        "rouge_l": float(rouge.mean()),
+        "chrf": float(metrics.chrf(characters.sum(0))),
+        "chrf++": float(corpus_scores.chrf_pp(characters_and_words.sum(0))),
+        "bleu": float(corpus_scores.bleu(words.sum(0))),
+    }
     ci = {
-        name: metrics.bootstrap_interval(scorer, len(outputs), resamples=resamples, seed=seed)
+        name: metrics.score_interval(scorer, figures[name], len(outputs), resamples=resamples, seed=seed)
         for name, scorer in scorers.items()
     }
     return Scores(
         rows=len(outputs),
-        metric=spec.metric if spec.metric in scorers else "rouge_l",
-        exact_match=float(matches.mean()),
-        token_f1=float(overlap.mean()),
-        rouge_l=float(rouge.mean()),
-        chrf=float(metrics.chrf(characters.sum(0))),
-        chrf_pp=float(corpus_scores.chrf_pp(characters_and_words.sum(0))),
-        bleu=float(corpus_scores.bleu(words.sum(0))),
+        metric=spec.metric if spec.metric in figures else "rouge_l",
+        exact_match=figures["exact_match"],
+        token_f1=figures["token_f1"],
+        rouge_l=figures["rouge_l"],
+        chrf=figures["chrf"],
+        chrf_pp=figures["chrf++"],
+        bleu=figures["bleu"],
         bleu_tokens=corpus_scores.bleu_tokens(texts),
-        ci=ci,
+        ci={"exact_match": metrics.share_interval(figures["exact_match"], len(outputs)), **ci},
     )
 
 

@@ -7,18 +7,20 @@ Classification: accuracy, macro-F1 over the labels that occur in gold or predict
 calibration error in 15 equal bins (Guo et al., arXiv:1706.04599 §2). Generation: exact match after SQuAD's
 normalisation, which leaves numbers and JSON whole here, and F1 of the words that it leaves; ROUGE-L F1 on lower-case
 alphanumeric tokens of any script (Lin 2004; on ASCII the same figures as the `rouge_score` package without stemming,
-which knows no other letters); corpus chrF (Popović 2015; sacrebleu's figures). Intervals: percentile bootstrap over
-rows, seeded.
+which knows no other letters); corpus chrF (Popović 2015; sacrebleu's figures). Intervals: Wilson's for shares of rows,
+else percentile bootstrap over rows, seeded.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -308,6 +310,49 @@ def bootstrap_interval(
         scores.append(score(random.integers(0, n_rows, (min(block, resamples - start), n_rows))))
     low, high = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def share_interval(share: float, n_rows: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of rows. A bootstrap of twenty rows that are all right would call twenty enough to be sure.
+
+    Args:
+        share: In [0, 1].
+        n_rows: Rows that it is the share of.
+        level: Mass inside the interval.
+
+    Returns:
+        Lower and upper end, between 0 and 1.
+
+    Source:
+        Wilson, JASA 22 (1927): 209-212; Brown, Cai and DasGupta, Statistical Science 16 (2001) §3.1.1, for few rows.
+
+    Examples:
+        >>> low, high = share_interval(1.0, 20)
+        >>> round(low, 2), high
+        (0.84, 1.0)
+    """
+    if n_rows == 0:
+        return 0.0, 0.0
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (share + z * z / (2 * n_rows)) / (1 + z * z / n_rows)
+    half = z / (1 + z * z / n_rows) * math.sqrt(share * (1 - share) / n_rows + z * z / (4 * n_rows**2))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def score_interval(
+    score: Callable[[Ints], Floats], value: float, n_rows: int, *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a score in [0, 1]: by `bootstrap_interval`, or by `share_interval` where all draws score alike.
+
+    Args:
+        score: As for `bootstrap_interval`.
+        value: The score on all rows.
+        n_rows: Rows to draw from.
+        resamples: Number of draws.
+        seed: Seed of the draws.
+    """
+    low, high = bootstrap_interval(score, n_rows, resamples=resamples, seed=seed)
+    return (low, high) if low < high else share_interval(min(1.0, max(0.0, value)), n_rows)
 
 
 def macro_f1_of_draws(gold: Ints, predicted: Ints, n_labels: int) -> Callable[[Ints], Floats]:

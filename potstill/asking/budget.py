@@ -136,7 +136,7 @@ class Budget:
         if self.tokens is not None:
             parts.append(f"{self.tokens:,} tokens")
         if self.seconds is not None:
-            parts.append(f"{self.seconds / 60:g} min")
+            parts.append(f"{self.seconds / 60:g} min" if self.seconds >= 60 else f"{self.seconds:g} s")
         return ", ".join(parts) or "no cap"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from potstill.rows import Row, rows_to_dataset
 from potstill.task import TaskSpec
@@ -232,3 +233,25 @@ def test_intervals_of_many_labels_take_little_memory():
     for draw, value in zip(draws[:5], found[:5], strict=True):
         whole = metrics.macro_f1(metrics.confusion(gold[draw], predicted[draw], 300))
         assert value == pytest.approx(float(whole))
+
+
+@given(n=st.integers(1, 500), share=st.floats(0, 1))
+def test_the_interval_of_a_share_is_wilsons(n, share):
+    right = round(share * n)
+    low, high = metrics.share_interval(right / n, n)
+    wanted = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert low == pytest.approx(wanted.low, abs=1e-9)
+    assert high == pytest.approx(wanted.high, abs=1e-9)
+    assert low <= right / n <= high
+
+
+def test_rows_that_are_all_right_are_no_proof_of_a_perfect_score():
+    gold = np.arange(20) % 2
+    draws = metrics.macro_f1_of_draws(gold, gold, 2)
+    assert metrics.bootstrap_interval(draws, 20) == (1.0, 1.0)
+    low, high = metrics.score_interval(draws, 1.0, 20)
+    assert 0.8 < low < 0.9
+    assert high == 1.0
+    some_wrong = np.where(np.arange(20) < 6, 1 - gold, gold)
+    draws = metrics.macro_f1_of_draws(gold, some_wrong, 2)
+    assert metrics.score_interval(draws, 0.7, 20) == metrics.bootstrap_interval(draws, 20)
