@@ -83,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     folder = args.out if args.quick or args.set or args.teacher != "transformers" else FOLDER
     if not (args.show or FOUND.exists()):
-        told = (
-            "retrieval goes without the datasets of others that the tables had; found_datasets.py makes them"
-        )
+        told = "retrieval goes without the datasets of others that the tables had; found_datasets.py makes them"
         print(f"no {FOUND}: {told}", file=sys.stderr, flush=True)
     records = read_results(NAME, folder)
     failed: list[tuple[str, str, int]] = []

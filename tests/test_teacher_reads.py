@@ -201,11 +201,11 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     assert notes[-1].startswith("the texts are left out: ")
     assert pays_more(met, Meter(Budget(tokens=2))), "a larger budget reads them"
     assert read("b", unknown, 0) is None
-    assert read("c", replace(unknown, trust=0.4), 5) is None, "what is believed stands"
-    assert read("f", replace(unknown, trust=0.35), 5, Budget(tokens=1)) is None
+    assert read("c", replace(unknown, trust=0.4, of_few=0.4), 5) is None, "what is believed stands"
+    assert read("f", replace(unknown, trust=0.5, of_few=0.35), 5, Budget(tokens=1)) is None
     assert "the rows say little of the texts; the teacher reads 5 of them" in notes
     assert notes[-1].startswith("the texts are labelled by names and rows: ")
-    assert read("g", replace(unknown, trust=0.35), 5)[0].space == "teacher"
+    assert read("g", replace(unknown, trust=0.5, of_few=0.35), 5)[0].space == "teacher"
     assert read("d", replace(unknown, space="student"), 5) is None
     told, some = read("e", unknown, 4)
     assert (told.space, told.trust, len(some), len({text.row for text in some})) == ("teacher", 1.0, 4, 4)

@@ -64,8 +64,8 @@ class SelfTrainingOptions:
             of the texts, these are labelled by what the mixture starts from instead: nearness to the names of the
             labels and what the rows say. Where that share above chance, squared, is below `trust`, the rows say nothing
             of the texts.
-        read_below: Where that share above chance, squared, is below this, the rows say little of the texts, and the
-            teacher is asked.
+        read_below: Where halves of fifteen rows a label agree on so few of the texts that this share above chance,
+            squared, is below this, the rows say little of them, and the teacher is asked.
         read: How many of the texts, drawn by chance, the teacher is then asked for; 0 asks it for none, and leaves out
             texts of which the rows say nothing.
         written_weight: What the weight of written rows is multiplied by once real texts are labelled.

@@ -256,6 +256,8 @@ def mixture_rows(
         (found, texts), options = read, replace(options, method="teacher")
     said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}
     told = {**said, "rounds": []}
+    if found.space == "opinion":
+        told["of_few"] = round(found.of_few, 4)
     if nameless := int((found.probs.sum(axis=1) == 0).sum()):
         told["without_label"] = nameless
     if found.trust < found.least:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,12 +44,14 @@ class TextLabels:
         trust: How far they are to be believed, in [0, 1].
         least: The trust below which the texts are left out.
         space: What they come of.
+        of_few: How far halves of few written rows agree on them above chance, squared; 1 where nobody asked.
     """
 
     probs: NDArray[np.float64]
     trust: float
     least: float
     space: Literal["differences", "student", "encoder", "opinion", "likeness", "teacher"]
+    of_few: float = 1.0
 
 
 def labels_of_texts(
@@ -81,12 +84,12 @@ def labels_of_texts(
         found = taught_labels(job, texts, led, folder)
         if found is not None:
             return TextLabels(*found, options.trust, "student")
-    mixed, believed, start = mixture_labels(job, texts, rows)
-    if asked or believed >= options.agreement:
-        return TextLabels(mixed, believed, options.trust if asked else 0.0, "encoder")
+    mixed = mixture_labels(job, texts, rows)
+    if asked or mixed.believed >= options.agreement:
+        return TextLabels(mixed.probs, mixed.believed, options.trust if asked else 0.0, "encoder")
     # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
-    shared = above_chance(believed, len(spec.labels))
-    return TextLabels(start, shared, options.trust, "opinion")
+    shared, of_few = (above_chance(share, len(spec.labels)) for share in (mixed.believed, mixed.of_few()))
+    return TextLabels(mixed.opinion, shared, options.trust, "opinion", of_few)
 
 
 def _compared(job: Job, texts: list[str], rows: Dataset) -> Compared | None:
@@ -124,8 +127,8 @@ def read_by_teacher(
     """What the teacher says of some texts, where the rows say nothing of them, or little.
 
     Halves of written rows that agree as coins do come of a teacher that does not know how to write for a label. It may
-    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing"), and mostly does where the
-    halves agree a little better (`self_training.read_below`).
+    still know one when it reads it (docs/log.md, "Texts of which the rows say nothing"), and mostly does where halves
+    of few rows agree a little better (`self_training.read_below`).
 
     Args:
         job: The run: its teacher, encoder and `self_training` and `soft` options.
@@ -146,7 +149,7 @@ def read_by_teacher(
     options = job.settings.self_training
     most = min(options.read, len(texts))
     lost = found.trust < found.least
-    if found.space != "opinion" or not most or not (lost or found.trust < options.read_below):
+    if found.space != "opinion" or not most or not (lost or found.of_few < options.read_below):
         return None
     some = Random(job.settings.seed).sample(texts, most)
     said = "nothing" if lost else "little"
@@ -252,18 +255,31 @@ def taught_labels(job: Job, texts: list[str], rows: Dataset, student: Path) -> t
     return probs, above_chance(same, len(spec.labels))
 
 
-def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
-    """Probabilities of the labels of texts that nobody labelled; see `potstill.datagen.mixture`.
+@dataclass(frozen=True)
+class MixtureLabels:
+    """What a mixture in the sentence encoder's space makes of texts that nobody labelled.
+
+    Attributes:
+        probs: (n_texts, n_labels) float64.
+        believed: How far they are to be believed: by the user's rows where there are enough (`mixture.trust`), by
+            halves of all rows otherwise (`mixture.agreement`).
+        opinion: What it started from, settled (`mixture.settled_opinion`), of the same shape.
+        of_few: How far halves of few rows agree, a share in [0, 1].
+    """
+
+    probs: NDArray[np.float64]
+    believed: float
+    opinion: NDArray[np.float64]
+    of_few: Callable[[], float]
+
+
+def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> MixtureLabels:
+    """Labels of texts that nobody labelled; see `potstill.datagen.mixture`.
 
     Args:
         job: The run: its task, encoder and stated label prior.
-        texts: The texts.
+        texts: The texts, at least one.
         rows: The training rows; those of the user stay what they are.
-
-    Returns:
-        (len(texts), n_labels) float64; how far they are to be believed: by the user's rows where there are enough
-        (`mixture.trust`), by halves of all rows otherwise (`mixture.agreement`); and the opinion that it started from,
-        settled (`mixture.settled_opinion`), of the same shape.
     """
     import numpy as np
 
@@ -273,9 +289,6 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
     spec = job.spec
-    if not texts:
-        nothing: NDArray[np.float64] = np.zeros((0, len(spec.labels)))
-        return nothing, 0.0, nothing
     encoder = sentence_encoder(job.settings.encoder)
 
     def encode(some: list[str]) -> NDArray[np.float64]:
@@ -303,4 +316,6 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> tuple[NDArray[n
     else:
         believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
-    return mixture.probs(real), believed, settled_opinion(real, start[len(told) :], prior)
+    opinion = settled_opinion(real, start[len(told) :], prior)
+    of_few = partial(agreement, real, known, labels, weights, names, prior, few=True)
+    return MixtureLabels(mixture.probs(real), believed, opinion, of_few)

@@ -129,6 +129,19 @@ def test_mixtures_of_clusters_agree_and_those_of_a_cloud_do_not() -> None:
     assert agreement(cloud, rng.normal(size=(120, 12)), noise, weights, names) < 0.7
 
 
+def test_halves_of_many_rows_agree_in_what_their_writer_gets_wrong_and_those_of_few_do_not() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(2), 300)
+    rows = rng.normal(size=(600, 12)) + 0.7 * np.outer(2 * labels - 1, np.eye(12)[0])
+    texts, told, weights, names = rng.normal(size=(300, 12)), labels.tolist(), [1.0] * 600, np.zeros((2, 12))
+    assert agreement(texts, rows, told, weights, names) > 0.8
+    assert agreement(texts, rows, told, weights, names, few=True) < 0.65
+    # Where real texts lie together, few rows are enough to tell which is which.
+    apart, _ = clusters(100, labels=2, seed=6)
+    ours, gold = clusters(300, labels=2, seed=5)
+    assert agreement(apart, ours, gold.tolist(), weights, names, few=True) > 0.95
+
+
 def test_what_halves_say_is_the_same_in_whatever_order_labels_follow_each_other() -> None:
     """Rows are written for one label after the other: every other row of them has every other label alone."""
     rows, labels = clusters(40, labels=4, seed=5, apart=3.0)
