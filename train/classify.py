@@ -12,7 +12,9 @@ labels' names (`head_start`). On 360 rows of TREC that a small teacher wrote, ma
 clean ones from .90 to .93. The start takes part in the choice of the best evaluation: where training on noisy rows
 makes it no better, it stays (Snips, written rows: .74 against .62). Held-out rows that the teacher wrote as well have
 its manner and its mistakes, and flatter what was fitted to them: where most are such, training has to be better by more
-than chance (`head_start.Start`; docs/log.md, "Written rows that choose").
+than chance (`head_start.Start`; docs/log.md, "Written rows that choose"). Real texts that nobody labelled are labelled
+too wrongly to choose an evaluation: where most held-out rows are such, training goes on to its last step and stands,
+unless the start is better by more than chance (docs/log.md, "Texts that choose").
 
 Sources: Hinton et al., arXiv:1503.02531 §2; Devlin et al., arXiv:1810.04805 §4.
 """
@@ -153,16 +155,19 @@ def _distil(
         told = deep_targets(deep, spec, ids, checkpoints / "deep-states.f16", kept)
         for i, row in enumerate(data):
             row |= {"probs": told.probs[i], "has_probs": True, "states": told.of_row(i)}
+    origins = [] if validation is None else validation["origin"][:]
+    flattered, doubtful = (origins.count(origin) > len(origins) / 2 for origin in ("generated", "pseudo"))
     arguments = loop.trainer_arguments(
-        options, schedule, checkpoints, validated=held_out is not None, metric="eval_choice", higher=True
-    )
+        options, schedule, checkpoints, validated=held_out is not None, metric="eval_choice", higher=True,
+        chooses=not doubtful,
+    )  # fmt: skip
     trainer = ClassifierTrainer(
         model=model,
         args=TrainingArguments(**arguments),
         train_dataset=_Rows(data, shares),
         eval_dataset=None if held_out is None else _Rows(held_out),
         data_collator=_Collator(int(tokenizer.pad_token_id or 0)),
-        callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
+        callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None, chooses=not doubtful),
     )
     trainer.options, trainer.held_out_options = options, held_out_options
     trainer.started, trainer.n_labels, trainer.fitted = started, len(spec.label_names), fitted
@@ -170,8 +175,7 @@ def _distil(
     if schedule.end:
         loop.finish(trainer, options, resume_from)
     if start is not None:
-        origins = [] if validation is None else validation["origin"][:]
-        trainer.keep_the_better(start, flattered=origins.count("generated") > len(origins) / 2)
+        trainer.keep_the_better(start, flattered=flattered, doubtful=doubtful)
     history = loop.history_of(trainer.state.log_history)
     report = _report(trainer, targets, len(train), schedule, resume_from)
     report["start"] = {"head": "features" if fitted else "random"} | ({} if start is None else start.to_json())
@@ -283,20 +287,24 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
         weights = {name: value.detach().cpu().clone() for name, value in changed.items()}
         return Start(loss, score, right, weights)
 
-    def keep_the_better(self, start: Start, *, flattered: bool) -> None:
+    def keep_the_better(self, start: Start, *, flattered: bool, doubtful: bool) -> None:
         """Take the weights of the start again where training made it no better.
 
         Args:
             start: As it was remembered.
             flattered: Whether most held-out rows are of the teacher's hand, so that training has to be better than the
                 start by more than chance.
+            doubtful: Whether most are real texts that nobody labelled, so that the start has to be.
         """
         best = self.state.best_metric
         # The parts of sharded weights lie in other processes.
         if self.options.sharding != "ddp":
             return
         start.kept = best is None or loop.choice_figure(start.score, start.loss) >= best
-        if flattered and not start.kept:
+        if doubtful and self.state.global_step:
+            start.chance = by_chance(self._measured(self.eval_dataset)[2], start.right)
+            start.kept = start.chance <= CHANCE
+        elif flattered and not start.kept:
             start.chance = by_chance(start.right, self._measured(self.eval_dataset)[2])
             start.kept = start.chance > CHANCE
         if start.kept:
@@ -418,7 +426,8 @@ def _report(
     trainer: Any, targets: LabelTargets, given: int, schedule: loop.Schedule, resume_from: str | None
 ) -> dict[str, Any]:
     state = trainer.state
-    best = state.best_global_step or None
+    evaluated = [entry["step"] for entry in state.log_history if "eval_score" in entry]
+    best = state.best_global_step or (evaluated[-1] if evaluated else None)
     return {
         "options": as_json(trainer.options),
         "rows": {

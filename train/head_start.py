@@ -61,8 +61,9 @@ class Start:
         right: (n,) bool, which of them it answers as they are labelled.
         weights: Those that training changes.
         kept: Whether they stayed.
-        chance: Of the held-out rows that one of start and training has right, how probable it is that training has so
-            many of them by chance (the exact form of McNemar's test, one-sided); None where it was not asked.
+        chance: Of the held-out rows that one of start and training has right, how probable it is that training (where
+            most are texts that nobody labelled, the start) has so many of them by chance (the exact form of McNemar's
+            test, one-sided); None where it was not asked.
     """
 
     loss: float

@@ -74,7 +74,14 @@ def plan_schedule(rows: int, options: DistilOptions, processes: int | None = Non
 
 
 def trainer_arguments(
-    options: DistilOptions, schedule: Schedule, checkpoints: Path, *, validated: bool, metric: str, higher: bool
+    options: DistilOptions,
+    schedule: Schedule,
+    checkpoints: Path,
+    *,
+    validated: bool,
+    metric: str,
+    higher: bool,
+    chooses: bool = True,
 ) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or `SFTConfig`."""
     every = "steps"
@@ -99,11 +106,11 @@ def trainer_arguments(
         "save_strategy": every,
         "save_steps": schedule.evaluate_each,
         "save_total_limit": 1,
-        "load_best_model_at_end": validated,
+        "load_best_model_at_end": validated and chooses,
         # So that a training that goes on is as patient as it was.
         "restore_callback_states_from_checkpoint": True,
-        "metric_for_best_model": metric if validated else None,
-        "greater_is_better": higher if validated else None,
+        "metric_for_best_model": metric if validated and chooses else None,
+        "greater_is_better": higher if validated and chooses else None,
         "logging_strategy": "steps",
         "logging_steps": schedule.evaluate_each,
         "logging_nan_inf_filter": False,
@@ -235,10 +242,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         )
 
 
-def callbacks(options: DistilOptions, schedule: Schedule, listener: Listener, *, validated: bool) -> list[Any]:
-    """The callbacks of a training."""
+def callbacks(
+    options: DistilOptions, schedule: Schedule, listener: Listener, *, validated: bool, chooses: bool = True
+) -> list[Any]:
+    """The callbacks of a training whose held-out rows, if there are any, are measured on, and may choose among it."""
     found: list[Any] = [Progress(options, schedule, listener, validated=validated)]
-    if validated and options.early_stopping:
+    if validated and chooses and options.early_stopping:
         found.append(EarlyStoppingCallback(options.early_stopping))
     return found
 

@@ -131,7 +131,8 @@ class DistilOptions:
         freeze_embeddings: Leave the token embeddings of the encoder as they are: half of MiniLM's weights, so a
             step costs less, at the same score.
         max_length: Tokens of one sequence at most. Longer inputs are cut at their end, never the output.
-        early_stopping: Stop after this many evaluations without a better held-out figure; None never stops.
+        early_stopping: Stop after this many evaluations without a better held-out figure; None never stops. A
+            classifier whose held-out rows are mostly texts that nobody labelled goes on to its last step.
         evaluations: Held-out evaluations, evenly over the training; None evaluates once an epoch.
         checkpoint_steps: Also save a checkpoint each this many steps, for a resume in the middle of an epoch.
         precision: `bf16` computes in bfloat16 and keeps fp32 weights; None takes bf16 where the GPU or the CPU

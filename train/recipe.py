@@ -227,7 +227,10 @@ def training_summary(report: Mapping[str, Any]) -> str:
         parts.append(f"trial {search['best'] + 1} of {len(search['trials'])} was best ({values})")
     start = report.get("start") or {}
     if "score" in start:
-        gain = "better by no more than chance" if "chance" in start else "no better"
+        from potstill.train.head_start import CHANCE
+
+        chance = start.get("chance")
+        gain = "no better" if chance is None else "better by no more than chance" if chance > CHANCE else "worse"
         outcome = f"kept, as training made it {gain}" if start["kept"] else "training went on from there"
         score = f"macro-F1 {start['score']:.3f} on the held-out rows"
         parts.append(f"a head on the base model's frozen features came first ({score}; {outcome})")

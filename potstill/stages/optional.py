@@ -256,7 +256,7 @@ def mixture_rows(
         (found, texts), options = read, replace(options, method="teacher")
     said: dict[str, Any] = {"texts": len(texts), "rows": 0, "space": found.space, "trust": round(found.trust, 4)}
     told = {**said, "rounds": []}
-    if found.space == "opinion":
+    if found.of_few < 1:
         told["of_few"] = round(found.of_few, 4)
     if nameless := int((found.probs.sum(axis=1) == 0).sum()):
         told["without_label"] = nameless

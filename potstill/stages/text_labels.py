@@ -44,7 +44,7 @@ class TextLabels:
         trust: How far they are to be believed, in [0, 1].
         least: The trust below which the texts are left out.
         space: What they come of.
-        of_few: How far halves of few written rows agree on them above chance, squared; 1 where nobody asked.
+        of_few: How far halves of few written rows agree on them above chance, squared; 1 where that is no matter.
     """
 
     probs: NDArray[np.float64]
@@ -85,10 +85,12 @@ def labels_of_texts(
         if found is not None:
             return TextLabels(*found, options.trust, "student")
     mixed = mixture_labels(job, texts, rows)
-    if asked or mixed.believed >= options.agreement:
-        return TextLabels(mixed.probs, mixed.believed, options.trust if asked else 0.0, "encoder")
-    # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
+    if asked:
+        return TextLabels(mixed.probs, mixed.believed, options.trust, "encoder")
     shared, of_few = (above_chance(share, len(spec.labels)) for share in (mixed.believed, mixed.of_few()))
+    if mixed.believed >= options.agreement:
+        return TextLabels(mixed.probs, mixed.believed, 0.0, "encoder", of_few)
+    # Halves that agree as coins do were taught nothing, and what all rows say together is no better.
     return TextLabels(mixed.opinion, shared, options.trust, "opinion", of_few)
 
 
@@ -148,8 +150,8 @@ def read_by_teacher(
 
     options = job.settings.self_training
     most = min(options.read, len(texts))
-    lost = found.trust < found.least
-    if found.space != "opinion" or not most or not (lost or found.of_few < options.read_below):
+    lost = found.space == "opinion" and found.trust < found.least
+    if not most or not (lost or found.of_few < options.read_below):
         return None
     some = Random(job.settings.seed).sample(texts, most)
     said = "nothing" if lost else "little"
@@ -157,7 +159,8 @@ def read_by_teacher(
     with as_paid(job.asker.meter, needed=False) as cut:
         return TextLabels(teacher_labels(job, [text.text for text in some], rows), 1.0, 0.0, "teacher"), some
     met.update(cut)
-    instead = "the texts are left out" if lost else "the texts are labelled by names and rows"
+    whose = "a mixture" if found.space == "encoder" else "names and rows"
+    instead = "the texts are left out" if lost else f"the texts are labelled by {whose}"
     job.listener(Event("train", "note", f"{instead}: {cut['budget_met']['told']}"))
     return None
 

@@ -156,6 +156,27 @@ def test_held_out_rows_of_one_hand_with_the_others_replace_the_start_only_beyond
         assert (start["chance"] > 0.05) == kept
 
 
+@pytest.mark.parametrize("wrong", [3, 2])
+def test_texts_that_nobody_labelled_choose_no_evaluation(wrong, tmp_path, options):
+    rows = reviews(64)
+    others = [
+        replace(row, origin="pseudo") if i % wrong else replace(row, origin="pseudo", label="good", output="good")
+        for i, row in enumerate(dataset_to_rows(reviews(40, 1)))
+    ]
+    held_out = rows_to_dataset(others, SPEC.label_names)
+    told = replace(options, start="features", epochs=6, early_stopping=1)
+    result = distil_classifier(SPEC, rows, held_out, tmp_path / "s", told)
+    steps, start = result.report["steps"], result.report["start"]
+    assert steps["taken"] == steps["planned"]
+    assert "chance" in start
+    assert start["kept"] == (start["chance"] <= 0.05)
+    assert steps["best"] == (0 if start["kept"] else steps["taken"])
+    last = result.history[-1]["score"]
+    assert result.report["best_score"] == (start["score"] if start["kept"] else last)
+    labelled = rows_to_dataset([replace(row, origin="user") for row in others], SPEC.label_names)
+    assert "chance" not in distil_classifier(SPEC, rows, labelled, tmp_path / "u", told).report["start"]
+
+
 def test_changed_answers_are_better_by_chance_as_often_as_a_coin_says():
     assert by_chance(np.array([False] * 5), np.array([True] * 5)) == 1 / 32
     assert by_chance(np.array([False, False, True]), np.array([True, True, False])) == 0.5
