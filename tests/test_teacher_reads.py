@@ -207,6 +207,11 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     assert notes[-1].startswith("the texts are labelled by names and rows: ")
     assert read("g", replace(unknown, trust=0.5, of_few=0.35), 5)[0].space == "teacher"
     assert read("d", replace(unknown, space="student"), 5) is None
+    mixed = replace(unknown, space="encoder", trust=0.95, least=0.0, of_few=0.35)
+    assert read("h", mixed, 5, Budget(tokens=1)) is None
+    assert notes[-1].startswith("the texts are labelled by a mixture: ")
+    assert read("i", mixed, 5)[0].space == "teacher"
+    assert read("j", replace(mixed, of_few=0.5), 5) is None
     told, some = read("e", unknown, 4)
     assert (told.space, told.trust, len(some), len({text.row for text in some})) == ("teacher", 1.0, 4, 4)
     right = {0: 0, 1: 1, 2: 0, 3: 1}
