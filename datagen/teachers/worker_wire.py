@@ -242,6 +242,8 @@ class Line:
         text = reply.read(_MOST_HEARD + 1)
         if len(text) > _MOST_HEARD:
             raise http.client.HTTPException("an answer of more than 1 GiB")
+        if reply.length:  # a read of at most so many bytes does not tell that the other end was killed within them
+            raise http.client.IncompleteRead(text, reply.length)
         return reply.status, text
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ from potstill.datagen.teachers.ray_cluster import RayTeacher
 from potstill.datagen.teachers.worker_wire import (
     ADDRESS_FILE,
     Address,
+    Away,
     Line,
     find_run,
     outcome_from_wire,
@@ -537,6 +538,28 @@ def test_where_a_worker_finds_its_run(tmp_path: Path) -> None:
         with pytest.raises(OptionError) as caught:
             Line(Address(url, TOKEN))
         assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"stint": "a", "requ'])
+def test_a_run_that_is_killed_within_its_answer_is_away_and_no_other_program(body: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def be_killed() -> None:
+            connection, _ = server.accept()
+            with connection:
+                heard = b""
+                while not heard.endswith(b"{}"):  # what is unread at the end would reset the connection
+                    heard += connection.recv(1 << 16)
+                connection.sendall(head + body)
+
+        thread = threading.Thread(target=be_killed)
+        thread.start()
+        line = Line(Address(f"http://127.0.0.1:{server.getsockname()[1]}/", TOKEN), timeout_s=10)
+        with pytest.raises(Away, match="IncompleteRead"):
+            line.ask("/exchange", {})
+        thread.join()
+    line.close()
 
 
 def test_requests_and_outcomes_come_over_the_wire_as_they_were() -> None:
