@@ -39,10 +39,9 @@ NAME_SHARPNESS = 20.0
 # Nats a text by which the texts must be likelier under labels of unlike shares than under equally common ones.
 _EVIDENT = 0.05
 _RIDGE = 3e-3
-# Draws of halves whose agreement is averaged, and of halves of few rows.
-_DRAWS, _DRAWS_OF_FEW = 5, 10
-# Rows of a label in a half that shows how much few rows say, and the texts that it is asked about.
-FEW_ROWS, _TEXTS_OF_FEW = 15, 2000
+# Rows of a label in a half that shows how much few rows say, and draws of such halves; other halves vary less.
+FEW_ROWS, DRAWS_OF_FEW, _DRAWS = 15, 10, 5
+_TEXTS_ASKED = 2000
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,8 @@ def agreement(
     names: NDArray[np.float64],
     prior: Sequence[float] | None = None,
     *,
-    few: bool = False,
+    rows_each: int | None = None,
+    draws: int = _DRAWS,
 ) -> float:
     """How far two mixtures agree on the texts that start from one half of the rows each: a share in [0, 1].
 
@@ -202,21 +202,23 @@ def agreement(
         weights: Weight of each row.
         names: (n_labels, width) embeddings of the label names.
         prior: As in `fit_mixture`.
-        few: Take `FEW_ROWS` of a label into a half at most. Of many rows, halves agree in what their writer always
-            gets wrong as well, so that their agreement tells of the texts' clusters, and not of how well they are told.
+        rows_each: Most rows of a label in a half; None takes all. Of many rows, halves agree in what their writer
+            always gets wrong as well, so that their agreement tells of the texts' clusters, and not of how well they
+            are told: `FEW_ROWS` are few enough.
+        draws: How often halves are drawn.
     """
     import numpy as np
 
     same, gold = [], np.asarray(labels, dtype=int)
-    if few and len(texts) > _TEXTS_OF_FEW:
-        texts = texts[np.random.default_rng(0).choice(len(texts), _TEXTS_OF_FEW, replace=False)]
-    for draw in range(_DRAWS_OF_FEW if few else _DRAWS):
+    if len(texts) > _TEXTS_ASKED:
+        texts = texts[np.random.default_rng(0).choice(len(texts), _TEXTS_ASKED, replace=False)]
+    for draw in range(draws):
         told, second = [], _second_half(labels, draw)
         for half in (~second, second):
             own = np.flatnonzero(half).tolist()
-            if few:
+            if rows_each is not None:
                 order = np.random.default_rng(draw).permutation(own)
-                own = [int(i) for label in np.unique(gold) for i in order[gold[order] == label][:FEW_ROWS]]
+                own = [int(i) for label in np.unique(gold) for i in order[gold[order] == label][:rows_each]]
             start = first_opinion(
                 texts, rows[own], [labels[i] for i in own], [False] * len(own), [weights[i] for i in own], names
             )

@@ -286,7 +286,15 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> MixtureLabels:
     """
     import numpy as np
 
-    from potstill.datagen.mixture import agreement, first_opinion, fit_mixture, settled_opinion, trust
+    from potstill.datagen.mixture import (
+        DRAWS_OF_FEW,
+        FEW_ROWS,
+        agreement,
+        first_opinion,
+        fit_mixture,
+        settled_opinion,
+        trust,
+    )
     from potstill.language.label_words import OTHER, described_words, turned_from
     from potstill.models import sentence_encoder
     from potstill.train.gold_rows import LEAST_HELD_OUT
@@ -320,5 +328,5 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> MixtureLabels:
         believed = agreement(real, known, labels, weights, names, prior)
     mixture = fit_mixture(space, start, known=own_labels, prior=prior)
     opinion = settled_opinion(real, start[len(told) :], prior)
-    of_few = partial(agreement, real, known, labels, weights, names, prior, few=True)
+    of_few = partial(agreement, real, known, labels, weights, names, prior, rows_each=FEW_ROWS, draws=DRAWS_OF_FEW)
     return MixtureLabels(mixture.probs(real), believed, opinion, of_few)

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.datagen.mixture import (
+    DRAWS_OF_FEW,
+    FEW_ROWS,
     agreement,
     even_opinion,
     first_opinion,
@@ -135,11 +137,11 @@ def test_halves_of_many_rows_agree_in_what_their_writer_gets_wrong_and_those_of_
     rows = rng.normal(size=(600, 12)) + 0.7 * np.outer(2 * labels - 1, np.eye(12)[0])
     texts, told, weights, names = rng.normal(size=(300, 12)), labels.tolist(), [1.0] * 600, np.zeros((2, 12))
     assert agreement(texts, rows, told, weights, names) > 0.8
-    assert agreement(texts, rows, told, weights, names, few=True) < 0.65
+    assert agreement(texts, rows, told, weights, names, rows_each=FEW_ROWS, draws=DRAWS_OF_FEW) < 0.65
     # Where real texts lie together, few rows are enough to tell which is which.
     apart, _ = clusters(100, labels=2, seed=6)
     ours, gold = clusters(300, labels=2, seed=5)
-    assert agreement(apart, ours, gold.tolist(), weights, names, few=True) > 0.95
+    assert agreement(apart, ours, gold.tolist(), weights, names, rows_each=FEW_ROWS, draws=DRAWS_OF_FEW) > 0.95
 
 
 def test_what_halves_say_is_the_same_in_whatever_order_labels_follow_each_other() -> None:
