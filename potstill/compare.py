@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
 from potstill.report.facts import RunFacts, read_run
+from potstill.rows import REFERENCES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,6 +136,7 @@ def paired_interval(
     metric: str,
     labels: Sequence[str],
     *,
+    references: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Difference of a score between two systems on the same rows, with the ends of its 95 % bootstrap interval.
@@ -145,6 +147,7 @@ def paired_interval(
         second: Answers of the other.
         metric: accuracy, macro_f1, exact_match, token_f1, rouge_l, chrf, chrf++ or bleu.
         labels: The task's labels, for macro_f1.
+        references: Of written answers, all right ones of each row, where there are several; None takes `gold`.
         seed: Of the draws.
 
     Source: Koehn 2004, W04-3250, §3.
@@ -156,7 +159,8 @@ def paired_interval(
     """
     import numpy as np
 
-    from potstill.train import corpus_scores, metrics
+    from potstill.train import metrics
+    from potstill.train.text_scores import text_scorer
 
     def scorer(answers: Sequence[str]) -> Any:
         if metric == "macro_f1":
@@ -164,20 +168,9 @@ def paired_interval(
             truth = np.array([index[text] for text in gold], dtype=np.int64)
             said = np.array([index.get(text, -1) for text in answers], dtype=np.int64)
             return metrics.macro_f1_of_draws(truth, said, len(labels))
-        if metric == "chrf":
-            return corpus_scores.of_draws(metrics.chrf_statistics(gold, answers), metrics.chrf)
-        if metric in ("chrf++", "bleu"):
-            right = [[text] for text in gold]
-            if metric == "bleu":
-                return corpus_scores.of_draws(corpus_scores.bleu_statistics(right, answers), corpus_scores.bleu)
-            return corpus_scores.of_draws(corpus_scores.chrf_pp_statistics(right, answers), corpus_scores.chrf_pp)
-        per_row = {
-            "accuracy": lambda: np.array([a == b for a, b in zip(gold, answers, strict=True)], dtype=np.float64),
-            "exact_match": lambda: metrics.exact_matches(gold, answers),
-            "token_f1": lambda: metrics.token_f1_scores(gold, answers),
-            "rouge_l": lambda: metrics.rouge_l_scores(gold, answers),
-        }[metric]()
-        return metrics.mean_of_draws(per_row)
+        if metric == "accuracy":
+            return metrics.mean_of_draws(np.array([a == b for a, b in zip(gold, answers, strict=True)], np.float64))
+        return text_scorer(metric, references or [[text] for text in gold], answers)
 
     before, after = scorer(first), scorer(second)
 
@@ -278,15 +271,16 @@ def _difference(first: RunFacts, other: RunFacts, name: str, other_name: str) ->
         apart = "; ".join(", ".join(sorted(names)) for names in (others - mine, mine - others) if names)
         return f"{none}their tasks have other labels ({apart})"
     answers = {(i, g): s for i, g, s in zip(after["input"], after["gold"], after["student"], strict=True)}
+    right = before.get(REFERENCES) or [[text] for text in before["gold"]]
     both = [
-        (gold, said, answers[text, gold])
-        for text, gold, said in zip(before["input"], before["gold"], before["student"], strict=True)
+        (gold, said, answers[text, gold], all_right)
+        for text, gold, said, all_right in zip(before["input"], before["gold"], before["student"], right, strict=True)
         if (text, gold) in answers
     ]
     if len(both) < _FEWEST:
         return f"{none}they have fewer than {_FEWEST} test rows in common ({len(both)})"
-    gold, said, other_said = (list(column) for column in zip(*both, strict=True))
-    value, low, high = paired_interval(gold, said, other_said, metric, first.spec.label_names)
+    gold, said, other_said, right = (list(column) for column in zip(*both, strict=True))
+    value, low, high = paired_interval(gold, said, other_said, metric, first.spec.label_names, references=right)
     return Difference(metric, value, low, high, len(both), (other_name, name))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
 from potstill.options import build_options
-from potstill.rows import sample_rows, take_rows
+from potstill.rows import REFERENCES, sample_rows, take_rows
 from potstill.run_dir import digest, write_atomic
 from potstill.task import DataRef
 
@@ -118,6 +118,8 @@ def evaluate_on(
     columns: dict[str, list[Any]] = {
         "input": list(test["input"]), "gold": list(test["output"]), "student": list(scored.outputs),
     }  # fmt: skip
+    if REFERENCES in test.column_names:
+        columns[REFERENCES] = list(test[REFERENCES])
     if scored.probs is not None:
         columns["student_confidence"] = [float(max(row)) for row in scored.probs]
     pq.write_table(pa.table(columns), out / "predictions.parquet", compression="zstd")

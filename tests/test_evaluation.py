@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from potstill.asking.ledger import Ledger
 from potstill.datagen.soft_options import SoftOptions
 from potstill.errors import DataError
 from potstill.events import Event
-from potstill.rows import Row, rows_to_dataset
+from potstill.rows import REFERENCES, Row, rows_to_dataset
 from potstill.settings import EvaluateOptions
 from potstill.stages.evaluation import evaluate_run
 from potstill.task import Label, TaskSpec
@@ -115,3 +116,35 @@ def test_a_run_without_rows_to_measure_on_says_where_its_student_is(kind: str, s
             spec, tmp_path, rows_to_dataset([], "ab"), tmp_path, test_set={"kind": kind, "source": ""}, asker=None,
             soft=SoftOptions(), options=EvaluateOptions(), train_rows=rows_to_dataset(rows, "ab"), seed=0,
         )  # fmt: skip
+
+
+def test_differences_count_every_right_answer_of_a_row_as_the_scores_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow.parquet as pq
+
+    from potstill.report.rows import differences
+    from potstill.train.evaluate import Evaluation, score_predictions
+
+    right = [[f"the long form of {i}", f"short {i}"] for i in range(40)]
+    rows = rows_to_dataset([Row(f"ask {i}", row[0], "user") for i, row in enumerate(right)], [])
+    test, spec = rows.add_column(REFERENCES, right), TaskSpec("t", "Answer.", "generation", metric="exact_match")
+    student, small = [row[1] for row in right], [row[0] if i % 2 else "wrong" for i, row in enumerate(right)]
+    said = iter([student, small])
+
+    def evaluate_student(*_: Any, **__: Any) -> Evaluation:
+        outputs = next(said)
+        return Evaluation(score_predictions(spec, test, outputs), tuple(outputs), None)
+
+    monkeypatch.setattr("potstill.train.student.load_student", lambda path: SimpleNamespace(card=None))
+    monkeypatch.setattr("potstill.train.evaluate.evaluate_student", evaluate_student)
+    facts = evaluate_run(
+        spec, tmp_path / "student", test, tmp_path, test_set={"kind": "real"}, asker=None, soft=SoftOptions(),
+        options=EvaluateOptions(), train_rows=rows, seed=0, compressed=tmp_path,
+    )  # fmt: skip
+    assert facts["scores"] == {"student": 1.0, "student (compressed)": 0.5}
+    told = json.loads((tmp_path / "scores.json").read_text())
+    columns = pq.read_table(tmp_path / "predictions.parquet").to_pydict()
+    run = SimpleNamespace(scores=told, spec=spec, systems=told["systems"], predictions=columns)
+    (line,) = differences(run)  # type: ignore[arg-type]
+    assert (line["name"], line["value"], line["sure"]) == ("student (compressed)", 0.5, True)

@@ -23,6 +23,7 @@ from potstill.events import Event, Listener, silent
 from potstill.rows import REFERENCES, label_names
 from potstill.task import TaskSpec
 from potstill.train import corpus_scores, metrics
+from potstill.train.text_scores import TEXT_FIGURES, text_scorer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -323,51 +324,22 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
 
 
 def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: int, seed: int) -> Scores:
-    # Of several right answers the nearest counts, figure by figure.
     right = gold[REFERENCES] if REFERENCES in gold.column_names else [[text] for text in _gold_texts(gold)]
-    starts = np.cumsum([0, *map(len, right)])[:-1]
-    texts = [text for texts in right for text in texts]
-    said = [output for output, texts in zip(outputs, right, strict=True) for _ in texts]
-
-    def best(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.maximum.reduceat(values, starts)
-
-    matches = best(metrics.exact_matches(texts, said))
-    overlap = best(metrics.token_f1_scores(texts, said))
-    rouge = best(metrics.rouge_l_scores(texts, said))
-    characters = metrics.nearest_statistics(metrics.chrf_statistics(texts, said), starts)
-    characters_and_words = corpus_scores.chrf_pp_statistics(right, outputs)
-    words = corpus_scores.bleu_statistics(right, outputs)
-    scorers = {
-        "token_f1": metrics.mean_of_draws(overlap),
-        "rouge_l": metrics.mean_of_draws(rouge),
-        "chrf": corpus_scores.of_draws(characters, metrics.chrf),
-        "chrf++": corpus_scores.of_draws(characters_and_words, corpus_scores.chrf_pp),
-        "bleu": corpus_scores.of_draws(words, corpus_scores.bleu),
-    }
-    figures = {
-        "exact_match": float(matches.mean()),
-        "token_f1": float(overlap.mean()),
-        "rouge_l": float(rouge.mean()),
-        "chrf": float(metrics.chrf(characters.sum(0))),
-        "chrf++": float(corpus_scores.chrf_pp(characters_and_words.sum(0))),
-        "bleu": float(corpus_scores.bleu(words.sum(0))),
-    }
+    scorers = {name: text_scorer(name, right, outputs) for name in TEXT_FIGURES}
+    whole = np.arange(len(outputs))[None]
+    figures = {name: float(scorer(whole)[0]) for name, scorer in scorers.items()}
     ci = {
-        name: metrics.score_interval(scorer, figures[name], len(outputs), resamples=resamples, seed=seed)
+        name: metrics.share_interval(figures[name], len(outputs))
+        if name == "exact_match"
+        else metrics.score_interval(scorer, figures[name], len(outputs), resamples=resamples, seed=seed)
         for name, scorer in scorers.items()
     }
     return Scores(
         rows=len(outputs),
         metric=spec.metric if spec.metric in figures else "rouge_l",
-        exact_match=figures["exact_match"],
-        token_f1=figures["token_f1"],
-        rouge_l=figures["rouge_l"],
-        chrf=figures["chrf"],
-        chrf_pp=figures["chrf++"],
-        bleu=figures["bleu"],
-        bleu_tokens=corpus_scores.bleu_tokens(texts),
-        ci={"exact_match": metrics.share_interval(figures["exact_match"], len(outputs)), **ci},
+        **{_FIELDS.get(name, name): value for name, value in figures.items()},
+        bleu_tokens=corpus_scores.bleu_tokens([text for texts in right for text in texts]),
+        ci=ci,
     )
 
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from potstill.masking import public_name
 from potstill.report import plots
 from potstill.report.facts import RunFacts, pinned
+from potstill.rows import REFERENCES
 
 _ORIGINS = ("generated", "retrieved", "user", "pseudo")
 _SHOWN_LABELS, _SHOWN_A_LABEL = 12, 2
@@ -189,13 +190,15 @@ def differences(facts: RunFacts) -> list[dict[str, Any]]:
     lines = []
     for system in facts.systems:
         name = str(system.get("name", ""))
-        column = name.replace("teacher (", "teacher_").rstrip(")")
+        column = name.removeprefix("student (").replace("teacher (", "teacher_").rstrip(")")
         others = facts.predictions.get(column)
         if name == "majority" and others is None:
             others = [_only_answer(system)] * len(gold)
         if name == "student" or not others or len(others) != len(gold) or None in others:
             continue
-        value, low, high = paired_interval(gold, others, said, metric, facts.spec.label_names)
+        value, low, high = paired_interval(
+            gold, others, said, metric, facts.spec.label_names, references=facts.predictions.get(REFERENCES)
+        )
         lines.append({"name": name, "value": value, "low": low, "high": high, "sure": low > 0 or high < 0})
     return lines
 

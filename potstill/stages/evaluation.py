@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, TeacherError
 from potstill.events import Event, Listener, silent
-from potstill.rows import label_names, sample_rows
+from potstill.rows import REFERENCES, label_names, sample_rows
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def evaluate_run(
         "gold": list(test["output"]),
         "student": list(scored.outputs),
     }
+    if REFERENCES in test.column_names:
+        predictions[REFERENCES] = list(test[REFERENCES])
     if scored.probs is not None:
         predictions["student_confidence"] = [float(max(row)) for row in scored.probs]
     if compressed is not None and compressed.exists():

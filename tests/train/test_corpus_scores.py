@@ -15,6 +15,7 @@ from potstill.task import TaskSpec
 from potstill.task.file import read_task_file
 from potstill.train import corpus_scores, metrics
 from potstill.train.evaluate import score_predictions
+from potstill.train.text_scores import TEXT_FIGURES
 
 words = st.lists(
     st.sampled_from(
@@ -113,6 +114,19 @@ def test_two_runs_are_compared_by_them():
     for metric in ("bleu", "chrf++"):
         value, low, high = paired_interval(right, ["the cat", "dogs"] * 10, better, metric, [])
         assert 0 < low <= value <= high
+
+
+@pytest.mark.parametrize("metric", TEXT_FIGURES)
+def test_a_difference_is_that_of_the_scores_where_a_row_has_several_right_answers(metric):
+    right = [[f"the long form of town {i}", f"town {i} by a river"] for i in range(40)]
+    long, short = [row[0] if i % 2 else "wrong" for i, row in enumerate(right)], [row[1] for row in right]
+    spec = TaskSpec("t", "Answer.", "generation", metric=metric)
+    before, after = (score_predictions(spec, gold(right), said, resamples=10).value for said in (long, short))
+    first = [row[0] for row in right]
+    value, low, high = paired_interval(first, long, short, metric, [], references=right)
+    assert value == pytest.approx(after - before)
+    assert 0 < low <= value <= high
+    assert paired_interval(first, long, short, "exact_match", [])[0] < 0, "of one answer it is another question"
 
 
 @pytest.mark.parametrize("metric", ["chrf", "chrf++", "bleu"])
