@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from potstill.asking.chat import task_messages
+from potstill.asking.control_tokens import control_tokens
 from potstill.errors import TrainingError
 from potstill.task import TaskSpec
 
@@ -31,7 +32,7 @@ def encode_prompt(tokenizer: Any, spec: TaskSpec, text: str, max_tokens: int) ->
         raise TrainingError(
             f"the instruction alone takes {max_tokens - room} of {max_tokens} tokens; raise max_length or shorten it"
         )
-    words = tokenizer(text, add_special_tokens=False)["input_ids"]
+    words = tokenizer(control_tokens(tokenizer).spelled_out(text), add_special_tokens=False)["input_ids"]
     while room > 0:
         # Cutting between tokens can merge anew at the seam, so the result is measured again.
         ids = _chat_ids(tokenizer, spec, tokenizer.decode(words[:room]))
@@ -42,9 +43,17 @@ def encode_prompt(tokenizer: Any, spec: TaskSpec, text: str, max_tokens: int) ->
 
 
 def _chat_ids(tokenizer: Any, spec: TaskSpec, text: str) -> list[int]:
-    messages = [{"role": turn.role, "content": turn.content} for turn in task_messages(spec, text)]
+    # What an input spells must not end its turn, here as little as in the teacher's prompts.
+    told = control_tokens(tokenizer).spelled_out
+    messages = [{"role": turn.role, "content": told(turn.content)} for turn in task_messages(spec, text)]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def answer_ids(tokenizer: Any, output: str) -> list[int]:
+    """Token ids of an answer, without the one that ends it. A control token that it spells is text like any other."""
+    ids: list[int] = tokenizer(output, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 

@@ -337,7 +337,12 @@ def _score_texts(spec: TaskSpec, gold: Dataset, outputs: list[str], resamples: i
     return Scores(
         rows=len(outputs),
         metric=spec.metric if spec.metric in figures else "rouge_l",
-        **{_FIELDS.get(name, name): value for name, value in figures.items()},
+        exact_match=figures["exact_match"],
+        token_f1=figures["token_f1"],
+        rouge_l=figures["rouge_l"],
+        chrf=figures["chrf"],
+        chrf_pp=figures["chrf++"],
+        bleu=figures["bleu"],
         bleu_tokens=corpus_scores.bleu_tokens([text for texts in right for text in texts]),
         ci=ci,
     )

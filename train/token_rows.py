@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from potstill.errors import TrainingError
 from potstill.task import TaskSpec
-from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.encode import answer_ids, encode_prompt, end_of_turn
 from potstill.train.options import DistilOptions
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def encode_table(
         if not (output or "").strip():
             counts["empty"] += 1
             continue
-        answer = tokenizer(output, add_special_tokens=False)["input_ids"] + [end]
+        answer = [*answer_ids(tokenizer, output), end]
         item = stored.get(row_id)
         if item is not None and not _fits(item, output, tokenizer, vocabulary):
             counts["misaligned"] += 1

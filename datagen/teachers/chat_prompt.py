@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from potstill.asking.control_tokens import ControlTokens
 from potstill.asking.teacher import AnyRequest, Message, Request
 from potstill.errors import UserError
 from potstill.models import local_model
@@ -90,9 +91,7 @@ class ChatPrompt:
         """
         self._tokenizer = tokenizer
         self._ref = ref or str(getattr(tokenizer, "name_or_path", "of the teacher"))
-        self._control = tuple(
-            sorted((token for token in _control_tokens(tokenizer) if len(token) > 2), key=len, reverse=True)
-        )
+        self._control = ControlTokens(tokenizer)
         self._has_template = bool(getattr(tokenizer, "chat_template", None))
         self._takes_system = True
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -110,7 +109,7 @@ class ChatPrompt:
 
     def text(self, messages: Sequence[Message], prefill: str = "") -> str:
         """The prompt, ending where the reply begins."""
-        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
+        turns = [{"role": message.role, "content": self._control.spelled_out(message.content)} for message in messages]
         if not self._has_template:
             return "\n\n".join(turn["content"] for turn in turns) + "\n\n" + prefill
         return self._rendered(turns) + prefill
@@ -131,7 +130,7 @@ class ChatPrompt:
                 f"the model {self._ref} has no chat template, so nothing tells it that a user's turn begins; take its "
                 "instruct or chat version as the teacher"
             )
-        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
+        turns = [{"role": message.role, "content": self._control.spelled_out(message.content)} for message in messages]
         # With the assistant's turn behind it, by whose beginning alone some templates end the user's.
         before, found, after = self._rendered([*turns, {"role": "user", "content": _WORDS}]).partition(_WORDS)
         if not found:
@@ -142,10 +141,10 @@ class ChatPrompt:
                 f"the chat template of {self._ref} has nothing behind what a user says, so it would not end; take "
                 "another teacher"
             )
-        mark = next((token for token in self._control if after.startswith(token)), "")
+        mark = next((token for token in self._control.tokens if after.startswith(token)), "")
         ids = self._tokenizer(mark, add_special_tokens=False)["input_ids"] if mark else []
         end = int(ids[0]) if len(ids) == 1 else None
-        text = before + self._plain(start)
+        text = before + self._control.spelled_out(start)
         return Opened(text, self._open_ids(text), end, "" if end is not None else first_mark(after))
 
     def _open_ids(self, text: str) -> tuple[int, ...]:
@@ -162,17 +161,21 @@ class ChatPrompt:
         """Tokens of `continuation` right after `prompt`, whose own tokens stay as they are.
 
         Prompt and continuation are tokenised as one text, and the continuation's part is taken where the prompt's
-        part came out unchanged; where a token would span the boundary, the continuation is tokenised alone. The
-        last 48 characters of the prompt decide this, so equal endings share one result.
+        part came out unchanged; where a token would span the boundary, and where the continuation spells a control
+        token, which is text there, it is tokenised alone. The last 48 characters of the prompt decide this, so equal
+        endings share one result.
         """
         key = (prompt[-48:], continuation)
         found = self._continuations.get(key)
         if found is None:
-            whole = self.ids(prompt + continuation)
+            spelled = any(token in continuation for token in self._control.tokens)
+            whole = [] if spelled else self.ids(prompt + continuation)
             if whole[: len(prompt_ids)] == list(prompt_ids) and len(whole) > len(prompt_ids):
                 found = tuple(whole[len(prompt_ids) :])
             else:
-                found = tuple(self._tokenizer(continuation, add_special_tokens=False)["input_ids"])
+                found = tuple(
+                    self._tokenizer(continuation, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                )
             if len(self._continuations) > 20_000:
                 self._continuations.clear()
             self._continuations[key] = found
@@ -198,21 +201,6 @@ class ChatPrompt:
     def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
         text: str = self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
         return text
-
-    def _plain(self, content: str) -> str:
-        for token in self._control:
-            if token in content:
-                content = content.replace(token, f"{token[0]} {token[1:]}")
-        # A lone surrogate has no UTF-8 form, which the tokenizer needs.
-        return content.encode("utf-8", "replace").decode()
-
-
-def _control_tokens(tokenizer: Any) -> set[str]:
-    tokens = {str(token) for token in getattr(tokenizer, "all_special_tokens", ())}
-    for token in getattr(tokenizer, "added_tokens_decoder", {}).values():
-        if getattr(token, "special", False):
-            tokens.add(str(getattr(token, "content", token)))
-    return tokens
 
 
 def _fold_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from potstill.errors import DataError
 from potstill.task import TaskSpec
 from potstill.train.calibration_data import Calibration
 from potstill.train.compress.state import Compressed
-from potstill.train.encode import encode_prompt
+from potstill.train.encode import answer_ids, encode_prompt
 
 _IGNORE = -100
 
@@ -114,7 +114,7 @@ def _chats(state: Compressed, texts: Sequence[str], answers: Sequence[str], toke
             break
         prompt = encode_prompt(state.tokenizer, spec, text, room)
         end = state.tokenizer.eos_token_id
-        said = [*state.tokenizer(answer, add_special_tokens=False)["input_ids"], *([] if end is None else [end])]
+        said = [*answer_ids(state.tokenizer, answer), *([] if end is None else [end])]
         rows.append(((prompt + said)[: card.max_length], len(prompt)))
         seen += len(rows[-1][0])
     rows.sort(key=lambda row: len(row[0]))
