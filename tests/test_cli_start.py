@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from potstill.cli.app import app
 from potstill.errors import UserError
+from potstill.extras import install_command
 from potstill.task.draft import Answers, draft_task, read_prompt
 from potstill.task.file import read_task_file
 
@@ -149,7 +150,7 @@ def test_doctor_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (check,) = teacher_checks(Settings(teacher="vllm:x/y"), None, Path("run"))
-    assert (check.status, check.mend) == ("fail", "pip install 'potstill[vllm]'")
+    assert (check.status, check.mend) == ("fail", install_command("vllm"))
 
 
 @pytest.mark.real

@@ -127,9 +127,12 @@ def test_the_source_distribution_holds_everything(tmp_path: Path, repo_root: Pat
     assert wanted - held == set()
 
 
-def test_extras_are_declared_and_missing_ones_name_their_install(repo_root: Path) -> None:
+def test_extras_are_declared_and_missing_ones_name_their_install(
+    repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tomllib
 
+    from potstill import extras as installs
     from potstill.errors import MissingExtra
 
     project = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
@@ -139,8 +142,13 @@ def test_extras_are_declared_and_missing_ones_name_their_install(repo_root: Path
         name
         for folder in ("potstill", "retrieval", "datagen", "train")
         for path in (repo_root / folder).rglob("*.py")
-        for name in re.findall(r"potstill\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"(?:potstill\[|install_command\(['\"])([\w,-]+)['\"\]]", path.read_text(encoding="utf-8")
+        )
     }
     assert named
     assert {part for name in named for part in name.split(",")} <= extras
-    assert "pip install 'potstill[ray]'" in str(MissingExtra("ray", "ray", "the Ray executor"))
+    assert installs.install_command("ray") == f"pip install -e '{repo_root}[ray]'"
+    assert installs.install_command("ray") in str(MissingExtra("ray", "ray", "the Ray executor"))
+    monkeypatch.setattr(installs, "__file__", "/usr/lib/site-packages/potstill/extras.py")
+    assert installs.install_command("ray") == "pip install 'potstill[ray]'", "of a wheel"

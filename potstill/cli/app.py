@@ -124,12 +124,12 @@ def run(
     sources: SourcesOf = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly at 2usd, 500k-tokens or 30min.")] = None,
     at_budget: Annotated[
-        str | None, typer.Option(help="When the budget is met: stop, or train on what is paid for.")
+        str | None, typer.Option(help="When the budget is met: stop, the default, or train on what is paid for.")
     ] = None,
     executor: Annotated[
         str | None,
         typer.Option(
-            help="Where the teacher runs: local, workers (`potstill work` on any machine) or ray (a cluster)."
+            help="Where the teacher runs: local (default), workers (`potstill work` on any machine) or ray (a cluster)."
         ),
     ] = None,
     options: Set = None,

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from typer._click.core import Context, Parameter
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; the same folder continues.")]
-Teacher = Annotated[str | None, typer.Option(help="transformers[:MODEL], vllm:MODEL, openai:URL#MODEL, fake.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Run folder, by default runs/NAME-OF-THE-TASK; the same folder continues."),
+]
+Teacher = Annotated[
+    str | None, typer.Option(help="transformers[:MODEL], the default; vllm:MODEL, openai:URL#MODEL, fake.")
+]
 Student = Annotated[str | None, typer.Option(help="Base model of the student.")]
-Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Rows = Annotated[int | None, typer.Option("-n", help="Rows to generate; 800 by default.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random; 0 by default.")]
 SourcesOf = Annotated[
-    str | None, typer.Option("--sources", help="both, retrieved, generated, or labelled (your own rows alone).")
+    str | None,
+    typer.Option("--sources", help="both, the default; retrieved, generated, or labelled (your own rows alone)."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -93,7 +93,7 @@ def test_4_bits_need_bitsandbytes_and_a_generation_student(tmp_path, qlora, opti
         distil_classifier(SPEC, reviews(8), None, tmp_path / "s", replace(options, qlora=True, lora_rank=None))
     assert resolve_options(DistilOptions(qlora=True), "causal").lora_rank == 16
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(MissingExtra, match=r"distil\.qlora needs bitsandbytes.*pip install 'potstill\[qlora\]'"):
+    with pytest.raises(MissingExtra, match=r"distil\.qlora needs bitsandbytes.*pip install -e .*\[qlora\]"):
         distil_causal(ECHO, rows(8), None, None, tmp_path / "s", qlora)
 
 
@@ -122,7 +122,7 @@ def test_a_cut_student_is_healed_on_4_bits_and_keeps_full_weights(tmp_path, tiny
 
 def test_the_step_needs_its_libraries_before_any_work(tmp_path, tiny_llama, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"the step qlora:steps=3 needs peft.*potstill\[qlora\]"):
+    with pytest.raises(MissingExtra, match=r"the step qlora:steps=3 needs peft.*\[qlora\]"):
         check_recipe(parse_recipe("qlora:steps=3"), kind="causal", tokens=5000)
     monkeypatch.undo()
     with pytest.raises(OptionError, match="qlora is for causal students; this one is classification"):

@@ -265,7 +265,7 @@ def test_the_search_starts_with_the_given_options_and_repeats(tmp_path, options,
     with pytest.raises(TrainingError, match="needs held-out rows"):
         train_classifier(SPEC, train, None, tmp_path / "t", chosen)
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'potstill\[search\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e .*\[search\]"):
         train_classifier(SPEC, train, held_out, tmp_path / "t", chosen)
 
 

@@ -186,7 +186,7 @@ def test_torchao_is_asked_for_by_its_extra(llama, tmp_path, monkeypatch):
     for name in ("torchao", "torchao.quantization"):
         monkeypatch.setitem(sys.modules, name, None)
     llama.quantized = quantize_model(llama.model, INT8, "keep")
-    with pytest.raises(MissingExtra, match=r"pip install 'potstill\[torchao\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install -e .*\[torchao\]"):
         write_files(llama, tmp_path / "ao", "torchao")
 
 
@@ -256,7 +256,7 @@ def test_a_file_is_read_silently_and_names_the_extra_that_reads_it(llama, tmp_pa
         load_model(tmp_path / form)
         assert capfd.readouterr() == ("", "")
     monkeypatch.setitem(sys.modules, "compressed_tensors", None)
-    with pytest.raises(MissingExtra, match=r"vllm needs compressed_tensors.*potstill\[compress\]"):
+    with pytest.raises(MissingExtra, match=r"vllm needs compressed_tensors.*\[compress\]"):
         load_model(tmp_path / "vllm")
-    with pytest.raises(MissingExtra, match=r"the format vllm needs compressed_tensors.*potstill\[compress\]"):
+    with pytest.raises(MissingExtra, match=r"the format vllm needs compressed_tensors.*\[compress\]"):
         check_formats(("vllm",))
