@@ -425,6 +425,9 @@ TWO_SETS: list[str] = [
     "Detect the language (English, French) and the sentiment (positive, negative) of a tweet.",
     "Classify the message's intent as question or complaint; classify its tone as polite or rude.",
     "Classify. text -> sentiment: Literal['good', 'bad'], topic: Literal['art', 'war']",
+    "Say whether a review is positive or negative, and whether it is about food or service.",
+    "Is the review positive or negative, and is it about food or service?",
+    "Read the review and give the sentiment: positive or negative. Also give the topic: food or service.",
 ]
 ONE_SET: list[tuple[str, str]] = [
     (
@@ -435,6 +438,8 @@ ONE_SET: list[tuple[str, str]] = [
     ("Classify the type of the question as who, what or where. The question can be short or long.", "who|what|where"),
     ("Classify the topic of English or German news as sports or politics.", "sports|politics"),
     ("Classify the tweet as spam or ham. Answer with spam or ham.", "spam|ham"),
+    ("Say whether a sentence is true or false, and answer in one word.", "true|false"),
+    ("Say whether a review is positive or negative, whatever it is about.", "positive|negative"),
     ("Classify the urgency as 0, 1 or 2 (0 = low, 1 = medium, 2 = high).", "0|1|2"),
     ("Classify the tone as formal or informal, where slang counts as informal.", "formal|informal"),
     ("Label a comment as toxic or not. Toxic means insults or threats.", "toxic|not toxic"),

@@ -168,6 +168,8 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
         text = unmarked(text)
         flat = _on_one_line(text)
     labels, opened = labels_of(text, flat, verb, sorts=sorted_, writes=writes and not says)
+    if labels and not sorted_ and (sets := several_sets(text)):
+        return Reading(kind="classification", sets=tuple((name, tuple(names)) for name, names in sets))
     if labels:
         return Reading(kind="classification", labels=tuple(whole_scale(labels, flat)))
     if opened and (sorts or not writes):

@@ -44,7 +44,7 @@ _ORDERS = re.compile(
 _WRITES_UNDIVIDED = r"写|寫|翻译|翻譯|翻訳|总结|總結|要約|書|生成|作成|改写|解释|説明"
 # What stands before the answers of a question: the verb, and where it opens the question, an article and a noun.
 _ASKS = {
-    "de": r"^(?:ist|sind)\s+\S+\s+\S+\s+",
+    "de": r"^(?:ist|sind)\s+(?:er|sie|es|das|dies|\S+\s+\S+)\s+",
     "fr": r"\b(?:est|sont)(?:-(?:il|elle|ils|elles))?\s+",
     "es": r"(?:^¿?\s*(?:es|son)\s+\S+\s+\S+|\b(?:es|son))\s+",
     "it": r"\b(?:è|sono)\s+",
@@ -63,7 +63,7 @@ _INTO = {
 }
 _UNDIVIDED_LISTS = (
     r"[:：]\s*([^:：。.!?！？\n]{2,300})",
-    r"(?:分[成为為]|归类为|歸類為)([^:：。.!?！？\n]{2,300})",
+    r"(?:分[类類]?[成为為]|归类为|歸類為)([^:：。.!?！？\n]{2,300})",
     r"是([^:：。.!?！？\n是]{1,60}还是[^:：。.!?！？\n]{1,60})",
     r"を([^:：。.!?！？\nを]{2,300}?)(?:の(?:いずれか|どれか|どちらか))?に(?:分類|分け)",
 )

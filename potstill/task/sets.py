@@ -23,9 +23,10 @@ _OF_ASPECT = re.compile(
 _IN_JSON = re.compile(
     r"[\"'](\w[\w ]{0,40})[\"']\s*:\s*([\"']?[^\"'{}:,|]{1,60}[\"']?(?:\s*\|\s*[\"']?[^\"'{}:,|]{1,60}[\"']?)+)"
 )
+_IT = r"(?:it|(?:the|this|an?)\s+\w+)"
 _TWICE = re.compile(
-    r"\b(as|whether it is|whether the \w+ is)\s+(\S[^.;:,]{0,60}? or [^.;:,]{1,60}?),?\s+and\s+(?:also\s+)?"
-    r"(?:as|whether it is(?: about)?)\s+([^.;:]{1,80})",
+    rf"\b(as|whether\s+{_IT}\s+is|is\s+{_IT})\s+(\S[^.;:,]{{0,60}}? or [^.;:,]{{1,60}}?),?\s+and\s+(?:also\s+)?"
+    rf"(?:as|(?:whether\s+{_IT}\s+is|is\s+{_IT})(?: about)?)\s+([^.;:?]{{1,80}})",
     re.IGNORECASE,
 )
 _LINE = re.compile(rf"\W{{0,6}}{ASPECT}s?\W{{0,3}}:", re.IGNORECASE)
