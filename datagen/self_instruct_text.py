@@ -291,7 +291,7 @@ def _input_first(block: str) -> tuple[list[Found], bool]:
         parts = _ANSWER.split(block)
     if len(parts) == 1:
         return [], False
-    return [Found(_input(parts[0].strip()), _RULE.sub("", parts[1]).strip())], len(parts) > 2
+    return [Found(_input(parts[0].strip()), _RULE.sub("", parts[1].rstrip()).strip())], len(parts) > 2
 
 
 def _label(text: str) -> str:

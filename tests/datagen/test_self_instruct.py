@@ -402,6 +402,12 @@ def test_open_instances_are_read_whatever_their_form(text: str) -> None:
     assert read_reply(text, False, False) == [Found("one", "two")]
 
 
+@pytest.mark.parametrize("rule", ["\n---\n", "\n\n---\n\n", "\n\n***  \n \n\n", "\n====\n\n", "\n\n##\n"])
+def test_a_rule_between_instances_is_no_part_of_an_output(rule: str) -> None:
+    text = f"Input: a\nOutput: y{rule}Input: z\nOutput: - w\n\n---\nx{rule}"
+    assert read_reply(text, False, False) == [Found("a", "y"), Found("z", "- w\n\n---\nx")]
+
+
 @pytest.mark.parametrize(
     "word", ["none", "None.", "N/A", "(none)", "<noinput>", "No input needed", "-", "not required."]
 )
