@@ -41,8 +41,11 @@ _SINGLE = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[^{_UNSPACED}]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation) - frozenset("+<>=")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-# A sign, a point, a fraction or a time; none of F-16, which may be written as one word.
-_OF_NUMBER = re.compile(r"(?<![^\W\d_])[-./,:](?=\d)")
+# A sign, a point, a fraction or a time; none of F-16, which may be written as one word. Between numbers, the sign of a
+# product or a power, which is Markdown's around one.
+_OF_NUMBER = re.compile(r"(?<![^\W\d_])[-./,:](?=\d)|(?<=\d)(?:\*{1,2}| \* )(?=\d)|(?<=\d)\^(?=[({]?-?\d)")
+# Where NFKC would make 102 of 10².
+_RAISED = re.compile(r"(?<=\d)(?=[⁰¹²³⁴-⁹])")
 
 
 def accuracy(gold: Ints, predicted: Ints) -> float:
@@ -116,17 +119,20 @@ def expected_calibration_error(gold: Ints, probs: Floats, bins: int = ECE_BINS) 
 def normalise_answer(text: str) -> str:
     """Case, punctuation, English articles and spacing removed, NFKC applied (SQuAD's rule).
 
-    What makes a number another one stays, and so do signs of sums and comparisons, which that rule drops.
+    What makes a number another one stays, and so do signs of sums, products and comparisons, which that rule drops.
 
     Examples:
         >>> normalise_answer("About 1,250.50 euros, not -3!")
         'about 1250.50 euros not -3'
     """
-    text = unicodedata.normalize("NFKC", text).lower().replace("\u2212", "-")
+    return " ".join(_ARTICLES.sub(" ", _without_marks(text)).split())
+
+
+def _without_marks(text: str) -> str:
+    text = unicodedata.normalize("NFKC", _RAISED.sub("^", text)).lower().replace("\u2212", "-")
     text = _THOUSANDS.sub("", text)
-    kept = {found.start() for found in _OF_NUMBER.finditer(text)}
-    text = "".join(c for at, c in enumerate(text) if c not in _PUNCTUATION or at in kept)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+    kept = {at for found in _OF_NUMBER.finditer(text) for at in range(*found.span())}
+    return "".join(c for at, c in enumerate(text) if c not in _PUNCTUATION or at in kept)
 
 
 # The line behind a worked answer that says the result.
@@ -134,7 +140,10 @@ _WORKED = re.compile(r"####([^\n#]*\S)\s*\Z")
 
 
 def exact_matches(gold: Sequence[str], outputs: Sequence[str]) -> Floats:
-    """(n,) 1.0 where the normalised texts agree. Texts that normalise to nothing are compared as they are.
+    """(n,) 1.0 where the normalised texts agree.
+
+    Texts that normalise to nothing are compared with their articles ("A" may be an answer's letter), and those of
+    marks alone as they are.
 
     Where the gold text is a JSON object or list the other has to be one too, with the same keys and normalised values;
     spaces and the order of keys are free. Where it ends with an answer behind `####` (GSM8K), what leads to it is free.
@@ -151,8 +160,11 @@ def _same(gold: str, output: str) -> bool:
         return wanted == _json_form(output)
     if (worked := _WORKED.search(gold)) is not None:
         gold, output = worked[1], output.rpartition("####")[2]
-    a, b = normalise_answer(gold), normalise_answer(output)
-    return a == b if a or b else gold.strip() == output.strip()
+    return _compared(gold) == _compared(output)
+
+
+def _compared(text: str) -> str:
+    return normalise_answer(text) or " ".join(_without_marks(text).split()) or text.strip()
 
 
 def _json_form(text: str) -> str | None:
@@ -160,7 +172,7 @@ def _json_form(text: str) -> str | None:
     if text.strip()[:1] not in ("{", "["):
         return None
     try:
-        return json.dumps(_normal_values(json.loads(text)), sort_keys=True)
+        return json.dumps(_normal_values(json.loads(text)), sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return None
 
@@ -170,14 +182,14 @@ def _normal_values(value: Any) -> Any:
         return {key: _normal_values(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_normal_values(part) for part in value]
-    return normalise_answer(value) or value if isinstance(value, str) else value
+    return _compared(value) if isinstance(value, str) else value
 
 
 def token_f1(gold: str, output: str) -> float:
     """F1 of the words of one pair in any order, after the normalisation of exact match.
 
-    Words of scripts without spaces are single letters, as for ROUGE-L. Two texts without any word are compared as they
-    are, and a text with words has nothing in common with one without.
+    Words of scripts without spaces are single letters, as for ROUGE-L. Two texts without any word are compared as exact
+    match does, and a text with words has nothing in common with one without. Spaces between values of JSON are free.
 
     Source: Rajpurkar et al. 2016, arXiv:1606.05250, §6.1.
 
@@ -193,7 +205,9 @@ def token_f1(gold: str, output: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return [word for part in normalise_answer(text).split() for word in _SINGLE.findall(part)]
+    # JSON in one form: `1,2` without a space would be one word.
+    text = normalise_answer(_json_form(text) or text)
+    return [word for part in text.split() for word in _SINGLE.findall(part)]
 
 
 def token_f1_scores(gold: Sequence[str], outputs: Sequence[str]) -> Floats:

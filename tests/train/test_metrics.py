@@ -53,6 +53,12 @@ def test_rouge_l_reads_every_script(gold, output, score):
         ("the", "a", 0.0),
         ("?", "?", 1.0),
         ("?", "yes", 0.0),
+        ("A", "(a)", 1.0),
+        ("[1, 2]", "[1,2]", 1.0),
+        ("[1250,300]", "[1250, 400]", 0.5),
+        ('{"a":"\u00e9t\u00e9"}', '{ "a": "\u00e9t\u00e9" }', 1.0),
+        ('{"season": "\u00e9t\u00e9"}', "It is \u00e9t\u00e9.", 0.4),
+        ("[]", "{}", 0.0),
     ],
 )
 def test_token_f1_counts_words_in_any_order(gold, output, score):
@@ -149,6 +155,27 @@ def test_calibration_error_of_known_cases():
         ('{"a": 1}', '{"a": -1}', False),
         ('["x", "y"]', '["y", "x"]', False),
         ("{not json}", "not json", True),
+        # The letter of an answer is no article.
+        ("A", "A.", True),
+        ("A", "(A)", True),
+        ("A", "a", True),
+        ("A", "B", False),
+        ("A", "The", False),
+        ("A", "", False),
+        ('{"answer": "A"}', '{"answer": "a)"}', True),
+        ('{"answer": "A"}', '{"answer": "the"}', False),
+        # Products and powers are no marks of Markdown.
+        ("2*3", "23", False),
+        ("2 * 3", "2 3", False),
+        ("2**3", "23", False),
+        ("2^3", "23", False),
+        ("10^-3", "10-3", False),
+        ("10\u00b2", "102", False),
+        ("10\u00b2", "10^2", True),
+        ("10^{2}", "10^2", True),
+        ("5 m\u00b2", "5 m2", True),
+        ("12", "**12**", True),
+        ("12 of 13", "*12* of *13*", True),
     ],
 )
 def test_exact_match_normalises(gold, output, same):
