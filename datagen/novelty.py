@@ -106,8 +106,8 @@ def _lcs(length: int, masks: dict[Hashable, int], other: Sequence[Hashable]) -> 
     return length - row.bit_count()
 
 
-def rouge_l_f1(a: str, b: str, tokenise: Tokenise = rouge_tokens) -> float:
-    """ROUGE-L F1 of two texts, equal to `rouge_score`'s.
+def rouge_l_f1(a: str, b: str, tokenise: Tokenise = any_script_tokens) -> float:
+    """ROUGE-L F1 of two texts: of `rouge_tokens`, and of ASCII letters and digits, equal to `rouge_score`'s.
 
     Examples:
         >>> round(rouge_l_f1("a cat sat on the mat", "a dog sat on a mat"), 3)

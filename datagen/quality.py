@@ -32,7 +32,7 @@ from potstill.datagen.input_gain import input_gain, says_nothing
 from potstill.datagen.label_question import answer_spellings, label_questions
 from potstill.datagen.label_scores import can_score, label_scores, shows_examples
 from potstill.datagen.label_votes import vote_scores
-from potstill.datagen.novelty import any_script_tokens, rouge_l_f1
+from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.outputs import off_form, read_output
 from potstill.datagen.said_labels import said_scores
 from potstill.datagen.self_instruct_text import is_yes
@@ -322,7 +322,7 @@ def _answer_votes(
 
 
 def _alike(a: str, b: str) -> float:
-    return 1.0 if " ".join(a.split()) == " ".join(b.split()) else rouge_l_f1(a, b, any_script_tokens)
+    return 1.0 if " ".join(a.split()) == " ".join(b.split()) else rouge_l_f1(a, b)
 
 
 def _judgements(spec: TaskSpec, rows: Sequence[Row], asker: Asker) -> NDArray[np.float64]:

@@ -106,6 +106,20 @@ def test_what_is_the_same_or_speaks_of_the_prompt_is_eliminated(text: str, reaso
 
 
 @pytest.mark.parametrize(
+    ("parent", "text", "same"),
+    [
+        ("Сравните iPhone с другими телефонами.", "Опишите, как чинят экран iPhone в мастерской за час.", False),
+        ("Назовите дерево, которое растёт в Альпах.", "Назовите дерево, что растёт в Альпах.", True),
+        ("请说出一种树的名字。", "请说出一种树的名字吧。", True),
+        ("请说出一种树的名字。", "比较两种生长在高山上的松树，并说明它们的高度。", False),
+    ],
+)
+def test_what_is_the_same_is_seen_in_any_script(parent: str, text: str, same: bool) -> None:
+    fault = refuse_evolved(parent, text, 0.7)
+    assert (fault and fault.reason) == ("not_evolved" if same else None)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Rewrite the letter to the guests so that it says when the lift works again.",

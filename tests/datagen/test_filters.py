@@ -240,6 +240,14 @@ def test_echoes() -> None:
     assert reason(filters.near_duplicate("the keeper saved two penalties in the final", shown)) == "near_duplicate"
 
 
+def test_echoes_are_seen_in_any_script() -> None:
+    prompt = "Напишите один отзыв клиента магазина.\nНе упоминайте номер заказа 5000."
+    assert filters.prompt_echo("Заказ за 5000 рублей так и не пришёл, а деньги списали.", prompt) is None
+    assert reason(filters.prompt_echo("Напишите отзыв клиента магазина", prompt)) == "prompt_echo"
+    assert reason(filters.prompt_echo("请写出一条顾客的评论。", "任务：\n请写出一条新的顾客评论，不要提价格。")) is None
+    assert reason(filters.prompt_echo("请写出一条新的顾客评论，不提价格。", "请写出一条新的顾客评论，不要提价格。"))
+
+
 @pytest.mark.parametrize(
     ("text", "loops"),
     [
