@@ -20,6 +20,7 @@ from potstill.datagen.parse import TEXTS
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.refusals import refusal_in
 from potstill.language.guess import other_language
+from potstill.language.unspaced import letters_a_word, letters_apart
 from potstill.rows import Dropped
 
 STAGE = "datagen"
@@ -199,19 +200,35 @@ def names_itself(text: str, name: str) -> bool:
 
 
 def repetition(text: str) -> Dropped | None:
-    """A loop: one unit again and again, or hardly any new words."""
-    own = words(text)[:600]
+    """A loop: one unit again and again, or hardly any new words.
+
+    Examples:
+        >>> repetition("很好吃，" * 9).reason
+        'repetition'
+    """
     if re.search(r"([^\s.\-=*_#])\1{14}", text[:6000]):
         return Dropped("repetition", "one character 15 times", text[:2000], stage=STAGE)
-    for period in range(1, 13):
-        same, most = 0, max(3 * period, 4)
+    found = _loop(words(text), 1)
+    if not found and (letters := letters_a_word(text)) > 1:
+        found = _loop(words(letters_apart(text[:6000])), letters)
+    return Dropped("repetition", found, text[:2000], stage=STAGE) if found else None
+
+
+def _loop(own: Sequence[str], letters: int) -> str:
+    """What comes again and again in words, or in single letters of which so many take the place of a word."""
+    own = own[: 600 * letters]
+    for period in range(1, 12 * letters + 1):
+        same, most = 0, max(3 * period, 4 * letters)
         for i in range(period, len(own)):
             same = same + 1 if own[i] == own[i - period] else 0
-            if same >= most:
-                return Dropped("repetition", " ".join(own[i - period + 1 : i + 1]), text[:2000], stage=STAGE)
-    if len(own) >= 40:
-        grams = Counter(zip(own, own[1:], own[2:], strict=False))
-        repeated = sum(count for count in grams.values() if count > 1) / max(1, len(own) - 2)
+            unit = own[i - period + 1 : i + 1] if same >= most else []
+            # One letter again and again is laughter, up to the bound above.
+            if unit and (letters == 1 or len(set(unit)) > 1):
+                return (" " if letters == 1 else "").join(unit)
+    size = 3 * letters
+    if len(own) >= 40 * letters:
+        grams = Counter(tuple(own[i : i + size]) for i in range(len(own) - size + 1))
+        repeated = sum(count for count in grams.values() if count > 1) / grams.total()
         if repeated > 0.4:
-            return Dropped("repetition", f"{repeated:.0%} of its word triples repeat", text[:2000], stage=STAGE)
-    return None
+            return f"{repeated:.0%} of its {'word triples' if letters == 1 else f'runs of {size} letters'} repeat"
+    return ""

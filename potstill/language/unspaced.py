@@ -32,6 +32,16 @@ def letters_apart(text: str) -> str:
     return text if text.isascii() else _LETTER.sub(r" \g<0> ", text)
 
 
+def letters_a_word(text: str) -> int:
+    """How many letters stand for a word; 1 for a text whose words have spaces between them.
+
+    Examples:
+        >>> letters_a_word("abc def"), letters_a_word("我们在学习"), letters_a_word("ขอบคุณ")
+        (1, 2, 4)
+    """
+    return 1 if text.isascii() else max((letters for script, letters in _ANY if script.search(text)), default=1)
+
+
 def letter_runs(text: str, words: int) -> Iterator[str]:
     """Each run of as many letters as `words` words take; none of a text whose words have spaces between them.
 

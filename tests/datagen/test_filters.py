@@ -240,6 +240,20 @@ def test_echoes() -> None:
     assert reason(filters.near_duplicate("the keeper saved two penalties in the final", shown)) == "near_duplicate"
 
 
+# Natural texts, which say much twice.
+THAI = (
+    "เมื่อวานนี้ฉันไปตลาดกับแม่เพื่อซื้อผักและผลไม้ ตอนเช้าอากาศดีมาก มีคนมาเดินซื้อของกันเยอะ แม่ค้าที่ร้านผักพูดจาดีและแถมมะนาวให้เราด้วย "
+    "หลังจากนั้นเราไปกินก๋วยเตี๋ยวที่ร้านข้างตลาด น้ำซุปอร่อยและราคาไม่แพง ก่อนกลับบ้านแม่แวะซื้อดอกไม้ไปไหว้พระ "
+    "ตอนบ่ายฝนตกหนักมากจนถนนหน้าบ้านมีน้ำท่วม เราจึงอยู่บ้านดูหนังด้วยกันทั้งครอบครัว พ่อทำกาแฟและขนมปังปิ้งให้ทุกคนกิน "
+    "เป็นวันหยุดที่มีความสุขมากวันหนึ่งของเรา และเราตั้งใจว่าจะไปตลาดกันอีกในวันอาทิตย์หน้า"
+)
+CHINESE = (
+    "昨天我们一家人去公园散步，天气很好，湖边有很多人在放风筝。孩子们跑来跑去，笑得很开心。中午我们在湖边的小饭馆吃了面，"
+    "老板说今年的荷花开得比去年早。下午忽然下起了雨，我们只好在亭子里等了一个小时，听一位老人讲这个公园以前的故事。"
+    "他说这里原来是一片稻田，后来才挖了湖，种了树。雨停以后，我们沿着湖走回车站，路上看见了一道彩虹。"
+)
+
+
 def test_echoes_are_seen_in_any_script() -> None:
     prompt = "Напишите один отзыв клиента магазина.\nНе упоминайте номер заказа 5000."
     assert filters.prompt_echo("Заказ за 5000 рублей так и не пришёл, а деньги списали.", prompt) is None
@@ -257,6 +271,16 @@ def test_echoes_are_seen_in_any_script() -> None:
         ("The bank said that the bank would close the bank on Monday.", False),
         ("He came, he saw, he won, and he left before the rain began.", False),
         ("-------------------- a table", False),
+        ("我们要努力" * 60, True),
+        ("今天我们" + "去公园散步" * 20, True),
+        ("ありがとうございます" * 6, True),
+        ("ขอบคุณมาก" * 6, True),
+        ("".join(f"{n}号店今天早上很早就开门了，店员们都在门口等着。" for n in "一二三四五六"), True),
+        ("哈哈哈哈哈哈哈哈哈哈", False),
+        ("ドキドキドキドキしながら待っていました。", False),
+        ("人来人往，人山人海，人人都在看人。", False),
+        (THAI, False),
+        (CHINESE, False),
     ],
 )
 def test_repetition(text: str, loops: bool) -> None:
