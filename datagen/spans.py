@@ -13,6 +13,9 @@ from potstill.datagen.filters import words
 _QUOTED = re.compile(r"[\"“«„]([^\"“”«»„\n]+)[\"”»“]")
 _LISTED = re.compile(r"^[ \t]*(?:[-*•–]|\d{1,2}[.)])[ \t]+")
 _BETWEEN = re.compile(r"[,;|，、]\s*(?:and\s+)?|\s+(?:and|&)\s+")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_SWAPPED = str.maketrans(",.", ".,")
 _STRIPPED = "\"'“”«»„ ."
 
 
@@ -26,7 +29,7 @@ def stands_in(output: str, input: str, parts: bool = False) -> bool:
     Args:
         output: What was written.
         input: What it was written for.
-        parts: Whether it may be several: a list's points, what commas part, or the texts of a JSON value.
+        parts: Whether it may be several: a list's points, what commas part, or the texts and numbers of a JSON value.
 
     Examples:
         >>> stands_in("Apple, Sony", "Apple sued Sony."), stands_in("Apple, Sony", "Apple sued Sony.", parts=True)
@@ -37,7 +40,10 @@ def stands_in(output: str, input: str, parts: bool = False) -> bool:
     if not parts:
         return False
     try:
-        return all(_whole(text, input) for text in _texts(json.loads(output)))
+        value = json.loads(output)
+        # A number, true or null alone is a text like any other.
+        if isinstance(value, str | list | dict):
+            return all(_part(part, input) for part in _parts(value))
     except (ValueError, RecursionError):
         pass
     lines = [_LISTED.sub("", line).strip() for line in output.split("\n") if line.strip()]
@@ -62,13 +68,27 @@ def _each(line: str, input: str) -> bool:
     return len(items) > 1 and all(_whole(item, input) for item in items)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The strings of a JSON value, without the keys."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
+def _parts(value: Any) -> Iterator[str | int | float]:
+    """The strings and numbers of a JSON value, without the keys."""
+    if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+            yield from _parts(item)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield value
+
+
+def _part(part: str | int | float, input: str) -> bool:
+    if isinstance(part, str):
+        return _whole(part, input)
+    # Which JSON spells without a comma and zeros at the end.
+    return float(str(part).lstrip("-")) in _numbers(input)
+
+
+@lru_cache(maxsize=8)
+def _numbers(input: str) -> frozenset[float]:
+    """The numbers of a text, with the comma for thousands and the point for parts, and the other way round."""
+    read = (_NUMBER.findall(_THOUSANDS.sub("", text)) for text in (input, input.translate(_SWAPPED)))
+    return frozenset(float(number) for found in read for number in found)
 
 
 def part_within(output: str, input: str, parts: bool = False) -> str:

@@ -205,6 +205,8 @@ def test_words_are_what_spaces_part(text: str, count: int) -> None:
 
 
 NAMES = "Extract all company names verbatim, separated by commas."
+YEARS = "Extract the years mentioned in the passage verbatim."
+AMOUNT = "Extract name and amount verbatim as JSON."
 SPAN = "Answer with a short span of the passage; if the passage does not answer it, write 'no answer'."
 DEAL = "Apple bought Beats from Dr. Dre, and Sony Group Corp. lost to AT&T."
 
@@ -228,6 +230,18 @@ DEAL = "Apple bought Beats from Dr. Dre, and Sony Group Corp. lost to AT&T."
         ("Extract name and city verbatim as JSON.", "Ana moved.", '{"name": "Ana", "city": null}', ""),
         ("Extract name and city verbatim as JSON.", "Ana moved.", '{"name": "Ana", "city": "Oslo"}',
          "no part of the input"),
+        (YEARS, "Apple sued Sony in 2012.", "2012", ""),
+        (YEARS, "Apple sued Sony in 2012.", "1999", "no part of the input"),
+        (YEARS, "Apple sued Sony in 2012.", "null", "no part of the input"),
+        (YEARS, "Apple sued Sony in 2012.", "true", "no part of the input"),
+        (YEARS, "Apple sued Sony in 2012 and 2014.", "[2012, 2014]", ""),
+        (YEARS, "Apple sued Sony in 2012 and 2014.", "[2012, 2015]", "no part of the input"),
+        (YEARS, "Apple sued Sony in 2012.", "[12]", "no part of the input"),
+        (YEARS, "Apple sued Sony.", "[]", ""),
+        (AMOUNT, "Ana paid 1,250.50 euros.", '{"name": "Ana", "amount": 1250.5, "paid": true, "note": null}', ""),
+        (AMOUNT, "Ana paid 1,250.50 euros.", '{"name": "Ana", "amount": 1250}', "no part of the input"),
+        (AMOUNT, "Ana zahlte 1.250,50 Euro.", '{"name": "Ana", "amount": 1250.5}', ""),
+        (AMOUNT, "It fell to -5 degrees.", '{"amount": -5}', ""),
         (SPAN, "It rained in May.", "no answer", ""),
         (SPAN, "It rained in May.", "No answer.", ""),
         (SPAN, "It rained in May.", "'no answer'", ""),
