@@ -184,6 +184,9 @@ _A_PLAIN_NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*")
 _TOKEN_ENDS = re.compile(r"[\s=:{}<>|]+")
 # Digits in a token with these are a part of a name, a date or a range: "INV-48213", "(555)010", "2024/05".
 _JOINS = re.compile(r"[-–()\[\]/#]")
+# Words before and behind digits that make another number of them.
+_SIGNS = ("minus", "negative", "-", "−", "–")
+_SCALES = ("hundred", "thousand", "million", "billion", "trillion", "dozen", "lakh", "crore")
 _MOST_CHARS = 4000
 # What a reply may begin with that says nothing yet.
 _FILLER = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|great|yes|here you (?:go|are))\W*", re.IGNORECASE)
@@ -403,15 +406,21 @@ def _word_count(text: str) -> int:
 
 
 def _number_within(output: str) -> str:
-    """The only number of an output; the output where there are several, or one that is a part of a name or date."""
+    """The only number of an output; the output where there are several, or one is a part of a name, date or words."""
     numbers = []
+    before = ""
     for token in _TOKEN_ENDS.split(output):
         token = token.strip("\"'“”‘’*_`~≈.,;:!?$€£%\\")
         token = token[1:-1] if token[:1] + token[-1:] == "()" else token
+        if numbers and token.lower() in _SCALES:
+            return output
         if _A_PLAIN_NUMBER.fullmatch(token):
+            if before in _SIGNS:
+                return output
             numbers.append(token)
         elif _JOINS.search(token) and any(letter.isdigit() for letter in token):
             return output
+        before = token.lower()
     return numbers[0] if len(numbers) == 1 else output
 
 

@@ -6,7 +6,8 @@ import json
 import re
 from itertools import islice
 
-_NEXT_VALUE = re.compile(r"[\n,]\s*(?=[{\[])")
+# Right behind a value, or on a line or behind a comma of its own.
+_NEXT_VALUE = (re.compile(r"\s*(?=[{\[])"), re.compile(r"[\n,]\s*(?=[{\[])"))
 
 
 def is_json(output: str) -> bool:
@@ -24,7 +25,10 @@ def json_within(output: str) -> str:
     if start is None or is_json(output):
         return output
     end = _value_end(output, start.start())
-    if not end or any(_value_end(output, found.end()) for found in islice(_NEXT_VALUE.finditer(output, end), 20)):
+    if not end:
+        return output
+    next_ones = [_NEXT_VALUE[0].match(output, end), *islice(_NEXT_VALUE[1].finditer(output, end), 20)]
+    if any(found and _value_end(output, found.end()) for found in next_ones):
         return output
     return output[start.start() : end]
 

@@ -371,6 +371,12 @@ def test_where_it_is_unclear_whether_a_sentence_ends_nothing_is_cut(text: str) -
         (AskedForm(number=True), "3 of 5", "3 of 5"),
         (AskedForm(number=True), "none", "none"),
         (AskedForm(number=True), "The answer is -3.", "-3"),
+        (AskedForm(number=True), "The answer is minus 12.", "The answer is minus 12."),
+        (AskedForm(number=True), "It is *negative* 12.", "It is *negative* 12."),
+        (AskedForm(number=True), "x = - 12", "x = - 12"),
+        (AskedForm(number=True), "About 2.5 million people.", "About 2.5 million people."),
+        (AskedForm(number=True), "There are 3 dozen.", "There are 3 dozen."),
+        (AskedForm(number=True), "Minus the fee, it is 12.", "12"),
         (AskedForm(number=True), "**12**", "12"),
         (AskedForm(number=True), "x=12", "12"),
         (AskedForm(number=True), "\\\\boxed{12}", "12"),
@@ -454,6 +460,10 @@ def test_what_goes_beyond_the_points_is_cut_off(text: str, cut: str) -> None:
         ('Sure:\n{"a": 1}\n\n{"a": 2}\nDone.', 'Sure:\n{"a": 1}\n\n{"a": 2}\nDone.'),
         ('{"a": 1}\n\nNote: {x} is unknown.', '{"a": 1}'),
         ('{"a": 1} [see above]', '{"a": 1}'),
+        ('{"a": 1}{"a": 2}', '{"a": 1}{"a": 2}'),
+        ('Sure: {"a": 1} {"a": 2}', 'Sure: {"a": 1} {"a": 2}'),
+        ('{"a": 1} and not {"a": 2}', '{"a": 1}'),
+        ('{"a": 1} 2 are missing.', '{"a": 1}'),
     ],
 )
 def test_of_several_json_values_none_is_cut_off(output: str, cut: str) -> None:
