@@ -22,7 +22,7 @@ from potstill.asking.token_estimate import likely_tokens
 from potstill.datagen import filters
 from potstill.datagen.novelty import rouge_l_f1
 from potstill.datagen.options import GenerationOptions
-from potstill.datagen.parse import clean_text, last_full_sentence, plain, within_quotes
+from potstill.datagen.parse import clean_text, lacks_end, last_full_sentence, plain, within_quotes
 from potstill.datagen.self_instruct_text import squeezed
 from potstill.datagen.wording import input_noun, with_article
 from potstill.datagen.writing import STOPS, Written, language_of, rng
@@ -236,7 +236,7 @@ def read_evolved(spec: TaskSpec, request: Request, reply: Reply) -> Written:
     if reply.finish == "refused":
         return Written(plain(raw)[:500], "refusal", "stopped by the teacher's own filter")
     alone = within_quotes(raw) if request.prefill.endswith('"') else raw
-    cut = reply.finish == "length" and len(alone) >= len(raw)
+    cut = lacks_end(reply) and len(alone) >= len(raw)
     text = _LEAD.sub("", clean_text(alone, ""), count=1).strip()
     if not text:
         return Written("", "empty", "nothing came of it")

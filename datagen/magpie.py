@@ -21,7 +21,7 @@ from potstill.datagen.field_words import called
 from potstill.datagen.long_kinds import input_words
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
-from potstill.datagen.parse import clean_text, last_full_sentence, plain, read_fields
+from potstill.datagen.parse import clean_text, lacks_end, last_full_sentence, plain, read_fields
 from potstill.datagen.personas import draw_persona
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.screen import held_languages
@@ -89,7 +89,7 @@ def _input(material: Material, noun: str) -> str:
 
 def read_query(material: Material, request: Request, reply: Reply) -> Written:
     """What a user's turn says, or why it cannot be used."""
-    raw, cut = reply.text, reply.finish == "length"
+    raw, cut = reply.text, lacks_end(reply)
     if reply.finish == "refused":
         return Written(plain(raw)[:500], "refusal", "stopped by the teacher's own filter")
     if not raw.strip():

@@ -14,7 +14,7 @@ from potstill.asking.teacher import Reply
 from potstill.datagen import filters
 from potstill.datagen.asked_form import AskedForm, asked_form
 from potstill.datagen.label_question import answer_spellings
-from potstill.datagen.parse import plain, unquoted, without_lead_in
+from potstill.datagen.parse import lacks_end, plain, unquoted, without_lead_in
 from potstill.datagen.refusals import said_by_input
 from potstill.datagen.wrapped import unwrapped
 from potstill.rows import Dropped
@@ -200,7 +200,7 @@ def read_output(spec: TaskSpec, input: str, reply: Reply) -> tuple[str, Dropped 
         return output, Dropped("refusal", output[:200], input, output)
     if not output:
         return output, Dropped("empty_output", "", input, output)
-    if reply.finish == "length" and whole:
+    if lacks_end(reply) and whole:
         return output, Dropped("truncated_output", f"{len(output)} characters without an end", input, output)
     faults = (_wrong(spec, fault_of, input, output) for fault_of in (_copy, _loop, _bare_announcement))
     return output, next((fault for fault in faults if fault), None)

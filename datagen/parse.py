@@ -11,7 +11,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from potstill.asking.teacher import Reply
 
 MAX_REPLY_CHARS = 40_000
 MAX_JSON_DEPTH = 16
@@ -87,6 +90,11 @@ def plain(text: str) -> str:
         for at, c in enumerate(text)
         if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn") or at in joiners
     )
+
+
+def lacks_end(reply: Reply) -> bool:
+    """Whether a reply was cut where it came from, or is longer than what is read of it."""
+    return reply.finish == "length" or len(reply.text) > MAX_REPLY_CHARS
 
 
 def _without_tokens(text: str) -> str:

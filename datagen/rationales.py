@@ -20,7 +20,7 @@ from potstill import prompts
 from potstill.asking.budget import as_paid
 from potstill.asking.teacher import Failure, Message, Reply, Request
 from potstill.datagen import filters
-from potstill.datagen.parse import last_full_sentence, plain
+from potstill.datagen.parse import lacks_end, last_full_sentence, plain
 from potstill.datagen.rationale_options import RationaleOptions
 from potstill.datagen.writing import rng
 from potstill.events import Event, Listener, silent
@@ -132,7 +132,7 @@ def read_rationale(text: str, output: str, reply: Reply, options: RationaleOptio
         options: How few words are too few.
     """
     said = plain(reply.text).strip()
-    if reply.finish == "length":
+    if lacks_end(reply):
         said = last_full_sentence(said)
         if not said:
             return "", "truncated"

@@ -29,6 +29,7 @@ from potstill.datagen.asked_form import asked_form
 from potstill.datagen.evolve import Chain, Evolution, refuse_answer
 from potstill.datagen.novelty import NoveltyFilter
 from potstill.datagen.options import GenerationOptions
+from potstill.datagen.parse import lacks_end
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.screen import held_languages
 from potstill.datagen.self_instruct_files import Instance, Instructed, SeedTask
@@ -260,7 +261,7 @@ class SelfInstruct:
             return
         number = request.prefill.rpartition("\n")[2]
         before = len(self.instructions)
-        for text in split_instructions(number + reply.text, MOST_NEW, reply.finish == "length"):
+        for text in split_instructions(number + reply.text, MOST_NEW, lacks_end(reply)):
             fault = self._fault_of(text)
             if fault is not None:
                 self.tally.texts += 1
@@ -299,7 +300,7 @@ class SelfInstruct:
     def _accept_instances(self, task: NewTask, request: Request, reply: Reply, key: str) -> None:
         self.kinds[task.instruction] = task.is_classification
         keys = (*task.keys, key)
-        cut = reply.finish == "length"
+        cut = lacks_end(reply)
         opening = request.prefill.rpartition("\n")[2]
         if self._heard is not None:
             told = {"is_classification": task.is_classification, "finish": reply.finish, "request": key}

@@ -21,6 +21,7 @@ from potstill.datagen.parse import (
     Remarks,
     clean_text,
     ends_in_string,
+    lacks_end,
     last_full_sentence,
     plain,
     read_fields,
@@ -317,7 +318,7 @@ def read_reply(material: Material, request: Request, reply: Reply) -> list[Writt
         return [Written("", "empty", "an empty reply")]
     fields = material.fields
     count = material.options.texts_per_request
-    cut = reply.finish == "length"
+    cut = lacks_end(reply)
     remarks: Remarks = "answers" if material.spec.kind == "generation" else "labels"
     if request.schema is not None:
         return _from_json(raw, fields, count, cut)

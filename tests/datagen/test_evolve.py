@@ -86,6 +86,8 @@ def test_a_small_teachers_reply_is_opened_and_ends_with_its_quote() -> None:
     assert read_evolved(DESK, plain, Reply("Here is the new instruction: Name two trees.")).text == "Name two trees."
     assert read_evolved(DESK, plain, Reply("Name two trees of", finish="length")).fault == "truncated"
     assert read_evolved(SUMMARY, plain, Reply("It rained. Then it", finish="length")).text == "It rained."
+    endless = Reply(" ".join(f"word{number}" for number in range(9000)))
+    assert read_evolved(DESK, plain, endless).fault == "truncated"
     assert read_evolved(DESK, plain, Reply(" ")).fault == "empty"
     assert read_evolved(DESK, plain, Reply("No", finish="refused")).fault == "refusal"
 

@@ -112,6 +112,16 @@ def test_an_indented_output_that_was_cut_off_is_truncated() -> None:
     assert (output, fault and fault.reason) == (BODY, "truncated_output")
 
 
+def test_an_output_longer_than_what_is_read_is_truncated() -> None:
+    words = " ".join(f"word{number}" for number in range(9000))
+    assert read_output(spec("Write."), "x", Reply(words[:39_999]))[1] is None
+    fault = read_output(spec("Write."), "x", Reply(words))[1]
+    assert fault is not None
+    assert fault.reason == "truncated_output"
+    fenced = f"```\nx = 1\n```\n{words}"
+    assert read_output(spec("Write code only."), "x", Reply(fenced)) == ("x = 1", None)
+
+
 @pytest.mark.parametrize(
     ("reply", "output"),
     [
