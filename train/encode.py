@@ -34,8 +34,9 @@ def encode_prompt(tokenizer: Any, spec: TaskSpec, text: str, max_tokens: int) ->
         )
     words = tokenizer(control_tokens(tokenizer).spelled_out(text), add_special_tokens=False)["input_ids"]
     while room > 0:
-        # Cutting between tokens can merge anew at the seam, so the result is measured again.
-        ids = _chat_ids(tokenizer, spec, tokenizer.decode(words[:room]))
+        # Tokens can end within a letter, whose bytes decode to this sign. Cutting between tokens can merge anew at the
+        # seam, so the result is measured again.
+        ids = _chat_ids(tokenizer, spec, tokenizer.decode(words[:room]).rstrip("\ufffd"))
         if len(ids) <= max_tokens:
             return ids
         room -= len(ids) - max_tokens

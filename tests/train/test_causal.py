@@ -255,6 +255,16 @@ def test_long_inputs_lose_their_end_and_never_the_output(options):
     assert tokenizer.decode(row["input_ids"]).count("<|im_start|>") == 2
 
 
+def test_a_long_input_is_cut_between_its_letters(options):
+    """A token is a byte here, and a Chinese letter takes three."""
+    tokenizer, _, _ = load_causal(resolve_options(options, "causal"))
+    question, text = len(encode_prompt(tokenizer, SPEC, "", 10_000)), "今天天气很好我们去公园"
+    for room in range(1, 10):
+        ids = encode_prompt(tokenizer, SPEC, text, question + room)
+        assert text[: room // 3] + "<|im_end|>" in tokenizer.decode(ids)
+        assert "\ufffd" not in tokenizer.decode(ids)
+
+
 def test_one_answer_that_leaves_no_room_for_the_question_ends_no_training(tmp_path, options):
     """It is left out and told; the others are learnt, and an answer as long as theirs can be written."""
     tokenizer, _, _ = load_causal(resolve_options(options, "causal"))
