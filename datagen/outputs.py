@@ -17,7 +17,7 @@ from potstill.datagen.label_question import answer_spellings
 from potstill.datagen.parse import lacks_end, plain, unquoted, without_lead_in
 from potstill.datagen.refusals import said_by_input
 from potstill.datagen.wrapped import unwrapped
-from potstill.rows import Dropped
+from potstill.rows import Dropped, stripped_text
 from potstill.task import TaskSpec
 
 _MARKS = ("```", "~~~")
@@ -81,7 +81,7 @@ def stated_output(spec: TaskSpec, text: str) -> str:
 
 def _unfenced(spec: TaskSpec, text: str) -> str:
     """A reply without its fence, where that only wraps the output, and without what announces it."""
-    text = _stripped(plain(text))
+    text = stripped_text(plain(text))
     outputs = [example.output for example in spec.examples]
     if _MARKDOWN.search(spec.instruction) and not _WANTS_FENCE.search(spec.instruction):
         fenced = any(output.lstrip().startswith(_MARKS) for output in outputs)
@@ -92,19 +92,6 @@ def _unfenced(spec: TaskSpec, text: str) -> str:
         return text if parts is not None else _without_answer_is(spec, without_lead_in(text))
     before, content, behind = parts
     return content if (_leads_in(before) and not behind) or _ALONE.search(spec.instruction) else text
-
-
-def _stripped(text: str) -> str:
-    """A text without space around it, but for an indent that all of its lines have: the body of a function."""
-    lines = text.rstrip().split("\n")
-    while lines and not lines[0].strip():
-        lines.pop(0)
-    if not lines:
-        return ""
-    indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
-    rest = [line for line in lines[1:] if line.strip()]
-    kept = bool(rest) and len(indent.expandtabs(4)) > 1 and all(line.startswith(indent) for line in rest)
-    return "\n".join(lines) if kept else "\n".join(lines).strip()
 
 
 def _leads_in(before: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.asking.chat import task_messages
 from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
 from potstill.events import Event, Listener, silent
-from potstill.rows import Row
+from potstill.rows import Row, stripped_text
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def written_target(row: Row, reply: Reply, k: int) -> dict[str, Any] | None:
     None where the output is not the reply's text word for word (cleaning changed it): its tokens would not be the
     output's.
     """
-    return target_row(row.id, reply.top, k) if reply.top and reply.text.strip() == row.output else None
+    return target_row(row.id, reply.top, k) if reply.top and stripped_text(reply.text) == row.output else None
 
 
 def targets_for(

@@ -105,6 +105,24 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def stripped_text(text: str) -> str:
+    """A text without space around it, but for an indent that all of its lines have: the body of a function.
+
+    Examples:
+        >>> stripped_text(" It rained.\\n"), stripped_text("\\n    a = 1\\n    return a\\n")
+        ('It rained.', '    a = 1\\n    return a')
+    """
+    lines = text.rstrip().split("\n")
+    while lines and not lines[0].strip():
+        lines.pop(0)
+    if not lines:
+        return ""
+    indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    rest = [line for line in lines[1:] if line.strip()]
+    kept = bool(rest) and len(indent.expandtabs(4)) > 1 and all(line.startswith(indent) for line in rest)
+    return "\n".join(lines) if kept else "\n".join(lines).strip()
+
+
 def row_id(input: str, output: str, source: Source) -> str:
     """First 16 bytes of the sha256 of content and source, in hex."""
     blob = json.dumps([input, output, vars(source)], ensure_ascii=False, sort_keys=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import DataError, OptionError, TrainingError, UserError
-from potstill.rows import whole_characters
+from potstill.rows import stripped_text, whole_characters
 from potstill.task import TaskSpec
 from potstill.train.card import ONNX, StudentCard, read_card, weights_mib, write_card
 from potstill.train.encode import encode_prompt, end_of_turn
@@ -183,7 +183,7 @@ class Student:
             encoded = [self.prompt_ids(text) for text in plain]
             if (writer := self._writer(batch_size)) is not None:
                 written = writer.answers(encoded, self.card.max_new_tokens, progress)
-                return [Prediction(text.strip()) for text in written]
+                return [Prediction(stripped_text(text)) for text in written]
             answer, size = self._generate, batch_size or 32
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found: list[Prediction | None] = [None] * len(encoded)
@@ -283,4 +283,4 @@ class Student:
                 pad_token_id=self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end,
             )  # fmt: skip
         texts = self.tokenizer.batch_decode(full[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [Prediction(text.strip()) for text in texts]
+        return [Prediction(stripped_text(text)) for text in texts]

@@ -101,6 +101,15 @@ def test_a_beam_is_one_request_an_input_and_its_answer_is_learnt(tmp_path: Path)
         SoftOptions(pick="beam", candidates=1)
 
 
+def test_an_answer_whose_lines_are_all_indented_keeps_its_own_log_probs(tmp_path: Path) -> None:
+    body = "    total = 0\n    return total"
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = Scripted([(f"\n{body}\n", -0.2)])
+        result = write_outputs(SPEC, table(), Asker(teacher, ledger), SoftOptions(candidates=1))
+    assert list(result.table["output"]) == [body] * 2
+    assert result.token_targets.num_rows == 2
+
+
 def test_the_likeliest_candidate_is_learnt_with_its_own_log_probs(asker: Asker) -> None:
     result = write_outputs(SPEC, table(), asker, SoftOptions(candidates=3))
     rows = list(dataset_to_rows(result.table))

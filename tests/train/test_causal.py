@@ -168,6 +168,15 @@ def test_the_saved_student_answers_like_plain_transformers(tmp_path, options):
     assert json.loads((result.path / "potstill.json").read_text())["kind"] == "generation"
 
 
+def test_an_answer_keeps_the_indent_that_all_its_lines_have(tmp_path, options, monkeypatch):
+    body = "    a\n    b"
+    train = rows_to_dataset([Row(f"w{i}", body, "generated", Source(row=i)) for i in range(4)], [])
+    distil_causal(SPEC, train, None, None, tmp_path / "s", replace(options, epochs=100, evaluations=1))
+    assert load_student(tmp_path / "s")("w1") == body
+    monkeypatch.setattr("potstill.decoding.greedy.writes_greedily", lambda model: False)
+    assert load_student(tmp_path / "s")("w1") == body, "the library's own loop writes it too"
+
+
 class Killed(Exception):
     pass
 
