@@ -407,7 +407,7 @@ def _word_count(text: str) -> int:
 
 def _number_within(output: str) -> str:
     """The only number of an output; the output where there are several, or one is a part of a name, date or words."""
-    numbers = []
+    numbers: list[str] = []
     before = ""
     for token in _TOKEN_ENDS.split(output):
         token = token.strip("\"'“”‘’*_`~≈.,;:!?$€£%\\")
