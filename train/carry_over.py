@@ -8,7 +8,9 @@ teacher's starts, both models say what comes after the same prefix. There, each 
 mass to the student's token that begins with its bytes: the one of the same bytes where the student has it, else the
 first token that the student would cut them into. Mass of tokens that have no counterpart goes to the tail, which the
 student's loss holds anyway. Inside a token of the teacher there is no such distribution, and the student learns that
-position from the text alone. The end of the answer is aligned with the end of the answer.
+position from the text alone. The end of the answer is aligned with the end of the answer, whatever white space either
+side has there. A blank that one tokenizer puts before every text and the other does not is no part of the answer: at
+its first token, the teacher's tokens are taken without it, or with it.
 
 This is the alignment by byte spans of GOLD with a projection instead of its two vocabularies' intersection.
 `token_spans` and `span_loss` are the other ways, with losses of their own (`distil.cross_tokenizer`).
@@ -18,6 +20,8 @@ Source: GOLD, as in `trl.experimental.gold`.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -77,13 +81,14 @@ def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end:
     from datasets import Dataset
 
     theirs, ours = TokenBytes(teacher), TokenBytes(student)
-    mapped: dict[int, int | None] = {}
+    mapped: dict[tuple[int, int, int], int | None] = {}
 
-    def counterpart(token: int) -> int | None:
-        if token not in mapped:
+    def counterpart(token: int, cut: int, put: int) -> int | None:
+        if (token, cut, put) not in mapped:
             piece = theirs.of(token)
-            mapped[token] = end if piece is None and token in theirs.ends else ours.first_token(piece or b"")
-        return mapped[token]
+            is_end = piece is None and token in theirs.ends
+            mapped[token, cut, put] = end if is_end else ours.first_token(other_blanks(piece or b"", cut, put))
+        return mapped[token, cut, put]
 
     outputs = dict(zip(rows["id"], rows["output"], strict=True))
     made: list[dict[str, Any]] = []
@@ -93,27 +98,27 @@ def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end:
         if item["id"] not in outputs:
             continue
         ids = student(outputs[item["id"]], add_special_tokens=False)["input_ids"]
-        starts = token_starts([ours.of(token) or b"" for token in ids], outputs[item["id"]])
-        their_starts = token_starts(
-            [theirs.of(token) or b"" for token in item["token_ids"]], outputs[item["id"]]
-        )  # fmt: skip
-        if starts is None or their_starts is None:
+        mine = place_tokens([ours.of(token) or b"" for token in ids], outputs[item["id"]])
+        told = place_tokens([theirs.of(token) or b"" for token in item["token_ids"]], outputs[item["id"]])
+        if mine is None or told is None:
             unaligned += 1
             continue
-        # Of tokens without bytes (special ones) at the same place, the first is the end of the answer.
-        place = {at: i for i, at in reversed(list(enumerate(their_starts[:-1])))}
+        places = [*(told.tokens.get(at) for at in mine.starts[:-1]), told.end]
         row: dict[str, list[Any]] = {"top_ids": [], "top_logprobs": [], "tail": [], "known": []}
-        for token, at in zip([*ids, end], starts, strict=True):
+        for n, (token, i) in enumerate(zip([*ids, end], places, strict=True)):
             found = None
-            if at in place:
-                i = place[at]
-                found = _project(item["top_ids"][i], item["top_logprobs"][i], item["tail"][i], counterpart)
+            if i is not None:
+                cut, put = blanks_between(told, mine) if (n, i) == (mine.first, told.first) else (0, 0)
+                found = _project(
+                    item["top_ids"][i], item["top_logprobs"][i], item["tail"][i],
+                    functools.partial(counterpart, cut=cut, put=put),
+                )  # fmt: skip
                 given += math.fsum(math.exp(value) for value in item["top_logprobs"][i])
             top_ids, top_logprobs, tail = found or ([token], [0.0], -20.0)
             kept += math.fsum(math.exp(value) for value in top_logprobs) if found else 0.0
             for name, value in zip(row, (top_ids, top_logprobs, tail, found is not None), strict=True):
                 row[name].append(value)
-        positions += len(starts)
+        positions += len(places)
         known += sum(row["known"])
         made.append({"id": item["id"], "token_ids": [*ids, end], **row})
     if unaligned and not made:
@@ -154,11 +159,12 @@ class TokenBytes:
         self.end: int | None = named if named in self.ends else min(self.ends, default=None)
         self._bytes: dict[int, bytes | None] = {}
         self.tokens: dict[bytes, int] = {}
-        for token, i in tokenizer.get_vocab().items():
+        # A lone byte of a tokenizer that cuts texts into characters is no way to write a character that it has.
+        for token, i in sorted(tokenizer.get_vocab().items(), key=lambda item: (self._is_byte(item[0]), item[1])):
             piece = None if i in self._special else self._piece(token)
             self._bytes[i] = piece
             if piece:
-                self.tokens[piece] = min(i, self.tokens.get(piece, i))
+                self.tokens.setdefault(piece, i)
 
     def of(self, token: int) -> bytes | None:
         """Bytes of a token; None for a special or unknown one."""
@@ -181,30 +187,71 @@ class TokenBytes:
         begins = self.of(ids[0]) if ids else None
         return int(ids[0]) if begins and piece.startswith(begins) else None
 
+    def _is_byte(self, token: str) -> bool:
+        return not self._byte_level and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
     def _piece(self, token: str) -> bytes | None:
         if self._byte_level:
             try:
                 return bytes(_BYTE_OF[letter] for letter in token)
             except KeyError:  # an added token, which is written as it is
                 return token.encode("utf-8")
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        if self._is_byte(token):
             return bytes([int(token[3:5], 16)])
         return token.replace("▁", " ").encode("utf-8", "replace")
 
 
-def token_starts(pieces: Sequence[bytes], output: str) -> list[int] | None:
-    """Byte in the output at which each token starts, and where the last one ends; None if they say something else."""
-    text = b"".join(pieces)
-    wanted = output.strip().encode("utf-8")
-    if text.strip() != wanted:
+@dataclass(frozen=True)
+class TokenPlaces:
+    """Where the tokens of an answer stand in the output of its row.
+
+    Attributes:
+        starts: Byte in the output at which each token starts, and where the last one ends. White space that the output
+            lacks lies before 0, and past its end; the token that holds the first byte starts at 0 all the same.
+        tokens: The token with bytes that starts at a byte.
+        first: The token that holds the output's first byte; None where there is none.
+        blanks: Bytes that this one holds before.
+        end: The token that ends the answer, the first without bytes after the text; None where there is none.
+    """
+
+    starts: list[int]
+    tokens: Mapping[int, int]
+    first: int | None
+    blanks: int
+    end: int | None
+
+
+def place_tokens(pieces: Sequence[bytes], output: str) -> TokenPlaces | None:
+    """Lay tokens along an output; None if they say something else, white space at both ends aside.
+
+    Args:
+        pieces: Bytes of each token, empty for special ones.
+        output: The output.
+    """
+    text, wanted = b"".join(pieces), output.encode("utf-8")
+    if text.strip() != wanted.strip():
         return None
-    before = len(text) - len(text.lstrip())
-    starts, at = [], -before
-    for piece in pieces:
-        # A blank that a tokenizer puts before the text belongs to its first token.
-        starts.append(max(at, 0))
-        at += len(piece)
-    return [*starts, len(wanted)] if at >= len(wanted) else None
+    at = (len(wanted) - len(wanted.lstrip())) - (len(text) - len(text.lstrip()))
+    starts = list(itertools.accumulate((len(piece) for piece in pieces), initial=at))
+    first = next((i for i, piece in enumerate(pieces) if starts[i] <= 0 < starts[i] + len(piece)), None)
+    blanks = 0
+    if first is not None:
+        starts[first], blanks = 0, -starts[first]
+    tokens = {starts[i]: i for i, piece in enumerate(pieces) if piece}
+    last = len(wanted.rstrip())
+    end = next((i for i, piece in enumerate(pieces) if not piece and starts[i] >= last), None)
+    return TokenPlaces(starts, tokens, first, blanks, end)
+
+
+def blanks_between(teacher: TokenPlaces, student: TokenPlaces) -> tuple[int, int]:
+    """Blanks to cut off the teacher's first token, and to put before it, so that it is the student's."""
+    same = teacher.blanks == student.blanks
+    return (0, 0) if same else (teacher.blanks, student.blanks)
+
+
+def other_blanks(piece: bytes, cut: int, put: int) -> bytes:
+    """Bytes of a first token without the blanks of its own tokenizer, and with those of another one."""
+    return b" " * put + (piece[cut:] if piece[:cut].isspace() else piece)
 
 
 def _project(

@@ -11,13 +11,14 @@ Source: GOLD, as in `trl.experimental.gold` (alignment by byte offsets).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import TrainingError
-from potstill.train.carry_over import CarriedOver, TokenBytes, token_starts
+from potstill.train.carry_over import CarriedOver, TokenBytes, blanks_between, other_blanks, place_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,10 +46,21 @@ def common_spans(ours: Sequence[int], theirs: Sequence[int]) -> list[Span]:
     return [(i, k - i, j, m - j) for (i, j), (k, m) in itertools.pairwise(found)]
 
 
-def shared_tokens(teacher: TokenBytes, student: TokenBytes, end: int) -> dict[int, int]:
-    """The student's token of each token of the teacher that stands for the same bytes; ends for `end`."""
+def shared_tokens(teacher: TokenBytes, student: TokenBytes, end: int, cut: int = 0, put: int = 0) -> dict[int, int]:
+    """The student's token of each token of the teacher that stands for the same bytes; ends for `end`.
+
+    Args:
+        teacher: The teacher's tokens.
+        student: The student's tokens.
+        end: The token that ends the student's answer.
+        cut: At the start of an answer, blanks that the teacher's tokenizer alone puts before every text.
+        put: The same of the student's.
+    """
     found = {
-        theirs: ours for piece, theirs in teacher.tokens.items() if (ours := student.tokens.get(piece)) is not None
+        theirs: ours
+        for piece, theirs in teacher.tokens.items()
+        # "the" is not " the" without its blank as well, or two tokens would be one.
+        if piece.startswith(b" " * cut) and (ours := student.tokens.get(other_blanks(piece, cut, put))) is not None
     }
     return found | ({} if teacher.end is None else {teacher.end: end})
 
@@ -74,19 +86,19 @@ def spans_of_targets(rows: Dataset, targets: Dataset, teacher: Any, student: Any
     from datasets import Dataset
 
     theirs, ours = TokenBytes(teacher), TokenBytes(student)
-    pairs = shared_tokens(theirs, ours, end)
+    shared = functools.cache(functools.partial(shared_tokens, theirs, ours, end))
     outputs = dict(zip(rows["id"], rows["output"], strict=True))
     made: list[dict[str, Any]] = []
     unaligned = positions = whole = 0
-    listed = shared = 0.0
+    listed = mass = 0.0
     for item in targets:
         output = outputs.get(item["id"])
         if output is None:
             continue
         ids = student(output, add_special_tokens=False)["input_ids"]
-        starts = token_starts([ours.of(token) or b"" for token in ids], output)
-        their_starts = token_starts([theirs.of(token) or b"" for token in item["token_ids"]], output)
-        if starts is None or their_starts is None:
+        mine = place_tokens([ours.of(token) or b"" for token in ids], output)
+        told = place_tokens([theirs.of(token) or b"" for token in item["token_ids"]], output)
+        if mine is None or told is None:
             unaligned += 1
             continue
         answer = [*ids, end]
@@ -95,12 +107,12 @@ def spans_of_targets(rows: Dataset, targets: Dataset, teacher: Any, student: Any
             "tail": [-20.0] * len(answer), "known": [False] * len(answer), "counts": [0] * len(answer),
             "text": [-math.inf] * len(answer), "first": [-1] * len(answer),
         }  # fmt: skip
-        spans = common_spans(starts, their_starts)
-        # The end of the answer, where the teacher's tokens hold it: the first one without bytes after the text.
-        closing = next((j for j, at in enumerate(their_starts[:-1]) if at == their_starts[-1]), None)
-        if closing is not None:
-            spans.append((len(ids), 1, closing, 1))
+        spans = common_spans(mine.starts, told.starts)
+        if told.end is not None:
+            spans.append((len(ids), 1, told.end, 1))
         for i, count, j, their_count in spans:
+            blanks = blanks_between(told, mine) if (i, j) == (mine.first, told.first) else (0, 0)
+            pairs = shared(*blanks)
             known = [
                 dict(zip(item["top_ids"][at], item["top_logprobs"][at], strict=True)).get(token, -math.inf)
                 for at, token in enumerate(item["token_ids"][j : j + their_count], j)
@@ -111,7 +123,7 @@ def spans_of_targets(rows: Dataset, targets: Dataset, teacher: Any, student: Any
             row["text"][i] = math.fsum(known) if min(known) > -math.inf else -math.inf
             row["first"][i] = pairs.get(int(item["token_ids"][j]), -1)
             listed += math.fsum(math.exp(value) for value in item["top_logprobs"][j])
-            shared += math.fsum(math.exp(v) for v, t in zip(item["top_logprobs"][j], top, strict=True) if t >= 0)
+            mass += math.fsum(math.exp(v) for v, t in zip(item["top_logprobs"][j], top, strict=True) if t >= 0)
             whole += row["text"][i] > -math.inf
         positions += len(answer)
         made.append({"id": item["id"], "token_ids": answer, **row})
@@ -126,9 +138,9 @@ def spans_of_targets(rows: Dataset, targets: Dataset, teacher: Any, student: Any
         "unaligned": unaligned,
         "positions": positions,
         "known_share": round(spans_made / max(positions, 1), 4),
-        "mass_shared": round(shared / max(listed, 1e-12), 4),
+        "mass_shared": round(mass / max(listed, 1e-12), 4),
         "text_known": round(whole / max(spans_made, 1), 4),
     }
     names = ("id", "token_ids", "top_ids", "top_logprobs", "tail", "known", "counts", "text", "first")
     table = Dataset.from_dict({name: [row[name] for row in made] for name in names})
-    return CarriedOver(table, report, tuple(sorted(set(pairs.values()))))
+    return CarriedOver(table, report, tuple(sorted(set(shared(0, 0).values()))))

@@ -121,6 +121,46 @@ def tiny_merged(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_prepending(tmp_path_factory):
+    """Folder of a 1-layer Llama whose tokenizer puts a blank before every text, as Llama 2, Mistral and Phi-3 do."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    pieces = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    pieces.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    pieces.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    pieces.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256))]
+    pieces.train_from_iterator(
+        TEXTS * 4, trainers.BpeTrainer(vocab_size=360, special_tokens=special, show_progress=False)
+    )
+    folder = tmp_path_factory.mktemp("tiny-prepending")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+    torch.manual_seed(4)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=64, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepending(tiny_prepending):
+    """The tokenizer of `tiny_prepending`."""
+    from potstill.train.carry_over import load_tokenizer
+
+    return load_tokenizer(str(tiny_prepending))
+
+
+@pytest.fixture(scope="session")
 def merged(tiny_merged):
     """The tokenizer of `tiny_merged`."""
     from potstill.train.carry_over import load_tokenizer

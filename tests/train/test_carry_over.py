@@ -119,11 +119,66 @@ def test_a_wrong_pair_of_tokenizers_is_named(tmp_path, tiny_llama, merged, singl
         load_tokenizer("./nowhere")
 
 
+def sure(row_id, output, teacher):
+    """Targets of a teacher that has no doubt of the tokens of an output and of its end."""
+    ids = teacher(output, add_special_tokens=False)["input_ids"] + [teacher.eos_token_id]
+    tops = {"top_ids": [[token] for token in ids], "top_logprobs": [[-1e-6]] * len(ids), "tail": [-14.0] * len(ids)}
+    return {"id": row_id, "token_ids": ids, **tops}
+
+
+def carried_of(output, said, teacher, student):
+    """Student's token and the likeliest of its target, wherever it has one, for an output and the teacher's reply."""
+    rows = Dataset.from_dict({"id": ["r"], "output": [output]})
+    end = student.eos_token_id
+    item = carry_over(rows, Dataset.from_list([sure("r", said, teacher)]), teacher, student, end).table[0]
+    kept = zip(item["token_ids"], item["top_ids"], item["known"], strict=True)
+    return [tuple(student.convert_ids_to_tokens([token, top[0]])) for token, top, known in kept if known]
+
+
+@pytest.mark.parametrize(
+    "output", ["the cat\n", "the cat ", " the cat", "    the cat\n    sat", "\u3000the cat", "\n\n the mat \n\n"]
+)
+def test_white_space_at_the_ends_of_an_output_shifts_no_target(output, merged, single):
+    found = carried_of(output, output, merged, single)
+    assert [target for _, target in found] == [token for token, _ in found]
+    assert [found[0][0], found[-1][0]] == [single.tokenize(output)[0], "<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("the cat", "the cat\n"), ("the cat", "\n the cat"), ("the cat\n", "the cat"), ("the", " the\n")],
+)
+def test_white_space_that_only_the_reply_or_only_the_row_has_is_no_target(output, said, merged, single):
+    found = carried_of(output, said, merged, single)
+    assert [target for _, target in found] == [token for token, _ in found]
+    assert [found[0][0], found[-1][0]] == ["t", "<|im_end|>"]
+
+
+def test_a_blank_that_a_tokenizer_puts_before_a_text_is_no_part_of_the_answer(prepending, merged, single):
+    def pairs(output, teacher, student):
+        return carried_of(output, output, teacher, student)
+
+    assert prepending.tokenize("the cat") == ["▁the", "▁cat"]
+    end = ("<|im_end|>", "<|im_end|>")
+    assert pairs("the cat", prepending, single) == [("t", "t"), ("Ġ", "Ġ"), end]
+    for teacher, student in ((prepending, merged), (merged, prepending), (prepending, prepending)):
+        tokens = [*student.tokenize("the cat"), student.eos_token]
+        assert pairs("the cat", teacher, student) == [(token, token) for token in tokens]
+    # The blank is a token of its own before a word that the tokenizer does not know.
+    assert prepending.tokenize("cat")[0] == "▁cat"
+    assert prepending.tokenize("f cat") == ["▁", "f", "▁cat"]
+    assert pairs("f cat", prepending, single)[0] == ("f", "f")
+    assert pairs("f cat", single, prepending)[0] == ("f", "f")
+    # The first token holds the blank, and the output begins with blanks of its own.
+    assert prepending.tokenize(" cat") == ["▁", "▁cat"]
+    assert pairs(" cat", prepending, single)[0] == ("Ġ", "Ġ")
+
+
 def test_sentencepiece_tokens_stand_for_their_text():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocab = {"<unk>": 0, "</s>": 1, "▁the": 2, "▁": 3, "c": 4, "<0xE7>": 5, "at": 6, "t": 7, "a": 8}
+    vocab = {"<unk>": 0, "</s>": 1, "▁the": 2, "▁": 3, "c": 4, "<0xE7>": 5, "at": 6, "<0x74>": 7, "t": 8, "a": 9}
     tokenizer = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback()])
@@ -131,4 +186,6 @@ def test_sentencepiece_tokens_stand_for_their_text():
     assert [pieces.of(i) for i in range(7)] == [None, None, b" the", b" ", b"c", b"\xe7", b"at"]
     assert pieces.ends == {1}
     assert pieces.first_token(b" the") == 2
+    assert [pieces.of(7), pieces.of(8)] == [b"t", b"t"]
+    assert pieces.first_token(b"t") == 8  # the letter, by which it is written, not the byte
     assert pieces.first_token(b"\xff") is None

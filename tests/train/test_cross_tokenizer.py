@@ -252,6 +252,38 @@ def test_stored_targets_lie_along_the_spans(merged, single):
         spans_of_targets(rows, targets, single, merged, 1)
 
 
+def laid_of(output, said, teacher, student):
+    """The student's tokens of each span and what the teacher, who has no doubt, says of its first one; None for −1."""
+    rows, ids = Dataset.from_dict({"id": ["r"], "output": [output]}), teacher(said)["input_ids"]
+    ids = [*ids, teacher.eos_token_id]
+    tops = {"top_ids": [[token] for token in ids], "top_logprobs": [[-1e-6]] * len(ids), "tail": [-14.0] * len(ids)}
+    targets = Dataset.from_list([{"id": "r", "token_ids": ids, **tops}])
+    item = spans_of_targets(rows, targets, teacher, student, student.eos_token_id).table[0]
+    names = student.convert_ids_to_tokens(item["token_ids"])
+    return [
+        ("".join(names[i : i + n]), None if top[0] < 0 else student.convert_ids_to_tokens(top)[0])
+        for i, (n, top) in enumerate(zip(item["counts"], item["top_ids"], strict=True))
+        if n
+    ]
+
+
+def test_spans_of_an_output_with_white_space_at_its_ends_end_where_the_answer_does(merged, single):
+    end = ("<|im_end|>", "<|im_end|>")
+    word = [("the", None), ("Ġcat", None)]
+    assert laid_of("the cat\n", "the cat\n", merged, single) == [*word, ("Ċ", "Ċ"), end]
+    assert laid_of("the cat", "the cat\n", merged, single) == [*word, end]
+    assert laid_of("the cat\n", "the cat", merged, single) == [*word, end]
+    assert laid_of(" the cat", " the cat", merged, single) == [("Ġthe", None), ("Ġcat", None), end]
+    assert laid_of("    the cat", "    the cat", merged, single)[0] == ("Ġ", "Ġ")
+
+
+def test_spans_begin_with_the_text_and_not_with_the_blank_before_it(prepending, merged, single):
+    ours, theirs = merged.tokenize("the cat"), prepending.tokenize("the cat")
+    assert laid_of("the cat", "the cat", prepending, merged)[:2] == [(token, token) for token in ours]
+    assert laid_of("the cat", "the cat", merged, prepending)[:2] == [(token, token) for token in theirs]
+    assert laid_of("f cat", "f cat", prepending, single)[0] == ("f", "f")
+
+
 @pytest.mark.parametrize("method", ["gold", "uld"])
 def test_a_student_learns_from_another_tokenizers_spans(tmp_path, tiny_llama, merged, method):
     rows = table()
