@@ -232,15 +232,21 @@ def place_tokens(pieces: Sequence[bytes], output: str) -> TokenPlaces | None:
     if text.strip() != wanted.strip():
         return None
     at = (len(wanted) - len(wanted.lstrip())) - (len(text) - len(text.lstrip()))
+    starts, first, blanks = lay_tokens(pieces, at)
+    tokens = {starts[i]: i for i, piece in enumerate(pieces) if piece}
+    last = len(wanted.rstrip())
+    end = next((i for i, piece in enumerate(pieces) if not piece and starts[i] >= last), None)
+    return TokenPlaces(starts, tokens, first, blanks, end)
+
+
+def lay_tokens(pieces: Sequence[bytes], at: int) -> tuple[list[int], int | None, int]:
+    """`starts`, `first` and `blanks` of `TokenPlaces` for tokens of which the first one starts at a byte."""
     starts = list(itertools.accumulate((len(piece) for piece in pieces), initial=at))
     first = next((i for i, piece in enumerate(pieces) if starts[i] <= 0 < starts[i] + len(piece)), None)
     blanks = 0
     if first is not None:
         starts[first], blanks = 0, -starts[first]
-    tokens = {starts[i]: i for i, piece in enumerate(pieces) if piece}
-    last = len(wanted.rstrip())
-    end = next((i for i, piece in enumerate(pieces) if not piece and starts[i] >= last), None)
-    return TokenPlaces(starts, tokens, first, blanks, end)
+    return starts, first, blanks
 
 
 def blanks_between(teacher: TokenPlaces, student: TokenPlaces) -> tuple[int, int]:

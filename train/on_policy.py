@@ -74,8 +74,8 @@ def distil_on_policy(
         scores: Who is asked where no teacher is loaded.
 
     Raises:
-        TrainingError: Teacher and student have other vocabularies, the training cannot fit or stay finite, or the
-            teacher that is asked tells nothing.
+        TrainingError: Teacher and student have other vocabularies or no place in common, the training cannot fit or
+            stay finite, or the teacher that is asked tells nothing.
         UserError: The teacher cannot be loaded.
         BudgetReached: The cap on what is asked was met; the last checkpoint stays. Where the run goes on at its budget
             the training ends there instead, unless no step was taken or several processes share it.
@@ -123,6 +123,7 @@ def distil_on_policy(
     if teacher is not None:
         teacher.config.get_text_config().vocab_size = size
     trainer.options, trainer.started, trainer.reader = options, started, reader
+    trainer.compared = torch.zeros(2, dtype=torch.int64)
     if scores is not None:
         trainer.asked = AskedTeacher(scores, model.config.get_text_config().vocab_size, options)
     notes = [*data.notes(), *unmeasured]
@@ -147,6 +148,11 @@ def distil_on_policy(
         # A later call would go on from them to a student that has learnt nothing.
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise trainer.asked.silence(f"{untold} answers")
+    if reader is not None and resume_from is None:
+        answers, spans = (round(float(loop.summed_over_processes(trainer, n))) for n in trainer.compared)
+        if answers and not spans:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            raise reader.silence(f"{answers} answers")
     taken = trainer.state.global_step
     own_batches = sum(trainer.student_writes(step) for step in range(taken))
     report = {
@@ -188,6 +194,7 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
     options: DistilOptions
     started: float = 0.0
     reader: OtherTeacher | None = None
+    compared: torch.Tensor  # answers that were learnt from since the start or the resume, and their spans
     asked: AskedTeacher | None = None
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -232,6 +239,7 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         if self.reader is not None:
             told = self.reader.read([row["teacher_prompt_ids"] for row in inputs], answers)
             count = (told["spans"][:, :, 1] > 0).sum()
+            self.compared += torch.tensor([len(answers), int(count)])
         else:
             assert self.asked is not None
             drawn = self.student_writes(self.state.global_step)
@@ -301,6 +309,8 @@ class OnPolicyTrainer(DistillationTrainer):  # type: ignore[misc]
         if self.asked is not None and not count:
             # A loss of 0 would be the best of all.
             raise self.asked.silence(f"{len(rows)} held-out answers")
+        if self.reader is not None and not count:
+            raise self.reader.silence(f"{len(rows)} held-out answers")
         return loop.report_evaluation(self, total / max(count, 1.0), None, self.started)
 
     def _padded(self, rows: list[list[int]], name: str, side: str) -> dict[str, torch.Tensor]:

@@ -4,23 +4,28 @@ What enters: the student's tokens of an answer. The teacher reads the same text 
 in its own chat format. What leaves: the loss of `span_loss` over both whole distributions at every byte at which both
 tokenizers start a token, summed over the spans of the accumulated batch.
 
+A blank that a tokenizer puts before every text (as Llama 2's does) is no part of the answer: it is left out of what the
+teacher reads, and at the first token it is left out of, or put before, the tokens that both sides have.
+
 What the student writes need not be text: a token may end inside a character, or be special. The teacher is asked about
 what comes before that. An answer that ends by itself has its end compared too.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from trl.trainer.utils import pad
 
-from potstill.train.carry_over import TokenBytes
+from potstill.errors import TrainingError
+from potstill.train.carry_over import TokenBytes, lay_tokens
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.options import DistilOptions
 from potstill.train.span_loss import whole_span_losses
-from potstill.train.token_spans import Span, common_spans, shared_tokens
+from potstill.train.token_spans import common_spans, shared_tokens
 
 if TYPE_CHECKING:
     from potstill.task import TaskSpec
@@ -42,10 +47,16 @@ class OtherTeacher:
         self._theirs, self._ours = TokenBytes(tokenizer), TokenBytes(student_tokenizer)
         self._end = end_of_turn(student, student_tokenizer)
         self._their_end = self._theirs.end if self._theirs.end is not None else end_of_turn(teacher, tokenizer)
-        pairs = sorted((shared_tokens(self._theirs, self._ours, self._end) | {self._their_end: self._end}).items())
-        self._pairs = (torch.tensor([ours for _, ours in pairs]), torch.tensor([theirs for theirs, _ in pairs]))
+        self._pairs = functools.cache(self._shared)
+        self._our_blank = _blank_before(student_tokenizer, self._ours)
         self._pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._their_end)
         self._spans = self._tokens = 0
+
+    def _shared(self, cut: int, put: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shared tokens in the student's ids and in the teacher's; arguments are those of `shared_tokens`."""
+        found = shared_tokens(self._theirs, self._ours, self._end, cut, put) | {self._their_end: self._end}
+        pairs = sorted(found.items())
+        return torch.tensor([ours for _, ours in pairs]), torch.tensor([theirs for theirs, _ in pairs])
 
     def prompt(self, text: str) -> list[int]:
         """The task with one input, in the teacher's tokens."""
@@ -55,7 +66,7 @@ class OtherTeacher:
         """The method, tokens that both have, and spans over the student's tokens so far."""
         return {
             "method": self._options.cross_tokenizer,
-            "shared_tokens": len(self._pairs[0]),
+            "shared_tokens": len(self._pairs(0, 0)[0]),
             "spans_per_token": round(self._spans / max(self._tokens, 1), 4),
         }
 
@@ -68,14 +79,14 @@ class OtherTeacher:
 
         Returns:
             teacher_ids and teacher_mask (rows, their tokens) int64, left-padded prompts before right-padded answers;
-            teacher_start (rows,) int64, where the answers start; spans (rows, most spans, 4) int64 as `Span`, counts
-            of 0 past a row's last.
+            teacher_start (rows,) int64, where the answers start; spans (rows, most spans, 6) int64, each as `Span`
+            with blanks to cut off the teacher's tokens and to put before them, counts of 0 past a row's last.
         """
         told = [self._answer(list(answer)) for answer in answers]
         left = self._padded([list(prompt) for prompt in prompts], "left")
         right = self._padded([ids for ids, _ in told], "right")
         most = max(1, *(len(spans) for _, spans in told))
-        table = torch.zeros((len(told), most, 4), dtype=torch.int64)
+        table = torch.zeros((len(told), most, 6), dtype=torch.int64)
         for row, (_, spans) in enumerate(told):
             if spans:
                 table[row, : len(spans)] = torch.tensor(spans)
@@ -88,23 +99,39 @@ class OtherTeacher:
             "spans": table,
         }
 
-    def _answer(self, answer: list[int]) -> tuple[list[int], list[Span]]:
-        """The teacher's tokens of an answer, and the spans of both."""
+    def silence(self, answers: str) -> TrainingError:
+        """The error that ends a training in whose answers there is nothing to compare."""
+        return TrainingError(
+            f"the teacher {self._options.teacher!r} and the student {self._options.student!r} start no token at the "
+            f"same byte of {answers}, so nothing can be learnt from them: the teacher's tokenizer changes these texts, "
+            "or they are no text; choose a distil.teacher or a distil.student of another family"
+        )
+
+    def _answer(self, answer: list[int]) -> tuple[list[int], list[tuple[int, ...]]]:
+        """The teacher's tokens of an answer, and the spans of both with blanks to cut and to put."""
         pieces = [self._ours.of(token) for token in answer]
         cut = next((i for i, piece in enumerate(pieces) if piece is None), len(pieces))
         ended = cut < len(answer) and answer[cut] == self._end
-        data = b"".join(piece or b"" for piece in pieces[:cut])
+        ours = [piece or b"" for piece in pieces[:cut]]
+        data = b"".join(ours)
+        before = len(self._our_blank) if data.startswith(self._our_blank) else 0
+        data = data[before:]
         text = _whole_characters(data)
-        whole = len(text.encode()) == len(data)
-        starts = _ends_of(pieces[:cut])
+        read, whole = text.encode(), len(text.encode()) == len(data)
         ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        their_starts = _ends_of([self._theirs.of(token) for token in ids])
-        if their_starts[-1] != len(text.encode()):
-            # The teacher's tokenizer changes this text (a blank before it, another normal form).
+        theirs = [self._theirs.of(token) or b"" for token in ids]
+        their_before = sum(map(len, theirs)) - len(read)
+        if b"".join(theirs) != b" " * their_before + read:
+            # The teacher's tokenizer changes this text (another normal form).
             return ids or [self._their_end], []
-        spans = common_spans(starts, their_starts)
+        starts, first, blanks = lay_tokens(ours, -before)
+        their_starts, their_first, their_blanks = lay_tokens(theirs, -their_before)
+        spans: list[tuple[int, ...]] = []
+        for span in common_spans(starts, their_starts):
+            opens = (span[0], span[2]) == (first, their_first) and blanks != their_blanks
+            spans.append((*span, their_blanks, blanks) if opens else (*span, 0, 0))
         if ended and whole:
-            spans.append((cut, 1, len(ids), 1))
+            spans.append((cut, 1, len(ids), 1, 0, 0))
             ids.append(self._their_end)
         return ids or [self._their_end], spans
 
@@ -139,19 +166,20 @@ class OtherTeacher:
             return nothing, nothing.detach(), count
         later = _later(ours, answer, rows, spans[:, 0], spans[:, 1])
         their_later = _later(theirs, their_answer, rows, spans[:, 2], spans[:, 3])
-        pairs = tuple(ids.to(answer.device) for ids in self._pairs)
         size = max(1, _CHUNK_BYTES // (4 * (ours.shape[2] + theirs.shape[2])))
         total, entropy = ours.new_zeros(()), ours.new_zeros(())
-        for start in range(0, len(spans), size):
-            part = slice(start, start + size)
-            row, at, their_at = rows[part], spans[part, 0], spans[part, 2]
-            here = ours[row, at]
-            total = total + whole_span_losses(
-                here, theirs[row, their_at], first=answer[row, at], later=later[part],
-                teacher_first=their_answer[row, their_at], teacher_later=their_later[part], pairs=(pairs[0], pairs[1]),
-                method=self._options.cross_tokenizer, kind=self._options.divergence, beta=self._options.jsd_beta,
-            ).sum()  # fmt: skip
-            entropy -= (here.detach().exp() * here.detach()).sum()
+        for cut, put in sorted({(cut, put) for cut, put in spans[:, 4:].tolist()}):
+            chosen = ((spans[:, 4] == cut) & (spans[:, 5] == put)).nonzero()[:, 0]
+            mine, told = (ids.to(answer.device) for ids in self._pairs(cut, put))
+            for part in chosen.split(size):
+                row, at, their_at = rows[part], spans[part, 0], spans[part, 2]
+                here = ours[row, at]
+                total = total + whole_span_losses(
+                    here, theirs[row, their_at], first=answer[row, at], later=later[part],
+                    teacher_first=their_answer[row, their_at], teacher_later=their_later[part], pairs=(mine, told),
+                    method=self._options.cross_tokenizer, kind=self._options.divergence, beta=self._options.jsd_beta,
+                ).sum()  # fmt: skip
+                entropy -= (here.detach().exp() * here.detach()).sum()
         return total / (count if num_items is None else num_items), entropy, count
 
     def _padded(self, rows: list[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,12 +208,10 @@ def _later(
     return (own[rows, starts + counts - 1] - own[rows, starts]).float()
 
 
-def _ends_of(pieces: Sequence[bytes | None]) -> list[int]:
-    """Byte at which each piece starts, and where the last one ends."""
-    found = [0]
-    for piece in pieces:
-        found.append(found[-1] + len(piece or b""))
-    return found
+def _blank_before(tokenizer: Any, pieces: TokenBytes) -> bytes:
+    """What a tokenizer puts before every text."""
+    read = b"".join(pieces.of(token) or b"" for token in tokenizer("a", add_special_tokens=False)["input_ids"])
+    return read[:-1] if read.endswith(b"a") else b""
 
 
 def _whole_characters(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -322,6 +323,17 @@ def on_policy_options(tiny_llama, tiny_merged, **more):
     )  # fmt: skip
 
 
+def one_blank_apart(teacher, student, end, cut, put):
+    """The student's token of each token of the teacher at the start of an answer, where one side puts a blank there."""
+    ours, theirs = TokenBytes(student), TokenBytes(teacher)
+    found = {teacher.eos_token_id: end}
+    for theirs_piece, token in theirs.tokens.items():
+        for piece, own in ours.tokens.items():
+            if theirs_piece == b" " * cut + piece.removeprefix(b" " * put) and piece.startswith(b" " * put):
+                found[token] = own
+    return found
+
+
 def held_out_by_hand(student_folder, teacher_folder, rows, method, kind, temperature=1.0):
     """Mean span loss of the rows' own outputs, one row at a time, in plain Python."""
     ours, student, _ = load_causal(resolve_options(DistilOptions(student=str(student_folder)), "causal"))
@@ -337,9 +349,10 @@ def held_out_by_hand(student_folder, teacher_folder, rows, method, kind, tempera
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].double()
             alphabet = TokenBytes(tokenizer)
-            starts = np.cumsum([0, *(len(alphabet.of(t)) for t in answer[:-1])]).tolist()
-            sides.append((answer, (logits / temperature).log_softmax(-1), starts))
-        (a, p, starts), (b, q, their_starts) = sides
+            starts = np.cumsum([0, *(len(alphabet.of(t)) for t in answer[:-1])])
+            blanks = int(starts[-1]) - len(row["output"].encode())
+            sides.append((answer, (logits / temperature).log_softmax(-1), (starts - blanks).clip(0).tolist(), blanks))
+        (a, p, starts, put), (b, q, their_starts, cut) = sides
         for i, n, j, m in [*common_spans(starts, their_starts), (len(a) - 1, 1, len(b) - 1, 1)]:
             first, second = p[i].exp().tolist(), q[j].exp().tolist()
             if method == "uld":
@@ -347,7 +360,8 @@ def held_out_by_hand(student_folder, teacher_folder, rows, method, kind, tempera
                 continue
             later = sum(float(p[at, a[at]]) for at in range(i + 1, i + n))
             their_later = sum(float(q[at, b[at]]) for at in range(j + 1, j + m))
-            values.append(gold_by_hand(first, second, pairs, a[i], later, b[j], their_later, kind))
+            here = pairs if i or cut == put else one_blank_apart(theirs, ours, end, cut, put)
+            values.append(gold_by_hand(first, second, here, a[i], later, b[j], their_later, kind))
     return sum(values) / len(values)
 
 
@@ -369,6 +383,38 @@ def test_on_policy_with_another_tokenizer(tmp_path, tiny_llama, tiny_merged, met
     assert 0 < told["spans_per_token"] <= 1
     assert told["shared_tokens"] == 257  # every single byte and the end
     assert isinstance(load_student(result.path)("ab"), str)
+
+
+@pytest.mark.parametrize("method", ["gold", "uld"])
+@pytest.mark.parametrize("prepends", ["teacher", "student"])
+def test_a_blank_before_every_text_hides_no_answer_from_the_teacher(
+    tmp_path, tiny_llama, tiny_prepending, method, prepends
+):
+    rows = table()
+    student, teacher = (tiny_llama, tiny_prepending) if prepends == "teacher" else (tiny_prepending, tiny_llama)
+    chosen = on_policy_options(student, teacher, cross_tokenizer=method, epochs=4)
+    result = distil_causal(SPEC, rows, rows, None, tmp_path / "s", chosen)
+    wanted = held_out_by_hand(result.path, teacher, rows, method, "forward_kl")
+    assert result.report["best_loss"] == pytest.approx(wanted, rel=2e-3)
+    losses = [point["validation_loss"] for point in result.history]
+    assert losses[-1] < losses[0]
+
+
+def test_a_teacher_that_is_compared_with_nothing_ends_the_training(tmp_path, tiny_llama, tiny_merged):
+    from tokenizers import normalizers
+    from transformers import AutoTokenizer
+
+    other = tmp_path / "doubled"
+    shutil.copytree(tiny_merged, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("a", "AA")
+    tokenizer.save_pretrained(other)
+    chosen = on_policy_options(tiny_llama, other, on_policy=0.01, epochs=1)
+    said = r"start no token at the same byte of {} answers, .*choose a distil\.teacher or a distil\.student"
+    for held_out, answers in ((None, "4"), (table(), "4 held-out")):
+        with pytest.raises(TrainingError, match=said.format(answers)):
+            distil_causal(SPEC, table(), held_out, None, tmp_path / "s", chosen)
+    assert not (tmp_path / "s" / "config.json").exists()
 
 
 def test_batches_of_the_data_and_accumulation(tmp_path, tiny_llama, tiny_merged):
