@@ -47,7 +47,7 @@ def make_soft_targets(
         else:
             train, targets, report = _output_targets(job, train, have, wanted, itself)
     if met:
-        targets = have if wanted and not itself else None
+        targets = _targets_of(train, have) if have is not None and wanted and not itself else None
         kept = "those of the written rows alone" if targets is not None else "none"
         report = {"summary": f"soft targets: {kept}, since {met['budget_met']['told']}", **met}
     if targets is not None:
@@ -57,6 +57,13 @@ def make_soft_targets(
     write_json(out / "report.json", report)
     summary = str(report.get("summary", "soft targets stored" if report else "hard labels only"))
     return {"summary": summary, **met}
+
+
+def _targets_of(train: Dataset, have: Dataset) -> Dataset | None:
+    """Stored targets of the rows that are learnt from, if any; held-out rows and those that were left out have some."""
+    learnt = set(train["id"])
+    places = [place for place, row_id in enumerate(have["id"]) if row_id in learnt]
+    return have.select(places) if places else None
 
 
 def _label_targets(job: Job, train: Dataset, out: Path, wanted: bool) -> tuple[Dataset, dict[str, Any]]:
