@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
+from potstill.datagen.teachers.thoughts import spoken
 from potstill.errors import BadOptions, OptionFault, UserError
 from potstill.models import SMOLLM2, install_hint, local_model
 
@@ -205,13 +206,14 @@ class _Loaded:
 
     def reply(self, row: Row) -> Reply:
         """What an ended row says."""
-        return Reply(
+        reply = Reply(
             text=self.decoder.text(row),
             finish=row.finish or "stop",
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.tokens),
             top=tuple(row.tops),
         )
+        return spoken(row.request, reply)
 
     def searched(self, requests: Sequence[Request]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Beam searches, those of one width and like length together."""

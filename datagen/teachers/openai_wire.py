@@ -21,6 +21,7 @@ from potstill.asking.teacher import AnyRequest, Reply, Request, TokenText, Token
 from potstill.asking.token_estimate import expected_tokens, most_tokens
 from potstill.datagen.teachers.openai_fields import bare_json, named_fields
 from potstill.datagen.teachers.openai_finish import finish_of
+from potstill.datagen.teachers.thoughts import said_and_thought
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -220,7 +221,7 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
     finish = finish_of(choice.get("finish_reason"))
     if finish is None:
         raise Fault("again", f"the server broke the reply off (finish_reason {str(choice['finish_reason'])[:60]!r})")
-    text, thought = said_and_thought(message)
+    text, thought = _message_and_thought(message)
     written = f"{text or ''}{thought}"
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
@@ -249,8 +250,8 @@ def _read_reply(body: Mapping[str, Any], request: Request, flavour: Flavour, sta
         finish=finish,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        top=_chat_tops(choice, request.top_logprobs) if request.top_logprobs else (),
         # Where the model thought first, the log-probs are those of its thoughts.
+        top=_chat_tops(choice, request.top_logprobs) if request.top_logprobs and not thought else (),
         said=_chat_said(choice) if request.token_texts and not thought else (),
         raw={key: body[key] for key in ("id", "model", "system_fingerprint") if isinstance(body.get(key), str)} or None,
     )
@@ -271,20 +272,13 @@ def _billed(body: Mapping[str, Any], request: Request, stated: tuple[int, int]) 
     message = choice.get("message") if isinstance(choice, dict) else None
     if any(stated) or not isinstance(message, dict):
         return stated
-    return expected_tokens(request)[0], most_tokens("".join(part or "" for part in said_and_thought(message)))
+    return expected_tokens(request)[0], most_tokens("".join(part or "" for part in _message_and_thought(message)))
 
 
-def said_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
+def _message_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
     """The text of a message (None where it has none), and what the model thought before it.
 
-    Thinking stands in a field of its own, in parts of their own (Mistral), or before the text in `<think>` tags, of
-    which templates that open them for the model leave the first out.
-
-    Examples:
-        >>> said_and_thought({"content": "<think>A town?</think>Ulm"})
-        ('Ulm', 'A town?')
-        >>> said_and_thought({"content": None, "reasoning_content": "A town?"})
-        (None, 'A town?')
+    Thinking stands in a field of its own, in parts of their own (Mistral), or before the text.
     """
     text = message.get("content")
     thought = next((value for name in _THOUGHT if isinstance(value := message.get(name), str) and value), "")
@@ -292,12 +286,8 @@ def said_and_thought(message: Mapping[str, Any]) -> tuple[str | None, str]:
         text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict) and part.get("text"))
     if not isinstance(text, str):
         return None, thought
-    before, tag, after = text.rpartition("</think>")
-    if tag:
-        return after.lstrip(), thought or before.replace("<think>", "", 1).strip()
-    if text.lstrip().startswith("<think>"):
-        return "", thought or text
-    return text, thought
+    said, before = said_and_thought(text)
+    return said, thought or before
 
 
 def _hidden_thinking(body: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from potstill.asking.teacher import (
     ScoreRequest,
     Take,
 )
+from potstill.datagen.teachers.thoughts import spoken
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
 from potstill.datagen.teachers.vllm_reply import tops, whole_reply
 from potstill.datagen.teachers.vllm_start import told_offline, unlisted
@@ -409,13 +410,14 @@ class _Engine:
     def _reply(self, question: _Question, output: Any) -> Reply:
         request, done = question.request, output.outputs[0]
         if isinstance(request, Request):
-            return Reply(
+            reply = Reply(
                 text=done.text,
                 finish=_FINISH[done.finish_reason],
                 prompt_tokens=question.prompt_tokens,
                 completion_tokens=len(done.token_ids),
                 top=tops(done.token_ids, done.logprobs, request.top_logprobs) if request.top_logprobs else (),
             )
+            return spoken(request, reply)
         if question.tree is not None:
             scores = tuple(sum(question.logprobs[step] for step in path) for path in question.tree.paths)
             return Reply(prompt_tokens=question.prompt_tokens, scores=scores, score_tokens=question.lengths)
