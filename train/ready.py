@@ -1,23 +1,27 @@
 """Whether a student can be trained as asked, before a teacher writes a row for it.
 
-In: options and kind of task. Out: nothing, or the error that the training would end with hours later. The model's
-`config.json` is read and, of a model in a folder, what its weights' files say of their own length.
+In: options and the task, or its kind. Out: nothing, or the error that the training would end with hours later. Of a
+model, `config.json` and the tokenizer are read and, in a folder, what its weights' files say of their own length.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
+from potstill.train.encode import encode_prompt
 from potstill.train.options import DistilOptions, asks_teacher, local_teacher, resolve_options, student_name
 
 if TYPE_CHECKING:
-    from potstill.task import Kind
+    from potstill.task import Kind, TaskSpec
 
+# A token of the answer and its end.
+_LEAST_ANSWER = 2
 _PROBE = "Could you give me the book, please? It costs 12.50; thanks to all of you!"
 
 
@@ -88,6 +92,49 @@ def check_tokenizers(options: DistilOptions, kind: Kind, teacher: str) -> None:
         f"the student {name!r} has another tokenizer than the teacher {theirs!r}, so what it says of its tokens "
         f"does not fit: {ways}, or choose a distil.student of the teacher's family"
     )
+
+
+def check_prompts(options: DistilOptions, spec: TaskSpec) -> None:
+    """Refuse a student that writes, or a teacher that is loaded beside it, which cannot be told the task.
+
+    Args:
+        options: As given, with a student in place of `auto`.
+        spec: The task.
+
+    Raises:
+        UserError: There is no chat template, or the instruction leaves no room for an answer.
+    """
+    if spec.kind == "classification":
+        return
+    name, limit = student_name(options, spec.kind), int(resolve_options(options, "causal").max_length or 1024)
+    ours = _tokenizer(name, "distil.student")
+    _check_told(ours, f"distil.student {name!r}", spec, limit - _LEAST_ANSWER)
+    if options.on_policy > 0 and options.teacher is not None and options.cross_tokenizer != "carry_over":
+        theirs = _tokenizer(options.teacher, "distil.teacher")
+        if theirs.get_vocab() != ours.get_vocab():  # else it reads the student's prompt
+            _check_told(theirs, f"distil.teacher {options.teacher!r}", spec, limit)
+
+
+def _tokenizer(name: str, what: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(local_model(name))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the tokenizer of {what} {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+
+
+def _check_told(tokenizer: Any, model: str, spec: TaskSpec, room: int) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            f"{model} has no chat template, so it cannot be asked anything; choose an instruction-tuned model"
+        )
+    size = len(encode_prompt(tokenizer, spec, "", sys.maxsize))
+    if size >= room:
+        raise UserError(
+            f"the instruction takes {size} tokens of {model}, where distil.max_length leaves {room} for it and its "
+            f"input; raise that by {size - room + 1} or more, or shorten the instruction"
+        )
 
 
 def _reads_the_same(student: str, teacher: str) -> bool:

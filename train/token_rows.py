@@ -248,14 +248,19 @@ def encode_table(
 
 
 def _answer_tokens(prompts: NDArray[np.int64], answers: NDArray[np.int64], limit: int, beside: int) -> int:
-    """Most tokens that the student may write, of the `limit` of prompt and answer; `beside` are left by the least."""
+    """Most tokens that the student may write, of the `limit` of prompt and answer; `beside` are left by the least.
+
+    The instruction and a token of the input fit beside them, or the student could be asked nothing.
+    """
     longest = int(answers.max())
     most = max(longest, min(math.ceil(1.25 * longest), limit // 2, beside))
     # The prompt gets what the answer leaves, so one long answer would cut every input: it gives way to inputs that
     # nearly all fit. An answer of up to twice the usual length does not.
     left = limit - int(np.quantile(prompts, _FITTING_PROMPTS, method="higher"))
     usual = 2 * int(np.quantile(answers, _USUAL_ANSWERS, method="lower"))
-    return max(16, min(most, max(left, usual)))
+    # Short answers get 16, for one that is somewhat longer, where these do not cut inputs that would fit.
+    floor = min(16, max(left, beside))
+    return min(max(floor, min(most, max(left, usual))), beside + _LEAST_INPUT - 1)
 
 
 def collate_targets(examples: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:

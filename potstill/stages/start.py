@@ -105,7 +105,7 @@ def check_ahead(spec: TaskSpec, settings: Settings, *, merged: bool = False, tra
         OptionError: Options that this task's student or the compression cannot take.
         DataError: The user's own data cannot be read.
         MissingExtra: A library that an option needs.
-        UserError: The student's model cannot be loaded.
+        UserError: The student's model cannot be loaded, or cannot be told the task.
     """
     check_data(spec, hub=not merged)
     check_student_options(spec, settings, trained=trained)
@@ -118,7 +118,7 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
     """
     from potstill.stages.student_choice import distil_options
     from potstill.train.options import check_for_kind
-    from potstill.train.ready import check_student, check_tokenizers
+    from potstill.train.ready import check_prompts, check_student, check_tokenizers
 
     check_for_kind(settings.distil, spec.kind, settings.answers_by)
     kind = "classification" if spec.kind == "classification" else "causal"
@@ -126,6 +126,7 @@ def check_student_options(spec: TaskSpec, settings: Settings, *, trained: bool =
     if not trained:
         options = distil_options(settings, spec)
         check_student(options, spec.kind)
+        check_prompts(options, spec)
         check_tokenizers(options, spec.kind, settings.answers_by)
         _check_written(settings.compress, options, spec.kind)
 

@@ -498,3 +498,16 @@ def test_smollm2_learns_from_a_handful_of_rows(tmp_path):
     student = load_student(result.path)
     assert student("mountain")
     assert student.size_mib < 280
+
+
+@pytest.mark.parametrize("spare", [6, 8, 12, 15, 17, 20])
+def test_a_length_that_holds_the_rows_leaves_room_for_prompt_and_answer(tiny_llama, single, tmp_path, spare):
+    spec = TaskSpec(name="echo", instruction="Say it.", kind="generation")
+    rows = rows_to_dataset([Row(f"w{i}", "ab", "generated", Source(row=i)) for i in range(4)], [])
+    size = len(encode_prompt(single, spec, "", 1000))
+    options = DistilOptions(student=str(tiny_llama), epochs=1, batch_size=4, max_length=size + spare)
+    result = distil_causal(spec, rows, None, None, tmp_path / "s", options)
+    student = load_student(result.path)
+    assert 3 <= student.card.max_new_tokens <= spare - 2  # what was learnt: two tokens, the answer's end, an input
+    assert student.prompt_ids("w1") == encode_prompt(single, spec, "w1", 1000)
+    assert len(student.predict(["w1", "a much longer input than the others"])) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from potstill.asking.ledger import Ledger
 from potstill.errors import DataError, MissingExtra, OptionError, PotstillError, UserError
 from potstill.models import MINILM, SMOLLM2
 from potstill.plan.estimate import plan_run
+from potstill.task import TaskSpec
 from potstill.train.options import DistilOptions, SearchOptions, check_for_kind
-from potstill.train.ready import check_student, check_tokenizers
+from potstill.train.ready import check_prompts, check_student, check_tokenizers
 
+SAY_IT = TaskSpec("t", "Say it.", "generation")
 TASK = "---\nlabels: [good, bad]\n---\nIs a review good or bad?\n"
 
 
@@ -66,6 +69,53 @@ def test_a_student_that_is_to_be_found_is_looked_for_first(tmp_path: Path) -> No
     with pytest.raises(DataError, match="no model of the catalogue can be the student"):
         potstill.run(str(file), out=out, teacher="fake", n=20, distil={"student": "auto"}, retrieval={"student_mib": 1})
     assert not (out / "datagen").exists()
+
+
+def without_template(folder: Path, source: Path) -> str:
+    shutil.copytree(source, folder)
+    (folder / "chat_template.jinja").unlink()
+    return str(folder)
+
+
+def test_models_that_cannot_be_asked_anything_are_refused_before_a_row_is_written(
+    tmp_path: Path, tiny_llama: Path, tiny_merged: Path
+) -> None:
+    (tmp_path / "task.md").write_text("---\nkind: generation\n---\nSay it.\n")
+    base = without_template(tmp_path / "base", tiny_llama)
+    with pytest.raises(UserError, match=r"distil\.student '.*base' has no chat template, so it cannot be asked"):
+        potstill.run(str(tmp_path / "task.md"), out=tmp_path / "run", teacher="fake", n=5, distil={"student": base})
+    assert not (tmp_path / "run" / "datagen").exists()
+    plain = DistilOptions(student=str(tiny_llama))
+    check_prompts(plain, SAY_IT)
+    check_prompts(replace(plain, student=base), TaskSpec("t", "Good or bad?", "classification", labels=("a", "b")))
+    theirs = without_template(tmp_path / "theirs", tiny_merged)
+    other = replace(plain, on_policy=0.5, teacher=theirs)
+    with pytest.raises(UserError, match=r"distil\.teacher '.*theirs' has no chat template"):
+        check_prompts(replace(other, cross_tokenizer="gold"), SAY_IT)
+    check_prompts(replace(other, cross_tokenizer="gold", teacher=str(tiny_merged)), SAY_IT)
+    # One of the student's own tokens reads the student's prompt.
+    check_prompts(replace(other, teacher=base), SAY_IT)
+
+
+def test_an_instruction_that_leaves_no_room_for_an_answer_is_refused(tiny_llama: Path, tiny_merged: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from potstill.train.encode import encode_prompt
+
+    ours, theirs = (
+        len(encode_prompt(AutoTokenizer.from_pretrained(folder), SAY_IT, "", 1000))
+        for folder in (tiny_llama, tiny_merged)
+    )
+    plain = DistilOptions(student=str(tiny_llama), max_length=ours + 2)
+    said = rf"takes {ours} tokens of distil\.student .*max_length leaves {ours} for it .* raise that by 1 or more"
+    with pytest.raises(UserError, match=said):
+        check_prompts(plain, SAY_IT)
+    check_prompts(replace(plain, max_length=ours + 3), SAY_IT)
+    assert theirs > ours + 2
+    crossed = replace(plain, teacher=str(tiny_merged), on_policy=0.5, cross_tokenizer="gold", max_length=theirs)
+    with pytest.raises(UserError, match=rf"takes {theirs} tokens of distil\.teacher .* leaves {theirs} for it"):
+        check_prompts(crossed, SAY_IT)
+    check_prompts(replace(crossed, max_length=theirs + 1), SAY_IT)
 
 
 def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> None:
