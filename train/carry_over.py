@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import TrainingError, UserError
 from potstill.models import install_hint, local_model
+from potstill.train.encode import answer_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -97,7 +98,7 @@ def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end:
     for item in targets:
         if item["id"] not in outputs:
             continue
-        ids = student(outputs[item["id"]], add_special_tokens=False)["input_ids"]
+        ids = answer_ids(student, outputs[item["id"]])
         mine = place_tokens([ours.of(token) or b"" for token in ids], outputs[item["id"]])
         told = place_tokens([theirs.of(token) or b"" for token in item["token_ids"]], outputs[item["id"]])
         if mine is None or told is None:

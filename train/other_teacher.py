@@ -22,7 +22,7 @@ from trl.trainer.utils import pad
 
 from potstill.errors import TrainingError
 from potstill.train.carry_over import TokenBytes, lay_tokens
-from potstill.train.encode import encode_prompt, end_of_turn
+from potstill.train.encode import answer_ids, encode_prompt, end_of_turn
 from potstill.train.options import DistilOptions
 from potstill.train.span_loss import whole_span_losses
 from potstill.train.token_spans import common_spans, shared_tokens
@@ -118,7 +118,7 @@ class OtherTeacher:
         data = data[before:]
         text = _whole_characters(data)
         read, whole = text.encode(), len(text.encode()) == len(data)
-        ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = answer_ids(self._tokenizer, text)
         theirs = [self._theirs.of(token) or b"" for token in ids]
         their_before = sum(map(len, theirs)) - len(read)
         if b"".join(theirs) != b" " * their_before + read:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import TrainingError
 from potstill.train.carry_over import CarriedOver, TokenBytes, blanks_between, other_blanks, place_tokens
+from potstill.train.encode import answer_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +96,7 @@ def spans_of_targets(rows: Dataset, targets: Dataset, teacher: Any, student: Any
         output = outputs.get(item["id"])
         if output is None:
             continue
-        ids = student(output, add_special_tokens=False)["input_ids"]
+        ids = answer_ids(student, output)
         mine = place_tokens([ours.of(token) or b"" for token in ids], output)
         told = place_tokens([theirs.of(token) or b"" for token in item["token_ids"]], output)
         if mine is None or told is None:
