@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,10 @@ from potstill.datagen.result import PURPOSE
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Flavour
-from potstill.errors import BudgetReached, OptionError, TeacherRefused
+from potstill.errors import BudgetReached, OptionError, TeacherRefused, UserError
 from potstill.events import Listener, silent
 from potstill.run_dir import RunDir, Stage, write_atomic
+from potstill.run_state import LeftOpen
 
 if TYPE_CHECKING:
     from potstill.stages.job import Job
@@ -75,15 +77,16 @@ class BatchWritten:
     capped: bool = False
 
 
-class _Collected(Exception):
+class _Collected(LeftOpen):
     """Everything that can be asked now is collected."""
 
 
 class _Collector:
     """A teacher that keeps what it is asked, and then ends its stream with `_Collected`."""
 
-    def __init__(self, teacher: OpenAITeacher):
+    def __init__(self, teacher: OpenAITeacher, sending: str):
         self._teacher = teacher
+        self._sending = sending
         self.requests: list[Request] = []
         self.purposes: list[str] = []
 
@@ -132,7 +135,7 @@ class _Collector:
                     )
                 self.requests.append(request)
         if self.requests:
-            raise _Collected
+            raise _Collected("its requests are in a batch file", self._sending)
         yield from ()
 
     def close(self) -> None:
@@ -145,7 +148,7 @@ def write_batch(
     """Write the requests that a run would send now as a batch file.
 
     Args:
-        task: A prompt in English, or the path of a task file.
+        task: A prompt, or the path of a task file.
         path: The file; `name-2.jsonl` and so on where the API's bounds split it.
         out: Run folder; `runs/<task name>` by default.
         listener: Called with every progress event.
@@ -153,6 +156,7 @@ def write_batch(
 
     Raises:
         OptionError: The teacher is no OpenAI-compatible one, or a setting is impossible.
+        UserError: `path` is a folder.
         TaskError: The task cannot be read.
         RunLocked: Another process works on the folder.
         TeacherRefused: A step before generation wants scores.
@@ -166,6 +170,8 @@ def write_batch(
     from potstill.task.file import read_task_file
     from potstill.user_data import OWN_ROWS
 
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it for the requests")
     draft, resolved = read_with_settings(task, settings)
     if resolved.answering is not None and draft.spec.kind != "classification":
         why = "a batch file is for one teacher, and generation.output_teacher names another for the outputs"
@@ -174,8 +180,8 @@ def write_batch(
     if not isinstance(teacher, OpenAITeacher):
         why = f"a batch file is for an OpenAI-compatible teacher, not {resolved.teacher!r}"
         raise OptionError("teacher", [f"{why}; name one with --teacher, such as openai:#gpt-5-mini"])
-    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
-    collector = _Collector(teacher)
+    folder = RunDir(Path(out).expanduser() if out else Path("runs") / draft.spec.name)
+    collector = _Collector(teacher, shlex.join(["potstill", "batch", "submit", str(folder.path), str(path)]))
     with folder.lock(), Ledger(folder.ledger_path) as ledger:
         budget = Budget.parse(resolved.budget) if resolved.budget else None
         asker = Asker(collector, ledger, budget=budget, listener=listener)

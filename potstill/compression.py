@@ -84,7 +84,9 @@ def compress(
             "compress", [f"{name} is not read, since {student} has its own rows; {mend}" for name in given]
         )
     material = run_material(place, choosing=everything) if run else file_material(source, texts, test, held_out)
-    target = Path(out) if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
+    target = (
+        Path(out).expanduser() if out else Path(f"{str(student).rstrip('/').rpartition('/')[2] or 'student'}-small")
+    )
     with _writable(target), listening(listener) as told:
         if steps is None:
             result = compress_all(source, target, material, chosen, listener=told)

@@ -78,7 +78,7 @@ def examine(task: str | None = None, *, out: str | Path | None = None, **setting
     if spec is not None and (lacking := lacking_rows(spec, resolved)):
         head, _, mend = lacking.partition("; ")
         yield Check("rows", "warn", head, mend)
-    folder = Path(out) if out else Path("runs") / (spec.name if spec else "")
+    folder = Path(out).expanduser() if out else Path("runs") / (spec.name if spec else "")
     yield _disk(folder)
     yield _memory()
     yield _gpu()

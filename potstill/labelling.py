@@ -94,6 +94,8 @@ class Labelling:
             raise OptionError("label", [f"batch {batch} is no number of texts; give at least 1"])
         self.batch = batch or max(BATCH, len(self.spec.labels))
         self.out = out or _place_of(str(task), self.spec)
+        if self.out.suffix not in (".jsonl", ".ndjson"):
+            raise OptionError("label", [f"the answers are JSON lines: {self.out} must end in .jsonl"])
         self.answers = _answers_in(self.out, self.spec)
         self._given = self._elsewhere()
         self._names = LabelNames(self.spec.label_names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 from potstill.errors import BadOptions, OptionError, OptionFault
 
 T = TypeVar("T")
+
+# What the libraries take that draw at random.
+LARGEST_SEED = 2**32 - 1
 
 # What options are called elsewhere.
 USUAL_NAMES = {
@@ -89,9 +93,23 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValueError as error:
         faults.append(OptionFault(f"{where}: {error}", *at))
         raise OptionError(where, faults) from None
+    faults += [
+        OptionFault(f"{where}.{name}: {fault} is needed (got {value!r})", *at, name)
+        for name, value in ((name, getattr(built, name)) for name in sorted(known))
+        if (fault := _number_fault(name, value))
+    ]
     if faults:
         raise OptionError(where, faults)
     return built
+
+
+def _number_fault(name: str, value: Any) -> str:
+    """What no option's own check finds: it compares, and nothing is above or below NaN."""
+    if isinstance(value, float) and math.isnan(value):
+        return "a number"
+    if name == "seed" and isinstance(value, int) and not 0 <= value <= LARGEST_SEED:
+        return f"a whole number from 0 to {LARGEST_SEED:,}"
+    return ""
 
 
 def _told(item: Any) -> str:

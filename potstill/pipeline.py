@@ -219,7 +219,7 @@ def load(path: str | Path) -> RunResult:
     folder = Path(path)
     try:
         spec = TaskSpec.from_json(json.loads((folder / "task" / "task.json").read_text("utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise no_run(folder) from None
     found = RunDir(folder)
     stages = [stage for name in STAGES if name != "task" if (stage := found.finished(name)) is not None]
@@ -251,7 +251,7 @@ def open_job(
         check_metrics(metrics)
     # The draft gives the name and the settings; the teacher, who may fill what rules did not find, needs both.
     draft, resolved = read_with_settings(task, settings)
-    folder = RunDir(Path(out) if out else Path("runs") / draft.spec.name)
+    folder = RunDir(Path(out).expanduser() if out else Path("runs") / draft.spec.name)
     with contextlib.ExitStack() as opened:
         opened.enter_context(folder.lock())
         opened.enter_context(library_bars_off())

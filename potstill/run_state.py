@@ -65,6 +65,18 @@ def stages_with(optional: Sequence[str]) -> list[str]:
     return [name for name in STAGES if name not in OPTIONAL_STAGES or name in optional]
 
 
+class LeftOpen(Exception):
+    """A stage that waits for what is done outside of the run; no failure.
+
+    Attributes:
+        command: What is to be done next.
+    """
+
+    def __init__(self, why: str, command: str):
+        super().__init__(why)
+        self.command = command
+
+
 @contextlib.contextmanager
 def told_state(folder: Path, stage: str, stages: Sequence[str], command: str) -> Iterator[None]:
     """Tell in the folder that a stage is under way, and how it ended unless it ended well."""
@@ -79,6 +91,10 @@ def told_state(folder: Path, stage: str, stages: Sequence[str], command: str) ->
         yield
     except KeyboardInterrupt:
         tell("stopped", "stopped by Ctrl-C")
+        raise
+    except LeftOpen as error:
+        facts["command"] = error.command
+        tell("stopped", str(error))
         raise
     except BaseException as error:
         if isinstance(error, BudgetReached) and error.or_train:  # the same command would meet the same budget

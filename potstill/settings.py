@@ -25,7 +25,7 @@ from potstill.datagen.teachers.workers import WorkersOptions
 from potstill.datagen.weak import WeakOptions
 from potstill.errors import BadOptions, OptionError, OptionFault
 from potstill.masking import masked
-from potstill.options import as_json, build_options, nearest, option_groups
+from potstill.options import LARGEST_SEED, as_json, build_options, nearest, option_groups
 from potstill.retrieval.retrieve import RetrievalOptions
 from potstill.task.option_places import place_of
 from potstill.train.compress.options import CompressOptions
@@ -356,6 +356,8 @@ def _plain_fault(key: str, value: Any) -> str:
         least = _WHOLE[key]
         if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
             return f"{key}: a whole number of {least} or more is needed (got {value!r})"
+        if key == "seed" and int(value) > LARGEST_SEED:
+            return f"seed: a whole number up to {LARGEST_SEED:,} is needed (got {value!r})"
     elif key in _CHOICES:
         if value not in _CHOICES[key]:
             return f"{key}: {value!r} is none of {', '.join(_CHOICES[key])}"

@@ -95,7 +95,7 @@ def build_catalogue(
 
     Raises:
         DataError: A source cannot be read at all, the Hub broke off (what came is kept: run it again), or `out` is
-            no Parquet file.
+            no catalogue's Parquet file.
     """
     if out.suffix != ".parquet":
         raise DataError(f"a catalogue is written as Parquet: {out} must end in .parquet")
@@ -299,7 +299,21 @@ def _mark(row: Mapping[str, Any]) -> str:
 
 
 def _old_marks(out: Path) -> dict[str, str]:
-    return {row["id"]: _mark(row) for row in _read_part(out)} if out.exists() else {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not out.exists():
+        return {}
+    try:
+        columns = pq.read_schema(out)
+    except (pa.ArrowException, OSError, ValueError):
+        columns = None  # which `_read_part` tells of
+    if columns is not None and not {"id", "licences", "task_categories"} <= set(columns.names):
+        raise DataError(
+            f"{out} is a Parquet file but no catalogue (its columns: {', '.join(columns.names[:8])}); choose another "
+            "with --out"
+        )
+    return {row["id"]: _mark(row) for row in _read_part(out)}
 
 
 def _hub_marks(out: Path) -> dict[str, str]:

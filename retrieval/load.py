@@ -153,6 +153,10 @@ def _columns(table: Dataset, ref: DataRef, spec: TaskSpec) -> tuple[tuple[str, .
         if column not in table.column_names:
             raise DataError(f"{ref.path} has no column {column!r}; its columns are {', '.join(table.column_names)}")
     inputs, output = ref.inputs or _fields_of(table, spec), ref.output
+    if output is not None and output in ref.inputs:
+        raise DataError(
+            f"{ref.path}: the column {output!r} is named as an input and as the output; leave it out of one"
+        )
     if inputs and output is not None:
         return tuple(inputs), output
     choice = _choice(table, spec)
@@ -202,18 +206,19 @@ def read_texts(
     """Texts without labels: a text file with one a line, or a column of a table.
 
     Bytes of a text file that are not UTF-8 become U+FFFD, so that the caller can count the lines that hold some.
-    `commits` takes the commit that a dataset of the Hub was read at, under the path of `ref`. Rows of a table without a
-    text are left out, unless `blanks` are wanted, so that places in the list are those of the table.
+    `commits` takes the commit that a dataset of the Hub was read at, under the path of `ref`. Lines and rows without
+    a text are left out, unless `blanks` are wanted, so that places in the list are those of the file.
 
     Raises:
         DataError: The data cannot be read, or has no text column.
     """
     from potstill.retrieval.columns import choose_columns, text_columns
 
-    if Path(ref.path).suffix == ".txt":
+    if Path(ref.path).suffix.lower() == ".txt":
         _refuse_parts(ref.path, ref.split, ref.config)
         text = _decoded(_read_bytes(Path(ref.path)), errors="replace")
-        return list(islice((line.strip() for line in text.split("\n") if line.strip()), limit))
+        lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+        return list(islice((line for line in lines if blanks or line), limit))
     table = _unfolded(_table(ref, ref.split, limit, commits), ref, spec)
     if not table.num_rows:
         raise DataError(f"{ref.path} has no rows; give a file that has some")

@@ -22,7 +22,20 @@ from potstill.cli.compress import compress
 from potstill.cli.label import label
 from potstill.cli.look import app as look_app
 from potstill.cli.predict import predict
-from potstill.cli.settings import Group, Json, Out, Rows, Seed, Set, SourcesOf, Student, Task, Teacher, merge_settings
+from potstill.cli.settings import (
+    Group,
+    Json,
+    Out,
+    Rows,
+    Seed,
+    Set,
+    SourcesOf,
+    Student,
+    Task,
+    Teacher,
+    at_home,
+    merge_settings,
+)
 from potstill.cli.start import app as start_app
 from potstill.cli.status import status
 from potstill.cli.verify import verify
@@ -110,7 +123,7 @@ def root(
     """From a task prompt to a small distilled model."""
 
 
-_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=at_home)]
 
 
 @app.command(epilog='Example: potstill run "Classify support tickets as billing, bug or other." -n 300')

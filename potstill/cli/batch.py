@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Group, Json, Rows, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
+from potstill.cli.settings import (
+    Group,
+    Json,
+    Rows,
+    Seed,
+    Set,
+    SourcesOf,
+    Task,
+    Teacher,
+    at_home,
+    merge_settings,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from potstill.batch_results import BatchRead
@@ -25,8 +37,10 @@ app = typer.Typer(
 @app.command(epilog="Example: potstill batch write task.md requests.jsonl --teacher openai:#gpt-5-mini -o runs/a")
 def write(
     task: Task,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` continues in it.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to upload.", callback=at_home)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder; `potstill run` continues in it.", callback=at_home)
+    ] = None,
     teacher: Teacher = None,
     n: Rows = None,
     seed: Seed = None,
@@ -62,7 +76,9 @@ def write(
 
 @app.command(epilog="Example: potstill batch submit runs/a requests.jsonl")
 def submit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.", callback=at_home)
+    ],
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="What `batch write` wrote.")],
     as_json: Json = False,
 ) -> None:
@@ -80,7 +96,9 @@ def submit(
 
 @app.command(epilog="Example: potstill batch fetch runs/a --wait")
 def fetch(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch submit`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The run folder given to `batch submit`.", callback=at_home)
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="Look each minute until all batches have ended.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +124,9 @@ def fetch(
 
 @app.command(epilog="Example: potstill batch read runs/a output.jsonl errors.jsonl")
 def read(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The run folder given to `batch write`.", callback=at_home)
+    ],
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Output and error files of the batch.")],
     as_json: Json = False,
 ) -> None:

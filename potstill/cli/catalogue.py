@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Group, Json
+from potstill.cli.settings import Group, Json, at_home
+from potstill.errors import DataError
 
 app = typer.Typer(
     name="catalogue", cls=Group, help="Catalogues of datasets: build, look into, search.", no_args_is_help=True,
@@ -25,7 +26,9 @@ _Paths = Annotated[
 @app.command(epilog="Example: potstill catalogue build hub ./my-datasets -o hub.parquet --filter language:en")
 def build(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="`hub`, or JSONL, Parquet and folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write, or to bring up to date.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The Parquet file to write, or to bring up to date.", callback=at_home)
+    ],
     filters: Annotated[list[str] | None, typer.Option("--filter", help="A tag that the Hub filters by.")] = None,
     search: Annotated[str, typer.Option(help="Words that the Hub searches names by.")] = "",
     limit: Annotated[int | None, typer.Option(help="Take at most so many cards from the Hub.")] = None,
@@ -98,6 +101,11 @@ def search(
 
     spec = read_task_file(prompt, draft=True, own_rows=OWN_ROWS).spec
     catalogue = read_catalogue(paths or [shipped_catalogue()])
+    if not catalogue.cards:
+        why = f" ({catalogue.skipped[0].where}: {catalogue.skipped[0].reason})" if catalogue.skipped else ""
+        raise DataError(
+            f"{', '.join(map(str, paths or ()))} holds no dataset card{why}; build one: potstill catalogue build"
+        )
     ranking = find_datasets(spec, catalogue, RetrievalOptions(top=top), encoder=sentence_encoder(Settings().encoder))
     if as_json:
         typer.echo(json.dumps(ranking.to_json(), ensure_ascii=False))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Json, merge_settings
+from potstill.cli.settings import Json, at_home, merge_settings
 
 
 def compress(
@@ -18,7 +18,9 @@ def compress(
     recipe: Annotated[
         str, typer.Option("--recipe", "-r", help="Steps joined by ->, or `all` for every recipe of the zoo.")
     ] = "int8:channel",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the compressed student.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the compressed student.", callback=at_home)
+    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from potstill.cli.settings import Json, Seed, Task
+from potstill.cli.settings import Json, Seed, Task, at_home
 
 if TYPE_CHECKING:
     from potstill.labelling import Labelling
@@ -25,14 +25,18 @@ def label(
         typer.Argument(metavar="[TEXTS]", help="A file, folder or Hub id; by default the task's unlabelled."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for the answers; an existing one is continued.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File for the answers (.jsonl); an existing one is continued.", callback=at_home
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Labelled texts to reach in all.")] = 100,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Texts chosen at a time; by default 25, or one for each label.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Take the answers of this CSV file, and write the next batch into it.")
+        Path | None,
+        typer.Option(help="Take the answers of this CSV file, and write the next batch into it.", callback=at_home),
     ] = None,
     seed: Seed = None,
     as_json: Json = False,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Json
+from potstill.cli.settings import Json, at_home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 app = typer.Typer()
 
-_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=at_home)]
 
 
 @app.command(epilog="Example: potstill inspect runs/support-tickets --dropped --reason near_duplicate -n 5")
@@ -195,7 +195,9 @@ def evaluate(
 @app.command(epilog="Example: potstill load me/support-tickets --out tickets")
 def load(
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Name on the Hub, as given to push.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write; NAME by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write; NAME by default.", callback=at_home)
+    ] = None,
     unit: Annotated[str | None, typer.Option("--unit", help="An earlier unit's id; the newest by default.")] = None,
     as_json: Json = False,
 ) -> None:

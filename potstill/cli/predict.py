@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from potstill.cli.settings import Json
+from potstill.cli.settings import Json, at_home
 from potstill.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
+    student: Annotated[
+        Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.", callback=at_home)
+    ],
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,7 +31,9 @@ def predict(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="Ask for each line of a .txt, or each row of JSON lines, CSV, Parquet."),
+        typer.Option(
+            "--file", help="Ask for each line of a .txt, or each row of JSON lines, CSV, Parquet.", callback=at_home
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +49,7 @@ def predict(
     asked = load_student(place)
     if file is not None:
         inputs = file_inputs(file, asked.card)
-        read: list[str | None] = list(inputs)
+        read: list[str | None] = [text if text.strip() else None for text in inputs]
     else:
         inputs = texts or [line.rstrip("\r\n") for line in sys.stdin]
         read = _read(inputs, asked.card, lines=not texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -16,10 +17,20 @@ from potstill.task.option_places import place_of
 if TYPE_CHECKING:
     from typer._click.core import Context, Parameter
 
+
+def at_home(path: Path | None) -> Path | None:
+    """A path whose `~` no shell has replaced (`--out=~/run`, a variable's), with the home folder in its place."""
+    with contextlib.suppress(RuntimeError):  # of no user of that name
+        return path and path.expanduser()
+    return path
+
+
 Task = Annotated[str, typer.Argument(metavar="TASK", help="A task file, or a quoted prompt.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Run folder, by default runs/NAME-OF-THE-TASK; the same folder continues."),
+    typer.Option(
+        "--out", "-o", help="Run folder, by default runs/NAME-OF-THE-TASK; the same folder continues.", callback=at_home
+    ),
 ]
 Teacher = Annotated[
     str | None, typer.Option(help="transformers[:MODEL], the default; vllm:MODEL, openai:URL#MODEL, fake.")
@@ -87,9 +98,12 @@ def merge_settings(settings: dict[str, Any], pairs: list[str]) -> dict[str, Any]
         except ValueError:
             value = text
         *groups, option = option.split(".")
-        place = merged.setdefault(stage, {})
-        for group in groups:
-            place = place.setdefault(group, {})
+        place = merged
+        for group in (stage, *groups):
+            place = place.setdefault(group, {}) if isinstance(place, dict) else place
+        if not isinstance(place, dict):
+            faults.append(f"--set {pair!r}: {name.strip().rpartition('.')[0]} is {place!r} and has no options")
+            continue
         place[option] = value
     if faults:
         raise OptionError("command line", faults)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Json, Out, Seed, Set, SourcesOf, Task, Teacher, merge_settings, run_command
+from potstill.cli.settings import Json, Out, Seed, Set, SourcesOf, Task, Teacher, at_home, merge_settings, run_command
 from potstill.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ app = typer.Typer()
 @app.command(epilog='Example: potstill init "Classify support tickets as billing, bug or other." -o tickets.md --yes')
 def init(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the model should do, in a sentence.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The task file to write.")] = Path("task.md"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The task file to write.", callback=at_home)] = Path(
+        "task.md"
+    ),
     teacher: Annotated[
         str | None, typer.Option(help="A teacher that reads the prompt where its words leave something open.")
     ] = None,
@@ -35,6 +37,8 @@ def init(
     from potstill.task.draft import Answers, draft_task
     from potstill.task.file import read_task_file
 
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file in it with -o")
     if out.exists() and not force:
         raise UserError(f"{out} is there already; choose another file with -o, or add --force to replace it")
     spec = _named_after(out, _read(prompt, teacher))

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.settings import Json
+from potstill.cli.settings import Json, at_home
 
 
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=at_home)],
     as_json: Json = False,
 ) -> None:
     """How far a run has come: each stage, what was asked of the teacher, and the command that continues it."""

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from potstill.cli.settings import Json
+from potstill.cli.settings import Json, at_home
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=at_home)],
     as_json: Json = False,
 ) -> None:
     """Check every artefact of a run against its manifest, and the ledger; exit code 4 when something differs."""

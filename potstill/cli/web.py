@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from potstill.cli.settings import at_home
+
 if TYPE_CHECKING:
     from potstill.pages.web import App
 
@@ -21,7 +23,7 @@ _For = Annotated[float, typer.Option("--for", help="Stop after so many seconds; 
 
 @app.command(epilog="Example: potstill view runs/support-tickets --no-open --for 2")
 def view(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=at_home)],
     host: _Host = "127.0.0.1",
     port: _Port = 0,
     show: _Open = True,
@@ -35,7 +37,9 @@ def view(
 
 @app.command(epilog="Example: potstill serve runs/support-tickets --port 8765 --for 2")
 def serve(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.")],
+    student: Annotated[
+        Path, typer.Argument(metavar="STUDENT", help="A run, a loaded unit, or a model's folder.", callback=at_home)
+    ],
     host: _Host = "127.0.0.1",
     port: _Port = 8765,
     show: _Open = False,

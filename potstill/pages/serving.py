@@ -181,20 +181,24 @@ def line_input(text: str, card: StudentCard) -> tuple[str, tuple[str, ...]]:
 
 def file_inputs(path: Path, card: StudentCard) -> list[str]:
     """The inputs in a file, in its order: lines of a `.txt`, or rows of a table, whose columns are found as those of
-    `unlabelled:` are. Lines and rows without a text are left out.
+    `unlabelled:` are; "" for a line or row without a text.
 
     Raises:
-        DataError: No such file, one that cannot be read or has no text, or no column of text.
+        DataError: No such file, one that cannot be read, is no UTF-8 or has no text, or no column of text.
     """
     from potstill.retrieval.load import FORMATS, read_texts
     from potstill.task import DataRef, Label, TaskSpec
 
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give a file of .txt, {', '.join(FORMATS)}")
     if not path.is_file():
         raise DataError(f"no file at {path}; give one of .txt, {', '.join(FORMATS)}")
     labels = tuple(map(Label, card.labels))
     spec = TaskSpec(card.name, card.instruction or card.name, card.kind, labels=labels, inputs=card.inputs)
-    texts = read_texts(DataRef(str(path)), spec)
-    if not texts:
+    texts = read_texts(DataRef(str(path)), spec, blanks=True)
+    if broken := sum("\ufffd" in text for text in texts):
+        raise DataError(f"{broken:,} of {len(texts):,} texts in {path} are not UTF-8; save it as UTF-8")
+    if not any(text.strip() for text in texts):
         raise DataError(f"{path} has no rows; give a file that has some")
     return texts
 

@@ -23,7 +23,7 @@ from potstill.masking import mask_teacher, masked
 from potstill.options import as_json
 from potstill.rows import read_rows, rows_to_dataset, write_dropped, write_rows
 from potstill.run_dir import RunDir, Stage, write_atomic
-from potstill.run_state import stages_with, told_state
+from potstill.run_state import LeftOpen, stages_with, told_state
 from potstill.stages.asked_teacher import asked_in_training, check_on_policy, taught_on_policy
 from potstill.stages.checks import check_asked, check_outputs, check_teachers
 from potstill.stages.optional import (
@@ -143,6 +143,8 @@ class Job:
                     again=lambda old: again(old) or lacks(old.facts, self.asker.meter),
                     tell=lambda said: self.listener(Event(name, "note", said)),
                 )  # fmt: skip
+        except LeftOpen:
+            raise
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             self.listener(Event(name, "failed", message="stopped" if stopped else str(error).split("\n")[0]))
