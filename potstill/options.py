@@ -69,6 +69,12 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known
     ]
     good = {key: value for key, value in values.items() if key in known}
+    hints = typing.get_type_hints(cls)
+    for key in [key for key, value in good.items() if isinstance(value, bool) and not _takes_bool(hints[key])]:
+        # Which pydantic would read as 1 or 0.
+        faults.append(
+            OptionFault(f"{where}.{key}: {good.pop(key)!r} is yes or no, and another value is needed", *at, key)
+        )
     for name, inner in option_groups(cls).items():
         if isinstance(good.get(name), Mapping):
             # Pydantic lets unknown keys of an inner dataclass pass.
@@ -101,6 +107,12 @@ def build_options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if faults:
         raise OptionError(where, faults)
     return built
+
+
+def _takes_bool(hint: Any) -> bool:
+    """Whether a type has yes and no among its values, or says nothing of numbers."""
+    inner = typing.get_args(hint)
+    return bool in (hint, *inner) or not {int, float} & {hint, *inner}
 
 
 def _number_fault(name: str, value: Any) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import DataError
+from potstill.errors import DataError, OptionError
 from potstill.events import Event, Listener, silent
 from potstill.retrieval.cards import Card, CardFault, card_from_mapping
 from potstill.retrieval.catalogue import read_catalogue
@@ -94,9 +94,14 @@ def build_catalogue(
         listener: Called with progress.
 
     Raises:
+        OptionError: What is to be taken from the Hub is said, and the Hub is no source.
         DataError: A source cannot be read at all, the Hub broke off (what came is kept: run it again), or `out` is
             no catalogue's Parquet file.
     """
+    if HUB not in sources and (filters or search or limit is not None or full):
+        raise OptionError(
+            "catalogue", ["filter, search, limit and full say what is taken from the Hub; name `hub` among the sources"]
+        )
     if out.suffix != ".parquet":
         raise DataError(f"a catalogue is written as Parquet: {out} must end in .parquet")
     out = out.expanduser().resolve()

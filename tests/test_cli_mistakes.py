@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from potstill.cli.app import app
-from potstill.errors import DataError, OptionError, UserError
+from potstill.errors import DataError, OptionError, RunError, UserError
 from potstill.run_state import read_state
 from potstill.settings import resolve
 
@@ -142,3 +142,27 @@ def test_line_n_of_a_file_is_answered_by_line_n(sample_run: Any, tmp_path: Path)
         call("predict", str(tmp_path / "student"), "--file", str(other))
     with pytest.raises(DataError, match="is a folder; give a file"):
         call("predict", str(tmp_path / "student"), "--file", str(tmp_path))
+
+
+def test_what_is_said_of_the_hub_needs_the_hub(tmp_path: Path, repo_root: Path) -> None:
+    shipped, out = str(repo_root / "retrieval" / "shipped"), str(tmp_path / "c.parquet")
+    for flags in (["--filter", "language:fr"], ["--search", "spam"], ["--limit", "1"], ["--full"]):
+        with pytest.raises(OptionError, match="name `hub` among the sources"):
+            call("catalogue", "build", shipped, "-o", out, *flags)
+
+
+def test_a_host_that_nobody_knows_is_mended_by_another_host() -> None:
+    from potstill.pages.web import App, Server
+
+    with pytest.raises(RunError, match="choose another with --host"):
+        Server(App(get={}, post={}), "no.such.host.invalid", 0)
+    with Server(App(get={}, post={})) as taken, pytest.raises(RunError, match="choose another with --port"):
+        Server(App(get={}, post={}), port=taken.server_address[1])
+
+
+@pytest.mark.parametrize("option", ["distil.epochs", "merge.heldout", "distil.max_steps"])
+def test_yes_is_no_number(option: str) -> None:
+    stage, name = option.split(".")
+    with pytest.raises(OptionError, match=rf"{option}: True is yes or no"):
+        resolve({}, {stage: {name: True}})
+    assert resolve({}, {"distil": {"freeze_embeddings": True}}).distil.freeze_embeddings is True

@@ -18,7 +18,7 @@ app = typer.Typer()
 _Host = Annotated[str, typer.Option(help="Address to listen on; the default can be reached from this machine alone.")]
 _Port = Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")]
 _Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")]
-_For = Annotated[float, typer.Option("--for", help="Stop after so many seconds; 0 waits for Ctrl-C.")]
+_For = Annotated[float, typer.Option("--for", min=0, help="Stop after so many seconds; 0 waits for Ctrl-C.")]
 
 
 @app.command(epilog="Example: potstill view runs/support-tickets --no-open --for 2")

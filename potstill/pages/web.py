@@ -118,7 +118,8 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with --port") from None
+            flag = "--host" if isinstance(error, socket.gaierror) else "--port"
+            raise RunError(f"cannot listen on {host}:{port} ({error}); choose another with {flag}") from None
         self._listening = True
         self._everywhere = host in _EVERYWHERE
         self._hosts = host_headers(host, int(self.server_address[1]))
