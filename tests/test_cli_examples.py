@@ -328,7 +328,7 @@ def test_a_file_is_asked_row_by_row_and_its_name_is_no_text(moods: _Moods) -> No
             "messages.txt is a file; to ask for its lines or rows: potstill predict student --file messages.txt" in told
         )
     done = CliRunner().invoke(app, ["predict", "student", "--file", "messages.txt"])
-    assert (done.stdout, done.stderr) == ("bad\nbad\n", "")
+    assert (done.stdout, done.stderr) == ("bad\n\nbad\n", ""), "line N is answered by line N"
     assert moods.asked == ["so sad", "so good"]
     done = CliRunner().invoke(app, ["predict", "student", "--file", "rows.csv", "--json"])
     assert [json.loads(line)["input"] for line in done.stdout.splitlines()] == moods.asked[2:]

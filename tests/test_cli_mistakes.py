@@ -28,6 +28,11 @@ def call(*arguments: str, input: str = "", **environment: str) -> str:
     return done.output
 
 
+def variable_of(command: str, flag: str) -> str:
+    """The variable that stands for a flag."""
+    return f"potstill_{command}_{flag}".upper()
+
+
 @pytest.mark.parametrize("columns", [{"id": ["a"], "text": ["mine"]}, {"text": ["mine"]}, {"id": [1]}])
 def test_a_table_that_is_no_catalogue_is_not_written_over(
     tmp_path: Path, repo_root: Path, columns: dict[str, Any]
@@ -80,7 +85,7 @@ def test_a_home_folder_that_no_shell_put_in_is_put_in(tmp_path: Path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     call("init", PROMPT, "--yes", "--out=~/task.md")
     call("preview", "home/task.md", "-n", "2", "--teacher", "fake", "--sources", "generated",
-         POTSTILL_PREVIEW_OUT="~/run")  # fmt: skip
+         **{variable_of("preview", "out"): "~/run"})  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["run", "task.md"]
     assert not (tmp_path / "~").exists()
     assert "datagen" in call("status", "~/run")
