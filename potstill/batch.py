@@ -84,7 +84,7 @@ class _Collected(LeftOpen):
 class _Collector:
     """A teacher that keeps what it is asked, and then ends its stream with `_Collected`."""
 
-    def __init__(self, teacher: OpenAITeacher, sending: str = ""):
+    def __init__(self, teacher: OpenAITeacher, sending: str):
         self._teacher = teacher
         self._sending = sending
         self.requests: list[Request] = []

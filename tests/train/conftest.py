@@ -92,11 +92,25 @@ def tiny_llama(tmp_path_factory):
     return folder
 
 
+def _one_layer(folder, tokenizer, *, seed, **sizes):
+    """Folder of a tokenizer and a Llama of one layer for it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=64, max_position_embeddings=512, initializer_range=0.2, **sizes,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_merged(tmp_path_factory):
     """Folder of a 1-layer Llama over a byte-level BPE that was trained on `TEXTS`: other tokens than `tiny_llama`'s."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -109,22 +123,14 @@ def tiny_merged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-merged")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>", eos_token="</s>")
     tokenizer.chat_template = CHAT
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=64, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=0,
-        initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return _one_layer(folder, tokenizer, seed=3, hidden_size=48, bos_token_id=0, eos_token_id=1, pad_token_id=0)
 
 
 @pytest.fixture(scope="session")
 def tiny_prepending(tmp_path_factory):
     """Folder of a 1-layer Llama whose tokenizer puts a blank before every text, as Llama 2, Mistral and Phi-3 do."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     pieces = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     pieces.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -141,15 +147,7 @@ def tiny_prepending(tmp_path_factory):
         tokenizer_object=pieces, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
-    torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=64, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-        initializer_range=0.2,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return _one_layer(folder, tokenizer, seed=4, hidden_size=32, bos_token_id=1, eos_token_id=2, pad_token_id=2)
 
 
 @pytest.fixture(scope="session")

@@ -238,5 +238,5 @@ def test_a_users_turn_is_no_line_of_a_batch_file(teacher_server: Any, drain: Any
     with teacher_server.running_server(owner="vllm") as server:
         teacher = open_teacher(f"openai:{server.url}#m")
         with pytest.raises(TeacherRefused, match=r"batch file holds chats.*take generation.method=auto"):
-            drain(_Collector(teacher), [Request(SYSTEM, turn="user")])
+            drain(_Collector(teacher, ""), [Request(SYSTEM, turn="user")])
         teacher.close()
