@@ -52,8 +52,12 @@ class CarriedOver:
     shared: tuple[int, ...] | None = None
 
 
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer called `distil.teacher_tokenizer`.
+def load_tokenizer(name: str, what: str = "distil.teacher_tokenizer") -> Any:
+    """A model's tokenizer.
+
+    Args:
+        name: The model.
+        what: The option that names it, for the message.
 
     Raises:
         UserError: It cannot be loaded.
@@ -63,7 +67,7 @@ def load_tokenizer(name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(local_model(name))
     except (OSError, ValueError) as error:
-        raise UserError(f"distil.teacher_tokenizer {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
+        raise UserError(f"the tokenizer of {what} {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
 
 
 def carry_over(rows: Dataset, targets: Dataset, teacher: Any, student: Any, end: int) -> CarriedOver:

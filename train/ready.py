@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
+from potstill.train.carry_over import load_tokenizer
 from potstill.train.encode import encode_prompt
 from potstill.train.options import DistilOptions, asks_teacher, local_teacher, resolve_options, student_name
 
@@ -107,21 +108,12 @@ def check_prompts(options: DistilOptions, spec: TaskSpec) -> None:
     if spec.kind == "classification":
         return
     name, limit = student_name(options, spec.kind), int(resolve_options(options, "causal").max_length or 1024)
-    ours = _tokenizer(name, "distil.student")
+    ours = load_tokenizer(name, "distil.student")
     _check_told(ours, f"distil.student {name!r}", spec, limit - _LEAST_ANSWER)
     if options.on_policy > 0 and options.teacher is not None and options.cross_tokenizer != "carry_over":
-        theirs = _tokenizer(options.teacher, "distil.teacher")
+        theirs = load_tokenizer(options.teacher, "distil.teacher")
         if theirs.get_vocab() != ours.get_vocab():  # else it reads the student's prompt
             _check_told(theirs, f"distil.teacher {options.teacher!r}", spec, limit)
-
-
-def _tokenizer(name: str, what: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(local_model(name))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer of {what} {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
 
 
 def _check_told(tokenizer: Any, model: str, spec: TaskSpec, room: int) -> None:
