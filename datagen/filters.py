@@ -20,7 +20,7 @@ from potstill.datagen.parse import TEXTS
 from potstill.datagen.recent_novelty import RecentNovelty
 from potstill.datagen.refusals import refusal_in
 from potstill.language.guess import other_language
-from potstill.language.unspaced import letters_a_word, letters_apart
+from potstill.language.unspaced import letter_runs, letters_a_word, letters_apart
 from potstill.rows import Dropped
 
 STAGE = "datagen"
@@ -113,8 +113,14 @@ def prompt_echo(text: str, prompt: str) -> Dropped | None:
     """The text repeats the prompt: it lies in it, holds eight of its words in a row, or is nearly one of its lines."""
     own = words(text)
     given = words(prompt)
-    if len(own) >= 4 and f" {' '.join(own)} " in f" {' '.join(given)} ":
+    if _lies_in(own, given, 4):
         return Dropped("prompt_echo", "the text is part of the prompt", text, stage=STAGE)
+    if (letters := letters_a_word(text)) > 1:
+        if _lies_in(words(letters_apart(text)), words(letters_apart(prompt)), 4 * letters):
+            return Dropped("prompt_echo", "the text is part of the prompt", text, stage=STAGE)
+        known = set(letter_runs(prompt, 8))
+        if copied := next((run for run in letter_runs(text[:2000], 8) if run in known), None):
+            return Dropped("prompt_echo", copied.replace(" ", ""), text, stage=STAGE)
     runs = {tuple(given[i : i + 8]) for i in range(len(given) - 7)}
     for i in range(min(len(own), 400) - 7):
         if tuple(own[i : i + 8]) in runs:
@@ -124,6 +130,10 @@ def prompt_echo(text: str, prompt: str) -> Dropped | None:
             if len(line) > 15 and rouge_l_f1(line[:1000], text) > 0.7:
                 return Dropped("prompt_echo", line[:200], text, stage=STAGE)
     return None
+
+
+def _lies_in(own: Sequence[str], given: Sequence[str], least: int) -> bool:
+    return len(own) >= least and f" {' '.join(own)} " in f" {' '.join(given)} "
 
 
 def example_echo(text: str, examples: NoveltyFilter, reason: str = "example_echo") -> Dropped | None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from potstill.asking.counts import in_all
 from potstill.events import Event, Listener
 from potstill.notebook import html_lines, html_table, listening
+from potstill.options import OptionError
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
 from potstill.stages.own_inputs import told_inputs
-from potstill.stages.start import settled
+from potstill.stages.start import lacking_rows, settled
 from potstill.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from potstill.stages.job import Job
 
 _MOST_REQUESTS_A_ROW = 6
+# Rows shown of those that are not made here: found ones and the user's own.
+_SHOWN_OF_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Preview:
         dropped: Rows that were refused on the way.
         retrieved: A few of the rows that retrieval found.
         found: How many those are in all.
+        labelled: A few of the user's own rows (`labelled:`), which are learnt from as they are.
+        own: How many those are in all.
         requests: Replies that these rows took (the ledger's earlier ones included).
         tokens: Tokens read and written by the teacher for them, now.
     """
@@ -52,6 +57,8 @@ class Preview:
     found: int = 0
     requests: int = 0
     tokens: int = 0
+    labelled: tuple[Row, ...] = ()
+    own: int = 0
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -66,14 +73,17 @@ class Preview:
 
         return {
             "run": str(self.path), "rows": [plain(row) for row in self.rows], "dropped": self.reasons,
-            "retrieved": [plain(row) for row in self.retrieved], "found": self.found, "requests": self.requests,
-            "tokens": self.tokens,
+            "retrieved": [plain(row) for row in self.retrieved], "found": self.found,
+            "labelled": [plain(row) for row in self.labelled], "own": self.own,
+            "requests": self.requests, "tokens": self.tokens,
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
         """The rows, and what was refused, for a notebook."""
-        rows = [(row.output, row.input, row.origin) for row in (*self.rows, *self.retrieved)]
+        rows = [(row.output, row.input, row.origin) for row in (*self.rows, *self.retrieved, *self.labelled)]
         caption = f"first rows of {self.spec.name}: {len(self.rows)} written, {self.found} retrieved"
+        if self.own:
+            caption += f", {self.own} of your own"
         refused = html_table(("refused for", "rows"), self.reasons.items()) if self.dropped else ""
         said = html_lines([f"{self.requests:,} requests, {self.tokens:,} tokens; the run goes on in {self.path}"])
         return html_table(("output", "input", "origin"), rows, caption) + refused + said
@@ -98,18 +108,23 @@ def preview_rows(
 
     Raises:
         TaskError: The task cannot be read.
-        OptionError: Unknown or impossible settings.
+        OptionError: Unknown or impossible settings, or none by which there would be a row.
+        DataError: The user's labelled rows cannot be read.
         RunLocked: Another process works on the folder.
         TeacherError: The teacher refused or stayed away.
     """
     from potstill.datagen.generate import at_once, writes_tasks
     from potstill.pipeline import open_job
+    from potstill.retrieval.load import read_data
 
     with listening(listener) as told, open_job(task, out, told, settings) as job:
         spec, asker = job.spec, job.asker
+        if job.settings.sources == "labelled" and spec.labelled is None:
+            raise OptionError("sources", [lacking_rows(spec, job.settings)])
         requests_at_once = at_once(asker, job.answerer)
         options = settled(job.folder.path, job.settings.generation, requests_at_once, told)
         job.task(str(task))
+        labelled = None if spec.labelled is None else read_data(spec.labelled, spec)
         retrieved = read_rows(job.retrieval().path / "rows.parquet")
         told(Event("preview", "progress", "asking the teacher", 0, rows))
         made: list[Row] = []
@@ -127,11 +142,17 @@ def preview_rows(
         spec=spec,
         rows=tuple(made[:rows]),
         dropped=tuple(dropped),
-        retrieved=tuple(dataset_to_rows(retrieved.select(range(min(3, retrieved.num_rows))))),
+        retrieved=_first(retrieved),
         found=retrieved.num_rows,
+        labelled=() if labelled is None else _first(labelled),
+        own=0 if labelled is None else labelled.num_rows,
         requests=requests,
         tokens=counts.prompt_tokens + counts.completion_tokens,
     )
+
+
+def _first(rows: Dataset) -> tuple[Row, ...]:
+    return tuple(dataset_to_rows(rows.select(range(min(_SHOWN_OF_OTHERS, rows.num_rows)))))
 
 
 def _written(

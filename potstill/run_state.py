@@ -179,6 +179,10 @@ def _next(run: Path, stages: Sequence[StageState], told: Mapping[str, Any], proc
         return f'potstill predict {place} "TEXT"'
     if told.get("command"):
         return str(told["command"])
+    # A finished run of which a stage was removed since: what it was made with is in its record.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if command := json.loads((run / "run.json").read_text(encoding="utf-8")).get("command"):
+            return str(command)
     given = "TASK"
     if (run / "task" / MANIFEST).exists():
         given = str(read_manifest(run / "task").get("key_parts", {}).get("given", given))

@@ -206,6 +206,25 @@ def test_a_preview_without_rows_shows_what_the_teacher_wrote_and_fails(teacher_s
     assert prose[:30] in told
 
 
+def test_a_preview_shows_what_is_learnt_from_beside_written_rows(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"it broke on day {i}", "label": "bad"} for i in range(1234)]
+    Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("own.md").write_text("# T\n\nIs a review good or bad?\n\n## Labels\n- good\n- bad\n")
+    taken = ("--teacher", "fake", "--sources", "labelled")
+    with pytest.raises(UserError, match="learns from your own rows alone, and the task has none"):
+        _call("preview", "own.md", *taken)
+    text = "---\nlabelled: own.jsonl\n---\n" + Path("own.md").read_text()
+    Path("own.md").write_text(text)
+    shown = _call("preview", "own.md", *taken)
+    assert "day 2" in shown
+    assert "day 3" not in shown
+    assert "yours" in shown
+    assert "1,234 labelled rows are yours; 3 of them are shown" in shown
+    told = json.loads(_call("preview", "own.md", *taken, "--json").splitlines()[-1])
+    assert (told["own"], [row["output"] for row in told["labelled"]]) == (1234, ["bad"] * 3)
+
+
 @pytest.mark.real
 def test_the_line_that_preview_prints_asks_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option that changes a request is given; the run ends where the rows are merged."""

@@ -135,6 +135,16 @@ def test_a_whole_run_and_one_with_a_damaged_note(tmp_path: Path) -> None:
         assert set(_states(tmp_path).values()) == {"done"}, text
 
 
+def test_a_finished_run_that_lost_a_stage_goes_on_as_it_was_made(tmp_path: Path) -> None:
+    _made(tmp_path, *PLAIN[:-1])
+    plain = f"potstill run 'my task.md' --out {shlex.quote(str(tmp_path))}"
+    for record, next_ in (
+        (json.dumps({"command": COMMAND}), COMMAND), (json.dumps({"command": ""}), plain), ("[]", plain), ("{", plain),
+    ):  # fmt: skip
+        (tmp_path / "run.json").write_text(record)
+        assert read_state(tmp_path).next == next_, record
+
+
 @pytest.mark.real
 def test_a_run_leaves_word_of_what_broke_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from potstill.datagen import generate

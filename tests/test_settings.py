@@ -102,8 +102,12 @@ def test_the_options_of_the_teachers_backend_are_checked_with_all_others() -> No
     assert "teacher_options.max_model_length: no such option; did you mean 'max_model_len'?" in text
     assert "teacher_options.kv_cache_gib" in text
     assert "did you mean 'seed'?" in text
-    with pytest.raises(OptionError, match="no backend 'vlm'"):
+    with pytest.raises(OptionError, match=r"no backend 'vlm' in 'vlm:m'; did you mean 'vllm'\?"):
         resolve({}, {"teacher": "vlm:m", "teacher_options": {"dtype": "float16"}})
+    with pytest.raises(OptionError) as caught:
+        resolve({}, {"teacher": "nope"})
+    assert "did you mean" not in str(caught.value)
+    assert "no backend 'nope' in 'nope'; write transformers" in str(caught.value)
 
 
 def test_a_teacher_of_another_backend_leaves_the_files_options_out() -> None:

@@ -12,12 +12,13 @@ request does, so a run that the ledger can answer alone starts no engine.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from potstill.asking.teacher import Teacher
 from potstill.errors import OptionError
 from potstill.models import SMOLLM2
-from potstill.options import build_options, nearest
+from potstill.options import build_options
 
 BACKENDS = ("transformers", "vllm", "openai", "fake")
 
@@ -105,7 +106,13 @@ def options_class(ref: str) -> type[Any]:
     raise OptionError(
         "teacher",
         [
-            f"no backend {backend!r} in {ref!r}{nearest(backend, BACKENDS)}; "
+            f"no backend {backend!r} in {ref!r}{_meant(backend)}; "
             "write transformers, transformers:MODEL, vllm:MODEL, openai:URL#MODEL, openai:#MODEL or fake"
         ],
     )
+
+
+def _meant(backend: str) -> str:
+    """A hint for a slip of the pen; words less alike ("nope" and "openai") are no hint."""
+    near = get_close_matches(backend, BACKENDS, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]!r}?" if near else ""

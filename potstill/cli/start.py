@@ -173,7 +173,7 @@ def preview(
         print(json.dumps({"kind": "preview", **found.to_json()}, ensure_ascii=False))
     else:
         _print_preview(found, run_command(task, found.path, settings, options))
-    if not found.rows and not found.retrieved:
+    if not (found.rows or found.retrieved or found.labelled):
         raise typer.Exit(1)
 
 
@@ -189,6 +189,8 @@ def _print_preview(found: Preview, line: str) -> None:
     for row in found.retrieved:
         place = row.source.dataset or ""
         table.add_row("", Text(_short(row.input, 400)), Text(_short(row.output, 200)), Text(f"found: {place}"))
+    for row in found.labelled:
+        table.add_row("", Text(_short(row.input, 400)), Text(_short(row.output, 200)), "yours")
     console.print(table)
     if found.requests:
         lost = ", ".join(f"{count} {reason}" for reason, count in list(found.reasons.items())[:6])
@@ -201,6 +203,8 @@ def _print_preview(found: Preview, line: str) -> None:
             console.print(f"  {item.reason}: {_short(item.input or item.output, 300)}", markup=False)
     if found.found:
         console.print(f"retrieval found {found.found:,} rows; {len(found.retrieved)} of them are shown")
+    if found.own:
+        console.print(f"{found.own:,} labelled rows are yours; {len(found.labelled)} of them are shown")
     console.print(f"go on with the same settings: {line}", markup=False, soft_wrap=True)
 
 

@@ -260,6 +260,15 @@ def test_echoes_are_seen_in_any_script() -> None:
     assert reason(filters.prompt_echo("Напишите отзыв клиента магазина", prompt)) == "prompt_echo"
     assert reason(filters.prompt_echo("请写出一条顾客的评论。", "任务：\n请写出一条新的顾客评论，不要提价格。")) is None
     assert reason(filters.prompt_echo("请写出一条新的顾客评论，不提价格。", "请写出一条新的顾客评论，不要提价格。"))
+    # A passage of a long line, and a short one that lies in it, though there are no spaces between words.
+    long = "任务：" + CHINESE
+    passage = "我们回家以后，" + CHINESE[30:62] + "，大家都很高兴，也都很累，第二天早上谁也起不来。"
+    assert reason(filters.prompt_echo(passage, long)) == "prompt_echo"
+    assert reason(filters.prompt_echo("湖边有很多人在放风筝。", long)) == "prompt_echo"
+    assert filters.prompt_echo("公园里有很多人。", long) is None, "too little to be copied"
+    assert filters.prompt_echo("昨天公园的湖边下了雨，我们在亭子里看见孩子们放风筝。", long) is None
+    assert reason(filters.prompt_echo("ฉันคิดว่า" + THAI[100:180], "งาน: " + THAI)) == "prompt_echo"
+    assert filters.prompt_echo("แม่ไปตลาดแล้วซื้อดอกไม้กับมะนาวมาให้พ่อ", THAI) is None
 
 
 @pytest.mark.parametrize(
