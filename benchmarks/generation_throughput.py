@@ -56,7 +56,8 @@ from potstill.datagen.teachers.local import LocalTeacher
 from potstill.datagen.teachers.openai_api import OpenAITeacher
 from potstill.datagen.teachers.openai_endpoints import OpenAIOptions
 from potstill.datagen.teachers.openai_wire import chat_body
-from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
+from potstill.datagen.teachers.vllm_engine import VllmTeacher
+from potstill.datagen.teachers.vllm_options import VllmOptions
 from potstill.datagen.writing import Material, examples_by_label, write_request
 from potstill.models import SMOLLM2, local_model
 from potstill.task.file import read_task_file

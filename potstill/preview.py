@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.counts import in_all
+from potstill.errors import OptionError
 from potstill.events import Event, Listener
 from potstill.notebook import html_lines, html_table, listening
-from potstill.options import OptionError
 from potstill.rows import Dropped, Row, dataset_to_rows, read_rows
 from potstill.stages.own_inputs import told_inputs
 from potstill.stages.start import lacking_rows, settled

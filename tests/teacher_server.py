@@ -60,6 +60,8 @@ class TeacherServer(ThreadingHTTPServer):
         self.template: tuple[str | None, str, str] | None = None
         # What `/tokenize` says in place of rendering a chat.
         self.refuses = ""
+        # Fields of a request that it does not take, with its words for it.
+        self.unknown: dict[str, str] = {}
         self.reply = reply
         self.tokens = tokens
         self.model = model
@@ -99,6 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         server = self.server
+        for said in (said for name, said in server.unknown.items() if name in body):
+            self._json(400, {"error": {"message": said}})
+            return
         if self.path == "/tokenize" and self.server.owner == "vllm" and self.server.tokenizes:
             refuses = server.refuses
             if server.template and server.template[0] is None and len(body.get("messages", ())) > 1:

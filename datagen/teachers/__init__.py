@@ -88,7 +88,7 @@ def options_class(ref: str) -> type[Any]:
 
         return LocalOptions
     if backend == "vllm":
-        from potstill.datagen.teachers.vllm_engine import VllmOptions
+        from potstill.datagen.teachers.vllm_options import VllmOptions
 
         return VllmOptions
     if backend == "openai":

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
 from potstill.asking.control_tokens import ControlTokens
 from potstill.asking.teacher import AnyRequest, Message, Request
+from potstill.datagen.teachers.thoughts import SWITCHES, opens_thought, without_thought
 from potstill.errors import UserError
 from potstill.models import local_model
 
@@ -81,7 +83,8 @@ def first_mark(after: str) -> str:
 class ChatPrompt:
     """Renders and tokenises prompts for one tokenizer (of transformers).
 
-    Without a chat template (a base model) the messages are joined by blank lines.
+    Without a chat template (a base model) the messages are joined by blank lines. What a model replies comes right
+    behind its prompt, without a thought before it (`thoughts`), unless it is let think.
     """
 
     def __init__(self, tokenizer: Any, ref: str = ""):
@@ -92,27 +95,39 @@ class ChatPrompt:
         self._tokenizer = tokenizer
         self._ref = ref or str(getattr(tokenizer, "name_or_path", "of the teacher"))
         self._control = ControlTokens(tokenizer)
-        self._has_template = bool(getattr(tokenizer, "chat_template", None))
+        template = getattr(tokenizer, "chat_template", None)
+        self._has_template = bool(template)
+        self._switches = [name for name in SWITCHES if name in str(template)]
         self._takes_system = True
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
 
-    def opened(self, request: AnyRequest) -> Opened:
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the template opens a thought for a model that is let think, so that its reply begins within it."""
+        return opens_thought(self.text((Message("user", _WORDS),), thinks=True))
+
+    def opened(self, request: AnyRequest, *, thinks: bool = False) -> Opened:
         """The prompt of a request, with the turn opened that it wants written.
+
+        Args:
+            request: What is asked.
+            thinks: Let the model think first, as its template has it.
 
         Raises:
             UserError: As `user_turn`.
         """
         if isinstance(request, Request) and request.turn == "user":
             return self.user_turn(request.messages, request.prefill)
-        text = self.text(request.messages, request.prefill)
+        text = self.text(request.messages, request.prefill, thinks=thinks)
         return Opened(text, tuple(self.ids(text)))
 
-    def text(self, messages: Sequence[Message], prefill: str = "") -> str:
+    def text(self, messages: Sequence[Message], prefill: str = "", *, thinks: bool = False) -> str:
         """The prompt, ending where the reply begins."""
         turns = [{"role": message.role, "content": self._control.spelled_out(message.content)} for message in messages]
         if not self._has_template:
             return "\n\n".join(turn["content"] for turn in turns) + "\n\n" + prefill
-        return self._rendered(turns) + prefill
+        rendered = self._rendered(turns, thinks=thinks)
+        return (rendered if thinks else without_thought(rendered, self._control.tokens)) + prefill
 
     def user_turn(self, messages: Sequence[Message], start: str = "") -> Opened:
         """The prompt after which a model writes a user's words.
@@ -181,14 +196,14 @@ class ChatPrompt:
             self._continuations[key] = found
         return found
 
-    def _rendered(self, turns: list[dict[str, str]]) -> str:
+    def _rendered(self, turns: list[dict[str, str]], *, thinks: bool = False) -> str:
         """The template's text, ending where the assistant's words begin.
 
         Some templates refuse a system turn, and some leave it out: its text then opens the first user turn.
         """
         if self._takes_system and turns[0]["role"] == "system":
             try:
-                text = self._render(turns)
+                text = self._render(turns, thinks=thinks)
             except Exception as error:
                 if type(error).__name__ != "TemplateError":
                     raise
@@ -196,10 +211,12 @@ class ChatPrompt:
                 if turns[0]["content"].strip() in text:
                     return text
             self._takes_system = False
-        return self._render(turns if self._takes_system else _fold_system(turns))
+        return self._render(turns if self._takes_system else _fold_system(turns), thinks=thinks)
 
-    def _render(self, turns: Sequence[Mapping[str, str]]) -> str:
-        text: str = self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+    def _render(self, turns: Sequence[Mapping[str, str]], *, thinks: bool) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            list(turns), tokenize=False, add_generation_prompt=True, **dict.fromkeys(self._switches, thinks)
+        )
         return text
 
 

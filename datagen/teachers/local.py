@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
-from potstill.datagen.teachers.thoughts import spoken
+from potstill.datagen.teachers.thoughts import spoken, thinks
 from potstill.errors import BadOptions, OptionFault, UserError
 from potstill.models import SMOLLM2, install_hint, local_model
 
@@ -38,6 +38,9 @@ class LocalOptions:
         kv_cache_gib: Memory for keys and values, GiB; on a CPU an eighth more for prompts that others begin like.
         batch_tokens: Prompt tokens that are read in one pass.
         threads: CPU threads; None leaves torch's own choice.
+        thinking_tokens: Tokens that the model may think for before a text of its own, on top of the text's bound; 0 has
+            it answer at once. Labels that are scored, and texts that go on with a prefill or keep to a form, are never
+            thought about.
     """
 
     concurrency: int = 64
@@ -46,9 +49,14 @@ class LocalOptions:
     kv_cache_gib: float = 2.0
     batch_tokens: int = 4096
     threads: int | None = None
+    thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
         faults: list[OptionFault] = []
+        if self.thinking_tokens < 0:
+            faults.append(
+                OptionFault(f"thinking_tokens must not be below 0, got {self.thinking_tokens}", "thinking_tokens")
+            )
         for name in ("concurrency", "kv_cache_gib", "batch_tokens"):
             if getattr(self, name) <= 0:
                 faults.append(OptionFault(f"{name} must be above 0, got {getattr(self, name)}", name))
@@ -84,7 +92,8 @@ class LocalTeacher:
         """Backend, weights and numeric format."""
         from potstill.decoding.model import identity_of
 
-        return {"backend": "transformers", **identity_of(self._ref, self._dtype)}
+        thinking = {"thinks": "yes"} if self.options.thinking_tokens else {}
+        return {"backend": "transformers", **identity_of(self._ref, self._dtype), **thinking}
 
     @property
     def abilities(self) -> Abilities:
@@ -96,6 +105,11 @@ class LocalTeacher:
         from potstill.datagen.teachers.chat_prompt import template_fault
 
         return template_fault(self._ref)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that a reply may take beyond its own bound."""
+        return self.options.thinking_tokens
 
     @property
     def concurrency(self) -> int:
@@ -184,9 +198,10 @@ class _Loaded:
         """A request as a row, or why it cannot be one."""
         from potstill.decoding.decoder import Row, choice_tree
 
-        opened = self.prompts.opened(request)
+        thinking = self._thinking(request)
+        opened = self.prompts.opened(request, thinks=thinking > 0)
         text, ids = opened.text, list(opened.ids)
-        room = min(request.max_tokens, self.context - len(ids))
+        room = min(request.max_tokens + thinking, self.context - len(ids))
         if room < 1:
             return Failure(self._too_long(len(ids)))
         allowed = None
@@ -194,7 +209,13 @@ class _Loaded:
             allowed = choice_tree(
                 [self.prompts.continuation_ids(text, ids, choice) for choice in request.choices], self._end
             )
-        return Row(request, ids, room, allowed, opened.end, (opened.stop,))
+        row = Row(request, ids, room, allowed, opened.end, (opened.stop,))
+        if thinking:  # the request's stops hold for the text alone, where `spoken` looks for them
+            row.stop = ()
+        return row
+
+    def _thinking(self, request: Request) -> int:
+        return self.options.thinking_tokens if thinks(request) else 0
 
     def _too_long(self, tokens: int) -> str:
         return f"the prompt has {tokens} tokens and leaves no room in the model's context of {self.context}"
@@ -204,7 +225,7 @@ class _Loaded:
         for row in self.decoder.admit(waiting, self.options.batch_tokens):
             yield row.request, self.reply(row)
 
-    def reply(self, row: Row) -> Reply:
+    def reply(self, row: Row) -> Reply | Failure:
         """What an ended row says."""
         reply = Reply(
             text=self.decoder.text(row),
@@ -213,7 +234,8 @@ class _Loaded:
             completion_tokens=len(row.tokens),
             top=tuple(row.tops),
         )
-        return spoken(row.request, reply)
+        thinking = self._thinking(row.request)
+        return spoken(row.request, reply, opened=thinking > 0 and self.prompts.opens_thought, tokens=thinking)
 
     def searched(self, requests: Sequence[Request]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Beam searches, those of one width and like length together."""

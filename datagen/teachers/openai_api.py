@@ -27,15 +27,16 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from potstill.asking.budget import Purse
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Message, Reply, Request, ScoreRequest, Take
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.asking.token_estimate import expected_tokens
-from potstill.datagen.teachers.openai_attempts import Ask, until_answered
+from potstill.datagen.teachers.openai_attempts import Ask, harmless_like, until_answered
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions, root_path
 from potstill.datagen.teachers.openai_fields import LOGPROB_FIELDS, fitted, is_thinking, refused_from_the_start
-from potstill.datagen.teachers.openai_scores import plain_tokens, scored
+from potstill.datagen.teachers.openai_scores import ThoughtTokens, plain_tokens, scored
 from potstill.datagen.teachers.openai_turns import Openings, turn_fault, user_turn
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.datagen.teachers.rate_limits import RateLimits
+from potstill.datagen.teachers.thoughts import SWITCHES
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class OpenAITeacher:
         self.purse: Purse | None = None
         # Tokens of continuations by what stands before them, filled by `openai_scores`.
         self.continuation_tokens: dict[tuple[tuple[str, str], str], tuple[int, ...]] = {}
+        # Tokens of a thought's marks, by which one is known that the template opens; filled there too.
+        self.thought_tokens: ThoughtTokens | None = None
         # What a user's words stand between, filled by `openai_turns`.
         self.openings = Openings()
 
@@ -214,7 +217,7 @@ class OpenAITeacher:
                         if len(doubtful) < 3 and flying:
                             continue
                         # A run that goes on may have nothing left but what is refused: a harmless request tells.
-                        fault = self._wait(self._tried(_harmless(request), self._flavour))
+                        fault = self._wait(self._tried(harmless_like(request), self._flavour))
                         if fault is not None:
                             raise self._refused(fault)
                         outcome = None
@@ -357,7 +360,7 @@ class OpenAITeacher:
         try:
             outcome: Any = await until_answered(
                 lambda: self._asked(request, flavour), faults, self.endpoints, self.options, self._began,
-                harmless=lambda: self._asked(_harmless(request), flavour),
+                harmless=lambda: self._asked(harmless_like(request), flavour),
                 again=None if purse is None else lambda *paid: purse.again(request, *paid),
             )  # fmt: skip
             if faults and isinstance(outcome, Reply):
@@ -390,6 +393,8 @@ class OpenAITeacher:
         body["max_tokens"] += self.thinking_tokens
         if self.options.effort:
             body["reasoning_effort"] = self.options.effort
+        if flavour == "vllm" or self.options.thinking_tokens == 0:
+            body["chat_template_kwargs"] = dict.fromkeys(SWITCHES, self.thinking_tokens > 0)
         return fitted(body, self.refused_fields)
 
     async def _chat(self, request: Request, flavour: Flavour) -> Reply:
@@ -400,12 +405,13 @@ class OpenAITeacher:
                 return chat_reply(answer, request, flavour)
             except Fault as fault:
                 refused = fault.fields & set(body)
-                self._leave_out(refused, str(fault))
+                self.leave_out(refused, str(fault))
                 body = self.chat_body(request, flavour)
                 if not refused or refused & set(body):  # none, or one without which nothing can be asked
                     raise
 
-    def _leave_out(self, refused: frozenset[str], said: str) -> None:
+    def leave_out(self, refused: frozenset[str], said: str) -> None:
+        """Send fields no longer that the server refuses, and tell why."""
         new = refused - self.refused_fields
         if new:
             self.refused_fields |= new
@@ -435,15 +441,3 @@ class OpenAITeacher:
 def _paid(faults: list[Fault]) -> tuple[int, int]:
     """Prompt and completion tokens that attempts took which gave nothing usable."""
     return sum(fault.paid[0] for fault in faults), sum(fault.paid[1] for fault in faults)
-
-
-def _harmless(request: AnyRequest) -> AnyRequest:
-    """A request of the same form and options that nobody could object to: neither to its text nor to log-probs."""
-    if isinstance(request, ScoreRequest) and request.token_ids is not None:
-        prompt, scored = request.token_ids
-        return replace(request, token_ids=(prompt[:1], scored[:1]))
-    start = "Hello" if request.prefill else ""
-    plain = replace(request, token_texts=0) if isinstance(request, Request) else request
-    if isinstance(plain, Request) and plain.turn == "user":
-        return replace(plain, messages=(Message("system", "Be polite."),), prefill="Hello")
-    return replace(plain, messages=(Message("user", "Say hello."),), prefill=start)

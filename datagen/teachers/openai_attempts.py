@@ -11,9 +11,11 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from potstill.asking.budget import Verdict
+from potstill.asking.teacher import AnyRequest, Message, Request, ScoreRequest
 from potstill.datagen.teachers.openai_endpoints import Endpoints, OpenAIOptions
 from potstill.datagen.teachers.openai_wire import Fault
 from potstill.errors import TeacherUnavailable
@@ -114,3 +116,15 @@ def _away_too_long(
             "replies are in the ledger: run again when the server is back, or raise teacher_options.patience_s"
         )
     return None
+
+
+def harmless_like(request: AnyRequest) -> AnyRequest:
+    """A request of the same form and options that nobody could object to: neither to its text nor to log-probs."""
+    if isinstance(request, ScoreRequest) and request.token_ids is not None:
+        prompt, scored = request.token_ids
+        return replace(request, token_ids=(prompt[:1], scored[:1]))
+    start = "Hello" if request.prefill else ""
+    plain = replace(request, token_texts=0) if isinstance(request, Request) else request
+    if isinstance(plain, Request) and plain.turn == "user":
+        return replace(plain, messages=(Message("system", "Be polite."),), prefill="Hello")
+    return replace(plain, messages=(Message("user", "Say hello."),), prefill=start)

@@ -24,6 +24,7 @@ _OPTIONAL = (
     "max_completion_tokens",
     "response_format",
     "reasoning_effort",
+    "chat_template_kwargs",
     "logprobs",
     "top_logprobs",
 )
@@ -42,6 +43,8 @@ _NAMED = {
 }
 _PLAIN = {name: re.compile(rf"\b{name}\b") for name in _OPTIONAL if name not in ("seed", "stop")}
 _PLAIN["response_format"] = re.compile(r"\bresponse[_ ]format\b|\bjson_schema\b|\bstructured outputs?\b", re.IGNORECASE)
+# vLLM's words for a model whose template is none of jinja (Mistral's own tokenizer).
+_PLAIN["chat_template_kwargs"] = re.compile(r"\bchat_template(?:_kwargs)?\b")
 # Models that think before they answer, by the names that their makers gave them.
 _THINKS = re.compile(r"(?:^|/)(?:o[1-9](?:-|$)|gpt-5(?!.*chat))", re.IGNORECASE)
 _OPENAI_HOSTS = ("api.openai.com", ".azure.com")
@@ -95,7 +98,8 @@ def refused_from_the_start(host: str, model: str) -> set[str]:
     """What is known before the first request: for OpenAI's own service, where a batch file cannot try."""
     if not host.endswith(_OPENAI_HOSTS):
         return set()
-    return {"max_tokens", "temperature", "top_p", "stop", *LOGPROB_FIELDS} if is_thinking(model) else {"max_tokens"}
+    known = {"max_tokens", "chat_template_kwargs"}
+    return known | ({"temperature", "top_p", "stop", *LOGPROB_FIELDS} if is_thinking(model) else set())
 
 
 def fitted(body: Mapping[str, Any], refused: Collection[str]) -> dict[str, Any]:

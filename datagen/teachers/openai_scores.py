@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
 from potstill.datagen.teachers.openai_endpoints import root_path
 from potstill.datagen.teachers.openai_wire import Fault, chat_messages, first_choice
 from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
+from potstill.datagen.teachers.thoughts import CLOSED, SWITCHES
 
 if TYPE_CHECKING:
     from potstill.datagen.teachers.openai_api import OpenAITeacher
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # vLLM's bound on `logprob_token_ids`.
 _MAX_CHILDREN = 128
 _BOUNDARY = 48
+_SWITCH = "chat_template_kwargs"
 
 
 async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
@@ -38,7 +40,7 @@ async def scored(teacher: OpenAITeacher, request: ScoreRequest) -> Reply:
     if not request.continuations or not all(request.continuations):
         raise Fault("unfit", "there is no continuation, or an empty one, to score")
     endpoint = teacher.endpoints.pick()
-    ids = await _tokens(teacher, endpoint, request, "")
+    ids = await _unthought(teacher, endpoint, await _tokens(teacher, endpoint, request, ""))
     # Continuation tokens depend on the text right before them only, so one look-up serves all prompts that end alike.
     ending = (request.messages[-1].role if request.messages else "", request.prefill[-_BOUNDARY:])
     cache = teacher.continuation_tokens
@@ -94,8 +96,57 @@ async def _tokens(teacher: OpenAITeacher, endpoint: Endpoint, request: ScoreRequ
         "messages": chat_messages(request, extra),
         "add_generation_prompt": not open_turn,
         "continue_final_message": open_turn,
+        # What is scored comes right behind the prompt, whatever the model may think elsewhere.
+        _SWITCH: dict.fromkeys(SWITCHES, False),
     }
-    return token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
+    if _SWITCH in teacher.refused_fields:
+        del body[_SWITCH]
+    try:
+        return token_list(await teacher.endpoints.call(endpoint, "POST", root_path(endpoint, "/tokenize"), body))
+    except Fault as fault:
+        if _SWITCH not in fault.fields or _SWITCH not in body:
+            raise
+        teacher.leave_out(frozenset({_SWITCH}), str(fault))
+        return await _tokens(teacher, endpoint, request, extra)
+
+
+async def _unthought(teacher: OpenAITeacher, endpoint: Endpoint, ids: list[int]) -> list[int]:
+    """A prompt's tokens with the thought closed that its template opens whatever it is told, where it does."""
+    if teacher.thought_tokens is None:
+        texts = ("<think>", "\n", "\n\n", CLOSED)
+        found = [await plain_tokens(teacher, endpoint, text) for text in texts]
+        teacher.thought_tokens = ThoughtTokens(*map(tuple, found))
+    return teacher.thought_tokens.closed(ids)
+
+
+@dataclass(frozen=True)
+class ThoughtTokens:
+    """A thought's marks as the server's tokenizer cuts them.
+
+    Attributes:
+        mark: What opens one.
+        line: The end of a line.
+        blank: An empty line.
+        whole: An empty thought, from its mark to the words behind it.
+    """
+
+    mark: tuple[int, ...]
+    line: tuple[int, ...]
+    blank: tuple[int, ...]
+    whole: tuple[int, ...]
+
+    def closed(self, ids: list[int]) -> list[int]:
+        """The tokens of a prompt, which do not end within a thought.
+
+        Examples:
+            >>> marks = ThoughtTokens((7,), (1,), (2,), (7, 2, 8, 2))
+            >>> marks.closed([5, 6, 7, 1]), marks.closed([5, 6, 7]), marks.closed([5, 7, 6])
+            ([5, 6, 7, 2, 8, 2], [5, 6, 7, 2, 8, 2], [5, 7, 6])
+        """
+        for end in (self.mark, (*self.mark, *self.line), (*self.mark, *self.blank)):
+            if tuple(ids[-len(end) :]) == end:
+                return [*ids[: -len(end)], *self.whole]
+        return ids
 
 
 async def plain_tokens(teacher: OpenAITeacher, endpoint: Endpoint, text: str) -> list[int]:

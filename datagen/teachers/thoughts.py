@@ -1,39 +1,106 @@
-"""What a model thought before it answered, which is no part of its reply."""
+"""What a model thinks before it answers: where it may, how it is kept from it, and that it is no part of its reply.
+
+A model in this process thinks where its options leave tokens for it (`thinking_tokens`), and before a text of its own
+alone. Elsewhere it answers at once: its template is told so, and a thought that the template opens is closed.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from potstill.asking.teacher import Reply, Request
+from potstill.asking.teacher import Failure, Reply, Request
+
+# What templates call the switch (Qwen3, SmolLM3, GLM; DeepSeek V3.1, Granite).
+SWITCHES = ("enable_thinking", "thinking")
+# An empty thought, as Qwen3's template writes it for a model that is not to think.
+CLOSED = "<think>\n\n</think>\n\n"
+_OPENED = re.compile(r"<think>\s*\Z")
+# gpt-oss writes into channels (the "harmony" format); what it says to the user stands in the last of them.
+_TO_CHANNEL, _CHANNEL = "<|start|>assistant", "<|channel|>"
+_LAST_CHANNEL = "<|channel|>final<|message|>"
 
 
-def said_and_thought(text: str) -> tuple[str, str]:
+def thinks(request: Request) -> bool:
+    """Whether a model may think before the reply: not where that goes on with a prefill or has to keep to a form."""
+    bound = request.prefill or request.schema is not None or request.choices is not None or request.beams > 1
+    return not bound and request.turn != "user"
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a prompt ends within a thought, as templates of models that always think have it."""
+    return _OPENED.search(prompt) is not None
+
+
+def without_thought(prompt: str, marks: object = ()) -> str:
+    """A prompt with the reply right behind it: an opened thought is closed, and gpt-oss speaks to the user.
+
+    Args:
+        prompt: As the template renders it.
+        marks: The tokenizer's control tokens, by which gpt-oss is known.
+
+    Examples:
+        >>> without_thought("<|Assistant|><think>\\n")
+        '<|Assistant|><think>\\n\\n</think>\\n\\n'
+        >>> without_thought("<|im_start|>assistant\\n")
+        '<|im_start|>assistant\\n'
+    """
+    if prompt.endswith(_TO_CHANNEL) and _CHANNEL in marks:  # type: ignore[operator]
+        return prompt + _LAST_CHANNEL
+    return _OPENED.sub(CLOSED, prompt)
+
+
+def said_and_thought(text: str, *, opened: bool = False) -> tuple[str, str]:
     """What a text says, and what the model thought before it.
 
     Thoughts stand in `<think>` tags, of which templates that open them for the model leave the first out.
+
+    Args:
+        text: A whole reply.
+        opened: Whether the prompt ends within a thought, so that a text without an end of it is one.
 
     Examples:
         >>> said_and_thought("<think>A town?</think>Ulm")
         ('Ulm', 'A town?')
         >>> said_and_thought("<think>A town? Perhaps")
         ('', '<think>A town? Perhaps')
+        >>> said_and_thought("A town? Perhaps", opened=True)
+        ('', 'A town? Perhaps')
     """
     before, tag, after = text.rpartition("</think>")
     if tag:
         return after.lstrip(), before.replace("<think>", "", 1).strip()
-    if text.lstrip().startswith("<think>"):
+    if opened or text.lstrip().startswith("<think>"):
         return "", text
     return text, ""
 
 
-def spoken(request: Request, reply: Reply) -> Reply:
+def spoken(request: Request, reply: Reply, *, opened: bool = False, tokens: int = 0) -> Reply | Failure:
     """A reply of a model in this process, without its thoughts.
 
     Their log-probs go as well, and those of the words behind them, which hold only after these thoughts: who wants
-    some has the bare words scored. A reply that goes on with a prefill, has to keep to a form or is a user's turn stays
-    as it is, since a model does not think within one.
+    some has the bare words scored. A reply before which no model thinks (`thinks`) stays as it is.
+
+    Args:
+        request: What was asked.
+        reply: What the model wrote, not yet cut at the request's stops where it was let think.
+        opened: As of `said_and_thought`.
+        tokens: What it might think for.
+
+    Returns:
+        The reply, or a failure with the mend where nothing but a thought was written until the bound.
     """
-    if request.prefill or request.schema is not None or request.choices is not None or request.turn == "user":
+    if not thinks(request):
         return reply
-    text, _ = said_and_thought(reply.text)
+    text, thought = said_and_thought(reply.text, opened=opened)
+    if thought and not text and reply.finish == "length":
+        return Failure(
+            f"the model thought until its {reply.completion_tokens} tokens were used up, and wrote nothing; allow more "
+            f"with --set teacher_options.thinking_tokens={max(2048, 2 * tokens)}, or take a model that does not think",
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+        )
+    cuts = [text.find(stop) for stop in request.stop if stop and stop in text]
+    if cuts:
+        return replace(reply, text=text[: min(cuts)], finish="stop", top=())
     return reply if text == reply.text else replace(reply, text=text, top=())

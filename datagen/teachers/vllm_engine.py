@@ -32,59 +32,21 @@ from potstill.asking.teacher import (
     ScoreRequest,
     Take,
 )
-from potstill.datagen.teachers.thoughts import spoken
+from potstill.datagen.teachers.thoughts import spoken, thinks
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
+from potstill.datagen.teachers.vllm_options import VllmOptions
 from potstill.datagen.teachers.vllm_reply import tops, whole_reply
 from potstill.datagen.teachers.vllm_start import told_offline, unlisted
-from potstill.errors import BadOptions, MissingExtra, OptionFault, TeacherUnavailable, UserError
+from potstill.errors import MissingExtra, TeacherUnavailable, UserError
 from potstill.models import SMOLLM2, local_model, model_identity
 
 if TYPE_CHECKING:
-    from potstill.datagen.teachers.chat_prompt import Opened
     from potstill.datagen.teachers.prefix_tree import Tree
 
 _MAX_TOP = 1024
 # vLLM's own bound on `logprob_token_ids`.
 _MAX_CHILDREN = 128
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "length"}
-
-
-@dataclass(frozen=True)
-class VllmOptions:
-    """How the engine runs; what is None is vLLM's own default.
-
-    Attributes:
-        concurrency: Requests handed to the engine at a time; it batches as many of them as fit.
-        dtype: Such as `bfloat16`; None takes the model's own, and float32 for a model that is not quantized on a CPU
-            that does not multiply bfloat16 (four times as fast there).
-        enforce_eager: Skip compilation: starts in half the time and is a little slower.
-        max_model_len: Longest prompt and reply together, tokens.
-        max_num_seqs: Most sequences in a batch.
-        gpu_memory_utilization: Share of the GPU's memory that the engine takes.
-        kv_cache_gib: Memory for keys and values on a CPU, GiB.
-        tensor_parallel_size: GPUs that share the model.
-        quantization: Such as `awq`; None reads the model's config.
-        multiprocess: Run the engine in a process of its own. In a script that needs an
-            `if __name__ == "__main__"` guard.
-    """
-
-    concurrency: int = 256
-    dtype: str | None = None
-    enforce_eager: bool = False
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    gpu_memory_utilization: float | None = None
-    kv_cache_gib: float = 2.0
-    tensor_parallel_size: int | None = None
-    quantization: str | None = None
-    multiprocess: bool = False
-
-    def __post_init__(self) -> None:
-        faults: list[OptionFault] = []
-        if self.concurrency < 1:
-            faults.append(OptionFault(f"concurrency must be at least 1, got {self.concurrency}", "concurrency"))
-        if faults:
-            raise BadOptions(faults)
 
 
 @dataclass
@@ -101,6 +63,8 @@ class _Question:
     # Engine requests that wait until the first has put the prompt into the prefix cache.
     later: list[tuple[int, list[int], dict[str, Any]]] = field(default_factory=list)
     failure: str | None = None
+    # What the model may think for before the text.
+    thinking: int = 0
 
 
 class VllmTeacher:
@@ -133,6 +97,7 @@ class VllmTeacher:
             "model": model_identity(self._ref),
             "dtype": self.dtype,
             "quantization": self.options.quantization or "config",
+            **({"thinks": "yes"} if self.options.thinking_tokens else {}),
         }
 
     @cached_property
@@ -155,6 +120,11 @@ class VllmTeacher:
         from potstill.datagen.teachers.chat_prompt import template_fault
 
         return template_fault(self._ref)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens that a reply may take beyond its own bound."""
+        return self.options.thinking_tokens
 
     @property
     def concurrency(self) -> int:
@@ -264,6 +234,7 @@ class _Engine:
         self._driver = self._llm.llm_engine
         tokenizer = self._llm.get_tokenizer()
         self._prompts = ChatPrompt(tokenizer, ref)
+        self._thinking = options.thinking_tokens
         self._end = int(getattr(tokenizer, "eos_token_id", None) or 0)
         self._context = int(self._llm.model_config.max_model_len)
         self._names: dict[str, tuple[_Question, int]] = {}
@@ -276,13 +247,16 @@ class _Engine:
 
         parts: list[tuple[int, list[int], dict[str, Any]]]
         by_number = request.token_ids if isinstance(request, ScoreRequest) else None
-        opened = Opened("", tuple(by_number[0])) if by_number else self._prompts.opened(request)
+        thinking = self._thinking if isinstance(request, Request) and thinks(request) else 0
+        opened = Opened("", tuple(by_number[0])) if by_number else self._prompts.opened(request, thinks=thinking > 0)
         text, ids = opened.text, list(opened.ids)
         if isinstance(request, Request):
-            question = _Question(request, len(ids))
-            room = min(request.max_tokens, self._context - len(ids))
+            question = _Question(request, len(ids), thinking=thinking)
+            room = min(request.max_tokens + thinking, self._context - len(ids))
             longest = len(ids) + 1
-            parts = [(-1, ids, self._text_params(request, room, opened))]
+            # Its stops hold for the text alone, where `spoken` looks for them.
+            stops = [] if thinking else [*request.stop, opened.stop]
+            parts = [(-1, ids, self._text_params(request, room, stops, opened.end))]
         else:
             continuations = (
                 [list(by_number[1])]
@@ -318,14 +292,14 @@ class _Engine:
             self._names[name] = (question, node)
         return None
 
-    def _text_params(self, request: Request, room: int, opened: Opened) -> dict[str, Any]:
+    def _text_params(self, request: Request, room: int, stops: Sequence[str], end: int | None) -> dict[str, Any]:
         seed = int.from_bytes(hashlib.sha256(f"{request.seed}/{request.sample}".encode()).digest()[:4]) >> 1
         params: dict[str, Any] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             "max_tokens": max(room, 1),
-            "stop": [stop for stop in (*request.stop, opened.stop) if stop] or None,
-            "stop_token_ids": None if opened.end is None else [opened.end],
+            "stop": [stop for stop in stops if stop] or None,
+            "stop_token_ids": None if end is None else [end],
             "seed": seed if request.temperature > 0 else None,
             "logprobs": request.top_logprobs or None,
         }
@@ -407,7 +381,7 @@ class _Engine:
             for token, value in done.logprobs[0].items():
                 question.logprobs[node, token] = float(value.logprob)
 
-    def _reply(self, question: _Question, output: Any) -> Reply:
+    def _reply(self, question: _Question, output: Any) -> Reply | Failure:
         request, done = question.request, output.outputs[0]
         if isinstance(request, Request):
             reply = Reply(
@@ -417,7 +391,8 @@ class _Engine:
                 completion_tokens=len(done.token_ids),
                 top=tops(done.token_ids, done.logprobs, request.top_logprobs) if request.top_logprobs else (),
             )
-            return spoken(request, reply)
+            within = question.thinking > 0 and self._prompts.opens_thought
+            return spoken(request, reply, opened=within, tokens=question.thinking)
         if question.tree is not None:
             scores = tuple(sum(question.logprobs[step] for step in path) for path in question.tree.paths)
             return Reply(prompt_tokens=question.prompt_tokens, scores=scores, score_tokens=question.lengths)

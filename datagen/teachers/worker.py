@@ -72,6 +72,11 @@ class Front:
         """The teacher's."""
         return self._example.abilities
 
+    @property
+    def thinking_tokens(self) -> int:
+        """The teacher's."""
+        return int(getattr(self._example, "thinking_tokens", 0))
+
     def tokens_of(self, text: str) -> list[int]:
         """The numbers of a text's tokens, where the teacher tells them (`Abilities.token_ids`)."""
         assert isinstance(self._example, Tokenizes)

@@ -10,7 +10,8 @@ import pytest
 
 from potstill.datagen.teachers import vllm_dtype
 from potstill.datagen.teachers.vllm_dtype import fastest_dtype, is_quantized
-from potstill.datagen.teachers.vllm_engine import VllmOptions, VllmTeacher
+from potstill.datagen.teachers.vllm_engine import VllmTeacher
+from potstill.datagen.teachers.vllm_options import VllmOptions
 
 
 @pytest.fixture
