@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from potstill.asking.at_once import answering_template
 from potstill.errors import MissingExtra, UserError
 from potstill.masking import public_name
 from potstill.models import install_hint, local_model
@@ -49,6 +50,8 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # It is saved with the student, which so is asked by others as it was trained.
+    tokenizer.chat_template = answering_template(tokenizer)
     layers = layers or (list(options.student_layer_ids) if options.student_layer_ids else None)
     if layers or options.student_layers:
         check_depth(name, int(model.config.get_text_config().num_hidden_layers), options)

@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.utils import pad
 
+from potstill.asking.at_once import answering_template
 from potstill.errors import BudgetReached, TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity
@@ -390,4 +391,5 @@ def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> tuple[A
             "distil.cross_tokenizer=gold (or uld), choose a distil.student or a distil.teacher of one family, or "
             "train off policy (distil.on_policy=0) on stored targets with distil.teacher_tokenizer"
         )
+    theirs.chat_template = answering_template(theirs)
     return teacher, theirs

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.at_once import answering_template
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
 from potstill.train.carry_over import load_tokenizer
@@ -121,6 +122,7 @@ def _check_told(tokenizer: Any, model: str, spec: TaskSpec, room: int) -> None:
         raise UserError(
             f"{model} has no chat template, so it cannot be asked anything; choose an instruction-tuned model"
         )
+    tokenizer.chat_template = answering_template(tokenizer)
     size = len(encode_prompt(tokenizer, spec, "", sys.maxsize))
     if size >= room:
         raise UserError(

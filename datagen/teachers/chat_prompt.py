@@ -16,9 +16,9 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
+from potstill.asking.at_once import SWITCHES, answering_template, opens_thought
 from potstill.asking.control_tokens import ControlTokens
 from potstill.asking.teacher import AnyRequest, Message, Request
-from potstill.datagen.teachers.thoughts import SWITCHES, opens_thought, without_thought
 from potstill.errors import UserError
 from potstill.models import local_model
 
@@ -84,7 +84,7 @@ class ChatPrompt:
     """Renders and tokenises prompts for one tokenizer (of transformers).
 
     Without a chat template (a base model) the messages are joined by blank lines. What a model replies comes right
-    behind its prompt, without a thought before it (`thoughts`), unless it is let think.
+    behind its prompt, without a thought before it (`potstill.asking.at_once`), unless it is let think.
     """
 
     def __init__(self, tokenizer: Any, ref: str = ""):
@@ -95,9 +95,8 @@ class ChatPrompt:
         self._tokenizer = tokenizer
         self._ref = ref or str(getattr(tokenizer, "name_or_path", "of the teacher"))
         self._control = ControlTokens(tokenizer)
-        template = getattr(tokenizer, "chat_template", None)
-        self._has_template = bool(template)
-        self._switches = [name for name in SWITCHES if name in str(template)]
+        self._at_once = answering_template(tokenizer)
+        self._has_template = self._at_once is not None
         self._takes_system = True
         self._continuations: dict[tuple[str, str], tuple[int, ...]] = {}
 
@@ -126,8 +125,7 @@ class ChatPrompt:
         turns = [{"role": message.role, "content": self._control.spelled_out(message.content)} for message in messages]
         if not self._has_template:
             return "\n\n".join(turn["content"] for turn in turns) + "\n\n" + prefill
-        rendered = self._rendered(turns, thinks=thinks)
-        return (rendered if thinks else without_thought(rendered, self._control.tokens)) + prefill
+        return self._rendered(turns, thinks=thinks) + prefill
 
     def user_turn(self, messages: Sequence[Message], start: str = "") -> Opened:
         """The prompt after which a model writes a user's words.
@@ -214,9 +212,8 @@ class ChatPrompt:
         return self._render(turns if self._takes_system else _fold_system(turns), thinks=thinks)
 
     def _render(self, turns: Sequence[Mapping[str, str]], *, thinks: bool) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=True, **dict.fromkeys(self._switches, thinks)
-        )
+        how = dict.fromkeys(SWITCHES, True) if thinks else {"chat_template": self._at_once}
+        text: str = self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True, **how)
         return text
 
 

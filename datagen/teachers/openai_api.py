@@ -26,6 +26,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from potstill.asking.at_once import SWITCHES
 from potstill.asking.budget import Purse
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.asking.token_estimate import expected_tokens
@@ -36,7 +37,6 @@ from potstill.datagen.teachers.openai_scores import ThoughtTokens, plain_tokens,
 from potstill.datagen.teachers.openai_turns import Openings, turn_fault, user_turn
 from potstill.datagen.teachers.openai_wire import Fault, Flavour, Secrets, chat_body, chat_reply, split_url
 from potstill.datagen.teachers.rate_limits import RateLimits
-from potstill.datagen.teachers.thoughts import SWITCHES
 from potstill.errors import OptionError, TeacherError, TeacherRefused, TeacherUnavailable
 
 _LOG = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from potstill.asking.at_once import CLOSED, SWITCHES
 from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
 from potstill.datagen.teachers.openai_endpoints import root_path
 from potstill.datagen.teachers.openai_wire import Fault, chat_messages, first_choice
 from potstill.datagen.teachers.prefix_tree import build_tree, node_prefixes
-from potstill.datagen.teachers.thoughts import CLOSED, SWITCHES
 
 if TYPE_CHECKING:
     from potstill.datagen.teachers.openai_api import OpenAITeacher

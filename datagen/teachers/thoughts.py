@@ -1,53 +1,20 @@
-"""What a model thinks before it answers: where it may, how it is kept from it, and that it is no part of its reply.
+"""What a model thinks before it answers: where it may, and that it is no part of its reply.
 
 A model in this process thinks where its options leave tokens for it (`thinking_tokens`), and before a text of its own
-alone. Elsewhere it answers at once: its template is told so, and a thought that the template opens is closed.
+alone. Elsewhere it answers at once (`potstill.asking.at_once`).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from potstill.asking.teacher import Failure, Reply, Request
-
-# What templates call the switch (Qwen3, SmolLM3, GLM; DeepSeek V3.1, Granite).
-SWITCHES = ("enable_thinking", "thinking")
-# An empty thought, as Qwen3's template writes it for a model that is not to think.
-CLOSED = "<think>\n\n</think>\n\n"
-_OPENED = re.compile(r"<think>\s*\Z")
-# gpt-oss writes into channels (the "harmony" format); what it says to the user stands in the last of them.
-_TO_CHANNEL, _CHANNEL = "<|start|>assistant", "<|channel|>"
-_LAST_CHANNEL = "<|channel|>final<|message|>"
 
 
 def thinks(request: Request) -> bool:
     """Whether a model may think before the reply: not where that goes on with a prefill or has to keep to a form."""
     bound = request.prefill or request.schema is not None or request.choices is not None or request.beams > 1
     return not bound and request.turn != "user"
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether a prompt ends within a thought, as templates of models that always think have it."""
-    return _OPENED.search(prompt) is not None
-
-
-def without_thought(prompt: str, marks: object = ()) -> str:
-    """A prompt with the reply right behind it: an opened thought is closed, and gpt-oss speaks to the user.
-
-    Args:
-        prompt: As the template renders it.
-        marks: The tokenizer's control tokens, by which gpt-oss is known.
-
-    Examples:
-        >>> without_thought("<|Assistant|><think>\\n")
-        '<|Assistant|><think>\\n\\n</think>\\n\\n'
-        >>> without_thought("<|im_start|>assistant\\n")
-        '<|im_start|>assistant\\n'
-    """
-    if prompt.endswith(_TO_CHANNEL) and _CHANNEL in marks:  # type: ignore[operator]
-        return prompt + _LAST_CHANNEL
-    return _OPENED.sub(CLOSED, prompt)
 
 
 def said_and_thought(text: str, *, opened: bool = False) -> tuple[str, str]:

@@ -168,6 +168,31 @@ def test_the_saved_student_answers_like_plain_transformers(tmp_path, options):
     assert json.loads((result.path / "potstill.json").read_text())["kind"] == "generation"
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_student_of_a_model_that_thinks_first_answers_at_once_wherever_it_is_asked(
+    opens, tmp_path, options, tiny_llama
+):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    thought = "<think>\n\n</think>\n\n"
+    added = "<think>\n" if opens else f"{{% if enable_thinking is false %}}{thought}{{% endif %}}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", f"assistant\n{added}")
+    AutoModelForCausalLM.from_pretrained(tiny_llama).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    train = rows(8)
+    chosen = replace(options, student=str(tmp_path / "base"), max_length=128)
+    result = distil_causal(SPEC, train, None, None, tmp_path / "student", chosen)
+    student = load_student(result.path)
+    # As others ask it, who know nothing of how it was trained.
+    saved = AutoTokenizer.from_pretrained(result.path)
+    chat = [{"role": "user", "content": f"{SPEC.instruction}\n\n{train['input'][0]}"}]
+    for told in ({}, {"enable_thinking": True}):
+        prompt = saved.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **told)
+        assert prompt.endswith(f"assistant\n{thought}")
+        assert saved(prompt, add_special_tokens=False)["input_ids"] == student.prompt_ids(train["input"][0])
+
+
 def test_an_answer_keeps_the_indent_that_all_its_lines_have(tmp_path, options, monkeypatch):
     body = "    a\n    b"
     train = rows_to_dataset([Row(f"w{i}", body, "generated", Source(row=i)) for i in range(4)], [])
