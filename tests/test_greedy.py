@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from potstill.decoding.greedy import Greedy, writes_greedily
+from potstill.decoding.model import unknown_layers
+from potstill.decoding.passes import decoding_fault, is_known
 
 ENDS = [1, 3, 5, 7, 9, 11]
 
@@ -17,7 +19,7 @@ ENDS = [1, 3, 5, 7, 9, 11]
 def model_of(kind: str) -> Any:
     """A random model, a quarter of whose tokens end an answer."""
     from transformers import AutoModelForCausalLM
-    from transformers.models import gemma3, gpt2, llama, mistral
+    from transformers.models import bloom, falcon, gemma3, gpt2, gpt_neo, llama, mistral
 
     torch.manual_seed(4)
     shape: dict[str, Any] = {
@@ -35,6 +37,15 @@ def model_of(kind: str) -> Any:
             vocab_size=24, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=ENDS, bos_token_id=2,
             initializer_range=0.5, tie_word_embeddings=False,
         ),
+        # A window that no mask shows, biases by place, and one that could be either.
+        "gpt_neo": lambda: gpt_neo.GPTNeoConfig(
+            vocab_size=24, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=512, eos_token_id=ENDS,
+            bos_token_id=2, initializer_range=0.5, attention_types=[[["global", "local"], 1]], window_size=256,
+        ),
+        "bloom": lambda: bloom.BloomConfig(
+            vocab_size=24, hidden_size=32, n_layer=2, n_head=4, eos_token_id=ENDS, bos_token_id=2, initializer_range=0.5
+        ),
+        "falcon": lambda: falcon.FalconConfig(**{**shape, "num_key_value_heads": None}),
     }[kind]()  # fmt: skip
     return AutoModelForCausalLM.from_config(config).float().eval()
 
@@ -65,7 +76,7 @@ def prompts(count: int = 16) -> list[list[int]]:
     return [*fresh, *([*start, *prompt] for prompt in fresh[:4]), fresh[0], fresh[0]]
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3", "gpt2", "falcon"])
 @pytest.mark.parametrize("slots", [1, 5, 64])
 def test_answers_are_those_of_the_library(kind: str, slots: int) -> None:
     model = model_of(kind)
@@ -111,3 +122,18 @@ def test_models_with_other_rules_or_layers_are_left_to_the_library(tmp_path: Pat
     assert writes_greedily(model)
     model.config.layer_types = ["linear_attention", "full_attention"]
     assert not writes_greedily(model)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neo", "bloom"])
+def test_a_model_whose_layers_make_their_own_masks_is_found_out(kind: str) -> None:
+    """Rows side by side would have been other words, without a fault."""
+    model = model_of(kind)
+    assert unknown_layers(model) == []
+    assert not is_known(model)
+    assert decoding_fault(model)
+    assert not writes_greedily(model)
+
+
+def test_kinds_that_are_known_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.decoding.passes.prompts_of", None)
+    assert decoding_fault(model_of("llama")) == ""

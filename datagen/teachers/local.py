@@ -169,6 +169,7 @@ class _Loaded:
         import torch
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
+        from potstill.datagen.teachers.local_check import passes_fault
         from potstill.decoding.decoder import Decoder
         from potstill.decoding.model import (
             OutputHead,
@@ -193,6 +194,11 @@ class _Loaded:
         self._head = OutputHead(self.model)
         self._ends = end_tokens(self.model, self.tokenizer)
         self._end = min(self._ends, default=0)
+        if fault := passes_fault(self.model, self._end):
+            raise UserError(
+                f"the model {ref!r} is of a kind ({self.model.config.model_type}) that this backend does not batch "
+                f"({fault}); use vllm:MODEL or openai:URL#MODEL for it"
+            )
 
     def row(self, request: Request) -> Row | Failure:
         """A request as a row, or why it cannot be one."""

@@ -80,18 +80,19 @@ def _keeps_logprobs(rows: Sequence[Row]) -> bool:
 class Decoder:
     """The rows at work. Not safe for several threads."""
 
-    def __init__(self, model: Any, tokenizer: Any, slots: int, positions: int):
+    def __init__(self, model: Any, tokenizer: Any, slots: int, positions: int, ends: frozenset[int] | None = None):
         """Args:
         model: The model.
         tokenizer: Its tokenizer.
         slots: Most rows at a time.
         positions: Most positions that all slots together may take, by memory.
+        ends: Tokens that end a row; None takes those of the model.
         """
         self._model = model
         self._tokenizer = tokenizer
         self._slots = slots
         self._positions = positions
-        self._ends = end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer) if ends is None else ends
         self._cache = Slots(model.config.get_text_config(decoder=True).num_hidden_layers, slots)
         # Many small copies, which a GPU is slow at while it reads fast; there it has not been measured, so it is off.
         self._shares = model.device.type == "cpu"

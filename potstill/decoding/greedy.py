@@ -15,6 +15,7 @@ import torch
 from potstill.asking.teacher import Request
 from potstill.decoding.decoder import Decoder, Row
 from potstill.decoding.model import bytes_a_position, context_length, grouped_attention, unknown_layers
+from potstill.decoding.passes import decoding_fault
 
 # Prompt tokens that are read in one pass.
 _BATCH_TOKENS = 4096
@@ -34,10 +35,15 @@ _RULES = {
 
 
 def writes_greedily(model: Any) -> bool:
-    """Whether `Greedy` gives what the library's `generate` would: plain attention, no rule but the likeliest token."""
+    """Whether `Greedy` gives what the library's `generate` would: no rule but the likeliest token, and plain attention.
+
+    A model of a kind that nobody compared is tried (`passes`).
+    """
     settings = getattr(model, "generation_config", None)
     ruled = any(getattr(settings, name, None) not in idle for name, idle in _RULES.items())
-    return not ruled and not unknown_layers(model) and model.get_output_embeddings() is not None
+    if ruled or unknown_layers(model) or model.get_output_embeddings() is None:
+        return False
+    return not decoding_fault(model)
 
 
 class Greedy:

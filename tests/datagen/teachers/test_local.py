@@ -58,7 +58,7 @@ def tiny(folder: Path, kind: str) -> str:
     """A random model of three layers with SmolLM2's tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.models import gemma3, llama, mistral, qwen2
+    from transformers.models import deepseek_v3, gemma3, gpt_oss, llama, mistral, mpt, qwen2, smollm3
 
     from potstill.models import SMOLLM2, local_model
 
@@ -77,6 +77,20 @@ def tiny(folder: Path, kind: str) -> str:
             **shape, head_dim=8, sliding_window=16, layer_types=["sliding_attention", *["full_attention"] * 2],
             final_logit_softcapping=30.0,
         ),
+        "smollm3": lambda: smollm3.SmolLM3Config(**shape, no_rope_layer_interval=2),
+        "gpt_oss": lambda: gpt_oss.GptOssConfig(
+            **shape, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=16
+        ),
+        "deepseek_v3": lambda: deepseek_v3.DeepseekV3Config(
+            **{**shape, "num_key_value_heads": 4}, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8,
+            qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+            n_group=2, topk_group=1, first_k_dense_replace=1,
+        ),
+        # A bias by place: right for rows, wrong for labels that stand side by side.
+        "mpt": lambda: mpt.MptConfig(
+            vocab_size=len(tokenizer), d_model=32, n_heads=4, n_layers=3, max_seq_len=512, initializer_range=0.3,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
     }[kind]()  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
@@ -85,7 +99,7 @@ def tiny(folder: Path, kind: str) -> str:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "gemma3"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "gemma3", "smollm3", "gpt_oss", "deepseek_v3"])
 def test_other_architectures_agree_with_plain_passes(kind: str, tmp_path: Path, drain: Any) -> None:
     """Sliding windows, capped logits, grouped queries: the masks and slots must be right in each."""
     import torch
@@ -109,6 +123,13 @@ def test_other_architectures_agree_with_plain_passes(kind: str, tmp_path: Path, 
             ids = loaded.prompts.continuation_ids(text, prompt, label)
             plain = oracle(loaded.model, prompt, ids)
             assert score == pytest.approx(sum(float(row[i]) for row, i in zip(plain, ids)), abs=1e-3)
+
+
+@pytest.mark.real
+def test_a_model_that_would_be_read_wrong_is_refused(tmp_path: Path, drain: Any) -> None:
+    teacher = LocalTeacher(tiny(tmp_path / "mpt", "mpt"), LocalOptions(dtype="float32", device="cpu"))
+    with pytest.raises(UserError, match=r"of a kind \(mpt\) .* differ by .* use vllm:MODEL"):
+        drain(teacher, [ask(TEXTS[0])])
 
 
 @pytest.fixture(scope="module")
