@@ -175,7 +175,7 @@ def causal_trainer(
         ),
         processing_class=tokenizer,
         callbacks=callbacks,
-        peft_config=adapters(options),
+        peft_config=adapters(options, model),
     )
     trainer.prepare(options, data, held_out, shared)
     return trainer

@@ -73,8 +73,12 @@ def _cut_and_rounded(options: DistilOptions, layers: list[int] | None) -> tuple[
     return tokenizer, model, stored_dtype
 
 
-def adapters(options: DistilOptions) -> Any:
-    """Low-rank adapters as the options want them, or None.
+# Their kernels read the weights of the last projection, past any adapter; peft refuses one there.
+_FUSED_OUTPUT = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+
+
+def adapters(options: DistilOptions, model: Any) -> Any:
+    """Low-rank adapters as the options want them for a model, or None.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -86,8 +90,9 @@ def adapters(options: DistilOptions) -> Any:
     except ImportError:
         raise MissingExtra("peft", "lora", "distil.lora_rank") from None
     return LoraConfig(
-        r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+        r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM",
+        exclude_modules=["out_proj"] if model.config.model_type in _FUSED_OUTPUT else None,
+    )  # fmt: skip
 
 
 def plain_model(trainer: Any) -> Any:

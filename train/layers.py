@@ -15,7 +15,9 @@ from torch import nn
 from potstill.errors import TrainingError
 
 # What configurations say of each layer in a list: SmolLM3's layers without positions, say.
-_A_LAYER_EACH = ("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta")
+_A_LAYER_EACH = (
+    "layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "attention_window",
+)  # fmt: skip
 
 
 def within(name: str, parts: Sequence[str]) -> bool:
@@ -41,6 +43,20 @@ def spaced_layers(total: int, keep: int) -> list[int]:
     return [round(i * (total - 1) / (keep - 1)) for i in range(keep)]
 
 
+def uncuttable(config: Any) -> str:
+    """Why a model can lose no layer; "" where it can.
+
+    Args:
+        config: Of transformers.
+    """
+    told = config.get_text_config()
+    if getattr(told, "hidden_size_per_layer_input", 0):  # Gemma 3n, Gemma 4
+        return f"a {config.model_type} has an embedding of each token for each layer, so that none can be left out"
+    if getattr(told, "attention_types", None):  # GPT-Neo
+        return f"a {config.model_type} says what its layers are by their number, so that none can be left out"
+    return ""
+
+
 def keep_layers(model: Any, keep: int, chosen: list[int] | None = None) -> Any:
     """Cut a model to some of its layers in place, the configuration included, and return it.
 
@@ -50,8 +66,10 @@ def keep_layers(model: Any, keep: int, chosen: list[int] | None = None) -> Any:
         chosen: Which ones; None spaces them evenly.
 
     Raises:
-        TrainingError: The model has no list of layers, or fewer than `keep`.
+        TrainingError: The model has no list of layers, or fewer than `keep`, or can lose none.
     """
+    if why := uncuttable(model.config):
+        raise TrainingError(f"{why}; leave student_layers out, or take another model")
     depth = model.config.num_hidden_layers
     for module in model.modules():
         for name, child in module.named_children():
@@ -61,7 +79,8 @@ def keep_layers(model: Any, keep: int, chosen: list[int] | None = None) -> Any:
                 _renumber(getattr(module, name))
                 model.config.num_hidden_layers = len(picked)
                 for each in _A_LAYER_EACH:
-                    if told := getattr(model.config, each, None):
+                    told = getattr(model.config, each, None)
+                    if isinstance(told, list | tuple) and len(told) == depth:
                         setattr(model.config, each, [told[i] for i in picked])
                 return model
     raise TrainingError(f"{type(model).__name__} has no single list of layers, so student_layers cannot be used")

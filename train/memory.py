@@ -32,7 +32,8 @@ def needed_bytes(model: Any, options: DistilOptions, longest: int, *, shards: in
     trained: int = sum(p.numel() for p in model.parameters() if p.requires_grad)
     config = model.config.get_text_config()
     hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    wide = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    told = getattr(config, "intermediate_size", None) or 4 * hidden
+    wide = int(told if isinstance(told, int) else max(told))  # Gemma 3n has one for each layer
     size = _FLOAT if options.precision == "fp32" else 2
     tokens = int(options.batch_size or 1) * longest
     # Kept a layer: inputs of its projections and norms (8 hidden states), and four tensors of the feed-forward.

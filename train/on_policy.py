@@ -119,7 +119,7 @@ def distil_on_policy(
         eval_dataset=None if held_out is None else _prompts(held_out, validation, reader),
         processing_class=tokenizer,
         callbacks=loop.callbacks(options, schedule, listener, validated=held_out is not None),
-        peft_config=adapters(options),
+        peft_config=adapters(options, model),
     )
     if teacher is not None:
         teacher.config.get_text_config().vocab_size = size

@@ -50,6 +50,8 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
     config = _config(name, "the student")
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
+    from potstill.train.layers import uncuttable
+
     if type(config) not in (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if sorts else MODEL_FOR_CAUSAL_LM_MAPPING):
         head = "classification head" if sorts else "head that writes"
         raise UserError(
@@ -57,6 +59,8 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
             f"one, such as {student_name(DistilOptions(), kind)}"
         )
     check_depth(name, int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0), options)
+    if (options.student_layers or options.student_layer_ids) and (why := uncuttable(config)):
+        raise UserError(f"the student {name!r}: {why}; leave distil.student_layers out, or take another student")
     if sorts:
         check_room(name, config, resolve_options(options, "classification"))
     if options.on_policy > 0 and options.teacher is not None:

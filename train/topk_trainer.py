@@ -88,6 +88,11 @@ class TopKTrainer(SFTTrainer):  # type: ignore[misc]
         self._lengths = sequence_lengths(data)
         self._second_weights: torch.Tensor | None = None
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        # SFTTrainer has mixtures of experts return what their routers say, for a loss that is not taken here; the
+        # student would be saved so, and its answers to rows side by side end in a fault.
+        config = base.config.get_text_config()
+        if getattr(config, "output_router_logits", False):
+            config.output_router_logits = False
         check_head(base, "the student")
         known = None
         if shared is not None:

@@ -38,7 +38,12 @@ def keep_neurons(model: Any, share: float) -> Any:
             f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot "
             "be used; leave it out"
         )
-    keep = neurons_kept(int(config.intermediate_size), share)
+    if not isinstance(config.intermediate_size, int):
+        raise TrainingError(
+            f"{type(model).__name__} has feed-forward layers of a width each, so distil.student_ffn cannot be used; "
+            "leave it out"
+        )
+    keep = neurons_kept(config.intermediate_size, share)
     for into, (owner, name) in blocks:
         down = getattr(owner, name)
         picked = _important([getattr(module, part) for module, part in into], down, keep)

@@ -15,7 +15,7 @@ from potstill.errors import OptionError, TrainingError
 from potstill.rows import Row, Source, rows_to_dataset
 from potstill.task import TaskSpec
 from potstill.train.causal import causal_trainer, distil_causal
-from potstill.train.causal_model import load_causal
+from potstill.train.causal_model import adapters, load_causal
 from potstill.train.encode import encode_prompt, end_of_turn
 from potstill.train.evaluate import evaluate_student
 from potstill.train.loop import checkpoint_folder, plan_schedule, trainer_arguments
@@ -191,6 +191,37 @@ def test_a_student_of_a_model_that_thinks_first_answers_at_once_wherever_it_is_a
         prompt = saved.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **told)
         assert prompt.endswith(f"assistant\n{thought}")
         assert saved(prompt, add_special_tokens=False)["input_ids"] == student.prompt_ids(train["input"][0])
+
+
+def test_a_student_with_experts_learns_and_answers(tmp_path, options, tiny_llama):
+    """Its routers were made to tell what they say, for a loss that nobody takes, and rows side by side were a fault."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+        max_position_embeddings=256, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).float().save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    chosen = replace(options, student=str(tmp_path / "base"), epochs=60)
+    result = distil_causal(SPEC, rows(8), rows(4, 8), None, tmp_path / "student", chosen)
+    assert json.loads((result.path / "config.json").read_text()).get("output_router_logits", False) is False
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    outputs = [p.output for p in load_student(result.path).predict(list(rows(8)["input"]), batch_size=3)]
+    assert outputs == [load_student(result.path)(text) for text in rows(8)["input"]]
+
+
+def test_adapters_leave_out_what_a_kernel_reads_past_them(options):
+    from types import SimpleNamespace
+
+    chosen = replace(options, lora_rank=4)
+    hybrid, plain = (SimpleNamespace(config=SimpleNamespace(model_type=kind)) for kind in ("falcon_h1", "opt"))
+    assert "out_proj" in adapters(chosen, hybrid).exclude_modules
+    assert not adapters(chosen, plain).exclude_modules
+    assert adapters(options, plain) is None
 
 
 def test_an_answer_keeps_the_indent_that_all_its_lines_have(tmp_path, options, monkeypatch):

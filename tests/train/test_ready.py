@@ -135,6 +135,25 @@ def test_models_of_the_other_kind_and_of_none_are_refused(tmp_path: Path) -> Non
         check_student(DistilOptions(on_policy=0.5, teacher=str(tmp_path / "gone")), "generation")
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_type": "gemma4_text", "num_hidden_layers": 4, "hidden_size_per_layer_input": 8,
+          "layer_types": ["full_attention"] * 4}, "an embedding of each token for each layer"),
+        ({"model_type": "gpt_neo", "num_layers": 4, "attention_types": [[["global", "local"], 2]]}, "by their number"),
+    ],
+)  # fmt: skip
+def test_a_model_that_can_lose_no_layer_is_refused_where_it_would(
+    fields: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """It ended in the first step of its training, when its rows had been paid for."""
+    options = DistilOptions(student=config(tmp_path / "student", **fields))
+    check_student(options, "generation")
+    for cut in ({"student_layers": 2}, {"student_layer_ids": (0, 3)}):
+        with pytest.raises(UserError, match=f"{said}.*leave distil.student_layers out"):
+            check_student(replace(options, **cut), "generation")
+
+
 @pytest.mark.parametrize("length", [0, 5, 40, -1])
 def test_weights_that_are_not_whole_are_seen_first(tmp_path: Path, length: int) -> None:
     folder = config(tmp_path / "copied", model_type="distilbert")
