@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from potstill.datagen.teachers.local_scores import ScoreItem, score_batch
-from potstill.decoding.passes import decoding_fault, fault_of, is_known, plain_logprobs, prompts_of
-
 
 def passes_fault(model: Any, pad: int) -> str:
     """Why texts or scores of a model would be wrong here; "" where they are right, and for a known kind."""
+    from potstill.decoding.passes import decoding_fault, fault_of, is_known
+
     if is_known(model):
         return ""
     return decoding_fault(model) or fault_of(model, lambda: _scored(model, pad))
 
 
 def _scored(model: Any, pad: int) -> list[float]:
+    from potstill.datagen.teachers.local_scores import ScoreItem, score_batch
+    from potstill.decoding.passes import plain_logprobs, prompts_of
+
     prompts = prompts_of(model)
     words = [prompts[1][first : first + 6] for first in (0, 9, 18)]
     told = score_batch(model, [ScoreItem(prompt, words) for prompt in prompts], pad)
