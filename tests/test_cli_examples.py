@@ -206,6 +206,8 @@ def test_a_live_view_knows_what_the_events_say() -> None:
     view.take(Event("datagen", "progress", "40 replies", 40, None, {"tokens_per_s": 55.5, "fresh": 40, "cached": 2,
               "prompt_tokens": 900, "completion_tokens": 100, "usd": 0.25}, 101.0))  # fmt: skip
     view.take(Event("datagen", "progress", "rows", 10, 100, {"dropped": {"short": 3, "copy": 1}}, 110.0))
+    view.take(Event("datagen", "progress", "rows", 13, 100, time_s=115.0))
+    assert view.stages["datagen"].left_s(115.0) is None, "three rows, of a batch that has just begun"
     view.take(Event("datagen", "progress", "rows", 30, 100, {"dropped": {"short": 5, "copy": 1}}, 120.0))
     stage = view.stages["datagen"]
     assert (stage.done, stage.kept, stage.dropped) == (30, 30, 6)

@@ -80,7 +80,8 @@ class OpenAIOptions:
         flavour: `vllm` or `openai`; `auto` asks the server's model list.
         key_variable: Environment variable that holds the key.
         thinking_tokens: Tokens that a model may think for before it answers, on top of the bound of each answer. None
-            is 4,096 for OpenAI's thinking models (gpt-5, o3) and 0 for others.
+            is 4,096 for OpenAI's thinking models (gpt-5, o3) and 0 for others. With 0 a vLLM server is told that the
+            model is not to think at all, and another one if 0 was said (`chat_template_kwargs`).
         top_logprobs: Most log-probs a token that a vLLM server gives: its `--max-logprobs`.
         effort: How much it should think, in the server's words (`minimal`, `low`, `high`); empty leaves it to it.
         usd_read: US dollars for a million tokens read, where you know better than the list of prices, or where a

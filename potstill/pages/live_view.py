@@ -56,7 +56,8 @@ class StageView:
         if self.state != "running" or not self.total or self.first is None:
             return None
         done, since = self.first
-        if self.done - done < 2 or now - since < 1.0:
+        # The first few come when the model has been loaded and a whole batch has begun: their pace is none.
+        if self.done - done < max(2, min(self.total // 25, 16)) or now - since < 1.0:
             return None
         return max(0.0, (self.total - self.done) * (now - since) / (self.done - done))
 
