@@ -210,16 +210,31 @@ class SentenceEncoder:
 
     def encode(self, texts: list[str], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Unit-length embeddings: (len(texts), dimension) float32. Sorted by length inside, for speed."""
+        return self._encoded("encode", texts, batch_size)
+
+    def encode_query(self, texts: list[str]) -> NDArray[np.float32]:
+        """As `encode`, of what is looked for, with the words before it that the model was trained with (`prompts`)."""
+        return self._encoded("encode_query", texts)
+
+    def encode_document(self, texts: list[str]) -> NDArray[np.float32]:
+        """As `encode_query`, of what is looked through."""
+        # The library takes an empty "document", which it adds itself, before a "passage" of the model's (E5).
+        prompts = getattr(self._load(), "prompts", None) or {}
+        named = next((name for name in ("document", "passage", "corpus") if prompts.get(name)), None)
+        return self._encoded("encode_document", texts, prompt_name=named)
+
+    def _encoded(self, how: str, texts: list[str], batch_size: int = 64, **words: Any) -> NDArray[np.float32]:
         import numpy as np
 
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        vectors = self._load().encode(
+        vectors = getattr(self._load(), how)(
             texts,
             batch_size=batch_size,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
+            **words,
         )
         return np.asarray(vectors, dtype=np.float32)
 
@@ -234,6 +249,22 @@ class SentenceEncoder:
                 mend = _INSTALL.get(self.name, "check the name, or give a local folder")
                 raise UserError(f"the encoder {self.name!r} cannot be loaded ({error}); {mend}") from None
         return self._model
+
+
+def query_vectors(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
+    """Embeddings of what is looked for, for a search among `document_vectors`.
+
+    Models trained for search (Qwen3-Embedding, EmbeddingGemma, E5, Nomic) put other words before one than before the
+    other; without them they find less.
+    """
+    found: NDArray[np.float32] = getattr(encoder, "encode_query", encoder.encode)(texts)
+    return found
+
+
+def document_vectors(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
+    """Embeddings of what is looked through."""
+    found: NDArray[np.float32] = getattr(encoder, "encode_document", encoder.encode)(texts)
+    return found
 
 
 def sentence_encoder(name: str = MINILM) -> SentenceEncoder:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from potstill.errors import DataError
 from potstill.events import Event, Listener, silent
-from potstill.models import TextEncoder, cache_folder
+from potstill.models import TextEncoder, cache_folder, document_vectors
 from potstill.retrieval.index_files import (
     StoredIndex,
     index_keys,
@@ -281,6 +281,6 @@ def _encode(encoder: Encoder, texts: list[str], done: int, total: int, listener:
 
     parts = []
     for start in range(0, len(texts), 1024):
-        parts.append(encoder.encode(texts[start : start + 1024]))
+        parts.append(document_vectors(encoder, texts[start : start + 1024]))
         listener(Event("retrieval", "progress", "embedding dataset cards", done + start + len(parts[-1]), total))
     return np.concatenate(parts)

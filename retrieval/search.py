@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.events import Event, Listener, silent
 from potstill.language.names import language_code
+from potstill.models import document_vectors, query_vectors
 from potstill.retrieval.cards import Card
 from potstill.retrieval.catalogue import Catalogue
 from potstill.retrieval.expansion import hypothetical_cards, query_likelihood
@@ -171,9 +172,11 @@ class CardSearch:
         count = len(self.cards)
         if count == 0:
             return []
-        vector = self.encoder.encode([query, *imagined])
+        vector = query_vectors(self.encoder, [query])
         if imagined:
-            vector = vector.mean(axis=0, keepdims=True)
+            vector = np.concatenate([vector, document_vectors(self.encoder, list(imagined))]).mean(
+                axis=0, keepdims=True
+            )
             vector /= max(float(np.linalg.norm(vector)), 1e-9)
         lexical = self._lexical(query)
         depth = options.depth

@@ -113,3 +113,30 @@ def test_a_run_with_replies_of_its_teacher_is_left_to_them(tmp_path: Path, no_wa
             finish="stop", max_tokens=1, prompt_tokens=1, completion_tokens=1,
         ).result()  # fmt: skip
         check_teachers(settings, ledger)
+
+
+@pytest.mark.real
+def test_an_encoder_that_was_trained_with_words_before_a_text_is_given_them(tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    import numpy as np
+
+    from potstill.models import SentenceEncoder, document_vectors, query_vectors
+
+    folder = tmp_path / "encoder"
+    shutil.copytree(local_model(MINILM), folder)
+    file = folder / "config_sentence_transformers.json"
+    told = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**told, "prompts": {"query": "query: ", "passage": "passage: "}}))
+    encoder, plain = SentenceEncoder(str(folder)), SentenceEncoder(MINILM)
+    texts = ["film reviews", "sentences of film reviews with their sentiment"]
+    for found, words in (
+        (query_vectors(encoder, texts), "query: "),
+        (document_vectors(encoder, texts), "passage: "),
+        (encoder.encode(texts), ""),
+    ):
+        np.testing.assert_allclose(found, plain.encode([f"{words}{text}" for text in texts]), atol=1e-5)
+    # One without such words, and one of a test's own, is asked as it always was.
+    for found in (query_vectors(plain, texts), document_vectors(plain, texts)):
+        np.testing.assert_allclose(found, plain.encode(texts), atol=1e-6)

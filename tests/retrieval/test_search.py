@@ -167,6 +167,26 @@ def test_empty_and_wordless() -> None:
     assert rank(spec(instruction="?!", labels=()), (Card("a", "!?"),)).hits[0].card.id == "a"
 
 
+class SearchEncoder(BagEncoder):
+    """One that was trained for search: what is looked for is turned into the words of what is looked through."""
+
+    identity = "search-1"
+
+    def encode_query(self, texts: list[str]) -> NDArray[np.float32]:
+        return self.encode([text.replace("movies", "films") for text in texts])
+
+    def encode_document(self, texts: list[str]) -> NDArray[np.float32]:
+        return self.encode([text.replace("cinema", "films") for text in texts])
+
+
+def test_what_is_looked_for_and_what_is_looked_through_are_embedded_each_in_its_way() -> None:
+    cards = (Card("a/cinema", "cinema", "cinema"), Card("b/ports", "ports", "weather tables"))
+    search = open_search(make_catalogue(cards), SearchEncoder())
+    for imagined in ((), ("cinema",)):
+        first = search.rank("movies", RetrievalOptions(depth=2, fusion_dense=1.0), imagined=imagined)[0]
+        assert (first.position, first.score) == (0, pytest.approx(1.0, abs=0.05))
+
+
 def test_fusion_ends_are_the_two_searches() -> None:
     rng = np.random.default_rng(0)
     dense, lexical = rng.normal(size=50), rng.exponential(size=50)
