@@ -38,9 +38,8 @@ class LocalOptions:
         kv_cache_gib: Memory for keys and values, GiB; on a CPU an eighth more for prompts that others begin like.
         batch_tokens: Prompt tokens that are read in one pass.
         threads: CPU threads; None leaves torch's own choice.
-        thinking_tokens: Tokens that the model may think for before a text of its own, on top of the text's bound; 0 has
-            it answer at once. Labels that are scored, and texts that go on with a prefill or keep to a form, are never
-            thought about.
+        thinking_tokens: Tokens that the model may think for before a text, on top of the text's bound; 0 has it answer
+            at once. Labels that are scored, and choices, are never thought about.
     """
 
     concurrency: int = 64
@@ -97,8 +96,11 @@ class LocalTeacher:
 
     @property
     def abilities(self) -> Abilities:
-        """Everything but JSON schemas."""
-        return Abilities(prefill=True, choices=True, top_logprobs=_MAX_TOP, scores=True, beams=True, user_turn=True)
+        """Everything but JSON schemas; of a model that thinks no beginnings either, before which it could not."""
+        return Abilities(
+            prefill=not self.options.thinking_tokens, choices=True, top_logprobs=_MAX_TOP, scores=True, beams=True,
+            user_turn=True,
+        )  # fmt: skip
 
     def user_turn_fault(self) -> str:
         """Why it cannot write a user's turn, with the mend; "" where it can."""

@@ -128,10 +128,11 @@ class OpenAITeacher:
 
     @property
     def abilities(self) -> Abilities:
-        """By flavour; asks the server's model list once."""
+        """By flavour; asks the server's model list once. A model that thinks could not do so before a beginning."""
         vllm = self._flavour == "vllm"
         return Abilities(
-            prefill=vllm, scores=vllm, token_ids=vllm, user_turn=vllm, json_schema=True, choices=True,
+            prefill=vllm and not self.thinking_tokens, scores=vllm, token_ids=vllm, user_turn=vllm,
+            json_schema=True, choices=True,
             top_logprobs=self.options.top_logprobs if vllm else 0,
             token_texts=0 if vllm or LOGPROB_FIELDS & self.refused_fields else _MAX_TOP,
         )  # fmt: skip

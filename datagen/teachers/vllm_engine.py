@@ -109,9 +109,10 @@ class VllmTeacher:
 
     @property
     def abilities(self) -> Abilities:
-        """Everything."""
+        """Everything; of a model that thinks no beginnings and schemas, before which it could not."""
+        at_once = not self.options.thinking_tokens
         return Abilities(
-            prefill=True, json_schema=True, choices=True, top_logprobs=_MAX_TOP, scores=True, token_ids=True,
+            prefill=at_once, json_schema=at_once, choices=True, top_logprobs=_MAX_TOP, scores=True, token_ids=True,
             user_turn=True,
         )  # fmt: skip
 

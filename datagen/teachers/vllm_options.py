@@ -24,9 +24,8 @@ class VllmOptions:
         quantization: Such as `awq`; None reads the model's config.
         multiprocess: Run the engine in a process of its own. In a script that needs an
             `if __name__ == "__main__"` guard.
-        thinking_tokens: Tokens that the model may think for before a text of its own, on top of the text's bound; 0 has
-            it answer at once. Labels that are scored, and texts that go on with a prefill or keep to a form, are never
-            thought about.
+        thinking_tokens: Tokens that the model may think for before a text, on top of the text's bound; 0 has it answer
+            at once. Labels that are scored, and choices, are never thought about.
     """
 
     concurrency: int = 256

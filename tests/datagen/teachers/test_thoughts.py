@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,13 @@ def test_replies_of_a_model_that_thinks_are_others(folder: Path, tmp_path: Path)
     plain, some, more = (open_teacher(f"transformers:{folder}", thinking_tokens=n) for n in (0, 40, 80))
     assert plain.identity != some.identity == more.identity
     assert "thinks" not in plain.identity
+    # Before a beginning that it is to go on with a model could not think.
+    assert (plain.abilities.prefill, some.abilities.prefill) == (True, False)
+    assert some.abilities.scores
+    engine = importlib.util.find_spec("vllm")
+    for thinking in (0, 40) if engine else ():
+        abilities = open_teacher(f"vllm:{folder}", thinking_tokens=thinking).abilities
+        assert (abilities.prefill, abilities.json_schema) == (not thinking, not thinking)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert [Asker(teacher, ledger).thinking_tokens for teacher in (plain, some)] == [0, 40]
 
@@ -258,7 +266,9 @@ def test_a_server_scores_labels_behind_a_closed_thought_too(
     [(_, expected)] = drain(LocalTeacher(str(place), LocalOptions(device="cpu", dtype="float32")), [scored])
     for options in ({}, {"thinking_tokens": 100}):
         with teacher_server.running_server(owner="vllm", model=Served(place)) as server:
-            [(_, reply)] = drain(open_teacher(f"openai:{server.url}#m", **options), [scored])
+            teacher = open_teacher(f"openai:{server.url}#m", **options)
+            assert teacher.abilities.prefill == (not options)
+            [(_, reply)] = drain(teacher, [scored])
         assert reply.scores == pytest.approx(expected.scores, abs=1e-3)
         assert reply.score_tokens == (3, 7)
 
