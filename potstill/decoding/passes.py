@@ -15,8 +15,8 @@ import torch
 from potstill.asking.teacher import Request
 from potstill.decoding.decoder import Decoder, Row
 
-# Kinds (`model_type` of the text model's config) of which random models were compared with plain passes, greedily and
-# by scores: no log-prob differed by more than .0001.
+# Kinds (`model_type` of the text model's config) of which random models are compared with plain passes, greedily and by
+# scores, in `tests/datagen/teachers/test_kinds.py`.
 KNOWN = frozenset({
     "apertus", "arcee", "biogpt", "bitnet", "codegen", "cohere", "cohere2", "deepseek_v2", "deepseek_v3",
     "diffllama", "ernie4_5", "ernie4_5_moe", "gemma", "gemma2", "gemma3_text", "gemma3n_text",
