@@ -72,6 +72,7 @@ def made(kind: str, fields: dict[str, Any]) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_known_kind_is_batched_rightly(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(kind, KINDS[kind])
