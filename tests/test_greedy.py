@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from potstill.decoding.batch_check import decoding_fault, is_known
 from potstill.decoding.greedy import Greedy, writes_greedily
 from potstill.decoding.model import unknown_layers
-from potstill.decoding.passes import decoding_fault, is_known
 
 ENDS = [1, 3, 5, 7, 9, 11]
 
@@ -135,5 +135,5 @@ def test_a_model_whose_layers_make_their_own_masks_is_found_out(kind: str) -> No
 
 
 def test_kinds_that_are_known_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potstill.decoding.passes.prompts_of", None)
+    monkeypatch.setattr("potstill.decoding.batch_check.prompts_of", None)
     assert decoding_fault(model_of("llama")) == ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from potstill.asking.at_once import answering_template
+from potstill.asking.answering_template import answering_template
 from potstill.errors import MissingExtra, UserError
 from potstill.masking import public_name
 from potstill.models import install_hint, local_model

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.utils import pad
 
-from potstill.asking.at_once import answering_template
+from potstill.asking.answering_template import answering_template
 from potstill.errors import BudgetReached, TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity

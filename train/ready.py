@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.asking.at_once import answering_template
+from potstill.asking.answering_template import answering_template
 from potstill.errors import MissingExtra, UserError
 from potstill.models import install_hint, local_model
 from potstill.train.carry_over import load_tokenizer

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from potstill.asking.at_once import SWITCHES, answering_template, opens_thought
+from potstill.asking.answering_template import SWITCHES, answering_template, opens_thought
 from potstill.asking.control_tokens import ControlTokens
 from potstill.asking.teacher import AnyRequest, Message, Request
 from potstill.errors import UserError
@@ -84,7 +84,7 @@ class ChatPrompt:
     """Renders and tokenises prompts for one tokenizer (of transformers).
 
     Without a chat template (a base model) the messages are joined by blank lines. What a model replies comes right
-    behind its prompt, without a thought before it (`potstill.asking.at_once`), unless it is let think.
+    behind its prompt, without a thought before it (`potstill.asking.answering_template`), unless it is let think.
     """
 
     def __init__(self, tokenizer: Any, ref: str = ""):

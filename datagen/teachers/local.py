@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
-from potstill.datagen.teachers.thoughts import spoken, thinks
+from potstill.datagen.teachers.thoughts import spoken, thinking_faults, thinks
 from potstill.errors import BadOptions, OptionFault, UserError
 from potstill.models import SMOLLM2, install_hint, local_model
 
@@ -51,11 +51,7 @@ class LocalOptions:
     thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
-        faults: list[OptionFault] = []
-        if self.thinking_tokens < 0:
-            faults.append(
-                OptionFault(f"thinking_tokens must not be below 0, got {self.thinking_tokens}", "thinking_tokens")
-            )
+        faults = thinking_faults(self.thinking_tokens)
         for name in ("concurrency", "kv_cache_gib", "batch_tokens"):
             if getattr(self, name) <= 0:
                 faults.append(OptionFault(f"{name} must be above 0, got {getattr(self, name)}", name))

@@ -7,7 +7,7 @@ from typing import Any
 
 def passes_fault(model: Any, pad: int) -> str:
     """Why texts or scores of a model would be wrong here; "" where they are right, and for a known kind."""
-    from potstill.decoding.passes import decoding_fault, fault_of, is_known
+    from potstill.decoding.batch_check import decoding_fault, fault_of, is_known
 
     if is_known(model):
         return ""
@@ -16,7 +16,7 @@ def passes_fault(model: Any, pad: int) -> str:
 
 def _scored(model: Any, pad: int) -> list[float]:
     from potstill.datagen.teachers.local_scores import ScoreItem, score_batch
-    from potstill.decoding.passes import plain_logprobs, prompts_of
+    from potstill.decoding.batch_check import plain_logprobs, prompts_of
 
     prompts = prompts_of(model)
     words = [prompts[1][first : first + 6] for first in (0, 9, 18)]

@@ -26,7 +26,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from potstill.asking.at_once import SWITCHES
+from potstill.asking.answering_template import SWITCHES
 from potstill.asking.budget import Purse
 from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, Take
 from potstill.asking.token_estimate import expected_tokens

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from potstill.asking.at_once import CLOSED, SWITCHES
+from potstill.asking.answering_template import CLOSED, SWITCHES
 from potstill.asking.teacher import Reply, ScoreRequest, TokenTop
 from potstill.datagen.teachers.openai_endpoints import root_path
 from potstill.datagen.teachers.openai_wire import Fault, chat_messages, first_choice

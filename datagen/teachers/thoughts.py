@@ -1,7 +1,7 @@
 """What a model thinks before it answers: where it may, and that it is no part of its reply.
 
 A model in this process thinks where its options leave tokens for it (`thinking_tokens`), and before a text of its own
-alone. Elsewhere it answers at once (`potstill.asking.at_once`).
+alone. Elsewhere it answers at once (`potstill.asking.answering_template`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from potstill.asking.teacher import Failure, Reply, Request
+from potstill.errors import OptionFault
+
+
+def thinking_faults(tokens: int) -> list[OptionFault]:
+    """What is wrong with a backend's `thinking_tokens`."""
+    told = f"thinking_tokens must not be below 0, got {tokens}"
+    return [OptionFault(told, "thinking_tokens")] if tokens < 0 else []
 
 
 def thinks(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from potstill.datagen.teachers.thoughts import thinking_faults
 from potstill.errors import BadOptions, OptionFault
 
 
@@ -41,11 +42,7 @@ class VllmOptions:
     thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
-        faults: list[OptionFault] = []
-        if self.thinking_tokens < 0:
-            faults.append(
-                OptionFault(f"thinking_tokens must not be below 0, got {self.thinking_tokens}", "thinking_tokens")
-            )
+        faults = thinking_faults(self.thinking_tokens)
         if self.concurrency < 1:
             faults.append(OptionFault(f"concurrency must be at least 1, got {self.concurrency}", "concurrency"))
         if faults:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from potstill.asking.teacher import Request
+from potstill.decoding.batch_check import decoding_fault
 from potstill.decoding.decoder import Decoder, Row
 from potstill.decoding.model import bytes_a_position, context_length, grouped_attention, unknown_layers
-from potstill.decoding.passes import decoding_fault
 
 # Prompt tokens that are read in one pass.
 _BATCH_TOKENS = 4096
@@ -37,7 +37,7 @@ _RULES = {
 def writes_greedily(model: Any) -> bool:
     """Whether `Greedy` gives what the library's `generate` would: no rule but the likeliest token, and plain attention.
 
-    A model of a kind that nobody compared is tried (`passes`).
+    A model of a kind that nobody compared is tried (`batch_check`).
     """
     settings = getattr(model, "generation_config", None)
     ruled = any(getattr(settings, name, None) not in idle for name, idle in _RULES.items())

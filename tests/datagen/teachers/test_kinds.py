@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from potstill.datagen.teachers.local_check import passes_fault
-from potstill.decoding import passes
+from potstill.decoding import batch_check
 from potstill.decoding.model import grouped_attention, unknown_layers
 
 SHAPE: dict[str, Any] = {
@@ -76,8 +76,8 @@ def made(kind: str, fields: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_known_kind_is_batched_rightly(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(kind, KINDS[kind])
-    assert passes.is_known(model)
-    monkeypatch.setattr(passes, "KNOWN", frozenset())
+    assert batch_check.is_known(model)
+    monkeypatch.setattr(batch_check, "KNOWN", frozenset())
     with grouped_attention(model):
         assert passes_fault(model, 0) == ""
 
@@ -86,10 +86,10 @@ def test_a_known_kind_is_batched_rightly(kind: str, monkeypatch: pytest.MonkeyPa
 def test_another_kind_is_tried(kind: str) -> None:
     fields, right = OTHERS[kind]
     model = made(kind, fields)
-    assert not passes.is_known(model)
+    assert not batch_check.is_known(model)
     with grouped_attention(model):
         assert (passes_fault(model, 0) == "") == right
 
 
 def test_every_known_kind_is_compared() -> None:
-    assert set(KINDS) == passes.KNOWN
+    assert set(KINDS) == batch_check.KNOWN

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from potstill.asking.at_once import CLOSED, answering_template, opens_thought
+from potstill.asking.answering_template import CLOSED, answering_template, opens_thought
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 OPEN = "{% if add_generation_prompt %}<|im_start|>assistant\n"

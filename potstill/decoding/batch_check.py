@@ -32,8 +32,6 @@ _TOKENS = 3
 # Of each log-prob, and of their mean where weights are rounded: there single ones differ by the rounding alone.
 _CLOSE, _CLOSE_ROUNDED = 0.005, 0.25
 
-Told = Callable[[Sequence[int], Sequence[int]], float]
-
 
 def is_known(model: Any) -> bool:
     """Whether the kind of a model was compared with plain passes."""
