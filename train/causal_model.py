@@ -12,13 +12,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from potstill.asking.answering_template import answering_template
-from potstill.errors import MissingExtra, UserError
+from potstill.errors import UserError
 from potstill.masking import public_name
 from potstill.models import install_hint, local_model
 from potstill.train.card import StudentCard, fields_of
 from potstill.train.layers import keep_layers
 from potstill.train.options import DistilOptions
-from potstill.train.qlora import load_4bit, merge_into
+from potstill.train.qlora import load_4bit, lora_config, merge_into
 from potstill.train.ready import check_depth
 from potstill.train.student import publish
 from potstill.train.width import keep_neurons
@@ -73,10 +73,6 @@ def _cut_and_rounded(options: DistilOptions, layers: list[int] | None) -> tuple[
     return tokenizer, model, stored_dtype
 
 
-# Their kernels read the weights of the last projection, past any adapter; peft refuses one there.
-_FUSED_OUTPUT = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
-
-
 def adapters(options: DistilOptions, model: Any) -> Any:
     """Low-rank adapters as the options want them for a model, or None.
 
@@ -85,14 +81,7 @@ def adapters(options: DistilOptions, model: Any) -> Any:
     """
     if options.lora_rank is None:
         return None
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise MissingExtra("peft", "lora", "distil.lora_rank") from None
-    return LoraConfig(
-        r=options.lora_rank, lora_alpha=options.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM",
-        exclude_modules=["out_proj"] if model.config.model_type in _FUSED_OUTPUT else None,
-    )  # fmt: skip
+    return lora_config(model, options.lora_rank, options.lora_alpha, "lora", "distil.lora_rank")
 
 
 def plain_model(trainer: Any) -> Any:

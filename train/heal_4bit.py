@@ -29,12 +29,11 @@ from typing import Any
 
 import torch
 
-from potstill.errors import MissingExtra
 from potstill.events import Listener, silent
 from potstill.train.calibration_data import Calibration
 from potstill.train.heal import HealOptions, HealResult, check_healing, listen
 from potstill.train.prune.stream import evaluating
-from potstill.train.qlora import load_4bit, merge_into
+from potstill.train.qlora import load_4bit, lora_config, merge_into
 from potstill.train.quiet import quiet_transformers
 
 
@@ -65,16 +64,11 @@ def heal_4bit(
         TrainingError: The loss is not finite.
         UserError: bitsandbytes cannot quantise on this machine.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise MissingExtra("peft", "qlora", "the step qlora") from None
+    how = lora_config(model, rank, alpha if alpha is not None else 2.0 * rank, "qlora", "the step qlora")
+    from peft import get_peft_model
+
     options = (options or HealOptions()).with_rate(1e-3)
     check_healing(model, teacher, data, options)
-    how = LoraConfig(
-        r=rank, lora_alpha=alpha if alpha is not None else 2.0 * rank, target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as place, quiet_transformers():
         model.save_pretrained(place)
         base = load_4bit(place, "the step qlora")

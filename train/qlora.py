@@ -19,6 +19,32 @@ from transformers import AutoModelForCausalLM
 
 from potstill.errors import MissingExtra, UserError
 
+# Their kernels read the weights of the last projection, past any adapter; peft refuses one there.
+_FUSED_OUTPUT = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+
+
+def lora_config(model: Any, rank: int, alpha: float, extra: str, what: str) -> Any:
+    """Low-rank adapters on every linear layer of a causal model that can have one.
+
+    Args:
+        model: The model.
+        rank: Of each adapter.
+        alpha: Their scale, divided by the rank.
+        extra: What installs peft, for the message.
+        what: What wants them, for the message.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise MissingExtra("peft", extra, what) from None
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM",
+        exclude_modules=["out_proj"] if model.config.model_type in _FUSED_OUTPUT else None,
+    )  # fmt: skip
+
 
 def load_4bit(folder: str, why: str = "distil.qlora") -> Any:
     """A causal model with its linear layers in NF4; embeddings and norms in fp32.
