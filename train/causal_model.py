@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from potstill.asking.answering_template import answering_template
+from potstill.decoding.text_model import load_text_model
 from potstill.errors import UserError
 from potstill.masking import public_name
 from potstill.models import install_hint, local_model
@@ -43,10 +44,10 @@ def load_causal(options: DistilOptions, *, layers: list[int] | None = None) -> t
     folder = local_model(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        stored_dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
         quantised = options.qlora
-        model = load_4bit(folder) if quantised else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        model = load_4bit(folder) if quantised else load_text_model(folder, dtype=torch.float32)
+        stored_dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoTokenizer, set_seed
 from trl import DistillationConfig, DistillationTrainer
 from trl.trainer.utils import pad
 
 from potstill.asking.answering_template import answering_template
+from potstill.decoding.text_model import load_text_model
 from potstill.errors import BudgetReached, TrainingError, UserError
 from potstill.events import Event, Listener
 from potstill.models import install_hint, local_model, model_identity
@@ -377,8 +378,8 @@ def _load_teacher(options: DistilOptions, tokenizer: Any, model: Any) -> tuple[A
     folder = local_model(name)
     try:
         theirs = AutoTokenizer.from_pretrained(folder)
-        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if torch.cuda.is_available() else None)
-    except (OSError, ValueError) as error:
+        teacher = load_text_model(folder, dtype="auto" if torch.cuda.is_available() else None)
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"distil.teacher {name!r} cannot be loaded ({error}); {install_hint(name)}") from None
     teacher = teacher.to(torch.float32) if not torch.cuda.is_available() else teacher
     sizes = [m.config.get_text_config().vocab_size for m in (teacher, model)]

@@ -12,11 +12,13 @@ Source: Dettmers et al., QLoRA, arXiv:2305.14314 §3.
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from potstill.decoding.text_model import reads_more_than_text, load_text_model
 from potstill.errors import MissingExtra, UserError
 
 # Their kernels read the weights of the last projection, past any adapter; peft refuses one there.
@@ -50,7 +52,7 @@ def load_4bit(folder: str, why: str = "distil.qlora") -> Any:
     """A causal model with its linear layers in NF4; embeddings and norms in fp32.
 
     Args:
-        folder: What `AutoModelForCausalLM.from_pretrained` loads.
+        folder: Of a causal model, or of one whose text half is one.
         why: What asked for it, for the message where it cannot be.
 
     Raises:
@@ -68,7 +70,13 @@ def load_4bit(folder: str, why: str = "distil.qlora") -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=how, dtype=torch.float32)
+        if reads_more_than_text(AutoConfig.from_pretrained(folder)):  # the text half is quantised, and not the whole
+            with tempfile.TemporaryDirectory() as place:
+                load_text_model(folder, dtype=torch.float32).save_pretrained(place)
+                model = AutoModelForCausalLM.from_pretrained(place, quantization_config=how, dtype=torch.float32)
+            model.name_or_path = folder
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=how, dtype=torch.float32)
     except RuntimeError as error:
         raise UserError(
             f"bitsandbytes cannot hold the student in 4 bits on this machine ({error}); "

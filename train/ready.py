@@ -48,11 +48,12 @@ def check_student(options: DistilOptions, kind: Kind) -> None:
             raise MissingExtra(library, extra, option)
     sorts, name = kind == "classification", student_name(options, kind)
     config = _config(name, "the student")
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
+    from potstill.decoding.text_model import text_config
     from potstill.train.layers import uncuttable
 
-    if type(config) not in (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if sorts else MODEL_FOR_CAUSAL_LM_MAPPING):
+    if (type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING) if sorts else (text_config(config) is None):
         head = "classification head" if sorts else "head that writes"
         raise UserError(
             f"the student {name!r} is a {config.model_type}, which transformers gives no {head}; take a model with "

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from potstill.decoding.text_model import load_text_model
 from potstill.errors import UserError
 from potstill.number_format import multiplies_bfloat16
 
@@ -42,12 +43,12 @@ def load_model(folder: str, device: torch.device, dtype: str) -> tuple[Any, Any]
     Raises:
         UserError: The model cannot be loaded, or is no causal language model with plain attention.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        model = load_text_model(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"the teacher model {folder!r} cannot be loaded by transformers ({str(error).splitlines()[0]}); give the "
             "folder or Hub id of a causal language model, or serve it and use openai:URL#MODEL"

@@ -155,6 +155,9 @@ def _empty(config: Any, kind: str) -> Any:
     """A model without weights."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    from potstill.decoding.text_model import text_config
+
+    config = config if kind == "classification" else text_config(config)
     auto = AutoModelForSequenceClassification if kind == "classification" else AutoModelForCausalLM
     with quiet_transformers(), torch.device("meta"):
         return auto.from_config(config)

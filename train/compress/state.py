@@ -80,7 +80,9 @@ def open_source(path: Path | str) -> Compressed:
         OptionError: It is compressed already.
         DataError: It cannot be read.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    from potstill.decoding.text_model import load_text_model, text_config
 
     place = local_model(str(path))
     folder = Path(place)
@@ -96,13 +98,16 @@ def open_source(path: Path | str) -> Compressed:
     try:
         config = AutoConfig.from_pretrained(place)
         bare = not (folder / CARD).exists()
-        causal = any("CausalLM" in name for name in config.architectures or ())
+        causal = any("CausalLM" in name for name in config.architectures or ()) or text_config(config) not in (
+            None,
+            config,
+        )
         card = None if bare and causal else read_card(folder)
         kind = "classification" if card is not None and card.kind == "classification" else "causal"
-        auto = AutoModelForSequenceClassification if kind == "classification" else AutoModelForCausalLM
+        load = AutoModelForSequenceClassification.from_pretrained if kind == "classification" else load_text_model
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model = auto.from_pretrained(place, dtype=torch.float32).eval()
+            model = load(place, dtype=torch.float32).eval()
     except (OSError, ValueError) as error:
         if not folder.exists():
             raise DataError(missing) from None
