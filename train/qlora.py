@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from potstill.decoding.text_model import reads_more_than_text, load_text_model
+from potstill.decoding.text_model import load_text_model, reads_more_than_text
 from potstill.errors import MissingExtra, UserError
 
 # Their kernels read the weights of the last projection, past any adapter; peft refuses one there.
