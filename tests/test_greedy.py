@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from potstill.decoding.batch_check import decoding_fault, is_known
-from potstill.decoding.greedy import Greedy, writes_greedily
-from potstill.decoding.model import unknown_layers
+from potstill.decoding.batch_check import decoding_fault, known_manner, manner_of
+from potstill.decoding.greedy import greedy_writer
 
 ENDS = [1, 3, 5, 7, 9, 11]
 
@@ -19,7 +18,7 @@ ENDS = [1, 3, 5, 7, 9, 11]
 def model_of(kind: str) -> Any:
     """A random model, a quarter of whose tokens end an answer."""
     from transformers import AutoModelForCausalLM
-    from transformers.models import bloom, falcon, gemma3, gpt2, gpt_neo, llama, mistral
+    from transformers.models import bloom, falcon, gemma3, gpt2, gpt_neo, lfm2, llama, mistral
 
     torch.manual_seed(4)
     shape: dict[str, Any] = {
@@ -45,6 +44,7 @@ def model_of(kind: str) -> Any:
         "bloom": lambda: bloom.BloomConfig(
             vocab_size=24, hidden_size=32, n_layer=2, n_head=4, eos_token_id=ENDS, bos_token_id=2, initializer_range=0.5
         ),
+        "lfm2": lambda: lfm2.Lfm2Config(**shape, layer_types=["conv", "full_attention"]),
         "falcon": lambda: falcon.FalconConfig(**{**shape, "num_key_value_heads": None}),
     }[kind]()  # fmt: skip
     return AutoModelForCausalLM.from_config(config).float().eval()
@@ -76,16 +76,16 @@ def prompts(count: int = 16) -> list[list[int]]:
     return [*fresh, *([*start, *prompt] for prompt in fresh[:4]), fresh[0], fresh[0]]
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3", "gpt2", "falcon"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3", "gpt2", "falcon", "gpt_neo", "bloom", "lfm2"])
 @pytest.mark.parametrize("slots", [1, 5, 64])
 def test_answers_are_those_of_the_library(kind: str, slots: int) -> None:
     model = model_of(kind)
-    assert writes_greedily(model)
     asked = prompts()
     expected = [library(model, prompt, 12) for prompt in asked]
     assert len({len(text.split()) for text in expected}) > 3, "every answer is as long as the others"
     attention, counts = model.config._attn_implementation, []
-    writer = Greedy(model, Tokens(), slots)
+    writer = greedy_writer(model, Tokens(), slots)
+    assert writer is not None
     assert writer.answers(asked, 12, counts.append) == expected
     assert writer.answers(asked[:3], 12) == expected[:3]
     assert counts == sorted(counts)
@@ -97,13 +97,16 @@ def test_answers_are_those_of_the_library(kind: str, slots: int) -> None:
 def test_an_answer_ends_with_the_models_context() -> None:
     model = model_of("llama")
     prompt = prompts()[0] * 8
-    (text,) = Greedy(model, Tokens()).answers([prompt[:60]], 50)
+    writer = greedy_writer(model, Tokens())
+    assert writer is not None
+    (text,) = writer.answers([prompt[:60]], 50)
     assert len(text.split()) <= 4
 
 
 def test_a_call_that_was_broken_off_leaves_nothing_behind() -> None:
     model = model_of("llama")
-    writer = Greedy(model, Tokens(), 4)
+    writer = greedy_writer(model, Tokens(), 4)
+    assert writer is not None
     expected = writer.answers(prompts()[:6], 12)
 
     def stop(count: int) -> None:
@@ -117,23 +120,20 @@ def test_a_call_that_was_broken_off_leaves_nothing_behind() -> None:
 def test_models_with_other_rules_or_layers_are_left_to_the_library(tmp_path: Path) -> None:
     model = model_of("llama")
     model.generation_config.repetition_penalty = 1.2
-    assert not writes_greedily(model)
+    assert greedy_writer(model, Tokens()) is None
     model.generation_config.repetition_penalty = 1.0
-    assert writes_greedily(model)
-    model.config.layer_types = ["linear_attention", "full_attention"]
-    assert not writes_greedily(model)
+    assert greedy_writer(model, Tokens()) is not None
 
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "bloom"])
 def test_a_model_whose_layers_make_their_own_masks_is_found_out(kind: str) -> None:
     """Rows side by side would have been other words, without a fault."""
     model = model_of(kind)
-    assert unknown_layers(model) == []
-    assert not is_known(model)
+    assert known_manner(model) == "padded"
     assert decoding_fault(model)
-    assert not writes_greedily(model)
 
 
 def test_kinds_that_are_known_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.decoding.batch_check.prompts_of", None)
-    assert decoding_fault(model_of("llama")) == ""
+    assert manner_of(model_of("llama")) == ("slots", "")
+    assert manner_of(model_of("bloom")) == ("padded", "")

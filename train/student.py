@@ -263,12 +263,11 @@ class Student:
 
     def _writer(self, slots: int | None) -> Greedy | None:
         """What answers are written with; None where only `generate` can."""
-        from potstill.decoding.greedy import Greedy, writes_greedily
+        from potstill.decoding.greedy import greedy_writer
 
         if self._batch is None or self._batch[0] != slots:
             self._batch = None  # leaves before the next one comes
-            writes = writes_greedily(self.model)
-            self._batch = slots, Greedy(self.model, self.tokenizer, slots or 64) if writes else None
+            self._batch = slots, greedy_writer(self.model, self.tokenizer, slots or 64)
         return self._batch[1]
 
     def _generate(self, rows: list[list[int]]) -> list[Prediction]:

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take
+from potstill.asking.teacher import Abilities, AnyRequest, Failure, Reply, Request, ScoreRequest, Take, TokenTop
 from potstill.datagen.teachers.thoughts import spoken, thinking_faults, thinks
 from potstill.errors import BadOptions, OptionFault, UserError
 from potstill.models import SMOLLM2, install_hint, local_model
@@ -22,7 +22,7 @@ from potstill.models import SMOLLM2, install_hint, local_model
 if TYPE_CHECKING:
     from potstill.datagen.teachers.chat_prompt import ChatPrompt
     from potstill.datagen.teachers.local_scores import ScoreItem
-    from potstill.decoding.decoder import Decoder, Row
+    from potstill.decoding.batch import Batch, Row
 
 _MAX_TOP = 1024
 
@@ -167,7 +167,7 @@ class _Loaded:
         import torch
 
         from potstill.datagen.teachers.chat_prompt import ChatPrompt
-        from potstill.datagen.teachers.local_check import passes_fault
+        from potstill.datagen.teachers.local_check import teacher_manner
         from potstill.decoding.decoder import Decoder
         from potstill.decoding.model import (
             OutputHead,
@@ -176,7 +176,9 @@ class _Loaded:
             end_tokens,
             load_model,
             pick_device,
+            use_grouped_attention,
         )
+        from potstill.decoding.waves import Waves
 
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -188,19 +190,24 @@ class _Loaded:
         self.options = options
         self.context = context_length(self.model)
         self.prompts: ChatPrompt = ChatPrompt(self.tokenizer, ref)
-        self.decoder: Decoder = Decoder(self.model, self.tokenizer, options.concurrency, positions)
-        self._head = OutputHead(self.model)
         self._ends = end_tokens(self.model, self.tokenizer)
         self._end = min(self._ends, default=0)
-        if fault := passes_fault(self.model, self._end):
+        manner, fault = teacher_manner(self.model, self._end)
+        if manner is None:
             raise UserError(
-                f"the model {ref!r} is of a kind ({self.model.config.model_type}) that this backend does not batch "
-                f"({fault}); use vllm:MODEL or openai:URL#MODEL for it"
+                f"the model {ref!r} is of a kind ({self.model.config.model_type}) that this backend does not run "
+                f"rightly ({fault}); use vllm:MODEL or openai:URL#MODEL for it"
             )
+        self._head = OutputHead(self.model)
+        self._in_slots, self._pads = manner == "slots", manner != "unpadded"
+        sizes = (self.model, self.tokenizer, options.concurrency, positions)
+        if self._in_slots:
+            use_grouped_attention(self.model)
+        self.decoder: Batch = Decoder(*sizes) if self._in_slots else Waves(*sizes, pads=self._pads)
 
     def row(self, request: Request) -> Row | Failure:
         """A request as a row, or why it cannot be one."""
-        from potstill.decoding.decoder import Row, choice_tree
+        from potstill.decoding.batch import Row, choice_tree
 
         thinking = self._thinking(request)
         opened = self.prompts.opened(request, thinks=thinking > 0)
@@ -244,7 +251,7 @@ class _Loaded:
     def searched(self, requests: Sequence[Request]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Beam searches, those of one width and like length together."""
         from potstill.datagen.teachers.local_beams import search_batches, search_beams
-        from potstill.datagen.teachers.local_scores import ScoreItem, score_batch
+        from potstill.datagen.teachers.local_scores import ScoreItem
 
         found: list[tuple[Request, Row]] = []
         for request in requests:
@@ -254,21 +261,19 @@ class _Loaded:
             else:
                 found.append((request, row))
         rows = [row for _, row in found]
-        for batch in search_batches(rows, self.options.concurrency, self.options.batch_tokens):
+        for batch in search_batches(rows, self.options.concurrency, self.options.batch_tokens, pads=self._pads):
             for i, tokens in zip(batch, search_beams(self.model, [rows[i] for i in batch], self._ends), strict=True):
                 row = rows[i]
                 row.tokens = tokens
                 row.finish = "stop" if tokens and tokens[-1] in self._ends else "length"
                 if row.request.top_logprobs and tokens:
-                    with self._head.using(precise=True):
-                        item = ScoreItem(row.prompt, [tokens], row.request.top_logprobs)
-                        ((_, tops),) = score_batch(self.model, [item], self._end)
+                    ((_, tops),) = self._scored([ScoreItem(row.prompt, [tokens], row.request.top_logprobs)])
                     row.tops = list(tops)
                 yield found[i][0], self.reply(row)
 
     def scores(self, requests: Sequence[ScoreRequest]) -> Iterator[tuple[AnyRequest, Reply | Failure]]:
         """Score requests, those of like length together."""
-        from potstill.datagen.teachers.local_scores import ScoreItem, score_batch, score_batches
+        from potstill.datagen.teachers.local_scores import ScoreItem, score_batches
 
         items: list[ScoreItem] = []
         kept: list[ScoreRequest] = []
@@ -284,9 +289,7 @@ class _Loaded:
                 items.append(ScoreItem(ids, continuations, request.top_logprobs if len(continuations) == 1 else 0))
                 kept.append(request)
         for batch in score_batches(items, self.options.batch_tokens):
-            with self._head.using(precise=True):
-                results: list[Any] = score_batch(self.model, [items[i] for i in batch], self._end)
-            for i, (scores, tops) in zip(batch, results, strict=True):
+            for i, (scores, tops) in zip(batch, self._scored([items[i] for i in batch]), strict=True):
                 yield (
                     kept[i],
                     Reply(
@@ -296,3 +299,12 @@ class _Loaded:
                         top=tuple(tops),
                     ),
                 )
+
+    def _scored(self, items: Sequence[ScoreItem]) -> list[tuple[list[float], list[TokenTop]]]:
+        from potstill.datagen.teachers.local_scores import score_batch
+        from potstill.datagen.teachers.local_scores_in_waves import score_in_waves
+
+        if not self._in_slots:
+            return score_in_waves(self.model, self._head, items, self._end, pads=self._pads)
+        with self._head.using(precise=True):
+            return score_batch(self.model, items, self._end)

@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-from potstill.decoding.decoder import Row
+from potstill.decoding.batch import Row
 
 
-def search_batches(rows: Sequence[Row], most: int, tokens: int) -> list[list[int]]:
+def search_batches(rows: Sequence[Row], most: int, tokens: int, *, pads: bool = True) -> list[list[int]]:
     """Indices of rows that are searched together.
 
     Args:
         rows: One a request.
         most: Most sequences at a time, beams counted.
         tokens: Most prompt tokens at a time, beams counted.
+        pads: Whether prompts of other lengths can be padded.
     """
     batches: list[list[int]] = []
     order = sorted(range(len(rows)), key=lambda i: (rows[i].request.beams, rows[i].room, len(rows[i].prompt), i))
@@ -30,6 +31,7 @@ def search_batches(rows: Sequence[Row], most: int, tokens: int) -> list[list[int
         if (
             batch is not None
             and (rows[batch[0]].request.beams, rows[batch[0]].room) == (beams, row.room)
+            and (pads or len(rows[batch[0]].prompt) == len(row.prompt))
             and (len(batch) + 1) * beams <= most
             and (len(batch) + 1) * beams * len(row.prompt) <= tokens
         ):

@@ -1,19 +1,27 @@
 """Whether rows side by side give what a model gives to each alone: known of many kinds of models, tried of the others.
 
-Slots, masks and positions are set from outside, which a model whose layers make their own (a window that no mask shows,
-a state, a bias by place) does not heed: it would write other words than it means, without a fault.
+In slots (`decoder`), masks and positions are set from outside, which a model whose layers make their own (a window that
+no mask shows, a state, a bias by place) does not heed: it would write other words than it means, without a fault. In
+waves (`waves`) the library sets them, for most kinds rightly.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from potstill.asking.teacher import Request
-from potstill.decoding.decoder import Decoder, Row
+from potstill.decoding.batch import Batch, Row
+from potstill.decoding.decoder import Decoder
+from potstill.decoding.model import grouped_attention, unknown_layers
+from potstill.decoding.waves import Waves
+
+# Rows in key-value slots, which come and go one by one; rows in waves, of padded prompts or of prompts of one length.
+Manner = Literal["slots", "padded", "unpadded"]
 
 # Kinds (`model_type` of the text model's config) of which random models are compared with plain passes, greedily and by
 # scores, in `tests/datagen/teachers/test_kinds.py`.
@@ -26,36 +34,74 @@ KNOWN = frozenset({
     "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
     "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "xglm",
 })  # fmt: skip
+# Those whose layers keep a state or make their own masks, in waves padded at the left; compared in the same test.
+KNOWN_IN_WAVES = frozenset({
+    "bamba", "bloom", "doge", "falcon_h1", "falcon_mamba", "gpt_neo", "granitemoehybrid", "jamba", "lfm2", "lfm2_moe",
+    "llama4_text", "mamba", "mamba2", "mpt", "nemotron_h", "olmo_hybrid", "qwen3_5_moe_text", "qwen3_5_text",
+    "qwen3_next",
+})  # fmt: skip
 # Of prompts as long as these, or as the model takes: a window of 256 positions shows.
 _LENGTHS = (7, 40, 320)
-_TOKENS = 3
+_TOKENS = 5
 # Of each log-prob, and of their mean where weights are rounded: there single ones differ by the rounding alone.
 _CLOSE, _CLOSE_ROUNDED = 0.005, 0.25
 
 
-def is_known(model: Any) -> bool:
-    """Whether the kind of a model was compared with plain passes."""
-    return model.config.get_text_config(decoder=True).model_type in KNOWN
+def known_manner(model: Any) -> Manner | None:
+    """How the kind of a model was found to be batched rightly; None of a kind that nobody compared."""
+    kind = model.config.get_text_config(decoder=True).model_type
+    return "slots" if kind in KNOWN else "padded" if kind in KNOWN_IN_WAVES else None
+
+
+def manner_of(model: Any, *, slots: bool = True) -> tuple[Manner | None, str]:
+    """The fastest way of writing rows side by side that gives what plain passes give; None and why where none does.
+
+    A kind that nobody compared is tried, with a few passes over some hundred tokens.
+
+    Args:
+        model: A model with an output layer, and with the library's own attention.
+        slots: Whether slots are among the ways.
+    """
+    if known := known_manner(model):
+        return known, ""
+    if slots and not unknown_layers(model):
+        with grouped_attention(model):
+            if not decoding_fault(model):
+                return "slots", ""
+    if not waves_fault(model, pads=True):
+        return "padded", ""
+    fault = waves_fault(model, pads=False)
+    return (None, fault) if fault else ("unpadded", "")
 
 
 def decoding_fault(model: Any) -> str:
-    """How rows that are written side by side differ from those of plain passes; "" for none, and for a known kind.
+    """How rows that are written in slots differ from those of plain passes; "" for none."""
+    return _written_fault(model, Decoder)
 
-    Takes a few passes over some hundred tokens.
+
+def waves_fault(model: Any, *, pads: bool) -> str:
+    """How rows that are written in waves differ from those of plain passes; "" for none.
+
+    Args:
+        model: The model.
+        pads: Whether prompts of other lengths are padded.
     """
-    if is_known(model):
-        return ""
+    return _written_fault(model, functools.partial(Waves, pads=pads))
+
+
+def _written_fault(model: Any, batch: Callable[..., Batch]) -> str:
     prompts = prompts_of(model)
-    decoder = Decoder(model, None, len(prompts), sum(map(len, prompts)) + 4096, ends=frozenset())
     ask = Request(messages=(), max_tokens=_TOKENS, temperature=0.0, top_logprobs=1)
 
     def written() -> list[float]:
-        rows = [Row(ask, prompt, _TOKENS) for prompt in prompts]
+        writer = batch(model, None, len(prompts), sum(map(len, prompts)) + 4096, ends=frozenset())
+        # Rows that end apart show whether what stays is moved rightly.
+        rows = [Row(ask, prompt, _TOKENS - place) for place, prompt in enumerate(prompts)]
         waiting = deque(rows)
-        while waiting or decoder.rows:
-            list(decoder.admit(waiting, 1 << 16))
-            if decoder.rows:
-                list(decoder.step())
+        while waiting or writer.rows:
+            list(writer.admit(waiting, 1 << 16))
+            if writer.rows:
+                list(writer.step())
         return [
             top.logprob - told
             for row in rows

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from potstill.asking.teacher import Request
-from potstill.decoding.batch_check import decoding_fault
-from potstill.decoding.decoder import Decoder, Row
-from potstill.decoding.model import bytes_a_position, context_length, grouped_attention, unknown_layers
+from potstill.decoding.batch import Batch, Row
+from potstill.decoding.batch_check import manner_of
+from potstill.decoding.decoder import Decoder
+from potstill.decoding.model import bytes_a_position, context_length, grouped_attention
+from potstill.decoding.waves import Waves
 
 # Prompt tokens that are read in one pass.
 _BATCH_TOKENS = 4096
@@ -34,29 +37,38 @@ _RULES = {
 }
 
 
-def writes_greedily(model: Any) -> bool:
-    """Whether `Greedy` gives what the library's `generate` would: no rule but the likeliest token, and plain attention.
+def greedy_writer(model: Any, tokenizer: Any, slots: int = 64) -> Greedy | None:
+    """What gives the answers that the library's `generate` would; None where only that can.
 
-    A model of a kind that nobody compared is tried (`batch_check`).
+    So it is if a model's settings hold another rule than the likeliest token, or if its rows cannot be padded.
+
+    Args:
+        model: A causal model.
+        tokenizer: Its tokenizer.
+        slots: Most rows at a time.
     """
     settings = getattr(model, "generation_config", None)
     ruled = any(getattr(settings, name, None) not in idle for name, idle in _RULES.items())
-    if ruled or unknown_layers(model) or model.get_output_embeddings() is None:
-        return False
-    return not decoding_fault(model)
+    if ruled or model.get_output_embeddings() is None:
+        return None
+    manner, _ = manner_of(model)
+    return None if manner in (None, "unpadded") else Greedy(model, tokenizer, slots, in_slots=manner == "slots")
 
 
 class Greedy:
     """A model with its batch. Not safe for several threads."""
 
-    def __init__(self, model: Any, tokenizer: Any, slots: int = 64):
+    def __init__(self, model: Any, tokenizer: Any, slots: int, *, in_slots: bool):
         """Args:
-        model: A causal model for which `writes_greedily` holds.
+        model: A causal model.
         tokenizer: Its tokenizer.
         slots: Most rows at a time.
+        in_slots: Whether rows come and go one by one, and not in waves.
         """
         self._model = model
-        self._decoder = Decoder(model, tokenizer, slots, _CACHE_BYTES // bytes_a_position(model))
+        self._in_slots = in_slots
+        sizes = (model, tokenizer, slots, _CACHE_BYTES // bytes_a_position(model))
+        self._batch: Batch = Decoder(*sizes) if in_slots else Waves(*sizes, pads=True)
         self._context = context_length(model)
 
     @torch.inference_mode()
@@ -73,13 +85,13 @@ class Greedy:
         ask = Request(messages=(), max_tokens=room, temperature=0.0)
         rows = [Row(ask, prompt, max(1, min(room, self._context - len(prompt)))) for prompt in prompts]
         waiting, done = deque(sorted(rows, key=lambda row: len(row.prompt))), 0
-        self._decoder.rows.clear()  # of a call that was broken off
-        with grouped_attention(self._model):
-            while waiting or self._decoder.rows:
-                ended = list(self._decoder.admit(waiting, _BATCH_TOKENS))
-                if self._decoder.rows:
-                    ended += self._decoder.step()
+        self._batch.clear()  # of a call that was broken off
+        with grouped_attention(self._model) if self._in_slots else nullcontext():
+            while waiting or self._batch.rows:
+                ended = list(self._batch.admit(waiting, _BATCH_TOKENS))
+                if self._batch.rows:
+                    ended += self._batch.step()
                 done += len(ended)
                 if ended and progress is not None:
                     progress(done)
-        return [self._decoder.text(row) for row in rows]
+        return [self._batch.text(row) for row in rows]

@@ -41,7 +41,7 @@ def load_model(folder: str, device: torch.device, dtype: str) -> tuple[Any, Any]
     """Model (in eval mode) and tokenizer.
 
     Raises:
-        UserError: The model cannot be loaded, or is no causal language model with plain attention.
+        UserError: The model cannot be loaded, or is no causal language model.
     """
     from transformers import AutoTokenizer
 
@@ -56,12 +56,6 @@ def load_model(folder: str, device: torch.device, dtype: str) -> tuple[Any, Any]
     model.to(device).eval()
     if device.type == "cpu" and model.dtype == torch.float32:
         _multiply_few_rows_fast(model)
-    if unknown := unknown_layers(model):
-        raise UserError(
-            f"the model {folder!r} has layers of kind {', '.join(unknown)}, which this backend "
-            "does not batch; use vllm:MODEL or openai:URL#MODEL for it"
-        )
-    _use_grouped_attention(model)
     return model, tokenizer
 
 
@@ -76,7 +70,7 @@ def unknown_layers(model: Any) -> list[str]:
 def grouped_attention(model: Any) -> Iterator[None]:
     """Inside, single tokens attend with their query heads folded; afterwards the model is as it was."""
     before = model.config._attn_implementation
-    _use_grouped_attention(model)
+    use_grouped_attention(model)
     try:
         yield
     finally:
@@ -113,7 +107,8 @@ def _multiply_few_rows_fast(model: Any) -> None:
             layer.forward = faster(layer)  # type: ignore[method-assign]
 
 
-def _use_grouped_attention(model: Any) -> None:
+def use_grouped_attention(model: Any) -> None:
+    """Fold the query heads of single tokens from now on, where the model attends by PyTorch's kernel."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -143,14 +138,16 @@ def _use_grouped_attention(model: Any) -> None:
 
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """`cache` under the name that the model's forward takes: `past_key_values`, since transformers 5.24 `cache`."""
+    """`cache` under the name that the model's forward takes: `past_key_values`, since transformers 5.24 `cache`; of
+    Mamba's kinds `cache_params`."""
     kind: Any = type(model)
     return {_cache_name(kind.forward): cache}
 
 
 @functools.cache
 def _cache_name(forward: Callable[..., Any]) -> str:
-    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+    taken = inspect.signature(forward).parameters
+    return next((name for name in ("cache", "cache_params") if name in taken), "past_key_values")
 
 
 def context_length(model: Any) -> int:
@@ -328,7 +325,9 @@ def _grown(tensor: torch.Tensor, capacity: int) -> torch.Tensor:
 def bytes_a_position(model: Any) -> int:
     """Bytes of keys and values that one token of one sequence takes."""
     config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    if not heads:  # only states, of which a sequence has one however long it is
+        return 1
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * torch.finfo(model.dtype).bits // 8)
 
@@ -342,8 +341,14 @@ class OutputHead:
         self._weight: torch.Tensor | None = None
 
     @contextmanager
-    def using(self, positions: torch.Tensor | None = None, *, precise: bool) -> Iterator[None]:
-        """For the passes inside: project only `positions` ((rows,) int64), and in float32 where `precise`."""
+    def using(self, positions: torch.Tensor | None = None, *, keep: int = 0, precise: bool) -> Iterator[None]:
+        """For the passes inside: project only some positions, and in float32 where `precise`.
+
+        Args:
+            positions: (rows,) int64, one a row; None takes all.
+            keep: Take the last so many of each row; 0 takes all.
+            precise: Whether the log-probs are kept.
+        """
         head, plain, own = self._head, self._head.forward, self._head.__dict__.get("forward")
         if precise and self._upcast and self._weight is None:
             self._weight = head.weight.detach().float()
@@ -351,6 +356,8 @@ class OutputHead:
         def forward(hidden: torch.Tensor) -> torch.Tensor:
             if positions is not None:
                 hidden = hidden[torch.arange(len(hidden), device=hidden.device), positions].unsqueeze(1)
+            if keep:
+                hidden = hidden[:, -keep:]
             if precise and self._weight is not None:
                 bias = None if head.bias is None else head.bias.float()
                 return torch.nn.functional.linear(hidden.float(), self._weight, bias)

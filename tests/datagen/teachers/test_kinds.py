@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from potstill.datagen.teachers.local_check import passes_fault
+from potstill.datagen.teachers.local_check import teacher_manner
 from potstill.decoding import batch_check
-from potstill.decoding.model import grouped_attention, unknown_layers
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -48,17 +47,46 @@ KINDS: dict[str, dict[str, Any]] = {
     "stablelm": {}, "starcoder2": WINDOW,
     "xglm": {"d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 64},
 }  # fmt: skip
-# Of which nobody says that they are batched rightly; the first two are.
-OTHERS: dict[str, tuple[dict[str, Any], bool]] = {
-    "falcon": ({"num_key_value_heads": None}, True),
-    "exaone4": ({**WINDOW, "sliding_window_pattern": 2}, True),
-    "mpt": ({"d_model": 32, "n_heads": 4, "n_layers": 4, "max_seq_len": 512}, False),
-    "bloom": ({"n_head": 4, "n_layer": 4}, False),
-    "gpt_neo": (
-        {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 16}, False,
-    ),
-    "rwkv": ({}, False),
+LINEAR = {
+    "layer_types": ["linear_attention", "full_attention"] * 2, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8,
 }  # fmt: skip
+CONV = {"layer_types": ["conv", "full_attention"] * 2}
+STATE = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 64}
+# Layers with a state, windows that no mask shows, biases by place.
+IN_WAVES: dict[str, dict[str, Any]] = {
+    "bamba": {**STATE, "mamba_expand": 2, "attn_layer_indices": [1, 3]}, "bloom": {"n_head": 4, "n_layer": 4},
+    "doge": {}, "falcon_h1": {**HEAD, **STATE, "mamba_d_ssm": 64}, "falcon_mamba": {"state_size": 8},
+    "gpt_neo": {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 16},
+    "granitemoehybrid": {
+        **STATE, "mamba_expand": 2, "layer_types": ["mamba", "attention"] * 2, "num_local_experts": 4,
+        "num_experts_per_tok": 2, "shared_intermediate_size": 64,
+    },
+    "jamba": {
+        "num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 8, "use_mamba_kernels": False,
+    },
+    "lfm2": {**CONV, "block_ff_dim": 64, "block_auto_adjust_ff_dim": False},
+    "lfm2_moe": {**CONV, **FEW, "num_experts": 4, "num_dense_layers": 1},
+    "llama4_text": {**HEAD, "intermediate_size_mlp": 64, "num_local_experts": 4, "attention_chunk_size": 16},
+    "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "expand": 2, "chunk_size": 64},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 4, "max_seq_len": 512},
+    "nemotron_h": {
+        **HEAD, "layers_block_type": ["mamba", "attention", "mlp", "mamba"], "mamba_num_heads": 8, "mamba_head_dim": 8,
+        "ssm_state_size": 16, "n_groups": 1, "chunk_size": 64,
+    },
+    "olmo_hybrid": LINEAR, "qwen3_5_moe_text": {**HEAD, **LINEAR, **FEW, "num_experts": 4},
+    "qwen3_5_text": {**HEAD, **LINEAR},
+    "qwen3_next": {**HEAD, **LINEAR, **FEW, "num_experts": 4, "shared_expert_intermediate_size": 32},
+}  # fmt: skip
+# Of which nobody says how they are batched rightly.
+OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "falcon": ({"num_key_value_heads": None}, "slots"),
+    "exaone4": ({**WINDOW, "sliding_window_pattern": 2}, "slots"),
+    "rwkv": ({}, None),
+    "xlstm": ({"num_heads": 4, "num_blocks": 2}, None),
+}
 
 
 def made(kind: str, fields: dict[str, Any]) -> Any:
@@ -68,28 +96,30 @@ def made(kind: str, fields: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**{**SHAPE, **fields})).float().eval()
     assert model.config.model_type == kind
-    assert unknown_layers(model) == []
     return model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *IN_WAVES])
 def test_a_known_kind_is_batched_rightly(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(kind, KINDS[kind])
-    assert batch_check.is_known(model)
+    model = made(kind, {**KINDS, **IN_WAVES}[kind])
+    right = "slots" if kind in KINDS else "padded"
+    assert batch_check.known_manner(model) == right
     monkeypatch.setattr(batch_check, "KNOWN", frozenset())
-    with grouped_attention(model):
-        assert passes_fault(model, 0) == ""
+    monkeypatch.setattr(batch_check, "KNOWN_IN_WAVES", frozenset())
+    assert teacher_manner(model, 0) == (right, "")
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_another_kind_is_tried(kind: str) -> None:
     fields, right = OTHERS[kind]
     model = made(kind, fields)
-    assert not batch_check.is_known(model)
-    with grouped_attention(model):
-        assert (passes_fault(model, 0) == "") == right
+    assert batch_check.known_manner(model) is None
+    manner, fault = teacher_manner(model, 0)
+    assert manner == right
+    assert (fault == "") == (right is not None)
 
 
 def test_every_known_kind_is_compared() -> None:
     assert set(KINDS) == batch_check.KNOWN
+    assert set(IN_WAVES) == batch_check.KNOWN_IN_WAVES

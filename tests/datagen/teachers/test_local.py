@@ -58,7 +58,19 @@ def tiny(folder: Path, kind: str) -> str:
     """A random model of three layers with SmolLM2's tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.models import deepseek_v3, gemma3, gpt_oss, llama, mistral, mpt, qwen2, smollm3
+    from transformers.models import (
+        deepseek_v3,
+        gemma3,
+        gpt_oss,
+        lfm2,
+        llama,
+        mistral,
+        mpt,
+        qwen2,
+        qwen3_5,
+        rwkv,
+        smollm3,
+    )
 
     from potstill.models import SMOLLM2, local_model
 
@@ -86,6 +98,14 @@ def tiny(folder: Path, kind: str) -> str:
             qk_rope_head_dim=8, v_head_dim=16, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
             n_group=2, topk_group=1, first_k_dense_replace=1,
         ),
+        # Layers that keep a state.
+        "qwen3_5": lambda: qwen3_5.Qwen3_5TextConfig(
+            **shape, head_dim=8, layer_types=["linear_attention", "full_attention", "linear_attention"],
+            linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8,
+        ),
+        "lfm2": lambda: lfm2.Lfm2Config(**shape, layer_types=["conv", "full_attention", "conv"]),
+        # Which the library cannot batch either.
+        "rwkv": lambda: rwkv.RwkvConfig(**shape),
         # A bias by place: right for rows, wrong for labels that stand side by side.
         "mpt": lambda: mpt.MptConfig(
             vocab_size=len(tokenizer), d_model=32, n_heads=4, n_layers=3, max_seq_len=512, initializer_range=0.3,
@@ -99,9 +119,11 @@ def tiny(folder: Path, kind: str) -> str:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "gemma3", "smollm3", "gpt_oss", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "mistral", "qwen2", "gemma3", "smollm3", "gpt_oss", "deepseek_v3", "qwen3_5", "lfm2", "mpt"]
+)
 def test_other_architectures_agree_with_plain_passes(kind: str, tmp_path: Path, drain: Any) -> None:
-    """Sliding windows, capped logits, grouped queries: the masks and slots must be right in each."""
+    """Sliding windows, capped logits, grouped queries, states: the masks and slots must be right in each."""
     import torch
 
     teacher = LocalTeacher(tiny(tmp_path / kind, kind), LocalOptions(dtype="float32", device="cpu", concurrency=3))
@@ -127,9 +149,73 @@ def test_other_architectures_agree_with_plain_passes(kind: str, tmp_path: Path, 
 
 @pytest.mark.real
 def test_a_model_that_would_be_read_wrong_is_refused(tmp_path: Path, drain: Any) -> None:
-    teacher = LocalTeacher(tiny(tmp_path / "mpt", "mpt"), LocalOptions(dtype="float32", device="cpu"))
-    with pytest.raises(UserError, match=r"of a kind \(mpt\) .* differ by .* use vllm:MODEL"):
+    teacher = LocalTeacher(tiny(tmp_path / "rwkv", "rwkv"), LocalOptions(dtype="float32", device="cpu"))
+    with pytest.raises(UserError, match=r"of a kind \(rwkv\) .* use vllm:MODEL"):
         drain(teacher, [ask(TEXTS[0])])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_model_with_states_is_asked_everything(
+    pads: bool, tmp_path: Path, drain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether prompts of other lengths can be padded or not: choices, beams, seeds, stops, targets, full slots."""
+    import torch
+
+    if not pads:
+        monkeypatch.setattr("potstill.decoding.batch_check.KNOWN_IN_WAVES", frozenset())
+        monkeypatch.setattr("potstill.decoding.batch_check.waves_fault", lambda model, pads: "none" if pads else "")
+    monkeypatch.setattr("potstill.datagen.teachers.local_scores_in_waves._COPIES", 2)
+    teacher = LocalTeacher(tiny(tmp_path / "lfm2", "lfm2"), LocalOptions(dtype="float32", device="cpu", concurrency=4))
+    loaded = teacher._load()
+    assert loaded._pads is pads
+    greedy = [ask(f"{TEXTS[i % 4]} ({i})", temperature=0.0, max_tokens=3 + (i * 7) % 11) for i in range(14)]
+    for request, reply in drain(teacher, greedy):
+        ids = torch.tensor([loaded.prompts.ids(loaded.prompts.text(request.messages))])
+        whole = loaded.model.generate(ids, do_sample=False, max_new_tokens=request.max_tokens)[0, ids.shape[1] :]
+        assert reply.text == loaded.tokenizer.decode(whole, skip_special_tokens=True)
+    seeded = [ask(TEXTS[3], max_tokens=8, seed=seed) for seed in range(3)]
+    texts = [reply.text for _, reply in drain(teacher, seeded)]
+    assert len(set(texts)) == 3
+    assert [reply.text for _, reply in drain(teacher, [*greedy[:5], seeded[1]])][-1] == texts[1]
+    chosen, searched, stopped, long = (
+        reply
+        for _, reply in drain(
+            teacher,
+            [
+                ask("Is the sky blue?", choices=("yes it is", "yes", "no")),
+                ask(TEXTS[1], beams=3, max_tokens=6, temperature=0.0),
+                replace(greedy[10], stop=(plain_text(drain, teacher, greedy[10])[4:9],)),
+                ask("word " * 10_000),
+            ],
+        )
+    )
+    assert chosen.text in ("yes it is", "yes", "no")
+    ids = torch.tensor([loaded.prompts.ids(loaded.prompts.text((Message("user", TEXTS[1]),)))])
+    beams = loaded.model.generate(ids, do_sample=False, max_new_tokens=6, num_beams=3)[0, ids.shape[1] :]
+    assert searched.text == loaded.tokenizer.decode(beams, skip_special_tokens=True)
+    assert stopped.text == plain_text(drain, teacher, greedy[10])[:4]
+    assert isinstance(long, Failure)
+    [(request, reply)] = drain(teacher, [ScoreRequest((Message("user", TEXTS[0]),), (TEXTS[1],), top_logprobs=8)])
+    text = loaded.prompts.text(request.messages)
+    prompt = loaded.prompts.ids(text)
+    plain = oracle(loaded.model, prompt, loaded.prompts.continuation_ids(text, prompt, TEXTS[1]))
+    assert torch.allclose(torch.tensor([top.top_logprobs for top in reply.top]), plain.topk(8).values, atol=1e-3)
+    assert reply.scores[0] == pytest.approx(sum(top.logprob for top in reply.top), abs=1e-3)
+    many = (*LABELS, "Science and technology news", "Sports news", "World")
+    for request, reply in drain(teacher, [ScoreRequest((Message("user", text),), many) for text in TEXTS]):
+        text = loaded.prompts.text(request.messages)
+        prompt = loaded.prompts.ids(text)
+        for label, score in zip(many, reply.scores, strict=True):
+            wanted = loaded.prompts.continuation_ids(text, prompt, label)
+            plain = oracle(loaded.model, prompt, wanted)
+            assert score == pytest.approx(sum(float(row[i]) for row, i in zip(plain, wanted)), abs=1e-3)
+
+
+def plain_text(drain: Any, teacher: LocalTeacher, request: Request) -> str:
+    [(_, reply)] = drain(teacher, [request])
+    assert isinstance(reply, Reply)
+    return reply.text
 
 
 @pytest.fixture(scope="module")
