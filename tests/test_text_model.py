@@ -11,7 +11,7 @@ import torch
 
 from potstill.asking.teacher import AnyRequest, Message, Reply, Request, ScoreRequest
 from potstill.datagen.teachers.local import LocalOptions, LocalTeacher
-from potstill.decoding.text_model import load_text_model, reads_more_than_text, text_config
+from potstill.decoding.text_model import load_text_model, reads_more_than_text, text_config, writes_text
 from potstill.errors import UserError
 from potstill.models import SMOLLM2, local_model
 from potstill.rows import Row, Source, rows_to_dataset
@@ -156,3 +156,11 @@ def test_a_bare_model_that_reads_pictures_can_be_compressed(tmp_path: Path) -> N
     made("gemma3", tmp_path / "bare")
     state = open_source(tmp_path / "bare")
     assert (type(state.model).__name__, state.kind) == ("Gemma3ForCausalLM", "causal")
+
+
+def test_a_language_model_is_one_whatever_its_class_is_called() -> None:
+    """A bare GPT-2 was taken for a student whose task is missing."""
+    from transformers import BertConfig, GPT2Config
+
+    assert writes_text(GPT2Config(architectures=["GPT2LMHeadModel"]))
+    assert not writes_text(BertConfig(architectures=["BertForSequenceClassification"]))

@@ -38,12 +38,13 @@ def keep_neurons(model: Any, share: float) -> Any:
             f"{type(model).__name__} has no feed-forward layers like Llama's or BERT's, so distil.student_ffn cannot "
             "be used; leave it out"
         )
-    if not isinstance(config.intermediate_size, int):
+    option = neurons_option(config)
+    if not isinstance(getattr(config, option, None), int):
         raise TrainingError(
             f"{type(model).__name__} has feed-forward layers of a width each, so distil.student_ffn cannot be used; "
             "leave it out"
         )
-    keep = neurons_kept(config.intermediate_size, share)
+    keep = neurons_kept(getattr(config, option), share)
     for into, (owner, name) in blocks:
         down = getattr(owner, name)
         picked = _important([getattr(module, part) for module, part in into], down, keep)
@@ -52,8 +53,13 @@ def keep_neurons(model: Any, share: float) -> Any:
             if hasattr(module, "intermediate_size"):
                 module.intermediate_size = keep
         setattr(owner, name, columns_of(down, picked))
-    config.intermediate_size = keep
+    setattr(config, option, keep)
     return model
+
+
+def neurons_option(config: Any) -> str:
+    """What a configuration calls the number of feed-forward neurons; `hidden_dim` for DistilBERT."""
+    return next((name for name in ("intermediate_size", "hidden_dim") if hasattr(config, name)), "intermediate_size")
 
 
 def neurons_kept(total: int, share: float) -> int:
@@ -71,10 +77,13 @@ _Place = tuple[Any, str]
 
 
 def _blocks(model: Any) -> Iterator[tuple[list[_Place], _Place]]:
-    """Of each layer the projections into its neurons, and the one back: gated (Llama) or plain (BERT)."""
+    """Of each layer the projections into its neurons, and the one back: gated (Llama) or plain (BERT, DistilBERT)."""
     for module in model.modules():
         if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")):
             yield [(module, "gate_proj"), (module, "up_proj")], (module, "down_proj")
+            continue
+        if all(isinstance(getattr(module, name, None), nn.Linear) for name in ("lin1", "lin2")):
+            yield [(module, "lin1")], (module, "lin2")
             continue
         into, out = (getattr(module, name, None) for name in ("intermediate", "output"))
         if all(isinstance(getattr(part, "dense", None), nn.Linear) for part in (into, out)):

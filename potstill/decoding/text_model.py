@@ -54,6 +54,20 @@ def load_text_model(folder: str, **options: Any) -> Any:
     return _half_of(AutoModelForMultimodalLM.from_pretrained(folder, **options))
 
 
+def writes_text(config: Any) -> bool:
+    """Whether the weights behind a configuration are those of a language model, with pictures or without."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    named = {name for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _each(names)}
+    return bool(named & set(config.architectures or ())) or (
+        reads_more_than_text(config) and text_config(config) is not None
+    )
+
+
+def _each(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
 def reads_more_than_text(config: Any) -> bool:
     """Whether a configuration is of a model with pictures or sound."""
     return _text_half(config) is not config

@@ -28,7 +28,7 @@ from potstill.train.prune.neurons import neurons_left
 from potstill.train.prune.sparse import keep_faults
 from potstill.train.quantize.schemes import Scheme, scheme_for, targets, weight_of
 from potstill.train.quiet import quiet_transformers
-from potstill.train.width import neurons_kept
+from potstill.train.width import neurons_kept, neurons_option
 
 _LEARNT = ("cofi", "bonsai")
 _ROWS = 32
@@ -61,8 +61,8 @@ def check_student_formats(
     except (OSError, ValueError) as error:
         raise UserError(f"the student {name!r} cannot be loaded ({error})") from None
     inner = config.get_text_config()
-    if ffn is not None and hasattr(inner, "intermediate_size"):
-        inner.intermediate_size = neurons_kept(int(inner.intermediate_size), ffn)
+    if ffn is not None and hasattr(inner, neurons_option(inner)):
+        setattr(inner, neurons_option(inner), neurons_kept(int(getattr(inner, neurons_option(inner))), ffn))
     model = _empty(config, kind)
     refuse_formats(Compressed(model, tokenizer, None, kind, torch.float32), recipe, formats)
 
@@ -138,7 +138,7 @@ def _cut(model: Any, steps: Sequence[Step], kind: str) -> Any:
             model = keep_layers(_empty(config, kind), max(1, len(parts.blocks) - gone))
             continue
         if step.method == "neurons":
-            inner.intermediate_size = neurons_left(parts.neurons, step.amount)
+            setattr(inner, neurons_option(inner), neurons_left(parts.neurons, step.amount))
         else:
             width = int(inner.hidden_size)
             gone = step.amount if isinstance(step.amount, int) else round(step.amount * width)

@@ -82,7 +82,7 @@ def open_source(path: Path | str) -> Compressed:
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    from potstill.decoding.text_model import load_text_model, reads_more_than_text
+    from potstill.decoding.text_model import load_text_model, writes_text
 
     place = local_model(str(path))
     folder = Path(place)
@@ -98,7 +98,7 @@ def open_source(path: Path | str) -> Compressed:
     try:
         config = AutoConfig.from_pretrained(place)
         bare = not (folder / CARD).exists()
-        causal = any("CausalLM" in name for name in config.architectures or ()) or reads_more_than_text(config)
+        causal = writes_text(config)
         card = None if bare and causal else read_card(folder)
         kind = "classification" if card is not None and card.kind == "classification" else "causal"
         load = AutoModelForSequenceClassification.from_pretrained if kind == "classification" else load_text_model

@@ -6,6 +6,11 @@ query heads, so whole groups are the unit; without it, each head is a group of o
 
     decoder   q_proj, k_proj, v_proj → o_proj      gate_proj, up_proj → down_proj      (Llama, Mistral, Qwen, SmolLM)
     encoder   query, key, value → output.dense     intermediate.dense → output.dense   (BERT, MiniLM, RoBERTa)
+              q, k, v → o                          the same                            (MPNet)
+              q_lin, k_lin, v_lin → out_lin        lin1 → lin2                         (DistilBERT)
+
+A layer with matrices beside these (a convolution, a bottleneck, a bias by distance) is none of them: what is cut here
+would not fit there.
 """
 
 from __future__ import annotations
@@ -19,7 +24,30 @@ from torch import nn
 from potstill.errors import UserError
 from potstill.train.layers import within
 
-SUPPORTED = "decoders built like Llama (SmolLM2, Mistral, Qwen) and encoders built like BERT (MiniLM, RoBERTa)"
+SUPPORTED = (
+    "decoders built like Llama (SmolLM2, Mistral, Qwen) and encoders built like BERT (MiniLM, RoBERTa), MPNet "
+    "or DistilBERT"
+)
+# Of each build: where query, key, value and output are, what reads into the neurons, what leads back, and whose
+# attributes tell of heads.
+_BUILDS: tuple[tuple[tuple[str, ...], tuple[str, ...], str, str], ...] = (
+    (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        ("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj", "self_attn",
+    ),
+    (
+        ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+        ("intermediate.dense",), "output.dense", "attention.self",
+    ),
+    (
+        ("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"),
+        ("intermediate.dense",), "output.dense", "attention.attn",
+    ),
+    (
+        ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+        ("ffn.lin1",), "ffn.lin2", "attention",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +102,18 @@ class Anatomy:
     neurons: int
     decoder: bool
 
+    def check_hidden(self, what: str) -> None:
+        """Refuse to cut the hidden state of an encoder that is not built like BERT.
+
+        Args:
+            what: What would cut it, and what to do instead.
+
+        Raises:
+            UserError: It is such an encoder.
+        """
+        if not (self.decoder or hasattr(self.blocks[0].module.attention, "self")):
+            raise UserError(f"the hidden state of a {type(self.model).__name__} cannot be cut: {what}")
+
     @property
     def group_width(self) -> int:
         """Columns of the output projection that belong to one key-value group."""
@@ -126,19 +166,16 @@ def anatomy(model: Any) -> Anatomy:
 
 def _block(layer: nn.Module) -> Block | None:
     """The parts of a layer, or None where it is not of a known build."""
-    names: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
-    into: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
-    down, holder = "mlp.down_proj", "self_attn"
-    if hasattr(layer, "attention"):
-        names = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-        into, down, holder = ("intermediate.dense",), "output.dense", "attention.self"
-    try:
-        parts = [layer.get_submodule(name) for name in (*names, *into, down)]
-        attention = layer.get_submodule(holder)
-    except AttributeError:
-        return None
-    linears = [part for part in parts if isinstance(part, nn.Linear)]
-    if len(linears) != len(parts):
-        return None
-    query, key, value, out, *rest = linears
-    return Block(layer, attention, query, key, value, out, tuple(rest[:-1]), rest[-1])
+    for names, into, down, holder in _BUILDS:
+        try:
+            parts = [layer.get_submodule(name) for name in (*names, *into, down)]
+            attention = layer.get_submodule(holder)
+        except AttributeError:
+            continue
+        linears = [part for part in parts if isinstance(part, nn.Linear)]
+        told = {id(linear.weight) for linear in linears}
+        if len(linears) != len(parts) or any(p.dim() > 1 and id(p) not in told for p in layer.parameters()):
+            return None
+        query, key, value, out, *rest = linears
+        return Block(layer, attention, query, key, value, out, tuple(rest[:-1]), rest[-1])
+    return None

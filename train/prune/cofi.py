@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.errors import OptionError, TrainingError
+from potstill.errors import OptionError, TrainingError, UserError
 from potstill.events import Event, Listener, silent
 from potstill.train.calibration_data import Calibration
 from potstill.train.layers import spaced_layers
@@ -90,6 +90,10 @@ def prune_cofi(
         raise OptionError("prune cofi", faults)
     checked_calibration("cofi", calibration, 64)
     parts = anatomy(model)
+    if hidden:
+        parts.check_hidden("set hidden=no")
+        if int(model.get_input_embeddings().weight.shape[1]) != int(model.config.get_text_config().hidden_size):
+            raise UserError(f"the embeddings of {type(model).__name__} have channels of their own; set hidden=no")
     taught = _Taught(parts, teacher, hidden=hidden)
     found = taught.learn(
         calibration, share, steps, learning_rate, switch_rate, layer_weight, temperature, seed, listener

@@ -18,7 +18,7 @@ from torch import nn
 
 from potstill.errors import UserError
 from potstill.train.prune.anatomy import Anatomy, Block, anatomy
-from potstill.train.width import columns_of, rows_of
+from potstill.train.width import columns_of, neurons_option, rows_of
 
 
 def can_cut_heads(parts: Anatomy) -> bool:
@@ -94,7 +94,8 @@ def cut_neurons(parts: Anatomy, kept: Sequence[Sequence[int]]) -> Anatomy:
         _replace(block.module, block.down, columns_of(block.down, picked))
         for module in block.module.modules():
             _set(module, intermediate_size=count)
-    parts.model.config.get_text_config().intermediate_size = count
+    config = parts.model.config.get_text_config()
+    setattr(config, neurons_option(config), count)
     return anatomy(parts.model)
 
 
@@ -138,6 +139,8 @@ def cut_hidden(parts: Anatomy, kept: Sequence[int], groups: Sequence[Sequence[in
             _replace(block.module, linear, rows_of(linear, picked))
     _cut_around(anatomy(model), width, picked)
     config.hidden_size = len(kept)
+    if getattr(config, "embedding_size", None) == width:  # ELECTRA, whose embeddings are as wide without a projection
+        config.embedding_size = len(kept)
     model.tie_weights()
     return anatomy(model)
 
@@ -145,6 +148,7 @@ def cut_hidden(parts: Anatomy, kept: Sequence[int], groups: Sequence[Sequence[in
 def _cut_around(parts: Anatomy, width: int, picked: torch.Tensor) -> None:
     """Embeddings, norms, pooler and the head of the task."""
     inside = {id(linear) for block in parts.blocks for linear in block.linears}
+    embedding = int(parts.model.get_input_embeddings().weight.shape[1])
     for module in list(parts.model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and id(child) not in inside and child.in_features == width:
@@ -152,6 +156,8 @@ def _cut_around(parts: Anatomy, width: int, picked: torch.Tensor) -> None:
                 # A pooler reads the hidden state and gives one of the same width.
                 whole = name == "dense" and child.out_features == width
                 setattr(module, name, rows_of(made, picked) if whole else made)
+            elif isinstance(child, nn.Linear) and (child.in_features, child.out_features) == (embedding, width):
+                setattr(module, name, rows_of(child, picked))  # from narrower embeddings to the hidden state
             elif isinstance(child, nn.Embedding) and child.embedding_dim == width:
                 child.weight = nn.Parameter(child.weight.detach()[:, picked].clone())
                 child.embedding_dim = len(picked)

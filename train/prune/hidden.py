@@ -74,7 +74,12 @@ def prune_hidden(model: Any, amount: float | int, calibration: Calibration, list
 
 def possible_width(parts: Anatomy, wanted: float) -> int:
     """The width nearest to `wanted` that the model's heads allow: a multiple of the head size (encoder) or of the
-    number of heads (decoder; of 8 as well where the steps stay small)."""
+    number of heads (decoder; of 8 as well where the steps stay small).
+
+    Raises:
+        UserError: No width but its own is possible.
+    """
+    parts.check_hidden("cut heads, neurons or layers instead")
     width = int(parts.model.config.get_text_config().hidden_size)
     unit = math.lcm(parts.heads, 8) if parts.decoder else parts.head_size
     if parts.decoder and unit * 6 > width:

@@ -87,6 +87,73 @@ def test_an_encoder_loses_channels_and_heads_together(encoder, class_texts, relo
         cut_hidden(anatomy(encoder), list(range(20)), [[0, 1, 2, 3]] * 4)
 
 
+def encoder_of(kind, **fields):
+    """A random classifier of another build."""
+    from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification
+
+    shape = {"vocab_size": 97, "num_labels": 3}
+    if kind == "distilbert":
+        shape |= {"dim": 48, "n_layers": 2, "n_heads": 6, "hidden_dim": 64, "max_position_embeddings": 64}
+    else:
+        shape |= {
+            "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 64,
+            "max_position_embeddings": 66,
+        }  # fmt: skip
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](**shape, **fields)).eval()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "mpnet"])
+def test_encoders_of_other_builds_are_cut(kind, class_texts, reloads):
+    model = encoder_of(kind)
+    parts = anatomy(model)
+    assert (parts.heads, parts.groups, parts.head_size, parts.neurons, parts.decoder) == (6, 6, 8, 64, False)
+    before = logits(model, class_texts)
+    with gated(parts, heads=torch.ones(2, 6), neurons=torch.ones(2, 64)):
+        torch.testing.assert_close(logits(model, class_texts), before)
+    off = torch.ones(2, 64)
+    off[:, 40:] = 0
+    with gated(parts, neurons=off):
+        expected = logits(model, class_texts)
+    cut_neurons(parts, [list(range(40))] * 2)
+    torch.testing.assert_close(logits(model, class_texts), expected, rtol=0, atol=1e-5)
+    reloads(model, class_texts)
+    prune_heads(model, 0.5, class_texts)
+    reloads(model, class_texts)
+    prune_layers(model, 1, class_texts)
+    assert reloads(model, class_texts).config.num_hidden_layers == 1
+    with pytest.raises(UserError, match=r"the hidden state of .* cannot be cut: cut heads, neurons or layers instead"):
+        STRUCTURE["hidden"](model, 0.5, class_texts)
+    with pytest.raises(UserError, match=r"the hidden state of .* cannot be cut: set hidden=no"):
+        STRUCTURE["cofi"](model, 0.3, class_texts)
+
+
+@pytest.mark.parametrize("embedding", [48, 16])
+def test_the_hidden_state_is_cut_behind_embeddings_of_their_own_width(embedding, class_texts, reloads):
+    """An ELECTRA with fewer channels could not be loaded, which was told after they had been chosen."""
+    model = encoder_of("electra", embedding_size=embedding)
+    STRUCTURE["hidden"](model, 0.3, class_texts)
+    assert reloads(model, class_texts).config.hidden_size == 32
+    if embedding != 48:
+        with pytest.raises(UserError, match="have channels of their own; set hidden=no"):
+            STRUCTURE["cofi"](model, 0.3, class_texts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("convbert", {"embedding_size": 48}),
+        ("longformer", {"attention_window": [16, 16]}),
+        ("mobilebert", {"embedding_size": 48, "intra_bottleneck_size": 24, "true_hidden_size": 24}),
+        ("nystromformer", {}),
+    ],
+)
+def test_layers_with_other_matrices_are_refused(kind, fields):
+    """They have BERT's names, and were cut to what did not fit its other parts: a traceback, after a long look."""
+    with pytest.raises(UserError, match="cannot be pruned; supported"):
+        anatomy(encoder_of(kind, **fields))
+
+
 def test_cuts_that_a_configuration_cannot_say(decoder, encoder):
     with pytest.raises(UserError, match="ties the size of a head to its hidden width"):
         cut_heads(anatomy(encoder), [[0]] * 4)
