@@ -3,7 +3,8 @@
 Small teachers pass over such words (docs/generation.md has figures). What is more than was asked for is cut off where a
 sentence ends, and an output that breaks the form otherwise is no good example of the task.
 
-In: an English instruction. Out: bounds on an output. Only phrases that can hardly speak of the input are read: "in a
+In: an instruction. Out: bounds on an output. English is read here, nine other languages in
+`potstill.language.form_words`. Only phrases that can hardly speak of the input are read: "in a
 single sentence" is, "correct the errors in two sentences" is not. What is not recognised is not checked.
 
 Source: instructions whose keeping a program can verify, IFEval (Zhou et al., arXiv:2311.07911 §2.1).
@@ -21,6 +22,7 @@ from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.points import count_points, first_points
 from potstill.datagen.sentences import sentence_ends, unclear_end
 from potstill.datagen.spans import part_within, stands_in
+from potstill.language.form_words import said_form
 from potstill.language.unspaced import letters_apart
 
 _WORDS = {
@@ -185,8 +187,17 @@ _TOKEN_ENDS = re.compile(r"[\s=:{}<>|]+")
 # Digits in a token with these are a part of a name, a date or a range: "INV-48213", "(555)010", "2024/05".
 _JOINS = re.compile(r"[-–()\[\]/#]")
 # Words before and behind digits that make another number of them.
-_SIGNS = ("minus", "negative", "-", "−", "–")
-_SCALES = ("hundred", "thousand", "million", "billion", "trillion", "dozen", "lakh", "crore")
+_SIGNS = ("minus", "negative", "moins", "menos", "meno", "min", "минус", "-", "−", "–")
+_SCALES = frozenset(
+    word
+    for line in (
+        "hundred thousand million billion trillion dozen lakh crore",
+        "hundert tausend millionen milliarde milliarden dutzend cent cents mille millions milliard milliards douzaine",
+        "cien mil millón millones docena cento mila milione milioni miliardi milhão milhões bilhão bilhões dúzia",
+        "honderd duizend miljoen miljard dozijn сто тысяча тысяч тысячи миллион миллиона миллионов миллиард млн тыс",
+    )
+    for word in line.split()
+)
 _MOST_CHARS = 4000
 # What a reply may begin with that says nothing yet.
 _FILLER = re.compile(r"(?:sure|certainly|of course|absolutely|okay|ok|great|yes|here you (?:go|are))\W*", re.IGNORECASE)
@@ -339,6 +350,8 @@ def asked_form(instruction: str) -> AskedForm:
         >>> asked_form("Say which of two sentences is longer.").told()
         ''
     """
+    if said := said_form(instruction):
+        return AskedForm(**vars(said))
     text = " ".join(instruction[:_MOST_CHARS].split())
     sentences = [_count(found) for form in _SENTENCES for found in form.finditer(text) if _of_output(text, found)]
     bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_whole(text, found)]

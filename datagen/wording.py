@@ -9,6 +9,7 @@ from potstill.datagen.field_words import pair_of
 from potstill.language.label_words import label_words
 from potstill.language.names import LANGUAGES
 from potstill.language.text_kinds import SPEAKERS, is_text_kind, named_text, own_noun, text_kind
+from potstill.language.text_words import named_elsewhere
 from potstill.task import TaskSpec
 from potstill.task import readable as readable
 
@@ -151,6 +152,10 @@ def input_noun(spec: TaskSpec) -> str:
     Two fields of one kind are a pair: the word for one of them would ask for a half.
     """
     text = _HEADING.sub(r"\1.", spec.instruction[:1000])  # which is no part of the line below it
+    named = None if spec.kind == "instructions" else named_elsewhere(text, [label.name for label in spec.labels])
+    if named is not None:
+        of_two = pair_of(spec.inputs)
+        return f"pair of {plural(of_two)}" if of_two else named or "text"
     if spec.kind == "generation":
         text = _FORM_AHEAD.sub(r"\1", text)
         if found := _worked_on(text):

@@ -91,23 +91,34 @@ _TASK_WORDS: dict[str, str] = {
     "de": "fasse fass zusammen übersetze übersetz schreibe schreib beantworte beantwort antworte antwort korrigiere "
     "verbessere vereinfache klassifiziere ordne bestimme erkenne erkläre formuliere extrahiere nenne gib erstelle "
     "wandle bewerte prüfe ergänze kürze satz sätze sätzen artikel frage fragen wort wörter texts textes deutsch "
-    "englisch deutsche englische zusammenfassung rechtschreibung grammatik überschrift kurz kurze antworten",
+    "englisch deutsche englische zusammenfassung rechtschreibung grammatik überschrift kurz kurze antworten "
+    "nachricht nachrichten kommentar kommentare rezension rezensionen bewertung bewertungen absatz abschnitt vertrag "
+    "rechnung diese dieser dieses anhand zahl entscheide prüfe wörtern",
     "fr": "résume résumez résumer traduis traduisez traduire écris écrivez écrire corrige corrigez corriger réponds "
     "répondez répondre classe classez classer extrais extrayez simplifie simplifiez reformule reformulez explique "
     "expliquez donne donnez rédige rédigez trouve trouvez complète décris décrivez texte mot mots deux trois anglais "
-    "français fautes orthographe titre réponse résumé avis courriel",
+    "français fautes orthographe titre réponse résumé avis courriel "
+    "si courriels commentaire commentaires contrat facture paragraphe uniquement seulement cet décide nombre chiffre",
     "es": "traduce traduzca traducir resume resuma resumir escribe escriba escribir corrige corrija corregir responde "
     "responda clasifica clasifique extrae extraiga simplifica reformula explica describe redacta encuentra genera "
     "frase frases texto textos artículo pregunta preguntas palabra palabras oración inglés español dos tres resumen "
-    "título correo reseña",
+    "título correo reseña "
+    "reseñas mensaje mensajes comentario comentarios contrato factura párrafo pasaje número únicamente devuelve "
+    "determina noticia noticias si "
+    "indica extraer fechas nombres",
     "it": "riassumi riassumere traduci tradurre scrivi scrivere correggi correggere rispondi rispondere classifica "
     "estrai semplifica riformula spiega descrivi redigi trova genera frase frasi testo testi articolo domanda domande "
-    "parola parole inglese italiano due tre riassunto titolo recensione",
+    "parola parole inglese italiano due tre riassunto titolo recensione "
+    "recensioni messaggio messaggi commento commenti contratto fattura paragrafo brano dal dalla dai formato numero "
+    "soltanto restituisci decidi indica stabilisci notizia notizie se",
     "pt": "resuma resumir traduza traduzir escreva escrever corrija corrigir responda responder classifique extraia "
     "simplifique reformule explique descreva redija encontre gere frase frases texto textos artigo pergunta perguntas "
-    "palavra palavras inglês português duas dois três título resumo avaliação",
+    "palavra palavras inglês português duas dois três título resumo avaliação "
+    "avaliações mensagem mensagens comentário comentários contrato fatura parágrafo trecho número apenas devolva "
+    "retorne decida indique extrair datas nomes",
     "nl": "vat samen vertaal schrijf verbeter beantwoord antwoord classificeer vereenvoudig herschrijf leg geef maak "
-    "zin zinnen tekst teksten artikel vraag vragen woord woorden engels nederlands één twee samenvatting titel",
+    "zin zinnen tekst teksten artikel vraag vragen woord woorden engels nederlands één twee samenvatting titel "
+    "bericht berichten reactie reacties alinea getal alleen deze dit bepaal beslis woorden",
     "sv": "sammanfatta översätt skriv rätta besvara svara klassificera förenkla förklara mening meningar text texten "
     "artikel artikeln fråga frågan engelska svenska två",
     "da": "sammenfat opsummer oversæt skriv ret besvar svar klassificer forenkl forklar sætning sætningen sætninger "
@@ -248,6 +259,20 @@ def prompt_language(text: str) -> str | None:
     enough = len(proofs) >= 3 if english - said[best] else bool(proofs) and len(said[best]) >= 2
     clear = enough and score >= max(2 * scores["en"], 1.2 * second, 1.5 if scores["en"] else 1.0)
     return best if clear else (cyrillic if script == "cyrillic" else None)
+
+
+def may_speak(text: str, language: str) -> bool:
+    """Whether a prompt has a word of a language that is no English one, and none that is English alone.
+
+    Examples:
+        >>> may_speak("Write it in JSON.", "de"), may_speak("In JSON, nur bitte.", "de")
+        (False, True)
+    """
+    words = set(_WORDS.findall(text[:_MAX_CHARS].lower()))
+    owners = {word: _owners(tasks=True).get(word, ()) for word in words if len(word) > 1}
+    if words & _ENGLISH or ("en",) in owners.values():
+        return False
+    return any(language in codes and "en" not in codes for codes in owners.values())
 
 
 def other_language(text: str, allowed: tuple[str, ...]) -> str | None:

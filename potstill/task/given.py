@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from potstill.language.guess import prompt_language
 from potstill.language.text_kinds import text_kind
 from potstill.rows import shared_fields
 from potstill.task import DataRef, Example, Inferred
+from potstill.task.given_elsewhere import given_elsewhere
 
 _MOST_CHARS = 2000
 # Given beside texts, though no kind of text by themselves.
@@ -138,7 +140,7 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
     """Names of the fields that an instruction says are given; empty where it speaks of one text.
 
     Args:
-        instruction: The task's, in English.
+        instruction: The task's.
         kind: The task's.
 
     Examples:
@@ -155,6 +157,8 @@ def given_fields(instruction: str, kind: str) -> tuple[str, ...]:
         return ()
     text = _PIECE.sub("", " ".join(instruction[:_MOST_CHARS].split()))
     text = _OF_TWO_ANSWERS.sub("", text)
+    if prompt_language(text) not in ("en", None):
+        return given_elsewhere(text, kind)
     words = set(re.findall(r"[a-z]+", text.lower()))
     if {"premise", "hypothesis"} <= words:
         return ("premise", "hypothesis")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from potstill.language.form_words import asks_for_translation, asks_for_value, said_form
 from potstill.task import Kind, Metric
 from potstill.task.inference import first_verb
 
@@ -57,8 +58,12 @@ def infer_metric(kind: Kind, instruction: str, outputs: list[str]) -> Metric:
     words = instruction.lower()
     if re.search(r"\b(?:translat\w+|python|sql|javascript|java|code|regex|shell|bash|snippet)\b", words):
         return "chrf"
-    if _is_one_value(instruction):
+    if asks_for_translation(instruction):
+        return "chrf"
+    if _is_one_value(instruction) or asks_for_value(instruction):
         return "exact_match"
+    if said_form(instruction).within:
+        return "token_f1"
     if re.search(r"\b(?:spans?|substring|named entit\w+|short (?:phrase|answer))\b", words):
         return "token_f1"  # which answers from a text are measured by, as in SQuAD
     if outputs and all(len(output.split()) <= 3 for output in outputs):

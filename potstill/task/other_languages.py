@@ -1,9 +1,10 @@
-"""Labels that a prompt lists in another language than English, as far as a colon and a word for "or" tell.
+"""Labels that a prompt names in another language than English, as far as a colon and a word for "or" tell.
 
 The rules of `inference` know English verbs. Of a prompt in one of seven other languages four forms are read, which
 cannot be mistaken: "…: A, B oder C", where nothing is asked to be written, "klassifiziere …: A, B, C", "klassifiziere …
 als A, B oder C", and a question alone, "Ist … A, B oder C?". Of Chinese and Japanese, what a verb of sorting leads to.
-What is put otherwise is left open, for the teacher or the user to say.
+A question that leaves yes or no, "Ist die Nachricht Spam?", has these as labels, in its language. What is put otherwise
+is left open, for the teacher or the user to say.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 
 from potstill.language.guess import SORTING_VERBS, prompt_language
+from potstill.language.speech import SPOKEN
 
 # How verbs begin that ask for a label.
 _SORTS = {
@@ -67,6 +69,12 @@ _UNDIVIDED_LISTS = (
     r"是([^:：。.!?！？\n是]{1,60}还是[^:：。.!?！？\n]{1,60})",
     r"を([^:：。.!?！？\nを]{2,300}?)(?:の(?:いずれか|どれか|どちらか))?に(?:分類|分け)",
 )
+# Verbs that say how yes or no is to be given, and ask for no text.
+_REPLIES = re.compile(r"\b(?:antwort|répond|respond|rispond|antwoord|beantwoord|ответ)\w*", re.IGNORECASE)
+# "Is it positive, or is it negative?"
+_EITHER_OR = re.compile(
+    r"は([^、。？?は]{1,20}?)(?:です|ます)?か[、，]?\s*(?:それとも|または)([^、。？?]{1,20}?)(?:です|ます)?か[。？?]?$"
+)
 _NAME = r"[^\s,.:;?!][^,.:;?!]{0,59}"
 
 
@@ -84,7 +92,8 @@ def listed_labels(prompt: str) -> list[str]:
     if language == "en":
         return []
     if language in _SORTS_UNDIVIDED:
-        return _undivided(prompt, language) if opens_sorting(prompt) else []
+        two = _EITHER_OR.search(prompt.strip())
+        return list(two.groups()) if two else _undivided(prompt, language) if opens_sorting(prompt) else []
     # Of a prompt whose language its few words do not tell, a longer list is asked for.
     known = [_WORDS[language]] if language in _WORDS else list(_WORDS.values())
     either, writes = ("|".join(part) for part in zip(*known, strict=True))
@@ -97,7 +106,7 @@ def listed_labels(prompt: str) -> list[str]:
         if re.search(rf"\b(?:{writes})", prompt, re.IGNORECASE) and not sorts:
             continue
         told = bool(re.search(r"\w", found[2]))  # by an "or", not a comma alone
-        least = 2 if told and (language in _WORDS or sorts) else 3
+        least = 2 if (told and (language in _WORDS or sorts)) or opens_sorting(prompt) else 3
         if (told or sorts) and len(fine := _names(found[1], found[3])) >= least:
             return fine
     return _sorted_into(prompt, language) if language in _INTO and opens_sorting(prompt) else []
@@ -141,6 +150,34 @@ def _asked(prompt: str, languages: list[str]) -> list[str]:
         if found and not re.search(r"[.?!:]\s", prompt[: found.start()]) and (names := _names(found[1], found[2])):
             return names
     return []
+
+
+def yes_or_no(prompt: str) -> list[str]:
+    """The language's words for yes and no, where a prompt asks whether something is so and for nothing else.
+
+    Args:
+        prompt: The task on one line, in another language than English.
+
+    Examples:
+        >>> yes_or_no("Ist diese Nachricht Spam?"), yes_or_no("Indica si la reseña es irónica.")
+        (['ja', 'nein'], ['sí', 'no'])
+        >>> yes_or_no("Entscheide, ob der Text stimmt, und schreibe eine Begründung.")
+        []
+    """
+    language = prompt_language(prompt)
+    speech = SPOKEN.get(language or "")
+    if speech is None or language is None:
+        return []
+    writes = _WRITES_UNDIVIDED if language in _SORTS_UNDIVIDED else rf"\b(?:{_WORDS[language][1]})"
+    if re.search(writes, _REPLIES.sub("", prompt), re.IGNORECASE):
+        return []
+    if re.search(speech.whether, prompt, re.IGNORECASE):
+        return list(speech.yes_no)
+    alone = re.search(r"[?？]\s*$|[吗嗎か]。?\s*$", prompt) and not re.search(
+        r"[.?!:。？！：]\s*\S", prompt.strip()[:-1]
+    )
+    asks = alone and re.search(speech.opens_yes_no, prompt.strip(), re.IGNORECASE)
+    return list(speech.yes_no) if asks and not re.search(speech.interrogatives, prompt, re.IGNORECASE) else []
 
 
 def _names(first: str, last: str) -> list[str]:
