@@ -17,7 +17,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from potstill.datagen.calibration import fit_calibration, log_softmax
-from potstill.language.label_words import OTHER, described_words, label_words, turned_from
+from potstill.language.label_vectors import near_vectors
+from potstill.language.label_words import OTHER, described_words, label_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,7 @@ def name_logits(
     names = list(label_words(spec).values())
     labels = encoder.encode([*names, OTHER]) + encoder.encode([*described_words(spec), OTHER])
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
-    labels = turned_from(spec, labels[:-1], labels[-1])
+    labels = near_vectors(spec, labels[:-1], labels[-1])
     scores = np.asarray(texts @ labels.T, dtype=np.float64) / TEMPERATURE
     calibration = fit_calibration(scores[:fit_on], rule="balanced")
     logits: NDArray[np.float64] = np.log(np.maximum(calibration.apply(scores), 1e-12))

@@ -20,7 +20,19 @@ from potstill.rows import REFERENCES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FIGURES = ("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu", "ece")
+FIGURES = (
+    "accuracy",
+    "macro_f1",
+    "qwk",
+    "mae",
+    "exact_match",
+    "token_f1",
+    "rouge_l",
+    "chrf",
+    "chrf++",
+    "bleu",
+    "ece",
+)
 _IGNORED = ("origin.",)
 _RESAMPLES = 2000
 _FEWEST = 10  # rows of which a bootstrap says anything
@@ -137,6 +149,7 @@ def paired_interval(
     labels: Sequence[str],
     *,
     references: Sequence[Sequence[str]] | None = None,
+    order: Sequence[int] = (),
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Difference of a score between two systems on the same rows, with the ends of its 95 % bootstrap interval.
@@ -145,9 +158,10 @@ def paired_interval(
         gold: The right answers.
         first: Answers of the system that is taken away.
         second: Answers of the other.
-        metric: accuracy, macro_f1, exact_match, token_f1, rouge_l, chrf, chrf++ or bleu.
-        labels: The task's labels, for macro_f1.
+        metric: accuracy, macro_f1, qwk, exact_match, token_f1, rouge_l, chrf, chrf++ or bleu.
+        labels: The task's labels, for macro_f1 and qwk.
         references: Of written answers, all right ones of each row, where there are several; None takes `gold`.
+        order: The place of each label on its scale, for qwk.
         seed: Of the draws.
 
     Source: Koehn 2004, W04-3250, §3.
@@ -160,13 +174,16 @@ def paired_interval(
     import numpy as np
 
     from potstill.train import metrics
+    from potstill.train.ordinal import ordinal_of_draws
     from potstill.train.text_scores import text_scorer
 
     def scorer(answers: Sequence[str]) -> Any:
-        if metric == "macro_f1":
+        if metric in ("macro_f1", "qwk"):
             index = {name: i for i, name in enumerate(labels)}
             truth = np.array([index[text] for text in gold], dtype=np.int64)
             said = np.array([index.get(text, -1) for text in answers], dtype=np.int64)
+            if metric == "qwk":
+                return ordinal_of_draws(metric, truth, said, order)
             return metrics.macro_f1_of_draws(truth, said, len(labels))
         if metric == "accuracy":
             return metrics.mean_of_draws(np.array([a == b for a, b in zip(gold, answers, strict=True)], np.float64))
@@ -280,7 +297,9 @@ def _difference(first: RunFacts, other: RunFacts, name: str, other_name: str) ->
     if len(both) < _FEWEST:
         return f"{none}they have fewer than {_FEWEST} test rows in common ({len(both)})"
     gold, said, other_said, right = (list(column) for column in zip(*both, strict=True))
-    value, low, high = paired_interval(gold, said, other_said, metric, first.spec.label_names, references=right)
+    value, low, high = paired_interval(
+        gold, said, other_said, metric, first.spec.label_names, references=right, order=first.spec.ordered
+    )
     return Difference(metric, value, low, high, len(both), (other_name, name))
 
 

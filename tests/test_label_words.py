@@ -18,7 +18,8 @@ from potstill.datagen.evidence import encoder_logits
 from potstill.datagen.generate import GenerationOptions, generate_rows
 from potstill.datagen.label_scores import label_scores
 from potstill.datagen.soft_options import SoftOptions
-from potstill.language.label_words import beside, denials, label_words, turned_from, what_is_asked
+from potstill.language.label_vectors import near_vectors
+from potstill.language.label_words import beside, denials, label_words, what_is_asked
 from potstill.models import sentence_encoder
 from potstill.task import Label, TaskSpec, readable
 
@@ -258,10 +259,10 @@ def test_other_labels_keep_their_names() -> None:
     ("instruction", "labels", "expected"),
     [
         ("Predict the star rating that goes with a Yelp review.", "12345",
-         ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]),
+         ["1 star, terrible", "2 stars, poor", "3 stars, average", "4 stars, good", "5 stars, excellent"]),
         ("Rate the difficulty of a math problem.", "312",
-         ["difficulty 3 out of 3", "difficulty 1 out of 3", "difficulty 2 out of 3"]),
-        ("How urgent is a ticket, from 0 to 2?", "012", ["0 out of 2", "1 out of 2", "2 out of 2"]),
+         ["very high difficulty", "very low difficulty", "medium difficulty"]),
+        ("How urgent is a ticket, from 0 to 2?", "012", ["not urgent at all", "moderately urgent", "very urgent"]),
         ("Rate the difficulty of a math problem.", "135", ["1", "3", "5"]),
         ("Say which of both.", "12", ["1", "2"]),
     ],
@@ -313,9 +314,9 @@ def test_a_described_label_stands_for_itself() -> None:
 
 def test_what_denies_is_as_near_to_any_other_thing() -> None:
     vectors, other = np.eye(3)[:2], np.eye(3)[2]
-    assert turned_from(TOXIC, vectors, other).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.25, 0.25]]
+    assert near_vectors(TOXIC, vectors, other).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.25, 0.25]]
     both = TaskSpec("t", "Classify.", "classification", (Label("positive"), Label("negative")))
-    assert turned_from(both, vectors, other).tolist() == vectors.tolist()
+    assert near_vectors(both, vectors, other).tolist() == vectors.tolist()
     assert vectors.tolist() == np.eye(3)[:2].tolist()
 
 

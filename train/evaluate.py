@@ -23,6 +23,7 @@ from potstill.events import Event, Listener, silent
 from potstill.rows import REFERENCES, label_names
 from potstill.task import TaskSpec
 from potstill.train import corpus_scores, metrics
+from potstill.train.ordinal import ORDINAL, ordinal_of_draws
 from potstill.train.text_scores import TEXT_FIGURES, text_scorer
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ _SLOW_S = 2.0
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one system on one set of gold rows, all in [0, 1].
+    """Scores of one system on one set of gold rows, in [0, 1] where nothing else is said.
 
     Attributes:
         rows: How many gold rows.
         metric: Name of the figure that the task is judged by.
         accuracy: Share of right labels (classification).
         macro_f1: Mean F1 over labels (classification).
+        qwk: Cohen's kappa with quadratic weights, of labels that stand in an order; in [-1, 1].
+        mae: Mean distance of answers from the right label in steps of that order; less is better.
         ece: Expected calibration error in 15 bins, where probabilities were given.
         exact_match: Share of equal texts after normalisation (generation).
         token_f1: Mean F1 of the answers' words, in any order (generation).
@@ -67,6 +70,8 @@ class Scores:
     metric: str
     accuracy: float | None = None
     macro_f1: float | None = None
+    qwk: float | None = None
+    mae: float | None = None
     ece: float | None = None
     exact_match: float | None = None
     token_f1: float | None = None
@@ -92,6 +97,8 @@ class Scores:
         figures = (
             "accuracy",
             "macro_f1",
+            "qwk",
+            "mae",
             "ece",
             "exact_match",
             "token_f1",
@@ -307,14 +314,22 @@ def _score_labels(spec: TaskSpec, gold: Dataset, outputs: list[str], probs: Any,
         "accuracy": metrics.share_interval(accuracy, len(truth)),
         "macro_f1": metrics.score_interval(draws, macro_f1, len(truth), resamples=resamples, seed=seed),
     }
+    ordered: dict[str, float] = {
+        name: float(score(counts, spec.ordered)) for name, score in ORDINAL.items() if spec.ordered
+    }
+    for name in ordered:
+        draws = ordinal_of_draws(name, truth, answer, spec.ordered)
+        ci[name] = metrics.bootstrap_interval(draws, len(truth), resamples=resamples, seed=seed)
     table = None if probs is None else _checked_probs(probs, len(truth), len(names))
     shares = counts.sum(0) / len(truth)
     distribution = {name: float(share) for name, share in zip((*names, ""), shares, strict=True) if name or share}
     return Scores(
         rows=len(truth),
-        metric=spec.metric if spec.metric in ("accuracy", "macro_f1") else "macro_f1",
+        metric=spec.metric if spec.metric in ("accuracy", "macro_f1", *ordered) else "macro_f1",
         accuracy=accuracy,
         macro_f1=macro_f1,
+        qwk=ordered.get("qwk"),
+        mae=ordered.get("mae"),
         ece=None if table is None else metrics.expected_calibration_error(truth, table),
         ci=ci,
         labels=tuple(names),

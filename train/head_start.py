@@ -31,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from potstill.language.label_words import OTHER, described_words, label_words, turned_from
+from potstill.language.label_vectors import near_vectors
+from potstill.language.label_words import OTHER, described_words, label_words
 from potstill.task import TaskSpec
 from potstill.task.regression import balanced_offsets, softmax_regression
 from potstill.train.encode import batches_by_length
@@ -142,7 +143,7 @@ def start_head(
     found = features(model, [*rows, *told])
     texts, labels = found[: len(rows)], found[len(rows) :]
     labels = _unit(_unit(labels[: len(labels) // 2]) + _unit(labels[len(labels) // 2 :]))
-    labels = turned_from(spec, labels[:-1], labels[-1])
+    labels = near_vectors(spec, labels[:-1], labels[-1])
     length = float(np.linalg.norm(texts, axis=1).mean())
     weights, biases = fit_regression(texts, *_mixed(targets, options), l2=_L2 * length**2)
     nearness = _NAMES_SCALE / length * labels

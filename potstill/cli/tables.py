@@ -14,7 +14,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     from rich.table import Table
 
     metric, test = scores.get("metric", ""), scores["test_set"]
-    figures = ["accuracy", "macro_f1", "ece", "exact_match", "token_f1", "rouge_l", "chrf"]
+    figures = ["accuracy", "macro_f1", "qwk", "mae", "ece", "exact_match", "token_f1", "rouge_l", "chrf"]
     if metric in ("chrf", "chrf++", "bleu"):  # 80 columns do not hold all of them; the report does
         figures = ["rouge_l", "chrf", "chrf++", "bleu"]
     figures += scores.get("own_metrics", [])

@@ -44,7 +44,9 @@ _SIZES = (
     (10**8, "10M<n<100M"),
 )  # fmt: skip
 _METRICS = {
-    "accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro-F1"), "exact_match": ("exact_match", "Exact match"),
+    "accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro-F1"),
+    "qwk": ("cohen_kappa", "Quadratic kappa"), "mae": ("mae", "Mean distance"),
+    "exact_match": ("exact_match", "Exact match"),
     "token_f1": ("f1", "Token F1"), "rouge_l": ("rouge", "ROUGE-L"), "chrf": ("chrf", "chrF"),
     "chrf++": ("chrf", "chrF++"), "bleu": ("bleu", "BLEU"),
 }  # fmt: skip

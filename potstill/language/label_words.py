@@ -7,8 +7,8 @@ where these are short. A teacher that is told one short sentence writes by these
 with texts.
 
 Small models pass over a "not": asked for news that is not about sports, a teacher writes of sports, and to an encoder
-"not about sports" lies where sports do. So what only denies another label is told as "other" too (`denials`,
-`turned_from`; measured in docs/log.md, "Labels that only deny").
+"not about sports" lies where sports do. So what only denies another label is told as "other" too (`denials`;
+measured in docs/log.md, "Labels that only deny").
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from potstill.language.scale_words import scale_words
 from potstill.language.text_kinds import text_kind
 from potstill.task import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
-
-    from numpy.typing import NDArray
 
     from potstill.task import TaskSpec
 
@@ -131,8 +129,6 @@ _SHORT_FOR = (
     ({"pos", "neg"}, {"pos": "positive", "neg": "negative", "neu": "neutral", "obj": "objective"}),
     ({"subj", "obj"}, {"subj": "subjective", "obj": "objective"}),
 )
-# Of the vector of a label that only denies another: half leaves topics found and still tells glad from not glad.
-_DENIAL_SHARE = 0.5
 
 
 def label_words(spec: TaskSpec) -> dict[str, str]:
@@ -192,25 +188,6 @@ def denials(spec: TaskSpec) -> frozenset[str]:
     )
 
 
-def turned_from(spec: TaskSpec, vectors: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Vectors by which texts are near to labels, with those of `denials` shorter and half way to those of "other".
-
-    Args:
-        spec: The task.
-        vectors: (n_labels, width), of unit length.
-        other: (width,) that of `OTHER`, of unit length.
-
-    Returns:
-        An array of the same shape: the same values but for the rows of denials.
-    """
-    denied = denials(spec)
-    found = vectors.copy()
-    for row, name in enumerate(spec.label_names):
-        if name in denied:
-            found[row] = _DENIAL_SHARE * (vectors[row] + other) / 2
-    return found
-
-
 def _alike(denied: str, said: str) -> bool:
     """Whether "not DENIED" denies a label: `hate` and `hate`, `hateful` and `hate`."""
     denied, said = denied.lower(), said.lower()
@@ -229,8 +206,9 @@ def _words(instruction: str, labels: tuple[tuple[str, str], ...]) -> tuple[tuple
             found = what_is_asked(instruction)
             if found is not None:
                 return tuple((name, found[0] if name.lower() == yes else found[1]) for name in names)
-    if not any(told for _, told in labels) and _is_scaled(instruction) and (points := _points(names)):
-        return tuple(zip(names, _on_a_scale(instruction, points), strict=True))
+    if not all(told for _, told in labels) and is_scaled(instruction) and (points := _points(names)):
+        described = {point: told for point, (_, told) in zip(points, labels, strict=True) if told}
+        return tuple(zip(names, _on_a_scale(instruction, points, described), strict=True))
     meant = [told.strip() for _, told in labels]
     if all(map(_CODE.fullmatch, names)) and all(0 < len(told.split()) <= _MEANT_WORDS for told in meant):
         return tuple(zip(names, meant, strict=True))  # to a model "0" is a number, whatever stands beside it
@@ -250,7 +228,13 @@ def _short_for(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _is_scaled(instruction: str) -> bool:
+def is_scaled(instruction: str) -> bool:
+    """Whether a task asks for more or less of something, so that numbers are points of a scale and no codes.
+
+    Examples:
+        >>> is_scaled("Rate the review from 1 to 5 stars."), is_scaled("Predict the class: 1, 2 or 3.")
+        (True, False)
+    """
     rated = _RATED.search(instruction[:600])
     return _SCALED.search(instruction) is not None or (rated is not None and _CLASS.search(rated[1]) is None)
 
@@ -264,10 +248,10 @@ def _points(names: list[str]) -> list[int]:
     return points if len(points) > 2 and sorted(points) == list(range(lowest, lowest + len(points))) else []
 
 
-def _on_a_scale(instruction: str, points: list[int]) -> list[str]:
-    """`1 star` and `2 stars` where stars are given; `difficulty 1 out of 5` where something is rated."""
-    if re.search(r"\bstars?\b", instruction, re.IGNORECASE):
-        return [f"{point} star{'s' if point != 1 else ''}" for point in points]
+def _on_a_scale(instruction: str, points: list[int], described: dict[int, str]) -> list[str]:
+    """What each point is, as far as the task tells; else `difficulty 1 out of 5` where something is rated."""
+    if words := scale_words(instruction, points, described):
+        return words
     rated = _RATED.search(instruction[:600])
     what = f"{rated[1].lower()} " if rated else ""
     return [f"{what}{point} out of {max(points)}" for point in points]

@@ -32,7 +32,8 @@ from potstill.report.rules import rule_lines
 from potstill.report.saving import list_price, saving
 from potstill.run_dir import STAGES, seal_root, write_atomic
 
-_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "exact_match": "Exact match",
+_METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "qwk": "Quadratic kappa", "mae": "Mean distance",
+            "exact_match": "Exact match",
             "token_f1": "Token F1", "rouge_l": "ROUGE-L", "chrf": "chrF", "chrf++": "chrF++",
             "bleu": "BLEU", "ece": "Calibration error"}  # fmt: skip
 _TABLE_LABELS = 14
@@ -217,8 +218,9 @@ def _intervals(facts: RunFacts) -> list[dict[str, Any]]:
             continue
         scale = 100 if value > 1.5 else 1
         low, high = ((system.get("ci") or {}).get(metric) or (value, value))[:2]
-        rows.append({"name": str(system.get("name", "")), "value": value, "at": 100 * value / scale,
-                     "low": 100 * low / scale, "width": max(0.0, 100 * (high - low) / scale)})  # fmt: skip
+        rows.append({"name": str(system.get("name", "")), "value": value, "at": max(0.0, 100 * value / scale),
+                     "low": max(0.0, 100 * low / scale),
+                     "width": max(0.0, 100 * (high - max(0.0, low)) / scale)})  # fmt: skip
     return sorted(rows, key=lambda row: -float(row["value"]))
 
 

@@ -197,7 +197,13 @@ def differences(facts: RunFacts) -> list[dict[str, Any]]:
         if name == "student" or not others or len(others) != len(gold) or None in others:
             continue
         value, low, high = paired_interval(
-            gold, others, said, metric, facts.spec.label_names, references=facts.predictions.get(REFERENCES)
+            gold,
+            others,
+            said,
+            metric,
+            facts.spec.label_names,
+            references=facts.predictions.get(REFERENCES),
+            order=facts.spec.ordered,
         )
         lines.append({"name": name, "value": value, "low": low, "high": high, "sure": low > 0 or high < 0})
     return lines

@@ -295,7 +295,8 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> MixtureLabels:
         settled_opinion,
         trust,
     )
-    from potstill.language.label_words import OTHER, described_words, turned_from
+    from potstill.language.label_vectors import near_vectors
+    from potstill.language.label_words import OTHER, described_words
     from potstill.models import sentence_encoder
     from potstill.train.gold_rows import LEAST_HELD_OUT
 
@@ -316,7 +317,7 @@ def mixture_labels(job: Job, texts: list[str], rows: Dataset) -> MixtureLabels:
     space = np.concatenate([known[told], real]) if told else real
     weights, own_labels = table["weight"][:], [labels[i] for i in told]
     names = encode([*described_words(spec), OTHER])
-    names = turned_from(spec, names[:-1], names[-1])
+    names = near_vectors(spec, names[:-1], names[-1])
     prior = spec.prior
     start = first_opinion(space, known, labels, gold, weights, names)
     if len(told) >= LEAST_HELD_OUT:

@@ -96,7 +96,12 @@ def draft_task(prompt: str, spec: TaskSpec, answers: Answers | None = None) -> s
     given = bool(spec.inputs) and not answers.test
     fields = f"{'' if given else '# '}inputs: [{columns if spec.inputs else 'premise, hypothesis'}]"
     metric = spec.metric if kind == spec.kind else ("macro_f1" if names else "rouge_l")
-    choices = "accuracy or macro_f1" if names else "exact_match, token_f1, rouge_l, chrf, chrf++ or bleu"
+    if spec.ordered:
+        lines.append(
+            "ordered: true    # from less to more, so that near misses count less than far ones in qwk and mae"
+        )
+    labelled = "accuracy, macro_f1 or qwk" if spec.ordered else "accuracy or macro_f1"
+    choices = labelled if names else "exact_match, token_f1, rouge_l, chrf, chrf++ or bleu"
     lines += [
         f"languages: [{', '.join(spec.languages)}]",
         f"metric: {metric}    # what the student is chosen by: {choices}",

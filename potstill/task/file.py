@@ -46,6 +46,7 @@ from potstill.task.markdown import Parts, read_markdown
 from potstill.task.meanings import with_meanings
 from potstill.task.metric import infer_metric
 from potstill.task.option_places import nearest_key
+from potstill.task.scales import order_of
 from potstill.task.shares import shares_of, without_shares
 from potstill.task.source import checked_text, path_in, read_text, split_front_matter
 
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
 
 Check = Callable[[Mapping[str, Any], Mapping[str, int]], Iterable[tuple[int, str]]]
 FIELDS = (
-    "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "label_prior", "test",
+    "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "ordered", "label_prior",
+    "test",
     "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
 )  # fmt: skip
 SETTINGS = (
@@ -67,7 +69,7 @@ STAGES = (
 MAX_INSTRUCTION = 32_000
 GENERIC_STEMS = ("task", "readme", "index", "prompt")  # a file of such a name is called by its folder
 _METRICS_OF: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1"),
+    "classification": ("accuracy", "macro_f1", "qwk"),
     "generation": ("exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
     "instructions": ("exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
 }
@@ -244,7 +246,7 @@ def _build(
     def listed(key: str) -> tuple[str, ...]:
         return tuple(text for _, text in texts_of(given[key], key, faults)) if key in given else ()
 
-    for key in ("label_prior", "rules"):
+    for key in ("ordered", "label_prior", "rules"):
         if key in given and found.kind != "classification":
             faults.add(lines[key], f"{key}: only for kind: classification (this is {found.kind})")
     classes = found.kind == "classification" and bool(names)
@@ -271,6 +273,7 @@ def _build(
             faults.add(lines["exclude"], f"exclude: {pattern[:60]!r}: '*' may stand at the start or the end only")
     name = _name(given, parts, path, instruction, inferred, faults)
     metric = _metric(given, found, instruction, faults)
+    order = order_of(given, names, instruction, metric, inferred, faults) if classes else ()
     if not instruction:
         return None
     inputs = listed("inputs") or fields_of(
@@ -288,6 +291,7 @@ def _build(
         inputs=inputs,
         languages=languages,
         metric=metric,
+        ordered=order,
         label_prior=prior,
         estimate_prior=estimated and found.kind == "classification",
         test=data["test"],

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 Kind = Literal["classification", "generation", "instructions"]
 KINDS: tuple[Kind, ...] = ("classification", "generation", "instructions")
-Metric = Literal["accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"]
+Metric = Literal["accuracy", "macro_f1", "qwk", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"]
 METRICS: tuple[Metric, ...] = (
-    *("accuracy", "macro_f1", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
+    *("accuracy", "macro_f1", "qwk", "exact_match", "token_f1", "rouge_l", "chrf", "chrf++", "bleu"),
 )
 _CASES = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # What changes case within a word: the s of several (PDFs), one small letter before a capital (iPhone), one capital at
@@ -154,6 +154,7 @@ class TaskSpec:
         inputs: Names of the input's fields when it has several (`title`, `text`); empty means one plain text.
         languages: ISO 639-1 codes of the inputs.
         metric: What the student is chosen by.
+        ordered: The place of each label on a scale from 0 on, in the order of `labels`; empty where they stand in none.
         label_prior: Expected share of each label, or empty for uniform.
         estimate_prior: Whether the shares are estimated on texts without labels instead (`label_prior: estimate`).
         test: Real test data.
@@ -182,6 +183,7 @@ class TaskSpec:
     inputs: tuple[str, ...] = ()
     languages: tuple[str, ...] = ("en",)
     metric: Metric = "macro_f1"
+    ordered: tuple[int, ...] = ()
     label_prior: Mapping[str, float] = field(default_factory=dict)
     estimate_prior: bool = False
     test: DataRef | None = None
@@ -235,6 +237,7 @@ class TaskSpec:
             "labels": "; ".join(f"{item.name}: {item.description}".removesuffix(": ") for item in self.labels),
             "examples": len(self.examples), "inputs": ", ".join(self.inputs), "languages": ", ".join(self.languages),
             "metric": self.metric,
+            "ordered": ", ".join(name for _, name in sorted(zip(self.ordered, self.label_names, strict=False))),
             "label_prior": ", ".join(f"{name} {share:.3g}" for name, share in self.label_prior.items()),
             **{name: ref.path for name in ("test", "labelled", "unlabelled") if (ref := getattr(self, name))},
             "rules": len(self.rules), "seed_tasks": self.seed_tasks, "exclude": ", ".join(self.exclude),
