@@ -54,7 +54,7 @@ def on_a_line(vectors: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
 
     Examples:
         >>> on_a_line(np.array([[0.0, 1.0], [0.0, 0.0], [2.0, 1.0]]), [0, 1, 2]).round(2).tolist()
-        [[-0.83, 0.83], [0.33, 0.33], [2.5, 0.83]]
+        [[-1.17, 0.83], [0.33, 0.33], [2.83, 0.83]]
     """
     places = np.asarray(order, dtype=np.float64)
     places = places - places.mean()
