@@ -9,6 +9,11 @@ label and renormalises:
     batch       log mean_x p(y | x)                       Zhou et al., arXiv:2309.17249 §4
     balanced    the offsets with which mean_x of the corrected p(y | x) is the same for each label
 
+Scores of ordered labels (`TaskSpec.ordered`) are put on their scale behind the offsets: a text is where the labels'
+expected place is, and a label is the less likely the farther it lies from there, by a normal density of half the mean
+variance of the places. Then the rule is applied once more. To a small model each point of a scale is a label like any
+other; together the points tell far more than the likeliest of them (docs/log.md, "Points of a scale").
+
 Both of the last rules suppose that the labels are as common among the fitted texts as the prior says, which is uniform
 unless told; where the texts' labels are known, weights make them equally common instead. What is fitted on training
 texts is applied to test texts as it is.
@@ -21,7 +26,7 @@ and the prior in one, and cannot tell them apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from potstill.datagen.soft_options import FormChoice
@@ -38,6 +43,8 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 _ROUNDS = 200
 # Pseudo-texts for the uniform prior, as a share of the texts: where the probabilities say little, it stays.
 SHRINKAGE = 0.1
+# Of a teacher that is sure of every place.
+_LEAST_VARIANCE = 0.05
 _FEW = 8
 
 
@@ -51,6 +58,9 @@ class Calibration:
         prior: Expected share of each label where it is applied; sums to 1.
         fitted_on: How many texts it was fitted on.
         form: How the scores were asked for (`SoftOptions.form`): offsets are good for no other form.
+        order: The place of each label on its scale; empty where they stand in none, and for `raw`.
+        variance: Mean variance of a text's place.
+        along: Subtracted from each label's score on the scale, in nats.
     """
 
     rule: Rule
@@ -58,6 +68,9 @@ class Calibration:
     prior: tuple[float, ...]
     fitted_on: int = 0
     form: FormChoice = "auto"
+    order: tuple[int, ...] = ()
+    variance: float = 0.0
+    along: tuple[float, ...] = ()
 
     def apply(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of the labels.
@@ -78,6 +91,8 @@ class Calibration:
             raise ValueError(f"scores have shape {scores.shape}, the calibration has {len(self.offsets)} labels")
         prior = np.asarray(self.prior)
         logits = scores - np.asarray(self.offsets)
+        if self.order:
+            logits = _on_the_scale(logits, self.order, self.variance) - np.asarray(self.along)
         if self.rule != "raw":
             logits = logits + np.log(np.maximum(prior * len(prior), 1e-12))
         probs = np.exp(log_softmax(logits))
@@ -92,6 +107,9 @@ class Calibration:
             "prior": list(self.prior),
             "fitted_on": self.fitted_on,
             "form": self.form,
+            "order": list(self.order),
+            "variance": self.variance,
+            "along": list(self.along),
         }
 
     @staticmethod
@@ -103,6 +121,9 @@ class Calibration:
             prior=tuple(float(item) for item in value["prior"]),
             fitted_on=int(value.get("fitted_on", 0)),
             form=value.get("form", "auto"),
+            order=tuple(value.get("order", ())),
+            variance=float(value.get("variance", 0.0)),
+            along=tuple(float(item) for item in value.get("along", ())),
         )
 
 
@@ -121,6 +142,7 @@ def fit_calibration(
     prior: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
     reference: NDArray[np.float64] | None = None,
+    order: Sequence[int] = (),
 ) -> Calibration:
     """Fit a correction on the scores of some texts; no label is looked at.
 
@@ -130,6 +152,7 @@ def fit_calibration(
         prior: Expected share of each label where the correction will be applied; uniform by default.
         weights: Weight of each text in means, such as one over the number of texts with its label; equal by default.
         reference: (m, n_labels) scores of content-free texts (`contextual`) or of the question alone (`dcpmi`).
+        order: The place of each label on its scale, where the labels are ordered.
 
     Returns:
         The correction.
@@ -150,19 +173,54 @@ def fit_calibration(
     mass = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
     mass = mass[finite] / max(float(mass[finite].sum()), 1e-300)
     offsets = np.zeros(count)
+    uniform = np.full(count, 1.0 / count)
     if rule in ("contextual", "dcpmi"):
         if reference is None or not np.isfinite(reference).all(axis=1).any():
             raise ValueError(f"the rule {rule} needs the scores of reference texts")
         usable = np.asarray(reference)[np.isfinite(reference).all(axis=1)]
         offsets = np.log(np.exp(log_softmax(usable)).mean(axis=0) + 1e-300)
-    elif rule == "batch" and len(good):
-        offsets = np.log(mass @ np.exp(log_softmax(good)) + 1e-300)
-    elif rule == "balanced" and len(good):
-        shares = wanted if weights is None else np.full(count, 1.0 / count)
-        # The prior comes in again where the correction is applied.
-        offsets = balanced_offsets(good, mass, shares) + np.log(shares)
+    elif rule != "raw" and len(good):
+        offsets = _offsets(good, rule, mass, wanted if weights is None else uniform)
     offsets = offsets - offsets.mean()
-    return Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
+    calibration = Calibration(rule, tuple(offsets.tolist()), tuple(wanted.tolist()), len(good))
+    if rule == "raw" or not len(order) or not len(good):
+        return calibration
+    spread = _place(good - offsets, order)[1]
+    variance = max(float(mass @ spread), _LEAST_VARIANCE)
+    placed = _on_the_scale(good - offsets, order, variance)
+    again: Rule = rule if rule == "balanced" else "batch"
+    along = _offsets(placed, again, mass, wanted if weights is None else uniform)
+    return replace(calibration, order=tuple(order), variance=variance, along=tuple((along - along.mean()).tolist()))
+
+
+def _offsets(
+    scores: NDArray[np.float64], rule: Rule, mass: NDArray[np.float64], shares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Those of `batch`, or of `balanced` for a mean of `shares`."""
+    import numpy as np
+
+    if rule == "batch":
+        return np.asarray(np.log(mass @ np.exp(log_softmax(scores)) + 1e-300))
+    # The prior comes in again where the correction is applied.
+    return np.asarray(balanced_offsets(scores, mass, shares) + np.log(shares))
+
+
+def _place(logits: NDArray[np.float64], order: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each text's place on a scale: two of (n,)."""
+    import numpy as np
+
+    places = np.asarray(order, dtype=np.float64)
+    probs = np.exp(log_softmax(logits))
+    mean = probs @ places
+    return mean, np.asarray(probs @ places**2 - mean**2)
+
+
+def _on_the_scale(logits: NDArray[np.float64], order: Sequence[int], variance: float) -> NDArray[np.float64]:
+    """(n, n_labels) log-densities of the labels' places around each text's."""
+    import numpy as np
+
+    mean, _ = _place(logits, order)
+    return np.asarray(-((np.asarray(order, dtype=np.float64)[None] - mean[:, None]) ** 2) / variance)
 
 
 def estimate_prior(probs: NDArray[np.float64], shrinkage: float = SHRINKAGE) -> tuple[float, ...]:

@@ -90,7 +90,7 @@ def name_logits(
     labels = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
     labels = near_vectors(spec, labels[:-1], labels[-1])
     scores = np.asarray(texts @ labels.T, dtype=np.float64) / TEMPERATURE
-    calibration = fit_calibration(scores[:fit_on], rule="balanced")
+    calibration = fit_calibration(scores[:fit_on], rule="balanced", order=spec.ordered)
     logits: NDArray[np.float64] = np.log(np.maximum(calibration.apply(scores), 1e-12))
     return logits
 

@@ -260,7 +260,7 @@ def _agreement(scores: NDArray[np.float64], spec: TaskSpec, rows: Sequence[Row])
     labels = np.array([names.index(row.output) for row in rows])
     counts = np.bincount(labels, minlength=len(names))
     weights = None if (counts == 0).any() else (len(rows) / len(names) / counts[labels]).tolist()
-    probs = fit_calibration(scores, rule="batch", weights=weights).apply(scores)
+    probs = fit_calibration(scores, rule="batch", weights=weights, order=spec.ordered).apply(scores)
     found: NDArray[np.float64] = probs[np.arange(len(rows)), labels] / probs.max(axis=1)
     found[~np.isfinite(scores).all(axis=1)] = np.nan
     return found

@@ -184,7 +184,7 @@ def calibrate_texts(
         frozen: What `add_teacher_probs` fitted.
     """
     if not spec.estimate_prior:
-        return fit_calibration(scores, rule="batch", prior=spec.prior)
+        return fit_calibration(scores, rule="batch", prior=spec.prior, order=spec.ordered)
     base = frozen if frozen is not None else _fit(spec, asker, options, scores, "contextual", None, None)
     even = replace(base, prior=tuple([1.0 / len(base.prior)] * len(base.prior)))
     return replace(even, prior=estimate_prior(even.apply(scores)))
@@ -260,7 +260,7 @@ def _fit(
         reference = label_scores(spec, _CONTENT_FREE, asker, options)
     elif rule == "dcpmi":
         reference = label_scores(spec, (f"({with_article(input_noun(spec))})",), asker, options)
-    return fit_calibration(scores, rule=rule, prior=prior, weights=weights, reference=reference)
+    return fit_calibration(scores, rule=rule, prior=prior, weights=weights, reference=reference, order=spec.ordered)
 
 
 def _report(

@@ -56,6 +56,35 @@ def test_what_points_are_told_as(instruction: str, said: str) -> None:
     assert "; ".join(scale_words(instruction, [1, 2, 3, 4, 5])) == said
 
 
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        ("Bewerte die Rezension von 1 bis 5 Sternen.", _STARS),
+        ("Valuta la recensione da 1 a 5 stelle.", _STARS),
+        ("Beoordeel de recensie van 1 tot 5 sterren.", _STARS),
+        ("Évalue le texte de 1 (très mauvais) à 5 (très bon).", "; ".join(QUALITY)),
+        ("Califica la reseña del 1 al 5.", "; ".join(QUALITY)),
+        ("Оцени отзыв от 1 до 5.", "; ".join(QUALITY)),
+        ("给评论打分，1到5。", "; ".join(QUALITY)),
+        ("レビューを1から5で評価してください。", "; ".join(QUALITY)),
+        (
+            "Bewerte den Tweet von 1 (sehr negativ) bis 5 (sehr positiv).",
+            "sehr negativ; negativ; neither negativ nor positiv; positiv; sehr positiv",
+        ),
+    ],
+)
+def test_points_that_other_languages_ask_for(instruction: str, said: str) -> None:
+    spec = read_task(instruction)
+    assert spec.label_names == ("1", "2", "3", "4", "5")
+    assert spec.ordered == (0, 1, 2, 3, 4)
+    assert "; ".join(label_words(spec).values()) == said
+
+
+@pytest.mark.parametrize("instruction", ["Fasse die Seiten 1 bis 5 zusammen.", "Résume les pages 1 à 5."])
+def test_pages_are_no_points(instruction: str) -> None:
+    assert read_task(instruction).kind == "generation"
+
+
 def test_points_in_any_order_and_of_any_number() -> None:
     assert scale_words("How toxic is it, 0 to 2?", [2, 0, 1]) == ["very toxic", "not toxic at all", "moderately toxic"]
     seven = scale_words("Rate from 1 (very sad) to 7 (very happy).", list(range(1, 8)))

@@ -118,7 +118,8 @@ _TASK_WORDS: dict[str, str] = {
     "retorne decida indique extrair datas nomes",
     "nl": "vat samen vertaal schrijf verbeter beantwoord antwoord classificeer vereenvoudig herschrijf leg geef maak "
     "zin zinnen tekst teksten artikel vraag vragen woord woorden engels nederlands één twee samenvatting titel "
-    "bericht berichten reactie reacties alinea getal alleen deze dit bepaal beslis woorden",
+    "bericht berichten reactie reacties alinea getal alleen deze dit bepaal beslis woorden "
+    "beoordeel recensie recensies sterren",
     "sv": "sammanfatta översätt skriv rätta besvara svara klassificera förenkla förklara mening meningar text texten "
     "artikel artikeln fråga frågan engelska svenska två",
     "da": "sammenfat opsummer oversæt skriv ret besvar svar klassificer forenkl forklar sætning sætningen sætninger "
@@ -248,7 +249,10 @@ def prompt_language(text: str) -> str | None:
         ((score, code) for code, score in scores.items() if _SCRIPT_OF.get(code, "latin") == script),
         key=lambda item: (-item[0], item[1] != "en", item[1]),  # of equals the same in every process
     )
-    cyrillic = next((code for code, own in _CYRILLIC_LETTERS if set(own) & set(text.lower())), "ru")
+    letters = next((code for code, own in _CYRILLIC_LETTERS if set(own) & set(text.lower())), None)
+    if script == "cyrillic" and letters is not None:
+        return letters
+    cyrillic = "ru"
     if not ranked:
         return cyrillic if script == "cyrillic" else None
     (score, best), second = ranked[0], ranked[1][0] if len(ranked) > 1 else 0.0

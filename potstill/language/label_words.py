@@ -17,7 +17,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from potstill.language.scale_words import scale_words
+from potstill.language.guess import prompt_language
+from potstill.language.scale_words import RATES, scale_words
 from potstill.language.text_kinds import text_kind
 from potstill.task import readable
 
@@ -236,6 +237,8 @@ def is_scaled(instruction: str) -> bool:
         (True, False)
     """
     rated = _RATED.search(instruction[:600])
+    if prompt_language(instruction) not in ("en", None):
+        return RATES.search(instruction) is not None
     return _SCALED.search(instruction) is not None or (rated is not None and _CLASS.search(rated[1]) is None)
 
 

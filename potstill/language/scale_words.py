@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from potstill.language.text_words import named_elsewhere
+
 _SAID = r"([A-Za-z][\w' -]{1,40}?)"
 _BRACKET = r"\s*[\[(](?:=\s*)?([^()\[\]]{2,60})[\])]"
 _IS = (
@@ -20,7 +22,18 @@ _IS = (
 _THE = r"(?:the |an? |that (?:it|they|the \w+) (?:is|are) )?"
 _VERY = (
     r"(?:very|extremely|highly|strongly|completely|totally|absolutely|entirely|really|incredibly|most|fully|perfectly"
-    r"|definitely)"
+    r"|definitely|sehr|äußerst|völlig|ganz|très|extrêmement|totalement|muy|totalmente|molto|estremamente|muito|zeer|heel"
+    r"|helemaal|очень|совсем)"
+)
+#: Words of other languages for giving points.
+RATES = re.compile(
+    r"\b(?:bewert|beurteil|benot|schätz|évalu|note[rz]?\b|attribu|calific|puntú|puntu|evalú|valora|valut|assegna|avali|"
+    r"pontu|beoordeel|waardeer|оцен)\w*|\b(?:stern|étoile|estrella|estrela|sterren|звёзд|звезд)\w*|\bstell[ae]\b"
+    r"|评分|評分|打分|评价|評価|点数|星",
+    re.IGNORECASE,
+)
+_STARS = re.compile(
+    r"\b(?:stars?|sterne?n?|étoiles?|estrellas?|stell[ae]|estrelas?|sterren|зв[её]зд\w*)\b|星", re.IGNORECASE
 )
 _NOT = re.compile(
     r"(?:not(?: (?:at all|very|really|even))?|no|least|in no way|hardly|never|un-?)[ -]*(.+?)(?: at all)?",
@@ -29,9 +42,39 @@ _NOT = re.compile(
 _STRONG = re.compile(rf"{_VERY}\s+(.+)", re.IGNORECASE)
 # Ends that say how good something is have words of their own.
 _BAD = frozenset(
-    ("bad", "poor", "terrible", "awful", "worst", "horrible", "unacceptable", "negative review", "low quality")
+    (
+        "bad",
+        "poor",
+        "terrible",
+        "awful",
+        "worst",
+        "horrible",
+        "unacceptable",
+        "low quality",
+        "schlecht",
+        "mauvais",
+        "malo",
+    )
+    + (
+        "mala",
+        "cattivo",
+        "pessimo",
+        "ruim",
+        "mau",
+        "slecht",
+        "плохо",
+        "ужасно",
+        "miserabel",
+        "nul",
+        "pésimo",
+        "péssimo",
+    )
 )
-_GOOD = frozenset(("good", "great", "excellent", "best", "perfect", "outstanding", "amazing", "superb", "high quality"))
+_GOOD = frozenset(
+    ("good", "great", "excellent", "best", "perfect", "outstanding", "amazing", "superb", "high quality", "gut", "bon")
+    + ("bueno", "buena", "buono", "ottimo", "bom", "ótimo", "goed", "хорошо", "отлично", "ausgezeichnet", "uitstekend")
+    + ("hervorragend", "excelente", "eccellente")
+)
 QUALITY = ("terrible", "poor", "average", "good", "excellent")
 _LOW_HIGH = {"lowest": "low", "highest": "high", "worst": "bad", "best": "good", "easiest": "easy", "hardest": "hard"}
 _MIDDLE = {
@@ -97,7 +140,7 @@ def scale_words(instruction: str, points: Sequence[int], described: Mapping[int,
     if not all(0 < len(end.split()) <= 5 for end in ends):
         ends = _ends(text, low, high)
     size = high - low + 1
-    stars = re.search(r"\bstars?\b", text, re.IGNORECASE) is not None
+    stars = _STARS.search(text) is not None
     if ends[0] and ends[1]:
         said = _between(*ends, size)
     elif stars:
@@ -172,7 +215,8 @@ def _measured(text: str, size: int) -> list[str]:
         return [f"{word} {noun[1].lower()}" for word in _spread(told, size)]
     if _MOODS.search(text):
         return _between("very negative", "very positive", size)
-    return _spread(QUALITY, size) if _JUDGED.search(text) else []
+    judged = _JUDGED.search(text) is not None or named_elsewhere(text) == "review"
+    return _spread(QUALITY, size) if judged else []
 
 
 def _more_and_more(word: str, size: int) -> list[str]:

@@ -27,7 +27,7 @@ from potstill.task.labels import OBJECT_THEN, labels_of, two_ways, yes_no_of
 from potstill.task.lists import MAX_LABELS, plausible
 from potstill.task.marks import unmarked
 from potstill.task.numbers import HOW, asks_for_number, asks_for_points, whole_scale
-from potstill.task.other_languages import asks_for_labels, listed_labels, opens_sorting, yes_or_no
+from potstill.task.other_languages import asks_for_labels, listed_labels, opens_sorting, points_elsewhere, yes_or_no
 from potstill.task.sets import several_labels, several_sets
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def read_by_rules(prompt: str, *, single: bool = False) -> Reading:
         return Reading(kind="classification", labels=tuple(answers), number=not answers and asks_for_number(flat))
     if not verb and (names := listed_labels(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
-    if not verb and (names := yes_or_no(flat)):
+    if not verb and (names := points_elsewhere(flat) or yes_or_no(flat)):
         return Reading(kind="classification", labels=tuple(Label(name) for name in names))
     if foreign or (not verb and prompt_language(flat) not in ("en", None) and asks_for_labels(flat)):
         return Reading(kind="classification")  # whose labels the user is asked for

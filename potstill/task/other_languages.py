@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from potstill.language.guess import SORTING_VERBS, prompt_language
+from potstill.language.scale_words import RATES
 from potstill.language.speech import SPOKEN
 
 # How verbs begin that ask for a label.
@@ -69,6 +70,12 @@ _UNDIVIDED_LISTS = (
     r"是([^:：。.!?！？\n是]{1,60}还是[^:：。.!?！？\n]{1,60})",
     r"を([^:：。.!?！？\nを]{2,300}?)(?:の(?:いずれか|どれか|どちらか))?に(?:分類|分け)",
 )
+# Between the ends of a scale, whose remarks in brackets are none of it.
+_RANGE = re.compile(
+    r"(?<![\d.,])(\d{1,2})\s*(?:bis|à|al?|ao?|tot|до|-|–|到|至|から|~|～)\s*(\d{1,2})(?![\d%.,]*\d)", re.IGNORECASE
+)
+_REMARK = re.compile(r"\s*[(（][^()（）]{1,60}[)）]")
+_MOST_STEPS = 10
 # Verbs that say how yes or no is to be given, and ask for no text.
 _REPLIES = re.compile(r"\b(?:antwort|répond|respond|rispond|antwoord|beantwoord|ответ)\w*", re.IGNORECASE)
 # "Is it positive, or is it negative?"
@@ -178,6 +185,21 @@ def yes_or_no(prompt: str) -> list[str]:
     )
     asks = alone and re.search(speech.opens_yes_no, prompt.strip(), re.IGNORECASE)
     return list(speech.yes_no) if asks and not re.search(speech.interrogatives, prompt, re.IGNORECASE) else []
+
+
+def points_elsewhere(prompt: str) -> list[str]:
+    """The points of the scale that a prompt in another language than English asks for; empty where it asks for none.
+
+    Examples:
+        >>> points_elsewhere("Bewerte die Rezension von 1 bis 5 Sternen.")
+        ['1', '2', '3', '4', '5']
+        >>> points_elsewhere("Fasse die Seiten 1 bis 5 zusammen.")
+        []
+    """
+    language = prompt_language(prompt)
+    found = _RANGE.search(_REMARK.sub("", prompt)) if language not in ("en", None) and RATES.search(prompt) else None
+    low, high = (int(found[1]), int(found[2])) if found else (0, 0)
+    return [str(point) for point in range(low, high + 1)] if 1 < high - low <= _MOST_STEPS else []
 
 
 def _names(first: str, last: str) -> list[str]:

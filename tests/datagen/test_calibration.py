@@ -42,7 +42,9 @@ def test_calibration_takes_a_bias_out_and_stays_frozen(rule: Any) -> None:
 def test_probabilities_sum_to_one_and_survive_json(rule: Any, labels: int, rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.normal(-30, 15, (rows, labels))
-    fitted = fit_calibration(scores, rule=rule, reference=scores[:2], prior=rng.random(labels))
+    order = rng.permutation(labels).tolist() if seed % 2 else ()
+    fitted = fit_calibration(scores, rule=rule, reference=scores[:2], prior=rng.random(labels), order=order)
+    assert fitted.order == (tuple(order) if rule != "raw" else ())
     probs = fitted.apply(scores)
     assert np.allclose(probs.sum(1), 1)
     assert (probs >= 0).all()
@@ -50,6 +52,43 @@ def test_probabilities_sum_to_one_and_survive_json(rule: Any, labels: int, rows:
     assert again == fitted
     shifted = fitted.apply(scores + rng.normal(0, 50, (rows, 1)))  # one constant a text changes nothing
     assert np.allclose(probs, shifted, atol=1e-6)
+
+
+def graded_scores(rng: np.random.Generator, n: int, sure: float, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of five points whose teacher likes two of them, and is `sure` nats a step of how good a text is."""
+    gold = rng.integers(0, 5, n)
+    place = gold + rng.normal(0, 0.5, n)
+    steps = (np.arange(5) - 2) * (place[:, None] - 2) * sure
+    return steps + rng.normal(0, noise, (n, 5)) + np.array([-4.0, 3.0, -3.0, 4.0, -4.0]), gold
+
+
+def test_points_of_a_scale_tell_more_together() -> None:
+    rng = np.random.default_rng(0)
+    train, _ = graded_scores(rng, 400, sure=0.7, noise=1.0)
+    test, gold = graded_scores(rng, 800, sure=0.7, noise=1.0)
+    alone = fit_calibration(train).apply(test).argmax(1)
+    together = fit_calibration(train, order=range(5)).apply(test).argmax(1)
+    assert (together == gold).mean() > (alone == gold).mean() + 0.05
+    assert np.abs(together - gold).mean() < np.abs(alone - gold).mean() - 0.1
+
+
+def test_a_teacher_that_is_sure_of_each_point_stays_so() -> None:
+    rng = np.random.default_rng(1)
+    gold = rng.choice(5, 600, p=[0.05, 0.1, 0.2, 0.4, 0.25])
+    place = gold + rng.normal(0, 0.2, 600)
+    scores = -2 * (np.arange(5) - place[:, None]) ** 2 + rng.normal(0, 0.5, (600, 5))
+    alone = (fit_calibration(scores).apply(scores).argmax(1) == gold).mean()
+    together = (fit_calibration(scores, order=range(5)).apply(scores).argmax(1) == gold).mean()
+    assert alone > 0.8
+    assert together > alone - 0.02
+
+
+def test_the_order_is_that_of_the_places() -> None:
+    scores, _ = graded_scores(np.random.default_rng(2), 300, sure=0.7, noise=1.0)
+    order = [3, 0, 4, 1, 2]
+    plain = fit_calibration(scores, order=range(5)).apply(scores)
+    shuffled = fit_calibration(scores[:, order], order=order).apply(scores[:, order])
+    assert np.allclose(shuffled, plain[:, order])
 
 
 def test_balanced_meets_the_shares() -> None:
