@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from potstill.asking.teacher import Failure, Request
-from potstill.datagen.filters import names_itself
+from potstill.datagen.filters import names_itself, wrong_language
 from potstill.datagen.heard import FirstReply, Heard, beginning
 from potstill.datagen.screen import Screen
 from potstill.datagen.tally import Tally
 from potstill.datagen.writing import Material, read_reply, write_request
 from potstill.language.label_words import label_words
+from potstill.language.names import label_languages
 from potstill.rows import Dropped, Row, Source
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class LabelFirst:
         self._material = material
         self._screen = screen
         self._words = label_words(material.spec)
+        self._spoken = label_languages(material.spec.instruction, material.spec.label_names)
         self._teacher = teacher
         self._tally = tally
         self._keep, self._drop = keep, drop
@@ -156,7 +158,11 @@ class LabelFirst:
             elif written.fault:
                 fault = Dropped(written.fault, written.detail, written.text, stage="datagen")
             else:
-                fault = self._names_itself(written.text, label) or self._screen.refuse(written.text, prompt)
+                fault = (
+                    self._names_itself(written.text, label)
+                    or self._in_another(written.text, label)
+                    or self._screen.refuse(written.text, prompt)
+                )
             if fault is not None:
                 tally.drop(fault.reason, label)
                 self._drop(replace(fault, output=label, origin="generated", source=source))
@@ -174,6 +180,11 @@ class LabelFirst:
                     licence=self._material.options.licence,
                 )
             )
+
+    def _in_another(self, text: str, label: str) -> Dropped | None:
+        """Where labels are languages, a text that is clearly not in that of its label."""
+        code = self._spoken.get(label)
+        return wrong_language(text, (code,)) if code else None
 
     def _names_itself(self, text: str, label: str) -> Dropped | None:
         state = self.labels[label]

@@ -32,7 +32,7 @@ from potstill.datagen.parse import (
 from potstill.datagen.personas import draw_persona
 from potstill.datagen.wording import input_noun, readable, with_article
 from potstill.language.label_words import OTHER, beside, denials, label_words
-from potstill.language.names import LANGUAGES
+from potstill.language.names import LANGUAGES, label_languages
 from potstill.rows import join_fields, split_fields
 from potstill.task import TaskSpec
 
@@ -250,7 +250,10 @@ def _shown(material: Material, texts: Sequence[str], field: str) -> list[str]:
 
 
 def language_of(spec: TaskSpec, index: int, label: str, seed: int) -> str:
-    """The language of one text, by its English name: one of the task's in turn; "" where the task is in English."""
+    """The language of one text, by its English name: its label's where labels are languages, else one of the task's in
+    turn; "" where the task is in English."""
+    if label and (spoken := label_languages(spec.instruction, spec.label_names)):
+        return LANGUAGES.get(spoken.get(label, ""), "")
     if spec.languages in ((), ("en",)):
         return ""
     # From a shuffled start, so that the labels of a task do not all begin with the same language.

@@ -206,7 +206,12 @@ def test_texts_of_which_the_rows_say_nothing_are_read_as_far_as_the_budget_reach
     assert "the rows say little of the texts; the teacher reads 5 of them" in notes
     assert notes[-1].startswith("the texts are labelled by names and rows: ")
     assert read("g", replace(unknown, trust=0.5, of_few=0.35), 5)[0].space == "teacher"
-    assert read("d", replace(unknown, space="student"), 5) is None
+    assert read("d", replace(unknown, space="student"), 5) is None, "the user's rows say what the labels are"
+    strange = replace(unknown, space="student", of_few=0.0)
+    assert read("k", strange, 5)[0].space == "teacher", "retrieved rows of another kind do not"
+    assert read("l", strange, 5, Budget(tokens=1)) is None
+    assert notes[-1].startswith("the texts are left out: ")
+    assert read("m", replace(strange, trust=0.5, of_few=1.0), 5) is None
     mixed = replace(unknown, space="encoder", trust=0.95, least=0.0, of_few=0.35)
     assert read("h", mixed, 5, Budget(tokens=1)) is None
     assert notes[-1].startswith("the texts are labelled by a mixture: ")

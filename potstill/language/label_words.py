@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from potstill.language.guess import prompt_language
+from potstill.language.names import LANGUAGES, label_languages
 from potstill.language.scale_words import RATES, scale_words
 from potstill.language.text_kinds import text_kind
 from potstill.task import readable
@@ -127,6 +128,7 @@ _DENIED = re.compile(r"(?:not|non|no)[ -]+(.+)", re.IGNORECASE)
 # all of the first names are labels. To a small model "ham" is meat, and it wrote letters and advertisements for it.
 _SHORT_FOR = (
     ({"spam", "ham"}, {"ham": "not spam"}),
+    ({"m", "f"}, {"m": "male", "f": "female"}),
     ({"pos", "neg"}, {"pos": "positive", "neg": "negative", "neu": "neutral", "obj": "objective"}),
     ({"subj", "obj"}, {"subj": "subjective", "obj": "objective"}),
 )
@@ -202,6 +204,8 @@ def _alike(denied: str, said: str) -> bool:
 @lru_cache(maxsize=256)
 def _words(instruction: str, labels: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     names = [name for name, _ in labels]
+    if (spoken := label_languages(instruction, names)) and not any(told for _, told in labels):
+        return tuple((name, LANGUAGES.get(spoken.get(name, ""), readable(name))) for name in names)
     for yes, no in _ANSWERS:
         if sorted(name.lower() for name in names) == sorted((yes, no)) and not any(told for _, told in labels):
             found = what_is_asked(instruction)

@@ -7,6 +7,7 @@ script (`pt-BR`, `zh_Hant`) is cut off: no filter here tells them apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _TABLE = """
 aa Afar|ab Abkhazian|ae Avestan|af Afrikaans|ak Akan|am Amharic|an Aragonese|ar Arabic|as Assamese|av Avaric|ay Aymara
@@ -63,3 +64,34 @@ def language_code(text: str) -> str | None:
         return _BY_NAME[word]
     head = re.split(r"[-_]", word, maxsplit=1)[0]
     return head if head in LANGUAGES and re.fullmatch(r"[a-z]{2}([-_][a-z0-9]{2,8})*", word) else None
+
+
+_ASKS_LANGUAGE = re.compile(
+    r"(?<!programming )(?<!query )(?<!markup )\blanguages?\b|\bSprachen?\b|\blangues?\b|\bidiomas?\b"
+    r"|\blingu[ae]\b|\btaal\b|язык|语言|語言|言語",
+    re.IGNORECASE,
+)
+_NO_LANGUAGE = frozenset(("other", "others", "unknown", "mixed", "none", "other language", "other_language"))
+
+
+def label_languages(instruction: str, names: Sequence[str]) -> dict[str, str]:
+    """The language that each label stands for, where a task asks which language its inputs are in; else none.
+
+    Args:
+        instruction: The task.
+        names: The labels: names or codes of languages, and perhaps one for all others.
+
+    Returns:
+        ISO 639-1 codes by the labels' names; a label for all others has none.
+
+    Examples:
+        >>> label_languages("Detect the language of a tweet.", ["en", "German", "other"])
+        {'en': 'en', 'German': 'de'}
+        >>> label_languages("Classify the cuisine.", ["French", "Italian"])
+        {}
+    """
+    if not _ASKS_LANGUAGE.search(instruction):
+        return {}
+    found = {name: code for name in names if (code := language_code(name)) is not None}
+    rest = [name for name in names if name not in found and name.lower() not in _NO_LANGUAGE]
+    return found if not rest and 1 < len(found) == len(set(found.values())) else {}

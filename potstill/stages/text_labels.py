@@ -44,7 +44,8 @@ class TextLabels:
         trust: How far they are to be believed, in [0, 1].
         least: The trust below which the texts are left out.
         space: What they come of.
-        of_few: How far halves of few written rows agree on them above chance, squared; 1 where that is no matter.
+        of_few: How far halves of few written rows agree on them above chance, squared; 1 where that is no matter, 0
+            where retrieved rows say nothing of the texts.
     """
 
     probs: NDArray[np.float64]
@@ -83,7 +84,9 @@ def labels_of_texts(
         teach(led, folder)
         found = taught_labels(job, texts, led, folder)
         if found is not None:
-            return TextLabels(*found, options.trust, "student")
+            # Retrieved rows that teach nothing of these texts are of another kind; the teacher may know their labels.
+            strange = not asked and found[1] < options.trust
+            return TextLabels(*found, options.trust, "student", of_few=0.0 if strange else 1.0)
     mixed = mixture_labels(job, texts, rows)
     if asked:
         return TextLabels(mixed.probs, mixed.believed, options.trust, "encoder")
@@ -150,7 +153,7 @@ def read_by_teacher(
 
     options = job.settings.self_training
     most = min(options.read, len(texts))
-    lost = found.space == "opinion" and found.trust < found.least
+    lost = found.trust < found.least and (found.space == "opinion" or found.of_few < options.read_below)
     if not most or not (lost or found.of_few < options.read_below):
         return None
     some = Random(job.settings.seed).sample(texts, most)

@@ -263,7 +263,9 @@ def _build(
     seed_tasks = path_of(given["seed_tasks"], "seed_tasks", sources.folder, faults) if "seed_tasks" in given else None
     if "seed_tasks" in given and found.kind != "instructions":
         faults.add(lines["seed_tasks"], f"seed_tasks: only for kind: instructions (this is {found.kind})")
-    languages = languages_of(given["languages"], faults) if "languages" in given else infer_languages(instruction)
+    languages = (
+        languages_of(given["languages"], faults) if "languages" in given else infer_languages(instruction, names)
+    )
     if "languages" not in given:
         inferred.append(Inferred("languages", ", ".join(languages or ("en",)), "rules" if languages else "assumption"))
         languages = languages or ("en",)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from potstill.language.guess import prompt_language
-from potstill.language.names import NAMES_IN_TEXT
+from potstill.language.names import NAMES_IN_TEXT, label_languages
 from potstill.language.text_kinds import is_text_kind
 from potstill.task import Kind, Label
 from potstill.task.choices import ASPECT
@@ -318,8 +318,15 @@ def _worked_on(phrase: str) -> bool:
     return any(is_text_kind(word) or _IN_A_LANGUAGE.fullmatch(word) for word in words)
 
 
-def infer_languages(instruction: str) -> tuple[str, ...]:
-    """ISO 639-1 codes of the languages that the inputs are said to be in, or the prompt is; empty where none tells."""
+def infer_languages(instruction: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """ISO 639-1 codes of the languages that the inputs are said to be in, or the prompt is; empty where none tells.
+
+    Args:
+        instruction: The task.
+        labels: Names of its labels, which may be what languages the inputs are in.
+    """
+    if told := label_languages(instruction, labels):
+        return tuple(told.values())
     flat = " ".join(instruction.split())
     name = "|".join(sorted((re.escape(n.title()) for n in NAMES_IN_TEXT), key=len, reverse=True))
     pair = re.search(rf"\b({name})(?:\s+\w+)?\s*(?:-to-|\s+(?:in)?to\s+|→|->)\s*({name})\b", flat)
