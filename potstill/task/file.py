@@ -56,8 +56,7 @@ if TYPE_CHECKING:
 Check = Callable[[Mapping[str, Any], Mapping[str, int]], Iterable[tuple[int, str]]]
 FIELDS = (
     "name", "instruction", "kind", "labels", "examples", "inputs", "languages", "metric", "ordered", "label_prior",
-    "test",
-    "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
+    "test", "labelled", "unlabelled", "rules", "seed_tasks", "exclude", "licences",
 )  # fmt: skip
 SETTINGS = (
     "teacher", "encoder", "student", "sources", "n", "rows", "seed", "budget", "at_budget", "concurrency", "executor",
@@ -263,10 +262,9 @@ def _build(
     seed_tasks = path_of(given["seed_tasks"], "seed_tasks", sources.folder, faults) if "seed_tasks" in given else None
     if "seed_tasks" in given and found.kind != "instructions":
         faults.add(lines["seed_tasks"], f"seed_tasks: only for kind: instructions (this is {found.kind})")
-    languages = (
-        languages_of(given["languages"], faults) if "languages" in given else infer_languages(instruction, names)
-    )
-    if "languages" not in given:
+    spoken = given.get("languages")
+    languages = infer_languages(instruction, names) if spoken is None else languages_of(spoken, faults)
+    if spoken is None:
         inferred.append(Inferred("languages", ", ".join(languages or ("en",)), "rules" if languages else "assumption"))
         languages = languages or ("en",)
     exclude = listed("exclude")
