@@ -393,6 +393,8 @@ def _open_file(file: Path, limit: int | None, tell: _Tell) -> Sample:
                 if not error.msg.startswith("Extra data"):
                     raise
                 return sample_lines(str(file), text.encode().split(b"\n"), limit)  # objects, one a line
+            if isinstance(records, dict) and not any(isinstance(part, (dict, list)) for part in records.values()):
+                records = [records]  # of which there is one
         else:
             records = csv_records(text, str(file), "\t" if name.endswith(".tsv") else None, tell)
         if not isinstance(records, list) or not all(isinstance(item, dict) for item in records):

@@ -15,9 +15,10 @@ from potstill.events import silent
 from potstill.labelling import Labelling
 from potstill.pipeline import open_job
 from potstill.plan.estimate import plan_run
+from potstill.retrieval.load import read_data
 from potstill.retrieval.shown_labels import shown_labels
 from potstill.task import DataRef, TaskSpec
-from potstill.task.file import read_task_file
+from potstill.task.file import read_task, read_task_file
 from potstill.user_data import OWN_ROWS
 
 SPEC = TaskSpec("tickets", "Classify support tickets.", "classification")
@@ -125,6 +126,15 @@ def test_rows_that_cannot_be_read_are_told_with_the_missing_labels(tmp_path: Pat
         read_task_file(file, own_rows=OWN_ROWS)
     with pytest.raises(DataError, match="must hold a list"):
         OWN_ROWS.labels("Classify support tickets.", [DataRef(str(broken))])
+
+
+def test_a_file_of_one_row_is_read(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps({"text": "it crashed", "label": "bug"}) + "\n")
+    task = read_task("Classify tickets as bug or billing.")
+    assert read_data(DataRef(str(tmp_path / "one.json")), task)["output"][:] == ["bug"]
+    (tmp_path / "nested.json").write_text(json.dumps({"data": [{"text": "it crashed", "label": "bug"}]}))
+    with pytest.raises(DataError, match="must hold a list"):
+        OWN_ROWS.labels("Classify support tickets.", [DataRef(str(tmp_path / "nested.json"))])
 
 
 def test_texts_that_are_to_be_written_have_no_labels_though_they_repeat(tmp_path: Path) -> None:
