@@ -450,7 +450,7 @@ def test_parquet_with_text_that_is_no_utf_8_is_refused_when_read(tmp_path: Path)
      ("a.jsonl", b'{"a": 1}\n\n{"a"\n', r"\(line 3: Expecting ':' delimiter, character 5\)"),
      ("a.jsonl", b'{"a": 1}\n\n[1]\n', "line 3 is list"), ("a.jsonl", b"\xff\xfe\n", "cannot be read"),
      ("a.jsonl", b"[" * 100_000 + b"\n", "cannot be read"),
-     ("a.json", b'{"a": 1}', "list of objects, or objects one a line; it holds a dict"),
+     ("a.json", b'{"a": [1]}', "list of objects, or objects one a line; it holds a dict"),
      ("a.json", b"[" * 100_000, "cannot be read"), ("a.xlsx", b"PK", "no known format.*save it as CSV"),
      ("a.txt", b"so sad", "as unlabelled: it would do")],
 )  # fmt: skip
