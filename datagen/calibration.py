@@ -11,8 +11,9 @@ label and renormalises:
 
 Scores of ordered labels (`TaskSpec.ordered`) are put on their scale behind the offsets: a text is where the labels'
 expected place is, and a label is the less likely the farther it lies from there, by a normal density of half the mean
-variance of the places. Then the rule is applied once more. To a small model each point of a scale is a label like any
-other; together the points tell far more than the likeliest of them (docs/log.md, "Points of a scale").
+variance of the places. Then a rule that goes by the texts is applied once more. To a small model each point of a scale
+is a label like any other; together the points tell far more than the likeliest of them (docs/log.md, "Points of a
+scale").
 
 Both of the last rules suppose that the labels are as common among the fitted texts as the prior says, which is uniform
 unless told; where the texts' labels are known, weights make them equally common instead. What is fitted on training
@@ -188,8 +189,9 @@ def fit_calibration(
     spread = _place(good - offsets, order)[1]
     variance = max(float(mass @ spread), _LEAST_VARIANCE)
     placed = _on_the_scale(good - offsets, order, variance)
-    again: Rule = rule if rule == "balanced" else "batch"
-    along = _offsets(placed, again, mass, wanted if weights is None else uniform)
+    # Offsets that come from elsewhere than the texts leave them as common as they are.
+    own = rule in ("batch", "balanced")
+    along = _offsets(placed, rule, mass, wanted if weights is None else uniform) if own else np.zeros(count)
     return replace(calibration, order=tuple(order), variance=variance, along=tuple((along - along.mean()).tolist()))
 
 

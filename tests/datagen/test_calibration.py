@@ -228,3 +228,13 @@ def test_mistakes_are_named() -> None:
         fit_calibration(np.zeros((2, 2)), rule="contextual")
     with pytest.raises(ValueError, match="the calibration has 2 labels"):
         fit_calibration(np.zeros((2, 2))).apply(np.zeros((2, 3)))
+
+
+def test_offsets_from_elsewhere_leave_ordered_labels_as_common_as_they_are() -> None:
+    rng = np.random.default_rng(3)
+    place = rng.choice(5, 400, p=[0.6, 0.2, 0.1, 0.05, 0.05]) + rng.normal(0, 0.2, 400)
+    scores = -2 * (np.arange(5) - place[:, None]) ** 2
+    reference = np.zeros((2, 5))
+    shares = fit_calibration(scores, rule="contextual", reference=reference, order=range(5)).apply(scores).mean(0)
+    assert shares[0] > 0.5
+    assert fit_calibration(scores, order=range(5)).apply(scores).mean(0)[0] < 0.6
