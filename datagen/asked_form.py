@@ -22,7 +22,7 @@ from potstill.datagen.no_answer import is_no_answer, no_answer
 from potstill.datagen.points import count_points, first_points
 from potstill.datagen.sentences import sentence_ends, unclear_end
 from potstill.datagen.spans import part_within, stands_in
-from potstill.language.form_words import said_form
+from potstill.language.form_words import LEEWAY, said_form
 from potstill.language.unspaced import letters_apart
 
 _WORDS = {
@@ -73,7 +73,6 @@ _ABOUT_WORDS = (
     re.compile(rf"\b(?:about|around|roughly|approximately|circa|ca\.) (?P<n>{_COUNT}) words\b", re.IGNORECASE),
     re.compile(rf"\b(?:in|using|with|of) (?P<n>{_COUNT}) words\b", re.IGNORECASE),
 )
-_LEEWAY = 1.5
 _POINTS = re.compile(
     rf"(?:{_SAID}|\b(?:into|list of) )(?P<most>{_MOST} )?(?:(?P<least>{_COUNT}) ?(?:-|–|to|or) ?)?(?P<n>{_COUNT}) "
     r"(?:(?:short|brief|concise|key|main|clear|crisp),? )*(?:bullet(?:[ -]?points?|s)?|bulleted (?:points|items))\b",
@@ -357,7 +356,7 @@ def asked_form(instruction: str) -> AskedForm:
     bounds = [_count(found) for form in _MOST_WORDS for found in form.finditer(text) if _of_whole(text, found)]
     bounds += [_count(found) - 1 for found in _UNDER_WORDS.finditer(text) if _of_whole(text, found)]
     about = [_count(found) for form in _ABOUT_WORDS for found in form.finditer(text) if _of_whole(text, found)]
-    bounds += [round(_LEEWAY * count) for count in about]
+    bounds += [round(LEEWAY * count) for count in about]
     points = next((found for found in _POINTS.finditer(text) if _of_output(text, found)), None)
     if (found := _ONE_WORD.search(text)) and _of_output(text, found):
         bounds.append(1)

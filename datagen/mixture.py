@@ -304,7 +304,7 @@ def first_opinion(
         labels: Label of each row.
         gold: Whether a row is a real text with a person's label; the others are moved to the centre of the texts.
         weights: Weight of each row.
-        names: (n_labels, width) embeddings of the label names, of length 1 but for those that `near_vectors` shortened.
+        names: (n_labels, width) embeddings of the label names, of length 1 but for those that `near_vectors` moved.
 
     Returns:
         (n, n_labels) float64, rows sum to 1.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 from potstill.language.guess import may_speak, prompt_language
-from potstill.language.speech import DIVIDED, UNDIVIDED
+from potstill.language.speech import DIVIDED, SPOKEN, UNDIVIDED
 from potstill.language.speech.base import Speech
 
 _MOST_CHARS = 4000
@@ -30,21 +30,12 @@ _HAN_COUNT = r"(?:[0-9０-９]{1,3}|[一单單二两兩三四五六七八九十�
 _HAN_RANGE = rf"(?:{_HAN_COUNT}(?:[-–~～至到或、]|から))?(?P<n>{_HAN_COUNT})"
 _TRANSLATES = re.compile(
     r"(?:^|[.;:!?]\s+|\b(?:und|et|y|e|en|и)\s+)\W*(?:bitte |por favor,? |per favore,? )?"
-    r"(?:übersetz|überset|tradui|traduc|traduz|vertaal|перевед)\w*|翻译|翻譯|翻訳",
+    rf"(?:{'|'.join(speech.translates for speech in DIVIDED.values())})\w*"
+    rf"|{'|'.join(speech.translates for speech in UNDIVIDED.values())}",
     re.IGNORECASE,
 )
 # One value that is no number, and nothing else.
-_VALUE = re.compile(
-    r"\b(?:nur|lediglich|ausschließlich) (?:das|den|die|der) (?:[\w-]+ )?(?:datum|betrag|jahr|summe|preis|uhrzeit)\b"
-    r"|\b(?:uniquement|seulement|juste) (?:la|le|l')\s?(?:date|montant|année|somme|prix|heure)\b"
-    r"|\b(?:solo|sólo|únicamente|solamente) (?:la|el) (?:fecha|importe|año|suma|precio|hora)\b"
-    r"|\b(?:solo|soltanto|unicamente) (?:la |il |l'|lo )(?:data|importo|anno|somma|prezzo|ora)\b"
-    r"|\b(?:apenas|só|somente) (?:a|o) (?:data|valor|ano|soma|preço|hora)\b"
-    r"|\b(?:alleen|enkel|uitsluitend) (?:de|het) (?:datum|bedrag|jaar|som|prijs|tijd)\b"
-    r"|\bтолько (?:дату|сумму|год|цену|время)\b"
-    r"|(?:只|仅|僅)[^。，]{0,4}(?:日期|金额|金額|年份)|(?:日付|金額|年)(?:だけ|のみ)",
-    re.IGNORECASE,
-)
+_VALUE = re.compile("|".join(speech.value for speech in SPOKEN.values()), re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from potstill.language.speech import SPOKEN
 from potstill.language.text_words import named_elsewhere
 
 _SAID = r"([A-Za-z][\w' -]{1,40}?)"
@@ -26,15 +27,8 @@ _VERY = (
     r"|helemaal|очень|совсем)"
 )
 #: Words of other languages for giving points.
-RATES = re.compile(
-    r"\b(?:bewert|beurteil|benot|schätz|évalu|note[rz]?\b|attribu|calific|puntú|puntu|evalú|valora|valut|assegna|avali|"
-    r"pontu|beoordeel|waardeer|оцен)\w*|\b(?:stern|étoile|estrella|estrela|sterren|звёзд|звезд)\w*|\bstell[ae]\b"
-    r"|评分|評分|打分|评价|評価|点数|星",
-    re.IGNORECASE,
-)
-_STARS = re.compile(
-    r"\b(?:stars?|sterne?n?|étoiles?|estrellas?|stell[ae]|estrelas?|sterren|зв[её]зд\w*)\b|星", re.IGNORECASE
-)
+RATES = re.compile("|".join(speech.rates for speech in SPOKEN.values()), re.IGNORECASE)
+_STARS = re.compile("|".join((r"\bstars?\b", *(speech.stars for speech in SPOKEN.values()))), re.IGNORECASE)
 _NOT = re.compile(
     r"(?:not(?: (?:at all|very|really|even))?|no|least|in no way|hardly|never|un-?)[ -]*(.+?)(?: at all)?",
     re.IGNORECASE,

@@ -10,33 +10,13 @@ is left open, for the teacher or the user to say.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from potstill.language.guess import SORTING_VERBS, prompt_language
 from potstill.language.scale_words import RATES
-from potstill.language.speech import SPOKEN
+from potstill.language.speech import DIVIDED, SPOKEN, UNDIVIDED
+from potstill.language.speech.base import Speech
 
-# How verbs begin that ask for a label.
-_SORTS = {
-    "de": "klassifizier|kategorisier|ordne|sortier",
-    "fr": "classe|classif|catégoris|trie[zr]?\\b|étiquet",
-    "es": "clasific|clasifiqu|categori[zc]|etiquet",
-    "it": "classific|categorizz|smist|etichett",
-    "pt": "classific|classifiqu|categoriz|etiquet",
-    "nl": "classific|categoriseer|sorteer",
-    "ru": "классифиц|категориз|определи(?:те)?\\b|распредели|отнеси",
-}
-# The same where words are not divided.
-_SORTS_UNDIVIDED = {"zh": r"分类|分類|归类|歸類|分[成为為]|判断|判斷|判定", "ja": r"分類|判定|判断|に分け"}
-# The word for "or", and how verbs begin that ask for a text.
-_WORDS = {
-    "de": ("oder", "schreib|verfass|formulier|fass|kürz|übersetz|erzeug|erstell|nenn|beschreib|erklär|antwort|erfind"),
-    "fr": ("ou", "écri|rédig|résum|tradui|génér|propos|décri|expliqu|répond|compos|reformul|invent"),
-    "es": ("o|u", "escrib|redact|resum|traduc|gener|propon|describ|expli|respond|compon|reformul|invent"),
-    "it": ("o|oppure", "scriv|redig|riassum|traduc|gener|propon|descriv|spieg|rispond|compon|riformul|invent"),
-    "pt": ("ou", "escrev|redij|resum|traduz|ger[ae]|propon|descrev|expli|respond|compon|reformul|invent"),
-    "ru": ("или", "напи[шс]|переведи|сократи|перескаж|составь|придума|ответ|сгенерир|опиши|объясни"),
-    "nl": ("of", "schrijf|formuleer|vat|vertaal|genereer|maak|beschrijf|leg|antwoord|beantwoord|bedenk"),
-}
 # What is sorted into an order, not by kind.
 _ORDERS = re.compile(
     r"\b(?:alphab[eé]t|alfab[eé]t|aufsteigend|absteigend|der Größe nach|"
@@ -44,26 +24,6 @@ _ORDERS = re.compile(
     r"croissant|ascendente|descendente|crescente|oplopend|aflopend|алфавит)",
     re.IGNORECASE,
 )
-_WRITES_UNDIVIDED = r"写|寫|翻译|翻譯|翻訳|总结|總結|要約|書|生成|作成|改写|解释|説明"
-# What stands before the answers of a question: the verb, and where it opens the question, an article and a noun.
-_ASKS = {
-    "de": r"^(?:ist|sind)\s+(?:er|sie|es|das|dies|\S+\s+\S+)\s+",
-    "fr": r"\b(?:est|sont)(?:-(?:il|elle|ils|elles))?\s+",
-    "es": r"(?:^¿?\s*(?:es|son)\s+\S+\s+\S+|\b(?:es|son))\s+",
-    "it": r"\b(?:è|sono)\s+",
-    "pt": r"\b(?:é|são)\s+",
-    "nl": r"^(?:is|zijn)\s+\S+\s+\S+\s+",
-}
-# What stands before names that an "and" or an "or" joins: "als", "in"; and the word for "and".
-_INTO = {
-    "de": ("als|in|nach", "und"),
-    "fr": ("comme|en|entre|parmi", "et"),
-    "es": ("como|en|entre", "y|e"),
-    "it": ("come|in|tra|fra", "e"),
-    "pt": ("como|em|entre", "e"),
-    "nl": ("als|in", "en"),
-    "ru": ("как|на", "и"),
-}
 _UNDIVIDED_LISTS = (
     r"[:：]\s*([^:：。.!?！？\n]{2,300})",
     r"(?:分[类類]?[成为為]|归类为|歸類為)([^:：。.!?！？\n]{2,300})",
@@ -98,13 +58,13 @@ def listed_labels(prompt: str) -> list[str]:
     language = prompt_language(prompt)
     if language == "en":
         return []
-    if language in _SORTS_UNDIVIDED:
+    if language in UNDIVIDED:
         two = _EITHER_OR.search(prompt.strip())
         return list(two.groups()) if two else _undivided(prompt, language) if opens_sorting(prompt) else []
     # Of a prompt whose language its few words do not tell, a longer list is asked for.
-    known = [_WORDS[language]] if language in _WORDS else list(_WORDS.values())
-    either, writes = ("|".join(part) for part in zip(*known, strict=True))
-    if names := _asked(prompt, [language] if language in _ASKS else list(_ASKS)):
+    known = [DIVIDED[language]] if language in DIVIDED else list(DIVIDED.values())
+    either, writes = ("|".join(getattr(speech, name) for speech in known) for name in ("either", "writes_text"))
+    if names := _asked(prompt, known):
         return names
     joined = rf",?\s+(?:{either})\s+|,\s*"
     listing = rf"((?:{_NAME}?,\s*)*{_NAME}?)({joined})({_NAME})"
@@ -113,17 +73,17 @@ def listed_labels(prompt: str) -> list[str]:
         if re.search(rf"\b(?:{writes})", prompt, re.IGNORECASE) and not sorts:
             continue
         told = bool(re.search(r"\w", found[2]))  # by an "or", not a comma alone
-        least = 2 if (told and (language in _WORDS or sorts)) or opens_sorting(prompt) else 3
+        least = 2 if (told and (language in DIVIDED or sorts)) or opens_sorting(prompt) else 3
         if (told or sorts) and len(fine := _names(found[1], found[3])) >= least:
             return fine
-    return _sorted_into(prompt, language) if language in _INTO and opens_sorting(prompt) else []
+    return _sorted_into(prompt, DIVIDED[language]) if language in DIVIDED and opens_sorting(prompt) else []
 
 
-def _sorted_into(prompt: str, language: str) -> list[str]:
+def _sorted_into(prompt: str, speech: Speech) -> list[str]:
     """The names of "als A, B oder C" and "in A und B" at the end of a sentence."""
-    leads, both = _INTO[language]
-    for lead in leads.split("|"):  # the surest first: "classe les avis en français comme positifs ou négatifs"
-        for joint in (_WORDS[language][0], both):
+    # The surest first: "classe les avis en français comme positifs ou négatifs".
+    for lead in speech.sorted_into.split("|"):
+        for joint in (speech.either, speech.both):
             listing = rf"((?:{_NAME}?,\s*)*{_NAME}?),?\s+(?:{joint})\s+({_NAME}?)"
             for found in re.finditer(rf"\s{lead}\s+{listing}\s*(?:[.,;!]|$)", prompt, re.IGNORECASE):
                 if names := _names(found[1], found[2]):
@@ -148,12 +108,13 @@ def _undivided(prompt: str, language: str) -> list[str]:
     return []
 
 
-def _asked(prompt: str, languages: list[str]) -> list[str]:
+def _asked(prompt: str, known: Sequence[Speech]) -> list[str]:
     """The answers that a prompt leaves which is one question and nothing else."""
-    for language in languages:
-        either = _WORDS[language][0]
-        answers = rf"((?:{_NAME}?,\s*)*{_NAME}?),?\s+(?:{either})\s+({_NAME}?)\s*\?$"
-        found = re.search(_ASKS[language] + answers, prompt.strip(), re.IGNORECASE)
+    for speech in known:
+        if not speech.choice:
+            continue
+        answers = rf"((?:{_NAME}?,\s*)*{_NAME}?),?\s+(?:{speech.either})\s+({_NAME}?)\s*\?$"
+        found = re.search(speech.choice + answers, prompt.strip(), re.IGNORECASE)
         if found and not re.search(r"[.?!:]\s", prompt[: found.start()]) and (names := _names(found[1], found[2])):
             return names
     return []
@@ -175,7 +136,7 @@ def yes_or_no(prompt: str) -> list[str]:
     speech = SPOKEN.get(language or "")
     if speech is None or language is None:
         return []
-    writes = _WRITES_UNDIVIDED if language in _SORTS_UNDIVIDED else rf"\b(?:{_WORDS[language][1]})"
+    writes = speech.writes_text if language in UNDIVIDED else rf"\b(?:{speech.writes_text})"
     if re.search(writes, _REPLIES.sub("", prompt), re.IGNORECASE):
         return []
     if re.search(speech.whether, prompt, re.IGNORECASE):
@@ -211,7 +172,7 @@ def _names(first: str, last: str) -> list[str]:
 
 def asks_for_labels(prompt: str) -> bool:
     """Whether a verb of one of these languages asks that texts are sorted."""
-    sorts = re.search(rf"\b(?:{'|'.join(_SORTS.values())})", prompt, re.IGNORECASE)
+    sorts = re.search(rf"\b(?:{'|'.join(speech.sorts for speech in DIVIDED.values())})", prompt, re.IGNORECASE)
     return sorts is not None and not _ORDERS.search(prompt)
 
 
@@ -225,10 +186,11 @@ def opens_sorting(prompt: str) -> bool:
     language = prompt_language(prompt)
     if _ORDERS.search(prompt):
         return False
-    if language in _SORTS_UNDIVIDED:
-        return bool(re.search(_SORTS_UNDIVIDED[language], prompt)) and not re.search(_WRITES_UNDIVIDED, prompt)
+    if language in UNDIVIDED:
+        speech = UNDIVIDED[language]
+        return bool(re.search(speech.sorts, prompt)) and not re.search(speech.writes_text, prompt)
     if language == "ru":
-        return bool(re.search(rf"(?:^|[.!?]\s+)(?:пожалуйста,?\s+)?(?:{_SORTS['ru']})", prompt, re.IGNORECASE))
+        return bool(re.search(rf"(?:^|[.!?]\s+)(?:пожалуйста,?\s+)?(?:{DIVIDED['ru'].sorts})", prompt, re.IGNORECASE))
     verbs = SORTING_VERBS.get(language or "")
     opening = r"(?:^|[.!?]\s+)\W*(?:[^\W\d_]+[ ,]+){0,2}?"
     return verbs is not None and bool(re.search(rf"{opening}(?:{verbs})\b", prompt, re.IGNORECASE))

@@ -19,7 +19,7 @@ _LADDERS = tuple(
     tuple(step.split("/") for step in line.split())
     for line in (
         "none/no verylow/minimal low/minor/mild/slight medium/moderate/mid/normal/average high/major/strong/severe "
-        "veryhigh/critical/extreme/urgent/veryhigh",
+        "veryhigh/critical/extreme/urgent",
         "none/no low/minor/mild/slight medium/moderate/mid/normal urgent/high critical/emergency",
         "trivial/veryeasy easy medium/moderate/normal hard/difficult veryhard/verydifficult",
         "beginner/novice elementary/basic intermediate advanced expert/proficient",

@@ -10,12 +10,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Speech:
-    """A language with spaces between its words.
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What is told of every language.
 
     Attributes:
         kinds: Words for kinds of text, by the English word: what inputs are called.
+        json: JSON is asked for.
+        number: A number alone is asked for.
+        value: Another single value alone, such as a date.
+        question: A question is to be written.
+        within: A part of the input is asked for, to the letter.
+        several: With `within`: perhaps several of them.
+        works_on: Verbs whose object stands in the input, as does what follows: "find" an error in two sentences.
+        when: What makes a condition.
+        answers: The verb of answering; a question and what leads to a text that answers (`answers_from`) belong to it.
+        answers_from: As `answers`.
+        sorts: How verbs begin that ask for a label.
+        writes_text: How verbs begin that ask for a text.
+        translates: How verbs of translating begin.
+        rates: Verbs of giving points, and stars.
+        stars: Stars that are given.
+        yes_no: The answers to a question that leaves these.
+        whether: A verb of deciding with its "if".
+        opens_yes_no: What a question has, or how it begins, that yes or no answers.
+        interrogatives: Words of other questions.
+    """
+
+    kinds: dict[str, str]
+    json: str
+    number: str
+    value: str
+    question: str
+    within: str
+    several: str
+    works_on: str
+    when: str
+    answers: str
+    answers_from: str
+    sorts: str
+    writes_text: str
+    translates: str
+    rates: str
+    stars: str
+    yes_no: tuple[str, str]
+    whether: str
+    opens_yes_no: str
+    interrogatives: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech(Said):
+    """A language with spaces between its words.
+
+    Attributes:
         numbers: Words for one, two and so on, those of one number joined by "/"; "=12" where the count leaps.
         sentences: The noun for sentences; `words` and `points` for words and items of a list.
         words: As `sentences`.
@@ -27,30 +75,21 @@ class Speech:
         about: Before a number that is meant roughly.
         adjectives: Between number and noun: two "short" sentences.
         one_word: One word is asked for.
-        json: JSON is asked for.
-        number: A number alone is asked for.
-        question: A question is to be written.
-        within: A part of the input is asked for, to the letter.
-        several: With `within`: perhaps several of them.
-        works_on: Verbs whose object stands in the input, as does what follows: "find" an error in two sentences.
-        when: What begins a condition.
         gives: Verbs that give an output.
         writes: Verbs whose object is an output, where it has no definite article.
         to: Prepositions that make another object of what follows such a verb.
         the: Definite articles.
-        answers: The verb of answering; a question and what leads to a text that answers (`answers_from`) follow.
-        answers_from: As `answers`.
         two: Numerals and the like before two texts of one kind; verbs and words before these are in `compares`.
         compares: As `two`.
         first: The ordinals, of which two tell two texts apart.
         second: As `first`.
-        yes_no: The answers to a question that leaves these.
-        whether: A verb of deciding with its "if".
-        opens_yes_no: How a question begins that yes or no answers.
-        interrogatives: Words of other questions.
+        either: The word for "or", before the last name of a list.
+        choice: What stands before the answers of a question that names them: the verb, and where it opens the
+            question, an article and a noun; empty where no question is read.
+        sorted_into: What stands before names that an "and" or an "or" joins: sort "into".
+        both: The word for "and".
     """
 
-    kinds: dict[str, str]
     numbers: str
     sentences: str
     words: str
@@ -62,69 +101,32 @@ class Speech:
     about: str
     adjectives: str
     one_word: str
-    json: str
-    number: str
-    question: str
-    within: str
-    several: str
-    works_on: str
-    when: str
     gives: str
     writes: str
     to: str
     the: str
-    answers: str
-    answers_from: str
     two: str
     compares: str
     first: str
     second: str
-    yes_no: tuple[str, str]
-    whether: str
-    opens_yes_no: str
-    interrogatives: str
+    either: str
+    choice: str
+    sorted_into: str
+    both: str
 
 
-@dataclass(frozen=True)
-class UndividedSpeech:
+@dataclass(frozen=True, kw_only=True)
+class UndividedSpeech(Said):
     """A language that does not divide words; a number stands as `{RANGE}` (a second one as `{RANGE_2}`) in a pattern.
 
     Attributes:
-        kinds: Words for kinds of text, by the English word.
         sentences: An output of so many sentences.
         most: An output of at most so many letters.
         about: An output of about so many letters.
         points: An output of so many items of a list.
-        json: JSON is asked for.
-        question: A question is to be written.
-        number: A number alone is asked for.
-        within: A part of the input is asked for, to the letter.
-        several: With `within`: perhaps several of them.
-        when: What makes a condition.
-        works_on: Verbs whose object stands in the input.
-        answers: The verb of answering.
-        answers_from: What leads to a text that answers.
-        yes_no: The answers to a question that leaves these.
-        whether: A verb of deciding with its "if".
-        opens_yes_no: What a question has that yes or no answers.
-        interrogatives: Words of other questions.
     """
 
-    kinds: dict[str, str]
     sentences: str
     most: str
     about: str
     points: str
-    json: str
-    question: str
-    number: str
-    within: str
-    several: str
-    when: str
-    works_on: str
-    answers: str
-    answers_from: str
-    yes_no: tuple[str, str]
-    whether: str
-    opens_yes_no: str
-    interrogatives: str

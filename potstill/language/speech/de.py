@@ -100,4 +100,17 @@ SPEECH = Speech(
         r"|beschreibt)\s"
     ),
     interrogatives=r"\b(?:was|wer|wem|wen|wie|wo|wann|warum|wieso|woher|wohin|welche[rsmn]?)\b",
+    sorts="klassifizier|kategorisier|ordne|sortier",
+    writes_text="schreib|verfass|formulier|fass|kürz|übersetz|erzeug|erstell|nenn|beschreib|erklär|antwort|erfind",
+    translates="übersetz",
+    rates=r"\b(?:bewert|beurteil|benot|schätz|stern)\w*",
+    stars=r"\bsterne?n?\b",
+    value=(
+        r"\b(?:nur|lediglich|ausschließlich) (?:das|den|die|der) (?:[\w-]+ )?(?:datum|betrag|jahr|summe|preis"
+        r"|uhrzeit)\b"
+    ),
+    either="oder",
+    choice=r"^(?:ist|sind)\s+(?:er|sie|es|das|dies|\S+\s+\S+)\s+",
+    sorted_into="als|in|nach",
+    both="und",
 )

@@ -89,4 +89,14 @@ SPEECH = Speech(
         r"(?:es|son|está|están|contiene|tiene|habla|menciona|expresa|trata|hay|se trata)\s"
     ),
     interrogatives=r"\b(?:qué|quién|quiénes|cómo|cuándo|dónde|cuál|cuáles|cuánt[oa]s?|por qué)\b",
+    sorts="clasific|clasifiqu|categori[zc]|etiquet",
+    writes_text="escrib|redact|resum|traduc|gener|propon|describ|expli|respond|compon|reformul|invent",
+    translates="traduc",
+    rates=r"\b(?:calific|puntú|puntu|evalú|valora|estrella)\w*",
+    stars=r"\bestrellas?\b",
+    value=r"\b(?:solo|sólo|únicamente|solamente) (?:la|el) (?:fecha|importe|año|suma|precio|hora)\b",
+    either="o|u",
+    choice=r"(?:^¿?\s*(?:es|son)\s+\S+\s+\S+|\b(?:es|son))\s+",
+    sorted_into="como|en|entre",
+    both="y|e",
 )

@@ -86,4 +86,14 @@ SPEECH = Speech(
         r"(?:è|sono|contiene|ha|parla|menziona|esprime|si tratta)\s"
     ),
     interrogatives=r"\b(?:che cosa|cosa|chi|come|quando|dove|qual[ei]?|quant[oiae]|perché)\b",
+    sorts="classific|categorizz|smist|etichett",
+    writes_text="scriv|redig|riassum|traduc|gener|propon|descriv|spieg|rispond|compon|riformul|invent",
+    translates="traduc",
+    rates=r"\b(?:valut|assegna)\w*|\bstell[ae]\b",
+    stars=r"\bstell[ae]\b",
+    value=r"\b(?:solo|soltanto|unicamente) (?:la |il |l'|lo )(?:data|importo|anno|somma|prezzo|ora)\b",
+    either="o|oppure",
+    choice=r"\b(?:è|sono)\s+",
+    sorted_into="come|in|tra|fra",
+    both="e",
 )

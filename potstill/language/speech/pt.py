@@ -86,4 +86,14 @@ SPEECH = Speech(
         r"(?:é|são|está|contém|tem|fala|menciona|expressa|trata-se)\s"
     ),
     interrogatives=r"\b(?:o que|quem|como|quando|onde|qual|quais|quant[oa]s?|por que)\b",
+    sorts="classific|classifiqu|categoriz|etiquet",
+    writes_text="escrev|redij|resum|traduz|ger[ae]|propon|descrev|expli|respond|compon|reformul|invent",
+    translates="traduz",
+    rates=r"\b(?:avali|pontu|estrela)\w*",
+    stars=r"\bestrelas?\b",
+    value=r"\b(?:apenas|só|somente) (?:a|o) (?:data|valor|ano|soma|preço|hora)\b",
+    either="ou",
+    choice=r"\b(?:é|são)\s+",
+    sorted_into="como|em|entre",
+    both="e",
 )
