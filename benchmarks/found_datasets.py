@@ -88,9 +88,13 @@ def make(folder: Path = FOUND) -> Path:
     if done.exists():
         return folder
     with TemporaryDirectory() as scratch:
-        archives = {name: _fetched(name, Path(scratch)) for name in ARCHIVES}
+        archives = {name: fetched(name, Path(scratch)) for name in ARCHIVES}
         for name, (file, title, text) in _SENTIMENT.items():
-            rows = list(_rated(archives["vader"], file))
+            rows = [
+                {"text": said, "sentiment": "positive" if mean > 0 else "negative"}
+                for said, mean in rated_texts(archives["vader"], file)
+                if abs(mean) >= _NEUTRAL
+            ]
             _write(folder / name, title, text, rows, "sentiment", licence="mit", tag="sentiment-classification")
         mails = list(_mails(archives["spamassassin"]))
         about = (
@@ -126,7 +130,12 @@ def _alpaca(folder: Path) -> None:
     _write(folder, "Alpaca", about, rows, "", licence="cc-by-nc-4.0", category="text-generation")
 
 
-def _fetched(name: str, folder: Path) -> Path:
+def fetched(name: str, folder: Path) -> Path:
+    """The archive of that name, downloaded into a folder.
+
+    Raises:
+        SystemExit: It cannot be had, or is not the one that is expected.
+    """
     file, command, digest = ARCHIVES[name]
     said = subprocess.run(
         [part.format(python=sys.executable) for part in command], cwd=folder, capture_output=True, text=True
@@ -139,7 +148,8 @@ def _fetched(name: str, folder: Path) -> Path:
     return path
 
 
-def _rated(archive: Path, file: str) -> Iterator[dict[str, str]]:
+def rated_texts(archive: Path, file: str) -> Iterator[tuple[str, float]]:
+    """Texts of one of VADER's files with the mean of twenty ratings, from -4 (very negative) to 4 (very positive)."""
     with tarfile.open(archive) as outer:
         inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
         assert inner is not None
@@ -149,8 +159,8 @@ def _rated(archive: Path, file: str) -> Iterator[dict[str, str]]:
             assert lines is not None
             for line in lines.read().decode("utf-8", "replace").splitlines():
                 _, mean, text = line.split("\t", 2)
-                if abs(float(mean)) >= _NEUTRAL and text.strip():
-                    yield {"text": text.strip(), "sentiment": "positive" if float(mean) > 0 else "negative"}
+                if text.strip():
+                    yield text.strip(), float(mean)
 
 
 def _mails(archive: Path) -> Iterator[dict[str, str]]:
